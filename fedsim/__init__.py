@@ -1,0 +1,1 @@
+"""fedsim: federated LoRA fine-tuning on unequal devices."""

@@ -1,0 +1,126 @@
+"""An adapter: a layout (which matrices, which shapes) and one flat float32 vector.
+
+Order of the vector: for each adapted module A then B, in the layout's order, then the whole
+tensors (full-model training). Everything the server does is arithmetic on that vector;
+`factors()` gives the matrices back as views.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Module:
+    """One adapted weight matrix.
+
+    Attributes:
+        name: module path inside the model (`model.layers.0.self_attn.q_proj`).
+        rank: r.
+        a_shape: (r, in) or (r, in, kh, kw).
+        b_shape: (out, r) or (out, r, 1, 1).
+        scale: alpha / r; the update of the weight is scale * B A (LoRA, arXiv 2106.09685).
+    """
+
+    name: str
+    rank: int
+    a_shape: tuple[int, ...]
+    b_shape: tuple[int, ...]
+    scale: float
+
+    @property
+    def size(self) -> int:
+        """Number of floats in A and B."""
+        return math.prod(self.a_shape) + math.prod(self.b_shape)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One whole tensor trained and sent as it is (full-model FedAvg)."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of floats."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a flat vector holds: adapted modules, then whole tensors."""
+
+    modules: tuple[Module, ...] = ()
+    tensors: tuple[Tensor, ...] = ()
+
+    @cached_property
+    def size(self) -> int:
+        """Number of floats in the vector."""
+        return sum(m.size for m in self.modules) + sum(t.size for t in self.tensors)
+
+    @property
+    def full(self) -> bool:
+        """Whether whole tensors are trained instead of adapters."""
+        return bool(self.tensors)
+
+    @cached_property
+    def slices(self) -> dict[str, tuple[slice, tuple[int, ...]]]:
+        """Name of every array (`NAME.lora_A`, `NAME.lora_B`, or a tensor's name) -> place, shape."""
+        places: dict[str, tuple[slice, tuple[int, ...]]] = {}
+        at = 0
+        shapes: list[tuple[str, tuple[int, ...]]] = []
+        for m in self.modules:
+            shapes += [(f"{m.name}.lora_A", m.a_shape), (f"{m.name}.lora_B", m.b_shape)]
+        shapes += [(t.name, t.shape) for t in self.tensors]
+        for name, shape in shapes:
+            places[name] = (slice(at, at + math.prod(shape)), shape)
+            at += math.prod(shape)
+        return places
+
+    def arrays(self, vector: Vector) -> dict[str, Vector]:
+        """Return every array by name, as views of `vector` (length `size`)."""
+        if vector.shape != (self.size,):
+            raise ValueError(f"vector has shape {vector.shape}, layout needs ({self.size},)")
+        return {name: vector[place].reshape(shape) for name, (place, shape) in self.slices.items()}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A layout and its read-only vector of float32 values."""
+
+    layout: Layout
+    vector: Vector = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the length and make the values read-only."""
+        vector = np.ascontiguousarray(self.vector, dtype=np.float32)
+        if vector.shape != (self.layout.size,):
+            raise ValueError(f"vector has shape {vector.shape}, layout needs ({self.layout.size},)")
+        if vector.flags.writeable:
+            vector = vector.view()
+            vector.flags.writeable = False
+        object.__setattr__(self, "vector", vector)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors when serialised in float32, the file's header apart."""
+        return 4 * self.layout.size
+
+    def factors(self) -> Iterator[tuple[Module, Vector, Vector]]:
+        """Yield (module, A, B) as views."""
+        arrays = self.layout.arrays(self.vector)
+        for m in self.layout.modules:
+            yield m, arrays[f"{m.name}.lora_A"], arrays[f"{m.name}.lora_B"]
+
+    def replace(self, vector: Vector) -> Adapter:
+        """Return an adapter of the same layout with other values."""
+        return Adapter(self.layout, vector)

@@ -1,0 +1,96 @@
+"""Components: the things a user may replace, picked by `kind` from one file each.
+
+A kind `fedit` in the block `aggregator` is the one `Component` class defined in
+`fedsim/aggregators/fedit.py`; `kind: my_package.rules:MyRule` is the user's own class.
+Adding a file adds a kind: there is no registry.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from fedsim.errors import ExperimentError, message, nearest
+
+
+class Config(BaseModel):
+    """A frozen block of the configuration; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Component(Config):
+    """A block picked by `kind`; its fields are its hyperparameters."""
+
+    kind: str
+
+
+def kinds(package: str) -> list[str]:
+    """Return the kinds a package (`aggregators`, `protocols`, ...) offers, sorted."""
+    path = importlib.import_module(f"fedsim.{package}").__path__
+    found = [m.name for m in pkgutil.iter_modules(path)]
+    return sorted(name.replace("_", "-") for name in found if component_in(package, name) is not None)
+
+
+def component_in(package: str, module: str) -> type[Component] | None:
+    """Return the component class that `fedsim.<package>.<module>` defines, if it defines one."""
+    loaded = importlib.import_module(f"fedsim.{package}.{module}")
+    own = [
+        value
+        for value in vars(loaded).values()
+        if isinstance(value, type) and issubclass(value, Component) and value.__module__ == loaded.__name__
+    ]
+    return own[0] if own else None
+
+
+def find(package: str, kind: str) -> type[Component]:
+    """Return the class behind a `kind`.
+
+    Raises:
+        ExperimentError: no such kind, or the import path does not lead to a `Component`.
+    """
+    if ":" in kind:
+        return _imported(kind)
+    module = kind.replace("-", "_")
+    if kind not in kinds(package):
+        raise ExperimentError(message("kind", "no such kind", got=kind, fix=nearest(kind, kinds(package))))
+    found = component_in(package, module)
+    assert found is not None
+    return found
+
+
+def _imported(kind: str) -> type[Component]:
+    module, _, name = kind.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as problem:
+        text = message(
+            "kind", f"cannot import ({problem})", got=kind, fix="give package.module:Class on sys.path"
+        )
+        raise ExperimentError(text) from problem
+    if not (isinstance(found, type) and issubclass(found, Component)):
+        raise ExperimentError(
+            message("kind", "must be a subclass of fedsim.component.Component", got=kind, fix="subclass it")
+        )
+    return found
+
+
+def build(package: str, value: Any) -> Component:
+    """Validate one block (`{kind: ..., ...}` or a ready component) of a package.
+
+    Raises:
+        ValueError: (so that pydantic reports the field) for a wrong kind.
+        pydantic.ValidationError: for wrong fields.
+    """
+    if isinstance(value, Component):
+        return value
+    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
+        raise ValueError(f"needs `kind:`, one of: {', '.join(kinds(package))}, or package.module:Class")
+    try:
+        found = find(package, value["kind"])
+    except ExperimentError as problem:
+        raise ValueError(str(problem).removeprefix("kind: ")) from problem
+    return found.model_validate(value)

@@ -1,0 +1,1 @@
+"""Server protocols: short SimPy generators over the verbs of the server."""

@@ -1,0 +1,1 @@
+"""Whom to ask: samplers choose among clients that are idle and online."""

@@ -1,0 +1,1 @@
+"""What is learned: data, model, partition and loss."""

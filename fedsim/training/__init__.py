@@ -1,0 +1,1 @@
+"""Local training: LoRA in and out of a model, and the loops that run on a worker."""
