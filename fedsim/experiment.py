@@ -38,9 +38,10 @@ class PopulationConfig(Config):
     @model_validator(mode="after")
     def _one_source(self) -> PopulationConfig:
         if (self.preset is None) == (self.devices is None):
-            raise ValueError("give exactly one of `preset` and `devices`")
+            both = "neither `preset` nor" if self.preset is None else "both `preset` and"
+            raise ValueError(f"has {both} `devices`\n  fix: give one: a preset, or a devices table")
         if self.devices is not None and self.networks is None:
-            raise ValueError("`devices` needs `networks` beside it")
+            raise ValueError("has `devices` without `networks`\n  fix: add networks: FILE")
         return self
 
 
@@ -80,9 +81,9 @@ class LocalConfig(Config):
     @model_validator(mode="after")
     def _one_length(self) -> LocalConfig:
         if self.epochs is not None and self.steps is not None:
-            raise ValueError("give `epochs` or `steps`, not both")
+            raise ValueError("has both `epochs` and `steps`\n  fix: remove one, or set it to null")
         if self.epochs is None and self.steps is None:
-            return self.model_copy(update={"epochs": 1})
+            object.__setattr__(self, "epochs", 1)  # frozen for others; a copy would warn in __init__
         return self
 
 
@@ -111,7 +112,7 @@ class BudgetConfig(Config):
     @model_validator(mode="after")
     def _some_limit(self) -> BudgetConfig:
         if self.time_s is None and self.commits is None and self.up_bytes is None:
-            raise ValueError("give at least one of `time_s`, `commits`, `up_bytes`")
+            raise ValueError("has no limit\n  fix: give at least one of time_s, commits, up_bytes")
         return self
 
 

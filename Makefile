@@ -1,0 +1,56 @@
+# Two commands on a fresh machine (Python 3.11+ and make): `make demo` and `make test`.
+# Each does all its own set-up in .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SOURCES := $(shell find fedsim hetero_profiles -type f -not -name '*.pyc') pyproject.toml README.md
+
+.PHONY: demo test check format lint types wheel-tests notebooks slow dev clean
+
+demo: .venv/.wheel            ## the main job on the embedded default, offline
+	$(BIN)/fedsim demo
+
+test: .venv/.dev .venv/.wheel ## the default suite, against the built wheel, and the notebooks
+	FEDSIM_TEST_WHEEL=1 $(BIN)/pytest
+	$(BIN)/pytest --nbmake notebooks -p no:cacheprovider -m ""
+
+check: .venv/.dev format lint types test ## what CI runs
+
+format: .venv/.dev
+	$(BIN)/ruff format --check .
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+
+types: .venv/.dev
+	$(BIN)/mypy
+
+slow: .venv/.dev .venv/.wheel ## the tests that take minutes
+	$(BIN)/pytest -m slow --timeout 1800
+
+dev: .venv/.dev               ## an editable install, for work on fedsim itself
+	$(PIP) install -q --no-deps -e .
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fedsim needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+
+.venv/.runtime: .venv/bin/python constraints.txt pyproject.toml
+	$(BIN)/python scripts/requirements.py > .venv/runtime.txt
+	$(PIP) install -q -c constraints.txt -r .venv/runtime.txt
+	touch $@
+
+.venv/.dev: .venv/.runtime
+	$(BIN)/python scripts/requirements.py dev > .venv/dev.txt
+	$(PIP) install -q -c constraints.txt -r .venv/dev.txt
+	touch $@
+
+.venv/.wheel: .venv/.runtime $(SOURCES)
+	rm -rf .venv/dist
+	$(PIP) wheel -q --no-deps -w .venv/dist .
+	$(PIP) install -q --no-deps --force-reinstall .venv/dist/*.whl
+	touch $@
+
+clean:
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,172 @@
+"""What a worker does with one call, wherever it runs: the same code inline and in a Ray actor.
+
+Errors of the user's code come back as values (`Failure`), because an exception's type may not
+survive the way between two processes.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from fedsim.adapter import Vector
+from fedsim.errors import FedsimError, WorkerError, message
+from fedsim.jobs import Job, ScoreJob, Task
+
+Verb = Literal["train", "score"]
+Item = Job | ScoreJob
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One item's exception, named and printed.
+
+    Attributes:
+        who: the client and visit, or the piece of an evaluation.
+        what: type and message of the original exception; only the message of a `FedsimError`.
+        trace: the traceback where it was raised.
+        original: the exception itself; pickled bytes of it on the way between two processes.
+        expected: it is a `FedsimError` that knows its own exit code (not a `WorkerError`).
+    """
+
+    who: str
+    what: str
+    trace: str
+    original: BaseException | bytes | None
+    expected: bool
+
+    def packed(self) -> Failure:
+        """Return it ready to travel: the exception pickled, or left behind if it cannot be."""
+        try:
+            return replace(self, original=pickle.dumps(self.original))
+        except Exception:
+            return replace(self, original=None)
+
+    def error(self) -> FedsimError:
+        """Return the exception to raise in the driver, its cause the original one."""
+        cause = self._unpacked()
+        if self.expected and isinstance(cause, FedsimError):
+            return cause
+        fix = "`fedsim replay RUN --client C --visit V` trains one visit alone, in this process"
+        error = WorkerError(message(self.who, self.what, fix=fix))
+        if cause is None:
+            cause = RuntimeError(self.what)
+        if cause.__traceback__ is None:
+            cause.add_note(f"raised in a worker:\n{self.trace}")
+        error.__cause__ = cause
+        return error
+
+    def _unpacked(self) -> BaseException | None:
+        found: Any = self.original
+        if isinstance(found, bytes):
+            try:
+                found = pickle.loads(found)  # noqa: S301  # our own worker's bytes, not a file's
+            except Exception:  # e.g. an exception whose __init__ takes other arguments than its args
+                return None
+        return found if isinstance(found, BaseException) else None
+
+
+def names(items: Sequence[Item]) -> str:
+    """Return who a call is for: `client 3, visit 0` or `score of test [0, 4)`, joined by `; `."""
+    said = []
+    for item in items:
+        if isinstance(item, Job):
+            said.append(f"client {item.client}, visit {item.visit}")
+        else:
+            of = "" if item.probe.client is None else f" of client {item.probe.client}"
+            said.append(f"score of {item.probe.split}{of} [{item.probe.start}, {item.probe.stop})")
+    return "; ".join(said)
+
+
+def perform(
+    task: Task, verb: Verb, items: Sequence[Item], resolve: Callable[[Any], Vector]
+) -> list[Any] | Failure:
+    """Run one call and return a result per item, or the first item's failure.
+
+    When a batch fails, its items are run one by one to find whose data it was; if each runs
+    alone (memory, say), all of the batch are named.
+    """
+    ready = [_resolved(item, resolve) for item in items]
+    try:
+        return _run(task, verb, ready)
+    except (Exception, SystemExit) as problem:
+        if len(items) > 1:
+            for item in ready:
+                try:
+                    _run(task, verb, [item])
+                except (Exception, SystemExit) as alone:
+                    return failure(names([item]), alone)
+        return failure(names(items), problem)
+
+
+def failure(who: str, problem: BaseException) -> Failure:
+    """Return an exception as a value."""
+    own = isinstance(problem, FedsimError)
+    kind = type(problem).__name__
+    text = str(problem)
+    what = text if own else f"{kind}: {text}" if text else kind
+    trace = "".join(traceback.format_exception(problem))
+    return Failure(who, what, trace, problem, own and not isinstance(problem, WorkerError))
+
+
+def warm(task: Task) -> None:
+    """Load what the task loads lazily, if it says how (an optional method `warm`)."""
+    load = getattr(task, "warm", None)
+    if load is not None:
+        load()
+
+
+def _resolved(item: Item, resolve: Callable[[Any], Vector]) -> Item:
+    if isinstance(item, Job):
+        return replace(item, start=resolve(item.start))
+    return replace(item, vector=resolve(item.vector))
+
+
+def _run(task: Task, verb: Verb, items: Sequence[Any]) -> list[Any]:
+    one_thread()
+    results = task.train(items) if verb == "train" else [task.score(i.vector, i.probe) for i in items]
+    if len(results) != len(items):
+        raise ValueError(f"the task returned {len(results)} results for {len(items)} jobs")
+    return results
+
+
+# threads ----------------------------------------------------------------------------------------
+
+
+def one_thread() -> None:
+    """Pin torch, if it is loaded, to one thread: two threads differ from one in the last bit."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Keep torch on one thread, loaded already or later, and put the caller's setting back."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    torch = sys.modules.get("torch")
+    threads = None if torch is None else torch.get_num_threads()
+    os.environ["OMP_NUM_THREADS"] = "1"  # for a torch that is imported from now on
+    one_thread()
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+        torch = sys.modules.get("torch")
+        if torch is not None:  # one imported meanwhile gets what it would have chosen itself
+            torch.set_num_threads(threads or _default_threads(before))
+
+
+def _default_threads(setting: str | None) -> int:
+    if setting is not None and setting.isdigit() and int(setting) > 0:
+        return int(setting)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,240 @@
+"""The driver's queue in front of a pool of worker processes: first come, first served.
+
+It gives each call to a worker with room, and gives it to another one when that worker dies, so a
+real failure changes no result. It knows nothing of Ray: a `Pool` starts workers and moves calls.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fedsim.errors import HostError, message
+from fedsim.executors.calls import Failure, Item, Verb, names
+
+IN_FLIGHT = 2
+"""Calls a worker holds: one that it works on, one that is there when it is done."""
+DEATHS = 3
+"""Workers a call may take with it before it is held to be the cause."""
+INLINE = "-s runtime.executor=inline"
+
+
+class WorkerLost(Exception):  # noqa: N818  # an event, not an error of ours
+    """The process that held a call is gone; the argument says how, in a few words."""
+
+
+class Pool(Protocol):
+    """Worker processes and the way to them. A `ref` is hashable and stands for an answer to come."""
+
+    def start(self) -> Any:
+        """Start one worker process; does not wait."""
+        ...
+
+    def prepare(self, worker: Any) -> Any:
+        """Give it the task; the answer (ref) is `(where, None)` or `(where, Failure)`."""
+        ...
+
+    def submit(self, worker: Any, verb: Verb, items: Sequence[Item]) -> Any:
+        """Queue a call on it; the answer (ref) is a list of results or a `Failure`."""
+        ...
+
+    def wait(self, refs: Sequence[Any], timeout_s: float) -> Collection[Any]:
+        """Return the refs that have an answer, waiting for at least one until the timeout."""
+        ...
+
+    def fetch(self, ref: Any) -> Any:
+        """Return the answer; raises WorkerLost."""
+        ...
+
+    def stop(self, worker: Any) -> None:
+        """Kill it; what it held is answered by WorkerLost."""
+        ...
+
+    def facts(self) -> str:
+        """Return what an error says about the machine."""
+        ...
+
+
+@dataclass(eq=False)
+class Call:
+    """One batch on its way; `outcome` is a list, a `Failure` or an error once it is `done`."""
+
+    verb: Verb
+    items: tuple[Item, ...]
+    deaths: int = 0
+    done: bool = False
+    outcome: list[Any] | Failure | HostError = field(default_factory=list)
+
+    def finish(self, outcome: list[Any] | Failure | HostError) -> None:
+        """Take the outcome and let go of what was sent."""
+        self.outcome, self.done = outcome, True
+
+    def __str__(self) -> str:
+        """Name the first clients of the batch."""
+        more = len(self.items) - 3
+        return names(self.items[:3]) + (f"; and {more} more" if more > 0 else "")
+
+
+@dataclass(eq=False)
+class _Worker:
+    number: int
+    handle: Any
+    opening: Any  # the answer to `prepare`, None when it has come
+    where: str = "starting"
+    calls: dict[Any, Call] = field(default_factory=dict)
+
+
+class Dispatch:
+    """The queue, the workers and the watchdog."""
+
+    def __init__(self, pool: Pool, workers: int, watchdog_s: float) -> None:
+        """Start the workers without waiting for them."""
+        self._pool, self._watchdog_s = pool, watchdog_s
+        self._queue: deque[Call] = deque()
+        self._moved_s = time.monotonic()
+        self._failed_starts = 0
+        self.replaced = 0
+        self._workers = [self._started(number) for number in range(workers)]
+
+    def ready(self) -> None:
+        """Wait until every worker holds the task.
+
+        Raises:
+            HostError: workers die while starting, or do not start in time.
+            FedsimError: the task cannot be loaded there.
+        """
+        self._moved_s = time.monotonic()
+        while any(w.opening is not None for w in self._workers):
+            self._step()
+
+    def renew(self) -> None:
+        """Drop all calls and give the workers the pool's new task."""
+        self._queue.clear()
+        for worker in self._workers:
+            worker.calls.clear()  # a late answer is to nobody
+            worker.opening = self._pool.prepare(worker.handle)
+
+    def submit(self, verb: Verb, items: Sequence[Item]) -> Call:
+        """Queue a call."""
+        call = Call(verb, tuple(items))
+        self._queue.append(call)
+        self._assign()
+        return call
+
+    def finish(self, call: Call) -> list[Any]:
+        """Wait for a call and return its results.
+
+        Raises:
+            WorkerError: the task's code raised; names client and visit.
+            HostError: workers keep dying on it, or nothing finished for the watchdog's time.
+        """
+        self._moved_s = time.monotonic()  # the watchdog counts while somebody waits
+        while not call.done:
+            self._step()
+        if isinstance(call.outcome, Failure):
+            raise call.outcome.error()
+        if isinstance(call.outcome, HostError):
+            raise call.outcome
+        return call.outcome
+
+    def stop(self) -> None:
+        """Kill all workers; calls still open end with an error."""
+        closed = HostError(message("executor", "closed before this call was done"))
+        for worker in self._workers:
+            self._pool.stop(worker.handle)
+            for call in worker.calls.values():
+                call.finish(closed)
+        for call in self._queue:
+            call.finish(closed)
+        self._workers.clear()
+        self._queue.clear()
+
+    def places(self) -> list[str]:
+        """Return where each worker runs (`pid 123 on 127.0.0.1`)."""
+        return [worker.where for worker in self._workers]
+
+    # one turn ---------------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        self._assign()
+        left_s = self._moved_s + self._watchdog_s - time.monotonic()
+        if left_s <= 0:
+            raise self._stalled()
+        openings = [w.opening for w in self._workers if w.opening is not None]
+        refs = openings + [ref for w in self._workers for ref in w.calls]
+        answered = set(self._pool.wait(refs, min(left_s, 1.0)))
+        if answered:
+            self._moved_s = time.monotonic()
+        for worker in tuple(self._workers):
+            self._collect(worker, answered)
+
+    def _assign(self) -> None:
+        while self._queue:
+            free = [w for w in self._workers if w.opening is None and len(w.calls) < IN_FLIGHT]
+            if not free:
+                return
+            worker = min(free, key=lambda w: len(w.calls))
+            call = self._queue.popleft()
+            worker.calls[self._pool.submit(worker.handle, call.verb, call.items)] = call
+
+    def _collect(self, worker: _Worker, answered: Collection[Any]) -> None:
+        try:
+            if worker.opening in answered:
+                worker.where, failure = self._pool.fetch(worker.opening)
+                worker.opening, self._failed_starts = None, 0
+                if failure is not None:
+                    raise failure.error()
+            for ref in [ref for ref in worker.calls if ref in answered]:
+                outcome = self._pool.fetch(ref)
+                worker.calls.pop(ref).finish(outcome)
+        except WorkerLost as lost:
+            self._replace(worker, lost)
+
+    # deaths -----------------------------------------------------------------------------------------
+
+    def _replace(self, worker: _Worker, lost: WorkerLost) -> None:
+        """Put a new worker in the place of a dead one and queue again what it held, first."""
+        self._pool.stop(worker.handle)  # it may be unreachable rather than dead
+        self.replaced += 1
+        if worker.opening is not None:
+            self._failed_starts += 1
+            if self._failed_starts >= DEATHS:
+                raise self._no_start(lost)
+        again: list[Call] = []
+        for ref, call in worker.calls.items():
+            try:
+                call.finish(self._pool.fetch(ref))  # done before its worker died
+            except WorkerLost:
+                again.append(call)
+        if again and worker.opening is None:  # a worker runs its calls in order: the first was running
+            again[0].deaths += 1
+            if again[0].deaths >= DEATHS:
+                again[0].finish(self._poison(again.pop(0), lost))
+        self._queue.extendleft(reversed(again))
+        self._workers[self._workers.index(worker)] = self._started(worker.number)
+
+    def _started(self, number: int) -> _Worker:
+        handle = self._pool.start()
+        return _Worker(number, handle, self._pool.prepare(handle))
+
+    # what went wrong --------------------------------------------------------------------------------
+
+    def _poison(self, call: Call, lost: WorkerLost) -> HostError:
+        what = f"{call.deaths} workers died on it, the last one because {lost}"
+        return HostError(message(str(call), what, fix=f"fewer workers (-s runtime.workers=1), or {INLINE}"))
+
+    def _no_start(self, lost: WorkerLost) -> HostError:
+        what = f"workers die while they start ({lost}); {self._pool.facts()}"
+        return HostError(message("ray", what, fix=f"fewer workers (-s runtime.workers=1), or {INLINE}"))
+
+    def _stalled(self) -> HostError:
+        held = [f"worker {w.number} ({w.where}): {call}" for w in self._workers for call in w.calls.values()]
+        held += [f"worker {w.number} has not started" for w in self._workers if w.opening is not None]
+        what = (
+            f"nothing finished for {self._watchdog_s:g} s; waiting: {' | '.join(held[:8]) or 'no worker'}; "
+            f"{len(self._queue)} more calls queued; {self._pool.facts()}"
+        )
+        return HostError(message("watchdog", what, fix=f"a larger runtime.watchdog_s, or {INLINE}"))

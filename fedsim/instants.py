@@ -1,0 +1,32 @@
+"""The order inside one virtual instant: landings, commits, evaluations, dispatches.
+
+SimPy orders events by (time, priority, order of scheduling). Everything that happens *to* a visit
+has SimPy's normal priority; the end of a client's window comes just after it (so a transfer that
+completes at the last moment counts); then the server commits, evaluates and dispatches.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import simpy
+
+
+class Instant(IntEnum):
+    """Priorities of events at one time; smaller goes first."""
+
+    LANDING = 1  # SimPy's NORMAL
+    OFFLINE = 2
+    COMMIT = 3
+    EVALUATE = 4
+    DISPATCH = 5
+
+
+class At(simpy.Event):
+    """An event `delay_s` from now, in its place inside that instant."""
+
+    def __init__(self, env: simpy.Environment, delay_s: float, instant: Instant) -> None:
+        super().__init__(env)
+        self._ok = True
+        self._value = None
+        env.schedule(self, priority=instant, delay=max(0.0, delay_s))  # type: ignore[arg-type]

@@ -1,0 +1,120 @@
+"""The books of a run: one row a visit, a commit, a score, as they become final."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from fedsim.adapter import Adapter
+from fedsim.aggregators import Contribution
+from fedsim.jobs import Task
+from fedsim.run import Writer
+from fedsim.visit import Visit
+
+OnEvent = Callable[[str, dict[str, Any]], None]
+
+
+class Ledger:
+    """Writes rows and keeps the totals; what samplers may see of the past is here too."""
+
+    def __init__(self, writer: Writer, task: Task, on_event: OnEvent) -> None:
+        self._writer, self._task, self._on_event = writer, task, on_event
+        self.up_bytes = self.down_bytes = 0
+        self.joules = 0.0
+        self.outcomes: dict[str, int] = {}
+        self.visits = self.trained = 0
+
+    def count(self, visit: Visit) -> None:
+        """Add what an ended visit has used to the totals."""
+        used = visit.used()
+        self.up_bytes += int(used["up_bytes"])
+        self.down_bytes += int(used["down_bytes"])
+        self.joules += used["joules"]
+
+    def settle(self, visit: Visit) -> None:
+        """Write a visit whose fate is final."""
+        used, work = visit.used(), visit.work
+        began_upload = not math.isnan(visit.trained_s)
+        self.outcomes[visit.outcome] = self.outcomes.get(visit.outcome, 0) + 1
+        self.visits += 1
+        self.trained += visit.trained
+        self._writer.visit(
+            {
+                "order": visit.order,
+                "client": visit.client,
+                "visit": visit.visit,
+                "version": visit.version,
+                "round": visit.round,
+                "dispatched_s": visit.dispatched_s,
+                "downloaded_s": visit.downloaded_s,
+                "trained_s": visit.trained_s,
+                "landed_s": visit.landed_s,
+                "ended_s": visit.ended_s,
+                "outcome": visit.outcome,
+                "staleness": visit.staleness,
+                "committed_version": visit.committed_version,
+                "down_bytes": int(used["down_bytes"]),
+                "up_bytes": int(used["up_bytes"]),
+                "serialized_down_bytes": work.serialized_down_bytes,
+                "serialized_up_bytes": work.serialized_up_bytes if began_upload else 0,
+                "flops": used["flops"],
+                "joules": used["joules"],
+                "trained": visit.trained,
+                "examples": self._task.examples(visit.client),
+                "tokens": work.tokens,
+                "loss": visit.loss,
+            }
+        )
+
+    def commit(
+        self,
+        version: int,
+        time_s: float,
+        taken: Sequence[Visit],
+        contributions: Sequence[Contribution],
+        before: Adapter,
+        after: Adapter,
+    ) -> None:
+        """Write a server step."""
+        staleness = [v.staleness for v in taken]
+        norm, cosine = math.nan, math.nan
+        if contributions:
+            norm = float(np.linalg.norm(after.vector.astype(np.float64) - before.vector))
+            cosine = mean_cosine([c.end.astype(np.float64) - c.start for c in contributions])
+        row = {
+            "version": version,
+            "time_s": float(time_s),
+            "updates": len(taken),
+            "mean_staleness": float(np.mean(staleness)),
+            "max_staleness": int(max(staleness)),
+            "up_bytes": sum(int(v.used()["up_bytes"]) for v in taken),
+            "total_up_bytes": self.up_bytes,
+            "total_down_bytes": self.down_bytes,
+            "total_joules": self.joules,
+            "update_norm": norm,
+            "mean_cosine": cosine,
+        }
+        self._writer.commit(row)
+        self._writer.wall({"version": version})
+        self._on_event("commit", row)
+
+    def score(self, version: int, time_s: float, split: str, metrics: dict[str, float]) -> None:
+        """Write the metrics of one split at one version."""
+        for metric, value in metrics.items():
+            row = {"version": version, "time_s": time_s, "split": split, "metric": metric, "value": value}
+            self._writer.score(row)
+        self._on_event("score", {"version": version, "time_s": time_s, "split": split, "metrics": metrics})
+
+
+def mean_cosine(moves: Sequence[Any]) -> float:
+    """Return the mean cosine of the moves to their mean; NaN where nothing moved."""
+    mean = np.mean(moves, axis=0)
+    lengths = np.array([np.linalg.norm(m) for m in moves]) * np.linalg.norm(mean)
+    if not np.all(lengths > 0):
+        return math.nan
+    return float(np.mean([float(m @ mean) for m in moves] / lengths))
+
+

@@ -1,0 +1,80 @@
+"""What a client keeps to itself, and what it gains.
+
+As in FedGen-Edge (arXiv 2511.11585): after the run each client fine-tunes its own copy of the
+global adapter for E local epochs. gain = perplexity(global) - perplexity(personal), both on the
+client's held-out part, which nobody trained on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from fedsim.aggregators import ServerModel
+from fedsim.executors import Executor, Ticket
+from fedsim.experiment import Experiment, LocalConfig
+from fedsim.jobs import Job, ScoreJob, Task, add_sums
+from fedsim.rng import stream
+
+TOGETHER = 8
+"""Clients whose fine-tuning is queued as one call."""
+
+
+def rows(experiment: Experiment, task: Task, executor: Executor, model: ServerModel) -> Iterator[dict[str, Any]]:
+    """Yield one row a client: client, kind, metric, metric_global, metric_personal, gain, tokens."""
+    personal = experiment.personal
+    if personal.kind == "none":
+        return
+    clients = chosen(experiment, task.clients)
+    local = local_of(experiment)
+    handle = executor.share(model.adapter.vector)
+    for at in range(0, len(clients), TOGETHER):
+        group = clients[at : at + TOGETHER]
+        ends: list[Any] = [model.adapter.vector] * len(group)
+        if local is not None:
+            jobs = [Job(c, 0, handle, local, experiment.seed, purpose="personal") for c in group]
+            ends = [update.end for update in executor.train(jobs).result()]
+        before = [_held_out(task, executor, client, handle) for client in group]
+        after = [_held_out(task, executor, c, executor.share(end)) for c, end in zip(group, ends, strict=True)]
+        for client, old, new in zip(group, before, after, strict=True):
+            yield _row(task, client, old.result(), new.result())
+
+
+def chosen(experiment: Experiment, clients: int) -> list[int]:
+    """Return who is personalised: all, or `personal.clients` of them drawn by address."""
+    n = experiment.personal.clients
+    if n is None or n >= clients:
+        return list(range(clients))
+    drawn = stream(experiment.seed, "personal-clients").choice(clients, size=n, replace=False)
+    return sorted(int(c) for c in drawn)
+
+
+def local_of(experiment: Experiment) -> LocalConfig | None:
+    """Return the local training of the personal phase; None for 0 epochs."""
+    personal = experiment.personal
+    if personal.epochs == 0:
+        return None
+    changes: dict[str, Any] = {"epochs": personal.epochs, "steps": None, "prox_mu": 0.0}
+    if personal.lr is not None:
+        changes["lr"] = personal.lr
+    return experiment.local.model_copy(update=changes)
+
+
+def _held_out(task: Task, executor: Executor, client: int, handle: Any) -> Ticket:
+    return executor.score([ScoreJob(handle, probe) for probe in task.probes("client", client=client)])
+
+
+def _row(task: Task, client: int, before: list[Any], after: list[Any]) -> dict[str, Any]:
+    old, new = task.metrics(add_sums(before)), task.metrics(add_sums(after))
+    metric = next(iter(old))
+    tokens = add_sums(before).get("tokens", math.nan)
+    return {
+        "client": client,
+        "kind": "fine-tune",
+        "metric": metric,
+        "metric_global": old[metric],
+        "metric_personal": new[metric],
+        "gain": old[metric] - new[metric],
+        "tokens": int(tokens) if math.isfinite(tokens) else 0,
+    }

@@ -1,0 +1,86 @@
+"""Seconds, bytes, joules and shares in the words a reader wants: `3.4 h`, `1.2 GB`, `99.76 %`.
+
+Units are decimal (1 GB = 10^9 bytes). A scale is chosen once for a whole axis, so that the numbers of
+one figure can be compared.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+
+class Scale(NamedTuple):
+    """Divide by `divisor` to read the number in `unit`."""
+
+    divisor: float
+    unit: str
+
+
+TIME = (Scale(1.0, "s"), Scale(60.0, "min"), Scale(3600.0, "h"), Scale(86400.0, "days"))
+BYTES = tuple(Scale(1000.0**k, unit) for k, unit in enumerate(("B", "kB", "MB", "GB", "TB", "PB")))
+ENERGY = tuple(Scale(1000.0**k, unit) for k, unit in enumerate(("J", "kJ", "MJ", "GJ")))
+KINDS = {"time_s": TIME, "bytes": BYTES, "joules": ENERGY}
+_ENOUGH = {"time_s": 2.0, "bytes": 1.0, "joules": 1.0}  # 90 minutes read better than 1.5 hours
+
+
+def scale(kind: str, largest: float) -> Scale:
+    """Return the unit in which the largest value of an axis is a handy number.
+
+    >>> scale("bytes", 3.2e9)
+    Scale(divisor=1000000000.0, unit='GB')
+    """
+    fitting = [step for step in KINDS[kind] if abs(largest) >= _ENOUGH[kind] * step.divisor]
+    return fitting[-1] if fitting else KINDS[kind][0]
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Return a number with about three significant digits and thousands apart.
+
+    >>> number(1234.5), number(0.123456), number(22), number(float("nan"))
+    ('1,234', '0.123', '22', '–')
+    """
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else "∞" if value > 0 else "-∞"
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
+    if whole >= digits:
+        return f"{value:,.0f}"
+    return f"{value:#.{digits}g}" if abs(value) < 1 else f"{value:.{digits - whole}f}"
+
+
+def said(kind: str, value: float) -> str:
+    """Return a quantity with its unit.
+
+    >>> said("time_s", 12_240), said("bytes", 1_179_648), said("joules", 950)
+    ('3.40 h', '1.18 MB', '950 J')
+    """
+    if not math.isfinite(value):
+        return number(value)
+    step = scale(kind, value)
+    return f"{number(value / step.divisor)} {step.unit}"
+
+
+def spread(kind: str, mean: float, deviation: float) -> str:
+    """Return a mean and its standard deviation in one unit.
+
+    >>> spread("time_s", 54_360, 180)
+    '15.1 ± 0.050 h'
+    """
+    step = scale(kind, mean) if math.isfinite(mean) else KINDS[kind][0]
+    return f"{number(mean / step.divisor)} ± {number(deviation / step.divisor, 2)} {step.unit}"
+
+
+def percent(share: float) -> str:
+    """Return a share of one in percent, with the digits that matter near 0 and near 1.
+
+    >>> percent(0.9976), percent(0.125), percent(0.0)
+    ('99.76 %', '12.5 %', '0 %')
+    """
+    if not math.isfinite(share):
+        return number(share)
+    if share in (0.0, 1.0):
+        return f"{share:.0%}".replace("%", " %")
+    digits = 2 if abs(share) > 0.99 or abs(share) < 0.001 else 1
+    return f"{100 * share:.{digits}f} %"

@@ -1,0 +1,300 @@
+"""The sections about several runs beside each other, at equal virtual time, bytes and joules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from fedsim import quantities, views
+from fedsim.quantities import number, percent, said
+from fedsim.report import figures, visit_figures
+from fedsim.report.parts import Section, Table, listing, plural
+from fedsim.run import Run
+from fedsim.tables import OUTCOMES
+
+_SEED = ", seed "
+_NOT_COMPARED = ("name", "seed", "runtime", "numerics")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Runs with the names they get in the page.
+
+    Attributes:
+        runs, labels: one label a run, all different.
+        groups: number of each run's configuration; runs that differ in their seed only share one.
+        differing: (key, one value a run) for every setting that is not equal in all runs.
+    """
+
+    runs: Sequence[Run]
+    labels: Sequence[str]
+    groups: Sequence[int]
+    differing: Sequence[tuple[str, Sequence[str]]]
+
+
+def compared(runs: Sequence[Run]) -> Compared:
+    """Name runs: by their names if those tell configurations apart, else by what differs; then by seed."""
+    flat = [_flat({k: v for k, v in run.experiment.items() if k not in _NOT_COMPARED}) for run in runs]
+    keys = list(dict.fromkeys(key for one in flat for key in one))
+    differing = [
+        (key, [str(one.get(key, "–")) for one in flat])
+        for key in keys
+        if len({str(one.get(key)) for one in flat}) > 1
+    ]
+    settings = [tuple(values[i] for _, values in differing) for i in range(len(runs))]
+    known = list(dict.fromkeys(settings))
+    groups = [known.index(one) for one in settings]
+    names_tell = len({(run.name, g) for run, g in zip(runs, groups, strict=True)}) == len(
+        {r.name for r in runs}
+    )
+    if names_tell and len({run.name for run in runs}) >= len(known):
+        labels = [run.name for run in runs]
+    else:
+        labels = [
+            listing([_short(k, v[i]) for k, v in differing][:3]) or run.name for i, run in enumerate(runs)
+        ]
+    if len(set(labels)) < len(labels):
+        labels = [f"{label}{_SEED}{run.info.get('seed')}" for label, run in zip(labels, runs, strict=True)]
+    seen: dict[str, int] = {}
+    unique = []
+    for label in labels:
+        seen[label] = seen.get(label, 0) + 1
+        unique.append(label if seen[label] == 1 else f"{label} #{seen[label]}")
+    return Compared(runs, unique, groups, differing)
+
+
+def _short(key: str, value: str) -> str:
+    return value if key.endswith(".kind") else f"{key.rsplit('.', maxsplit=1)[-1]} {value}"
+
+
+def _flat(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in block.items():
+        found.update(
+            _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        )
+    return found
+
+
+def setup(c: Compared) -> Section:
+    """What is compared: the settings that differ, and the size of each run."""
+    rows = [(key, *values) for key, values in c.differing]
+    rows.append(("seed", *(str(run.info.get("seed")) for run in c.runs)))
+    text = f"{plural(len(c.runs), 'run')} of {plural(len(set(c.groups)), 'configuration')}; all other settings are equal."
+    if not c.differing:
+        text = f"{plural(len(c.runs), 'run')} of one configuration."
+    totals = [
+        (
+            label,
+            str(run.info["status"]),
+            said("time_s", float(run.info.get("end_time_s") or 0.0)),
+            number(len(run.commits)),
+            number(len(run.visits)),
+            said("bytes", int(run.visits["up_bytes"].sum())),
+            said("bytes", int(run.visits["down_bytes"].sum())),
+            said("joules", float(run.visits["joules"].sum())),
+        )
+        for label, run in zip(c.labels, c.runs, strict=True)
+    ]
+    header = ("run", "status", "virtual time", "commits", "visits", "uploaded", "downloaded", "energy")
+    tables = [
+        Table(("setting", *c.labels), rows, "What differs"),
+        Table(header, totals, "What each run took"),
+    ]
+    return Section("setup", "What is compared", [text], tables=tables)
+
+
+def progress(c: Compared) -> Section:
+    """The headline metric against time, bytes and joules, and what it took to reach a common target."""
+    title = "Which gets there first"
+    metric, chosen = scored(c)
+    if metric is None:
+        return Section("progress", title, ["None of the runs scored a model."])
+    runs, labels = [c.runs[i] for i in chosen], [c.labels[i] for i in chosen]
+    target = views.common_target(runs, metric)
+    found = views.time_to_target(runs, metric, target)
+    rows: list[tuple[str, ...]] = [
+        (
+            label,
+            said("time_s", row["time_s"]),
+            number(row["version"]),
+            said("bytes", row["up_bytes"]),
+            said("bytes", row["down_bytes"]),
+            said("joules", row["joules"]),
+        )
+        for label, (_, row) in zip(labels, found.iterrows(), strict=True)
+    ]
+    rows += _means([c.groups[i] for i in chosen], labels, found)
+    said_metric = metric.replace("_", " ")
+    header = ("run", "virtual time", "commits", "uploaded", "downloaded", "energy")
+    caption = (
+        f"What it took to the first scored version with a test {said_metric} of {number(target)} or better"
+    )
+    left_out = len(c.runs) - len(chosen)
+    text = [verdict(c)]
+    if left_out:
+        text.append(
+            f"{plural(left_out, 'run')} without this metric {'is' if left_out == 1 else 'are'} not drawn."
+        )
+    return Section(
+        "progress",
+        title,
+        text,
+        figures.comparison(runs, labels, [c.groups[i] for i in chosen], metric),
+        f"Test {said_metric} against virtual time, against everything uploaded so far and against the energy the "
+        f"devices had spent. The target is the best value that every run reached.",
+        tables=[Table(header, rows, caption), _equal_time(runs, labels, metric)],
+    )
+
+
+def _means(groups: Sequence[int], labels: Sequence[str], found: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Return mean ± standard deviation over the seeds of each configuration that has several."""
+    rows = []
+    for group in dict.fromkeys(groups):
+        members = [i for i, g in enumerate(groups) if g == group]
+        if len(members) < 2:
+            continue
+        part = found.iloc[members]
+        name = labels[members[0]].split(_SEED)[0]
+        cells = []
+        for column, kind in (
+            ("time_s", "time_s"),
+            ("version", ""),
+            ("up_bytes", "bytes"),
+            ("down_bytes", "bytes"),
+            ("joules", "joules"),
+        ):
+            mean, deviation = float(part[column].mean()), float(part[column].std(ddof=1))
+            cells.append(
+                quantities.spread(kind, mean, deviation) if kind else f"{number(mean)} ± {number(deviation)}"
+            )
+        rows.append((f"{name}, mean of {len(members)} seeds", *cells))
+    return rows
+
+
+def _equal_time(runs: Sequence[Run], labels: Sequence[str], metric: str) -> Table:
+    """Return the metric of every run at equal virtual time, equal bytes and equal energy."""
+    curves = [views.scored(run, metric) for run in runs]
+    limits: list[tuple[str, str]] = [("time_s", "time_s"), ("up_bytes", "bytes"), ("joules", "joules")]
+    columns, header = [], ["run"]
+    for name, kind in limits:
+        limit = min(float(curve[name].max()) for curve in curves)
+        header.append(f"at {said(kind, limit)}{' up' if name == 'up_bytes' else ''}")
+        columns.append([number(curve.loc[curve[name] <= limit, "value"].iloc[-1]) for curve in curves])
+    rows = [(label, *cells) for label, *cells in zip(labels, *columns, strict=True)]
+    caption = f"Test {metric.replace('_', ' ')} when the shortest run ended, and at equal uploads and energy"
+    return Table(header, rows, caption)
+
+
+def scored(c: Compared) -> tuple[str | None, list[int]]:
+    """Return the headline metric of the first run that has one, and which runs have it."""
+    metric = next((m for run in c.runs if (m := views.headline(run))), None)
+    found = [
+        i
+        for i, run in enumerate(c.runs)
+        if ((run.scores["split"] == "test") & (run.scores["metric"] == metric)).any()
+    ]
+    return metric, found
+
+
+def verdict(c: Compared) -> str:
+    """Return which configuration reached the common target first, and by how much."""
+    metric, chosen = scored(c)
+    if metric is None or len(chosen) < 2:
+        return f"{plural(len(c.runs), 'run')} beside each other."
+    runs = [c.runs[i] for i in chosen]
+    target = views.common_target(runs, metric)
+    goal = f"a test {metric.replace('_', ' ')} of {number(target)}"
+    found = views.time_to_target(runs, metric, target)
+    found["name"] = [_named(c, chosen, i) for i in chosen]
+    times = found.groupby("name", sort=False)["time_s"].mean().sort_values(kind="stable")
+    first, last = str(times.index[0]), str(times.index[-1])
+    quick, slow = float(times.iloc[0]), float(times.iloc[-1])
+    if slow == quick:
+        return f"All runs reached {goal} after {said('time_s', quick)} of virtual time."
+    if quick == 0:
+        return f"{first} began at {goal}; {last} took {said('time_s', slow)} of virtual time to get there."
+    return (
+        f"{first} reached {goal} in {said('time_s', quick)} of virtual time, {number(slow / quick)} times sooner "
+        f"than {last}, which took {said('time_s', slow)}."
+    )
+
+
+def _named(c: Compared, chosen: Sequence[int], i: int) -> str:
+    """Return the label of a run, or of its configuration if that was run with several seeds."""
+    again = sum(c.groups[k] == c.groups[i] for k in chosen)
+    alone = again == 1 or len(set(c.groups)) == 1
+    return c.labels[i] if alone else f"{c.labels[i].split(_SEED)[0]} (mean of {again} seeds)"
+
+
+def losses(c: Compared) -> Section:
+    """How visits ended, run beside run."""
+    counted = [run.visits["outcome"].value_counts() for run in c.runs]
+    counts = pd.DataFrame(counted, index=list(c.labels)).fillna(0).astype("int64")
+    counts = counts[[name for name in OUTCOMES if name in counts.columns]]
+    rows = []
+    for label, run in zip(c.labels, c.runs, strict=True):
+        share = views.wasted_work(run).attrs["share"]
+        used = views.staleness(run)
+        total = int(used["updates"].sum())
+        stale = float((used["staleness"] * used["updates"]).sum()) / total if total else math.nan
+        people = views.participation(run)
+        rows.append(
+            (
+                label,
+                percent(share["visits"]) if len(run.visits) else "–",
+                percent(share["seconds"]) if len(run.visits) else "–",
+                percent(share["up_bytes"]) if len(run.visits) else "–",
+                percent(share["joules"]) if len(run.visits) else "–",
+                number(stale),
+                percent(float((people["committed"] > 0).mean())) if len(people) else "–",
+            )
+        )
+    header = ("run", "visits", "device time", "uploads", "energy", "mean staleness", "clients in the model")
+    return Section(
+        "losses",
+        "Who was lost, and what was spent in vain",
+        [],
+        visit_figures.endings(counts),
+        "Each bar is all visits of a run (their number in brackets); the numbers on it are visits.",
+        tables=[Table(header, rows, "Shares spent on visits that changed no model")],
+    )
+
+
+def uplink(c: Compared) -> Section:
+    """Uploads against full-model FedAvg, and personal gains, run beside run."""
+    rows = []
+    for label, run in zip(c.labels, c.runs, strict=True):
+        gain = views.gains(run)
+        mean = (
+            f"{number(gain['mean'].iloc[0])} ({percent(gain['share_worse'].iloc[0])} worse)"
+            if len(gain)
+            else "–"
+        )
+        if run.info.get("charged"):
+            found = views.uplink_reduction(run).iloc[0]
+            cells = (
+                number(found["uploads"]),
+                said("bytes", found["adapter_bytes"]),
+                said("bytes", found["full_bytes"]),
+                percent(found["reduction"]),
+                said("bytes", found["serialized_up_bytes"]),
+            )
+        else:
+            cells = ("–",) * 5
+        rows.append((label, *cells, mean))
+    header = (
+        "run",
+        "uploads landed",
+        "bytes",
+        "full-model FedAvg",
+        "less",
+        "really serialised",
+        "personal gain",
+    )
+    text = "Full-model FedAvg with the same schedule sends bytes = T · |S| · N_total · 4: every landed update in float32."
+    return Section("uplink", "Uploads and personal gains", [text], tables=[Table(header, rows)])

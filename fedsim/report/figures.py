@@ -1,0 +1,177 @@
+"""The figures about what a run reached: a function takes a run (or several) and gives a Plotly figure.
+
+A function returns None when the run has nothing to draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from fedsim import quantities, views
+from fedsim.report.style import (
+    BLUE,
+    DASHES,
+    GREEN,
+    GREY,
+    INK,
+    RED,
+    RUN_COLOURS,
+    axis_of,
+    listed,
+    logarithmic,
+    style,
+)
+from fedsim.run import Run
+
+
+def progress(run: Run, metric: str) -> go.Figure:
+    """Draw a metric against virtual time, commits and uploaded bytes, side by side."""
+    splits = [
+        s
+        for s in ("test", "valid", "clients")
+        if ((run.scores["split"] == s) & (run.scores["metric"] == metric)).any()
+    ]
+    figure = make_subplots(rows=1, cols=3, shared_yaxes=True, horizontal_spacing=0.035)
+    for i, split in enumerate(splits):
+        found = views.scored(run, metric, split)
+        for column, x in enumerate(("time_s", "version", "up_bytes"), start=1):
+            divisor, title = axis_of(x, float(found[x].max()))
+            line = {"color": RUN_COLOURS[i], "width": 2}
+            trace = go.Scatter(
+                x=listed(found[x] / divisor),
+                y=listed(found["value"]),
+                name=split,
+                legendgroup=split,
+                showlegend=column == 1,
+                mode="lines+markers",
+                cliponaxis=False,
+                line=line,
+                marker={"size": 5},
+                hovertemplate=f"%{{x:.4g}} {title}<br>{metric} %{{y:.4g}}<extra>{split}</extra>",
+            )
+            figure.add_trace(trace, row=1, col=column)
+            figure.update_xaxes(title_text=title, rangemode="tozero", row=1, col=column)
+    figure.update_yaxes(title_text=metric.replace("_", " "), row=1, col=1)
+    return style(figure, 290, legend=len(splits) > 1)
+
+
+def comparison(runs: Sequence[Run], labels: Sequence[str], colours: Sequence[int], metric: str) -> go.Figure:
+    """Draw a metric of several runs against virtual time, uploaded bytes and joules, side by side."""
+    figure = make_subplots(rows=1, cols=3, shared_yaxes=True, horizontal_spacing=0.035)
+    curves = [views.scored(run, metric) for run in runs]
+    for column, x in enumerate(("time_s", "up_bytes", "joules"), start=1):
+        divisor, title = axis_of(x, max(float(c[x].max()) for c in curves))
+        for i, (curve, label) in enumerate(zip(curves, labels, strict=True)):
+            trace = go.Scatter(
+                x=listed(curve[x] / divisor),
+                y=listed(curve["value"]),
+                name=label,
+                legendgroup=label,
+                showlegend=column == 1,
+                mode="lines+markers",
+                cliponaxis=False,
+                line=_line(colours, i),
+                marker={"size": 5},
+                hovertemplate=f"%{{x:.4g}} {title}<br>{metric} %{{y:.4g}}<extra>{label}</extra>",
+            )
+            figure.add_trace(trace, row=1, col=column)
+        figure.update_xaxes(title_text=title, rangemode="tozero", row=1, col=column)
+    figure.update_yaxes(title_text=metric.replace("_", " "), row=1, col=1)
+    return style(figure, 330, legend=True)
+
+
+def _line(colours: Sequence[int], i: int) -> dict[str, Any]:
+    """One colour a configuration; its repetitions differ by dash, and so do colours used twice."""
+    turn = list(colours[:i]).count(colours[i]) + colours[i] // len(RUN_COLOURS)
+    colour = RUN_COLOURS[colours[i] % len(RUN_COLOURS)]
+    return {"color": colour, "width": 2, "dash": DASHES[turn % len(DASHES)]}
+
+
+def uplink(run: Run) -> go.Figure | None:
+    """Draw the uploads of this run beside those of full-model FedAvg, to one scale."""
+    found = views.uplink_reduction(run).iloc[0]
+    if not found["full_bytes"]:
+        return None
+    names = ["this run", "full-model FedAvg"]
+    values = [float(found["adapter_bytes"]), float(found["full_bytes"])]
+    step = quantities.scale("bytes", max(values))
+    figure = go.Figure(
+        go.Bar(
+            y=names[::-1],
+            x=[v / step.divisor for v in values[::-1]],
+            orientation="h",
+            marker_color=["#B8C1CC", BLUE],
+            text=[quantities.said("bytes", v) for v in values[::-1]],
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate=f"%{{y}}: %{{x:.4g}} {step.unit}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title_text=f"uploaded [{step.unit}]", range=[0, 1.12 * max(values) / step.divisor])
+    return style(figure, 140)
+
+
+def gains(run: Run, kind: str, metric: str) -> go.Figure:
+    """Draw the distribution of personal gains; those who got worse in another colour."""
+    gain = run.personal.loc[
+        (run.personal["kind"] == kind) & (run.personal["metric"] == metric), "gain"
+    ].to_numpy()
+    low, high = min(float(gain.min()), 0.0), max(float(gain.max()), 0.0)
+    width = (high - low) / 30 or 1.0
+    # Zero is an edge of a bin, so that no bar mixes gains and losses.
+    edges = np.arange(np.floor(low / width), np.ceil(high / width) + 1) * width
+    if len(edges) < 2:
+        edges = np.array([-width, 0.0, width])
+    counts, _ = np.histogram(gain, bins=edges)
+    middles = (edges[:-1] + edges[1:]) / 2
+    figure = go.Figure()
+    for words, chosen, colour in (("worse", middles < 0, RED), ("better or equal", middles >= 0, GREEN)):
+        figure.add_bar(
+            x=listed(middles[chosen]),
+            y=listed(counts[chosen]),
+            width=width,
+            name=words,
+            marker={"color": colour, "line": {"color": "white", "width": 1}},
+            hovertemplate="gain about %{x:.3g}: %{y} clients<extra></extra>",
+        )
+    figure.add_vline(x=float(gain.mean()), line={"color": INK, "width": 1.5, "dash": "dash"})
+    figure.update_xaxes(title_text=f"gain in {metric.replace('_', ' ')} (global − personal), dashed: mean")
+    figure.update_yaxes(title_text="clients", rangemode="tozero")
+    return style(figure, 240, legend=True)
+
+
+def devices(run: Run, most: int = 2000) -> go.Figure | None:
+    """Draw the population: effective speed against uplink, one point a client, one colour a tier."""
+    if run.clients.empty:
+        return None
+    step = -(-len(run.clients) // most)  # every k-th client of a large population
+    shown = run.clients.iloc[::step]
+    figure = go.Figure()
+    for i, tier in enumerate(views.tiers(run)):
+        part = shown[shown["tier"] == tier]
+        figure.add_scatter(
+            x=listed(part["flops_per_s"] / 1e9),
+            y=listed(part["up_bytes_per_s"] * 8e-6),
+            name=tier,
+            mode="markers",
+            marker={
+                "size": 7,
+                "opacity": 0.75,
+                "color": (*RUN_COLOURS, GREY)[i % 8],
+                "symbol": ("circle", "square", "diamond", "triangle-up", "x", "cross", "star", "pentagon")[
+                    i % 8
+                ],
+            },
+            text=listed(part["device"]),
+            hovertemplate="%{text}<br>%{x:.3g} GFLOP/s, %{y:.3g} Mbit/s up<extra>" + tier + "</extra>",
+        )
+    figure.update_xaxes(
+        title_text="effective training speed [GFLOP/s]", **logarithmic(shown["flops_per_s"] / 1e9)
+    )
+    figure.update_yaxes(title_text="uplink [Mbit/s]", **logarithmic(shown["up_bytes_per_s"] * 8e-6))
+    return style(figure, 320, legend=True)

@@ -1,0 +1,86 @@
+"""What a page is made of: plain values that the template lays out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Card:
+    """One figure of the verdict: a large value, what it is, and what it compares with."""
+
+    value: str
+    label: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of ready text; the first column is the row's name, the others are numbers."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One question and its answer.
+
+    Attributes:
+        anchor: id in the page; `title`: the question's name.
+        text: paragraphs, plain text.
+        figure: a Plotly figure, or None.
+        reading: what the figure shows, for the caption and for a screen reader.
+        formula: lines shown as they are, in a box.
+        tables: below the figure.
+    """
+
+    anchor: str
+    title: str
+    text: Sequence[str] = ()
+    figure: Any = None
+    reading: str = ""
+    formula: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole page.
+
+    Attributes:
+        title: heading; `lead`: the verdict in a sentence or two.
+        notes: boxes that a reader must not miss (what was charged, how the run ended).
+        cards, sections: see there.
+        configurations: (name, YAML text) to fold out at the end.
+        versions: what computed it.
+    """
+
+    title: str
+    lead: str
+    notes: Sequence[tuple[str, str]]
+    cards: Sequence[Card]
+    sections: Sequence[Section]
+    configurations: Sequence[tuple[str, str]]
+    versions: str
+
+
+def plural(n: int, word: str) -> str:
+    """Return a count with its noun.
+
+    >>> plural(1, "client"), plural(1200, "visit")
+    ('1 client', '1,200 visits')
+    """
+    return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
+
+
+def listing(words: Sequence[str]) -> str:
+    """Return words as a reader says them.
+
+    >>> listing(["a", "b", "c"])
+    'a, b and c'
+    """
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""

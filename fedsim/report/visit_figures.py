@@ -1,0 +1,150 @@
+"""The figures about visits: who took part, how visits ended, what they spent and on what.
+
+A function returns None when the run has nothing to draw. The numbers stand on the bars as well.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from fedsim import quantities, views
+from fedsim.report.style import BLUE, ENDINGS, ORANGE, SKY, listed, style
+from fedsim.run import Run
+
+
+def participation(run: Run) -> go.Figure | None:
+    """Draw each tier's share of the clients beside its share of the committed updates."""
+    found = views.participation_by_tier(run)
+    if found["update_share"].isna().all():
+        return None
+    figure = go.Figure()
+    for column, words, colour in (
+        ("update_share", "share of the committed updates", BLUE),  # the last one drawn is on top
+        ("client_share", "share of the clients", "#B8C1CC"),
+    ):
+        figure.add_bar(
+            y=list(found.index)[::-1],
+            x=listed(found[column])[::-1],
+            name=words,
+            orientation="h",
+            marker_color=colour,
+            text=[quantities.percent(v) for v in listed(found[column])[::-1]],
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate=f"%{{y}}: %{{x:.1%}} {words[6:]}<extra></extra>",
+        )
+    largest = float(found[["client_share", "update_share"]].max().max())
+    figure.update_xaxes(tickformat=".0%", range=[0, 1.12 * largest])
+    figure.update_layout(barmode="group")
+    style(figure, 30 + 44 * len(found), legend=True, bottom=28)
+    return figure.update_layout(legend_traceorder="reversed")
+
+
+def endings(counts: pd.DataFrame) -> go.Figure | None:
+    """Draw how visits ended as stacked bars, one a row of `counts` (a tier or a run), with the counts on them."""
+    totals = counts.sum(axis=1)
+    kept = counts[totals > 0]
+    if kept.empty:
+        return None
+    figure = go.Figure()
+    names = [f"{name}  ({quantities.number(totals[name])})" for name in kept.index]
+    for outcome in kept.columns:
+        words, colour = ENDINGS[outcome]
+        share = kept[outcome] / totals[kept.index]
+        figure.add_bar(
+            y=names[::-1],
+            x=listed(share)[::-1],
+            name=words,
+            orientation="h",
+            marker={"color": colour, "line": {"color": "white", "width": 1}},
+            text=[quantities.number(n) if n else "" for n in listed(kept[outcome])[::-1]],
+            textposition="inside",
+            insidetextanchor="middle",
+            textangle=0,
+            customdata=listed(kept[outcome])[::-1],
+            hovertemplate=f"%{{y}}: %{{customdata}} {words} (%{{x:.1%}})<extra></extra>",
+        )
+    figure.update_xaxes(tickformat=".0%", range=[0, 1], dtick=0.2)
+    figure.update_layout(barmode="stack")
+    return style(figure, 30 + 32 * len(kept), legend=True, bottom=28)
+
+
+def staleness(run: Run) -> go.Figure | None:
+    """Draw how stale the committed updates were; None if all were fresh."""
+    found = views.staleness(run)
+    if found.empty or int(found["staleness"].max()) == 0:
+        return None
+    figure = go.Figure(
+        go.Bar(
+            x=listed(found["staleness"]),
+            y=listed(found["updates"]),
+            marker_color=BLUE,
+            hovertemplate="staleness %{x}: %{y} updates<extra></extra>",
+        )
+    )
+    dense = int(found["staleness"].max()) <= 30
+    figure.update_xaxes(title_text="staleness [commits between dispatch and use]", dtick=1 if dense else None)
+    figure.update_yaxes(title_text="updates", rangemode="tozero")
+    return style(figure, 240)
+
+
+def phases(run: Run) -> go.Figure | None:
+    """Draw where the time of a landed visit goes, by tier."""
+    found = views.phase_seconds(run)
+    if found.empty:
+        return None
+    figure = go.Figure()
+    step = quantities.scale("time_s", float(found[["download_s", "train_s", "upload_s"]].sum(axis=1).max()))
+    for column, words, colour in (
+        ("download_s", "download", SKY),
+        ("train_s", "train", BLUE),
+        ("upload_s", "upload", ORANGE),
+    ):
+        figure.add_bar(
+            y=list(found.index)[::-1],
+            x=listed(found[column] / step.divisor)[::-1],
+            name=words,
+            orientation="h",
+            marker={"color": colour, "line": {"color": "white", "width": 1}},
+            hovertemplate=f"%{{y}}: {words} %{{x:.3g}} {step.unit}<extra></extra>",
+        )
+    figure.update_xaxes(title_text=f"mean virtual time of a landed visit [{step.unit}]", rangemode="tozero")
+    figure.update_layout(barmode="stack")
+    return style(figure, 60 + 32 * len(found), legend=True)
+
+
+def spending(run: Run) -> go.Figure | None:
+    """Draw what became of the devices' time, bytes and energy."""
+    found = views.work(run)
+    if found.empty:
+        return None
+    sums = pd.DataFrame(
+        {
+            "device time": found["seconds"],
+            "download": found["down_bytes"],
+            "upload": found["up_bytes"],
+            "energy": found["joules"],
+        }
+    ).T
+    sums = sums[sums.sum(axis=1) > 0]
+    shares = sums.div(sums.sum(axis=1), axis=0)
+    figure = go.Figure()
+    for ending in shares.columns:
+        words, colour = ENDINGS[ending]
+        values = listed(shares[ending])[::-1]
+        figure.add_bar(
+            y=list(shares.index)[::-1],
+            x=values,
+            name=words,
+            orientation="h",
+            marker={"color": colour, "line": {"color": "white", "width": 1}},
+            text=[quantities.percent(v) for v in values],
+            textposition="inside",
+            insidetextanchor="middle",
+            textangle=0,
+            hovertemplate=f"%{{y}}: %{{x:.1%}} {words}<extra></extra>",
+        )
+    figure.update_xaxes(tickformat=".0%", range=[0, 1], dtick=0.2)
+    figure.update_layout(barmode="stack")
+    return style(figure, 30 + 32 * len(shares), legend=True, bottom=28)

@@ -1,0 +1,37 @@
+"""Who is idle and online, for all clients at once."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.availability import Availability
+
+
+class Roster:
+    """The server's list of clients: busy from the moment they are chosen until it knows the end."""
+
+    def __init__(self, availability: Availability) -> None:
+        self.availability = availability
+        self._busy = np.zeros(availability.n, dtype=np.bool_)
+        self._always = bool(np.isinf(availability.period_s)) and bool(np.all(np.isinf(availability.stops_s)))
+
+    def idle(self, now_s: float) -> NDArray[np.int64]:
+        """Return the clients that are online and not busy, ascending."""
+        free = ~self._busy
+        if not self._always:
+            free &= self.availability.online(now_s)
+        return np.flatnonzero(free)
+
+    def reserve(self, clients: NDArray[np.int64]) -> None:
+        """Mark clients as busy."""
+        self._busy[clients] = True
+
+    def release(self, client: int) -> None:
+        """Mark a client as idle again."""
+        self._busy[client] = False
+
+    @property
+    def busy(self) -> int:
+        """Number of busy clients."""
+        return int(self._busy.sum())

@@ -1,0 +1,234 @@
+"""A table file (CSV or Parquet) as numbered rows, and the checks that name row and column.
+
+A CSV may begin with comment lines; `# key: value` becomes a fact of the file. Rows are numbered as an
+editor numbers lines (CSV), or from 1 (Parquet).
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.errors import ProfileError, message, nearest
+
+
+@dataclass(frozen=True)
+class Column:
+    """What one column must hold.
+
+    Attributes:
+        name: header.
+        kind: `number` (finite float64), `key` (text, once in the file) or `text` (non-empty).
+        low, high: bounds of a number, inclusive.
+        positive: a number must be greater than 0.
+        choices: the only values allowed.
+    """
+
+    name: str
+    kind: str = "number"
+    low: float = -math.inf
+    high: float = math.inf
+    positive: bool = False
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The cells of one file, by column, with the place of every row.
+
+    Attributes:
+        path: the file, as it was asked for.
+        numbers: row number of each row, for messages.
+        cells: column -> one cell a row: text (CSV) or a plain value (Parquet); both may be empty.
+        facts: what the comment lines (CSV) or the metadata (Parquet) say.
+        sha256: of the file's bytes.
+        ragged: messages about rows whose number of cells is not the header's; those rows are left out.
+    """
+
+    path: Path
+    numbers: list[int]
+    cells: dict[str, list[Any]]
+    facts: dict[str, str]
+    sha256: str
+    ragged: tuple[str, ...] = ()
+
+    def say(self, row: int | None, column: str, what: str, got: Any = None, fix: str | None = None) -> str:
+        """Return the message of a problem at the k-th row (None: of the whole file)."""
+        where = str(self.path) if row is None else f"{self.path} row {self.numbers[row]}"
+        where = f"{where}: {column}" if column else where
+        return message(where, what, fix=fix) if got is None else message(where, what, got=got, fix=fix)
+
+
+def read_rows(path: Path) -> Rows:
+    """Return the rows of a CSV or Parquet file.
+
+    Raises:
+        ProfileError: the file is missing, of another kind, unreadable, or without rows.
+    """
+    if not path.is_file():
+        raise ProfileError(
+            message(str(path), "no such file", fix="check the path; it is taken from the YAML file's folder")
+        )
+    data = path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    if path.suffix.lower() == ".csv":
+        rows = _csv_rows(path, data, digest)
+    elif path.suffix.lower() == ".parquet":
+        rows = _parquet_rows(path, digest)
+    else:
+        fix = "give a .csv or a .parquet file"
+        raise ProfileError(message(str(path), "not a table", got=path.suffix or path.name, fix=fix))
+    if not rows.numbers and not rows.ragged:
+        fix = "put a header line and at least one row into it"
+        raise ProfileError(message(str(path), "has no rows", fix=fix))
+    return rows
+
+
+def _csv_rows(path: Path, data: bytes, digest: str) -> Rows:
+    try:
+        lines = list(io.StringIO(data.decode("utf-8-sig"), newline=""))
+    except UnicodeDecodeError as problem:
+        fix = "save it as UTF-8"
+        raise ProfileError(message(str(path), f"is not UTF-8 text ({problem.reason})", fix=fix)) from problem
+    facts: dict[str, str] = {}
+    first = 0
+    for first, line in enumerate(lines):  # noqa: B007  (the header's place is used below)
+        if line.strip() and not line.startswith("#"):
+            break
+        key, colon, value = line.lstrip("#").partition(":")
+        if colon:
+            facts[key.strip()] = value.strip()
+    reader = csv.reader(lines[first:])
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        table = [(first + reader.line_num, row) for row in reader if row and not row[0].startswith("#")]
+    except csv.Error as problem:
+        where = f"{path} row {first + reader.line_num}"
+        text = message(where, f"is not CSV ({problem})", fix="quote cells that hold commas or quotes")
+        raise ProfileError(text) from problem
+    _check_header(path, header)
+    ragged = tuple(
+        message(
+            f"{path} row {number}", f"needs {len(header)} cells", got=len(row), fix="quote cells with commas"
+        )
+        for number, row in table
+        if len(row) != len(header)
+    )
+    kept = [(number, row) for number, row in table if len(row) == len(header)]
+    cells = {name: [row[k].strip() for _, row in kept] for k, name in enumerate(header)}
+    return Rows(path, [number for number, _ in kept], cells, facts, digest, ragged)
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        fix = "keep one of the columns"
+        raise ProfileError(message(str(path), "two columns have one name", got=twice[0], fix=fix))
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
+        fix = "separate cells by commas, and decimals by points"
+        raise ProfileError(message(str(path), "cells are not separated by commas", got=header[0], fix=fix))
+
+
+def _parquet_rows(path: Path, digest: str) -> Rows:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as problem:
+        reason = str(problem).splitlines()[0]
+        fix = "write it again, for example with pandas.DataFrame.to_parquet"
+        raise ProfileError(message(str(path), f"is not a Parquet file ({reason})", fix=fix)) from problem
+    metadata = table.schema.metadata or {}
+    facts = {key.decode(): value.decode("utf-8", "replace") for key, value in metadata.items()}
+    attributes = json.loads(facts.pop("PANDAS_ATTRS", "{}"))
+    facts |= {str(key): str(value) for key, value in attributes.items()}
+    _check_header(path, table.column_names)
+    cells = {name: table.column(name).to_pylist() for name in table.column_names}
+    return Rows(path, list(range(1, table.num_rows + 1)), cells, facts, digest)
+
+
+def problems(rows: Rows, columns: Iterable[Column]) -> Iterator[str]:
+    """Yield a message for every missing column and every cell that is not what its column must hold."""
+    yield from rows.ragged
+    for column in columns:
+        if column.name not in rows.cells:
+            near = difflib.get_close_matches(column.name, rows.cells, n=1)
+            hint = f"add it, or rename {near[0]!r} if that is it" if near else "add it"
+            yield rows.say(None, column.name, "the column is missing", fix=hint)
+        elif column.kind == "number":
+            yield from _number_problems(rows, column)
+        else:
+            yield from _text_problems(rows, column)
+
+
+def numbers(rows: Rows, name: str) -> NDArray[np.float64]:
+    """Return a column as float64, NaN where a cell is no number."""
+    cells = rows.cells[name]
+    try:
+        return np.array([float(cell) for cell in cells], dtype=np.float64)
+    except (TypeError, ValueError):
+        return np.array([_number(cell) for cell in cells], dtype=np.float64)
+
+
+def _number(cell: Any) -> float:
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _number_problems(rows: Rows, column: Column) -> Iterator[str]:
+    values = numbers(rows, column.name)
+    wrong = ~np.isfinite(values) | (values < column.low) | (values > column.high)
+    if column.positive:
+        wrong |= values <= 0
+    for row in np.flatnonzero(wrong):
+        cell, value = rows.cells[column.name][row], values[row]
+        got = (cell or None) if math.isnan(value) else float(value)
+        yield rows.say(int(row), column.name, _complaint(column, cell, float(value)), got, _fix(column))
+
+
+def _complaint(column: Column, cell: Any, value: float) -> str:
+    if cell is None or cell == "":
+        return "is empty"
+    if not math.isfinite(value):
+        return "must be a finite number"
+    if column.positive and value <= 0:
+        return "must be greater than 0"
+    return f"must be at least {column.low:g}" if value < column.low else f"must be at most {column.high:g}"
+
+
+def _fix(column: Column) -> str:
+    if column.positive:
+        return "write a number greater than 0, without a unit"
+    low = f" from {column.low:g}" if math.isfinite(column.low) else ""
+    high = f" to {column.high:g}" if math.isfinite(column.high) else ""
+    return f"write a number{low}{high}, without a unit"
+
+
+def _text_problems(rows: Rows, column: Column) -> Iterator[str]:
+    seen: dict[str, int] = {}
+    for row, cell in enumerate(rows.cells[column.name]):
+        text = "" if cell is None else str(cell)
+        if not text:
+            yield rows.say(row, column.name, "is empty", fix=f"write a {column.name}")
+        elif column.choices and text not in column.choices:
+            yield rows.say(
+                row, column.name, f"no such {column.name}", text, fix=nearest(text, column.choices)
+            )
+        elif column.kind == "key" and text in seen:
+            first = rows.numbers[seen[text]]
+            yield rows.say(row, column.name, f"is already in row {first}", text, fix="give each row its own")
+        seen.setdefault(text, row)

@@ -1,0 +1,22 @@
+"""Uniform sampling without replacement."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.component import Component
+
+
+class Uniform(Component):
+    """Every client that is idle and online is as likely as any other."""
+
+    kind: Literal["uniform"] = "uniform"
+
+    def choose(
+        self, idle: NDArray[np.int64], n: int, rng: np.random.Generator, seen: Any = None
+    ) -> NDArray[np.int64]:
+        """Return n different clients of `idle` (length >= n), in drawn order."""
+        return rng.choice(idle, size=n, replace=False)

@@ -1,0 +1,303 @@
+"""simulate(experiment) -> Run: build everything, step the clock, write the tables."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simpy
+
+from fedsim import personalize
+from fedsim.adapter import Adapter
+from fedsim.aggregators import ServerModel
+from fedsim.cost import (
+    ModelShape,
+    Work,
+    adapter_bytes,
+    backbone_bytes,
+    charged,
+    train_flops,
+    train_memory_bytes,
+)
+from fedsim.executors import Executor
+from fedsim.experiment import Experiment
+from fedsim.jobs import Task, TaskContext
+from fedsim.ledger import Ledger
+from fedsim.network import PrivateLinks
+from fedsim.profiles import Population, draw
+from fedsim.run import Run, Writer
+from fedsim.server import Charges, Server
+from fedsim.trainer import Trainer
+
+OnEvent = Callable[[str, dict[str, Any]], None]
+BYTES_PER_S = 1e6 / 8  # of one Mbit/s
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment with everything that can be refused already built: nothing has started.
+
+    Attributes:
+        experiment: `auto` settings resolved.
+        population, task: as drawn and split.
+        shape: the model that the clock charges (the declared one under `charge_as`).
+    """
+
+    experiment: Experiment
+    population: Population
+    task: Task
+    shape: ModelShape
+
+    def tokens(self, client: int) -> int:
+        """Tokens charged for one visit of a client."""
+        declared = getattr(getattr(self.experiment.task, "charge_as", None), "tokens_per_visit", None)
+        return declared if isinstance(declared, int) else self.task.tokens(client, self.experiment.local)
+
+    def work(self, client: int) -> Work:
+        """What one visit of a client is charged, adapter both ways."""
+        tokens = self.tokens(client)
+        size, floats = self.adapter_bytes, 4 * self.task.layout.size
+        return Work(
+            size,
+            size,
+            train_flops(self.shape, tokens),
+            train_memory_bytes(self.shape),
+            tokens,
+            floats,
+            floats,
+        )
+
+    @property
+    def charged(self) -> bool:
+        """Whether the clock charges a declared model instead of the one that trains."""
+        return getattr(self.experiment.task, "charge_as", None) is not None
+
+    @property
+    def adapter_bytes(self) -> int:
+        """Bytes of one whole adapter as charged."""
+        return adapter_bytes(self.shape) if self.charged else 4 * self.task.layout.size
+
+
+def prepare(experiment: Experiment) -> Plan:
+    """Read tables and data, split, and size the work; loads no weights, starts nothing.
+
+    Raises:
+        ProfileError, DataError, ExperimentError: whatever is wrong with the input.
+    """
+    experiment = resolved(experiment)
+    population = draw(experiment.population, experiment.seed)
+    component: Any = experiment.task
+    task: Task = component.build(
+        TaskContext(experiment.population.clients, experiment.seed, experiment.lora, experiment.local)
+    )
+    charge = getattr(component, "charge_as", None)
+    shape = task.shape if charge is None else charged(charge, full=experiment.lora.full)
+    return Plan(experiment, population, task, shape)
+
+
+def resolved(experiment: Experiment) -> Experiment:
+    """Return the experiment with `auto` numerics replaced by what will be used."""
+    if experiment.numerics.client_batch != "auto":
+        return experiment
+    at_once = getattr(experiment.protocol, "cohort", None) or getattr(experiment.protocol, "buffer", 8)
+    numerics = experiment.numerics.model_copy(update={"client_batch": min(8, int(at_once))})
+    return experiment.model_copy(update={"numerics": numerics})
+
+
+def executor_for(experiment: Experiment) -> Executor:
+    """Return the executor that `runtime` asks for, not opened yet."""
+    runtime = experiment.runtime
+    if runtime.executor == "inline":
+        from fedsim.executors.inline import Inline
+
+        return Inline()
+    from fedsim.executors.ray import RayExecutor
+
+    return RayExecutor(
+        workers=runtime.workers,
+        address=runtime.address,
+        gpus_per_worker=runtime.gpus_per_worker,
+        watchdog_s=runtime.watchdog_s,
+    )
+
+
+def simulate(
+    experiment: Experiment | Plan,
+    executor: Executor | None = None,
+    *,
+    out: Path | str | None = None,
+    timeline_only: bool = False,
+    on_event: OnEvent | None = None,
+) -> Run:
+    """Run an experiment to the end of its budget.
+
+    Args:
+        experiment: the configuration, or what `prepare` made of it.
+        executor: where to train; by default what `runtime` asks for. One that is passed in is
+            opened on this experiment's task but not closed.
+        out: run folder to write as the run goes; None keeps the tables in memory.
+        timeline_only: the same schedule without weights or training.
+        on_event: called with (kind, facts) as things happen in virtual time.
+
+    Returns:
+        The run with its tables.
+
+    Raises:
+        FedsimError: see `fedsim.errors`; the tables written so far are kept.
+        KeyboardInterrupt: as raised; the tables written so far are kept.
+    """
+    plan = experiment if isinstance(experiment, Plan) else prepare(experiment)
+    tell = on_event or (lambda _kind, _facts: None)
+    writer = Writer(None if out is None else Path(out), plan.experiment)
+    mine = executor is None and not timeline_only
+    worker = None if timeline_only else (executor or executor_for(plan.experiment))
+    try:
+        try:
+            return course(plan, worker, writer, tell)[0]
+        finally:
+            if mine and worker is not None:
+                worker.close()
+    except KeyboardInterrupt:
+        writer.close(status="interrupted", reason="interrupted by the user")
+        raise
+    except BaseException as problem:
+        with suppress(Exception):
+            writer.close(
+                status="failed", reason=str(problem).splitlines()[0] if str(problem) else repr(problem)
+            )
+        raise
+
+
+def course(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent) -> tuple[Run, ServerModel]:
+    """Run a plan from its first dispatch to its last table; returns the run and the final model."""
+    experiment, task = plan.experiment, plan.task
+    writer.clients(clients_table(plan))
+    if executor is not None:
+        executor.open(task)
+    vector = np.zeros(task.layout.size, np.float32) if executor is None else task.initial()
+    ledger = Ledger(writer, task, tell)
+    trainer = Trainer(experiment, task, executor, ledger.score)
+    env = simpy.Environment()
+    network = PrivateLinks(
+        env,
+        plan.population,
+        server_up_bytes_per_s=experiment.network.server_up_mbps * BYTES_PER_S,
+        server_down_bytes_per_s=experiment.network.server_down_mbps * BYTES_PER_S,
+    )
+    first_visit = experiment.network.backbone == "first_visit"
+    server = Server(
+        env,
+        experiment,
+        population=plan.population,
+        network=network,
+        charges=Charges(plan.work, plan.adapter_bytes, backbone_bytes(plan.shape) if first_visit else 0),
+        model=ServerModel(Adapter(task.layout, vector)),
+        trainer=trainer,
+        ledger=ledger,
+    )
+    workers = executor.workers if executor is not None else 0
+    tell(
+        "start",
+        {"workers": workers, "clients": len(plan.population), "budget": experiment.budget.model_dump()},
+    )
+    trainer.evaluate(0, 0.0, server.model)
+    protocol: Any = experiment.protocol
+    server.process(protocol.run(server))
+    try:
+        with _no_garbage_pauses():
+            ended_s = _step(env, server, tell)
+    except BaseException:
+        server.close(float(env.now))
+        raise
+    server.close(ended_s)
+    if server.version and server.version % experiment.evaluate.every_commits:
+        trainer.evaluate(server.version, ended_s, server.model)
+    trainer.finish()
+    if executor is not None:
+        for row in personalize.rows(experiment, task, executor, server.model):
+            writer.personal(row)
+        if writer.folder is not None and not server.model.personal:
+            task.save_adapter(server.model.adapter.vector, writer.folder / "adapter")
+    facts = {
+        "executor": type(executor).__name__ if executor is not None else "none (timeline only)",
+        "workers": workers,
+        "timeline_only": executor is None,
+        "end_time_s": ended_s,
+        "totals": {
+            "visits": ledger.visits,
+            "commits": server.version,
+            "up_bytes": ledger.up_bytes,
+            "down_bytes": ledger.down_bytes,
+            "joules": ledger.joules,
+            "outcomes": dict(sorted(ledger.outcomes.items())),
+        },
+        "saved_share": 1.0 - trainer.trained / trainer.dispatched if trainer.dispatched else 0.0,
+        "task": task.describe(),
+        "charged": charged_facts(plan),
+        "population": plan.population.sources,
+    }
+    run = writer.close(status="done", facts=facts)
+    tell("done", {"run": run})
+    return run, server.model
+
+
+def _step(env: simpy.Environment, server: Server, tell: OnEvent) -> float:
+    """Step to the end of the budget; returns the virtual time of the end [s]."""
+    horizon_s = server.experiment.budget.time_s or math.inf
+    told_s = -math.inf
+    # env.run(until=...) would half-process its last instant
+    while not server.over and env.peek() < horizon_s:
+        env.step()
+        if env.now - told_s >= 60.0:
+            told_s = float(env.now)
+            tell("time", {"time_s": told_s})
+            if math.isinf(horizon_s):
+                server.refuse_to_spin()
+    return float(env.now) if server.over or math.isinf(horizon_s) else horizon_s
+
+
+@contextmanager
+def _no_garbage_pauses() -> Iterator[None]:
+    """SimPy makes no cycles that matter; the collector doubles the cost of a million events."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def clients_table(plan: Plan) -> dict[str, Any]:
+    """Return the columns of clients.parquet."""
+    n = len(plan.population)
+    columns = dict(plan.population.columns())
+    modules = plan.task.layout.modules
+    columns["rank"] = np.full(n, modules[0].rank if modules else 0, dtype=np.int64)
+    columns["needed_memory_bytes"] = np.full(n, train_memory_bytes(plan.shape))
+    columns["online_share"] = plan.population.availability.share()
+    columns["examples"] = np.array([plan.task.examples(c) for c in range(n)], dtype=np.int64)
+    columns["tokens"] = np.array([plan.tokens(c) for c in range(n)], dtype=np.int64)
+    return columns
+
+
+def charged_facts(plan: Plan) -> dict[str, Any]:
+    """Return what the clock charged: the model's size, an adapter's bytes, a full model's bytes."""
+    full = replace(plan.shape, full=True, adapter_params=plan.shape.params)
+    return {
+        "declared": plan.charged,
+        "model": plan.shape.name,
+        "params": plan.shape.params,
+        "adapter_params": plan.shape.adapter_params,
+        "adapter_bytes": plan.adapter_bytes,
+        "serialized_adapter_bytes": 4 * plan.task.layout.size,
+        "full_model_bytes": adapter_bytes(full),
+        "memory_bytes": train_memory_bytes(plan.shape),
+        "flops_per_visit": train_flops(plan.shape, plan.tokens(0)),
+    }

@@ -1,0 +1,270 @@
+"""A task with a known answer: every client minimises half the squared distance to its own optimum.
+
+Client k's objective is f_k(x) = 1/2 |x - c_k|^2. Gradient descent with learning rate eta from x
+ends after s steps at c_k + (1 - eta)^s (x - c_k), so what every protocol and rule must give can
+be written down. It costs microseconds, which makes it the task of tests and of scheduling studies.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from fedsim.adapter import Layout, Module, Tensor, Vector
+from fedsim.charge_as import ChargeAs
+from fedsim.component import Component
+from fedsim.cost import ModelShape
+from fedsim.errors import ExperimentError, WorkerError, message
+from fedsim.experiment import Count, LocalConfig, LoraConfig, NonNegative
+from fedsim.jobs import Job, Probe, Sums, TaskContext, Update
+from fedsim.rng import stream
+
+PROBE_CLIENTS = 256
+"""Clients whose objectives one probe of a split adds up."""
+
+
+class Quadratic(Component):
+    """`task: {kind: quadratic}`.
+
+    Attributes:
+        dimension: length of the vector (`whole`), or inputs and outputs of the one matrix (`lora`).
+        spread: root mean square distance between two clients' optima.
+        distance: distance from version 0 to the middle of the optima.
+        examples: training examples of every client, or `unequal`: lognormal, median 32, sigma 1.
+        tokens_per_example: what the cost model charges for one example.
+        layout: `whole` sends one tensor; `lora` the factors of one matrix at `lora.r` (the
+            objective is over the factors' entries, so the algebra is the same).
+        delay_s: each training really sleeps for up to this long, drawn from the operating
+            system; changes wall time only.
+        charge_as: the model that the clock charges instead of this one.
+    """
+
+    kind: Literal["quadratic"] = "quadratic"
+    dimension: Count = 8
+    spread: NonNegative = 1.0
+    distance: NonNegative = 4.0
+    examples: Count | Literal["unequal"] = 32
+    tokens_per_example: Count = 16
+    layout: Literal["whole", "lora"] = "whole"
+    delay_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    charge_as: ChargeAs | None = None
+
+    def build(self, context: TaskContext) -> QuadraticTask:
+        """Return the task.
+
+        Raises:
+            ExperimentError: `local` asks for more than plain SGD, which has no closed form.
+        """
+        _check(context.local)
+        return QuadraticTask(self, context.clients, context.seed, context.lora, context.local.batch)
+
+
+@dataclass(frozen=True)
+class QuadraticTask:
+    """The runtime side: implements `fedsim.jobs.Task` in NumPy."""
+
+    config: Quadratic
+    clients: int
+    seed: int
+    lora: LoraConfig
+    batch: int
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the settings only; optima are derived again where they are needed."""
+        return QuadraticTask, (self.config, self.clients, self.seed, self.lora, self.batch)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """One tensor `x` of shape (dimension,), or one adapted matrix `w`."""
+        d, r = self.config.dimension, self.lora.r
+        if self.config.layout == "whole":
+            return Layout(tensors=(Tensor("x", (d,)),))
+        return Layout(modules=(Module("w", r, (r, d), (d, r), self.lora.alpha / r),))
+
+    @property
+    def shape(self) -> ModelShape:
+        """One matrix: `dimension` weights (`whole`), or dimension x dimension under an adapter."""
+        d, full = self.config.dimension, self.layout.full
+        weights = d if full else d * d
+        return ModelShape(
+            name="quadratic",
+            layers=1,
+            width=d,
+            vocab=1,
+            params=weights,
+            matmul_params=weights,
+            adapter_params=self.layout.size,
+            sequence=self.config.tokens_per_example,
+            batch=self.batch,
+            full=full,
+        )
+
+    @cached_property
+    def optima(self) -> NDArray[np.float64]:
+        """The clients' optima c_k, shape (clients, layout.size), float64."""
+        size = self.layout.size
+        direction = stream(self.seed, "optimum").standard_normal(size)
+        middle = self.initial().astype(np.float64) + self.config.distance * direction / _norm(direction)
+        # two draws with deviation s/sqrt(2 size) are s apart in the root mean square
+        deviation = self.config.spread / math.sqrt(2 * size)
+        noise = [stream(self.seed, "optimum", k).standard_normal(size) for k in range(self.clients)]
+        return middle + deviation * np.array(noise, dtype=np.float64).reshape(self.clients, size)
+
+    def examples(self, client: int) -> int:
+        """Training examples of the client, at least 1."""
+        if self.config.examples != "unequal":
+            return self.config.examples
+        drawn = stream(self.seed, "examples", client).lognormal(math.log(32.0), 1.0)
+        return max(1, round(drawn))
+
+    def steps(self, client: int, local: LocalConfig) -> int:
+        """Optimiser steps of one visit."""
+        if local.steps is not None:
+            return local.steps
+        return (local.epochs or 1) * math.ceil(self.examples(client) / local.batch)
+
+    def used(self, client: int, local: LocalConfig) -> int:
+        """Examples that one visit trains on, repeats counted."""
+        if local.steps is not None:
+            return local.steps * min(local.batch, self.examples(client))
+        return (local.epochs or 1) * self.examples(client)
+
+    def tokens(self, client: int, local: LocalConfig) -> int:
+        """Tokens that one visit trains on."""
+        return self.used(client, local) * self.config.tokens_per_example
+
+    def initial(self) -> Vector:
+        """Return zeros (`whole`), or A drawn by address and B = 0 (`lora`)."""
+        vector = np.zeros(self.layout.size, dtype=np.float32)
+        for m in self.layout.modules:
+            bound = 1.0 / math.sqrt(self.config.dimension)  # PEFT's kaiming_uniform_(a=sqrt(5))
+            drawn = stream(self.seed, "init", m.name).uniform(-bound, bound, m.a_shape)
+            self.layout.arrays(vector)[f"{m.name}.lora_A"][:] = drawn
+        return vector
+
+    def train(self, jobs: Sequence[Job]) -> list[Update]:
+        """Return where plain SGD ends, in closed form."""
+        return [self._train(job) for job in jobs]
+
+    def _train(self, job: Job) -> Update:
+        if self.config.delay_s:
+            time.sleep(random.SystemRandom().uniform(0.0, self.config.delay_s))
+        if not 0 <= job.client < self.clients:
+            raise WorkerError(message(f"client {job.client}", f"the task has {self.clients} clients"))
+        _check(job.local)
+        steps = self.steps(job.client, job.local)
+        start = np.asarray(job.start, dtype=np.float64)
+        end, loss = descend(start, self.optima[job.client], job.local, steps)
+        return Update(
+            end=end.astype(np.float32),
+            examples=self.used(job.client, job.local),
+            tokens=self.tokens(job.client, job.local),
+            steps=steps,
+            loss=loss,
+        )
+
+    def probes(self, split: str, windows: int | None = None, client: int | None = None) -> list[Probe]:
+        """Return pieces of a split: `test` and `valid` are the objectives of all clients.
+
+        `windows` keeps the first so many clients; `clients` has one probe a client; `client` is
+        the one named.
+        """
+        if split == "client":
+            assert client is not None
+            return [Probe(split, 0, 1, client)]
+        rows = self.clients if windows is None else min(windows, self.clients)
+        if split == "clients":
+            return [Probe(split, 0, 1, k) for k in range(rows)]
+        return [Probe(split, at, min(at + PROBE_CLIENTS, rows)) for at in range(0, rows, PROBE_CLIENTS)]
+
+    def score(self, vector: Vector, probe: Probe) -> Sums:
+        """Return the summed objectives (`nll`) and their number (`tokens`)."""
+        place = (
+            slice(probe.start, probe.stop) if probe.client is None else slice(probe.client, probe.client + 1)
+        )
+        gap = np.asarray(vector, dtype=np.float64) - self.optima[place]
+        return {"nll": 0.5 * float(np.sum(gap * gap)), "tokens": float(len(gap))}
+
+    def metrics(self, sums: Sums) -> dict[str, float]:
+        """Return `loss`, the mean objective, and `perplexity`, its exponential."""
+        loss = sums["nll"] / sums["tokens"]
+        return {"loss": loss, "perplexity": math.exp(loss) if loss < 700.0 else math.inf}
+
+    def describe(self) -> dict[str, Any]:
+        """Return the settings and the least loss any single vector can reach."""
+        spread = self.optima - self.optima.mean(axis=0)
+        return {
+            "model": "quadratic",
+            "parameters": self.layout.size,
+            "trainable": self.layout.size,
+            "dimension": self.config.dimension,
+            "spread": self.config.spread,
+            "least_loss": 0.5 * float(np.mean(np.sum(spread * spread, axis=1))),
+        }
+
+    def save_adapter(self, vector: Vector, folder: Path) -> None:
+        """Write the arrays by name to `adapter_model.safetensors` (`model.safetensors` if whole)."""
+        from safetensors.numpy import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        name = "model.safetensors" if self.layout.full else "adapter_model.safetensors"
+        arrays = self.layout.arrays(np.asarray(vector, dtype=np.float32))
+        save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, folder / name)
+
+
+def descend(
+    start: NDArray[np.float64], optimum: NDArray[np.float64], local: LocalConfig, steps: int
+) -> tuple[NDArray[np.float64], float]:
+    """Return where gradient descent ends, and the mean objective before each step.
+
+    With a proximal term mu/2 |x - start|^2 (FedProx, arXiv 1812.06127) and weight decay w/2 |x|^2
+    the point it is drawn to is x* = (c + mu start) / (1 + mu + w), and
+    x_s = x* + (1 - eta (1 + mu + w))^s (start - x*).
+    """
+    curvature = 1.0 + local.prox_mu + local.weight_decay
+    target = (optimum + local.prox_mu * start) / curvature
+    rate = 1.0 - local.lr * curvature
+    with np.errstate(over="ignore", invalid="ignore"):  # a learning rate above 2 diverges: to inf, as SGD
+        end = target + np.float64(rate) ** steps * (start - target)
+        powers = np.float64(rate) ** np.arange(steps)
+        bias, swing = target - optimum, start - target
+        # np.sum, not BLAS: a dot product's last bit depends on the number of threads
+        cross, square = np.sum(bias * swing), np.sum(swing * swing)
+        losses = 0.5 * (np.sum(bias * bias) + 2.0 * powers * cross + powers**2 * square)
+        return end, float(np.mean(losses))
+
+
+def _norm(vector: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.sum(vector * vector)))
+
+
+def _check(local: LocalConfig) -> None:
+    if local.optimizer != "sgd":
+        raise ExperimentError(
+            message(
+                "local.optimizer",
+                "the quadratic task has a closed form for sgd only",
+                got=local.optimizer,
+                fix="local: {optimizer: sgd, lr: 0.1}",
+            )
+        )
+    for name, value, off in (("momentum", local.momentum, 0.0), ("clip_norm", local.clip_norm, None)):
+        if value != off:
+            raise ExperimentError(
+                message(
+                    f"local.{name}",
+                    "the quadratic task has a closed form for plain sgd only",
+                    got=value,
+                    fix=f"leave local.{name} out",
+                )
+            )

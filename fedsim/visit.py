@@ -1,0 +1,195 @@
+"""One visit: a client downloads, trains and uploads, unless something ends it first.
+
+`estimate` is pure and sees a visit alone on its own link. `Visit` is the same as a SimPy process
+on the network of the run, raced at each phase with the end of the client's window and with the
+server's word to stop. What a visit had used when it ended is always accounted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import simpy
+
+from fedsim.adapter import Vector
+from fedsim.cost import Work, radio_j, training_j
+from fedsim.instants import At, Instant
+from fedsim.network import Network, sent_bytes, transfer_s
+from fedsim.profiles import Profile
+
+Outcome = Literal["landed", "offline", "memory", "late", "surplus", "rejected", "failed", "in_flight"]
+
+SMALLEST_REFUSAL_S = 1e-3
+"""A refusal takes at least this long, or a server that asks again at once would stop time."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How long a visit would take by itself, and what it would cost.
+
+    Attributes:
+        download_s, train_s, upload_s, total_s: durations [s].
+        joules: energy above idle [J].
+        fits: whether the device's memory holds the training.
+        lands: whether it fits and the client's window (ending at `until_s`) is long enough.
+    """
+
+    download_s: float
+    train_s: float
+    upload_s: float
+    total_s: float
+    joules: float
+    fits: bool
+    lands: bool
+
+
+def estimate(profile: Profile, work: Work, now_s: float, until_s: float = math.inf) -> Estimate:
+    """Return the course of a visit that starts at `now_s`, alone on its own link; pure."""
+    down = transfer_s(work.down_bytes, profile.down_bytes_per_s, profile.rtt_s, profile.framing)
+    train = work.flops / profile.flops_per_s
+    up = transfer_s(work.up_bytes, profile.up_bytes_per_s, profile.rtt_s, profile.framing)
+    total = down + train + up
+    joules = (
+        radio_j(profile.down_radio_w, profile.down_radio_j_per_byte, down, work.down_bytes)
+        + training_j(profile.train_w, profile.idle_w, train)
+        + radio_j(profile.up_radio_w, profile.up_radio_j_per_byte, up, work.up_bytes)
+    )
+    fits = work.memory_bytes <= profile.usable_memory_bytes
+    return Estimate(down, train, up, total, joules, fits, fits and now_s + total <= until_s)
+
+
+class Visit:
+    """A dispatched visit; `process` ends when the server knows how it went.
+
+    The snapshot, the version and the work are taken when it is made: SimPy starts the process
+    itself later in the same instant.
+    """
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        network: Network,
+        *,
+        profile: Profile,
+        work: Work,
+        order: int,
+        visit: int,
+        version: int,
+        round_: int,
+        start: Vector,
+        until_s: float,
+        detect_after_s: float,
+        on_end: Callable[[Visit], None],
+    ) -> None:
+        self.env, self.network, self.profile, self.work = env, network, profile, work
+        self.client = profile.client
+        self.order, self.visit, self.version, self.round = order, visit, version, round_
+        self.start = start
+        self.until_s = until_s
+        self.dispatched_s = float(env.now)
+        self.downloaded_s = self.trained_s = self.landed_s = self.ended_s = math.nan
+        self.outcome: Outcome = "in_flight"
+        self.trained = False
+        self.staleness = self.committed_version = -1
+        self.loss = math.nan
+        self.ignored: Outcome | None = None
+        self._on_end = on_end
+        self._stop = env.event()
+        self._offline = At(env, until_s - env.now, Instant.OFFLINE) if math.isfinite(until_s) else env.event()
+        self.process = env.process(self._course(detect_after_s))
+
+    @property
+    def ended(self) -> bool:
+        """Whether the device has finished with it, whatever the server knows."""
+        return self.outcome != "in_flight"
+
+    def stop(self, outcome: Outcome) -> None:
+        """Tell the device to drop it now; the visit ends as `outcome`."""
+        if not self.ended and not self._stop.triggered:
+            self._end(outcome)
+            self._stop.succeed()
+
+    def ignore(self, outcome: Outcome) -> None:
+        """Let the device go on to its end, which will then count as `outcome`."""
+        if not self.ended:
+            self.ignored = outcome
+
+    def close(self, now_s: float) -> None:
+        """Freeze the account at the end of the run; the outcome stays `in_flight`."""
+        if not self.ended:
+            self.ended_s = now_s
+
+    def _end(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        self.ended_s = float(self.env.now)
+        self._on_end(self)
+
+    def _course(self, detect_after_s: float) -> Generator[simpy.Event, Any, Visit]:
+        env = self.env
+        if not (yield from self._phase(self.network.transfer("down", self.client, self.work.down_bytes))):
+            return (yield from self._lost(detect_after_s))
+        self.downloaded_s = float(env.now)
+        if self.work.memory_bytes > self.profile.usable_memory_bytes:
+            refusal = env.timeout(max(self.profile.rtt_s / 2, SMALLEST_REFUSAL_S))
+            if not (yield from self._phase(refusal)):
+                return (yield from self._lost(detect_after_s))
+            self._end("memory")
+            return self
+        if not (yield from self._phase(env.timeout(self.work.flops / self.profile.flops_per_s))):
+            return (yield from self._lost(detect_after_s))
+        self.trained_s = float(env.now)
+        if not (yield from self._phase(self.network.transfer("up", self.client, self.work.up_bytes))):
+            return (yield from self._lost(detect_after_s))
+        self.landed_s = float(env.now)
+        self._end(self.ignored or "landed")
+        return self
+
+    def _phase(self, done: simpy.Event) -> Generator[simpy.Event, Any, bool]:
+        yield done | self._offline | self._stop
+        return done.processed and not self.ended
+
+    def _lost(self, detect_after_s: float) -> Generator[simpy.Event, Any, Visit]:
+        if not self.ended:
+            self._end("offline")
+            yield self.env.timeout(detect_after_s)
+        return self
+
+    def used(self) -> dict[str, float]:
+        """Return what the visit had used when it ended.
+
+        Returns:
+            down_bytes, up_bytes (int), flops, joules (above idle).
+        """
+        p, w = self.profile, self.work
+        end = self.ended_s
+        down_s = _spent(self.dispatched_s, self.downloaded_s, end)
+        train_s = _spent(self.downloaded_s, self.trained_s, end)
+        if self.outcome == "memory" or w.memory_bytes > p.usable_memory_bytes:
+            train_s = 0.0
+        up_s = _spent(self.trained_s, self.landed_s, end)
+        down, up = w.down_bytes, w.up_bytes
+        if math.isnan(self.downloaded_s):
+            down = self._partial("down", down_s, w.down_bytes)
+        if math.isnan(self.landed_s):
+            up = self._partial("up", up_s, w.up_bytes) if not math.isnan(self.trained_s) else 0
+        full_s = w.flops / p.flops_per_s
+        done = w.flops if not math.isnan(self.trained_s) else w.flops * min(1.0, train_s / full_s if full_s else 0.0)
+        joules = (
+            radio_j(p.down_radio_w, p.down_radio_j_per_byte, down_s, down)
+            + training_j(p.train_w, p.idle_w, train_s)
+            + radio_j(p.up_radio_w, p.up_radio_j_per_byte, up_s, up)
+        )
+        return {"down_bytes": down, "up_bytes": up, "flops": done, "joules": joules}
+
+    def _partial(self, direction: Literal["down", "up"], elapsed_s: float, n_bytes: int) -> int:
+        rate = self.network.bytes_per_s(direction, self.client)
+        return sent_bytes(elapsed_s, n_bytes, rate, self.profile.rtt_s, self.profile.framing)
+
+
+def _spent(begin_s: float, finish_s: float, end_s: float) -> float:
+    if math.isnan(begin_s):
+        return 0.0
+    return (end_s if math.isnan(finish_s) else finish_s) - begin_s

@@ -1,0 +1,211 @@
+"""One experiment, one result: whatever the executor, the workers, the delays or the weights."""
+
+import dataclasses
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from worlds import plan
+
+from fedsim.experiment import Experiment
+from fedsim.run import Writer
+from fedsim.simulation import course, simulate
+from fedsim.tables import TABLES
+
+TRAIN_S = [0.5, 1.0, 2.0, 3.0, 4.5, 5.0, 8.0, 13.0]
+BUFFERED = {"kind": "buffered", "concurrency": 5, "buffer": 3}
+DEADLINE = {"kind": "synchronous", "cohort": 3, "over_select": 1.5, "deadline_s": 6.0}
+SCHEDULE = [c for c in TABLES["visits"] if c not in ("trained", "loss")]
+
+
+def planned(protocol, *, delay_s=0.0, **blocks):
+    base = {"personal": {"kind": "fine-tune"}, "budget": {"commits": 12}, "evaluate": {"every_commits": 2}}
+    return plan(protocol, TRAIN_S, task={"kind": "quadratic", "delay_s": delay_s}, **{**base, **blocks})
+
+
+def finished(plan_, executor):
+    """The run and the final vector, on an executor that is closed afterwards."""
+    try:
+        run, model = course(plan_, executor, Writer(None, plan_.experiment), lambda *_: None)
+    finally:
+        executor.close()
+    return run, model.adapter.vector
+
+
+def inline(plan_):
+    from fedsim.executors.inline import Inline
+
+    return finished(plan_, Inline())
+
+
+def assert_equal_runs(one, other, columns=None):
+    for table in TABLES:
+        a, b = getattr(one, table), getattr(other, table)
+        if columns is not None:
+            if table not in columns:
+                continue
+            a, b = a[columns[table]], b[columns[table]]
+        pd.testing.assert_frame_equal(a, b, check_exact=True)
+
+
+@pytest.mark.parametrize("protocol", [DEADLINE, BUFFERED])
+def test_the_same_experiment_twice_gives_the_same_tables_to_the_bit(protocol):
+    (one, a), (other, b) = inline(planned(protocol)), inline(planned(protocol))
+
+    assert_equal_runs(one, other)
+    assert a.tobytes() == b.tobytes()
+    assert np.linalg.norm(a) > 0.1
+
+
+def test_another_seed_gives_another_run():
+    one, _ = inline(planned(BUFFERED))
+    other, _ = inline(planned(BUFFERED, seed=1))
+
+    assert one.visits.client.tolist() != other.visits.client.tolist()
+
+
+@pytest.mark.ray
+def test_inline_one_worker_and_two_workers_with_random_delays_agree_to_the_bit():
+    from fedsim.executors.ray import RayExecutor
+
+    for protocol in (DEADLINE, BUFFERED):
+        reference, expected = inline(planned(protocol))
+        for workers in (1, 2):
+            run, vector = finished(planned(protocol, delay_s=0.02), RayExecutor(workers=workers))
+            assert_equal_runs(reference, run)
+            assert vector.tobytes() == expected.tobytes()
+
+
+@pytest.mark.ray
+def test_killing_a_worker_in_mid_run_changes_no_table():
+    from fedsim.executors.ray import RayExecutor
+
+    reference, expected = inline(planned(BUFFERED))
+    executor = RayExecutor(workers=2)
+    killed = []
+
+    def kill_when_busy():
+        # the first worker process, once some commits have been made
+        while not done.is_set() and not killed:
+            if commits:
+                pid = executor.pids()[0]
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+            time.sleep(0.01)
+
+    commits, done = [], threading.Event()
+    plan_ = planned(BUFFERED, delay_s=0.1)
+    thread = threading.Thread(target=kill_when_busy)
+    thread.start()
+    try:
+        tell = lambda kind, facts: commits.append(facts) if kind == "commit" else None
+        run, model = course(plan_, executor, Writer(None, plan_.experiment), tell)
+    finally:
+        done.set()
+        thread.join()
+        executor.close()
+
+    assert killed
+    assert_equal_runs(reference, run)
+    assert model.adapter.vector.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("protocol", [DEADLINE, BUFFERED])
+def test_the_timeline_alone_is_the_timeline_of_the_trained_run(protocol):
+    trained, _ = inline(planned(protocol))
+    alone = simulate(planned(protocol), timeline_only=True)
+
+    schedule = ["version", "time_s", "updates", "mean_staleness", "max_staleness", "up_bytes", "total_joules"]
+    assert_equal_runs(
+        trained, alone, {"visits": SCHEDULE, "commits": schedule, "clients": list(TABLES["clients"])}
+    )
+    assert not alone.visits.trained.any()
+    assert trained.visits.trained.any()
+
+
+@pytest.mark.parametrize("protocol", [DEADLINE, BUFFERED])
+def test_doubling_all_durations_changes_the_clock_and_nothing_else(protocol):
+    """Powers of two are exact in floating point, so every time is twice the other to the bit."""
+    slow_protocol = {**protocol, **({"deadline_s": 12.0} if "deadline_s" in protocol else {})}
+    one, a = inline(planned(protocol, rate=1e3))
+    slow = planned(slow_protocol, rate=1e3)
+    slow.population.profiles[:] = [
+        dataclasses.replace(
+            p,
+            flops_per_s=p.flops_per_s / 2,
+            down_bytes_per_s=p.down_bytes_per_s / 2,
+            up_bytes_per_s=p.up_bytes_per_s / 2,
+        )
+        for p in slow.population.profiles
+    ]
+    two, b = inline(slow)
+
+    times = [c for c in SCHEDULE if c.endswith("_s")]
+    same = [c for c in SCHEDULE if not c.endswith("_s") and c != "joules"] + ["loss", "trained"]
+    assert_equal_runs(one, two, {"visits": same, "scores": ["version", "split", "metric", "value"]})
+    pd.testing.assert_frame_equal(two.visits[times], 2 * one.visits[times], check_exact=True)
+    assert two.visits.joules.tolist() == (2 * one.visits.joules).tolist()
+    assert a.tobytes() == b.tobytes()
+
+
+def test_fedbuff_over_everybody_in_step_is_synchronous_fedavg():
+    """Equal durations and weights, buffer = concurrency = population: the same models, never stale."""
+    n = 6
+    equal = {"budget": {"commits": 8}, "evaluate": {"every_commits": 1}, "seed": 4}
+    buffered = plan(
+        {"kind": "buffered", "concurrency": n, "buffer": n},
+        [2.0] * n,
+        aggregator={"kind": "fedit", "normalize": "K"},
+        **equal,
+    )
+    sync = plan({"kind": "synchronous", "cohort": n}, [2.0] * n, **equal)
+    (b, b_vector), (s, s_vector) = inline(buffered), inline(sync)
+
+    assert (b.visits.staleness.max(), s.visits.staleness.max()) == (0, 0)
+    assert b.commits.time_s.tolist() == s.commits.time_s.tolist()
+    np.testing.assert_allclose(b.scores.value, s.scores.value, rtol=1e-6)
+    np.testing.assert_allclose(b_vector, s_vector, rtol=1e-6)
+    weights = plan({"kind": "buffered", "concurrency": n, "buffer": n}, [2.0] * n, **equal)
+    assert inline(weights)[1].tobytes() == s_vector.tobytes()
+
+
+def test_visits_that_are_lost_before_a_commit_are_never_trained():
+    lossy = planned({"kind": "synchronous", "cohort": 3, "over_select": 2.0})
+    run, _ = inline(lossy)
+
+    lost = run.visits[run.visits.outcome == "surplus"]
+    assert len(lost) > 0
+    assert not lost.trained.any()
+    assert run.visits[run.visits.committed_version > 0].trained.all()
+    assert run.info["saved_share"] == pytest.approx(1 - run.visits.trained.mean(), abs=0.02)
+
+
+def test_client_batches_do_not_change_what_one_by_one_training_gives():
+    small, a = inline(planned(BUFFERED, numerics={"client_batch": 1}))
+    large, b = inline(planned(BUFFERED, numerics={"client_batch": 7}))
+
+    assert_equal_runs(small, large)
+    assert a.tobytes() == b.tobytes()
+
+
+def test_runtime_and_name_are_not_part_of_the_digest_and_numerics_are():
+    base = planned(BUFFERED).experiment
+    other = base.model_copy(
+        update={"name": "other", "runtime": base.runtime.model_copy(update={"workers": 7})}
+    )
+    numeric = Experiment.model_validate({**base.plain(), "numerics": {"client_batch": 5}})
+
+    assert other.digest == base.digest
+    assert numeric.digest != base.digest
+
+
+def test_training_converges_to_the_mean_of_the_optima():
+    """Everybody, equal weights, many rounds: FedAvg on quadratics ends at the mean optimum."""
+    everybody = plan({"kind": "synchronous", "cohort": 8}, [1.0] * 8, budget={"commits": 120})
+    _, vector = inline(everybody)
+
+    np.testing.assert_allclose(vector, everybody.task.optima.mean(axis=0), atol=1e-4)
