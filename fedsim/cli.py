@@ -116,7 +116,8 @@ def run(
 
     from fedsim.simulation import prepare
 
-    plan = prepare(read)
+    with config.naming(read, str(experiment)):
+        plan = prepare(read)
     if dry_run:
         from fedsim.answers import estimates
         from fedsim.dryrun import dry_run as estimate
@@ -253,7 +254,7 @@ def schema() -> None:
     """Print an experiment's JSON schema."""
     import json
 
-    from fedsim.explain import json_schema
+    from fedsim.schema import json_schema
 
     print(json.dumps(json_schema(), indent=2))
 

@@ -88,7 +88,10 @@ def build(package: str, value: Any) -> Component:
     if isinstance(value, Component):
         return value
     if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
-        raise ValueError(f"needs `kind:`, one of: {', '.join(kinds(package))}, or package.module:Class")
+        # a ValueError, because that is what pydantic reports with the field
+        raise ValueError(  # noqa: TRY004
+            f"needs `kind:`, one of: {', '.join(kinds(package))}, or package.module:Class"
+        )
     try:
         found = find(package, value["kind"])
     except ExperimentError as problem:

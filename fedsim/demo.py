@@ -86,7 +86,7 @@ def verdict(runs: Sequence[Run]) -> str:
     lines.append("Visits by how they ended:")
     for run in runs:
         outcomes = ", ".join(
-            f"{n} {o.replace('_', ' ')}" for o, n in run.visits.outcome.value_counts().items()
+            f"{n} {str(o).replace('_', ' ')}" for o, n in run.visits.outcome.value_counts().items()
         )
         lines.append(
             f"  {run.name:<13} {outcomes}; {run.info['saved_share']:.0%} of the training was never needed"

@@ -36,7 +36,12 @@ PACKAGES = (
 WORKER_BYTES = 450 * 2**20
 """Resident memory of one Ray actor with torch, transformers and peft (426 MiB measured, rounded up)."""
 
-_RAY = "import ray; ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level='ERROR'); ray.shutdown()"
+_RAY = """
+import os, ray
+own = {} if os.environ.get("RAY_ADDRESS") else {"address": "local", "num_cpus": 1, "include_dashboard": False}
+ray.init(log_to_driver=False, logging_level="ERROR", **own)
+ray.shutdown()
+"""
 
 
 @dataclass(frozen=True)
@@ -163,5 +168,6 @@ def _ray(*, start: bool) -> Finding:
         return Finding("bad", "ray did not start within 120 s", inline)
     if tried.returncode:
         lines = [line for line in tried.stderr.splitlines() if line.strip()]
-        return Finding("bad", f"ray does not start: {lines[-1] if lines else 'no message'}", inline)
-    return Finding("ok", f"ray starts and stops ({time.perf_counter() - began:.1f} s)")
+        return Finding("bad", f"ray cannot be used: {lines[-1] if lines else 'no message'}", inline)
+    did = f"is reached at {address}" if address else "starts and stops"
+    return Finding("ok", f"ray {did} ({time.perf_counter() - began:.1f} s)")

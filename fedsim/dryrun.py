@@ -55,7 +55,9 @@ def _measured(plan: Plan, trained: int, evaluations: int) -> dict[str, float]:
     began = time.perf_counter()
     executor.train([job]).result()
     visit_s = (time.perf_counter() - began) * mean_tokens / tokens
-    probes = [p for split in experiment.evaluate.splits for p in task.probes(split, experiment.evaluate.windows)]
+    probes = [
+        p for split in experiment.evaluate.splits for p in task.probes(split, experiment.evaluate.windows)
+    ]
     began = time.perf_counter()
     executor.score([ScoreJob(handle, probe) for probe in probes[:2]]).result()
     score_s = (time.perf_counter() - began) * len(probes) / max(1, min(2, len(probes)))

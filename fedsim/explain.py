@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from fedsim.component import Component, find, kinds
+from fedsim.component import find, kinds
 from fedsim.errors import ExperimentError, nearest
 from fedsim.experiment import Experiment
+from fedsim.schema import model_at, package_of
 
 _ABSENT = object()
 
@@ -129,7 +130,8 @@ def _problem(path: tuple[str, ...], details: list[ErrorDetails], raw: Mapping[st
     if kind in ("value_error", "assertion_error"):
         return _own_words(path, first, raw)
     wanted = list(dict.fromkeys(_wanted(detail) for detail in details))
-    give = [f"a value {word}" if word.startswith(("at ", "greater ", "less ")) else word for word in wanted]
+    give = [f"a value {word}" if word.startswith(("greater ", "less ")) else word for word in wanted]
+    give = [f"a value of {word}" if word.startswith("at ") else word for word in give]
     fix = _fix(path, details, raw, " or ".join(give))
     return Problem(path, f"must be {' or '.join(wanted)}", fix, first["input"])
 
@@ -184,7 +186,7 @@ def _wrong_kind(path: tuple[str, ...], detail: ErrorDetails) -> Problem:
 def _own_words(path: tuple[str, ...], detail: ErrorDetails, raw: Mapping[str, Any]) -> Problem:
     """Return the problem that a validator of ours raised as a ValueError, with its own fix if it has one."""
     value = detail["input"]
-    package = _package(path)
+    package = package_of(path)
     if package is not None:
         kind = value.get("kind") if isinstance(value, Mapping) else None
         if isinstance(kind, str):
@@ -199,8 +201,10 @@ def _own_words(path: tuple[str, ...], detail: ErrorDetails, raw: Mapping[str, An
             return Problem(path, what, f"write `kind:` and one of: {valid}", value)
         else:
             return Problem((*path, "kind"), "must be text", nearest(str(kind), kinds(package)), kind)
-    what, fix = _parts(str(detail["ctx"]["error"]), "change one of them")
-    return Problem(path, what, fix, _ABSENT if " (got " in what else value)
+    what, fix = _parts(str(detail["ctx"]["error"]), "")
+    if not fix:  # `unknown preset; did you mean 'x'?`
+        what, _, fix = what.partition("; ")
+    return Problem(path, what, fix or "change it", _ABSENT if " (got " in what else value)
 
 
 def _parts(text: str, fix: str) -> tuple[str, str]:
@@ -221,70 +225,3 @@ def _other_keys(path: tuple[str, ...], raw: Mapping[str, Any]) -> str:
         if (other := model_at((block,), raw)) is not None and path[-1] in other.model_fields
     ]
     return f"did you mean {elsewhere[0]!r}?" if elsewhere else f"remove it, or {hint}"
-
-
-def json_schema() -> dict[str, Any]:
-    """Return the JSON schema of an experiment, with every kind that ships and room for the user's own."""
-    schema = Experiment.model_json_schema()
-    for block, field in Experiment.model_fields.items():
-        if _models(field.annotation) != [Component]:
-            continue
-        choices: list[dict[str, Any]] = []
-        for kind in kinds(f"{block}s"):
-            one = find(f"{block}s", kind).model_json_schema(ref_template="#/$defs/{model}")
-            schema.setdefault("$defs", {}).update(one.pop("$defs", {}))
-            one["required"] = sorted({*one.get("required", []), "kind"})
-            choices.append(one)
-        own = {
-            "type": "object",
-            "properties": {"kind": {"type": "string", "pattern": ":"}},
-            "required": ["kind"],
-        }
-        schema["properties"][block] = {"anyOf": [*choices, own]}
-    schema["properties"]["extends"] = {"type": "string", "description": "A YAML file to start from."}
-    schema["properties"]["sweep"] = {
-        "type": "object",
-        "description": "Key paths and their values; for `fedsim sweep`.",
-    }
-    return schema
-
-
-def model_at(path: Iterable[str], raw: Mapping[str, Any]) -> type[BaseModel] | None:
-    """Return the schema of the block at a path, given the kinds chosen in `raw`; None if it is no block."""
-    model: type[BaseModel] | None = Experiment
-    at: Any = raw
-    for key in path:
-        field = model.model_fields.get(key) if model is not None else None
-        if field is None:
-            return None
-        at = at.get(key) if isinstance(at, Mapping) else None
-        if at is None and isinstance(field.default, dict):
-            at = field.default
-        model = _choose(_models(field.annotation), key, at)
-    return model
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _models(part)]
-
-
-def _choose(models: list[type[BaseModel]], name: str, value: Any) -> type[BaseModel] | None:
-    kind = value.get("kind") if isinstance(value, Mapping) else None
-    if models == [Component]:
-        try:
-            return find(f"{name}s", str(kind))
-        except (ExperimentError, ImportError):
-            return None
-    if len(models) == 1:
-        return models[0]
-    return next(
-        (m for m in models if "kind" in m.model_fields and kind == m.model_fields["kind"].default), None
-    )
-
-
-def _package(path: tuple[str, ...]) -> str | None:
-    """Return the package that holds the kinds of a top-level block: `protocols` for `protocol`."""
-    field = Experiment.model_fields.get(path[0]) if len(path) == 1 else None
-    return f"{path[0]}s" if field is not None and _models(field.annotation) == [Component] else None

@@ -75,7 +75,7 @@ def _training(experiment: Experiment) -> list[Problem]:
         for name in ("r", "alpha", "targets", "rank_by"):
             value = getattr(lora, name)
             if value != LoraConfig.model_fields[name].default:
-                fix = "give the whole block: -s lora='{full: true}'"
+                fix = f"remove lora.{name}, or full: true"
                 found.append(Problem(("lora", name), "has no meaning with full: true", fix, value))
     if local.optimizer != "sgd" and local.momentum:
         what, fix = f"has no effect with {local.optimizer}", "remove it, or set local.optimizer: sgd"
@@ -84,9 +84,6 @@ def _training(experiment: Experiment) -> list[Problem]:
     if personal.clients is not None and personal.clients > clients:
         what = f"is more than there are ({clients})"
         found.append(Problem(("personal", "clients"), what, f"set it to at most {clients}", personal.clients))
-    if personal.kind != "none" and getattr(experiment.aggregator, "kind", "") == "local-only":
-        what = "has nothing to start from: the aggregator local-only shares no model"
-        found.append(Problem(("personal", "kind"), what, "set personal.kind: none", personal.kind))
     return found
 
 

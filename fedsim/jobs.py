@@ -30,7 +30,6 @@ class Job:
         local: optimiser, learning rate, epochs or steps.
         seed: the experiment's seed.
         purpose: first word of the random address (`train`, `personal`).
-        anchor: proximal centre when it is not `start`.
     """
 
     client: int
@@ -107,6 +106,8 @@ class Task(Protocol):
     def tokens(self, client: int, local: LocalConfig) -> int:
         """Tokens that one visit of this client trains on; known without training."""
         ...
+
+    # A task may also have `warm()`: load what is loaded lazily, before the clock starts.
 
     def initial(self) -> Vector:
         """Return version 0: LoRA's own initialisation (B = 0), or the pre-trained weights if full."""

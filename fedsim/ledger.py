@@ -116,5 +116,3 @@ def mean_cosine(moves: Sequence[Any]) -> float:
     if not np.all(lengths > 0):
         return math.nan
     return float(np.mean([float(m @ mean) for m in moves] / lengths))
-
-

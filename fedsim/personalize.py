@@ -21,7 +21,9 @@ TOGETHER = 8
 """Clients whose fine-tuning is queued as one call."""
 
 
-def rows(experiment: Experiment, task: Task, executor: Executor, model: ServerModel) -> Iterator[dict[str, Any]]:
+def rows(
+    experiment: Experiment, task: Task, executor: Executor, model: ServerModel
+) -> Iterator[dict[str, Any]]:
     """Yield one row a client: client, kind, metric, metric_global, metric_personal, gain, tokens."""
     personal = experiment.personal
     if personal.kind == "none":
@@ -36,7 +38,9 @@ def rows(experiment: Experiment, task: Task, executor: Executor, model: ServerMo
             jobs = [Job(c, 0, handle, local, experiment.seed, purpose="personal") for c in group]
             ends = [update.end for update in executor.train(jobs).result()]
         before = [_held_out(task, executor, client, handle) for client in group]
-        after = [_held_out(task, executor, c, executor.share(end)) for c, end in zip(group, ends, strict=True)]
+        after = [
+            _held_out(task, executor, c, executor.share(end)) for c, end in zip(group, ends, strict=True)
+        ]
         for client, old, new in zip(group, before, after, strict=True):
             yield _row(task, client, old.result(), new.result())
 

@@ -144,6 +144,8 @@ def verdict(run: Run, *, next_command: str | None = None) -> str:
     lines = [f"{info['status']}: {done} in {seconds(info.get('end_time_s', 0.0))} of virtual time{took}"]
     if info.get("reason"):
         lines.append(f"reason: {info['reason']}")
+    if run.visits.empty:
+        lines.append("nobody was asked: never were enough clients idle and online at once")
     test = run.scores[run.scores["split"] == "test"]
     if len(test):
         metric = test["metric"].iloc[0]

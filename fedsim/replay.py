@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fedsim.adapter import Vector
 from fedsim.errors import RunFolderError, message
@@ -86,7 +87,8 @@ def model_at(plan: Plan, version: int, client: int) -> Vector:
         _, model = course(prefix, executor, Writer(None, short), lambda _kind, _facts: None)
     finally:
         executor.close()
-    vector: Vector = short.aggregator.download(model, client, None)[0]  # type: ignore[attr-defined]
+    rule: Any = short.aggregator
+    vector: Vector = rule.download(model, client, None)[0]
     return vector
 
 

@@ -14,11 +14,12 @@ class Roster:
     def __init__(self, availability: Availability) -> None:
         self.availability = availability
         self._busy = np.zeros(availability.n, dtype=np.bool_)
+        self._out = np.zeros(availability.n, dtype=np.bool_)
         self._always = bool(np.isinf(availability.period_s)) and bool(np.all(np.isinf(availability.stops_s)))
 
     def idle(self, now_s: float) -> NDArray[np.int64]:
-        """Return the clients that are online and not busy, ascending."""
-        free = ~self._busy
+        """Return the clients that are online, not busy and not known to be too small, ascending."""
+        free = ~(self._busy | self._out)
         if not self._always:
             free &= self.availability.online(now_s)
         return np.flatnonzero(free)
@@ -30,6 +31,15 @@ class Roster:
     def release(self, client: int) -> None:
         """Mark a client as idle again."""
         self._busy[client] = False
+
+    def exclude(self, client: int) -> None:
+        """Never ask a client again: it has said that the training does not fit its memory."""
+        self._out[client] = True
+
+    @property
+    def excluded(self) -> int:
+        """Number of clients that will not be asked again."""
+        return int(self._out.sum())
 
     @property
     def busy(self) -> int:

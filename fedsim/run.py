@@ -126,8 +126,8 @@ class Writer:
         self._append("personal", row)
 
     def wall(self, row: Row) -> None:
-        """Append something measured with a wall clock; any keys."""
-        self._line("wall", row)
+        """Append something measured with a wall clock; `wall_s` since the start is added."""
+        self._line("wall", {**row, "wall_s": time.perf_counter() - self._from_s})
 
     def note(self, facts: Mapping[str, Any]) -> None:
         """Add facts to `run.json` at once, so that they are known even if the run is killed."""

@@ -15,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 import simpy
 
-from fedsim.adapter import Adapter
 from fedsim.aggregators import Contribution, ServerModel
 from fedsim.cost import Work
 from fedsim.errors import RunError, message
@@ -140,14 +139,16 @@ class Server:
         stall_s = self.experiment.runtime.stall_s
         next_s = self.population.availability.next_start_s(now)
         nothing_flies = self.roster.busy == 0
-        if (nothing_flies and math.isinf(next_s)) or now - since_s > stall_s:
+        hopeless = len(self.population) - self.roster.excluded < n
+        if hopeless or (nothing_flies and math.isinf(next_s)) or now - since_s > stall_s:
             share = float(np.mean(self.population.availability.share()))
             raise RunError(
                 message(
                     "run",
                     f"nobody to ask: {n} idle clients online at once were needed, at most {self._most_idle} of "
                     f"{len(self.population)} were there between {since_s:.0f} s and {now:.0f} s of virtual time "
-                    f"(clients are online {share:.0%} of the time, {self.roster.busy} were busy)",
+                    f"(clients are online {share:.0%} of the time, {self.roster.busy} were busy, "
+                    f"{self.roster.excluded} have too little memory)",
                     fix="ask fewer (protocol.cohort, protocol.concurrency), take more clients, or a longer runtime.stall_s",
                 )
             )
@@ -212,8 +213,10 @@ class Server:
             self.over = True
 
     def _home(self, visit: Visit, _: simpy.Event) -> None:
-        """The server knows how a visit ended: the client may be asked again."""
+        """The server knows how a visit ended: the client may be asked again, unless it is too small."""
         self.roster.release(visit.client)
+        if visit.outcome == "memory":
+            self.roster.exclude(visit.client)
         self._ring()
 
     def _settle(self, visit: Visit) -> None:
@@ -253,7 +256,8 @@ class Server:
         self, visits: Sequence[Visit], *, want: int, deadline_s: float | None = None
     ) -> Generator[simpy.Event, Any, None]:
         """Wait until `want` visits have landed, all have ended, or the deadline; then for the
-        commits' place in that instant, so that whatever lands at the same time counts."""
+        commits' place in that instant, so that whatever lands at the same time counts.
+        """
         done = self.env.event()
         open_ = len(visits)
         landed = 0
@@ -349,7 +353,3 @@ class Server:
             scale=first.scale if first else 1.0,
             base_version=self.model.base_version,
         )
-
-    def adapter(self) -> Adapter:
-        """Return the current shared adapter."""
-        return self.model.adapter

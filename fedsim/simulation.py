@@ -105,8 +105,9 @@ def resolved(experiment: Experiment) -> Experiment:
     """Return the experiment with `auto` numerics replaced by what will be used."""
     if experiment.numerics.client_batch != "auto":
         return experiment
-    at_once = getattr(experiment.protocol, "cohort", None) or getattr(experiment.protocol, "buffer", 8)
-    numerics = experiment.numerics.model_copy(update={"client_batch": min(8, int(at_once))})
+    protocol: Any = experiment.protocol
+    at_once = int(getattr(protocol, "cohort", getattr(protocol, "buffer", 8)))
+    numerics = experiment.numerics.model_copy(update={"client_batch": min(8, at_once)})
     return experiment.model_copy(update={"numerics": numerics})
 
 
@@ -178,6 +179,14 @@ def course(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent)
     """Run a plan from its first dispatch to its last table; returns the run and the final model."""
     experiment, task = plan.experiment, plan.task
     writer.clients(clients_table(plan))
+    writer.note(
+        {
+            "timeline_only": executor is None,
+            "task": task.describe(),
+            "charged": charged_facts(plan),
+            "population": plan.population.sources,
+        }
+    )
     if executor is not None:
         executor.open(task)
     vector = np.zeros(task.layout.size, np.float32) if executor is None else task.initial()
@@ -227,7 +236,6 @@ def course(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent)
     facts = {
         "executor": type(executor).__name__ if executor is not None else "none (timeline only)",
         "workers": workers,
-        "timeline_only": executor is None,
         "end_time_s": ended_s,
         "totals": {
             "visits": ledger.visits,
@@ -238,9 +246,6 @@ def course(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent)
             "outcomes": dict(sorted(ledger.outcomes.items())),
         },
         "saved_share": 1.0 - trainer.trained / trainer.dispatched if trainer.dispatched else 0.0,
-        "task": task.describe(),
-        "charged": charged_facts(plan),
-        "population": plan.population.sources,
     }
     run = writer.close(status="done", facts=facts)
     tell("done", {"run": run})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fedsim.config import check, label, sweep_points
+from fedsim.config import check, label, naming, sweep_points
 from fedsim.errors import FedsimError, RunFolderError, message
 from fedsim.experiment import Experiment
 from fedsim.progress import Progress, seconds
@@ -85,7 +85,8 @@ def run_all(
                     results.append(Result(point, "skipped", finished))
                     continue
                 say(f"{head}: runs in {point.folder}")
-                plan = prepare(point.experiment)
+                with naming(point.experiment, point.label):
+                    plan = prepare(point.experiment)
                 if not timeline_only and (worker is None or worker[0] != point.experiment.runtime):
                     if worker is not None:
                         worker[1].close()

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from fedsim.adapter import Adapter, Vector
+from fedsim.adapter import Vector
 from fedsim.aggregators import ServerModel
+from fedsim.errors import WorkerError
 from fedsim.executors import Executor, Ticket
 from fedsim.experiment import Experiment
 from fedsim.jobs import Job, Probe, ScoreJob, Task, Update, add_sums
@@ -77,13 +78,20 @@ class Trainer:
         updates: dict[int, Update] = {}
         for visit in landed:
             ticket, index = self._tickets.pop(visit.order)
-            updates[visit.order] = ticket.result()[index]
+            try:
+                updates[visit.order] = ticket.result()[index]
+            except WorkerError as problem:
+                if f"client {visit.client}, visit {visit.visit}" in str(problem):
+                    visit.outcome = "failed"
+                raise
         self._drain(wait=False)
         return updates
 
     def _submit(self, needed: Sequence[int]) -> None:
         first = set(needed)
-        queue = sorted(self._pending.values(), key=lambda p: (p[0].order not in first, p[0].version, p[0].order))
+        queue = sorted(
+            self._pending.values(), key=lambda p: (p[0].order not in first, p[0].version, p[0].order)
+        )
         self._pending.clear()
         for visit, _ in queue:
             visit.trained = self.executor is not None
@@ -137,11 +145,3 @@ class Trainer:
     def finish(self) -> None:
         """Wait for the evaluations still open."""
         self._drain(wait=True)
-
-    def personal_job(self, client: int, handle: Any, local: Any) -> Job:
-        """Return the job of a client's personal fine-tuning."""
-        return Job(client, 0, handle, local, self.experiment.seed, purpose="personal")
-
-    def adapter_handle(self, adapter: Adapter) -> Any:
-        """Return the executor's handle of an adapter's vector."""
-        return self._handle(-1, adapter.vector)

@@ -176,7 +176,11 @@ class Visit:
         if math.isnan(self.landed_s):
             up = self._partial("up", up_s, w.up_bytes) if not math.isnan(self.trained_s) else 0
         full_s = w.flops / p.flops_per_s
-        done = w.flops if not math.isnan(self.trained_s) else w.flops * min(1.0, train_s / full_s if full_s else 0.0)
+        done = (
+            w.flops
+            if not math.isnan(self.trained_s)
+            else w.flops * min(1.0, train_s / full_s if full_s else 0.0)
+        )
         joules = (
             radio_j(p.down_radio_w, p.down_radio_j_per_byte, down_s, down)
             + training_j(p.train_w, p.idle_w, train_s)

@@ -19,9 +19,45 @@ import math
 import pandas as pd
 
 from fedsim import tables
+from fedsim.experiment import Experiment
 from fedsim.run import Run
 
 NAN = math.nan
+
+
+EXPERIMENT = Experiment.model_validate(
+    {
+        "name": "small",
+        "task": {"kind": "quadratic"},
+        "population": {"preset": "homogeneous", "clients": 4},
+        "protocol": {"kind": "buffered", "concurrency": 3, "buffer": 2},
+        "budget": {"time_s": 30.0},
+    }
+)
+INFO = {
+    "name": "small",
+    "status": "done",
+    "reason": "",
+    "seed": 0,
+    "started": "2026-01-02T03:04:05+00:00",
+    "wall_s": 1.5,
+    "versions": {"python": "3.11.7"},
+    "executor": "Inline",
+    "workers": 1,
+    "timeline_only": False,
+    "end_time_s": 30.0,
+    "saved_share": 3 / 7,
+    "task": {"model": "toy", "parameters": 1000, "corpus_sha256": "9f" * 32},
+    "charged": {
+        "declared": False,
+        "model": "toy",
+        "params": 1000,
+        "adapter_params": 10,
+        "adapter_bytes": 40,
+        "serialized_adapter_bytes": 4,
+        "full_model_bytes": 4000,
+    },
+}
 
 
 def table(name: str, rows: list[tuple], columns: str) -> pd.DataFrame:
@@ -70,11 +106,8 @@ def small(**changes) -> Run:
     ]
     made = {
         "folder": None,
-        "experiment": {"name": "small"},
-        "info": {
-            "name": "small",
-            "charged": {"full_model_bytes": 4000, "adapter_params": 10, "params": 1000},
-        },
+        "experiment": EXPERIMENT.plain(),
+        "info": INFO,
         "clients": table("clients", clients, "client device tier flops_per_s online_share"),
         "visits": table(
             "visits",

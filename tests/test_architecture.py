@@ -70,8 +70,8 @@ def test_the_source_never_seeds_globally_nor_unpickles_from_disk():
         "np.random.seed",
         "random.seed(",
         "torch.manual_seed",
-        "pickle.load",
-        "torch.load",
+        "pickle.load(",
+        "torch.load(",
         "weights_only=False",
     )
     hits = [

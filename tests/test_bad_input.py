@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import csv
 import io
-import json
 import textwrap
 
 import numpy as np
@@ -19,6 +18,7 @@ import pytest
 import yaml
 
 import hetero_profiles
+from fedsim.builtin import model_folder
 from fedsim.cli import call
 
 QUADRATIC = {
@@ -262,7 +262,9 @@ def rows_of(name):
     lines = hetero_profiles.locate(name).read_text().splitlines()
     header, *rows = list(csv.reader(line for line in lines if line and not line.startswith("#")))
     plain = [i for i, column in enumerate(header) if not column.startswith("share_") and column != "source"]
-    return [*(header[i] for i in plain), "share"], [[*(row[i] for i in plain), "1"] for row in (*rows[:2], rows[-1])]
+    return [*(header[i] for i in plain), "share"], [
+        [*(row[i] for i in plain), "1"] for row in (*rows[:2], rows[-1])
+    ]
 
 
 def edited(name, column=None, value=None, *, row=1, drop=None, twice=False):
@@ -381,15 +383,23 @@ def _table_with_clients(folder):
     parquet(folder / "notes.parquet", text=prose(200).splitlines(), user=users)
 
 
-def _table_with_a_hollow_client(folder):
-    users = [f"u{i % 4}" for i in range(200)]
-    text = [line if user != "u3" else "" for line, user in zip(prose(200).splitlines(), users, strict=True)]
-    parquet(folder / "notes.parquet", text=text, user=users)
+def _table_with_a_nameless_client(folder):
+    users = [f"u{i % 4}" if i != 17 else None for i in range(200)]
+    parquet(folder / "notes.parquet", text=prose(200).splitlines(), user=users)
+
+
+def _table_of_one_client(folder):
+    parquet(folder / "notes.parquet", text=prose(200).splitlines(), user=["u0"] * 200)
 
 
 def _model_without_weights(folder):
     (folder / "model").mkdir()
-    (folder / "model" / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": 16}))
+    (folder / "model" / "config.json").write_bytes((model_folder() / "config.json").read_bytes())
+
+
+def _model_with_a_broken_configuration(folder):
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text('{"model_type": ')
 
 
 NATURAL = {"task.data": "notes.parquet", "task.text_column": "text", "task.partition": {"kind": "natural"}}
@@ -410,7 +420,7 @@ DATA = {
     "too little text for its clients": (
         lambda f: (f / "notes.txt").write_text("a few words"),
         {},
-        ["client"],
+        ["notes.txt", "too short"],
     ),
     "a suffix that is not read": (
         lambda f: (f / "notes.docx").write_text(prose()),
@@ -433,15 +443,20 @@ DATA = {
         NATURAL | {"task.client_column": "person"},
         ["person", "user"],
     ),
-    "fewer natural clients than asked for": (
-        _table_with_clients,
-        NATURAL | {"task.client_column": "user", "population.clients": 9},
-        ["4", "9"],
-    ),
-    "a natural client without text": (
-        _table_with_a_hollow_client,
+    "a row without a client": (
+        _table_with_a_nameless_client,
         NATURAL | {"task.client_column": "user"},
-        ["u3"],
+        ["task.client_column", "row 18"],
+    ),
+    "one natural client only": (
+        _table_of_one_client,
+        NATURAL | {"task.client_column": "user"},
+        ["task.partition", "at least two owners"],
+    ),
+    "more clients than pieces of text": (
+        lambda f: (f / "notes.txt").write_text(prose(20)),
+        {"population.clients": 2000},
+        ["task", "2000"],
     ),
     "an unknown partition": (
         None,
@@ -460,13 +475,18 @@ DATA = {
     ),
     "an unknown shape to charge": (
         None,
-        {"task.data": "builtin", "task.charge_as": {"preset": "gemma-4"}},
-        ["task.charge_as", "gemma-4", "gemma-3-270m"],
+        {"task.data": "builtin", "task.charge_as": {"preset": "nonesuch"}},
+        ["task.charge_as.preset", "nonesuch", "gemma-3-270m"],
     ),
     "a model folder without config.json": (
         lambda f: (f / "model").mkdir(),
         {"task.data": "builtin", "task.model": "model"},
         ["task.model: is no model folder", "config.json"],
+    ),
+    "a model whose configuration is broken": (
+        _model_with_a_broken_configuration,
+        {"task.data": "builtin", "task.model": "model"},
+        ["task.model", "configuration"],
     ),
     "a model folder without a tokenizer": (
         _model_without_weights,
@@ -498,7 +518,7 @@ def test_broken_data_or_models_are_refused(case, tmp_path, capsys):
     if make is not None:
         make(tmp_path)
     path = written(tmp_path, with_(changes, LANGUAGE))
-    refused(capsys, ["run", str(path)], *expected)
+    refused(capsys, ["run", str(path)], "exp.yaml: ", *expected)
     assert not (tmp_path / "runs").exists()
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
+import io
 import math
 import shutil
 import socket
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -291,6 +294,33 @@ def test_pretraining_reads_the_core_and_leaves_out_what_is_not(script, tmp_path)
         if path.parent != tmp_path:
             (path.parent / "__init__.py").touch()
     assert [d.name for d in script.core_documents(tmp_path)] == kept
+
+
+@pytest.mark.parametrize("module", ["heapq", "textwrap", "functools", "shlex", "random"])
+def test_code_without_prose_is_the_same_program(script, module):
+    """The syntax trees are equal once docstrings are dropped from the original; no comment token remains."""
+
+    def tree(text):
+        parsed = ast.parse(text)
+        for node in ast.walk(parsed):
+            if isinstance(getattr(node, "body", None), list):
+                node.body = [statement for statement in node.body if not is_text(statement)]
+        return ast.dump(parsed)
+
+    def is_text(node):
+        return (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        )
+
+    text = (builtin.standard_library() / f"{module}.py").read_text(encoding="utf-8")
+    code = script.code_only(text)
+    assert tree(code) == tree(text)
+    assert 0.2 * len(text) < len(code) < 0.9 * len(text)
+    tokens = list(tokenize.generate_tokens(io.StringIO(code).readline))
+    assert tokenize.COMMENT in {token.type for token in tokenize.generate_tokens(io.StringIO(text).readline)}
+    assert tokenize.COMMENT not in {token.type for token in tokens}
 
 
 def test_pretraining_learns_writes_a_loadable_model_and_repeats_to_the_bit(

@@ -40,6 +40,12 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def without_report(monkeypatch):
+    """Drawing a page takes most of the time of a tiny run."""
+    monkeypatch.setattr("fedsim.report.write", lambda _, path: path)
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """One finished run, trained inline."""
@@ -142,19 +148,19 @@ def test_the_run_folder_holds_the_tables_the_report_and_the_configuration(done):
     assert json.loads((done / "run.json").read_text())["status"] == "done"
 
 
-def test_the_stored_configuration_repeats_the_run(done, here, capsys):
+def test_the_stored_configuration_repeats_the_run(done, here, capsys, without_report):
     assert said(capsys, "run", done / "experiment.yaml", "--out", "again")[0] == 0
     for name in ("visits", "commits", "scores"):
         assert (here / "again" / f"{name}.parquet").read_bytes() == (done / f"{name}.parquet").read_bytes()
 
 
-def test_runs_are_numbered_and_never_overwritten(here, capsys):
+def test_runs_are_numbered_and_never_overwritten(here, capsys, without_report):
     for _ in range(3):
         assert said(capsys, "run", "tiny.yaml", "--timeline-only")[0] == 0
     assert sorted(p.name for p in (here / "runs").iterdir()) == ["tiny", "tiny-2", "tiny-3"]
 
 
-def test_an_override_reaches_the_run(here, capsys):
+def test_an_override_reaches_the_run(here, capsys, without_report):
     assert (
         said(capsys, "run", "tiny.yaml", "-s", "budget.commits=2", "-s", "seed=3", "--timeline-only")[0] == 0
     )
@@ -170,7 +176,7 @@ def test_a_dry_run_prints_estimates_and_leaves_nothing(here, capsys):
     assert not (here / "runs").exists()
 
 
-def test_a_component_beside_the_yaml_file_is_found(here, capsys):
+def test_a_component_beside_the_yaml_file_is_found(here, capsys, without_report):
     (here / "lib").mkdir()
     (here / "lib" / "my_rules_of_test_cli.py").write_text(
         textwrap.dedent("""\
@@ -200,19 +206,16 @@ def test_a_component_beside_the_yaml_file_is_found(here, capsys):
         (RunError("nobody came online\n  fix: wait"), (1, "error: nobody came online\n  fix: wait\n")),
         (
             HostError("Ray does not start\n  fix: go inline"),
-            3,
-            "error: Ray does not start\n  fix: go inline\n",
+            (3, "error: Ray does not start\n  fix: go inline\n"),
         ),
         (
             ZeroDivisionError("by zero"),
-            1,
-            "error: unexpected ZeroDivisionError: by zero\n  fix: run again with --debug",
+            (1, "error: unexpected ZeroDivisionError: by zero\n  fix: run again with --debug"),
         ),
         (MemoryError(), (3, "error: out of memory\n  fix: ")),
         (
             ModuleNotFoundError("No module named 'peft'", name="peft"),
-            3,
-            "error: the package peft is not installed\n",
+            (3, "error: the package peft is not installed\n"),
         ),
         (KeyboardInterrupt(), (130, "interrupted\n")),
     ],

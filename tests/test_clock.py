@@ -152,13 +152,20 @@ def test_what_does_not_fit_into_memory_is_refused_after_the_download_and_costs_n
     assert run.commits.updates.tolist() == [2]
 
 
-def test_a_server_that_only_meets_refusals_does_not_stop_time():
+def test_a_client_that_refused_for_lack_of_memory_is_not_asked_again():
     run = simulated(
-        {"kind": "buffered", "concurrency": 1, "buffer": 1}, [1.0], memory=[1.0], budget={"time_s": 0.1}
+        {"kind": "buffered", "concurrency": 2, "buffer": 1},
+        [1.0] * 4,
+        memory=[1e12, 1.0, 1e12, 1.0],
+        budget={"commits": 30},
     )
 
-    assert set(run.visits.outcome) <= {"memory", "in_flight"}
-    assert 10 < len(run.visits) < 200
+    assert sorted(run.visits[run.visits.outcome == "memory"].client) == [1, 3]
+
+
+def test_a_server_that_meets_only_refusals_says_so():
+    with pytest.raises(RunError, match="2 have too little memory"):
+        simulated({"kind": "buffered", "concurrency": 1, "buffer": 1}, [1.0, 1.0], memory=[1.0, 1.0])
 
 
 def test_a_buffer_commits_when_full_and_staleness_counts_the_commits_in_between():

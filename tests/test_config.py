@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fedsim import config, yamlfile
 from fedsim.errors import ExperimentError
 from fedsim.experiment import Experiment
-from fedsim.explain import json_schema
+from fedsim.schema import json_schema
 
 BASE = {
     "name": "base",
@@ -76,8 +76,14 @@ def test_scalars_follow_yaml_1_2_and_not_the_surprises_of_1_1(text, value):
 
 @given(
     st.recursive(
-        st.booleans() | st.integers() | st.floats(allow_nan=False) | st.none() | st.text("abcxyz-_ ", min_size=1),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1), inner, max_size=3),
+        st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False)
+        | st.none()
+        | st.text("abcxyz-_ ", min_size=1),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1), inner, max_size=3)
+        ),
         max_leaves=8,
     )
 )
@@ -121,6 +127,21 @@ def test_fields_overridden_beside_a_new_kind_stay_in_whatever_order(write, order
     overrides = ["protocol.kind=buffered", "protocol.buffer=2", "protocol.concurrency=4"][::order]
     experiment = config.load(path, overrides)
     assert experiment.protocol.model_dump() == {"kind": "buffered", "concurrency": 4, "buffer": 2}
+
+
+@pytest.mark.parametrize("given_", [["lora.full=true"], ["lora.full=true", "lora.full=true"]])
+def test_a_full_model_drops_the_rank_that_only_adapters_have(write, given_):
+    experiment = config.load(write(changed(lora={"r": 4, "alpha": 8})), given_)
+    assert (experiment.lora.full, experiment.lora.r, experiment.lora.alpha) == (True, 8, 16)
+    config.check(experiment)
+    assert config.load(write(changed(lora={"r": 4})), ["lora.full=false"]).lora.r == 4
+
+
+def test_a_file_may_choose_the_full_model_over_the_adapters_of_its_base(write):
+    write(changed(lora={"r": 4, "targets": ["x"]}), "base.yaml")
+    experiment = config.load(write("extends: base.yaml\nlora: {full: true}\n"))
+    config.check(experiment)
+    assert (experiment.lora.full, experiment.lora.targets) == (True, "all-linear")
 
 
 def test_the_same_kind_again_drops_nothing(write):
@@ -180,7 +201,10 @@ def test_paths_start_at_the_file_that_gives_them(write, tmp_path, monkeypatch):
     monkeypatch.setenv("TABLES", "tables")
     write({"population": {"availability": "w.csv"}}, "base/base.yaml")
     path = write(
-        changed(extends="base/base.yaml", population={"devices": "$TABLES/d.csv", "networks": "~/n.csv", "clients": 3})
+        changed(
+            extends="base/base.yaml",
+            population={"devices": "$TABLES/d.csv", "networks": "~/n.csv", "clients": 3},
+        )
     )
     monkeypatch.chdir("/")
     population = config.load(path).population
@@ -191,10 +215,14 @@ def test_paths_start_at_the_file_that_gives_them(write, tmp_path, monkeypatch):
 
 
 def test_generators_are_not_paths(write):
-    assert config.load(write(BASE), ["population.availability=charging"]).population.availability == "charging"
+    assert (
+        config.load(write(BASE), ["population.availability=charging"]).population.availability == "charging"
+    )
 
 
-def test_a_path_given_by_s_may_lie_beside_the_file_or_where_the_command_was_typed(write, tmp_path, monkeypatch):
+def test_a_path_given_by_s_may_lie_beside_the_file_or_where_the_command_was_typed(
+    write, tmp_path, monkeypatch
+):
     path = write(BASE, "experiments/a.yaml")
     here = tmp_path / "here"
     here.mkdir()

@@ -24,6 +24,16 @@ GRID = {
 LABELS = ["lr-0.1_seed-0", "lr-0.1_seed-1", "lr-0.2_seed-0", "lr-0.2_seed-1"]
 
 
+@pytest.fixture(autouse=True)
+def pages(monkeypatch):
+    """Drawing a page takes most of the time of a tiny sweep; which runs are on it is enough here."""
+    drawn = []
+    monkeypatch.setattr(
+        "fedsim.report.write", lambda runs, path: drawn.append([r.name for r in runs]) or path
+    )
+    return drawn
+
+
 @pytest.fixture
 def grid(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -59,7 +69,7 @@ def folders(tmp_path):
     return sorted(p.name for p in (tmp_path / "runs" / "grid").iterdir() if p.is_dir())
 
 
-def test_every_point_runs_in_a_folder_named_after_what_changed(grid, tmp_path, capsys):
+def test_every_point_runs_in_a_folder_named_after_what_changed(grid, tmp_path, capsys, pages):
     assert call(["sweep", str(grid)]) == 0
     out, err = capsys.readouterr()
     assert folders(tmp_path) == LABELS
@@ -69,7 +79,8 @@ def test_every_point_runs_in_a_folder_named_after_what_changed(grid, tmp_path, c
         assert run.name == f"grid.{label}"
         assert f"lr-{run.experiment['local']['lr']}_seed-{run.info['seed']}" == label
     assert [line.split()[:2] for line in out.splitlines()[1:5]] == [[label, "done"] for label in LABELS]
-    assert f"report: {'runs/grid/report.html'}" in out
+    assert "report: runs/grid/report.html" in out
+    assert pages == [[f"grid.{label}" for label in LABELS]]
     assert "[1/4] lr-0.1_seed-0" in err
 
 

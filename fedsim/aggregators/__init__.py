@@ -6,7 +6,7 @@ too. Sums run in a fixed order (client, then visit) with float64 accumulators.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -82,10 +82,18 @@ class Aggregator(Protocol):
 
 
 def weighted_sum(
-    vectors: Sequence[Vector], weights: Sequence[float]
-) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return sum of w_i * v_i, streaming in float64 in the given order."""
-    total = np.zeros(vectors[0].shape, dtype=np.float64)
+    vectors: Iterable[NDArray[np.floating[Any]]], weights: Sequence[float]
+) -> NDArray[np.float64]:
+    """Return the sum of w_i * v_i, streaming in float64 in the given order.
+
+    Args:
+        vectors: same shape each; a generator keeps one in memory at a time.
+        weights: one for each vector, at least one.
+    """
+    total: NDArray[np.float64] | None = None
     for vector, weight in zip(vectors, weights, strict=True):
-        total += weight * vector.astype(np.float64)
+        term = weight * vector.astype(np.float64)
+        total = term if total is None else np.add(total, term, out=total)
+    if total is None:
+        raise ValueError("nothing to sum")
     return total

@@ -54,7 +54,7 @@ class FedIT(Component):
             weights = [w / sum(weights) for w in weights]
         elif self.normalize == "K":
             weights = [s / len(contributions) for s in discounts]
-        step = weighted_sum([c.end.astype(np.float64) - c.start for c in contributions], weights)
+        step = weighted_sum((c.end.astype(np.float64) - c.start for c in contributions), weights)
         vector = (model.adapter.vector + self.server_lr * step).astype(np.float32)
         return ServerModel(model.adapter.replace(vector), model.base_residual, model.base_version), state
 

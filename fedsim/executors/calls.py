@@ -19,6 +19,8 @@ from fedsim.adapter import Vector
 from fedsim.errors import FedsimError, WorkerError, message
 from fedsim.jobs import Job, ScoreJob, Task
 
+REPLAY = "`fedsim replay RUN --client C --visit V` trains one visit alone, in this process"
+
 Verb = Literal["train", "score"]
 Item = Job | ScoreJob
 
@@ -29,7 +31,7 @@ class Failure:
 
     Attributes:
         who: the client and visit, or the piece of an evaluation.
-        what: type and message of the original exception; only the message of a `FedsimError`.
+        what: type and first line of the original exception; the message of a `FedsimError`.
         trace: the traceback where it was raised.
         original: the exception itself; pickled bytes of it on the way between two processes.
         expected: it is a `FedsimError` that knows its own exit code (not a `WorkerError`).
@@ -48,13 +50,12 @@ class Failure:
         except Exception:
             return replace(self, original=None)
 
-    def error(self) -> FedsimError:
+    def error(self, kind: type[FedsimError] = WorkerError, fix: str = REPLAY) -> FedsimError:
         """Return the exception to raise in the driver, its cause the original one."""
         cause = self._unpacked()
         if self.expected and isinstance(cause, FedsimError):
             return cause
-        fix = "`fedsim replay RUN --client C --visit V` trains one visit alone, in this process"
-        error = WorkerError(message(self.who, self.what, fix=fix))
+        error = kind(message(self.who, self.what, fix=fix))
         if cause is None:
             cause = RuntimeError(self.what)
         if cause.__traceback__ is None:
@@ -108,9 +109,9 @@ def perform(
 def failure(who: str, problem: BaseException) -> Failure:
     """Return an exception as a value."""
     own = isinstance(problem, FedsimError)
-    kind = type(problem).__name__
-    text = str(problem)
-    what = text if own else f"{kind}: {text}" if text else kind
+    lines = str(problem).strip().splitlines()
+    named = ": ".join([type(problem).__name__, *lines[:1]])
+    what = str(problem) if own else named
     trace = "".join(traceback.format_exception(problem))
     return Failure(who, what, trace, problem, own and not isinstance(problem, WorkerError))
 

@@ -16,7 +16,11 @@ from fedsim.errors import HostError, message
 from fedsim.executors.calls import Failure, Item, Verb, names
 
 IN_FLIGHT = 2
-"""Calls a worker holds: one that it works on, one that is there when it is done."""
+"""Calls a worker holds while there are plenty: one that it works on, one that waits behind it."""
+START_S = 120.0
+"""Least patience while no worker has started yet: importing torch takes its time."""
+POLL_S = 0.02
+"""Shortest time between two looks at the answers when nobody waits for one."""
 DEATHS = 3
 """Workers a call may take with it before it is held to be the cause."""
 INLINE = "-s runtime.executor=inline"
@@ -70,12 +74,12 @@ class Call:
 
     def finish(self, outcome: list[Any] | Failure | HostError) -> None:
         """Take the outcome and let go of what was sent."""
-        self.outcome, self.done = outcome, True
+        self.outcome, self.done, self.items = outcome, True, ()
 
     def __str__(self) -> str:
         """Name the first clients of the batch."""
-        more = len(self.items) - 3
-        return names(self.items[:3]) + (f"; and {more} more" if more > 0 else "")
+        more = len(self.items) - 8
+        return names(self.items[:8]) + (f"; and {more} more" if more > 0 else "")
 
 
 @dataclass(eq=False)
@@ -94,7 +98,7 @@ class Dispatch:
         """Start the workers without waiting for them."""
         self._pool, self._watchdog_s = pool, watchdog_s
         self._queue: deque[Call] = deque()
-        self._moved_s = time.monotonic()
+        self._moved_s = self._looked_s = time.monotonic()
         self._failed_starts = 0
         self.replaced = 0
         self._workers = [self._started(number) for number in range(workers)]
@@ -122,6 +126,8 @@ class Dispatch:
         call = Call(verb, tuple(items))
         self._queue.append(call)
         self._assign()
+        if time.monotonic() - self._looked_s > POLL_S:
+            self._look(0.0)
         return call
 
     def finish(self, call: Call) -> list[Any]:
@@ -159,21 +165,29 @@ class Dispatch:
     # one turn ---------------------------------------------------------------------------------------
 
     def _step(self) -> None:
-        self._assign()
-        left_s = self._moved_s + self._watchdog_s - time.monotonic()
+        starting = all(w.opening is not None for w in self._workers)
+        patience_s = max(self._watchdog_s, START_S) if starting else self._watchdog_s
+        left_s = self._moved_s + patience_s - time.monotonic()
         if left_s <= 0:
-            raise self._stalled()
+            raise self._stalled(patience_s)
+        self._look(min(left_s, 1.0))
+
+    def _look(self, timeout_s: float) -> None:
         openings = [w.opening for w in self._workers if w.opening is not None]
         refs = openings + [ref for w in self._workers for ref in w.calls]
-        answered = set(self._pool.wait(refs, min(left_s, 1.0)))
+        answered = set(self._pool.wait(refs, timeout_s))
+        self._looked_s = time.monotonic()
         if answered:
-            self._moved_s = time.monotonic()
+            self._moved_s = self._looked_s
         for worker in tuple(self._workers):
             self._collect(worker, answered)
+        self._assign()
 
     def _assign(self) -> None:
         while self._queue:
-            free = [w for w in self._workers if w.opening is None and len(w.calls) < IN_FLIGHT]
+            # the last calls go to idle workers only: none shall wait behind a long one
+            room = IN_FLIGHT if len(self._queue) > len(self._workers) else 1
+            free = [w for w in self._workers if w.opening is None and len(w.calls) < room]
             if not free:
                 return
             worker = min(free, key=lambda w: len(w.calls))
@@ -186,7 +200,7 @@ class Dispatch:
                 worker.where, failure = self._pool.fetch(worker.opening)
                 worker.opening, self._failed_starts = None, 0
                 if failure is not None:
-                    raise failure.error()
+                    raise failure.error(HostError, fix=f"see the cause with --debug, or {INLINE}")
             for ref in [ref for ref in worker.calls if ref in answered]:
                 outcome = self._pool.fetch(ref)
                 worker.calls.pop(ref).finish(outcome)
@@ -210,9 +224,11 @@ class Dispatch:
             except WorkerLost:
                 again.append(call)
         if again and worker.opening is None:  # a worker runs its calls in order: the first was running
-            again[0].deaths += 1
-            if again[0].deaths >= DEATHS:
-                again[0].finish(self._poison(again.pop(0), lost))
+            suspect = again[0]
+            suspect.deaths += 1
+            if suspect.deaths >= DEATHS:
+                suspect.finish(self._poison(suspect, lost))
+                del again[0]
         self._queue.extendleft(reversed(again))
         self._workers[self._workers.index(worker)] = self._started(worker.number)
 
@@ -230,11 +246,11 @@ class Dispatch:
         what = f"workers die while they start ({lost}); {self._pool.facts()}"
         return HostError(message("ray", what, fix=f"fewer workers (-s runtime.workers=1), or {INLINE}"))
 
-    def _stalled(self) -> HostError:
+    def _stalled(self, patience_s: float) -> HostError:
         held = [f"worker {w.number} ({w.where}): {call}" for w in self._workers for call in w.calls.values()]
         held += [f"worker {w.number} has not started" for w in self._workers if w.opening is not None]
         what = (
-            f"nothing finished for {self._watchdog_s:g} s; waiting: {' | '.join(held[:8]) or 'no worker'}; "
+            f"nothing finished for {patience_s:g} s; waiting: {' | '.join(held[:8]) or 'no worker'}; "
             f"{len(self._queue)} more calls queued; {self._pool.facts()}"
         )
         return HostError(message("watchdog", what, fix=f"a larger runtime.watchdog_s, or {INLINE}"))

@@ -3,81 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 
 from fedsim import quantities, views
 from fedsim.quantities import number, percent, said
 from fedsim.report import figures, visit_figures
-from fedsim.report.parts import Section, Table, listing, plural
+from fedsim.report.labels import SEED, Compared
+from fedsim.report.parts import Section, Table, plural
 from fedsim.run import Run
 from fedsim.tables import OUTCOMES
-
-_SEED = ", seed "
-_NOT_COMPARED = ("name", "seed", "runtime", "numerics")
-
-
-@dataclass(frozen=True)
-class Compared:
-    """Runs with the names they get in the page.
-
-    Attributes:
-        runs, labels: one label a run, all different.
-        groups: number of each run's configuration; runs that differ in their seed only share one.
-        differing: (key, one value a run) for every setting that is not equal in all runs.
-    """
-
-    runs: Sequence[Run]
-    labels: Sequence[str]
-    groups: Sequence[int]
-    differing: Sequence[tuple[str, Sequence[str]]]
-
-
-def compared(runs: Sequence[Run]) -> Compared:
-    """Name runs: by their names if those tell configurations apart, else by what differs; then by seed."""
-    flat = [_flat({k: v for k, v in run.experiment.items() if k not in _NOT_COMPARED}) for run in runs]
-    keys = list(dict.fromkeys(key for one in flat for key in one))
-    differing = [
-        (key, [str(one.get(key, "–")) for one in flat])
-        for key in keys
-        if len({str(one.get(key)) for one in flat}) > 1
-    ]
-    settings = [tuple(values[i] for _, values in differing) for i in range(len(runs))]
-    known = list(dict.fromkeys(settings))
-    groups = [known.index(one) for one in settings]
-    names_tell = len({(run.name, g) for run, g in zip(runs, groups, strict=True)}) == len(
-        {r.name for r in runs}
-    )
-    if names_tell and len({run.name for run in runs}) >= len(known):
-        labels = [run.name for run in runs]
-    else:
-        labels = [
-            listing([_short(k, v[i]) for k, v in differing][:3]) or run.name for i, run in enumerate(runs)
-        ]
-    if len(set(labels)) < len(labels):
-        labels = [f"{label}{_SEED}{run.info.get('seed')}" for label, run in zip(labels, runs, strict=True)]
-    seen: dict[str, int] = {}
-    unique = []
-    for label in labels:
-        seen[label] = seen.get(label, 0) + 1
-        unique.append(label if seen[label] == 1 else f"{label} #{seen[label]}")
-    return Compared(runs, unique, groups, differing)
-
-
-def _short(key: str, value: str) -> str:
-    return value if key.endswith(".kind") else f"{key.rsplit('.', maxsplit=1)[-1]} {value}"
-
-
-def _flat(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in block.items():
-        found.update(
-            _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-        )
-    return found
 
 
 def setup(c: Compared) -> Section:
@@ -159,7 +95,7 @@ def _means(groups: Sequence[int], labels: Sequence[str], found: pd.DataFrame) ->
         if len(members) < 2:
             continue
         part = found.iloc[members]
-        name = labels[members[0]].split(_SEED)[0]
+        name = labels[members[0]].split(SEED)[0]
         cells = []
         for column, kind in (
             ("time_s", "time_s"),
@@ -228,7 +164,7 @@ def _named(c: Compared, chosen: Sequence[int], i: int) -> str:
     """Return the label of a run, or of its configuration if that was run with several seeds."""
     again = sum(c.groups[k] == c.groups[i] for k in chosen)
     alone = again == 1 or len(set(c.groups)) == 1
-    return c.labels[i] if alone else f"{c.labels[i].split(_SEED)[0]} (mean of {again} seeds)"
+    return c.labels[i] if alone else f"{c.labels[i].split(SEED)[0]} (mean of {again} seeds)"
 
 
 def losses(c: Compared) -> Section:

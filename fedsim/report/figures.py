@@ -82,7 +82,8 @@ def comparison(runs: Sequence[Run], labels: Sequence[str], colours: Sequence[int
             figure.add_trace(trace, row=1, col=column)
         figure.update_xaxes(title_text=title, rangemode="tozero", row=1, col=column)
     figure.update_yaxes(title_text=metric.replace("_", " "), row=1, col=1)
-    return style(figure, 330, legend=True)
+    rows = -(-sum(len(label) + 8 for label in labels) // 130)  # lines that the legend takes
+    return style(figure, 310 + 20 * rows, legend=True)
 
 
 def _line(colours: Sequence[int], i: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import yaml
 from fedsim import tables, views
 from fedsim.errors import RunFolderError, message
 from fedsim.quantities import number, percent, said
-from fedsim.report import comparing, sections, setup
+from fedsim.report import comparing, labels, sections, setup, visit_sections
 from fedsim.report.parts import Card, Page, Section, listing, plural
 from fedsim.report.style import ENDINGS
 from fedsim.run import Run
@@ -58,13 +58,13 @@ def single(run: Run) -> Page:
         sections=[
             setup.section(run),
             sections.progress(run),
-            sections.people(run),
+            visit_sections.people(run),
             sections.devices(run),
-            sections.losses(run),
-            sections.staleness(run),
-            sections.phases(run),
+            visit_sections.losses(run),
+            visit_sections.staleness(run),
+            visit_sections.phases(run),
             sections.uplink(run),
-            sections.waste(run),
+            visit_sections.waste(run),
             sections.gains(run),
         ],
         configurations=[("experiment.yaml", _yaml(run))],
@@ -74,7 +74,7 @@ def single(run: Run) -> Page:
 
 def several(runs: Sequence[Run]) -> Page:
     """Return the page that compares runs."""
-    c = comparing.compared(runs)
+    c = labels.compared(runs)
     said_of: dict[tuple[str, str], list[str]] = {}
     for label, run in zip(c.labels, runs, strict=True):
         for note in _notes(run):

@@ -46,7 +46,10 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Aggregation", _block(e.get("aggregator", {}))),
         ("Sampling", _block(e.get("sampler", {}))),
         ("Network", _block(e.get("network", {}))),
-        ("Personalisation", _block(e.get("personal", {}))),
+        (
+            "Personalisation",
+            "none" if _section(e, "personal").get("kind") == "none" else _block(_section(e, "personal")),
+        ),
         ("Budget", _budget(e.get("budget", {}))),
         ("Seed", str(info.get("seed", ""))),
         ("Real work", _real(info)),
@@ -139,13 +142,8 @@ def _value(name: str, value: Any) -> str:
             return f"{value:g} Mbit/s"
         if last.endswith("bytes"):
             return said("bytes", value)
-        return (
-            f"{value:,}"
-            if isinstance(value, int)
-            else f"{value:g}"
-            if value < 1e6
-            else quantities.number(value)
-        )
+        whole = isinstance(value, int)
+        return f"{value:,}" if whole else f"{value:.4g}" if abs(value) < 1e4 else quantities.number(value)
     if isinstance(value, list | tuple):
         return listing([str(item) for item in value])
     text = str(value)

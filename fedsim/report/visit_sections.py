@@ -1,0 +1,163 @@
+"""The sections about visits: who took part, who was lost, how stale, on what time and work went."""
+
+from __future__ import annotations
+
+import math
+
+from fedsim import views
+from fedsim.quantities import number, percent, said
+from fedsim.report import visit_figures
+from fedsim.report.parts import Section, Table, listing, plural
+from fedsim.report.style import ENDINGS
+from fedsim.run import Run
+
+
+def people(run: Run) -> Section:
+    """Who took part: the devices, and whose updates are in the model."""
+    found = views.participation_by_tier(run)
+    clients = len(run.clients)
+    text = []
+    if clients:
+        inside = clients - int(found["never_committed"].sum())
+        text.append(
+            f"{inside:,} of {plural(clients, 'client')} ({percent(inside / clients)}) have an update in the model."
+        )
+        needs, usable = run.clients["needed_memory_bytes"], run.clients["usable_memory_bytes"]
+        small = int((needs > usable).sum())
+        if small:
+            text.append(
+                f"Too little memory to train: {plural(small, 'client')} ({percent(small / clients)})."
+            )
+    rows = []
+    for tier, row in found.iterrows():
+        part = run.clients[run.clients["tier"] == tier]
+        low, middle, high = (part["flops_per_s"] / 1e9).quantile([0.05, 0.5, 0.95])
+        rows.append(
+            (
+                str(tier),
+                number(row["clients"]),
+                f"{number(low)} – {number(middle)} – {number(high)}",
+                number(part["memory_bytes"].median() / 1e9),
+                number(part["up_bytes_per_s"].median() * 8e-6),
+                percent(part["online_share"].mean()),
+                number(row["never_committed"]),
+                percent(row["update_share"]),
+            )
+        )
+    header = ("tier", "clients", "GFLOP/s (5 – 50 – 95 %)", "RAM [GB]", "uplink [Mbit/s]", "online", "never in", "share of updates")  # fmt: skip
+    return Section(
+        "people",
+        "Who took part",
+        [" ".join(text)] if text else ["The run ended before it had clients."],
+        visit_figures.participation(run),
+        "A tier whose share of the updates is below its share of the clients is under-represented in the model.",
+        tables=[Table(header, rows, "Tiers, slowest first; medians where one number stands alone")]
+        if rows
+        else [],
+    )
+
+
+def losses(run: Run) -> Section:
+    """How visits ended, by tier and cause."""
+    counts = views.losses_by_cause(run)
+    total = int(counts.to_numpy().sum())
+    if not total:
+        return Section("losses", "Who was lost, and why", ["No visit was dispatched."])
+    sums = counts.sum()
+    lost = sums.drop(["landed", "in_flight"], errors="ignore").sort_values(ascending=False, kind="stable")
+    text = f"{int(sums.get('landed', 0)):,} of {plural(total, 'visit')} landed."
+    if len(lost):
+        causes = [f"{n:,} {ENDINGS[str(name)][0]}" for name, n in lost.items()]
+        text += f" {int(lost.sum()):,} ({percent(lost.sum() / total)}) were lost: {listing(causes)}."
+    if sums.get("in_flight", 0):
+        text += f" {int(sums['in_flight']):,} were still under way when the run ended."
+    rows = [(str(t), *(number(n) for n in row), number(sum(row))) for t, row in zip(counts.index, counts.to_numpy().tolist(), strict=True)]  # fmt: skip
+    rows.append(("all", *(number(n) for n in sums), number(total)))
+    return Section(
+        "losses",
+        "Who was lost, and why",
+        [text],
+        visit_figures.endings(counts),
+        "Each bar is all visits of a tier (their number in brackets); the numbers on it are visits.",
+        tables=[Table(("tier", *(ENDINGS[name][0] for name in counts.columns), "all"), rows)],
+    )
+
+
+def staleness(run: Run) -> Section:
+    """How old the updates were when they were used."""
+    found = views.staleness(run)
+    total = int(found["updates"].sum())
+    if not total:
+        text = "No update was committed."
+    elif int(found["staleness"].max()) == 0:
+        text = f"All {total:,} committed updates were fresh: no commit came between their dispatch and their use."
+    else:
+        mean = float((found["staleness"] * found["updates"]).sum()) / total
+        text = (
+            f"A committed update was {number(mean)} commits old on average, {int(found['staleness'].max())} at "
+            f"most; {percent(float(found.loc[found['staleness'] == 0, 'updates'].sum()) / total)} were fresh."
+        )
+    reading = "Committed updates by the number of commits between their dispatch and their use."
+    return Section("staleness", "How stale the updates were", [text], visit_figures.staleness(run), reading)
+
+
+def phases(run: Run) -> Section:
+    """Where a visit's time goes."""
+    found = views.phase_seconds(run)
+    if found.empty:
+        return Section("phases", "Where a visit's time goes", ["No visit landed."])
+    columns = ["download_s", "train_s", "upload_s"]
+    total = float((found[columns].sum(axis=1) * found["visits"]).sum())
+    shares = [(c, float((found[c] * found["visits"]).sum()) / total if total else math.nan) for c in columns]
+    named = {"download_s": "download", "train_s": "training", "upload_s": "upload"}
+    text = f"Of the time of landed visits, {listing([f'{percent(s)} is {named[c]}' for c, s in shares])}."
+    rows = [
+        (str(tier), number(row["visits"]), *(said("time_s", row[c]) for c in columns))
+        for tier, row in found.iterrows()
+    ]
+    return Section(
+        "phases",
+        "Where a visit's time goes",
+        [text],
+        visit_figures.phases(run),
+        "Means over landed visits; devices that are too slow to land are not in them.",
+        tables=[Table(("tier", "landed visits", "download", "train", "upload"), rows)],
+    )
+
+
+def waste(run: Run) -> Section:
+    """What was spent in vain."""
+    found = views.work(run)
+    if found.empty:
+        return Section("waste", "What was spent in vain", ["No visit was dispatched."])
+    share = views.wasted_work(run).attrs["share"]
+    saved = float(run.info.get("saved_share") or 0.0)
+    spent = (
+        f"{percent(share['seconds'])} of the devices' time, {percent(share['up_bytes'])} of the uploaded bytes and "
+        f"{percent(share['joules'])} of the energy went into visits that changed no model."
+    )
+    text = [spent]
+    if not run.info.get("timeline_only"):
+        text.append(
+            f"{percent(saved)} of the visits were never really trained: virtual time had lost them before their "
+            f"result was needed. The devices are charged for them all the same."
+        )
+    rows = [
+        (
+            ENDINGS[str(ending)][0],
+            number(row["visits"]),
+            number(row["seconds"] / 3600),
+            said("bytes", row["down_bytes"]),
+            said("bytes", row["up_bytes"]),
+            said("joules", row["joules"]),
+        )
+        for ending, row in found.iterrows()
+    ]
+    return Section(
+        "waste",
+        "What was spent in vain",
+        text,
+        visit_figures.spending(run),
+        "What became of the devices' time, of what they downloaded and uploaded, and of their energy.",
+        tables=[Table(("visits that ended", "visits", "device hours", "down", "up", "energy"), rows)],
+    )

@@ -1,0 +1,143 @@
+"""Models and tokenizers, by folder or by name on the Hugging Face hub; every failure in one sentence.
+
+No telemetry, no progress bars. `HF_HOME` and `HF_HUB_OFFLINE` mean what they mean to Hugging Face.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fedsim.errors import DataError, message
+
+_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_ROOT = re.compile(r"^(/|\\|~|\.|[A-Za-z]:)")
+
+
+def is_hub_name(name: str) -> bool:
+    """Tell whether a name can only be a hub name: `owner/name` or `name`, and nothing here is called so."""
+    return bool(_NAME.fullmatch(name)) and not _ROOT.match(name) and not Path(name).exists()
+
+
+def libraries() -> Any:
+    """Return transformers, quiet and without telemetry."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import transformers
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+def _from(name: str, what: str, load: Callable[[], Any]) -> Any:
+    """Load something of a model, translating what goes wrong."""
+    folder = not is_hub_name(name)
+    if folder:
+        missing = "there is no such folder" if not Path(name).is_dir() else None
+        if missing is None and not (Path(name) / "config.json").is_file():
+            missing = "the folder holds no config.json"
+        if missing:
+            fix = "give a folder written by save_pretrained, a hub name such as openai-community/gpt2, or builtin"
+            raise DataError(message("task.model", missing, got=name, fix=fix))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return load()
+    except (OSError, ValueError, KeyError, ImportError, TypeError, AttributeError) as problem:
+        if folder:
+            reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+            fix = f"is it complete? its {what} must load with transformers' Auto classes"
+            raise DataError(
+                message("task.model", f"cannot load the {what}: {reason}", got=name, fix=fix)
+            ) from problem
+        why = "HF_HUB_OFFLINE is set" if _offline() else "is the name right, and the hub reachable?"
+        fix = f"{why}; or give a local folder, or model: builtin"
+        raise DataError(
+            message("task.model", f"cannot get the {what} from the hub", got=name, fix=fix)
+        ) from problem
+
+
+def _offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
+
+
+@lru_cache(maxsize=8)
+def config(name: str) -> Any:
+    """Return a causal language model's configuration.
+
+    Raises:
+        DataError: missing, unreadable, or not a causal language model.
+    """
+    transformers = libraries()
+    found = _from(name, "configuration", lambda: transformers.AutoConfig.from_pretrained(name))
+    known = transformers.AutoModelForCausalLM._model_mapping  # noqa: SLF001  # the only list there is
+    if type(found) not in known:
+        fix = "give a GPT-2-, Llama-, Qwen- or Gemma-like model"
+        raise DataError(
+            message("task.model", "is not a causal language model", got=found.model_type, fix=fix)
+        )
+    return found
+
+
+def tokenizer(name: str) -> Any:
+    """Return a model's tokenizer.
+
+    Raises:
+        DataError: missing, or without any token that could end a text.
+    """
+    transformers = libraries()
+    config(name)
+    found = _from(name, "tokenizer", lambda: transformers.AutoTokenizer.from_pretrained(name))
+    if end_of_text(found) is None:
+        fix = "set eos_token in its tokenizer_config.json"
+        raise DataError(message("task.model", "the tokenizer has no end-of-text token", got=name, fix=fix))
+    return found
+
+
+def end_of_text(tokenizer: Any) -> int | None:
+    """Return the id of `<eos>`, else of `<bos>`, which GPT-like models use for both."""
+    eos: int | None = tokenizer.eos_token_id
+    bos: int | None = tokenizer.bos_token_id
+    return bos if eos is None else eos
+
+
+def weights(name: str) -> Any:
+    """Return the model in float32 and in evaluation mode, so that dropout is off."""
+    transformers = libraries()
+    import torch
+
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    model = _from(name, "weights", lambda: load(name, dtype=torch.float32))
+    model.config.use_cache = False
+    return model.eval()
+
+
+@lru_cache(maxsize=8)
+def skeleton(name: str) -> Any:
+    """Return the model without weights (on torch's meta device): every name and shape, no memory."""
+    transformers = libraries()
+    import torch
+
+    found = config(name)
+
+    def build() -> Any:
+        with torch.device("meta"):
+            return transformers.AutoModelForCausalLM.from_config(found)
+
+    return _from(name, "architecture", build)
+
+
+def check_weights(name: str) -> None:
+    """Raise a DataError if a folder holds no weights; a hub's are fetched by the first worker."""
+    if is_hub_name(name):
+        return
+    kinds = ("model*.safetensors", "pytorch_model*.bin")
+    if not any(any(Path(name).glob(kind)) for kind in kinds):
+        fix = "copy model.safetensors there, or write the folder again with save_pretrained"
+        raise DataError(message("task.model", "the folder holds no weights", got=name, fix=fix))

@@ -1,0 +1,84 @@
+"""What every local training shares: how long it is, the order of its data, its optimiser."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.experiment import LocalConfig
+from fedsim.jobs import Job
+from fedsim.rng import stream
+
+Rows = NDArray[np.intp]
+
+
+def steps(n: int, local: LocalConfig) -> int:
+    """Return the optimiser steps of one visit over `n` examples."""
+    if local.steps is not None:
+        return local.steps
+    return (local.epochs or 1) * -(-n // local.batch)
+
+
+def passes(n: int, local: LocalConfig) -> int:
+    """Return how many examples one visit goes through, repetitions counted."""
+    if local.steps is not None:
+        return local.steps * local.batch
+    return (local.epochs or 1) * n
+
+
+def batches(n: int, job: Job) -> Iterator[Rows]:
+    """Yield the rows of each step, addressed by (seed, purpose, client, visit).
+
+    With `epochs`, each epoch is a new permutation in batches of `batch`, the last one shorter. With
+    `steps`, every batch is full: permutations follow one another without a break.
+    """
+    rng = stream(job.seed, job.purpose, job.client, job.visit)
+    size = job.local.batch
+    if job.local.steps is None:
+        for _ in range(job.local.epochs or 1):
+            order = rng.permutation(n)
+            yield from (order[at : at + size] for at in range(0, n, size))
+        return
+    rest: Rows = np.empty(0, dtype=np.intp)
+    for _ in range(job.local.steps):
+        while rest.size < size:
+            rest = np.concatenate([rest, rng.permutation(n)])
+        yield rest[:size]
+        rest = rest[size:]
+
+
+def optimizer(parameters: Sequence[Any], local: LocalConfig) -> Any:
+    """Return a fresh torch optimiser: AdamW (betas 0.9, 0.999, eps 1e-8) or SGD with momentum."""
+    import torch
+
+    decay = local.weight_decay
+    if local.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, lr=local.lr, momentum=local.momentum, weight_decay=decay, foreach=False
+        )
+    return torch.optim.AdamW(parameters, lr=local.lr, weight_decay=decay, foreach=False)
+
+
+def device() -> str:
+    """Return where models of this process live: `FEDSIM_DEVICE` (set by who gives it a GPU), else cpu."""
+    return os.environ.get("FEDSIM_DEVICE", "cpu")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch on one thread (two differ in the last bit) and restore the caller's setting."""
+    import torch
+
+    before = torch.get_num_threads()
+    if before != 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if before != 1:
+            torch.set_num_threads(before)

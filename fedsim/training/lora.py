@@ -1,0 +1,243 @@
+"""LoRA in and out of a causal language model: stock PEFT modules, one flat vector.
+
+What is trained is known without weights (`layout`), so the server, the clock and the byte counter
+never load a model. A worker wraps its backbone once (`Trainee`) and then only copies vectors in
+and out: a `get_peft_model` per client would leak adapters, and PEFT's own state dict aliases live
+parameters.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedsim.adapter import Layout, Module, Tensor, Vector
+from fedsim.cost import ModelShape
+from fedsim.errors import ExperimentError, message, nearest
+from fedsim.experiment import LoraConfig
+from fedsim.rng import stream
+from fedsim.training import hub
+
+ADAPTER = "default"
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A weight matrix that can carry an adapter; `conv1d` is GPT-2's transposed one."""
+
+    name: str
+    inputs: int
+    outputs: int
+    conv1d: bool
+
+
+def matrices(model: Any) -> list[Matrix]:
+    """Return the Linear and Conv1D layers of a model (weights not needed), the output head apart."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings()
+    found = []
+    for name, module in model.named_modules():
+        if module is head or not isinstance(module, torch.nn.Linear | Conv1D):
+            continue
+        conv1d = isinstance(module, Conv1D)
+        rows, columns = module.weight.shape
+        inputs, outputs = (rows, columns) if conv1d else (columns, rows)
+        found.append(Matrix(name, inputs, outputs, conv1d))
+    return found
+
+
+def chosen(model: Any, targets: str | tuple[str, ...]) -> list[Matrix]:
+    """Return the matrices that `targets` names, in the model's order.
+
+    A name matches as in PEFT: the whole path, or its end (`q_proj`, `attn.c_proj`).
+
+    Raises:
+        ExperimentError: a name matches nothing; the message lists what there is.
+    """
+    found = matrices(model)
+    leaves = sorted({m.name.rpartition(".")[2] for m in found})
+    if targets == "all-linear":
+        return found
+    names = (targets,) if isinstance(targets, str) else targets
+    for name in names:
+        if not any(_matches(m.name, name) for m in found):
+            fix = f"{nearest(name, leaves)}; this model has {', '.join(leaves)} (or all-linear)"
+            raise ExperimentError(message("lora.targets", "no linear layer has this name", got=name, fix=fix))
+    if not names:
+        raise ExperimentError(message("lora.targets", "is empty", fix=f"name some of {', '.join(leaves)}"))
+    return [m for m in found if any(_matches(m.name, name) for name in names)]
+
+
+def _matches(module: str, target: str) -> bool:
+    return module == target or module.endswith(f".{target}")
+
+
+def layout(model: Any, lora: LoraConfig) -> Layout:
+    """Return what a flat vector holds for this model; its weights are not needed.
+
+    With `full`, every parameter, tied ones once; else A (r, in) and B (out, r) of each target.
+
+    Raises:
+        ExperimentError: wrong targets.
+    """
+    if lora.full:
+        return Layout(tensors=tuple(Tensor(n, tuple(p.shape)) for n, p in model.named_parameters()))
+    r, scale = lora.r, lora.alpha / lora.r
+    return Layout(
+        tuple(Module(m.name, r, (r, m.inputs), (m.outputs, r), scale) for m in chosen(model, lora.targets))
+    )
+
+
+def shape(model: Any, name: str, trained: Layout, sequence: int, batch: int) -> ModelShape:
+    """Return the model's size for the cost model; the head multiplies every token, tied or not."""
+    config = model.config
+    head = model.get_output_embeddings()
+    matmul = sum(m.inputs * m.outputs for m in matrices(model)) + (0 if head is None else head.weight.numel())
+    return ModelShape(
+        name=name,
+        layers=config.num_hidden_layers,
+        width=config.hidden_size,
+        vocab=config.vocab_size,
+        params=sum(p.numel() for p in model.parameters()),
+        matmul_params=matmul,
+        adapter_params=trained.size,
+        sequence=sequence,
+        batch=batch,
+        full=trained.full,
+    )
+
+
+def initial(trained: Layout, seed: int) -> Vector:
+    """Return LoRA's initialisation: A uniform in +-1/sqrt(in) (PEFT's Kaiming with a = sqrt 5), B = 0.
+
+    Each A has its own random address and one float32 multiplication per number, so the vector is
+    the same to the bit on every machine. (PEFT draws from torch's global generator instead.)
+    """
+    vector = np.zeros(trained.size, dtype=np.float32)
+    arrays = trained.arrays(vector)
+    for m in trained.modules:
+        unit = stream(seed, "init", m.name).random(m.a_shape, dtype=np.float32)  # 24-bit, in [0, 1)
+        bound = np.float32(1.0 / math.sqrt(math.prod(m.a_shape[1:])))
+        arrays[f"{m.name}.lora_A"][...] = (2 * unit - 1) * bound
+    return vector
+
+
+def pretrained(name: str, trained: Layout) -> Vector:
+    """Return the backbone's own weights as a vector: version 0 of full-model training."""
+    named = dict(hub.weights(name).named_parameters())
+    vector: Vector = np.concatenate([named[t.name].detach().numpy().ravel() for t in trained.tensors])
+    return vector
+
+
+class Trainee:
+    """A backbone in memory with its trainable parameters in the layout's order."""
+
+    def __init__(self, model: Any, trained: Layout, lora: LoraConfig) -> None:
+        """Wrap `model` (which is changed) with stock PEFT, or free all its weights if `full`."""
+        self.layout = trained
+        if trained.full:
+            self.model = model
+            named = dict(model.named_parameters())
+            self.parameters = [named[t.name].requires_grad_(requires_grad=True) for t in trained.tensors]
+        else:
+            self.model = _wrapped(model, trained, lora)
+            named = dict(self.model.named_parameters())
+            self.parameters = [
+                named[f"base_model.model.{m.name}.lora_{factor}.{ADAPTER}.weight"]
+                for m in trained.modules
+                for factor in "AB"
+            ]
+        self.model.eval()
+        shapes = [place[1] for place in trained.slices.values()]
+        assert [tuple(p.shape) for p in self.parameters] == shapes, "the weights differ from their config"
+
+    def write(self, vector: Vector) -> None:
+        """Copy a vector into the model."""
+        import torch
+
+        if vector.shape != (self.layout.size,):
+            raise ValueError(f"vector has shape {vector.shape}, layout needs ({self.layout.size},)")
+        flat = torch.from_numpy(np.array(vector, dtype=np.float32))  # torch warns about read-only arrays
+        with torch.no_grad():
+            for parameter, part in zip(self.parameters, self.split(flat), strict=True):
+                parameter.copy_(part)
+
+    def read(self) -> Vector:
+        """Return the model's current vector, its own copy."""
+        import torch
+
+        flat = torch.cat([p.detach().reshape(-1) for p in self.parameters])
+        vector: Vector = flat.cpu().numpy()
+        return vector
+
+    def split(self, flat: Any) -> list[Any]:
+        """Return views of a flat tensor, one a parameter, on the model's device."""
+        flat = flat.to(self.parameters[0].device)
+        return [flat[place].view(shape) for place, shape in self.layout.slices.values()]
+
+
+def _wrapped(model: Any, trained: Layout, lora: LoraConfig) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from peft import get_peft_model
+
+        return get_peft_model(model, peft_config(model, trained, lora), adapter_name=ADAPTER)
+
+
+def peft_config(model: Any, trained: Layout, lora: LoraConfig, base: str | None = None) -> Any:
+    """Return the PEFT configuration that adapts exactly the layout's modules."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from peft import LoraConfig as PeftLora
+
+    wanted = {m.name for m in trained.modules}
+    leaves = {name.rpartition(".")[2] for name in wanted}
+    everywhere = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in leaves}
+    return PeftLora(
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base,
+        r=lora.r,
+        lora_alpha=int(lora.alpha) if lora.alpha == int(lora.alpha) else lora.alpha,
+        lora_dropout=0.0,
+        target_modules=sorted(leaves if everywhere == wanted else wanted),
+        fan_in_fan_out=any(m.conv1d for m in matrices(model) if m.name in wanted),
+        inference_mode=base is not None,
+    )
+
+
+@lru_cache(maxsize=4)
+def trainee(name: str, lora: LoraConfig, device: str = "cpu") -> Trainee:
+    """Return this process's copy of a model, loaded and wrapped once."""
+    trained = layout(hub.skeleton(name), lora)
+    return Trainee(hub.weights(name).to(device), trained, lora)
+
+
+def save(vector: Vector, name: str, lora: LoraConfig, folder: Path) -> None:
+    """Write a PEFT folder (`PeftModel.from_pretrained`), or a transformers folder if `lora.full`.
+
+    The adapter's file is written from the vector alone: no weights are loaded, and the payload is
+    4 bytes a number of the layout.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if lora.full:
+        whole = trainee(name, lora)
+        whole.write(vector)
+        whole.model.save_pretrained(folder)
+        hub.tokenizer(name).save_pretrained(folder)
+        return
+    from safetensors.numpy import save_file
+
+    model = hub.skeleton(name)
+    trained = layout(model, lora)
+    arrays = trained.arrays(np.ascontiguousarray(vector, dtype=np.float32))
+    tensors = {f"base_model.model.{key}.weight": np.array(value) for key, value in arrays.items()}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    peft_config(model, trained, lora, base=name).save_pretrained(folder)

@@ -1,0 +1,97 @@
+"""The reference path: stock PEFT, one client after the other, plain torch optimisers.
+
+A visit starts from its job's vector with a fresh optimiser. The loss is the mean negative log
+likelihood [nats] of the batch's tokens. The model stays in evaluation mode, so dropout (GPT-2's
+configuration asks for 0.1) is off: a visit then depends on nothing but its address.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.adapter import Vector
+from fedsim.jobs import Job, Update
+from fedsim.training.local import batches, one_thread, optimizer
+from fedsim.training.lora import Trainee
+
+Windows = NDArray[Any]
+"""Token ids (windows, sequence + 1): the first column is context, the others are predicted."""
+
+
+def train(trainee: Trainee, data: Sequence[Windows], jobs: Sequence[Job]) -> list[Update]:
+    """Train each job on its own windows; how jobs are grouped changes nothing."""
+    with one_thread():
+        return [visit(trainee, windows, job) for windows, job in zip(data, jobs, strict=True)]
+
+
+def visit(trainee: Trainee, windows: Windows, job: Job) -> Update:
+    """Train one client's visit and return where it ended.
+
+    FedProx (arXiv 1812.06127) adds mu/2 |x - start|^2 to the objective: mu (x - start) to the
+    gradient, before clipping. The loss reported is without it.
+    """
+    import torch
+
+    local = job.local
+    trainee.write(job.start)
+    parameters = trainee.parameters
+    start = [p.detach().clone() for p in parameters] if local.prox_mu else []
+    optimise = optimizer(parameters, local)
+    nll, tokens, made = 0.0, 0, 0
+    for rows in batches(len(windows), job):
+        optimise.zero_grad(set_to_none=True)
+        loss = token_losses(trainee, windows[rows]).mean()
+        loss.backward()
+        for p, centre in zip(parameters, start, strict=bool(start)):
+            if p.grad is not None:
+                p.grad.add_(p.detach() - centre, alpha=local.prox_mu)
+        if local.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, local.clip_norm, foreach=False)
+        optimise.step()
+        count = rows.size * (windows.shape[1] - 1)
+        nll += loss.item() * count
+        tokens += count
+        made += 1
+    optimise.zero_grad(set_to_none=True)
+    seen = min(len(windows), tokens // (windows.shape[1] - 1))
+    mean = nll / tokens if tokens else math.nan
+    return Update(trainee.read(), examples=seen, tokens=tokens, steps=made, loss=mean)
+
+
+def token_losses(trainee: Trainee, windows: Windows) -> Any:
+    """Return the negative log likelihood of every predicted token, float32 (windows * sequence,)."""
+    import torch
+
+    ids = torch.from_numpy(windows.astype(np.int64)).to(trainee.parameters[0].device)
+    logits = trainee.model(input_ids=ids[:, :-1], use_cache=False).logits
+    return torch.nn.functional.cross_entropy(
+        logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
+    )
+
+
+def score(trainee: Trainee, vector: Vector, windows: Windows, counts: NDArray[Any], rows: int) -> float:
+    """Return the summed NLL [nats] in float64 of the first `counts[i]` tokens of each window.
+
+    Args:
+        trainee: the model; `vector` is written into it.
+        vector: what to score.
+        windows: token ids (n, sequence + 1).
+        counts: real tokens of each window; the rest is padding.
+        rows: windows in one forward pass, part of the result's last bits.
+    """
+    import torch
+
+    trainee.write(vector)
+    total = 0.0
+    with one_thread(), torch.no_grad():
+        for at in range(0, len(windows), rows):
+            part = windows[at : at + rows]
+            losses = token_losses(trainee, part).view(len(part), -1).double().cpu().numpy()
+            real = np.arange(losses.shape[1]) < counts[at : at + rows, None]
+            total += float(losses[real].sum())
+    return total

@@ -1,0 +1,96 @@
+"""Tiny models and texts, made once a session: nothing is downloaded."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a missing fixture must not become a download
+
+THEMES = {
+    "sea": "the ship sails over a deep blue sea with salt wind and white waves near the harbour",
+    "farm": "the farmer feeds brown cows and yellow hens beside green corn fields behind the barn",
+    "law": "the court heard the judge and the jury about a contract claim before the lawyer spoke",
+}
+
+
+def sentences(theme, count, seed=0):
+    """Lines of 6 to 12 words of one theme."""
+    import numpy as np
+
+    rng = np.random.default_rng([seed, len(theme), ord(theme[0])])
+    return [" ".join(rng.choice(THEMES[theme].split(), rng.integers(6, 13))) for _ in range(count)]
+
+
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory):
+    """ptb-like files: 600 training lines in three themed runs, 60 valid, 60 test."""
+    folder = tmp_path_factory.mktemp("text")
+    for split, count in (("train", 200), ("valid", 20), ("test", 20)):
+        lines = [line for seed, theme in enumerate(THEMES) for line in sentences(theme, count, seed)]
+        (folder / f"tiny.{split}.txt").write_text("".join(f" {line} \n" for line in lines))
+    return folder
+
+
+def _tokenizer():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    plain = Tokenizer(models.BPE())
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    plain.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
+    )
+    plain.train_from_iterator(THEMES.values(), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=plain, bos_token="<s>", eos_token="</s>")
+
+
+def _save(config, folder):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(folder)
+    _tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory):
+    """A random Llama of 2 layers with tied embeddings, as a folder."""
+    from transformers import LlamaConfig
+
+    config = LlamaConfig(
+        vocab_size=320, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=True,
+        bos_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    return _save(config, tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def gpt2(tmp_path_factory):
+    """A random GPT-2 of 2 layers (Conv1D, dropout 0.1 in its configuration), as a folder."""
+    from transformers import GPT2Config
+
+    config = GPT2Config(
+        vocab_size=320, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=0, eos_token_id=1
+    )
+    return _save(config, tmp_path_factory.mktemp("gpt2"))
+
+
+@pytest.fixture(scope="session")
+def themes():
+    """The function that writes lines of a theme."""
+    return sentences
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """The tiny models' tokenizer."""
+    return _tokenizer()
