@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,14 +83,16 @@ def demo(
     from fedsim import config
     from fedsim import demo as show
     from fedsim.report import write
-    from fedsim.simulation import prepare
+    from fedsim.simulation import executor_for, prepare
 
     experiments = [config.changed(experiment, set or (), "demo") for experiment in show.experiments()]
     folder = new_folder(out, "demo")
     for experiment in experiments:
         config.check(experiment, "demo")
-    plans = [prepare(experiment) for experiment in experiments]
-    runs = [_simulated(plan, folder / plan.experiment.name) for plan in plans]
+    first = prepare(experiments[0])
+    plans = [first.alike(experiment) for experiment in experiments]
+    with closing(executor_for(first.experiment)) as executor:
+        runs = [_simulated(plan, folder / plan.experiment.name, executor) for plan in plans]
     page = write(runs, folder / "report.html")
     print(show.verdict(runs))
     print(f"runs: {folder}\nreport: {page}\nnext: fedsim run {runs[0].folder}/experiment.yaml -s seed=1")
@@ -303,9 +306,9 @@ def call(args: Sequence[str]) -> int:
     return answered(app, args)
 
 
-def _simulated(plan: Any, folder: Path, *, timeline_only: bool = False) -> Run:
+def _simulated(plan: Any, folder: Path, executor: Any = None, *, timeline_only: bool = False) -> Run:
     from fedsim.progress import Progress
     from fedsim.simulation import simulate
 
     with Progress() as progress, kept(folder):
-        return simulate(plan, out=folder, timeline_only=timeline_only, on_event=progress)
+        return simulate(plan, executor, out=folder, timeline_only=timeline_only, on_event=progress)

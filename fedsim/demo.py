@@ -27,18 +27,18 @@ COMMON: dict[str, Any] = {
         "charge_as": {"preset": "gemma-3-270m", "r": 8, "targets": "all-linear", "tokens_per_visit": 20000},
     },
     "lora": {"r": 8, "alpha": 16, "targets": "all-linear"},
-    "local": {"optimizer": "adamw", "lr": 5.0e-3, "steps": 8, "batch": 8},
-    "budget": {"time_s": 86400},
-    "evaluate": {"every_commits": 3},
+    "local": {"optimizer": "adamw", "lr": 5.0e-3, "steps": 6, "batch": 8},
+    "budget": {"time_s": 43200},
+    "evaluate": {"every_commits": 3, "windows": 400},
     "personal": {"kind": "fine-tune", "epochs": 1, "clients": 20},
 }
 
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "demo-sync": {
-        "protocol": {"kind": "synchronous", "cohort": 10, "over_select": 1.3, "deadline_s": 3600},
+        "protocol": {"kind": "synchronous", "cohort": 10, "over_select": 1.3, "deadline_s": 2400},
     },
     "demo-fedbuff": {
-        "protocol": {"kind": "buffered", "concurrency": 13, "buffer": 5},
+        "protocol": {"kind": "buffered", "concurrency": 13, "buffer": 10},
         "aggregator": {"kind": "fedit", "normalize": "K"},
     },
 }

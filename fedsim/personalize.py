@@ -8,6 +8,7 @@ client's held-out part, which nobody trained on.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ from fedsim.experiment import Experiment, LocalConfig
 from fedsim.jobs import Job, ScoreJob, Task, add_sums
 from fedsim.rng import stream
 
-TOGETHER = 8
+TOGETHER = 4
 """Clients whose fine-tuning is queued as one call."""
 
 
@@ -25,24 +26,36 @@ def rows(
     experiment: Experiment, task: Task, executor: Executor, model: ServerModel
 ) -> Iterator[dict[str, Any]]:
     """Yield one row a client: client, kind, metric, metric_global, metric_personal, gain, tokens."""
-    personal = experiment.personal
-    if personal.kind == "none":
+    if experiment.personal.kind == "none":
         return
     clients = chosen(experiment, task.clients)
-    local = local_of(experiment)
+    groups = [clients[at : at + TOGETHER] for at in range(0, len(clients), TOGETHER)]
     handle = executor.share(model.adapter.vector)
-    for at in range(0, len(clients), TOGETHER):
-        group = clients[at : at + TOGETHER]
-        ends: list[Any] = [model.adapter.vector] * len(group)
-        if local is not None:
-            jobs = [Job(c, 0, handle, local, experiment.seed, purpose="personal") for c in group]
-            ends = [update.end for update in executor.train(jobs).result()]
-        before = [_held_out(task, executor, client, handle) for client in group]
-        after = [
-            _held_out(task, executor, c, executor.share(end)) for c, end in zip(group, ends, strict=True)
-        ]
-        for client, old, new in zip(group, before, after, strict=True):
-            yield _row(task, client, old.result(), new.result())
+    # a few calls ahead of the one that is read: every worker is busy, and memory stays bounded
+    ahead: deque[tuple[list[int], Ticket | None]] = deque()
+    for group in groups:
+        ahead.append((group, _fine_tuned(experiment, executor, group, handle)))
+        if len(ahead) > 2 * executor.workers:
+            yield from _scored(task, executor, model, handle, *ahead.popleft())
+    while ahead:
+        yield from _scored(task, executor, model, handle, *ahead.popleft())
+
+
+def _fine_tuned(experiment: Experiment, executor: Executor, group: list[int], handle: Any) -> Ticket | None:
+    local = local_of(experiment)
+    if local is None:
+        return None
+    return executor.train([Job(c, 0, handle, local, experiment.seed, purpose="personal") for c in group])
+
+
+def _scored(
+    task: Task, executor: Executor, model: ServerModel, handle: Any, group: list[int], tuned: Ticket | None
+) -> Iterator[dict[str, Any]]:
+    ends = [model.adapter.vector] * len(group) if tuned is None else [u.end for u in tuned.result()]
+    before = [_held_out(task, executor, client, handle) for client in group]
+    after = [_held_out(task, executor, c, executor.share(end)) for c, end in zip(group, ends, strict=True)]
+    for client, old, new in zip(group, before, after, strict=True):
+        yield _row(task, client, old.result(), new.result())
 
 
 def chosen(experiment: Experiment, clients: int) -> list[int]:

@@ -54,6 +54,10 @@ class Plan:
     task: Task
     shape: ModelShape
 
+    def alike(self, experiment: Experiment) -> Plan:
+        """Return the plan of an experiment with the same seed, population, task, `lora` and `local`."""
+        return replace(self, experiment=resolved(experiment))
+
     def tokens(self, client: int) -> int:
         """Tokens charged for one visit of a client."""
         declared = getattr(getattr(self.experiment.task, "charge_as", None), "tokens_per_visit", None)

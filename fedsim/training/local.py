@@ -61,7 +61,7 @@ def optimizer(parameters: Sequence[Any], local: LocalConfig) -> Any:
         return torch.optim.SGD(
             parameters, lr=local.lr, momentum=local.momentum, weight_decay=decay, foreach=False
         )
-    return torch.optim.AdamW(parameters, lr=local.lr, weight_decay=decay, foreach=False)
+    return torch.optim.AdamW(parameters, lr=local.lr, weight_decay=decay, fused=True)
 
 
 def device() -> str:
