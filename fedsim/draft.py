@@ -156,5 +156,6 @@ def sentence(where: str, problem: explain.Problem, origin: str) -> str:
     text = message(at, problem.what)
     if problem.has_value:
         shown = repr(problem.got)
-        text += f" (got {shown if len(shown) <= 80 else shown[:77] + '...'})"
+        longest = 1000 if isinstance(problem.got, str | Path) else 80  # a path is no use without its end
+        text += f" (got {shown if len(shown) <= longest else shown[: longest - 3] + '...'})"
     return f"{text}\n  fix: {origin}{problem.fix}"

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedsim import simulation
 from fedsim.adapter import Vector
 from fedsim.errors import RunFolderError, message
 from fedsim.executors.inline import Inline
 from fedsim.experiment import Experiment
 from fedsim.jobs import Job, ScoreJob, Update, add_sums
 from fedsim.run import Writer, load
-from fedsim.simulation import Plan, course, executor_for, prepare
+from fedsim.simulation import Plan, course, prepare
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def model_at(plan: Plan, version: int, client: int) -> Vector:
             "personal": experiment.personal.model_copy(update={"kind": "none"}),
         }
     )
-    executor = executor_for(short)
+    executor = simulation.executor_for(short)
     try:
         prefix = Plan(short, plan.population, plan.task, plan.shape)
         _, model = course(prefix, executor, Writer(None, short), lambda _kind, _facts: None)

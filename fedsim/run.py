@@ -127,7 +127,7 @@ class Writer:
 
     def wall(self, row: Row) -> None:
         """Append something measured with a wall clock; `wall_s` since the start is added."""
-        self._line("wall", {**row, "wall_s": time.perf_counter() - self._from_s})
+        self._line("wall", {"wall_s": time.perf_counter() - self._from_s, **row})
 
     def note(self, facts: Mapping[str, Any]) -> None:
         """Add facts to `run.json` at once, so that they are known even if the run is killed."""

@@ -15,6 +15,7 @@ from fedsim.experiment import Experiment
 from fedsim.run import Writer
 from fedsim.simulation import course, simulate
 from fedsim.tables import TABLES
+from fedsim.verify import verify
 
 TRAIN_S = [0.5, 1.0, 2.0, 3.0, 4.5, 5.0, 8.0, 13.0]
 BUFFERED = {"kind": "buffered", "concurrency": 5, "buffer": 3}
@@ -209,3 +210,33 @@ def test_training_converges_to_the_mean_of_the_optima():
     _, vector = inline(everybody)
 
     np.testing.assert_allclose(vector, everybody.task.optima.mean(axis=0), atol=1e-4)
+
+
+@pytest.mark.ray
+def test_real_adapters_are_the_same_bits_inline_and_in_two_ray_workers(tmp_path):
+    """Torch, PEFT, the embedded model and text: every table, and the adapter's file."""
+    blocks = {
+        "population": {"preset": "mixed_edge_2025", "clients": 12, "availability": "charging"},
+        "task": {"kind": "language", "charge_as": {"preset": "gemma-3-270m", "tokens_per_visit": 20000}},
+        "local": {"lr": 5e-3, "steps": 2, "batch": 4},
+        "protocol": {"kind": "buffered", "concurrency": 3, "buffer": 2},
+        "budget": {"commits": 3},
+        "evaluate": {"every_commits": 2, "windows": 64},
+        "personal": {"kind": "fine-tune", "clients": 2},
+    }
+    runs = {}
+    for name, runtime in {"inline": {"executor": "inline"}, "ray": {"executor": "ray", "workers": 2}}.items():
+        runs[name] = simulate(Experiment.model_validate({**blocks, "runtime": runtime}), out=tmp_path / name)
+
+    assert_equal_runs(runs["inline"], runs["ray"])
+    for table in TABLES:
+        assert (tmp_path / "inline" / f"{table}.parquet").read_bytes() == (
+            tmp_path / "ray" / f"{table}.parquet"
+        ).read_bytes()
+    inline_adapter, ray_adapter = (
+        tmp_path / n / "adapter" / "adapter_model.safetensors" for n in ("inline", "ray")
+    )
+    assert inline_adapter.read_bytes() == ray_adapter.read_bytes()
+    assert verify(runs["ray"]) == []
+    perplexity = runs["ray"].scores[runs["ray"].scores.metric == "perplexity"].value
+    assert perplexity.iloc[-1] < perplexity.iloc[0]
