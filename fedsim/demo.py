@@ -30,7 +30,7 @@ COMMON: dict[str, Any] = {
     "local": {"optimizer": "adamw", "lr": 5.0e-3, "steps": 6, "batch": 8},
     "budget": {"time_s": 43200},
     "evaluate": {"every_commits": 3, "windows": 400},
-    "personal": {"kind": "fine-tune", "epochs": 1, "clients": 20},
+    "personal": {"kind": "fine-tune", "epochs": 1, "lr": 1.0e-3, "clients": 20},
 }
 
 PROTOCOLS: dict[str, dict[str, Any]] = {
@@ -38,7 +38,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "protocol": {"kind": "synchronous", "cohort": 10, "over_select": 1.3, "deadline_s": 2400},
     },
     "demo-fedbuff": {
-        "protocol": {"kind": "buffered", "concurrency": 13, "buffer": 10},
+        "protocol": {"kind": "buffered", "concurrency": 13, "buffer": 10, "once_per_buffer": True},
         "aggregator": {"kind": "fedit", "normalize": "K"},
     },
 }

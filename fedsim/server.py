@@ -219,6 +219,16 @@ class Server:
             self.roster.exclude(visit.client)
         self._ring()
 
+    def hold(self, client: int) -> None:
+        """Keep a client from being asked, although its visit has ended, until `free`."""
+        self.roster.reserve(np.array([client]))
+
+    def free(self, clients: Sequence[int]) -> None:
+        """Let held clients be asked again, from this instant's dispatches on."""
+        for client in clients:
+            self.roster.release(client)
+        self._ring()
+
     def _settle(self, visit: Visit) -> None:
         del self.open[visit.order]
         self.ledger.settle(visit)

@@ -186,6 +186,23 @@ def test_landings_of_one_instant_fill_buffers_before_anyone_is_dispatched_again(
     assert run.visits[run.visits.dispatched_s > 0].version.tolist() == [2, 2, 2, 2]
 
 
+def test_a_fast_client_fills_a_buffer_alone_unless_it_may_be_there_only_once():
+    train_s = [1.0, 100.0, 100.0, 100.0]
+    greedy = simulated({"kind": "buffered", "concurrency": 4, "buffer": 3}, train_s, budget={"commits": 1})
+    fair = simulated(
+        {"kind": "buffered", "concurrency": 4, "buffer": 3, "once_per_buffer": True},
+        train_s,
+        budget={"commits": 2},
+    )
+
+    assert [3.0] == times(greedy)
+    assert greedy.visits[greedy.visits.committed_version == 1].client.tolist() == [0, 0, 0]
+    assert [100.0, 200.0] == times(fair)
+    for version in (1, 2):
+        assert fair.visits[fair.visits.committed_version == version].client.is_unique
+    assert verify(fair) == []
+
+
 def test_the_run_stops_at_the_horizon_and_accounts_what_is_under_way():
     run = simulated(SYNC, [1.0, 2.0, 10.0], budget={"time_s": 4.0})
 

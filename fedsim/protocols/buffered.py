@@ -20,11 +20,16 @@ class Buffered(Component):
 
     Each of the slots asks one client, waits until its visit has ended as far as the server knows,
     and asks the next. Updates of one instant enter the buffer in the order of their dispatch.
+
+    With few clients online, the fastest of them is asked again and again and soon trains the model
+    alone. `once_per_buffer` keeps a client whose update waits in the buffer from being asked until
+    that buffer is committed, so no buffer holds two updates of one client.
     """
 
     kind: Literal["buffered"] = "buffered"
     concurrency: Annotated[int, Field(ge=1)] = 30
     buffer: Annotated[int, Field(ge=1)] = 10
+    once_per_buffer: bool = False
 
     @property
     def asked(self) -> int:
@@ -42,10 +47,15 @@ class Buffered(Component):
                 yield visit.process
                 if visit.outcome == "landed":
                     waiting.append(visit)
+                    if self.once_per_buffer:
+                        server.hold(client)
                     yield server.turn(Instant.COMMIT)
                     waiting.sort(key=lambda v: (v.landed_s, v.order))
                     while len(waiting) >= self.buffer:
-                        server.commit(waiting[: self.buffer])
+                        full = waiting[: self.buffer]
                         del waiting[: self.buffer]
+                        server.commit(full)
+                        if self.once_per_buffer:
+                            server.free([v.client for v in full])
 
         yield server.all_of([server.process(slot()) for _ in range(self.concurrency)])
