@@ -65,6 +65,11 @@ def _protocol(experiment: Experiment) -> list[Problem]:
         what = f"keeps more clients at work than there are ({clients})"
         fix = f"set it to at most {clients}, or raise population.clients"
         found.append(Problem(("protocol", "concurrency"), what, fix, concurrency))
+    buffer = getattr(protocol, "buffer", None)
+    if getattr(protocol, "once_per_buffer", False) and buffer is not None and buffer > clients:
+        what = f"can never be filled by {clients} different clients (`once_per_buffer`)"
+        fix = f"set it to at most {clients}, or raise population.clients"
+        found.append(Problem(("protocol", "buffer"), what, fix, buffer))
     return found
 
 
