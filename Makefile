@@ -6,13 +6,13 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := $(shell find fedsim hetero_profiles -type f -not -name '*.pyc') pyproject.toml README.md
 
-.PHONY: demo test check format lint types wheel-tests notebooks slow dev clean
+.PHONY: demo test check format lint types slow dev clean
 
 demo: .venv/.wheel            ## the main job on the embedded default, offline
 	$(BIN)/fedsim demo
 
 test: .venv/.dev .venv/.wheel ## the default suite, against the built wheel, and the notebooks
-	FEDSIM_TEST_WHEEL=1 $(BIN)/pytest
+	FEDSIM_TEST_WHEEL=1 $(BIN)/pytest -n 2 --dist loadfile
 	$(BIN)/pytest --nbmake notebooks -p no:cacheprovider -m ""
 
 check: .venv/.dev format lint types test ## what CI runs

@@ -130,9 +130,7 @@ def run(
     done = _simulated(plan, folder, timeline_only=timeline_only)
 
     from fedsim.progress import verdict
-    from fedsim.report import write
 
-    write([done], folder / "report.html")
     print(verdict(done))
 
 

@@ -252,6 +252,10 @@ def course(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent)
         "saved_share": 1.0 - trainer.trained / trainer.dispatched if trainer.dispatched else 0.0,
     }
     run = writer.close(status="done", facts=facts)
+    if run.folder is not None:
+        from fedsim.report import write
+
+        write([run], run.folder / "report.html")
     tell("done", {"run": run})
     return run, server.model
 

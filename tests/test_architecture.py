@@ -1,6 +1,7 @@
 """Who may import what: the layers of the design, read off the source."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -89,3 +90,12 @@ def test_public_names_are_these():
     for name in fedsim.__all__:
         assert getattr(fedsim, name) is not None
     assert callable(fedsim.simulate)
+
+
+def test_the_suite_tests_the_built_wheel_where_it_says_so():
+    """`make test` sets FEDSIM_TEST_WHEEL: what is imported is then installed, not the source tree."""
+    installed = any(ROOT.parent.glob("fedsim_edge-*.dist-info"))
+
+    assert installed or not os.environ.get("FEDSIM_TEST_WHEEL")
+    assert (ROOT / "report" / "page.html.j2").is_file()
+    assert (ROOT / "builtin" / "model" / "model.safetensors").is_file()

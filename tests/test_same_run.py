@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -240,3 +242,46 @@ def test_real_adapters_are_the_same_bits_inline_and_in_two_ray_workers(tmp_path)
     assert verify(runs["ray"]) == []
     perplexity = runs["ray"].scores[runs["ray"].scores.metric == "perplexity"].value
     assert perplexity.iloc[-1] < perplexity.iloc[0]
+
+
+TWO_RAYLETS = """
+import sys
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from fedsim import Experiment, simulate
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+cluster.add_node(num_cpus=1)
+cluster.wait_for_nodes()
+blocks = {
+    "population": {"preset": "mixed_edge_2025", "clients": 30, "availability": "charging"},
+    "task": {"kind": "quadratic", "delay_s": 0.02, "charge_as": {"preset": "gemma-3-270m", "tokens_per_visit": 20000}},
+    "local": {"optimizer": "sgd", "lr": 0.1, "steps": 2},
+    "protocol": {"kind": "synchronous", "cohort": 3, "over_select": 1.5, "deadline_s": 3600},
+    "budget": {"commits": 10},
+    "personal": {"kind": "fine-tune"},
+}
+folder = Path(sys.argv[1])
+inline = simulate(Experiment.model_validate({**blocks, "runtime": {"executor": "inline"}}), out=folder / "inline")
+joined = simulate(Experiment.model_validate({**blocks, "runtime": {"address": cluster.address}}), out=folder / "joined")
+assert joined.info["workers"] == 2, joined.info
+assert len(inline.commits) == 10 and inline.visits.outcome.nunique() >= 3
+for table in ("clients", "visits", "commits", "scores", "personal"):
+    assert (folder / "inline" / f"{table}.parquet").read_bytes() == (folder / "joined" / f"{table}.parquet").read_bytes()
+cluster.shutdown()
+print("equal")
+"""
+
+
+@pytest.mark.ray
+def test_two_raylets_joined_by_their_address_give_the_same_tables(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_RAYLETS, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+    assert done.stdout.splitlines()[-1:] == ["equal"], done.stderr[-2000:]
