@@ -1,8 +1,9 @@
 """The main job on what ships with fedsim: the same unequal devices, in step and out of step.
 
-The embedded model learns the reference prose of Python's own documentation, split by topic over
-100 devices of `mixed_edge_2025`. The clock charges every visit as Gemma-3-270M, only charging
-devices take part: so some run out of memory, some are unplugged, some come too late.
+The embedded model, which knows code, learns the reference prose and some packages of Python's own
+library, split by subject over 100 devices of `mixed_edge_2025`. The clock charges every visit as
+Gemma-3-270M, and only charging devices take part: so some run out of memory, some are unplugged,
+some come too late.
 """
 
 from __future__ import annotations

@@ -142,13 +142,15 @@ def _embedded() -> Iterator[Finding]:
     try:
         from fedsim import builtin
 
-        folder = builtin.model_folder()
+        builtin.model_folder()
         count = len(builtin.documents())
     except (FedsimError, ImportError, OSError) as problem:
         what, _, fix = str(problem).partition("\n  fix: ")
         yield Finding("bad", f"embedded model and text: {what}", fix)
         return
-    yield Finding("ok", f"embedded model {folder.name}, {count} embedded documents")
+    yield Finding(
+        "ok", f"embedded model and text: {count} documents of this Python's own reference and library"
+    )
 
 
 def _ray(*, start: bool) -> Finding:

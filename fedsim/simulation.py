@@ -102,6 +102,8 @@ def prepare(experiment: Experiment) -> Plan:
     )
     charge = getattr(component, "charge_as", None)
     shape = task.shape if charge is None else charged(charge, full=experiment.lora.full)
+    for split in experiment.evaluate.splits:
+        task.probes(split, experiment.evaluate.windows)  # refuses a split that the data do not have
     return Plan(experiment, population, task, shape)
 
 

@@ -248,7 +248,9 @@ class _Worker:
         import ray
 
         sys.path += [place for place in path if place not in sys.path]
-        if not gpu:  # Ray leaves GPUs visible to an actor that reserved none
+        if gpu:
+            os.environ.setdefault("FEDSIM_DEVICE", "cuda")
+        else:  # Ray leaves GPUs visible to an actor that reserved none
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         where = f"pid {os.getpid()} on {ray.util.get_node_ip_address()}"
         try:
