@@ -12,7 +12,7 @@ demo: .venv/.wheel            ## the main job on the embedded default, offline
 	$(BIN)/fedsim demo
 
 test: .venv/.dev .venv/.wheel ## the default suite, against the built wheel, and the notebooks
-	FEDSIM_TEST_WHEEL=1 $(BIN)/pytest -n 2 --dist loadfile
+	FEDSIM_TEST_WHEEL=1 PYTHONSAFEPATH=1 $(BIN)/pytest -n 2 --dist loadfile
 	$(BIN)/pytest --nbmake notebooks -p no:cacheprovider -m ""
 
 check: .venv/.dev format lint types test ## what CI runs
@@ -30,6 +30,7 @@ slow: .venv/.dev .venv/.wheel ## the tests that take minutes
 	$(BIN)/pytest -m slow --timeout 1800
 
 dev: .venv/.dev               ## an editable install, for work on fedsim itself
+	rm -f .venv/.wheel
 	$(PIP) install -q --no-deps -e .
 
 .venv/bin/python:

@@ -134,7 +134,7 @@ def run(
     print(verdict(done))
 
 
-@app.command(epilog="Example: fedsim sweep experiments/sync-vs-async.yaml --out runs/sync-vs-async")
+@app.command(epilog="Example: fedsim sweep my-grid.yaml --out runs/my-grid")
 def sweep(
     experiment: File,
     set: Set = None,
@@ -160,7 +160,7 @@ def sweep(
     print(table(summary(results)))
     if runs:
         print(f"report: {write(runs, grid[0].folder.parent / 'report.html')}")
-    return int(any(result.status == "failed" for result in results))
+    return max(result.exit_code for result in results)
 
 
 @app.command(epilog="Example: fedsim report runs/sync runs/fedbuff --out comparison.html")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,9 @@ def draft_of(path: str | Path, overrides: Sequence[str]) -> Draft:
     if "extends" in draft.values:
         _extend(draft, document.lines)
     apply(draft, [parsed(text, draft) for text in overrides])
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")
+    if stem and "name" not in draft.values:
+        draft.values["name"] = stem
     return draft
 
 

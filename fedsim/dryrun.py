@@ -7,6 +7,7 @@ from typing import Any
 
 from fedsim.executors.inline import Inline
 from fedsim.jobs import Job, ScoreJob
+from fedsim.personalize import chosen
 from fedsim.simulation import Plan, simulate
 
 
@@ -62,7 +63,8 @@ def _measured(plan: Plan, trained: int, evaluations: int) -> dict[str, float]:
     executor.score([ScoreJob(handle, probe) for probe in probes[:2]]).result()
     score_s = (time.perf_counter() - began) * len(probes) / max(1, min(2, len(probes)))
     executor.close()
-    personal = task.clients if experiment.personal.kind != "none" else 0
+    asked = experiment.personal
+    personal = 0 if asked.kind == "none" else asked.epochs * len(chosen(experiment, task.clients))
     return {
         "train_s_per_visit": visit_s,
         "score_s": score_s,

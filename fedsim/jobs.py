@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedsim.adapter import Layout, Vector
 from fedsim.cost import ModelShape
@@ -148,14 +147,6 @@ class TaskContext:
     local: LocalConfig
 
 
-class TaskComponent(Protocol):
-    """The configuration side: `task: {kind: ...}`."""
-
-    def build(self, context: TaskContext) -> Task:
-        """Read and split the data; raises DataError. Weights are not loaded."""
-        ...
-
-
 def add_sums(parts: Sequence[Mapping[str, float]]) -> Sums:
     """Add sums in the given order, in float64."""
     total: dict[str, np.float64] = {}
@@ -163,6 +154,3 @@ def add_sums(parts: Sequence[Mapping[str, float]]) -> Sums:
         for key, value in part.items():
             total[key] = total.get(key, np.float64(0.0)) + np.float64(value)
     return {key: float(value) for key, value in total.items()}
-
-
-Array = NDArray[Any]

@@ -82,7 +82,7 @@ class Ledger:
         staleness = [v.staleness for v in taken]
         norm, cosine = math.nan, math.nan
         if contributions:
-            norm = float(np.linalg.norm(after.vector.astype(np.float64) - before.vector))
+            norm = length(after.vector.astype(np.float64) - before.vector)
             cosine = mean_cosine([c.end.astype(np.float64) - c.start for c in contributions])
         row = {
             "version": version,
@@ -112,7 +112,12 @@ class Ledger:
 def mean_cosine(moves: Sequence[Any]) -> float:
     """Return the mean cosine of the moves to their mean; NaN where nothing moved."""
     mean = np.mean(moves, axis=0)
-    lengths = np.array([np.linalg.norm(m) for m in moves]) * np.linalg.norm(mean)
+    lengths = np.array([length(m) for m in moves]) * length(mean)
     if not np.all(lengths > 0):
         return math.nan
-    return float(np.mean([float(m @ mean) for m in moves] / lengths))
+    return float(np.mean([float(np.sum(m * mean)) for m in moves] / lengths))
+
+
+def length(move: Any) -> float:
+    """Return the Euclidean norm; summed by NumPy, since the last bit of BLAS depends on its threads."""
+    return float(np.sqrt(np.sum(move * move)))

@@ -30,30 +30,40 @@ def rows(
         return
     clients = chosen(experiment, task.clients)
     groups = [clients[at : at + TOGETHER] for at in range(0, len(clients), TOGETHER)]
-    handle = executor.share(model.adapter.vector)
+    handles = _handles(executor, model, clients)
     # a few calls ahead of the one that is read: every worker is busy, and memory stays bounded
     ahead: deque[tuple[list[int], Ticket | None]] = deque()
     for group in groups:
-        ahead.append((group, _fine_tuned(experiment, executor, group, handle)))
+        ahead.append((group, _fine_tuned(experiment, executor, group, handles)))
         if len(ahead) > 2 * executor.workers:
-            yield from _scored(task, executor, model, handle, *ahead.popleft())
+            yield from _scored(task, executor, handles, *ahead.popleft())
     while ahead:
-        yield from _scored(task, executor, model, handle, *ahead.popleft())
+        yield from _scored(task, executor, handles, *ahead.popleft())
 
 
-def _fine_tuned(experiment: Experiment, executor: Executor, group: list[int], handle: Any) -> Ticket | None:
+def _handles(executor: Executor, model: ServerModel, clients: list[int]) -> dict[int, Any]:
+    """Return the handle of what each client ends the run with: the shared adapter, or its own."""
+    shared = executor.share(model.adapter.vector)
+    own = model.personal
+    return {client: executor.share(own[client]) if client in own else shared for client in clients}
+
+
+def _fine_tuned(
+    experiment: Experiment, executor: Executor, group: list[int], handles: dict[int, Any]
+) -> Ticket | None:
     local = local_of(experiment)
     if local is None:
         return None
-    return executor.train([Job(c, 0, handle, local, experiment.seed, purpose="personal") for c in group])
+    return executor.train([Job(c, 0, handles[c], local, experiment.seed, purpose="personal") for c in group])
 
 
 def _scored(
-    task: Task, executor: Executor, model: ServerModel, handle: Any, group: list[int], tuned: Ticket | None
+    task: Task, executor: Executor, handles: dict[int, Any], group: list[int], tuned: Ticket | None
 ) -> Iterator[dict[str, Any]]:
-    ends = [model.adapter.vector] * len(group) if tuned is None else [u.end for u in tuned.result()]
-    before = [_held_out(task, executor, client, handle) for client in group]
-    after = [_held_out(task, executor, c, executor.share(end)) for c, end in zip(group, ends, strict=True)]
+    starts = [handles[client] for client in group]
+    ends = starts if tuned is None else [executor.share(update.end) for update in tuned.result()]
+    before = [_held_out(task, executor, c, start) for c, start in zip(group, starts, strict=True)]
+    after = [_held_out(task, executor, c, end) for c, end in zip(group, ends, strict=True)]
     for client, old, new in zip(group, before, after, strict=True):
         yield _row(task, client, old.result(), new.result())
 

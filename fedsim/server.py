@@ -17,7 +17,7 @@ import simpy
 
 from fedsim.aggregators import Contribution, ServerModel
 from fedsim.cost import Work
-from fedsim.errors import RunError, message
+from fedsim.errors import FedsimError, RunError, message
 from fedsim.experiment import Experiment
 from fedsim.instants import At, Instant
 from fedsim.ledger import Ledger
@@ -75,7 +75,9 @@ class Server:
         self._dispatches = self._draws = 0
         self._requests: list[tuple[int, simpy.Event, float]] = []
         self._rung_s = self._alarm_s = -1.0
-        self._last_commit_s = 0.0
+        self._held: set[int] = set()
+        self._closing: dict[int, tuple[float, simpy.Event]] = {}
+        self.last_commit_s = 0.0
         self._most_idle = 0
 
     # time ---------------------------------------------------------------------------------------
@@ -138,7 +140,7 @@ class Server:
         now = float(self.env.now)
         stall_s = self.experiment.runtime.stall_s
         next_s = self.population.availability.next_start_s(now)
-        nothing_flies = self.roster.busy == 0
+        nothing_flies = self.roster.busy == len(self._held)
         hopeless = len(self.population) - self.roster.excluded < n
         if hopeless or (nothing_flies and math.isinf(next_s)) or now - since_s > stall_s:
             share = float(np.mean(self.population.availability.share()))
@@ -154,7 +156,11 @@ class Server:
             )
         if math.isfinite(next_s) and self._alarm_s != next_s:
             self._alarm_s = next_s
-            At(self.env, next_s - now, Instant.LANDING).callbacks.append(lambda _: self._ring())
+            At(self.env, next_s - now, Instant.LANDING).callbacks.append(self._awake)
+
+    def _awake(self, _: simpy.Event) -> None:
+        self._alarm_s = -1.0  # now + (next - now) may round to just before the window: then wait once more
+        self._ring()
 
     # visits -------------------------------------------------------------------------------------
 
@@ -162,7 +168,7 @@ class Server:
         """Send the model of this version to a client; returns its visit, under way."""
         start, down_floats = self.aggregator.download(self.model, client, self._last_seen.get(client))
         up_floats = self.aggregator.upload(self.model, client)
-        _, until_s = self.population.availability.window(client, self.env.now)
+        until_s, offline = self._window_end(client)
         visit = Visit(
             self.env,
             self.network,
@@ -174,6 +180,7 @@ class Server:
             round_=round_,
             start=start,
             until_s=until_s,
+            offline=offline,
             detect_after_s=self.experiment.network.detect_after_s,
             on_end=self._ended,
         )
@@ -183,6 +190,17 @@ class Server:
         self.trainer.expect(visit, shared=start is self.model.adapter.vector)
         visit.process.callbacks.append(partial(self._home, visit))
         return visit
+
+    def _window_end(self, client: int) -> tuple[float, simpy.Event]:
+        """Return when the client's window ends, and one event for all of its visits in that window."""
+        _, until_s = self.population.availability.window(client, self.env.now)
+        known = self._closing.get(client)
+        if known is not None and known[0] == until_s:
+            return known
+        finite = math.isfinite(until_s)
+        event = At(self.env, until_s - self.env.now, Instant.OFFLINE) if finite else self.env.event()
+        self._closing[client] = (until_s, event)
+        return until_s, event
 
     def _work(self, client: int, down_floats: int, up_floats: int) -> Work:
         size = self.model.adapter.layout.size
@@ -210,7 +228,11 @@ class Server:
             self._settle(visit)
         limit = self.experiment.budget.up_bytes
         if limit is not None and self.ledger.up_bytes >= limit:
-            self.over = True
+            # what lands or is committed in this same instant still counts; then it is over
+            At(self.env, 0.0, Instant.EVALUATE).callbacks.append(self._exhausted)
+
+    def _exhausted(self, _: simpy.Event) -> None:
+        self.over = True
 
     def _home(self, visit: Visit, _: simpy.Event) -> None:
         """The server knows how a visit ended: the client may be asked again, unless it is too small."""
@@ -221,11 +243,13 @@ class Server:
 
     def hold(self, client: int) -> None:
         """Keep a client from being asked, although its visit has ended, until `free`."""
+        self._held.add(client)
         self.roster.reserve(np.array([client]))
 
     def free(self, clients: Sequence[int]) -> None:
         """Let held clients be asked again, from this instant's dispatches on."""
         for client in clients:
+            self._held.discard(client)
             self.roster.release(client)
         self._ring()
 
@@ -240,7 +264,7 @@ class Server:
             RunError: says how the visits ended instead.
         """
         stall_s = self.experiment.runtime.stall_s
-        if self.env.now - self._last_commit_s <= stall_s:
+        if self.env.now - self.last_commit_s <= stall_s:
             return
         ended = (
             ", ".join(f"{n} {outcome}" for outcome, n in sorted(self.ledger.outcomes.items())) or "none ended"
@@ -323,11 +347,11 @@ class Server:
         taken = sorted((v for v in landed if self._sound(v, results)), key=lambda v: (v.client, v.visit))
         contributions = [self._contribution(v, results) for v in taken] if results is not None else []
         if taken and results is not None:
-            self.model, self.state = self.aggregator.apply(self.state, self.model, contributions)
+            self._apply(contributions)
         if not taken:
             return
         self.version += 1
-        self._last_commit_s = float(self.env.now)
+        self.last_commit_s = float(self.env.now)
         for visit in taken:
             visit.staleness = self.version - 1 - visit.version
             visit.committed_version = self.version
@@ -337,6 +361,20 @@ class Server:
             self.trainer.evaluate(self.version, self.env.now, self.model)
         if self.version == self.experiment.budget.commits:
             self.over = True
+
+    def _apply(self, contributions: Sequence[Contribution]) -> None:
+        kind = self.experiment.aggregator.kind
+        try:
+            self.model, self.state = self.aggregator.apply(self.state, self.model, contributions)
+        except FedsimError:
+            raise
+        except Exception as problem:  # SimPy would rebuild it from its args and may lose the message
+            what = f"failed at version {self.version + 1}: {type(problem).__name__}: {problem}"
+            raise RunError(message(f"aggregator {kind}", what)) from problem
+        if not np.all(np.isfinite(self.model.adapter.vector)):
+            fix = "lower aggregator.server_lr or local.lr"
+            what = f"made version {self.version + 1} infinite from finite updates"
+            raise RunError(message(f"aggregator {kind}", what, fix=fix))
 
     def _sound(self, visit: Visit, results: dict[int, Any] | None) -> bool:
         if results is None:

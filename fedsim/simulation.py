@@ -25,6 +25,7 @@ from fedsim.cost import (
     train_flops,
     train_memory_bytes,
 )
+from fedsim.errors import ExperimentError, RunError, message
 from fedsim.executors import Executor
 from fedsim.experiment import Experiment
 from fedsim.jobs import Task, TaskContext
@@ -102,9 +103,20 @@ def prepare(experiment: Experiment) -> Plan:
     )
     charge = getattr(component, "charge_as", None)
     shape = task.shape if charge is None else charged(charge, full=experiment.lora.full)
+    _refuse_an_endless_budget(experiment, task)
     for split in experiment.evaluate.splits:
         task.probes(split, experiment.evaluate.windows)  # refuses a split that the data do not have
     return Plan(experiment, population, task, shape)
+
+
+def _refuse_an_endless_budget(experiment: Experiment, task: Task) -> None:
+    budget = experiment.budget
+    rule: Any = experiment.aggregator
+    nothing = ServerModel(Adapter(task.layout, np.zeros(task.layout.size, np.float32)))
+    if budget.time_s is None and budget.commits is None and rule.upload(nothing, 0) == 0:
+        what = f"is never reached: the aggregator {rule.kind} uploads nothing"
+        fix = "give budget.time_s or budget.commits"
+        raise ExperimentError(message("budget.up_bytes", what, got=budget.up_bytes, fix=fix))
 
 
 def resolved(experiment: Experiment) -> Experiment:
@@ -163,10 +175,12 @@ def simulate(
     tell = on_event or (lambda _kind, _facts: None)
     writer = Writer(None if out is None else Path(out), plan.experiment)
     mine = executor is None and not timeline_only
-    worker = None if timeline_only else (executor or executor_for(plan.experiment))
+    worker = executor
     try:
+        if mine:
+            worker = executor_for(plan.experiment)
         try:
-            return course(plan, worker, writer, tell)[0]
+            return course(plan, None if timeline_only else worker, writer, tell)[0]
         finally:
             if mine and worker is not None:
                 worker.close()
@@ -232,7 +246,7 @@ def course(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent)
         raise
     server.close(ended_s)
     if server.version and server.version % experiment.evaluate.every_commits:
-        trainer.evaluate(server.version, ended_s, server.model)
+        trainer.evaluate(server.version, server.last_commit_s, server.model)
     trainer.finish()
     if executor is not None:
         for row in personalize.rows(experiment, task, executor, server.model):
@@ -274,6 +288,9 @@ def _step(env: simpy.Environment, server: Server, tell: OnEvent) -> float:
             tell("time", {"time_s": told_s})
             if math.isinf(horizon_s):
                 server.refuse_to_spin()
+    if not server.over and math.isinf(env.peek()) and math.isinf(horizon_s):
+        fix = "give budget.time_s, or a budget.commits that these clients can reach"
+        raise RunError(message("run", "nothing is left to happen, and the budget is not used up", fix=fix))
     return float(env.now) if server.over or math.isinf(horizon_s) else horizon_s
 
 
@@ -314,5 +331,7 @@ def charged_facts(plan: Plan) -> dict[str, Any]:
         "serialized_adapter_bytes": 4 * plan.task.layout.size,
         "full_model_bytes": adapter_bytes(full),
         "memory_bytes": train_memory_bytes(plan.shape),
-        "flops_per_visit": train_flops(plan.shape, plan.tokens(0)),
+        "mean_flops_per_visit": float(
+            np.mean([train_flops(plan.shape, plan.tokens(c)) for c in range(len(plan.population))])
+        ),
     }

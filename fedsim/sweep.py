@@ -43,6 +43,7 @@ class Result:
     status: Literal["done", "skipped", "failed"]
     run: Run | None = None
     problem: str = ""
+    exit_code: int = 0
 
 
 def points(path: str | Path, overrides: Sequence[str] = (), out: Path | None = None) -> list[Point]:
@@ -103,7 +104,8 @@ def run_all(
                 expected = isinstance(problem, FedsimError)
                 text = str(problem) if expected else f"unexpected {type(problem).__name__}: {problem}"
                 say(f"{head}: failed\nerror: {text}")
-                results.append(Result(point, "failed", None, text.splitlines()[0]))
+                code = problem.exit_code if isinstance(problem, FedsimError) else 1
+                results.append(Result(point, "failed", None, text.splitlines()[0], code))
                 if worker is not None:
                     worker[1].close()
                     worker = None

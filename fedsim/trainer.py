@@ -45,7 +45,7 @@ class Trainer:
         self._size = int(experiment.numerics.client_batch)
         self._pending: dict[int, tuple[Visit, Job]] = {}
         self._tickets: dict[int, tuple[Ticket, int]] = {}
-        self._shared: tuple[int, Vector, Any] | None = None
+        self._shared: tuple[Vector, Any] | None = None
         self._evaluations: list[tuple[int, float, str, list[Ticket]]] = []
         self.dispatched = self.trained = 0
 
@@ -55,15 +55,15 @@ class Trainer:
         start = visit.start
         handle = None
         if self.executor is not None:
-            handle = self._handle(visit.version, start) if shared else self.executor.share(start)
+            handle = self._handle(start) if shared else self.executor.share(start)
         job = Job(visit.client, visit.visit, handle, self.experiment.local, self.experiment.seed)
         self._pending[visit.order] = (visit, job)
 
-    def _handle(self, version: int, vector: Vector) -> Any:
+    def _handle(self, vector: Vector) -> Any:
         assert self.executor is not None
-        if self._shared is None or self._shared[1] is not vector:
-            self._shared = (version, vector, self.executor.share(vector))
-        return self._shared[2]
+        if self._shared is None or self._shared[0] is not vector:
+            self._shared = (vector, self.executor.share(vector))
+        return self._shared[1]
 
     def forget(self, visit: Visit) -> None:
         """The visit is lost: its job is not trained if it was not handed over yet."""
@@ -81,8 +81,10 @@ class Trainer:
             try:
                 updates[visit.order] = ticket.result()[index]
             except WorkerError as problem:
-                if f"client {visit.client}, visit {visit.visit}" in str(problem):
-                    visit.outcome = "failed"
+                blamed = str(problem).partition(": ")[0].split("; ")
+                for other in landed:
+                    if f"client {other.client}, visit {other.visit}" in blamed:
+                        other.outcome = "failed"
                 raise
         self._drain(wait=False)
         return updates
@@ -114,7 +116,7 @@ class Trainer:
             if model.personal:
                 tickets = self._evaluate_own(model, split, windows)
             else:
-                handle = self._handle(version, model.adapter.vector)
+                handle = self._handle(model.adapter.vector)
                 tickets = self._score(handle, self.task.probes(split, windows))
             self._evaluations.append((version, float(time_s), split, tickets))
 

@@ -132,7 +132,11 @@ def _amounts(run: Run) -> Iterator[str]:
         v, v["downloaded_s"].isna() & (v["flops"] > 0), lambda _: "computed before its download was done"
     )
     landed = v["landed_s"].notna()
-    yield from _visits(v, landed & (v["up_bytes"] == 0), lambda _: "landed without a byte uploaded")
+    yield from _visits(
+        v,
+        landed & (v["up_bytes"] == 0) & (v["serialized_up_bytes"] > 0),
+        lambda _: "landed without a byte uploaded",
+    )
     if (run.experiment.get("task") or {}).get("charge_as") is None:
         yield from _visits(
             v,

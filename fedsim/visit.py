@@ -16,7 +16,6 @@ import simpy
 
 from fedsim.adapter import Vector
 from fedsim.cost import Work, radio_j, training_j
-from fedsim.instants import At, Instant
 from fedsim.network import Network, sent_bytes, transfer_s
 from fedsim.profiles import Profile
 
@@ -81,6 +80,7 @@ class Visit:
         round_: int,
         start: Vector,
         until_s: float,
+        offline: simpy.Event,
         detect_after_s: float,
         on_end: Callable[[Visit], None],
     ) -> None:
@@ -98,7 +98,7 @@ class Visit:
         self.ignored: Outcome | None = None
         self._on_end = on_end
         self._stop = env.event()
-        self._offline = At(env, until_s - env.now, Instant.OFFLINE) if math.isfinite(until_s) else env.event()
+        self._offline = offline
         self.process = env.process(self._course(detect_after_s))
 
     @property

@@ -12,6 +12,7 @@ from fedsim.cost import train_flops
 from fedsim.errors import RunError
 from fedsim.simulation import simulate
 from fedsim.verify import verify
+from fedsim.visit import estimate
 
 SYNC = {"kind": "synchronous", "cohort": 3}
 NEAR = 1e-4
@@ -203,6 +204,44 @@ def test_a_fast_client_fills_a_buffer_alone_unless_it_may_be_there_only_once():
     assert verify(fair) == []
 
 
+def test_a_buffer_that_cannot_be_filled_by_different_clients_any_more_is_an_error():
+    protocol = {"kind": "buffered", "concurrency": 3, "buffer": 3, "once_per_buffer": True}
+
+    with pytest.raises(RunError, match="1 have too little memory"):
+        simulated(protocol, [1.0] * 3, memory=[1e12, 1e12, 1.0], budget={"commits": 2})
+
+
+def test_a_wait_whose_end_rounds_to_just_before_the_window_goes_on():
+    """gone + (start - gone) is one ulp short of start for these numbers."""
+    gone_s, start_s = 0.9068171279807309, 3011.6641061244086
+    run = simulated(
+        {"kind": "synchronous", "cohort": 1},
+        [10.0],
+        online=[[(0.0, gone_s), (start_s, 1e9)]],
+        budget={"commits": 1},
+    )
+
+    assert run.visits.outcome.tolist() == ["offline", "landed"]
+    assert run.visits.dispatched_s.iloc[1] == pytest.approx(start_s)
+
+
+def test_a_visit_takes_as_long_and_costs_as_much_as_its_estimate_says():
+    made = plan(SYNC, [1.0, 2.0, 4.0], rate=1e4, rtt_s=0.08, radio_w=0.5, budget={"commits": 1})
+    run = simulate(made, timeline_only=True)
+
+    for row in run.visits.itertuples():
+        expected = estimate(made.population.profile(row.client), made.work(row.client), row.dispatched_s)
+        assert expected.fits
+        assert expected.lands
+        assert row.downloaded_s - row.dispatched_s == pytest.approx(expected.download_s)
+        assert row.trained_s - row.downloaded_s == pytest.approx(expected.train_s)
+        assert row.landed_s - row.trained_s == pytest.approx(expected.upload_s)
+        assert row.joules == pytest.approx(expected.joules)
+    cut = estimate(made.population.profile(0), made.work(0), 0.0, until_s=0.5)
+    assert cut.fits
+    assert not cut.lands
+
+
 def test_the_run_stops_at_the_horizon_and_accounts_what_is_under_way():
     run = simulated(SYNC, [1.0, 2.0, 10.0], budget={"time_s": 4.0})
 
@@ -229,9 +268,19 @@ def test_a_budget_of_uploaded_bytes_ends_the_run():
 
     run = simulated(SYNC, [1.0] * 3, budget={"up_bytes": 7 * payload})
 
-    landed = run.visits[run.visits.outcome == "landed"]
-    assert landed.up_bytes.sum() == 7 * payload  # 3 + 3 + the first of the third round
-    assert run.info["totals"]["up_bytes"] == run.visits.up_bytes.sum()  # what was under way counts too
+    assert len(run.commits) == 3  # the seventh update lands in the third round; its whole instant counts
+    assert run.info["totals"]["up_bytes"] == run.visits.up_bytes.sum() == 9 * payload
+
+
+def test_an_upload_that_is_stopped_by_the_commit_does_not_cost_the_round_its_commit():
+    run = simulated(
+        {"kind": "synchronous", "cohort": 2, "over_select": 1.5},
+        [1.0, 1.0, 1.2],
+        rate=100.0,
+        budget={"up_bytes": 65},
+    )
+
+    assert run.commits.updates.tolist() == [2]
 
 
 def test_nobody_to_ask_is_an_error_that_says_who_was_there():

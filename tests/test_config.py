@@ -118,7 +118,12 @@ def test_the_last_of_two_equal_overrides_wins(write):
 def test_another_kind_drops_what_the_block_had_for_the_old_one(write):
     path = write(changed(protocol={"kind": "synchronous", "cohort": 5, "deadline_s": 60}))
     experiment = config.load(path, ["protocol.kind=buffered"])
-    assert experiment.protocol.model_dump() == {"kind": "buffered", "concurrency": 30, "buffer": 10}
+    assert experiment.protocol.model_dump() == {
+        "kind": "buffered",
+        "concurrency": 30,
+        "buffer": 10,
+        "once_per_buffer": False,
+    }
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -126,7 +131,12 @@ def test_fields_overridden_beside_a_new_kind_stay_in_whatever_order(write, order
     path = write(changed(protocol={"kind": "synchronous", "cohort": 5}))
     overrides = ["protocol.kind=buffered", "protocol.buffer=2", "protocol.concurrency=4"][::order]
     experiment = config.load(path, overrides)
-    assert experiment.protocol.model_dump() == {"kind": "buffered", "concurrency": 4, "buffer": 2}
+    assert experiment.protocol.model_dump() == {
+        "kind": "buffered",
+        "concurrency": 4,
+        "buffer": 2,
+        "once_per_buffer": False,
+    }
 
 
 @pytest.mark.parametrize("given_", [["lora.full=true"], ["lora.full=true", "lora.full=true"]])
@@ -157,7 +167,12 @@ def test_a_block_that_the_file_leaves_out_is_overridden_on_its_default_kind(writ
 
 def test_a_whole_block_can_be_given(write):
     experiment = config.load(write(BASE), ["protocol.buffer=2", "protocol={kind: buffered, concurrency: 3}"])
-    assert experiment.protocol.model_dump() == {"kind": "buffered", "concurrency": 3, "buffer": 2}
+    assert experiment.protocol.model_dump() == {
+        "kind": "buffered",
+        "concurrency": 3,
+        "buffer": 2,
+        "once_per_buffer": False,
+    }
 
 
 def test_an_unknown_path_names_the_override_and_the_nearest_key(write):
@@ -184,7 +199,12 @@ def test_a_file_lies_on_the_one_it_extends(write):
 def test_a_block_of_another_kind_replaces_the_whole_block_of_the_base(write):
     write(changed(protocol={"kind": "synchronous", "cohort": 5}), "base.yaml")
     experiment = config.load(write("extends: base.yaml\nprotocol: {kind: buffered, buffer: 3}\n"))
-    assert experiment.protocol.model_dump() == {"kind": "buffered", "concurrency": 30, "buffer": 3}
+    assert experiment.protocol.model_dump() == {
+        "kind": "buffered",
+        "concurrency": 30,
+        "buffer": 3,
+        "once_per_buffer": False,
+    }
 
 
 def test_a_problem_in_the_base_names_its_line_there(write):

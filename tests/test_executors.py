@@ -517,7 +517,7 @@ inline = Inline(); inline.open(t.quadratic()); expected = t.outcome(inline, t.qu
 def python(script):
     """Run a script in its own session; yields (process, its other living processes)."""
     mark = f"MARK_{uuid.uuid4().hex}"
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    path = str(Path(__file__).parent)
     environment = {**os.environ, mark: "1", "PYTHONPATH": path}
     process = subprocess.Popen(
         [sys.executable, "-c", PRELUDE + textwrap.dedent(script)],

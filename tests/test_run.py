@@ -121,7 +121,7 @@ def same(one: Run, other: Run) -> None:
 
 def python(code: str, *args: object, kill_when: str | None = None) -> int:
     """Run a script in its own process; kill it with SIGKILL once it prints `kill_when`."""
-    path = [str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    path = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code), *map(str, args)],
         stdout=subprocess.PIPE,

@@ -187,6 +187,52 @@ def test_visits_that_are_lost_before_a_commit_are_never_trained():
     assert run.info["saved_share"] == pytest.approx(1 - run.visits.trained.mean(), abs=0.02)
 
 
+def test_the_last_version_is_scored_at_the_time_of_its_commit():
+    run, _ = inline(planned(BUFFERED, budget={"time_s": 30.0}, evaluate={"every_commits": 1000}))
+
+    assert run.scores.time_s.max() == run.commits.time_s.max() < 30.0
+
+
+def test_a_failing_client_is_named_in_the_tables_even_when_others_share_its_batch():
+    from fedsim.errors import WorkerError
+    from fedsim.executors.inline import Inline
+
+    class Broken(Inline):
+        def train(self, batch):
+            ticket = super().train(batch)
+            if any(job.client == 5 for job in batch):
+                ticket.result = lambda: (_ for _ in ()).throw(
+                    WorkerError("client 5, visit 0: ValueError: no")
+                )
+            return ticket
+
+    everyone = planned({"kind": "synchronous", "cohort": 8}, numerics={"client_batch": 8})
+    writer = Writer(None, everyone.experiment)
+    with pytest.raises(WorkerError, match="client 5"):
+        course(everyone, Broken(), writer, lambda *_: None)
+    visits = writer.close(status="failed").visits
+
+    assert visits[visits.outcome == "failed"].client.tolist() == [5]
+
+
+def test_local_only_training_shares_nothing_passes_its_audit_and_personalises_its_own_adapters():
+    alone = planned({"kind": "buffered", "concurrency": 8, "buffer": 1}, aggregator={"kind": "local-only"})
+    run, vector = inline(alone)
+
+    assert verify(run) == []
+    assert (run.visits.up_bytes.sum(), run.visits.down_bytes.sum()) == (0, 0)
+    assert not vector.any()  # the shared model never moved
+    trained = set(run.visits[run.visits.committed_version > 0].client)
+    assert 0 < len(trained) < 8
+    for row in run.personal.itertuples():
+        untouched = 0.5 * float(np.sum(alone.task.optima[row.client] ** 2))  # version 0 is the origin
+        if row.client in trained:
+            assert row.metric_global < 0.9 * untouched
+        else:
+            assert row.metric_global == pytest.approx(untouched)
+        assert row.metric_personal < row.metric_global
+
+
 def test_client_batches_do_not_change_what_one_by_one_training_gives():
     small, a = inline(planned(BUFFERED, numerics={"client_batch": 1}))
     large, b = inline(planned(BUFFERED, numerics={"client_batch": 7}))

@@ -15,6 +15,7 @@ from pydantic import Field
 from fedsim.adapter import Vector
 from fedsim.aggregators import Contribution, ServerModel, weighted_sum
 from fedsim.component import Component
+from fedsim.errors import RunError, message
 from fedsim.staleness import Polynomial, Staleness
 
 
@@ -51,7 +52,12 @@ class FedIT(Component):
         weights = discounts
         if self.normalize == "weights":
             weights = [s * c.weight for s, c in zip(discounts, contributions, strict=True)]
-            weights = [w / sum(weights) for w in weights]
+            total = sum(weights)
+            if not total > 0:
+                raise RunError(
+                    message("aggregator fedit", "all weights are 0: staleness or examples leave nothing")
+                )
+            weights = [w / total for w in weights]
         elif self.normalize == "K":
             weights = [s / len(contributions) for s in discounts]
         step = weighted_sum((c.end.astype(np.float64) - c.start for c in contributions), weights)

@@ -181,6 +181,10 @@ def _table(table: Columns, source: Source, where: str) -> Texts:
         if not isinstance(text, str):
             fix = "choose a column of text, or remove the row"
             raise DataError(message("task.text_column", f"{where}: row {row} is not text", got=text, fix=fix))
+    if (
+        source.newline == "auto"
+    ):  # as Wikitext's rows have it: the newline at the end is what <eos> stands for
+        texts = [text.removesuffix("\n") for text in texts]
     units = Texts(texts, owners, labels)
     return _by_line(units) if source.newline == "eos" else units
 

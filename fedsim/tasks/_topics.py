@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -38,7 +39,8 @@ def topics(texts: Sequence[str], count: int, seed: int) -> tuple[Ints, list[str]
         raise DataError(
             message("task.partition", f"no topics in this text ({problem})", fix=fix)
         ) from problem
-    with threadpool_limits(1):
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fewer distinct blocks than topics: some topics stay empty
         found = KMeans(count, n_init=1, max_iter=50, random_state=seed % 2**32).fit(matrix)
     names = vectors.get_feature_names_out()
     heaviest = [" ".join(names[np.argsort(-centre)[:5]]) for centre in found.cluster_centers_]
