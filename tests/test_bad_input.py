@@ -79,7 +79,7 @@ def with_(changes, base=QUADRATIC):
 def test_the_experiment_that_is_broken_below_is_sound(tmp_path, capsys):
     path = written(tmp_path, QUADRATIC)
     assert call(["run", str(path), "--timeline-only"]) == 0
-    assert (tmp_path / "runs" / "run" / "visits.parquet").exists()
+    assert (tmp_path / "runs" / "exp" / "visits.parquet").exists()
 
 
 # the file --------------------------------------------------------------------------------------

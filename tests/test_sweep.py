@@ -80,7 +80,7 @@ def test_every_point_runs_in_a_folder_named_after_what_changed(grid, tmp_path, c
         assert f"lr-{run.experiment['local']['lr']}_seed-{run.info['seed']}" == label
     assert [line.split()[:2] for line in out.splitlines()[1:5]] == [[label, "done"] for label in LABELS]
     assert "report: runs/grid/report.html" in out
-    assert pages == [[f"grid.{label}" for label in LABELS]]
+    assert pages == [*([f"grid.{label}"] for label in LABELS), [f"grid.{label}" for label in LABELS]]
     assert "[1/4] lr-0.1_seed-0" in err
 
 
@@ -111,14 +111,14 @@ def test_a_folder_with_another_run_is_left_alone_and_reported(grid, tmp_path, ca
     assert call(["sweep", str(grid)]) == 0
     before = (tmp_path / "runs" / "grid" / LABELS[0] / "run.json").read_bytes()
     capsys.readouterr()
-    assert call(["sweep", str(grid), "-s", "budget.commits=3"]) == 1
+    assert call(["sweep", str(grid), "-s", "budget.commits=3"]) == 2
     assert "holds the run of another experiment" in capsys.readouterr().err
     assert (tmp_path / "runs" / "grid" / LABELS[0] / "run.json").read_bytes() == before
 
 
 def test_a_timeline_is_not_taken_for_a_trained_run(grid, capsys):
     assert call(["sweep", str(grid), "--timeline-only"]) == 0
-    assert call(["sweep", str(grid)]) == 1
+    assert call(["sweep", str(grid)]) == 2
     assert "another experiment" in capsys.readouterr().err
 
 
