@@ -5,7 +5,7 @@ import sys
 import fedsim
 from fedsim import views
 
-HOURS = (6, 24, 48)
+HOURS = (12, 24, 48)
 METRIC = "perplexity"
 
 
