@@ -36,7 +36,8 @@ def row(run: fedsim.Run, equal_bytes: float) -> list[str]:
 
 
 runs = [fedsim.load(folder) for folder in sys.argv[1:]]
-equal = min(run.info["totals"]["up_bytes"] for run in runs if run.info["totals"]["up_bytes"])
+federated = [run for run in runs if len(run.clients) > 1]
+equal = min(run.info["totals"]["up_bytes"] for run in federated if run.info["totals"]["up_bytes"])
 head = ["run", "commits", "visits", "landed", "GB up", "version 0", *(f"at {h} h" for h in HOURS)]
 head += [f"at {equal / 1e9:.2f} GB", "best", "last"]
 print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
