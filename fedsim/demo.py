@@ -53,24 +53,15 @@ def experiments(**changes: Any) -> list[Experiment]:
     ]
 
 
-def target(runs: Sequence[Run]) -> float:
-    """Return the perplexity that all runs reach: the worst of their best scores."""
-    return max(float(scores(run).min()) for run in runs)
-
-
-def scores(run: Run) -> Any:
-    """Return the test perplexities of a run, by virtual time [s]."""
-    s = run.scores
-    return s[(s.split == "test") & (s.metric == "perplexity")].set_index("time_s")["value"]
-
-
 def verdict(runs: Sequence[Run]) -> str:
     """Return what happened, in a few lines."""
-    goal = target(runs)
+    from fedsim import views
+
+    goal = views.common_target(runs, "perplexity")
+    reached = views.time_to_target(runs, "perplexity", goal)
     lines = [f"Perplexity on unseen text (common target {goal:.1f}):"]
-    for run in runs:
-        curve = scores(run)
-        reached_s = float(curve.index[(curve <= goal + 1e-9).to_numpy()][0])
+    for run, reached_s in zip(runs, reached["time_s"], strict=True):
+        curve = views.curve(run, "perplexity")["value"]
         lines.append(
             f"  {run.name:<13} {curve.iloc[0]:5.1f} -> {curve.iloc[-1]:.1f}   target after {reached_s / 3600:.1f} virtual h"
             f"   {len(run.commits)} commits, {len(run.visits)} visits"

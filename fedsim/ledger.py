@@ -25,7 +25,7 @@ class Ledger:
         self.up_bytes = self.down_bytes = 0
         self.joules = 0.0
         self.outcomes: dict[str, int] = {}
-        self.visits = self.trained = 0
+        self.visits = 0
 
     def count(self, visit: Visit) -> None:
         """Add what an ended visit has used to the totals."""
@@ -40,7 +40,6 @@ class Ledger:
         began_upload = not math.isnan(visit.trained_s)
         self.outcomes[visit.outcome] = self.outcomes.get(visit.outcome, 0) + 1
         self.visits += 1
-        self.trained += visit.trained
         self._writer.visit(
             {
                 "order": visit.order,

@@ -168,7 +168,6 @@ class Server:
         """Send the model of this version to a client; returns its visit, under way."""
         start, down_floats = self.aggregator.download(self.model, client, self._last_seen.get(client))
         up_floats = self.aggregator.upload(self.model, client)
-        until_s, offline = self._window_end(client)
         visit = Visit(
             self.env,
             self.network,
@@ -179,8 +178,7 @@ class Server:
             version=self.version,
             round_=round_,
             start=start,
-            until_s=until_s,
-            offline=offline,
+            offline=self._window_end(client),
             detect_after_s=self.experiment.network.detect_after_s,
             on_end=self._ended,
         )
@@ -191,16 +189,16 @@ class Server:
         visit.process.callbacks.append(partial(self._home, visit))
         return visit
 
-    def _window_end(self, client: int) -> tuple[float, simpy.Event]:
-        """Return when the client's window ends, and one event for all of its visits in that window."""
+    def _window_end(self, client: int) -> simpy.Event:
+        """Return the end of the client's window: one event for all of its visits in that window."""
         _, until_s = self.population.availability.window(client, self.env.now)
         known = self._closing.get(client)
         if known is not None and known[0] == until_s:
-            return known
+            return known[1]
         finite = math.isfinite(until_s)
         event = At(self.env, until_s - self.env.now, Instant.OFFLINE) if finite else self.env.event()
         self._closing[client] = (until_s, event)
-        return until_s, event
+        return event
 
     def _work(self, client: int, down_floats: int, up_floats: int) -> Work:
         size = self.model.adapter.layout.size
@@ -345,11 +343,11 @@ class Server:
         before = self.model.adapter
         results = self.trainer.results(landed)
         taken = sorted((v for v in landed if self._sound(v, results)), key=lambda v: (v.client, v.visit))
-        contributions = [self._contribution(v, results) for v in taken] if results is not None else []
-        if taken and results is not None:
-            self._apply(contributions)
         if not taken:
             return
+        contributions = [self._contribution(v, results) for v in taken] if results is not None else []
+        if contributions:
+            self._apply(contributions)
         self.version += 1
         self.last_commit_s = float(self.env.now)
         for visit in taken:

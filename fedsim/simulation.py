@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,14 +29,13 @@ from fedsim.errors import ExperimentError, RunError, message
 from fedsim.executors import Executor
 from fedsim.experiment import Experiment
 from fedsim.jobs import Task, TaskContext
-from fedsim.ledger import Ledger
+from fedsim.ledger import Ledger, OnEvent
 from fedsim.network import PrivateLinks
 from fedsim.profiles import Population, draw
 from fedsim.run import Run, Writer
 from fedsim.server import Charges, Server
 from fedsim.trainer import Trainer
 
-OnEvent = Callable[[str, dict[str, Any]], None]
 BYTES_PER_S = 1e6 / 8  # of one Mbit/s
 
 

@@ -122,9 +122,13 @@ class Trainer:
 
     def _evaluate_own(self, model: ServerModel, split: str, windows: int | None) -> list[Ticket]:
         """Every client's own adapter: on its own held-out part (`clients`), else on the split."""
+        assert self.executor is not None
         tickets = []
         for client in range(self.task.clients):
-            handle = model.personal.get(client, model.adapter.vector)
+            own_vector = model.personal.get(client)
+            handle = (
+                self._handle(model.adapter.vector) if own_vector is None else self.executor.share(own_vector)
+            )
             own = split == "clients"
             probes = self.task.probes("client" if own else split, windows, client if own else None)
             tickets += self._score(handle, probes)

@@ -51,11 +51,7 @@ def estimate(profile: Profile, work: Work, now_s: float, until_s: float = math.i
     train = work.flops / profile.flops_per_s
     up = transfer_s(work.up_bytes, profile.up_bytes_per_s, profile.rtt_s, profile.framing)
     total = down + train + up
-    joules = (
-        radio_j(profile.down_radio_w, profile.down_radio_j_per_byte, down, work.down_bytes)
-        + training_j(profile.train_w, profile.idle_w, train)
-        + radio_j(profile.up_radio_w, profile.up_radio_j_per_byte, up, work.up_bytes)
-    )
+    joules = _joules(profile, down, work.down_bytes, train, up, work.up_bytes)
     fits = work.memory_bytes <= profile.usable_memory_bytes
     return Estimate(down, train, up, total, joules, fits, fits and now_s + total <= until_s)
 
@@ -79,7 +75,6 @@ class Visit:
         version: int,
         round_: int,
         start: Vector,
-        until_s: float,
         offline: simpy.Event,
         detect_after_s: float,
         on_end: Callable[[Visit], None],
@@ -88,7 +83,6 @@ class Visit:
         self.client = profile.client
         self.order, self.visit, self.version, self.round = order, visit, version, round_
         self.start = start
-        self.until_s = until_s
         self.dispatched_s = float(env.now)
         self.downloaded_s = self.trained_s = self.landed_s = self.ended_s = math.nan
         self.outcome: Outcome = "in_flight"
@@ -181,11 +175,7 @@ class Visit:
             if not math.isnan(self.trained_s)
             else w.flops * min(1.0, train_s / full_s if full_s else 0.0)
         )
-        joules = (
-            radio_j(p.down_radio_w, p.down_radio_j_per_byte, down_s, down)
-            + training_j(p.train_w, p.idle_w, train_s)
-            + radio_j(p.up_radio_w, p.up_radio_j_per_byte, up_s, up)
-        )
+        joules = _joules(p, down_s, down, train_s, up_s, up)
         return {"down_bytes": down, "up_bytes": up, "flops": done, "joules": joules}
 
     def _partial(self, direction: Literal["down", "up"], elapsed_s: float, n_bytes: int) -> int:
@@ -197,3 +187,12 @@ def _spent(begin_s: float, finish_s: float, end_s: float) -> float:
     if math.isnan(begin_s):
         return 0.0
     return (end_s if math.isnan(finish_s) else finish_s) - begin_s
+
+
+def _joules(p: Profile, down_s: float, down_bytes: int, train_s: float, up_s: float, up_bytes: int) -> float:
+    """Return the energy above idle [J] of a download, a training and an upload."""
+    return (
+        radio_j(p.down_radio_w, p.down_radio_j_per_byte, down_s, down_bytes)
+        + training_j(p.train_w, p.idle_w, train_s)
+        + radio_j(p.up_radio_w, p.up_radio_j_per_byte, up_s, up_bytes)
+    )

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from fedsim.adapter import Vector
+from fedsim.doctor import cores
 from fedsim.errors import FedsimError, WorkerError, message
 from fedsim.jobs import Job, ScoreJob, Task
 
@@ -170,4 +171,4 @@ def single_threaded() -> Iterator[None]:
 def _default_threads(setting: str | None) -> int:
     if setting is not None and setting.isdigit() and int(setting) > 0:
         return int(setting)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores()
