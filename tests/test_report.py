@@ -25,6 +25,8 @@ SINGLE = (
     "Who was lost, and why",
     "How stale the updates were",
     "Where a visit's time goes",
+    "Where virtual time went",
+    "How fairly clients took part",
     "What was uploaded, against full-model FedAvg",
     "What was spent in vain",
     "What a personal copy gains",

@@ -13,7 +13,7 @@ import yaml
 from fedsim import tables, views
 from fedsim.errors import RunFolderError, message
 from fedsim.quantities import number, percent, said
-from fedsim.report import comparing, labels, sections, setup, visit_sections
+from fedsim.report import comparing, labels, sections, setup, straggler_sections, visit_sections
 from fedsim.report.parts import Card, Page, Section, listing, plural
 from fedsim.report.style import ENDINGS
 from fedsim.run import Run
@@ -63,6 +63,8 @@ def single(run: Run) -> Page:
             visit_sections.losses(run),
             visit_sections.staleness(run),
             visit_sections.phases(run),
+            straggler_sections.waits(run),
+            straggler_sections.fairness(run),
             sections.uplink(run),
             visit_sections.waste(run),
             sections.gains(run),

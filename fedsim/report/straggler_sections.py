@@ -1,0 +1,157 @@
+"""The sections about stragglers: whom the server waited for, and how fairly clients took part."""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+
+from fedsim import quantities, stragglers
+from fedsim.quantities import number, percent, said
+from fedsim.report.parts import Section, Table, listing, plural
+from fedsim.report.style import BLUE, GREEN, GREY, ORANGE, SKY, listed, style
+from fedsim.run import Run
+
+WORDS = {
+    "ask_s": ("nobody asked yet", GREY),
+    "download_s": ("its download", SKY),
+    "train_s": ("its training", BLUE),
+    "upload_s": ("its upload", ORANGE),
+    "settle_s": ("landed, waiting on", GREEN),
+}
+"""Part of a commit's wait -> the words and the colour for it."""
+LITTLE = 0.05
+"""Gap in Little's law from which a reader is warned."""
+
+
+def waits(run: Run) -> Section:
+    """Where virtual time went: whom each commit waited for."""
+    title = "Where virtual time went"
+    found = stragglers.waited_by_tier(run)
+    total = float(found["total_s"].sum()) if len(found) else 0.0
+    if not total:
+        return Section("waits", title, ["No commit had to wait for anybody."])
+    parts = found[list(WORDS)].sum() / total
+    named = [f"{percent(parts[name])} on {WORDS[name][0]}" for name in ("download_s", "train_s", "upload_s")]
+    slowest = str(found["share"].idxmax())
+    text = (
+        f"A commit waits for the last of its updates. Of {said('time_s', total)} up to the last commit, "
+        f"{percent(found['share'].max())} went by waiting for {slowest}: "
+        f"{listing(named)} of whoever was last, over all tiers."
+    )
+    rest = [WORDS[name][0] for name in ("ask_s", "settle_s") if parts[name] > 0.005]
+    if rest:
+        shares = [
+            f"{percent(parts[name])} ({WORDS[name][0]})"
+            for name in ("ask_s", "settle_s")
+            if parts[name] > 0.005
+        ]
+        text += f" The rest, {listing(shares)}, is not that client's doing."
+    if found.attrs["after_s"] > 0:
+        text += f" After the last commit the run went on for {said('time_s', found.attrs['after_s'])}."
+    rows = [
+        (
+            str(tier),
+            number(row["commits"]),
+            percent(row["share"]),
+            *(said("time_s", row[name]) for name in WORDS),
+        )
+        for tier, row in found.iterrows()
+    ]
+    header = ("waited for", "commits", "share of time", *(words for words, _ in WORDS.values()))
+    return Section(
+        "waits",
+        title,
+        [text],
+        _waits(run),
+        "Virtual time between commits, by the tier of the client that was last and by what it was doing.",
+        tables=[Table(header, rows)],
+    )
+
+
+def _waits(run: Run) -> go.Figure:
+    found = stragglers.waited_by_tier(run)
+    step = quantities.scale("time_s", float(found["total_s"].max()))
+    figure = go.Figure()
+    for column, (words, colour) in WORDS.items():
+        figure.add_bar(
+            y=list(found.index)[::-1],
+            x=listed(found[column] / step.divisor)[::-1],
+            name=words,
+            orientation="h",
+            marker={"color": colour, "line": {"color": "white", "width": 1}},
+            hovertemplate=f"%{{y}}: %{{x:.3g}} {step.unit}, {words}<extra></extra>",
+        )
+    figure.update_xaxes(title_text=f"virtual time waited [{step.unit}]", rangemode="tozero")
+    figure.update_layout(barmode="stack")
+    return style(figure, 60 + 32 * len(found), legend=True)
+
+
+def fairness(run: Run) -> Section:
+    """How evenly clients took part, and whether the queues add up."""
+    title = "How fairly clients took part"
+    if not len(run.visits) or not len(run.clients):
+        return Section("fairness", title, ["No visit was dispatched."])
+    found = stragglers.fairness(run)
+    used = found.to_dict("index")["committed"]
+    if used["mean"]:
+        text = (
+            f"The most active 30 % of the clients gave {percent(used['top_30_share'])} of the updates in the model; "
+            f"{percent(used['zero_share'])} of the clients gave none. The Gini coefficient is {number(used['gini'])} "
+            f"(0: all the same, 1: one client does everything)."
+        )
+    else:
+        text = "No update is in the model."
+    words = {"visits": "asked", "landed": "landed", "committed": "in the model", "flops": "computation"}
+    rows = [
+        (words[str(name)], number(row["gini"]), percent(row["top_30_share"]), percent(row["zero_share"]))
+        for name, row in found.iterrows()
+    ]
+    tables = [Table(("", "Gini", "share of the top 30 %", "clients with none"), rows)]
+    queues = stragglers.little(run)
+    if len(queues):
+        visit = queues.to_dict("index")["visit"]
+        gap = float(visit["relative_gap"])
+        checked = (
+            f"{number(visit['mean_number'])} visits were under way at a time; Little's law (departures per second "
+            f"x mean duration) gives {number(visit['product'])}, {percent(gap)} apart"
+        )
+        checked += (
+            "." if gap <= LITTLE else ": the run is short for its visits, so means over them are biased."
+        )
+        lines = [
+            (
+                str(name),
+                number(row["departures_per_s"] * 3600),
+                said("time_s", row["mean_s"]),
+                number(row["mean_number"]),
+            )
+            for name, row in queues.iterrows()
+        ]
+        caption = f"How many were where on average, out of {plural(len(run.clients), 'client')}"
+        tables.append(Table(("phase", "left an hour", "mean duration", "mean number there"), lines, caption))
+        return Section("fairness", title, [text, checked], _lorenz(run), _READING, tables=tables)
+    return Section("fairness", title, [text], _lorenz(run), _READING, tables=tables)
+
+
+_READING = "Clients from the least to the most active, against their share of all visits and of all updates in the model."
+
+
+def _lorenz(run: Run) -> go.Figure:
+    figure = go.Figure()
+    curves = stragglers.lorenz(run)
+    names = {"visits": ("asked", GREY), "committed": ("in the model", BLUE)}
+    for column, (words, colour) in names.items():
+        if curves[column].notna().all():
+            figure.add_scatter(
+                x=listed(curves["clients"]),
+                y=listed(curves[column]),
+                name=words,
+                mode="lines",
+                line={"color": colour, "width": 2.5},
+                hovertemplate=f"%{{x:.0%}} of the clients: %{{y:.1%}} {words}<extra></extra>",
+            )
+    figure.add_scatter(
+        x=[0, 1], y=[0, 1], name="all the same", mode="lines", line={"color": "#C9CED6", "dash": "dot"}
+    )
+    figure.update_xaxes(title_text="share of the clients", tickformat=".0%", range=[0, 1])
+    figure.update_yaxes(title_text="share of the total", tickformat=".0%", range=[0, 1.02])
+    return style(figure, 280, legend=True)
