@@ -46,12 +46,13 @@ def listing(value: Any, indent: str = "") -> str:
 def estimates(facts: Mapping[str, Any]) -> str:
     """Return what `dry_run` found: the virtual side as it will be, the real side as measured on one visit."""
     outcomes = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in sorted(facts["outcomes"].items()))
+    energy, gross = (said("joules", facts[name]) for name in ("joules", "gross_joules"))
     lines = [
         f"visits: {facts['visits']} ({outcomes})",
         f"commits: {facts['commits']}, evaluations: {facts['evaluations']}",
         f"virtual time: {seconds(facts['virtual_s'])} ({facts['virtual_s'] / 3600:.2f} hours)",
         f"bytes: {said('bytes', facts['up_bytes'])} up, {said('bytes', facts['down_bytes'])} down",
-        f"energy of the devices: {said('joules', facts['joules'])} ({facts['joules']:.0f} joules)",
+        f"energy of the devices: {energy} ({facts['joules']:.0f} joules) above idle, {gross} in all",
         f"visits that really train: {facts['trained_visits']}",
     ]
     if "machine_s" in facts:

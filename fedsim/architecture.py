@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Literal
 
 from fedsim.errors import ExperimentError
+from fedsim.layers import Layer, Map
 
 Family = Literal["llama", "qwen2", "gemma3", "gpt2"]
 Dims = tuple[int, int]
@@ -110,6 +111,29 @@ class Architecture:
             for found in self._expand(name):
                 picked[found] = self.projections[found]
         return [picked[name] for name in self.projections if name in picked] * self.layers
+
+    def blocks(self, targets: str | Iterable[str], r: int, adapted: Iterable[int]) -> tuple[Layer, ...]:
+        """Return the layers, lowest first, with rank-r adapters on `targets` in those of index `adapted`.
+
+        Raises:
+            ExperimentError: a name that this family does not have.
+        """
+        picked = {
+            p for name in ((targets,) if isinstance(targets, str) else targets) for p in self._expand(name)
+        }
+        carrying = set(adapted)
+        plain, with_adapters = self._block(set(), 0), self._block(picked, r)
+        return tuple(with_adapters if i in carrying else plain for i in range(self.layers))
+
+    def _block(self, picked: set[str], r: int) -> Layer:
+        maps = {n: Map(i, o, r if n in picked else 0) for n, (i, o) in self.projections.items()}
+        width = self.heads * self.head_dim
+        if self.family == "gpt2":
+            attention, out, up, down = (maps[name] for name in (*GPT2_ATTENTION, *GPT2_MLP))
+            return Layer((attention,), out, (up,), down, width)
+        q, k, v, out = (maps[name] for name in ATTENTION)
+        gate, up, down = (maps[name] for name in MLP)
+        return Layer((q, k, v), out, (gate, up), down, width)
 
     def _expand(self, name: str) -> tuple[str, ...]:
         own = tuple(self.projections)

@@ -144,6 +144,19 @@ class Availability:
             return base_s + starts_s[at]
         return after_s + starts_s[0] if starts_s else math.inf
 
+    def shifted(self, shift_s: Floats) -> Availability:
+        """Return the same windows, those of client c `shift_s[c]` later (earlier if negative).
+
+        Raises:
+            ValueError: the windows do not repeat, so what comes before them is not known.
+        """
+        if math.isinf(self.period_s):
+            raise ValueError("only windows that repeat can be shifted")
+        owner = np.repeat(np.arange(self.n), np.diff(self.offsets))
+        length_s = self.stops_s - self.starts_s
+        start_s = np.mod(self.starts_s + shift_s[owner], self.period_s)
+        return Availability.from_windows(owner, start_s, start_s + length_s, n=self.n, period_s=self.period_s)
+
     def share(self) -> Floats:
         """Return each client's share of time online, (n,).
 

@@ -33,10 +33,13 @@ class ChargeAs(Config):
         heads, kv_heads, head_dim: attention; without `heads`, q, k, v are as wide as the model.
         params, matmul_params: counts to charge instead of those that follow from the dimensions.
         r, targets: the adapters charged: `all-linear`, `attention`, or projection names.
+        adapted_layers: the layers that carry them, by index from 0 (PEFT's `layers_to_transform`); all without it.
+        checkpoint: whether activations are recomputed in the backward pass instead of kept.
         tokens_per_visit: tokens charged for a visit; without it, those really trained on.
         sequence, batch: tokens of a sequence; sequences in one pass (larger batches accumulate).
         weight_bytes: bytes of one frozen weight: 2 is bf16, 4 float32, 0.5 four bits.
-        phi: share of the network above the lowest adapted layer, that the backward pass goes through.
+        phi: share of the network that the backward pass goes through, the lowest adapted layer and all above;
+            without it, what follows from `adapted_layers`.
     """
 
     preset: str | None = None
@@ -53,11 +56,13 @@ class ChargeAs(Config):
     matmul_params: _Count | None = None
     r: _Count = 8
     targets: str | tuple[str, ...] = "all-linear"
+    adapted_layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    checkpoint: bool = False
     tokens_per_visit: _Count | None = None
     sequence: _Count | None = None
     batch: _Count = 1
     weight_bytes: Annotated[float, Field(gt=0, le=8)] = 2.0
-    phi: Annotated[float, Field(ge=0, le=1)] = 1.0
+    phi: Annotated[float, Field(ge=0, le=1)] | None = None
 
     @field_validator("preset")
     @classmethod
@@ -86,7 +91,19 @@ class ChargeAs(Config):
             self.architecture.targeted(self.targets)
         except ExperimentError as problem:  # pydantic names the field only for a ValueError
             raise ValueError(str(problem)) from problem
+        layers, adapted = self.architecture.layers, self.adapted_layers
+        if adapted is not None and (not adapted or max(adapted) >= layers):
+            raise ValueError(
+                f"adapted_layers must name some of the layers 0 to {layers - 1} (got {list(adapted)})"
+            )
         return self
+
+    @property
+    def adapted(self) -> tuple[int, ...]:
+        """Indices of the layers that carry adapters, each once, lowest first."""
+        if self.adapted_layers is None:
+            return tuple(range(self.architecture.layers))
+        return tuple(sorted(set(self.adapted_layers)))
 
     @property
     def architecture(self) -> Architecture:

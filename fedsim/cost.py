@@ -1,4 +1,4 @@
-"""What one visit costs: FLOPs, memory, bytes and joules, from the size of the model alone.
+"""What one visit costs: FLOPs, memory and bytes, from the size of the model alone.
 
 The model that really trains may be tiny while the clock charges a large one (`charge_as`); both are
 a `ModelShape` here. Rough by nature: with one calibration point per device and model, times are
@@ -7,10 +7,12 @@ good to 10-20 % and energies to 40 %; without one, times to a factor of 2-5.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from fedsim.architecture import PRESETS, lora_params
 from fedsim.charge_as import ChargeAs
+from fedsim.energy import radio_j, training_j
+from fedsim.layers import Layer, Map, token_flops
 
 __all__ = [
     "PRESETS",
@@ -21,10 +23,12 @@ __all__ = [
     "backbone_bytes",
     "charged",
     "lora_params",
+    "moved_bytes",
     "radio_j",
     "train_flops",
     "train_memory_bytes",
     "training_j",
+    "with_rank",
 ]
 
 CAUSAL = 0.5
@@ -35,10 +39,16 @@ ACTIVATION_BYTES = 24
 """Kept for the backward pass per layer, token and unit of width, bf16, frozen weights: 20-28 (assumption)."""
 FULL_ACTIVATION_BYTES = 34
 """The same when all weights train (Korthikanti et al. 2022, arXiv 2205.05198, without the attention matrix)."""
+CHECKPOINT_BYTES = 2
+"""Kept per layer, token and unit of width with checkpointing: the layer's input in bf16; one layer is live."""
 LOGIT_BYTES = 6
 """Per token and word: bf16 logits and their float32 gradient; between 4 (in place) and 8 (assumption)."""
 RUNTIME_BYTES = 0.25e9
 """The app, the runtime and its buffers: 0.2-0.3 GB (assumption)."""
+COPY_BYTES = 4
+"""A quantised weight that is unpacked to bf16 in memory is written and read again, 2 bytes each."""
+UPDATE_BYTES = 28
+"""AdamW reads weight, gradient and two moments and writes all but the gradient: 7 float32 a trained number."""
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 """Bytes of one number on the wire."""
 
@@ -57,6 +67,9 @@ class ModelShape:
         phi: share of the network that the backward pass goes through.
         full: whether the whole model trains instead of adapters.
         weight_bytes: bytes of one frozen weight.
+        checkpoint: whether activations are recomputed instead of kept.
+        lowest: index of the lowest adapted layer; those below keep no activations.
+        blocks: the layers with their maps, lowest first, where they are known; else empty.
     """
 
     name: str
@@ -71,6 +84,19 @@ class ModelShape:
     phi: float = 1.0
     full: bool = False
     weight_bytes: float = 4.0
+    checkpoint: bool = False
+    lowest: int = 0
+    blocks: tuple[Layer, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def head_params(self) -> int:
+        """Weights of the output head."""
+        return self.vocab * self.width
+
+    @property
+    def rank(self) -> int:
+        """The largest rank of the adapters; 0 where the layers are not known or all weights train."""
+        return max((m.rank for block in self.blocks for m in block.maps), default=0)
 
 
 @dataclass(frozen=True)
@@ -83,6 +109,9 @@ class Work:
         memory_bytes: peak memory that training needs.
         tokens: tokens trained on.
         serialized_down_bytes, serialized_up_bytes: bytes of the tensors really serialised.
+        steps: forward and backward passes, accumulated ones counted.
+        moved_bytes: bytes through the device's memory that no cache saves.
+        memory_plan: what was done so that it fits.
     """
 
     down_bytes: int
@@ -92,6 +121,9 @@ class Work:
     tokens: int
     serialized_down_bytes: int
     serialized_up_bytes: int
+    steps: int = 1
+    moved_bytes: float = 0.0
+    memory_plan: str = "fits"
 
 
 def charged(charge: ChargeAs, full: bool) -> ModelShape:
@@ -102,6 +134,11 @@ def charged(charge: ChargeAs, full: bool) -> ModelShape:
     if matmul is None:  # of a declared total, all but an untied look-up table multiply
         counted = params - (0 if arch.tied else arch.embedding_params)
         matmul = arch.matmul_params if charge.params is None else max(counted, 1)
+    adapted = charge.adapted
+    lowest = 0 if full else adapted[0]
+    above = above_share(lowest, arch.layers, arch.matmul_params, arch.embedding_params)
+    adapters = lora_params(arch.targeted(charge.targets), charge.r) * len(adapted) // arch.layers
+    declared = charge.params is not None or charge.matmul_params is not None
     return ModelShape(
         name=charge.preset or "custom",
         layers=arch.layers,
@@ -109,34 +146,66 @@ def charged(charge: ChargeAs, full: bool) -> ModelShape:
         vocab=arch.vocab,
         params=params,
         matmul_params=matmul,
-        adapter_params=params if full else lora_params(arch.targeted(charge.targets), charge.r),
+        adapter_params=params if full else adapters,
         sequence=arch.sequence,
         batch=charge.batch,
-        phi=charge.phi,
+        phi=above if charge.phi is None else charge.phi,
         full=full,
         weight_bytes=4.0 if full else charge.weight_bytes,
+        checkpoint=charge.checkpoint,
+        lowest=lowest,
+        blocks=() if declared else arch.blocks(charge.targets, 0 if full else charge.r, adapted),
     )
 
 
-def train_flops(shape: ModelShape, tokens: int) -> float:
+def above_share(lowest: int, layers: int, matmul_params: int, head_params: int) -> float:
+    """Return phi: the share of the network from the lowest adapted layer up, the head included."""
+    return 1.0 - lowest * (matmul_params - head_params) / layers / matmul_params
+
+
+def train_flops(shape: ModelShape, tokens: int, *, layered: bool = False) -> float:
     """Return the floating-point operations of training on `tokens` tokens.
 
     Adapters: T (2P + 2P phi + 6A + 12 L s d kappa): forward 2P, backward through the activations
     2P phi, no gradients for frozen weights; 4P against the 6P of full training, so LoRA saves at
     most a third. Attention is 4 L s d forward and twice that backward (Kaplan et al., arXiv
-    2001.08361, appendix), halved by a causal kernel.
+    2001.08361, appendix), halved by a causal kernel. Checkpointing computes the layers forward once more
+    (not the head), as far down as the backward pass goes.
+
+    With `layered` every matrix product of `shape.blocks` is counted instead: gradients of activations above
+    the lowest adapter only, attention as wide as its heads (`fedsim.layers`).
+
+    Raises:
+        ValueError: `layered` without known layers.
     """
+    if layered:
+        if not shape.blocks:
+            raise ValueError(f"the layers of {shape.name} are not known")
+        return float(tokens) * token_flops(
+            shape.blocks,
+            shape.head_params,
+            shape.sequence,
+            kappa=CAUSAL,
+            full=shape.full,
+            checkpoint=shape.checkpoint,
+        )
     attention = 12 * shape.layers * shape.sequence * shape.width * CAUSAL
     if shape.full:
-        return float(tokens) * (6 * shape.matmul_params + attention)
-    frozen = 2 * shape.matmul_params * (1 + shape.phi)
-    return float(tokens) * (frozen + 6 * shape.adapter_params + attention)
+        each = 6 * shape.matmul_params + attention
+    else:
+        each = 2 * shape.matmul_params * (1 + shape.phi) + 6 * shape.adapter_params + attention
+    if shape.checkpoint:
+        again = 2 * max(shape.matmul_params - shape.head_params, 0) + attention / 3
+        each += again * shape.phi if shape.full else (again + 2 * shape.adapter_params) * shape.phi
+    return float(tokens) * each
 
 
 def train_memory_bytes(shape: ModelShape) -> float:
     """Return the peak memory of training in bytes: weights, optimiser, activations, logits, runtime.
 
-    Full training holds 16 bytes a parameter instead of the frozen weights and 16 A.
+    Full training holds 16 bytes a parameter instead of the frozen weights and 16 A. Layers below the lowest
+    adapter keep no activations. With checkpointing each of the others keeps its input, and one is live
+    at a time.
     """
     tokens = shape.sequence * shape.batch
     if shape.full:
@@ -144,8 +213,56 @@ def train_memory_bytes(shape: ModelShape) -> float:
     else:
         held = shape.weight_bytes * shape.params + OPTIMIZER_BYTES * shape.adapter_params
         kept = ACTIVATION_BYTES
-    activations = shape.layers * tokens * shape.width * kept
+    layers = shape.layers - shape.lowest
+    activations = layers * tokens * shape.width * kept
+    if shape.checkpoint:
+        activations = (layers * CHECKPOINT_BYTES + kept) * tokens * shape.width
     return held + activations + tokens * shape.vocab * LOGIT_BYTES + RUNTIME_BYTES
+
+
+def moved_bytes(shape: ModelShape, steps: int, updates: int, *, copied: bool = False) -> float:
+    """Return a lower bound of the memory traffic of `steps` passes and `updates` optimiser steps [bytes].
+
+    Each pass reads the weights once forward and, as far down as it goes, once backward (twice in
+    full training, once more with checkpointing); each update goes over the trained numbers. Activations
+    are left out: a bound below.
+
+    Args:
+        shape: the model; weights of less than 2 bytes are quantised.
+        steps: forward and backward passes, accumulated ones counted.
+        updates: optimiser steps.
+        copied: whether quantised weights are unpacked to bf16 in memory (bitsandbytes) and not on the way
+            into the product (llama.cpp).
+    """
+    weight = shape.weight_bytes + (COPY_BYTES if copied and shape.weight_bytes < 2 else 0)
+    reads = 1 + shape.phi * (1 + int(shape.full) + int(shape.checkpoint))
+    trained = shape.params if shape.full else shape.adapter_params
+    return steps * weight * shape.matmul_params * reads + float(UPDATE_BYTES * updates) * trained
+
+
+def with_rank(shape: ModelShape, rank: int) -> ModelShape:
+    """Return the model with adapters of this rank where it had some.
+
+    Raises:
+        ValueError: the shape has no known adapters.
+    """
+    if not shape.rank:
+        raise ValueError(f"{shape.name} has no adapters of known rank")
+
+    def ranked(m: Map) -> Map:
+        return m._replace(rank=rank) if m.rank else m
+
+    blocks = tuple(
+        replace(
+            b,
+            qkv=tuple(map(ranked, b.qkv)),
+            out=ranked(b.out),
+            up=tuple(map(ranked, b.up)),
+            down=ranked(b.down),
+        )
+        for b in shape.blocks
+    )
+    return replace(shape, blocks=blocks, adapter_params=sum(b.adapter_params for b in blocks))
 
 
 def adapter_bytes(shape: ModelShape, dtype: str = "float32") -> int:
@@ -156,16 +273,3 @@ def adapter_bytes(shape: ModelShape, dtype: str = "float32") -> int:
 def backbone_bytes(shape: ModelShape) -> int:
     """Return the bytes of the frozen weights, which a client without them downloads once."""
     return round(shape.weight_bytes * shape.params)
-
-
-def training_j(train_w: float, idle_w: float, seconds: float) -> float:
-    """Return the energy of training above an idle device [J]; with `idle_w=0`, the gross energy."""
-    return (train_w - idle_w) * seconds
-
-
-def radio_j(radio_w: float, j_per_byte: float, seconds: float, n_bytes: float) -> float:
-    """Return the radio's energy above an idle device [J]: a base power while on, a price a byte.
-
-    The form of Huang et al. (MobiSys 2012) for LTE; radio powers leave the idle draw out already.
-    """
-    return radio_w * seconds + j_per_byte * n_bytes

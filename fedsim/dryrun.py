@@ -19,7 +19,7 @@ def dry_run(plan: Plan, *, measure: bool = True) -> dict[str, Any]:
         measure: load the model and train one median visit, to estimate seconds on this machine.
 
     Returns:
-        visits, commits, landed, outcomes, up_bytes, down_bytes, virtual_s, joules (from the
+        visits, commits, landed, outcomes, up_bytes, down_bytes, virtual_s, joules, gross_joules (from the
         timeline, which does not depend on training), trained_visits, evaluations and, if measured,
         train_s_per_visit, score_s and machine_s for one worker [s].
     """
@@ -35,6 +35,7 @@ def dry_run(plan: Plan, *, measure: bool = True) -> dict[str, Any]:
         "down_bytes": int(totals["down_bytes"]),
         "virtual_s": float(run.info["end_time_s"]),
         "joules": float(totals["joules"]),
+        "gross_joules": float(totals["gross_joules"]),
         "trained_visits": trained,
         "evaluations": 1 + commits // every + bool(commits % every),
     }

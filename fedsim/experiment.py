@@ -15,10 +15,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from fedsim.component import Component, Config, build
+from fedsim.thermal import Thermal
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Sigma = Annotated[float, Field(ge=0, le=3, allow_inf_nan=False)]
 
 
 def _block(package: str) -> Any:
@@ -26,14 +28,19 @@ def _block(package: str) -> Any:
 
 
 class PopulationConfig(Config):
-    """Who takes part: a preset or the user's own tables, how many, and when they are there."""
+    """Who takes part: a preset or the user's own tables, how many, when they are there, on what links."""
 
     preset: str | None = None
     devices: Path | None = None
     networks: Path | None = None
     clients: Count
     availability: str = "always"
+    time_zones: tuple[Annotated[float, Field(ge=-24, le=24, allow_inf_nan=False)], ...] = (0.0,)
     wifi_only: bool | None = None
+    rates: str = "constant"
+    rates_at_end: Literal["loop", "hold", "fail"] | None = None
+    rates_phase: Literal["start", "random"] = "start"
+    rates_level: Literal["trace", "client"] = "trace"
 
     @model_validator(mode="after")
     def _one_source(self) -> PopulationConfig:
@@ -44,15 +51,120 @@ class PopulationConfig(Config):
             raise ValueError("has `devices` without `networks`\n  fix: add networks: FILE")
         return self
 
+    @model_validator(mode="after")
+    def _rates_that_end(self) -> PopulationConfig:
+        traced = self.rates not in ("constant", "generated")
+        if traced and self.rates_at_end is None:
+            fix = "add rates_at_end: loop, hold or fail"
+            raise ValueError(f"has `rates` from a file, which ends\n  fix: {fix}")
+        for name, plain in (("rates_at_end", None), ("rates_phase", "start"), ("rates_level", "trace")):
+            if not traced and getattr(self, name) != plain:
+                raise ValueError(f"has `{name}` without a file of rates\n  fix: remove it, or add rates: FILE")
+        if self.rates_phase == "random" and self.rates_at_end != "loop":
+            fix = "set rates_at_end: loop, or rates_phase: start"
+            raise ValueError(f"has `rates_phase: random` for traces that do not loop\n  fix: {fix}")
+        return self
+
+    @model_validator(mode="after")
+    def _zones_of_windows(self) -> PopulationConfig:
+        if not self.time_zones:
+            raise ValueError("has no `time_zones`\n  fix: remove it, or give hours, as in time_zones: [0, 8]")
+        if self.availability == "always" and self.time_zones != (0.0,):
+            fix = "remove it, or set availability: charging or a file"
+            raise ValueError(f"has `time_zones` for clients that are always there\n  fix: {fix}")
+        return self
+
 
 class NetworkConfig(Config):
-    """The server's link, how links are shared, and what the server learns when."""
+    """The server's link, how links are shared, and what the server learns when.
+
+    Attributes:
+        server_up_mbps, server_down_mbps: the server's link: its uplink feeds downloads.
+        sharing: `private`: the server's rate caps each transfer, and nobody slows anybody down; `max-min`: the
+            transfers under way share the server's link fairly, as behind a fair queue.
+        model: `tcp`: headers, handshake, slow start; `size-over-rate`: bytes over rate and no more, the formula
+            of simulators that know no TCP, to compare with.
+        congestion: `loss-based` (Reno, CUBIC) holds a rate that falls with `loss` and the round trip
+            (`fedsim.tcp.loss_limit`); `bbr` is modelled without loss.
+        loss: share of packets lost on the way between each client and the server.
+        backbone: whether the frozen model is on the device, or comes with a client's first visit.
+        detect_after_s: how long the server takes to notice that a client is gone.
+    """
 
     server_up_mbps: Positive = 1000.0
     server_down_mbps: Positive = 1000.0
-    sharing: Literal["private"] = "private"
+    sharing: Literal["private", "max-min"] = "private"
+    model: Literal["tcp", "size-over-rate"] = "tcp"
+    congestion: Literal["bbr", "loss-based"] = "bbr"
+    loss: Annotated[float, Field(ge=0, lt=1)] = 0.0
     backbone: Literal["preinstalled", "first_visit"] = "preinstalled"
     detect_after_s: NonNegative = 30.0
+
+
+class ComputeConfig(Config):
+    """How training time follows from work; every effect is off by default.
+
+    Attributes:
+        flops: `parameters`: FLOPs from the number of parameters; `layers`: every matrix product, by layer.
+        calibration: `none`; `measured`: where `lora_speeds.csv` of `hetero_profiles` has this device and model,
+            its measured speed; or a table of your own in that format.
+        stack: which software of the calibration table; needed where it has several for a device and model.
+        unit_sigma: spread of the natural logarithm of speed between units of one device: 0.12 between three
+            boards of a lab, 0.01 between five phones of one model (EdgeFlowerTune's measurements). One number,
+            or one a class of devices.
+        step_sigma: the same between passes of one training: 0.06-0.18 on slow phones, 0.01-0.04 on middle,
+            0.01-0.09 on fast ones (FLASH, WWW 2021, batches of four models).
+        step_overhead_s: fixed time of each forward and backward pass; `fedsim profiles calibrate` measures it.
+        bandwidth_floor: no training is faster than the memory can deliver the weights.
+        dequantisation: whether quantised weights are unpacked on the way (`fused`) or to memory (`copy`).
+        thermal: `none`, `moderate`, `severe`, or coefficients: see `fedsim.thermal`.
+    """
+
+    flops: Literal["parameters", "layers"] = "parameters"
+    calibration: str = "none"
+    stack: str | None = None
+    unit_sigma: Sigma | dict[str, Sigma] = 0.0
+    step_sigma: Sigma | dict[str, Sigma] = 0.0
+    step_overhead_s: NonNegative = 0.0
+    bandwidth_floor: bool = False
+    dequantisation: Literal["fused", "copy"] = "fused"
+    thermal: Literal["none", "moderate", "severe"] | Thermal = "none"
+
+    def sigma(self, name: Literal["unit_sigma", "step_sigma"], tier: str) -> float:
+        """Return the sigma of a class of devices; 0 for one that a mapping leaves out."""
+        value: float | dict[str, float] = getattr(self, name)
+        return value.get(tier, 0.0) if isinstance(value, dict) else value
+
+
+class MemoryConfig(Config):
+    """What a device with too little memory does: refuses, or the first measures that help, in this order.
+
+    `micro-batch`: smaller batches, accumulated; `checkpoint`: activations are computed again; `rank`: a smaller
+    adapter, only where clients of different ranks can be aggregated.
+    """
+
+    when_short: (
+        Literal["refuse", "micro-batch", "checkpoint", "rank"]
+        | tuple[Literal["micro-batch", "checkpoint", "rank"], ...]
+    ) = "refuse"
+
+    @property
+    def measures(self) -> tuple[Literal["micro-batch", "checkpoint", "rank"], ...]:
+        """The measures to try, none for `refuse`."""
+        if isinstance(self.when_short, tuple):
+            return self.when_short
+        return () if self.when_short == "refuse" else (self.when_short,)
+
+
+class EnergyConfig(Config):
+    """What joules include besides training and transfers.
+
+    Attributes:
+        tail: the radio stays up after a transfer (`tail_s` at `tail_w` of the network's row), unless the
+            next one begins before.
+    """
+
+    tail: bool = False
 
 
 class LoraConfig(Config):
@@ -148,6 +260,9 @@ class Experiment(Config):
     seed: Annotated[int, Field(ge=0)] = 0
     population: PopulationConfig
     network: NetworkConfig = NetworkConfig()
+    compute: ComputeConfig = ComputeConfig()
+    memory: MemoryConfig = MemoryConfig()
+    energy: EnergyConfig = EnergyConfig()
     task: _block("tasks")  # type: ignore[valid-type]
     lora: LoraConfig = LoraConfig()
     local: LocalConfig = LocalConfig(epochs=1)

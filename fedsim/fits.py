@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from fedsim.errors import nearest
 from fedsim.experiment import Experiment, LoraConfig
 from fedsim.explain import Problem
+from fedsim.thermal import Thermal
 
-GENERATORS = ("always", "charging")
-"""Values of `population.availability` that are not files."""
+WORDS = {
+    "population.availability": ("always", "charging"),
+    "population.rates": ("constant", "generated"),
+    "compute.calibration": ("none", "measured"),
+}
+"""Values of fields with a file that are not files."""
 
 _HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 
 
 def misfits(experiment: Experiment) -> list[Problem]:
     """Return everything that cannot work together, or a named file that is not there."""
-    return [*_population(experiment), *_protocol(experiment), *_training(experiment), *_sources(experiment)]
+    return [
+        *_population(experiment),
+        *_network(experiment),
+        *_protocol(experiment),
+        *_training(experiment),
+        *_compute(experiment),
+        *_sources(experiment),
+    ]
 
 
 def _population(experiment: Experiment) -> list[Problem]:
@@ -33,12 +46,32 @@ def _population(experiment: Experiment) -> list[Problem]:
         if table is not None and not table.is_file():
             fix = "give a CSV or Parquet file; `fedsim profiles check FILE` checks one"
             found.append(Problem(("population", name), "no such file", fix, str(table)))
-    windows = population.availability
-    if windows not in GENERATORS and not Path(windows).is_file():
-        fix = "write always, charging, or the file of a table with client, start_s, stop_s"
-        close = nearest(Path(windows).name, GENERATORS)
-        fix = close if close.startswith("did you mean") else fix
-        found.append(Problem(("population", "availability"), "no such file", fix, windows))
+    for name, columns in (("availability", "client, start_s, stop_s"), ("rates", "trace, time_s, down_kbps")):
+        given, words = getattr(population, name), WORDS[f"population.{name}"]
+        if given not in words and not Path(given).is_file():
+            close = nearest(Path(given).name, words)
+            fix = f"write {', '.join(words)}, or the file of a table with {columns}"
+            fix = close if close.startswith("did you mean") else fix
+            found.append(Problem(("population", name), "no such file", fix, given))
+    return found
+
+
+def _network(experiment: Experiment) -> list[Problem]:
+    network, found = experiment.network, list[Problem]()
+    if network.loss and network.congestion == "bbr":
+        what, fix = "has no effect with bbr", "remove it, or set network.congestion: loss-based"
+        found.append(Problem(("network", "loss"), what, fix, network.loss))
+    if network.model == "size-over-rate":
+        what = "has no meaning with network.model: size-over-rate"
+        if network.sharing != "private":
+            fix = "set network.sharing: private, or network.model: tcp"
+            found.append(Problem(("network", "sharing"), what, fix, network.sharing))
+        if network.congestion != "bbr":
+            fix = "remove it, or set network.model: tcp"
+            found.append(Problem(("network", "congestion"), what, fix, network.congestion))
+        if experiment.population.rates != "constant":
+            fix = "set population.rates: constant, or network.model: tcp"
+            found.append(Problem(("population", "rates"), what, fix, experiment.population.rates))
     return found
 
 
@@ -89,6 +122,42 @@ def _training(experiment: Experiment) -> list[Problem]:
     if personal.clients is not None and personal.clients > clients:
         what = f"is more than there are ({clients})"
         found.append(Problem(("personal", "clients"), what, f"set it to at most {clients}", personal.clients))
+    return found
+
+
+def _compute(experiment: Experiment) -> list[Problem]:
+    from fedsim.profile_checks import TIERS
+
+    compute, found = experiment.compute, list[Problem]()
+    given, words = compute.calibration, WORDS["compute.calibration"]
+    if given not in words and not Path(given).is_file():
+        close = nearest(Path(given).name, words)
+        fix = "write none, measured, or the file of a table with device, model, stack, tokens_per_s"
+        fix = close if close.startswith("did you mean") else fix
+        found.append(Problem(("compute", "calibration"), "no such file", fix, given))
+    if compute.stack is not None and given == "none":
+        fix = "remove it, or set compute.calibration: measured"
+        found.append(Problem(("compute", "stack"), "has no effect without a calibration", fix, compute.stack))
+    if compute.dequantisation == "copy" and not compute.bandwidth_floor:
+        what, fix = (
+            "has no effect without the bandwidth floor",
+            "remove it, or set compute.bandwidth_floor: true",
+        )
+        found.append(Problem(("compute", "dequantisation"), what, fix, "copy"))
+    named: list[tuple[tuple[str, ...], Iterable[str]]] = [
+        (("compute", name), getattr(compute, name))
+        for name in ("unit_sigma", "step_sigma")
+        if isinstance(getattr(compute, name), dict)
+    ]
+    if isinstance(compute.thermal, Thermal):
+        named.append((("compute", "thermal", "tiers"), compute.thermal.tiers))
+    for path, tiers in named:
+        for tier in set(tiers) - set(TIERS):
+            found.append(Problem(path, "no such class of devices", nearest(tier, TIERS), tier))
+    if "rank" in experiment.memory.measures and experiment.lora.rank_by == "fixed":
+        what = "rank needs clients of different ranks, and here all have one (lora.rank_by: fixed)"
+        fix = "remove rank; micro-batch and checkpoint need no other rank"
+        found.append(Problem(("memory", "when_short"), what, fix, list(experiment.memory.measures)))
     return found
 
 

@@ -23,7 +23,7 @@ class Ledger:
     def __init__(self, writer: Writer, task: Task, on_event: OnEvent) -> None:
         self._writer, self._task, self._on_event = writer, task, on_event
         self.up_bytes = self.down_bytes = 0
-        self.joules = 0.0
+        self.joules = self.gross_joules = 0.0
         self.outcomes: dict[str, int] = {}
         self.visits = 0
 
@@ -33,6 +33,7 @@ class Ledger:
         self.up_bytes += int(used["up_bytes"])
         self.down_bytes += int(used["down_bytes"])
         self.joules += used["joules"]
+        self.gross_joules += used["gross_joules"]
 
     def settle(self, visit: Visit) -> None:
         """Write a visit whose fate is final."""
@@ -61,6 +62,8 @@ class Ledger:
                 "serialized_up_bytes": work.serialized_up_bytes if began_upload else 0,
                 "flops": used["flops"],
                 "joules": used["joules"],
+                "gross_joules": used["gross_joules"],
+                "memory_plan": work.memory_plan,
                 "trained": visit.trained,
                 "examples": self._task.examples(visit.client),
                 "tokens": work.tokens,

@@ -1,13 +1,11 @@
-"""How long bytes take: one TCP transfer on a private link, in closed form.
-
-Error against real TCP through a link emulator (single uploads of 1-5 MB at 1-20 Mbit/s and 50 ms):
-1.7 % on average, 12.7 % at most, where size / rate alone errs by 13 %. Not modelled: loss, radio
-wake-up, TLS (one more round trip), and other transfers on the same link.
-"""
+"""What the clock asks of a network, and the simplest one: every client alone on its own link."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Protocol
+
+from fedsim.instants import At, Instant
+from fedsim.tcp import SHORTEST_S, loss_limit, sent_bytes, transfer_s
 
 if TYPE_CHECKING:
     from simpy import Environment, Event
@@ -17,97 +15,54 @@ if TYPE_CHECKING:
 Direction = Literal["down", "up"]
 """Seen from the client: `down` is the model to the client, `up` the update to the server."""
 
-FIRST_WINDOW_BYTES = 15_000.0
-"""TCP's first window: 10 packets of 1,500 bytes (RFC 6928); it doubles each round trip."""
-ROUNDING_BYTES = 1e-6
-"""A file of exactly 70 packets must not wait a round trip for the last bit of a float."""
-SHORTEST_S = 1e-6
-"""No transfer is shorter: a visit that took no time would let an asynchronous server spin in one instant."""
 
+class Transfer(Protocol):
+    """A transfer under way."""
 
-def transfer_s(n_bytes: int, bytes_per_s: float, rtt_s: float, framing: float) -> float:
-    """Return the seconds from the first SYN to the last byte's arrival.
+    @property
+    def done(self) -> Event:
+        """Triggers when the last byte has arrived; its value is the duration in s, pauses included."""
+        ...
 
-    framing x size / rate + one RTT (handshake) + RTT / 2 (the way there) + the sender's idle time in
-    slow start: sum over k of max(0, RTT - 2^k x 15,000 / rate), while the window is below the
-    bandwidth-delay product and bytes are left.
+    def sent_bytes(self, at_s: float | None = None) -> int:
+        """Return the payload that has left the sender by now, or by `at_s` if nothing happens until then."""
+        ...
 
-    Args:
-        n_bytes: payload; 0 takes no time.
-        bytes_per_s: rate of the slowest link, headers included.
-        rtt_s: round-trip time.
-        framing: bytes on the wire per byte of payload (1500/1448 for IP, 1514/1448 with Ethernet).
+    def cancel(self) -> int:
+        """Stop for good, now; returns `sent_bytes()`. What has arrived at this instant has arrived."""
+        ...
 
-    Raises:
-        ValueError: negative bytes or round trip, a rate that is not positive, framing below 1.
-    """
-    _check(n_bytes, bytes_per_s, rtt_s, framing)
-    if n_bytes == 0:
-        return 0.0
-    wire = n_bytes * framing
-    idle_s, window, sent = 0.0, FIRST_WINDOW_BYTES, FIRST_WINDOW_BYTES
-    while window < bytes_per_s * rtt_s and wire - sent > ROUNDING_BYTES:
-        idle_s += rtt_s - window / bytes_per_s
-        window *= 2
-        sent += window
-    return wire / bytes_per_s + 1.5 * rtt_s + idle_s
+    def pause(self) -> None:
+        """Stop for now: the device is away, and nothing moves until `resume`."""
+        ...
 
-
-def sent_bytes(elapsed_s: float, n_bytes: int, bytes_per_s: float, rtt_s: float, framing: float) -> int:
-    """Return the payload that has left the sender `elapsed_s` after the start of a transfer.
-
-    0 until the handshake is done, never decreasing, `n_bytes` when the transfer is done (and half a
-    round trip before: the last bytes are then on their way).
-
-    Raises:
-        ValueError: as `transfer_s`.
-    """
-    _check(n_bytes, bytes_per_s, rtt_s, framing)
-    if elapsed_s >= transfer_s(n_bytes, bytes_per_s, rtt_s, framing):
-        return n_bytes
-    left_s = elapsed_s - rtt_s
-    if left_s <= 0 or n_bytes == 0:
-        return 0
-    wire, sent, window = n_bytes * framing, 0.0, FIRST_WINDOW_BYTES
-    while window < bytes_per_s * rtt_s and left_s > rtt_s and wire - sent - window > ROUNDING_BYTES:
-        sent += window
-        left_s -= rtt_s
-        window *= 2
-    burst = left_s * bytes_per_s
-    if window < bytes_per_s * rtt_s:  # this round's window is out, the rest waits for its acknowledgement
-        burst = min(burst, window)
-    return min(n_bytes, int((sent + burst) / framing + ROUNDING_BYTES))
-
-
-def _check(n_bytes: int, bytes_per_s: float, rtt_s: float, framing: float) -> None:
-    if n_bytes < 0:
-        raise ValueError(f"n_bytes must not be negative (got {n_bytes})")
-    if not bytes_per_s > 0:
-        raise ValueError(f"bytes_per_s must be positive (got {bytes_per_s})")
-    if not 0 <= rtt_s < float("inf"):
-        raise ValueError(f"rtt_s must be finite and not negative (got {rtt_s})")
-    if not 1 <= framing < float("inf"):
-        raise ValueError(f"framing must be at least 1 (got {framing})")
+    def resume(self) -> None:
+        """Go on with what is left, on a new connection: handshake and slow start are paid again."""
+        ...
 
 
 class Network(Protocol):
     """What the clock asks of a network."""
 
-    def transfer(self, direction: Direction, client: int, n_bytes: int) -> Event:
-        """Start a transfer now; the event triggers when it is done, its value is the duration in s."""
+    def transfer(self, direction: Direction, client: int, n_bytes: int) -> Transfer:
+        """Start a transfer now."""
         ...
 
     def duration_s(self, direction: Direction, client: int, n_bytes: int) -> float:
-        """Return how long the transfer would take if the client were alone."""
+        """Return how long the transfer would take from now if the client were alone."""
         ...
 
     def bytes_per_s(self, direction: Direction, client: int) -> float:
-        """Return the rate of that transfer, headers included."""
+        """Return the mean rate of that transfer if the client were alone, headers included."""
         ...
 
 
 class PrivateLinks:
-    """Every client on its own link, never slower for the others; the server caps each transfer's rate."""
+    """Every client on its own link of constant rate, never slower for the others.
+
+    The server caps each transfer's rate. Durations are those of `fedsim.tcp.transfer_s`, or with `naive`
+    just size / rate, the formula of simulators that know no TCP.
+    """
 
     def __init__(
         self,
@@ -115,26 +70,94 @@ class PrivateLinks:
         population: Population,
         server_up_bytes_per_s: float,
         server_down_bytes_per_s: float,
+        *,
+        loss: float = 0.0,
+        naive: bool = False,
     ) -> None:
-        """Take the clock, the clients, and the server's own rates (its uplink feeds downloads)."""
+        """Take the clock, the clients, the server's own rates (its uplink feeds downloads), and how links err.
+
+        Args:
+            env: the clock.
+            population: whose links.
+            server_up_bytes_per_s: most that any download gets of the server.
+            server_down_bytes_per_s: most that any upload gets of it.
+            loss: share of packets lost under loss-based congestion control.
+            naive: take size / rate for the duration.
+        """
         self._env = env
         self._population = population
         self._server = {"down": server_up_bytes_per_s, "up": server_down_bytes_per_s}
+        self._loss, self._naive = loss, naive
 
     def bytes_per_s(self, direction: Direction, client: int) -> float:
-        """Return the rate of a transfer: the slower of the client's and the server's side."""
+        """Return the rate of a transfer: the slower of the client's and the server's side, less by losses."""
         profile = self._population.profile(client)
         own = profile.down_bytes_per_s if direction == "down" else profile.up_bytes_per_s
-        return min(own, self._server[direction])
+        rate = min(own, self._server[direction])
+        return min(rate, loss_limit(self._loss, profile.rtt_s)) if self._loss else rate
 
     def duration_s(self, direction: Direction, client: int, n_bytes: int) -> float:
         """Return the seconds of a transfer: positive for any payload, 0 for none."""
-        profile = self._population.profile(client)
-        rate = self.bytes_per_s(direction, client)
-        seconds = transfer_s(n_bytes, rate, profile.rtt_s, profile.framing)
+        seconds = transfer_s(n_bytes, *self._path(direction, client))
         return max(seconds, SHORTEST_S) if n_bytes else 0.0
 
-    def transfer(self, direction: Direction, client: int, n_bytes: int) -> Event:
-        """Return an event that triggers when the transfer is done, with its duration as value."""
-        seconds = self.duration_s(direction, client, n_bytes)
-        return self._env.timeout(seconds, value=seconds)
+    def transfer(self, direction: Direction, client: int, n_bytes: int) -> Transfer:
+        """Start a transfer now."""
+        return _Alone(self._env, n_bytes, self._path(direction, client))
+
+    def _path(self, direction: Direction, client: int) -> tuple[float, float, float]:
+        """Return rate, round trip and framing of a transfer."""
+        rate = self.bytes_per_s(direction, client)
+        if self._naive:
+            return rate, 0.0, 1.0
+        profile = self._population.profile(client)
+        return rate, profile.rtt_s, profile.framing
+
+
+class _Alone:
+    """A transfer whose end is known when it starts."""
+
+    def __init__(self, env: Environment, n_bytes: int, path: tuple[float, float, float]) -> None:
+        self._env, self._n_bytes, self._path = env, n_bytes, path
+        self.done = env.event()
+        self._began_s = float(env.now)
+        self._before = 0  # bytes sent before the last resume
+        self._over = False
+        self._alarm: Event | None = None
+        self.resume()
+
+    def resume(self) -> None:
+        if self._over or self._alarm is not None:
+            return
+        left, rtt_s = self._n_bytes - self._before, self._path[1]
+        seconds = transfer_s(left, *self._path)
+        if self._before:  # the last bytes may all have left, and not have arrived
+            seconds = max(seconds, 1.5 * rtt_s)
+        if self._n_bytes:
+            seconds = max(seconds, SHORTEST_S)
+        self._since_s = float(self._env.now)
+        self._due_s = self._since_s + seconds
+        self._took_s = (self._since_s - self._began_s) + seconds
+        self._alarm = At(self._env, seconds, Instant.LANDING)
+        self._alarm.callbacks.append(self._arrive)
+
+    def _arrive(self, alarm: Event) -> None:
+        if alarm is self._alarm:
+            self._alarm, self._before, self._over = None, self._n_bytes, True
+            self.done.succeed(self._took_s)
+
+    def sent_bytes(self, at_s: float | None = None) -> int:
+        if self._alarm is None:
+            return self._before
+        elapsed_s = (float(self._env.now) if at_s is None else at_s) - self._since_s
+        return self._before + sent_bytes(elapsed_s, self._n_bytes - self._before, *self._path)
+
+    def pause(self) -> None:
+        if self._alarm is not None and self._env.now < self._due_s:
+            self._before = self.sent_bytes()
+            self._alarm = None
+
+    def cancel(self) -> int:
+        self.pause()
+        self._over = self._alarm is None
+        return self.sent_bytes()

@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.errors import ExperimentError, message
-from fedsim.fits import GENERATORS
+from fedsim.fits import WORDS
 
-PATHS = frozenset({"population.devices", "population.networks", "population.availability"})
-"""Fields that are always a file, unless they name a generator (`fits.GENERATORS`)."""
+PATHS = frozenset(
+    {
+        "population.devices",
+        "population.networks",
+        "population.availability",
+        "population.rates",
+        "compute.calibration",
+    }
+)
+"""Fields that are always a file, unless they hold a word of their own (`fits.WORDS`)."""
 
 MAYBE_PATHS = frozenset({"task.model", "task.data"})
 """Fields that are a file or folder if one of that name exists beside the YAML file."""
@@ -46,7 +54,7 @@ def _resolved(name: str, value: Any, folder: Path, where: str) -> Any:
         return value
     relative = value.startswith(("./", "../", "~/"))
     if name in PATHS:
-        is_path = value not in GENERATORS
+        is_path = value not in WORDS.get(name, ())
     elif name in MAYBE_PATHS:
         is_path = relative or value[0] in "/~$." or (folder / value).exists()
     else:

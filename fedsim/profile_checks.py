@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.errors import ProfileError
+from fedsim.rate_tables import RATE_COLUMNS, rate_problems
 from fedsim.rowfile import Column, Rows, numbers, problems, read_rows
 
 
@@ -58,6 +59,11 @@ DEVICE_COLUMNS = (
     Column("idle_w", low=0.0),
     Column("battery_wh", low=0.0),
 )
+OPTIONAL_DEVICE_COLUMNS = (
+    Column("cpu_quota", positive=True, high=1.0),
+    Column("cpu_period_ms", positive=True),
+)
+"""A device that is a share of a CPU: the speed is then that of a second of CPU; 1 and 100 without them."""
 NETWORK_COLUMNS = (
     Column("network", "key"),
     Column("access", "text", choices=("wifi", "wired", "cellular")),
@@ -71,6 +77,20 @@ NETWORK_COLUMNS = (
     Column("packet_bytes", low=1448.0, high=9000.0),
     *(Column(f"{way}_radio_w", low=0.0) for way in ("down", "up")),
     *(Column(f"{way}_radio_mw_per_mbps", low=0.0) for way in ("down", "up")),
+)
+VARIATION_COLUMNS = (
+    Column("within_cv", low=0.0, high=5.0),
+    Column("autocorrelation_1s", low=0.0, high=0.99),
+    Column("outage_share", low=0.0, high=0.9),
+    Column("outage_mean_s", low=1.0, high=86_400.0),
+)
+"""How a link's rate varies, as the fields of `RateLaw`; only generated rates need these columns."""
+OPTIONAL_NETWORK_COLUMNS = (Column("tail_s", low=0.0), Column("tail_w", low=0.0))
+"""How long the radio stays up after a transfer, and its power then; 0 without them."""
+SPEED_COLUMNS = (
+    *(Column(name, "text") for name in ("device", "model", "stack")),
+    Column("tokens_per_s", positive=True),
+    Column("gflop_per_token", positive=True),
 )
 WINDOW_COLUMNS = (Column("start_s", low=0.0), Column("stop_s", low=0.0))
 
@@ -88,22 +108,24 @@ def check(path: Path | str) -> list[str]:
         (DEVICE_COLUMNS, device_problems),
         (NETWORK_COLUMNS, network_problems),
         (WINDOW_COLUMNS, window_problems),
+        (RATE_COLUMNS, rate_problems),
+        (SPEED_COLUMNS, speed_problems),
     )
     # The kind of which the file has the largest part of the columns: one that lacks a column is still known.
     parts = [sum(c.name in rows.cells for c in columns) / len(columns) for columns, _ in kinds]
     if max(parts) == 0:
         fix = "; ".join(
             f"{kind}: {', '.join(column.name for column in columns)}"
-            for kind, (columns, _) in zip(("devices", "networks", "windows"), kinds, strict=True)
+            for kind, (columns, _) in zip(("devices", "networks", "windows", "rates", "speeds"), kinds, strict=True)
         )
-        what = "is neither a device, nor a network, nor an availability table"
+        what = "is neither a device, nor a network, nor an availability table, nor one of rates or speeds"
         return [rows.say(None, "", what, got=sorted(rows.cells), fix=f"give it the columns of one ({fix})")]
     return list(kinds[int(np.argmax(parts))][1](rows))
 
 
 def device_problems(rows: Rows) -> Iterator[str]:
     """Yield the problems of a device table."""
-    yield from problems(rows, (*DEVICE_COLUMNS, *_share_checks(rows)))
+    yield from problems(rows, (*DEVICE_COLUMNS, *_given(rows, OPTIONAL_DEVICE_COLUMNS), *_share_checks(rows)))
     yield from _ordered(rows, *SPEEDS[:2])
     yield from _ordered(rows, *SPEEDS[1:])
     yield from _ordered(rows, "idle_w", "train_w")
@@ -112,8 +134,27 @@ def device_problems(rows: Rows) -> Iterator[str]:
 
 def network_problems(rows: Rows) -> Iterator[str]:
     """Yield the problems of a network table."""
-    yield from problems(rows, (*NETWORK_COLUMNS, *_share_checks(rows)))
+    given = _given(rows, (*VARIATION_COLUMNS, *OPTIONAL_NETWORK_COLUMNS))
+    yield from problems(rows, (*NETWORK_COLUMNS, *given, *_share_checks(rows)))
     yield from _share_sums(rows)
+    if {"outage_share", "outage_mean_s"} <= set(rows.cells):
+        share, mean_s = numbers(rows, "outage_share"), numbers(rows, "outage_mean_s")
+        for row in np.flatnonzero(mean_s * (1 - share) < 1):
+            what = f"must be at least 1 / (1 - outage_share) = {1 / (1 - share[row]):g}"
+            fix = "outages, and the times between them, last at least a second"
+            yield rows.say(int(row), "outage_mean_s", what, float(mean_s[row]), fix)
+
+
+def speed_problems(rows: Rows) -> Iterator[str]:
+    """Yield the problems of a table of measured speeds."""
+    yield from problems(rows, SPEED_COLUMNS)
+    seen: dict[tuple[str, ...], int] = {}
+    cells = (map(str, rows.cells.get(name, [])) for name in ("device", "model", "stack"))
+    for row, key in enumerate(zip(*cells, strict=False)):
+        if key in seen:
+            what = f"is in row {rows.numbers[seen[key]]} already, for the same device and model"
+            yield rows.say(row, "stack", what, key[2], "keep one of them, or name another stack")
+        seen.setdefault(key, row)
 
 
 def window_problems(rows: Rows) -> Iterator[str]:
@@ -176,6 +217,10 @@ def period_of(rows: Rows) -> float | None:
 def share_columns(rows: Rows) -> list[str]:
     """Return the names of the columns that say how often each row occurs."""
     return [name for name in rows.cells if name == "share" or name.startswith("share_")]
+
+
+def _given(rows: Rows, columns: tuple[Column, ...]) -> list[Column]:
+    return [column for column in columns if column.name in rows.cells]
 
 
 def _share_checks(rows: Rows) -> list[Column]:

@@ -17,6 +17,7 @@ from fedsim.errors import ProfileError, message
 from fedsim.profile_checks import (
     SPEEDS,
     TIERS,
+    VARIATION_COLUMNS,
     device_problems,
     network_problems,
     owners,
@@ -24,6 +25,7 @@ from fedsim.profile_checks import (
     share_columns,
     window_problems,
 )
+from fedsim.rate_law import RateLaw
 from fedsim.rowfile import Rows, numbers, read_rows
 
 Floats = NDArray[np.float64]
@@ -86,12 +88,17 @@ class DeviceTable:
     train_w: Floats
     idle_w: Floats
     battery_wh: Floats
+    cpu_quota: Floats
+    cpu_period_s: Floats
     cellular: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class NetworkTable:
-    """Network rows in SI units; every array has one entry a row."""
+    """Network rows in SI units; every array has one entry a row.
+
+    `laws` says how the rate of each row varies around its mean; None if a column of that is missing.
+    """
 
     sha256: str
     shares: Shares
@@ -109,6 +116,9 @@ class NetworkTable:
     down_radio_j_per_byte: Floats
     up_radio_w: Floats
     up_radio_j_per_byte: Floats
+    tail_s: Floats
+    tail_w: Floats
+    laws: tuple[RateLaw, ...] | None
 
 
 @dataclass(frozen=True)
@@ -145,6 +155,8 @@ def read_devices(path: Path) -> DeviceTable:
         train_w=numbers(rows, "train_w"),
         idle_w=numbers(rows, "idle_w"),
         battery_wh=numbers(rows, "battery_wh"),
+        cpu_quota=_optional(rows, "cpu_quota", 1.0),
+        cpu_period_s=1e-3 * _optional(rows, "cpu_period_ms", 100.0),
         cellular=np.array([TIERS[t].cellular for t in tier], dtype=np.bool_),
     )
 
@@ -173,6 +185,9 @@ def read_networks(path: Path) -> NetworkTable:
         down_radio_j_per_byte=8e-9 * numbers(rows, "down_radio_mw_per_mbps"),
         up_radio_w=numbers(rows, "up_radio_w"),
         up_radio_j_per_byte=8e-9 * numbers(rows, "up_radio_mw_per_mbps"),
+        tail_s=_optional(rows, "tail_s", 0.0),
+        tail_w=_optional(rows, "tail_w", 0.0),
+        laws=_laws(rows),
     )
 
 
@@ -198,6 +213,18 @@ def _sound(rows: Rows, found: Callable[[Rows], Iterator[str]]) -> Rows:
     if first is not None:
         raise ProfileError(first)
     return rows
+
+
+def _laws(rows: Rows) -> tuple[RateLaw, ...] | None:
+    names = [column.name for column in VARIATION_COLUMNS]
+    if any(name not in rows.cells for name in names):
+        return None
+    figures = (numbers(rows, name).tolist() for name in names)
+    return tuple(RateLaw(*row) for row in zip(*figures, strict=True))
+
+
+def _optional(rows: Rows, name: str, default: float) -> Floats:
+    return numbers(rows, name) if name in rows.cells else np.full(len(rows.numbers), default)
 
 
 def _shares(rows: Rows, key: str) -> Shares:

@@ -7,21 +7,21 @@ any such law being imposed. Client i of a seed is the same client in a populatio
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-import hetero_profiles
-from fedsim.availability import Availability, charging, windows_of
+from fedsim.availability import Availability
 from fedsim.draws import choose, draws, nearest_row, network_weights
-from fedsim.errors import ProfileError, message, nearest
+from fedsim.link_rates import LinkRates, link_rates
+from fedsim.presence import presence
 from fedsim.presets import Recipe, preset_names, recipe_of_files, recipe_of_preset
 from fedsim.profile_checks import TIERS, check
-from fedsim.profile_tables import Floats, Names, read_window_table
+from fedsim.profile_tables import Floats, Names
+from fedsim.rate_tables import Direction
+from fedsim.rates import Rates
 
 if TYPE_CHECKING:
     from fedsim.experiment import PopulationConfig
@@ -40,13 +40,15 @@ class Profile:
         memory_bytes: RAM of the device.
         usable_memory_bytes: what training may take of it.
         memory_bytes_per_s: memory bandwidth.
-        down_bytes_per_s, up_bytes_per_s: rate of the client's own link, headers included.
+        down_bytes_per_s, up_bytes_per_s: (mean) rate of the client's own link, headers included.
         rtt_s: round trip to the server.
         framing: bytes on the link per byte of payload.
         train_w, idle_w: power of the whole device while training, and idle.
         down_radio_w, up_radio_w: power of an active radio at no load.
         down_radio_j_per_byte, up_radio_j_per_byte: energy of each byte on top.
         battery_wh: capacity; 0: no battery.
+        cpu_quota, cpu_period_s: share of a CPU that the device is, given out once a period; 1: all of it.
+        tail_s, tail_w: how long the radio stays up after a transfer, and its power then.
     """
 
     client: int
@@ -68,6 +70,10 @@ class Profile:
     up_radio_w: float
     up_radio_j_per_byte: float
     battery_wh: float
+    cpu_quota: float = 1.0
+    cpu_period_s: float = 0.1
+    tail_s: float = 0.0
+    tail_w: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +83,7 @@ class Population:
     Attributes:
         availability: when they are there.
         sources: preset, tables and their SHA-256, for the record of a run.
+        link_rates: how the links' rates change over time; None: they never do.
     """
 
     device: Names
@@ -97,8 +104,13 @@ class Population:
     up_radio_w: Floats
     up_radio_j_per_byte: Floats
     battery_wh: Floats
+    cpu_quota: Floats
+    cpu_period_s: Floats
+    tail_s: Floats
+    tail_w: Floats
     availability: Availability
     sources: dict[str, str]
+    link_rates: LinkRates | None = None
 
     @property
     def n(self) -> int:
@@ -117,6 +129,21 @@ class Population:
         if not 0 <= client < self.n:
             raise IndexError(f"client {client} of a population of {self.n}")
         return Profile(client, **{name: _plain(getattr(self, name)[client]) for name in _ARRAYS})
+
+    @property
+    def varying(self) -> bool:
+        """Whether the rate of any link changes over time."""
+        return self.link_rates is not None
+
+    def rates(self, client: int, direction: Direction) -> Rates | None:
+        """Return the rate of one link over time; None: constant, at that of the profile.
+
+        Raises:
+            IndexError: no such client.
+        """
+        if not 0 <= client < self.n:
+            raise IndexError(f"client {client} of a population of {self.n}")
+        return None if self.link_rates is None else self.link_rates.of(client, direction)
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """Return the arrays by name, `client` first."""
@@ -137,23 +164,8 @@ def draw(config: PopulationConfig, seed: int) -> Population:
         ProfileError: unknown preset, or a broken device, network or availability table.
     """
     population = draw_devices(config, config.clients, seed)
-    n, sources = config.clients, population.sources | {"availability": config.availability}
-    if config.availability == "always":
-        return replace(population, sources=sources)
-    if config.availability == "charging":
-        sources["availability_sha256"] = _sha256(hetero_profiles.locate("charging.yaml"))
-        return replace(population, availability=charging(n, seed), sources=sources)
-    path = Path(config.availability)
-    if not path.is_file():
-        near = nearest(config.availability, ("always", "charging"))
-        fix = (
-            near if near.startswith("did") else "write always, charging, or the path of a CSV or Parquet file"
-        )
-        text = message("population.availability", "no such file", got=config.availability, fix=fix)
-        raise ProfileError(text)
-    table = read_window_table(path)
-    sources["availability_sha256"] = table.sha256
-    return replace(population, availability=windows_of(table, n, seed), sources=sources)
+    there, used = presence(config, seed)
+    return replace(population, availability=there, sources=population.sources | used)
 
 
 def draw_devices(
@@ -180,7 +192,16 @@ def draw_devices(
         recipe = recipe_of_files(source.devices, source.networks)
     if wifi_only is None:
         wifi_only = source.availability == "charging" if source.wifi_only is None else source.wifi_only
-    return _drawn(recipe, n, seed, wifi_only=wifi_only)
+    population = _drawn(recipe, n, seed, wifi_only=wifi_only)
+    drawn: dict[Direction, Floats] = {"down": population.down_bytes_per_s, "up": population.up_bytes_per_s}
+    varying, means, used = link_rates(source, population.network, drawn, recipe.networks, seed)
+    return replace(
+        population,
+        down_bytes_per_s=means["down"],
+        up_bytes_per_s=means["up"],
+        link_rates=varying,
+        sources=population.sources | used,
+    )
 
 
 def _drawn(recipe: Recipe, n: int, seed: int, *, wifi_only: bool) -> Population:
@@ -211,8 +232,14 @@ def _drawn(recipe: Recipe, n: int, seed: int, *, wifi_only: bool) -> Population:
     )
 
 
-_OF_DEVICE = ("memory_bytes", "usable_memory_bytes", "memory_bytes_per_s", "train_w", "idle_w", "battery_wh")
-_OF_NETWORK = ("framing", "down_radio_w", "down_radio_j_per_byte", "up_radio_w", "up_radio_j_per_byte")
+_OF_DEVICE = (
+    *("memory_bytes", "usable_memory_bytes", "memory_bytes_per_s", "train_w", "idle_w", "battery_wh"),
+    *("cpu_quota", "cpu_period_s"),
+)
+_OF_NETWORK = (
+    *("framing", "down_radio_w", "down_radio_j_per_byte", "up_radio_w", "up_radio_j_per_byte"),
+    *("tail_s", "tail_w"),
+)
 
 
 def show(preset: str, n: int = 20_000) -> list[dict[str, str | float]]:
@@ -243,7 +270,3 @@ def _summary(population: Population, tier: str, who: NDArray[np.bool_]) -> dict[
         "up_mbps_p50": quantile(population.up_bytes_per_s / 125_000, 0.5),
         "rtt_ms_p50": quantile(population.rtt_s * 1e3, 0.5),
     }
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

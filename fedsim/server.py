@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ import numpy as np
 import simpy
 
 from fedsim.aggregators import Contribution, ServerModel
+from fedsim.compute import Machines
 from fedsim.cost import Work
 from fedsim.errors import FedsimError, RunError, message
 from fedsim.experiment import Experiment
@@ -34,7 +35,7 @@ class Charges:
     """What the clock charges for moving and training (all from the charged model).
 
     Attributes:
-        work: (client) -> flops, memory_bytes, tokens of one visit, as a `Work` without bytes.
+        work: (client) -> everything but the bytes of one visit.
         adapter_bytes: charged bytes of a whole adapter.
         backbone_bytes: bytes of the frozen backbone, for `network.backbone: first_visit`, else 0.
     """
@@ -66,6 +67,7 @@ class Server:
         self.model, self.state = model, self.aggregator.init(model)
         self.trainer, self.ledger = trainer, ledger
         self.roster = Roster(population.availability)
+        self.machines = Machines(experiment.compute, experiment.seed)
         self.version = 0
         self.over = False
         self.open: dict[int, Visit] = {}
@@ -180,6 +182,8 @@ class Server:
             start=start,
             offline=self._window_end(client),
             detect_after_s=self.experiment.network.detect_after_s,
+            machines=self.machines,
+            tail=self.experiment.energy.tail,
             on_end=self._ended,
         )
         self._dispatches += 1
@@ -205,12 +209,10 @@ class Server:
         whole = self.charges.adapter_bytes
         base = 0 if client in self._with_backbone else self.charges.backbone_bytes
         work = self.charges.work(client)
-        return Work(
+        return replace(
+            work,
             down_bytes=base + round(whole * down_floats / size),
             up_bytes=round(whole * up_floats / size),
-            flops=work.flops,
-            memory_bytes=work.memory_bytes,
-            tokens=work.tokens,
             serialized_down_bytes=4 * down_floats,
             serialized_up_bytes=4 * up_floats,
         )

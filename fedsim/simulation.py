@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from fedsim.cost import (
     adapter_bytes,
     backbone_bytes,
     charged,
+    moved_bytes,
     train_flops,
     train_memory_bytes,
 )
@@ -30,13 +32,28 @@ from fedsim.executors import Executor
 from fedsim.experiment import Experiment
 from fedsim.jobs import Task, TaskContext
 from fedsim.ledger import Ledger, OnEvent
-from fedsim.network import PrivateLinks
+from fedsim.memory import MemoryPlan, plan_memory
+from fedsim.network import Network, PrivateLinks
 from fedsim.profiles import Population, draw
 from fedsim.run import Run, Writer
 from fedsim.server import Charges, Server
+from fedsim.shared_links import SharedLinks
+from fedsim.speeds import with_speeds
 from fedsim.trainer import Trainer
 
 BYTES_PER_S = 1e6 / 8  # of one Mbit/s
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a device trains the model, and the FLOPs of a token then."""
+
+    memory: MemoryPlan
+    flops_per_token: float
+
+    def flops(self, tokens: int) -> float:
+        """Return the FLOPs of training on so many tokens."""
+        return float(tokens) * self.flops_per_token
 
 
 @dataclass(frozen=True)
@@ -55,7 +72,7 @@ class Plan:
     shape: ModelShape
 
     def alike(self, experiment: Experiment) -> Plan:
-        """Return the plan of an experiment with the same seed, population, task, `lora` and `local`."""
+        """Return the plan of an experiment with the same seed, population, task, `lora`, `local`, `compute`."""
         return replace(self, experiment=resolved(experiment))
 
     def tokens(self, client: int) -> int:
@@ -67,15 +84,36 @@ class Plan:
         """What one visit of a client is charged, adapter both ways."""
         tokens = self.tokens(client)
         size, floats = self.adapter_bytes, 4 * self.task.layout.size
+        way = self.way(self.population.profile(client).usable_memory_bytes)
+        shape = way.memory.shape
+        steps = math.ceil(tokens / (shape.sequence * shape.batch))
+        updates = math.ceil(tokens / (self.shape.sequence * self.shape.batch))
+        copied = self.experiment.compute.dequantisation == "copy"
         return Work(
             size,
             size,
-            train_flops(self.shape, tokens),
-            train_memory_bytes(self.shape),
+            way.flops(tokens),
+            way.memory.memory_bytes,
             tokens,
             floats,
             floats,
+            steps=steps,
+            moved_bytes=moved_bytes(shape, steps, updates, copied=copied),
+            memory_plan=way.memory.words,
         )
+
+    def way(self, usable_bytes: float) -> Way:
+        """How a device with so much memory trains the model: as asked, by `memory.when_short`, or not at all."""
+        if usable_bytes not in self._ways:
+            memory = plan_memory(self.shape, usable_bytes, self.experiment.memory.measures)
+            layered = self.experiment.compute.flops == "layers"
+            self._ways[usable_bytes] = Way(memory, train_flops(memory.shape, 1, layered=layered))
+        return self._ways[usable_bytes]
+
+    @cached_property
+    def _ways(self) -> dict[float, Way]:
+        """Ways by usable memory: devices of one row share theirs."""
+        return {}
 
     @property
     def charged(self) -> bool:
@@ -102,6 +140,11 @@ def prepare(experiment: Experiment) -> Plan:
     )
     charge = getattr(component, "charge_as", None)
     shape = task.shape if charge is None else charged(charge, full=experiment.lora.full)
+    if experiment.compute.flops == "layers" and not shape.blocks:
+        fix = "set compute.flops: parameters, or charge_as without params and matmul_params"
+        what = f"the layers of {shape.name} are not known"
+        raise ExperimentError(message("compute.flops", what, got="layers", fix=fix))
+    population = with_speeds(population, experiment.compute, shape.name, experiment.seed)
     _refuse_an_endless_budget(experiment, task)
     for split in experiment.evaluate.splits:
         task.probes(split, experiment.evaluate.windows)  # refuses a split that the data do not have
@@ -212,12 +255,7 @@ def course(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent)
     ledger = Ledger(writer, task, tell)
     trainer = Trainer(experiment, task, executor, ledger.score)
     env = simpy.Environment()
-    network = PrivateLinks(
-        env,
-        plan.population,
-        server_up_bytes_per_s=experiment.network.server_up_mbps * BYTES_PER_S,
-        server_down_bytes_per_s=experiment.network.server_down_mbps * BYTES_PER_S,
-    )
+    network = network_of(plan, env)
     first_visit = experiment.network.backbone == "first_visit"
     server = Server(
         env,
@@ -262,6 +300,7 @@ def course(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent)
             "up_bytes": ledger.up_bytes,
             "down_bytes": ledger.down_bytes,
             "joules": ledger.joules,
+            "gross_joules": ledger.gross_joules,
             "outcomes": dict(sorted(ledger.outcomes.items())),
         },
         "saved_share": 1.0 - trainer.trained / trainer.dispatched if trainer.dispatched else 0.0,
@@ -273,6 +312,16 @@ def course(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent)
         write([run], run.folder / "report.html")
     tell("done", {"run": run})
     return run, server.model
+
+
+def network_of(plan: Plan, env: simpy.Environment) -> Network:
+    """Return the network of an experiment on a clock."""
+    asked, population = plan.experiment.network, plan.population
+    up, down = asked.server_up_mbps * BYTES_PER_S, asked.server_down_mbps * BYTES_PER_S
+    private = asked.sharing == "private"
+    if asked.model == "size-over-rate" or (private and not population.varying):
+        return PrivateLinks(env, population, up, down, loss=asked.loss, naive=asked.model != "tcp")
+    return SharedLinks(env, population, up, down, loss=asked.loss, isolated=private)
 
 
 def _step(env: simpy.Environment, server: Server, tell: OnEvent) -> float:
@@ -311,7 +360,9 @@ def clients_table(plan: Plan) -> dict[str, Any]:
     columns = dict(plan.population.columns())
     modules = plan.task.layout.modules
     columns["rank"] = np.full(n, modules[0].rank if modules else 0, dtype=np.int64)
-    columns["needed_memory_bytes"] = np.full(n, train_memory_bytes(plan.shape))
+    memory = [plan.way(usable).memory for usable in columns["usable_memory_bytes"].tolist()]
+    columns["needed_memory_bytes"] = np.array([m.memory_bytes for m in memory])
+    columns["memory_plan"] = np.array([m.words for m in memory], dtype=object)
     columns["online_share"] = plan.population.availability.share()
     columns["examples"] = np.array([plan.task.examples(c) for c in range(n)], dtype=np.int64)
     columns["tokens"] = np.array([plan.tokens(c) for c in range(n)], dtype=np.int64)
@@ -321,6 +372,7 @@ def clients_table(plan: Plan) -> dict[str, Any]:
 def charged_facts(plan: Plan) -> dict[str, Any]:
     """Return what the clock charged: the model's size, an adapter's bytes, a full model's bytes."""
     full = replace(plan.shape, full=True, adapter_params=plan.shape.params)
+    usable = plan.population.columns()["usable_memory_bytes"].tolist()
     return {
         "declared": plan.charged,
         "model": plan.shape.name,
@@ -331,6 +383,6 @@ def charged_facts(plan: Plan) -> dict[str, Any]:
         "full_model_bytes": adapter_bytes(full),
         "memory_bytes": train_memory_bytes(plan.shape),
         "mean_flops_per_visit": float(
-            np.mean([train_flops(plan.shape, plan.tokens(c)) for c in range(len(plan.population))])
+            np.mean([plan.way(bytes_).flops(plan.tokens(c)) for c, bytes_ in enumerate(usable)])
         ),
     }

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.tables import OUTCOMES, TABLES
+from fedsim.verify_links import links
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,8 +30,10 @@ def verify(run: Run) -> list[str]:
     """Return what is wrong with a run's tables, one sentence an invariant; empty if all hold.
 
     Checked: one ending per visit; instants in order; no client in two visits at once; bytes, FLOPs and
-    joules in their bounds; versions consecutive and staleness recomputed; the sums of every commit and of
-    `run.json` recomputed from the visits; memory refusals against the clients' memory; scored versions.
+    joules in their bounds; gross joules recomputed from joules, idle power and time; transfers no faster
+    than their links and the server's; memory refusals and plans against the clients' memory; versions
+    consecutive and staleness recomputed; the sums of every commit and of `run.json` recomputed from the
+    visits; scored versions.
     """
     missing = [
         f"{table} has no column {column!r}"
@@ -45,6 +48,8 @@ def verify(run: Run) -> list[str]:
         _phases,
         _overlaps,
         _amounts,
+        _gross,
+        _links,
         _memory,
         _versions,
         _staleness,
@@ -117,7 +122,8 @@ def _overlaps(run: Run) -> Iterator[str]:
 
 def _amounts(run: Run) -> Iterator[str]:
     v = run.visits
-    for name in ("down_bytes", "up_bytes", "serialized_down_bytes", "serialized_up_bytes", "flops", "joules"):
+    amounts = ("down_bytes", "up_bytes", "serialized_down_bytes", "serialized_up_bytes")
+    for name in (*amounts, "flops", "joules", "gross_joules"):
         amount = v[name].to_numpy()
         bad = ~(np.isfinite(amount) & (amount >= 0))
         shown = v.assign(what=name, amount=amount)
@@ -145,6 +151,31 @@ def _amounts(run: Run) -> Iterator[str]:
         )
 
 
+def _gross(run: Run) -> Iterator[str]:
+    v = run.visits
+    idle_w = _of_client(run, "idle_w").to_numpy(dtype=float)
+    expected = v["joules"].to_numpy() + idle_w * (v["ended_s"] - v["dispatched_s"]).to_numpy()
+    found = v["gross_joules"].to_numpy()
+    yield from _visits(
+        v.assign(expected=expected),
+        np.isfinite(expected) & ~_same(found, expected),
+        lambda r: (
+            f"has gross_joules {r['gross_joules']:.12g}, joules and idle power give {r['expected']:.12g}"
+        ),
+    )
+
+
+def _links(run: Run) -> Iterator[str]:
+    for visits, bad, problem in links(run):
+        yield from _visits(visits, bad, problem)
+
+
+def _of_client(run: Run, name: str) -> pd.Series[Any]:
+    """Return a column of the clients' table, one entry a visit; NaN for clients that are not in it."""
+    known = run.clients.drop_duplicates("client").set_index("client")[name]
+    return run.visits["client"].map(known)
+
+
 def _memory(run: Run) -> Iterator[str]:
     v, clients = run.visits, run.clients
     short = clients["client"][clients["needed_memory_bytes"] > clients["usable_memory_bytes"]]
@@ -154,6 +185,12 @@ def _memory(run: Run) -> Iterator[str]:
     )
     yield from _visits(
         v, v["trained_s"].notna() & small, lambda _: "trained on a device whose memory is too small"
+    )
+    plan = _of_client(run, "memory_plan")
+    yield from _visits(
+        v.assign(plan=plan),
+        plan.notna() & (v["memory_plan"] != plan),
+        lambda r: f"has the memory plan {r['memory_plan']!r}, its client {r['plan']!r}",
     )
 
 
@@ -237,7 +274,8 @@ def _same(found: Any, wanted: Any) -> Mask:
 def _totals(run: Run) -> Iterator[str]:
     told = run.info.get("totals") or {}
     summed: dict[str, Any] = {"visits": len(run.visits), "commits": len(run.commits)}
-    summed |= {name: run.visits[name].sum() for name in ("up_bytes", "down_bytes", "joules")}
+    added = ("up_bytes", "down_bytes", "joules", "gross_joules")
+    summed |= {name: run.visits[name].sum() for name in added}
     for name, value in summed.items():
         if name in told and not _same(told[name], value):
             yield f"run.json tells of {told[name]} {name} in total, the tables of {value}"

@@ -11,6 +11,7 @@ from fedsim.tables import TABLES, frame, joined, pack
 
 NAN = math.nan
 SIZE = 1000
+IDLE_W = 0.25
 VISIT = {
     "round": -1,
     "staleness": -1,
@@ -18,6 +19,7 @@ VISIT = {
     "serialized_down_bytes": SIZE,
     "serialized_up_bytes": 0,
     "flops": 0.0,
+    "memory_plan": "fits",
     "trained": False,
     "examples": 4,
     "tokens": 64,
@@ -35,7 +37,8 @@ def client(number: int, needed: float = 1e9) -> dict[str, Any]:
     names = {"device": "phone", "tier": "phone-mid", "network": "lte", "client": number, "rank": 8}
     rates = dict.fromkeys(["flops_per_s", "down_bytes_per_s", "up_bytes_per_s"], 1e6)
     memory = {"memory_bytes": 4e9, "usable_memory_bytes": 1.8e9, "needed_memory_bytes": needed}
-    return names | rates | memory | {"rtt_s": 0.05, "online_share": 1.0, "examples": 4, "tokens": 64}
+    memory |= {"memory_plan": "fits" if needed <= 1.8e9 else "refused", "idle_w": IDLE_W}
+    return names | rates | memory | {"rtt_s": 0.004, "online_share": 1.0, "examples": 4, "tokens": 64}
 
 
 def commit(
@@ -60,6 +63,10 @@ def score(version: int, time_s: float) -> dict[str, Any]:
     return {"version": version, "time_s": time_s, "split": "test", "metric": "perplexity", "value": 9.0}
 
 
+def with_gross(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"gross_joules": row["joules"] + IDLE_W * (row["ended_s"] - row["dispatched_s"])}
+
+
 def by_hand() -> Run:
     """Three clients, seven visits, two commits; every number below can be checked on paper."""
     rows = [
@@ -81,11 +88,13 @@ def by_hand() -> Run:
         if not math.isnan(row["trained_s"]):
             row |= {"serialized_up_bytes": SIZE, "flops": 1e9}
     visits[6]["down_bytes"] = 250
+    visits[2]["memory_plan"] = "refused"
     totals = {"visits": 7, "commits": 2, "up_bytes": 3400, "down_bytes": 6250, "joules": 16.25}
+    totals["gross_joules"] = 16.25 + IDLE_W * (6.0 + 10.0 + 1.5 + 6.0 + 5.0 + 5.5 + 0.5)
     return made(
         {
             "clients": [client(0), client(1), client(2, needed=2e9)],
-            "visits": visits,
+            "visits": [with_gross(row) for row in visits],
             "commits": [
                 commit(1, 6.0, [0], up=1000, down=2000, joules=3.5),
                 commit(2, 12.0, [1, 0], up=3000, down=4000, joules=11.5),
@@ -153,4 +162,5 @@ def played(phases: list[tuple[float, float, float, bool]], clients: int, buffer:
             )
         for number in free:
             dispatch(number, now)
-    return made({"clients": [client(n) for n in range(clients)], "visits": visits, "commits": commits})
+    rows = [with_gross(row) for row in visits]
+    return made({"clients": [client(n) for n in range(clients)], "visits": rows, "commits": commits})

@@ -15,7 +15,15 @@ ROOT = Path(fedsim.__file__).parent
 DATA = Path(hetero_profiles.__file__).parent
 
 ALLOWED = {
-    "simpy": {"instants.py", "visit.py", "network.py", "server.py", "simulation.py", "protocols/"},
+    "simpy": {
+        "instants.py",
+        "visit.py",
+        "network.py",
+        "shared_links.py",
+        "server.py",
+        "simulation.py",
+        "protocols/",
+    },
     "ray": {"executors/ray.py"},
     "torch": {"training/", "tasks/", "doctor.py"},
     "transformers": {"training/", "tasks/", "builtin/"},

@@ -8,11 +8,13 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 import hetero_profiles
 from fedsim.availability import DAY_S, Availability, charging, read_windows
 from fedsim.errors import ProfileError
 from fedsim.experiment import PopulationConfig
+from fedsim.presence import in_time_zones
 from fedsim.profiles import check, draw
 
 INF = math.inf
@@ -392,3 +394,78 @@ def test_a_population_takes_its_windows_from_a_file(tmp_path):
     population = draw(config, 0)
     assert population.availability.window(2, 0.0) == (5.0, 9.0)
     assert len(population.sources["availability_sha256"]) == 64
+
+
+# time zones ---------------------------------------------------------------------------------------------
+
+
+def test_a_shift_moves_each_client_s_windows_around_the_period():
+    client, start = np.array([0, 1, 1]), np.array([10.0, 10.0, 90.0])
+    there = Availability.from_windows(client, start, start + 8, n=3, period_s=100.0)
+    moved = there.shifted(np.array([5.0, -15.0, 50.0]))
+    assert [moved.window(c, 20.0) for c in (0, 1)] == [(15.0, 23.0), (75.0, 83.0)]
+    assert moved.window(1, 90.0) == (95.0, 103.0)
+    assert moved.window(2, 0.0) == (INF, INF)
+    assert moved.share() == pytest.approx(there.share())
+
+
+@settings(deadline=None)
+@given(spans=spans, shift_s=st.floats(-300, 300), now_s=st.floats(0, 500))
+def test_a_shifted_client_is_online_when_it_was_before(spans, shift_s, now_s):
+    there = availability(spans, PERIOD_S)
+    moved = there.shifted(np.full(N, shift_s))
+    then_s = (now_s - shift_s) % PERIOD_S
+    for client in range(N):
+        mine = slice(there.offsets[client], there.offsets[client + 1])
+        edges = np.concatenate([there.starts_s[mine], there.stops_s[mine], [0.0]])
+        edges = np.append(edges[np.isfinite(edges)] % PERIOD_S, PERIOD_S)
+        if np.abs(edges - then_s).min() < 1e-6:
+            continue  # rounding decides at the very edge
+        assert moved.online(now_s)[client] == there.online(then_s)[client]
+
+
+def test_always_there_stays_always_there_and_windows_that_do_not_repeat_cannot_move():
+    whole = windows((0, 100), period_s=100)
+    assert whole.shifted(np.array([33.0])).window(0, 5.0) == (0.0, INF)
+    with pytest.raises(ValueError, match="only windows that repeat"):
+        windows((1, 2)).shifted(np.array([1.0]))
+
+
+def test_eight_hours_ahead_brings_everything_eight_hours_earlier_for_half_of_the_clients():
+    there = charging(2000, seed=0)
+    zoned = in_time_zones(there, (0.0, 8.0), seed=0)
+    same = np.array([there.window(c, 0.0) == zoned.window(c, 0.0) for c in range(2000)])
+    assert same.mean() == pytest.approx(0.5, abs=0.05)
+    later = there.online(5 * DAY_S + 8 * 3600.0)
+    assert np.array_equal(zoned.online(5 * DAY_S)[~same], later[~same])
+    few = in_time_zones(charging(30, seed=0), (0.0, 8.0), seed=0)
+    assert [few.window(c, 0.0) for c in range(30)] == [zoned.window(c, 0.0) for c in range(30)]
+
+
+def test_time_zones_flatten_the_day_of_a_population():
+    def share(**settings):
+        config = PopulationConfig(preset="homogeneous", clients=4000, availability="charging", **settings)
+        return share_by_hour(draw(config, 0).availability)
+
+    one, many = share(), share(time_zones=tuple(range(24)))
+    assert np.ptp(many) < 0.25 * np.ptp(one)
+    assert many.mean() == pytest.approx(one.mean(), rel=1e-6)
+
+
+def test_a_table_of_windows_must_repeat_to_have_time_zones(tmp_path):
+    rows = "client,start_s,stop_s\n0,3600,7200\n"
+    once, daily = write(tmp_path / "a.csv", rows), write(tmp_path / "b.csv", f"# period_s: 86400\n{rows}")
+
+    def drawn(path):
+        config = PopulationConfig(preset="homogeneous", clients=2, availability=str(path), time_zones=(1,))
+        return draw(config, 0)
+
+    assert drawn(daily).availability.window(1, 0.0) == (0.0, 3600.0)
+    with pytest.raises(ProfileError, match=r"a\.csv: period_s: windows that do not repeat"):
+        drawn(once)
+
+
+@pytest.mark.parametrize(("zones", "said"), [((1.0,), "always there"), ((), "has no `time_zones`")])
+def test_time_zones_that_mean_nothing_are_refused(zones, said):
+    with pytest.raises(ValidationError, match=said):
+        PopulationConfig(preset="homogeneous", clients=2, time_zones=zones)

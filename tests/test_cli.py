@@ -419,6 +419,7 @@ def test_estimates_without_a_measurement_say_nothing_of_this_machine():
         "up_bytes": 1000,
         "down_bytes": 2000,
         "joules": 5.0,
+        "gross_joules": 7.0,
         "trained_visits": 2,
     }
     text = estimates(facts)

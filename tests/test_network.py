@@ -8,7 +8,8 @@ import simpy
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fedsim.network import PrivateLinks, sent_bytes, transfer_s
+from fedsim.network import PrivateLinks
+from fedsim.tcp import sent_bytes, transfer_s
 
 IP = 1500 / 1448
 MBIT = 1e6 / 8
@@ -167,10 +168,10 @@ def population(*rows):
     return SimpleNamespace(profile=lambda client: made[client])
 
 
-def finished(env, event):
-    """(virtual seconds, value) when an event triggers."""
+def finished(env, transfer):
+    """(virtual seconds, value) when a transfer is done."""
     seen = []
-    event.callbacks.append(lambda e: seen.append((env.now, e.value)))
+    transfer.done.callbacks.append(lambda e: seen.append((env.now, e.value)))
     env.run()
     return seen
 
@@ -189,7 +190,7 @@ def test_transfers_on_private_links_do_not_slow_each_other_down():
     network = PrivateLinks(env, population((4e6, 1e6), (4e6, 1e6)), 5e6, 5e6)
     both = [network.transfer("down", client, 10**6) for client in (0, 1)]
     env.run()
-    assert [e.value for e in both] == [network.duration_s("down", 0, 10**6)] * 2
+    assert [transfer.done.value for transfer in both] == [network.duration_s("down", 0, 10**6)] * 2
 
 
 def test_the_server_s_uplink_caps_downloads_and_its_downlink_caps_uploads():

@@ -55,6 +55,8 @@ def visit(order: int = 0, **changes):
         "serialized_up_bytes": 4,
         "flops": 1e9,
         "joules": 1 / 3,
+        "gross_joules": 1 / 3 + 0.3,
+        "memory_plan": "fits",
         "trained": True,
         "examples": 8,
         "tokens": 512,
@@ -99,7 +101,8 @@ def score(version: int, metric: str = "perplexity", value: float = 30.0):
 def clients(n: int = 3):
     numbers = {name: np.arange(n) * 1.0 for name, dtype in tables.TABLES["clients"].items() if dtype != "str"}
     counts = {name: np.arange(n) for name in ("client", "rank", "examples", "tokens")}
-    return {**numbers, **counts, "device": ["phone"] * n, "tier": ["low"] * n, "network": ["4g"] * n}
+    names = {"device": "phone", "tier": "low", "network": "4g", "memory_plan": "fits"}
+    return {**numbers, **counts, **{name: [value] * n for name, value in names.items()}}
 
 
 def fill(writer: Writer) -> None:

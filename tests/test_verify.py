@@ -4,7 +4,7 @@ import dataclasses
 
 import pandas as pd
 import pytest
-from handmade_run import by_hand, made, played
+from handmade_run import IDLE_W, by_hand, made, played
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -62,12 +62,15 @@ def broken(table, row, **values):
         (("visits", 4, {"down_bytes": -1}), "visit 1 of client 1 has down_bytes -1, which is no amount"),
         (("visits", 4, {"joules": -0.5}), "visit 1 of client 1 has joules -0.5, which is no amount"),
         (("visits", 4, {"flops": float("inf")}), "visit 1 of client 1 has flops inf, which is no amount"),
+        (("visits", 4, {"gross_joules": 2.0}), "visit 1 of client 1 has gross_joules 2, joules and idle power give 3.25"),
+        (("visits", 4, {"gross_joules": -3.0}), "visit 1 of client 1 has gross_joules -3.0, which is no amount"),
         (("visits", 4, {"up_bytes": 7}), "visit 1 of client 1 uploaded 7 bytes before its training was done"),
         (("visits", 6, {"flops": 1.0}), "visit 2 of client 1 computed before its download was done"),
         (("visits", 3, {"up_bytes": 0}), "visit 1 of client 0 landed without a byte uploaded"),
         (("visits", 3, {"up_bytes": 999}), "visit 1 of client 0 counts 999 bytes up, but serialised 1000"),
         (("clients", 2, {"needed_memory_bytes": 1e9}), "visit 0 of client 2 ran out of memory on a device that has enough"),
         (("clients", 0, {"usable_memory_bytes": 5e8}), "visit 0 of client 0 trained on a device whose memory is too small"),
+        (("visits", 3, {"memory_plan": "checkpoint"}), "visit 1 of client 0 has the memory plan 'checkpoint', its client 'fits'"),
         (("visits", 3, {"version": 0}), "visit 1 of client 0 carries version 0, but 1 versions were committed at its dispatch"),
         (("visits", 1, {"staleness": 0}), "visit 0 of client 1 has staleness 0, the commits give 1"),
         (("visits", 4, {"staleness": 0}), "visit 1 of client 1 has staleness 0, the commits give -1"),
@@ -108,9 +111,11 @@ def test_many_rows_that_break_one_rule_make_one_sentence():
 
 
 def test_a_visit_that_ends_at_the_instant_of_a_commit_may_be_counted_before_or_after_it():
-    tied = {"ended_s": 12.0, "downloaded_s": 11.0}
-    assert verify(broken("visits", 4, **tied)) == []
+    tied = {"ended_s": 12.0, "downloaded_s": 11.0, "gross_joules": 2.0 + IDLE_W * 2.0}
     later = broken("visits", 4, **tied)
+    shorter = later.info["totals"]["gross_joules"] - IDLE_W * 3.0
+    later.info["totals"] |= {"gross_joules": shorter}
+    assert verify(later) == []
     counted = later.commits.assign(total_down_bytes=[2000, 5000], total_joules=[3.5, 13.5])
     assert verify(dataclasses.replace(later, commits=counted)) == []
     too_many = later.commits.assign(total_down_bytes=[2000, 5001])

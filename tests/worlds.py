@@ -42,11 +42,12 @@ def device(client, *, flops_per_s, rate=FAST, rtt_s=0.0, memory=1e12, train_w=2.
 
 @dataclass
 class World:
-    """A population given device by device."""
+    """A population given device by device; `links` are rates over time by (client, direction)."""
 
     profiles: list[Profile]
     availability: Availability
     sources: dict = field(default_factory=dict)
+    links: dict = field(default_factory=dict)
 
     def __len__(self):
         return len(self.profiles)
@@ -54,9 +55,16 @@ class World:
     def profile(self, client):
         return self.profiles[client]
 
+    @property
+    def varying(self):
+        return bool(self.links)
+
+    def rates(self, client, direction):
+        return self.links.get((client, direction))
+
     def columns(self):
         names = ("client", "device", "tier", "network", "flops_per_s", "memory_bytes", "usable_memory_bytes")
-        names += ("down_bytes_per_s", "up_bytes_per_s", "rtt_s")
+        names += ("idle_w", "down_bytes_per_s", "up_bytes_per_s", "rtt_s")
         return {name: np.array([getattr(p, name) for p in self.profiles]) for name in names}
 
 

@@ -45,16 +45,28 @@ def people(run: Run) -> Section:
             )
         )
     header = ("tier", "clients", "GFLOP/s (5 – 50 – 95 %)", "RAM [GB]", "uplink [Mbit/s]", "online", "never in", "share of updates")  # fmt: skip
+    tables = [Table(header, rows, "Tiers, slowest first; medians where one number stands alone")]
     return Section(
         "people",
         "Who took part",
         [" ".join(text)] if text else ["The run ended before it had clients."],
         visit_figures.participation(run),
         "A tier whose share of the updates is below its share of the clients is under-represented in the model.",
-        tables=[Table(header, rows, "Tiers, slowest first; medians where one number stands alone")]
-        if rows
-        else [],
+        tables=[*(tables if rows else []), *_memory_plans(run)],
     )
+
+
+def _memory_plans(run: Run) -> list[Table]:
+    """What was done for devices of little memory; nothing where all held the model as it was asked for."""
+    clients, visits = run.clients["memory_plan"], run.visits["memory_plan"]
+    if not set(clients) - {"fits", "refused", ""}:
+        return []
+    total = len(clients)
+    rows = [
+        (str(plan), number(count), percent(count / total), number(int((visits == plan).sum())))
+        for plan, count in clients.value_counts().items()
+    ]
+    return [Table(("memory", "clients", "share of clients", "visits"), rows, "How devices held the model")]
 
 
 def losses(run: Run) -> Section:

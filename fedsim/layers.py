@@ -1,0 +1,117 @@
+"""What a token costs, layer by layer: every matrix product of a transformer, forward and backward.
+
+LoRA freezes the weights, so what the backward pass computes depends on where the adapters are: forward
+everywhere, gradients of activations only above the lowest adapter, gradients of weights for adapters
+alone. Counted as stock PEFT on eager attention performs it, product by product; softmax, norms,
+activation functions and rotary tables are left out, as in Kaplan et al. (arXiv 2001.08361).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Map(NamedTuple):
+    """One linear map: (inputs, outputs), and the rank of its adapter (0: it has none)."""
+
+    inputs: int
+    outputs: int
+    rank: int = 0
+
+    @property
+    def forward(self) -> int:
+        """FLOPs of a token forward: 2 i o of the weights, 2 r (i + o) of the adapter."""
+        return 2 * self.inputs * self.outputs + 2 * self.rank * (self.inputs + self.outputs)
+
+    def backward(self, *, enters: bool, full: bool) -> int:
+        """FLOPs of a token backward.
+
+        2 i o if the gradient `enters` below the map, as much for the weights if they train (`full`);
+        of the adapter 2 r o for B, 2 r o through B, 2 r i for A, and 2 r i through A if it enters.
+        """
+        flops = 2 * self.inputs * self.outputs * (int(enters) + int(full))
+        return flops + 2 * self.rank * (2 * self.outputs + self.inputs * (1 + int(enters)))
+
+    def leaves(self, *, enters: bool, full: bool) -> bool:
+        """Whether what comes out of the map has a gradient."""
+        return enters or full or self.rank > 0
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One transformer block.
+
+    Attributes:
+        qkv: the maps into attention: q, k, v, or one that is all three (GPT-2).
+        out: the map out of attention.
+        up: the maps into the MLP (gate and up, or one).
+        down: the map out of it.
+        attention: heads x head size, the width over which scores are computed.
+    """
+
+    qkv: tuple[Map, ...]
+    out: Map
+    up: tuple[Map, ...]
+    down: Map
+    attention: int
+
+    @property
+    def maps(self) -> Iterator[Map]:
+        """All linear maps of the layer."""
+        yield from (*self.qkv, self.out, *self.up, self.down)
+
+    @property
+    def adapted(self) -> bool:
+        """Whether any map carries an adapter."""
+        return any(m.rank for m in self.maps)
+
+    @property
+    def adapter_params(self) -> int:
+        """Parameters of the layer's adapters."""
+        return sum(m.rank * (m.inputs + m.outputs) for m in self.maps)
+
+    def forward(self, sequence: int, kappa: float) -> float:
+        """FLOPs of a token forward; attention is two products of 2 s q each, times kappa."""
+        return sum(m.forward for m in self.maps) + 4 * sequence * self.attention * kappa
+
+    def backward(self, sequence: int, kappa: float, *, enters: bool, full: bool) -> tuple[float, bool]:
+        """Return the FLOPs of a token backward, and whether the layer's output has a gradient.
+
+        Of the four products of attention's backward pass, those towards q, k and v are computed for
+        the ones that have a gradient, and the one towards the scores if q or k has.
+        """
+        have = [m.leaves(enters=enters, full=full) for m in self.qkv]
+        q, k, v = have if len(have) == 3 else have * 3
+        products = q + k + v + (q or k)
+        flops = sum(m.backward(enters=enters, full=full) for m in self.qkv)
+        flops += self.out.backward(enters=q or k or v, full=full)
+        middle = enters or self.out.leaves(enters=q or k or v, full=full)
+        flops += sum(m.backward(enters=middle, full=full) for m in self.up)
+        inner = any(m.leaves(enters=middle, full=full) for m in self.up)
+        flops += self.down.backward(enters=inner, full=full)
+        after = middle or self.down.leaves(enters=inner, full=full)
+        return flops + 2 * sequence * self.attention * kappa * products, after
+
+
+def token_flops(
+    layers: Sequence[Layer], head: int, sequence: int, *, kappa: float, full: bool, checkpoint: bool
+) -> float:
+    """Return the FLOPs of training on one token.
+
+    Args:
+        layers: the blocks, lowest first.
+        head: weights of the output head, which every token multiplies.
+        sequence: tokens of a sequence, for attention's quadratic term.
+        kappa: share of the attention matrix that is computed: 1, or 0.5 by a causal kernel.
+        full: whether all weights train (the embedding then has a gradient too).
+        checkpoint: whether layers with a gradient are computed forward once more.
+    """
+    total, enters = 0.0, full
+    for layer in layers:
+        forward = layer.forward(sequence, kappa)
+        backward, leaves = layer.backward(sequence, kappa, enters=enters, full=full)
+        total += forward + backward + (forward if checkpoint and leaves else 0.0)
+        enters = leaves
+    return total + 2 * head * (1 + int(enters) + int(full))

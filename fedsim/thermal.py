@@ -1,0 +1,90 @@
+"""Heat: a phone that trains gets warm and slows down; one that rests cools. First order, in closed form.
+
+The temperature above the surroundings goes to resistance x power with a time constant; at the cap the
+governor lowers the clock so that it stays there. Without a fan only: phones, unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from fedsim.component import Config
+
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Thermal(Config):
+    """How a device without a fan heats up, and what it does at its cap.
+
+    Defaults: the coefficient table of Dr-PKDP/FMCL-paper5-energy_thermal_aware_simulation (MIT), which
+    names the source of each figure. A phone at 5 W then throttles after 161 s (observed: about 150 s,
+    arXiv 2503.21109), one at 4 W never.
+
+    Attributes:
+        resistance_k_per_w: warming per watt in the long run; 5-8, derived there from the onset of throttling.
+        heating_s: time constant while training; 55-150, derived.
+        cooling_s: time constant at rest; 55-400, not published for such loads.
+        ambient_c: surroundings.
+        cap_c: the temperature that the governor holds; about 50 (Wang et al., arXiv 2005.12326), 60-72 on
+            a tolerant phone.
+        throttled_speed: share of full speed at the cap: 0.7-0.8 (Wang et al.) down to 0.23 (arXiv
+            2503.21109: 3 GHz to 1 GHz).
+        tiers: classes of devices that it applies to.
+    """
+
+    resistance_k_per_w: _Positive = 6.0
+    heating_s: _Positive = 90.0
+    cooling_s: _Positive = 135.0
+    ambient_c: Annotated[float, Field(ge=-50, le=60)] = 25.0
+    cap_c: Annotated[float, Field(le=120)] = 50.0
+    throttled_speed: Annotated[float, Field(gt=0, le=1)] = 0.75
+    tiers: tuple[str, ...] = ("phone-low", "phone-mid", "phone-high")
+
+    @model_validator(mode="after")
+    def _cap_above_ambient(self) -> Thermal:
+        if self.cap_c <= self.ambient_c:
+            raise ValueError(
+                f"cap_c must be above ambient_c (got {self.cap_c:g} and {self.ambient_c:g})\n"
+                "  fix: give a cap of about 50 degrees"
+            )
+        return self
+
+    @property
+    def cap_k(self) -> float:
+        """The cap above the surroundings [K]."""
+        return self.cap_c - self.ambient_c
+
+    @property
+    def sustained_w(self) -> float:
+        """The power that holds the cap [W]."""
+        return self.cap_k / self.resistance_k_per_w
+
+    def settled_k(self, watts: float) -> float:
+        """Return where this power leads in the long run, at most the cap [K above the surroundings]."""
+        return min(self.resistance_k_per_w * watts, self.cap_k)
+
+    def heated_k(self, heat_k: float, watts: float, seconds: float) -> float:
+        """Return the temperature after so much training, at most the cap [K above the surroundings]."""
+        end_k = self.resistance_k_per_w * watts
+        return min(end_k + (heat_k - end_k) * math.exp(-seconds / self.heating_s), self.cap_k)
+
+    def cooled_k(self, heat_k: float, idle_w: float, seconds: float) -> float:
+        """Return the temperature after so much rest [K above the surroundings]."""
+        end_k = self.settled_k(idle_w)
+        return end_k + (heat_k - end_k) * math.exp(-seconds / self.cooling_s)
+
+    def onset_s(self, heat_k: float, watts: float) -> float:
+        """Return how long training at this power goes at full speed; inf if the cap is never reached [s]."""
+        end_k = self.resistance_k_per_w * watts
+        if heat_k >= self.cap_k:
+            return 0.0 if end_k > self.cap_k else math.inf
+        if end_k <= self.cap_k:
+            return math.inf
+        return self.heating_s * math.log((end_k - heat_k) / (end_k - self.cap_k))
+
+
+PRESETS: dict[str, Thermal] = {"moderate": Thermal(), "severe": Thermal(throttled_speed=0.23)}
+"""`moderate`: the governors that hold about 50 degrees at a 20-30 % lower clock; `severe`: the worst reported."""
