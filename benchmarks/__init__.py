@@ -1,0 +1,1 @@
+"""Programs that measure fedsim; not part of the installed package."""

@@ -1,0 +1,1 @@
+"""fedsim's clock against measured transfers, CPU quotas and whole federated runs of real processes."""

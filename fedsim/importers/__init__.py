@@ -1,0 +1,49 @@
+"""Data sets of others as tables of ours: devices, networks, windows of availability, rates over time.
+
+    fedsim profiles import FORMAT FILE --out TABLE
+
+Each format is one small module. A file is read whole or refused with one sentence that names the file, the
+row, the field and the value; nothing of a file is ever executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedsim.errors import ProfileError, message, nearest
+from fedsim.importers import fedscale, flash, kbps, mahimahi, pensieve, sabre
+from fedsim.importers.options import Format, Options, fitting
+from fedsim.importers.table import Table
+from fedsim.importers.traces import of_curves
+
+FORMATS: dict[str, Format] = {
+    "fedscale-capacity": fedscale.CAPACITY,
+    "fedscale-behaviour": fedscale.BEHAVIOUR,
+    "flash-states": flash.STATES,
+    "flash-speeds": flash.SPEEDS,
+    "mahimahi": of_curves(mahimahi.ABOUT, mahimahi.read, "bin_s"),
+    "kbps": of_curves(kbps.ABOUT, kbps.read, "last_s"),
+    "pensieve": of_curves(pensieve.ABOUT, pensieve.read),
+    "sabre": of_curves(sabre.ABOUT, sabre.read),
+}
+
+
+def import_table(name: str, files: Sequence[Path], options: Options) -> Table:
+    """Return a table of ours from files of another format.
+
+    Raises:
+        ProfileError: no such format or file, options that do not belong to it, or a file that is broken.
+    """
+    if name not in FORMATS:
+        raise ProfileError(message("FORMAT", "no such format", got=name, fix=nearest(name, FORMATS)))
+    one = FORMATS[name]
+    fitting(name, one, options)
+    for path in (*files, *options.up):
+        if not path.is_file():
+            raise ProfileError(message(str(path), "no such file", fix="check the path"))
+    if len(files) > 1 and not one.many:
+        raise ProfileError(
+            message("FILE", f"{name} takes one file", got=len(files), fix="import one at a time")
+        )
+    return one.read(files, options).described(name, files, options)
