@@ -1,0 +1,1 @@
+"""Measurements of fedsim against its peers: `python -m benchmarks NAME...`; see README.md."""
