@@ -75,7 +75,7 @@ class Moves:
     def __init__(self, size: int) -> None:
         """Start with no move, for vectors of `size` floats."""
         self._sum, self._units = np.zeros(size), np.zeros(size)
-        self._move, self._square, self._from = np.empty(size), np.empty(size), np.empty(size)
+        self._move, self._from = np.empty(size), np.empty(size)
         self._start: Vector | None = None
         self._still = False
         self.count = 0
@@ -88,7 +88,7 @@ class Moves:
         move = self._move
         np.copyto(move, end)
         np.subtract(move, self._from, out=move)
-        norm = length(move, self._square)
+        norm = length(move)
         if not math.isfinite(norm):
             return False
         np.add(self._sum, move, out=self._sum)
@@ -107,11 +107,6 @@ class Moves:
         return float(np.sum(self._units * self._sum)) / (self.count * mean_norm)
 
 
-def length(move: NDArray[np.float64], square: NDArray[np.float64] | None = None) -> float:
-    """Return the Euclidean norm; summed by NumPy, since the last bit of BLAS depends on its threads.
-
-    Args:
-        move: float64 vector.
-        square: room of its size for the squares.
-    """
-    return math.sqrt(float(np.sum(np.multiply(move, move, out=square))))
+def length(move: NDArray[np.float64]) -> float:
+    """Return the Euclidean norm; NumPy's own loop, since the last bit of BLAS depends on its threads."""
+    return math.sqrt(float(np.einsum("i,i->", move, move)))
