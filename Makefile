@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := $(shell find fedsim hetero_profiles -type f -not -name '*.pyc') pyproject.toml README.md
 
-.PHONY: demo test check format lint types slow dev clean
+.PHONY: demo test check format lint types slow bench dev clean
 
 demo: .venv/.wheel            ## the main job on the embedded default, offline
 	$(BIN)/fedsim demo
@@ -28,6 +28,9 @@ types: .venv/.dev
 
 slow: .venv/.dev .venv/.wheel ## the tests that take minutes
 	$(BIN)/pytest -m slow --timeout 1800
+
+bench: .venv/.dev             ## the measurements of benchmarks/README.md, half an hour on a quiet machine
+	$(BIN)/python -m benchmarks
 
 dev: .venv/.dev               ## an editable install, for work on fedsim itself
 	rm -f .venv/.wheel
@@ -54,4 +57,4 @@ dev: .venv/.dev               ## an editable install, for work on fedsim itself
 	touch $@
 
 clean:
-	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv benchmarks/.venvs benchmarks/.cache dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

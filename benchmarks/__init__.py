@@ -1,1 +1,1 @@
-"""Programs that measure fedsim; not part of the installed package."""
+"""Measurements of fedsim against its peers: `python -m benchmarks NAME...`; see README.md."""

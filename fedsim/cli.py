@@ -83,15 +83,16 @@ def demo(
     from fedsim import config
     from fedsim import demo as show
     from fedsim.report import write
-    from fedsim.simulation import executor_for, prepare
+    from fedsim.simulation import begin, executor_for, prepare
 
     experiments = [config.changed(experiment, set or (), "demo") for experiment in show.experiments()]
     folder = new_folder(out, "demo")
     for experiment in experiments:
         config.check(experiment, "demo")
-    first = prepare(experiments[0])
-    plans = [first.alike(experiment) for experiment in experiments]
-    with closing(executor_for(first.experiment)) as executor:
+    with closing(executor_for(experiments[0])) as executor:
+        begin(executor, experiments[0])
+        first = prepare(experiments[0])
+        plans = [first.alike(experiment) for experiment in experiments]
         runs = [_simulated(plan, folder / plan.experiment.name, executor) for plan in plans]
     page = write(runs, folder / "report.html")
     print(show.verdict(runs))

@@ -59,7 +59,9 @@ class PopulationConfig(Config):
             raise ValueError(f"has `rates` from a file, which ends\n  fix: {fix}")
         for name, plain in (("rates_at_end", None), ("rates_phase", "start"), ("rates_level", "trace")):
             if not traced and getattr(self, name) != plain:
-                raise ValueError(f"has `{name}` without a file of rates\n  fix: remove it, or add rates: FILE")
+                raise ValueError(
+                    f"has `{name}` without a file of rates\n  fix: remove it, or add rates: FILE"
+                )
         if self.rates_phase == "random" and self.rates_at_end != "loop":
             fix = "set rates_at_end: loop, or rates_phase: start"
             raise ValueError(f"has `rates_phase: random` for traces that do not loop\n  fix: {fix}")
@@ -174,6 +176,7 @@ class LoraConfig(Config):
     r: Annotated[int, Field(ge=1)] = 8
     alpha: Positive = 16.0
     targets: str | tuple[str, ...] = "all-linear"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     rank_by: Literal["fixed"] = "fixed"
 
 
@@ -237,9 +240,17 @@ class EvaluateConfig(Config):
 
 
 class NumericsConfig(Config):
-    """Settings that may change the last bits of a result; `auto` is resolved once and written down."""
+    """Settings that may change the last bits of a result; `auto` is resolved once and written down.
+
+    `client_batch` clients train in one call, by the `training` path (`fused`: written-out decoder,
+    `swapped`: any model with its target modules replaced, `sequential`: stock PEFT, one by one), at
+    most `tokens_at_once` tokens in a forward pass; the frozen backbone computes in `dtype`.
+    """
 
     client_batch: Count | Literal["auto"] = "auto"
+    training: Literal["auto", "fused", "swapped", "sequential"] = "auto"
+    tokens_at_once: Count = 16_384
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 class RuntimeConfig(Config):
@@ -249,6 +260,7 @@ class RuntimeConfig(Config):
     workers: Count | Literal["auto"] = "auto"
     address: str | None = None
     gpus_per_worker: NonNegative = 0.0
+    cache_mb: NonNegative = 256.0
     stall_s: Positive = 604_800.0
     watchdog_s: Positive = 600.0
 

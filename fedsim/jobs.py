@@ -7,15 +7,15 @@ backbone is loaded by the worker that first needs it and never pickled.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from fedsim.adapter import Layout, Vector
 from fedsim.cost import ModelShape
-from fedsim.experiment import LocalConfig, LoraConfig
+from fedsim.experiment import LocalConfig, LoraConfig, NumericsConfig
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,9 @@ class Job:
         local: optimiser, learning rate, epochs or steps.
         seed: the experiment's seed.
         purpose: first word of the random address (`train`, `personal`).
+        rank: slots of each module that this client trains (scale alpha / rank); None: the layout's.
+            The vector keeps the layout's shape: slots from `rank` on are zero and stay zero.
+        trains: which factors move (`A` or `B`: the other one is frozen).
     """
 
     client: int
@@ -37,6 +40,8 @@ class Job:
     local: LocalConfig
     seed: int
     purpose: str = "train"
+    rank: int | None = None
+    trains: Literal["AB", "A", "B"] = "AB"
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,8 @@ class Task(Protocol):
         """Tokens that one visit of this client trains on; known without training."""
         ...
 
-    # A task may also have `warm()`: load what is loaded lazily, before the clock starts.
+    # A task may also have `warm()`: load what is loaded lazily, before the clock starts; and what
+    # `auto` in `numerics` stands for: `suggested_client_batch() -> int`, `suggested_training() -> str`.
 
     def initial(self) -> Vector:
         """Return version 0: LoRA's own initialisation (B = 0), or the pre-trained weights if full."""
@@ -139,12 +145,21 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class TaskContext:
-    """What a task component needs from the rest of the experiment to build its `Task`."""
+    """What a task component needs from the rest of the experiment to build its `Task`.
+
+    Attributes:
+        clients, seed, lora, local, numerics: of the experiment.
+        cache_bytes: room in each worker for what is computed once and comes again.
+        gpus_per_worker: share of a GPU that a worker reserves.
+    """
 
     clients: int
     seed: int
     lora: LoraConfig
     local: LocalConfig
+    numerics: NumericsConfig = field(default_factory=NumericsConfig)
+    cache_bytes: float = 0.0
+    gpus_per_worker: float = 0.0
 
 
 def add_sums(parts: Sequence[Mapping[str, float]]) -> Sums:

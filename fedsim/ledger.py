@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from fedsim.adapter import Adapter
-from fedsim.aggregators import Contribution
 from fedsim.jobs import Task
 from fedsim.run import Writer
+from fedsim.sums import Moves, length
 from fedsim.visit import Visit
 
 OnEvent = Callable[[str, dict[str, Any]], None]
@@ -76,16 +76,16 @@ class Ledger:
         version: int,
         time_s: float,
         taken: Sequence[Visit],
-        contributions: Sequence[Contribution],
+        moves: Moves | None,
         before: Adapter,
         after: Adapter,
     ) -> None:
-        """Write a server step."""
+        """Write a server step; `moves` is None if nothing was trained."""
         staleness = [v.staleness for v in taken]
         norm, cosine = math.nan, math.nan
-        if contributions:
+        if moves is not None:
             norm = length(after.vector.astype(np.float64) - before.vector)
-            cosine = mean_cosine([c.end.astype(np.float64) - c.start for c in contributions])
+            cosine = moves.mean_cosine()
         row = {
             "version": version,
             "time_s": float(time_s),
@@ -109,17 +109,3 @@ class Ledger:
             row = {"version": version, "time_s": time_s, "split": split, "metric": metric, "value": value}
             self._writer.score(row)
         self._on_event("score", {"version": version, "time_s": time_s, "split": split, "metrics": metrics})
-
-
-def mean_cosine(moves: Sequence[Any]) -> float:
-    """Return the mean cosine of the moves to their mean; NaN where nothing moved."""
-    mean = np.mean(moves, axis=0)
-    lengths = np.array([length(m) for m in moves]) * length(mean)
-    if not np.all(lengths > 0):
-        return math.nan
-    return float(np.mean([float(np.sum(m * mean)) for m in moves] / lengths))
-
-
-def length(move: Any) -> float:
-    """Return the Euclidean norm; summed by NumPy, since the last bit of BLAS depends on its threads."""
-    return float(np.sqrt(np.sum(move * move)))

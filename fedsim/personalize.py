@@ -18,9 +18,6 @@ from fedsim.experiment import Experiment, LocalConfig
 from fedsim.jobs import Job, ScoreJob, Task, add_sums
 from fedsim.rng import stream
 
-TOGETHER = 4
-"""Clients whose fine-tuning is queued as one call."""
-
 
 def rows(
     experiment: Experiment, task: Task, executor: Executor, model: ServerModel
@@ -29,7 +26,8 @@ def rows(
     if experiment.personal.kind == "none":
         return
     clients = chosen(experiment, task.clients)
-    groups = [clients[at : at + TOGETHER] for at in range(0, len(clients), TOGETHER)]
+    together = int(experiment.numerics.client_batch)
+    groups = [clients[at : at + together] for at in range(0, len(clients), together)]
     handles = _handles(executor, model, clients)
     # a few calls ahead of the one that is read: every worker is busy, and memory stays bounded
     ahead: deque[tuple[list[int], Ticket | None]] = deque()

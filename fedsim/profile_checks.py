@@ -116,7 +116,9 @@ def check(path: Path | str) -> list[str]:
     if max(parts) == 0:
         fix = "; ".join(
             f"{kind}: {', '.join(column.name for column in columns)}"
-            for kind, (columns, _) in zip(("devices", "networks", "windows", "rates", "speeds"), kinds, strict=True)
+            for kind, (columns, _) in zip(
+                ("devices", "networks", "windows", "rates", "speeds"), kinds, strict=True
+            )
         )
         what = "is neither a device, nor a network, nor an availability table, nor one of rates or speeds"
         return [rows.say(None, "", what, got=sorted(rows.cells), fix=f"give it the columns of one ({fix})")]

@@ -8,6 +8,7 @@ any such law being imposed. Client i of a seed is the same client in a populatio
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -126,9 +127,19 @@ class Population:
         Raises:
             IndexError: no such client.
         """
-        if not 0 <= client < self.n:
-            raise IndexError(f"client {client} of a population of {self.n}")
-        return Profile(client, **{name: _plain(getattr(self, name)[client]) for name in _ARRAYS})
+        found = self._recent.get(client)
+        if found is None:
+            if not 0 <= client < self.n:
+                raise IndexError(f"client {client} of a population of {self.n}")
+            if len(self._recent) >= RECENT:
+                self._recent.clear()
+            found = Profile(client, **{name: _plain(getattr(self, name)[client]) for name in _ARRAYS})
+            self._recent[client] = found
+        return found
+
+    @cached_property
+    def _recent(self) -> dict[int, Profile]:
+        return {}
 
     @property
     def varying(self) -> bool:
@@ -150,6 +161,8 @@ class Population:
         return {"client": np.arange(self.n), **{name: getattr(self, name) for name in _ARRAYS}}
 
 
+RECENT = 16_384
+"""Profiles kept at hand: half a kilobyte each, and a visit asks for its client's several times."""
 _ARRAYS = tuple(field.name for field in fields(Profile))[1:]
 
 

@@ -7,9 +7,11 @@ SimPy decides when; the executor computes what. A dispatch leaves a pending job 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -21,11 +23,13 @@ from fedsim.cost import Work
 from fedsim.errors import FedsimError, RunError, message
 from fedsim.experiment import Experiment
 from fedsim.instants import At, Instant
+from fedsim.jobs import Update
 from fedsim.ledger import Ledger
 from fedsim.network import Network
 from fedsim.profiles import Population
-from fedsim.rng import stream
 from fedsim.roster import Roster
+from fedsim.sampling import Desk, Request
+from fedsim.sums import Moves
 from fedsim.trainer import Trainer
 from fedsim.visit import Visit
 
@@ -63,24 +67,21 @@ class Server:
         self.env, self.experiment = env, experiment
         self.population, self.network, self.charges = population, network, charges
         self.aggregator: Any = experiment.aggregator
-        self.sampler: Any = experiment.sampler
         self.model, self.state = model, self.aggregator.init(model)
         self.trainer, self.ledger = trainer, ledger
         self.roster = Roster(population.availability)
         self.machines = Machines(experiment.compute, experiment.seed)
+        self._desk = Desk(experiment, population, self.roster, ledger)
         self.version = 0
         self.over = False
         self.open: dict[int, Visit] = {}
         self._visits_of = np.zeros(len(population), dtype=np.int64)
         self._last_seen: dict[int, int] = {}
         self._with_backbone: set[int] = set()
-        self._dispatches = self._draws = 0
-        self._requests: list[tuple[int, simpy.Event, float]] = []
+        self._dispatches = 0
         self._rung_s = self._alarm_s = -1.0
-        self._held: set[int] = set()
         self._closing: dict[int, tuple[float, simpy.Event]] = {}
         self.last_commit_s = 0.0
-        self._most_idle = 0
 
     # time ---------------------------------------------------------------------------------------
 
@@ -108,54 +109,22 @@ class Server:
         Requests are served in the order in which they were made.
         """
         granted = self.env.event()
-        self._requests.append((n, granted, float(self.env.now)))
+        self._desk.ask(Request(n, granted.succeed, float(self.env.now)))
         self._ring()
         chosen: list[int] = yield granted
         return chosen
 
     def _ring(self) -> None:
-        if self._requests and self._rung_s != self.env.now:
+        if self._desk.waiting and self._rung_s != self.env.now:
             self._rung_s = float(self.env.now)
             At(self.env, 0.0, Instant.DISPATCH).callbacks.append(self._serve)
 
     def _serve(self, _: simpy.Event) -> None:
         self._rung_s = -1.0
-        if not self._requests or self.over:
+        if self.over:
             return
-        idle = self.roster.idle(self.env.now)
-        self._most_idle = max(self._most_idle, len(idle))
-        while self._requests:
-            n, granted, since_s = self._requests[0]
-            if len(idle) < n:
-                self._await_somebody(n, since_s)
-                return
-            rng = stream(self.experiment.seed, "sample", self._draws)
-            self._draws += 1
-            chosen = self.sampler.choose(idle, n, rng, self.ledger)
-            self.roster.reserve(chosen)
-            idle = np.setdiff1d(idle, chosen, assume_unique=True)
-            del self._requests[0]
-            self._most_idle = 0
-            granted.succeed([int(client) for client in chosen])
-
-    def _await_somebody(self, n: int, since_s: float) -> None:
         now = float(self.env.now)
-        stall_s = self.experiment.runtime.stall_s
-        next_s = self.population.availability.next_start_s(now)
-        nothing_flies = self.roster.busy == len(self._held)
-        hopeless = len(self.population) - self.roster.excluded < n
-        if hopeless or (nothing_flies and math.isinf(next_s)) or now - since_s > stall_s:
-            share = float(np.mean(self.population.availability.share()))
-            raise RunError(
-                message(
-                    "run",
-                    f"nobody to ask: {n} idle clients online at once were needed, at most {self._most_idle} of "
-                    f"{len(self.population)} were there between {since_s:.0f} s and {now:.0f} s of virtual time "
-                    f"(clients are online {share:.0%} of the time, {self.roster.busy} were busy, "
-                    f"{self.roster.excluded} have too little memory)",
-                    fix="ask fewer (protocol.cohort, protocol.concurrency), take more clients, or a longer runtime.stall_s",
-                )
-            )
+        next_s = self._desk.serve(now)
         if math.isfinite(next_s) and self._alarm_s != next_s:
             self._alarm_s = next_s
             At(self.env, next_s - now, Instant.LANDING).callbacks.append(self._awake)
@@ -243,14 +212,11 @@ class Server:
 
     def hold(self, client: int) -> None:
         """Keep a client from being asked, although its visit has ended, until `free`."""
-        self._held.add(client)
-        self.roster.reserve(np.array([client]))
+        self._desk.hold(client)
 
     def free(self, clients: Sequence[int]) -> None:
         """Let held clients be asked again, from this instant's dispatches on."""
-        for client in clients:
-            self._held.discard(client)
-            self.roster.release(client)
+        self._desk.free(clients)
         self._ring()
 
     def _settle(self, visit: Visit) -> None:
@@ -343,29 +309,38 @@ class Server:
         if self.over:
             return
         before = self.model.adapter
+        landed = sorted(landed, key=lambda v: (v.client, v.visit))
         results = self.trainer.results(landed)
-        taken = sorted((v for v in landed if self._sound(v, results)), key=lambda v: (v.client, v.visit))
+        moves = Moves(before.layout.size) if results is not None else None
+        taken: list[Visit] = []
+        if results is None or moves is None:
+            taken += landed
+        else:
+            contributions = self._contributions(results, moves, taken)
+            first = next(contributions, None)
+            if first is None:
+                return
+            self._apply(chain([first], contributions))
         if not taken:
             return
-        contributions = [self._contribution(v, results) for v in taken] if results is not None else []
-        if contributions:
-            self._apply(contributions)
         self.version += 1
         self.last_commit_s = float(self.env.now)
         for visit in taken:
             visit.staleness = self.version - 1 - visit.version
             visit.committed_version = self.version
             self._settle(visit)
-        self.ledger.commit(self.version, self.env.now, taken, contributions, before, self.model.adapter)
+        self.ledger.commit(self.version, self.env.now, taken, moves, before, self.model.adapter)
         if self.version % self.experiment.evaluate.every_commits == 0:
             self.trainer.evaluate(self.version, self.env.now, self.model)
         if self.version == self.experiment.budget.commits:
             self.over = True
 
-    def _apply(self, contributions: Sequence[Contribution]) -> None:
+    def _apply(self, contributions: Iterator[Contribution]) -> None:
         kind = self.experiment.aggregator.kind
+        given = contributions if getattr(self.aggregator, "one_pass", False) else list(contributions)
         try:
-            self.model, self.state = self.aggregator.apply(self.state, self.model, contributions)
+            self.model, self.state = self.aggregator.apply(self.state, self.model, given)
+            deque(contributions, maxlen=0)  # what the rule did not look at was committed all the same
         except FedsimError:
             raise
         except Exception as problem:  # SimPy would rebuild it from its args and may lose the message
@@ -376,28 +351,30 @@ class Server:
             what = f"made version {self.version + 1} infinite from finite updates"
             raise RunError(message(f"aggregator {kind}", what, fix=fix))
 
-    def _sound(self, visit: Visit, results: dict[int, Any] | None) -> bool:
-        if results is None:
-            return True
-        visit.loss = results[visit.order].loss
-        if np.all(np.isfinite(results[visit.order].end)):
-            return True
-        self._refuse(visit, "rejected")
-        return False
+    def _contributions(
+        self, results: Iterator[tuple[Visit, Update]], moves: Moves, taken: list[Visit]
+    ) -> Iterator[Contribution]:
+        """Yield what the rule sees, one by one, as workers finish; notes moves and visits on the way.
 
-    def _contribution(self, visit: Visit, results: dict[int, Any]) -> Contribution:
-        update = results[visit.order]
+        Updates that are not finite are rejected: they are in neither.
+        """
         layout = self.model.adapter.layout
         first = layout.modules[0] if layout.modules else None
-        return Contribution(
-            client=visit.client,
-            visit=visit.visit,
-            start=visit.start,
-            end=update.end,
-            weight=float(update.examples),
-            staleness=self.version - visit.version,
-            version=visit.version,
-            rank=first.rank if first else 0,
-            scale=first.scale if first else 1.0,
-            base_version=self.model.base_version,
-        )
+        for visit, update in results:
+            visit.loss = update.loss
+            if not moves.add(visit.start, update.end):
+                self._refuse(visit, "rejected")
+                continue
+            taken.append(visit)
+            yield Contribution(
+                client=visit.client,
+                visit=visit.visit,
+                start=visit.start,
+                end=update.end,
+                weight=float(update.examples),
+                staleness=self.version - visit.version,
+                version=visit.version,
+                rank=first.rank if first else 0,
+                scale=first.scale if first else 1.0,
+                base_version=self.model.base_version,
+            )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +42,12 @@ from fedsim.speeds import with_speeds
 from fedsim.trainer import Trainer
 
 BYTES_PER_S = 1e6 / 8  # of one Mbit/s
+FEW, MANY = 8, 64
+"""Clients of one call where the task suggests nothing, in a small round and in a large one."""
+CALLS = 64
+"""Calls that a large round is cut into, as far as `MANY` allows."""
+CALL_BYTES = 4 * 2**20
+"""Most bytes of results in one call: several calls lie in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class Plan:
 
     def alike(self, experiment: Experiment) -> Plan:
         """Return the plan of an experiment with the same seed, population, task, `lora`, `local`, `compute`."""
-        return replace(self, experiment=resolved(experiment))
+        return replace(self, experiment=resolved(experiment, self.task))
 
     def tokens(self, client: int) -> int:
         """Tokens charged for one visit of a client."""
@@ -132,12 +138,10 @@ def prepare(experiment: Experiment) -> Plan:
     Raises:
         ProfileError, DataError, ExperimentError: whatever is wrong with the input.
     """
-    experiment = resolved(experiment)
     population = draw(experiment.population, experiment.seed)
     component: Any = experiment.task
-    task: Task = component.build(
-        TaskContext(experiment.population.clients, experiment.seed, experiment.lora, experiment.local)
-    )
+    task: Task = component.build(context_of(experiment))
+    experiment = resolved(experiment, task)
     charge = getattr(component, "charge_as", None)
     shape = task.shape if charge is None else charged(charge, full=experiment.lora.full)
     if experiment.compute.flops == "layers" and not shape.blocks:
@@ -161,14 +165,51 @@ def _refuse_an_endless_budget(experiment: Experiment, task: Task) -> None:
         raise ExperimentError(message("budget.up_bytes", what, got=budget.up_bytes, fix=fix))
 
 
-def resolved(experiment: Experiment) -> Experiment:
-    """Return the experiment with `auto` numerics replaced by what will be used."""
-    if experiment.numerics.client_batch != "auto":
-        return experiment
-    protocol: Any = experiment.protocol
-    at_once = int(getattr(protocol, "cohort", getattr(protocol, "buffer", 8)))
-    numerics = experiment.numerics.model_copy(update={"client_batch": min(8, at_once)})
-    return experiment.model_copy(update={"numerics": numerics})
+def context_of(experiment: Experiment) -> TaskContext:
+    """Return what a task component is built from."""
+    return TaskContext(
+        experiment.population.clients,
+        experiment.seed,
+        experiment.lora,
+        experiment.local,
+        experiment.numerics,
+        1e6 * experiment.runtime.cache_mb,
+        experiment.runtime.gpus_per_worker,
+    )
+
+
+def resolved(experiment: Experiment, task: Task) -> Experiment:
+    """Return the experiment with `auto` numerics replaced by what will be used.
+
+    The task says what suits it. A client batch is also at most a quarter of a round or buffer, so that
+    four workers have something to do, and at most what makes results of `CALL_BYTES`; the number of
+    workers of this machine is never looked at. On a GPU it is what its memory holds, up to the round.
+    """
+    asked, found = experiment.numerics, {}
+    if asked.client_batch == "auto":
+        protocol: Any = experiment.protocol
+        at_once = int(getattr(protocol, "cohort", getattr(protocol, "buffer", FEW)))
+        suggest = getattr(task, "suggested_client_batch", None)
+        size = max(FEW, min(MANY, at_once // CALLS)) if suggest is None else int(suggest())
+        room = CALL_BYTES // (4 * max(1, task.layout.size))
+        most = at_once if _on_gpu(experiment) else min(math.ceil(at_once / 4), room)
+        found["client_batch"] = max(1, min(size, most))
+    if asked.training == "auto" and hasattr(task, "suggested_training"):
+        found["training"] = task.suggested_training()
+    return experiment.model_copy(update={"numerics": asked.model_copy(update=found)})
+
+
+def _on_gpu(experiment: Experiment) -> bool:
+    from fedsim.training.room import on_gpu
+
+    return on_gpu(experiment.runtime.gpus_per_worker)
+
+
+def resolved_like(experiment: Experiment, stored: Mapping[str, Any]) -> Experiment:
+    """Return the experiment with `auto` numerics as a stored configuration resolved them."""
+    asked, known = experiment.numerics, stored.get("numerics", {})
+    found = {name: known[name] for name, value in asked if value == "auto" and name in known}
+    return experiment.model_copy(update={"numerics": asked.model_copy(update=found)})
 
 
 def executor_for(experiment: Experiment) -> Executor:
@@ -186,6 +227,16 @@ def executor_for(experiment: Experiment) -> Executor:
         gpus_per_worker=runtime.gpus_per_worker,
         watchdog_s=runtime.watchdog_s,
     )
+
+
+def begin(executor: Executor, experiment: Experiment) -> None:
+    """Let the workers start while the task is prepared, if the executor can do that.
+
+    Vectors must be small for it: the room for them is set aside before their size is known.
+    """
+    start = getattr(executor, "begin", None)
+    if start is not None and not experiment.lora.full:
+        start(getattr(experiment.task, "worker_modules", ()))
 
 
 def simulate(
@@ -213,27 +264,30 @@ def simulate(
         FedsimError: see `fedsim.errors`; the tables written so far are kept.
         KeyboardInterrupt: as raised; the tables written so far are kept.
     """
-    plan = experiment if isinstance(experiment, Plan) else prepare(experiment)
     tell = on_event or (lambda _kind, _facts: None)
-    writer = Writer(None if out is None else Path(out), plan.experiment)
-    mine = executor is None and not timeline_only
-    worker = executor
+    with ExitStack() as stack:
+        worker = None if timeline_only else executor
+        if executor is None and not timeline_only:
+            asked = experiment.experiment if isinstance(experiment, Plan) else experiment
+            worker = stack.enter_context(closing(executor_for(asked)))
+            begin(worker, asked)
+        plan = experiment if isinstance(experiment, Plan) else prepare(experiment)
+        writer = Writer(None if out is None else Path(out), plan.experiment)
+        with _closed_whatever_happens(writer):
+            return course(plan, worker, writer, tell)[0]
+
+
+@contextmanager
+def _closed_whatever_happens(writer: Writer) -> Iterator[None]:
     try:
-        if mine:
-            worker = executor_for(plan.experiment)
-        try:
-            return course(plan, None if timeline_only else worker, writer, tell)[0]
-        finally:
-            if mine and worker is not None:
-                worker.close()
+        yield
     except KeyboardInterrupt:
         writer.close(status="interrupted", reason="interrupted by the user")
         raise
     except BaseException as problem:
         with suppress(Exception):
-            writer.close(
-                status="failed", reason=str(problem).splitlines()[0] if str(problem) else repr(problem)
-            )
+            reason = str(problem).splitlines()[0] if str(problem) else repr(problem)
+            writer.close(status="failed", reason=reason)
         raise
 
 

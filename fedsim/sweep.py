@@ -72,7 +72,7 @@ def run_all(
 
     One executor serves all points with the same `runtime`; after a failure a fresh one is made.
     """
-    from fedsim.simulation import executor_for, prepare, resolved, simulate
+    from fedsim.simulation import executor_for, prepare, simulate
 
     results: list[Result] = []
     worker: tuple[Any, Executor] | None = None
@@ -80,7 +80,7 @@ def run_all(
         for number, point in enumerate(grid, start=1):
             head = f"[{number}/{len(grid)}] {point.label}"
             try:
-                finished = _finished(point, resolved(point.experiment).digest, timeline_only=timeline_only)
+                finished = _finished(point, timeline_only=timeline_only)
                 if finished is not None:
                     say(f"{head}: done already, skipped")
                     results.append(Result(point, "skipped", finished))
@@ -115,7 +115,7 @@ def run_all(
     return results
 
 
-def _finished(point: Point, digest: str, *, timeline_only: bool) -> Run | None:
+def _finished(point: Point, *, timeline_only: bool) -> Run | None:
     """Return the run that is in the folder if it is this one and complete; make room if it is not complete.
 
     Raises:
@@ -123,10 +123,12 @@ def _finished(point: Point, digest: str, *, timeline_only: bool) -> Run | None:
     """
     from fedsim.run import load
     from fedsim.run_folder import holds_run
+    from fedsim.simulation import resolved_like
 
     if not holds_run(point.folder):
         return None
     run = load(point.folder)
+    digest = resolved_like(point.experiment, run.experiment).digest
     same = run.info.get("digest") == digest and bool(run.info.get("timeline_only")) == timeline_only
     if run.info["status"] == "done":
         if same:

@@ -1,14 +1,17 @@
 """Pending jobs: trained together, as late as their values are needed, and never if they are lost.
 
-When a commit needs values, *all* jobs still pending go to the executor: those needed first, then
-by version and order of dispatch, in ceil(n / K) client batches of nearly equal size. So the
-composition of a batch follows from the virtual schedule and K alone.
+When a commit needs values, *all* jobs still pending go to the executor: first those needed now, in
+the order in which the commit reads them (client, then visit), then the others by version and order
+of dispatch. They are cut into ceil(n / K) client batches of nearly equal size, so the composition of
+a batch follows from the virtual schedule and K alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,10 +21,15 @@ from fedsim.aggregators import ServerModel
 from fedsim.errors import WorkerError
 from fedsim.executors import Executor, Ticket
 from fedsim.experiment import Experiment
-from fedsim.jobs import Job, Probe, ScoreJob, Task, Update, add_sums
+from fedsim.jobs import Job, ScoreJob, Task, Update, add_sums
 from fedsim.visit import Visit
 
 Scored = Callable[[int, float, str, dict[str, float]], None]
+
+OPEN = 4
+"""Versions whose scores may be outstanding; each of them is kept until then."""
+PIECES = 4
+"""Pieces of an evaluation that travel in one call."""
 
 
 def batches(n: int, size: int) -> list[slice]:
@@ -36,6 +44,14 @@ def batches(n: int, size: int) -> list[slice]:
     return [slice(stop - length, stop) for stop, length in zip(stops, lengths, strict=True)]
 
 
+@dataclass(frozen=True)
+class _Evaluation:
+    version: int
+    time_s: float
+    split: str
+    tickets: list[Ticket]
+
+
 class Trainer:
     """Holds pending jobs and open evaluations; without an executor it only keeps the books."""
 
@@ -46,16 +62,18 @@ class Trainer:
         self._pending: dict[int, tuple[Visit, Job]] = {}
         self._tickets: dict[int, tuple[Ticket, int]] = {}
         self._shared: tuple[Vector, Any] | None = None
-        self._evaluations: list[tuple[int, float, str, list[Ticket]]] = []
+        self._evaluations: deque[_Evaluation] = deque()
         self.dispatched = self.trained = 0
 
     def expect(self, visit: Visit, *, shared: bool) -> None:
-        """Note the job of a visit at its dispatch."""
+        """Note the job of a visit at its dispatch.
+
+        A vector that many visits start from is shared once; one of a single client travels with its job.
+        """
         self.dispatched += 1
-        start = visit.start
         handle = None
         if self.executor is not None:
-            handle = self._handle(start) if shared else self.executor.share(start)
+            handle = self._handle(visit.start) if shared else _read_only(visit.start)
         job = Job(visit.client, visit.visit, handle, self.experiment.local, self.experiment.seed)
         self._pending[visit.order] = (visit, job)
 
@@ -70,84 +88,106 @@ class Trainer:
         self._pending.pop(visit.order, None)
         self._tickets.pop(visit.order, None)
 
-    def results(self, landed: Sequence[Visit]) -> dict[int, Update] | None:
-        """Return the updates of landed visits by order of dispatch; None in a timeline-only run."""
-        self._submit([v.order for v in landed])
+    def results(self, landed: Sequence[Visit]) -> Iterator[tuple[Visit, Update]] | None:
+        """Have everything pending trained; None in a timeline-only run.
+
+        Args:
+            landed: the visits whose values are needed now.
+
+        Returns:
+            Their updates in the given order, each as soon as it is there; none is kept here after that.
+        """
+        self._submit(landed)
         if self.executor is None:
             return None
-        updates: dict[int, Update] = {}
+        for ticket in {id(t): t for t, _ in (self._tickets[v.order] for v in landed)}.values():
+            ticket.want()
+        self._hand_over(len(self.experiment.evaluate.splits) * OPEN)
+        return self._read(landed)
+
+    def _read(self, landed: Sequence[Visit]) -> Iterator[tuple[Visit, Update]]:
+        read: Ticket | None = None
+        updates: list[Any] = []
         for visit in landed:
             ticket, index = self._tickets.pop(visit.order)
-            try:
-                updates[visit.order] = ticket.result()[index]
-            except WorkerError as problem:
-                blamed = str(problem).partition(": ")[0].split("; ")
-                for other in landed:
-                    if f"client {other.client}, visit {other.visit}" in blamed:
-                        other.outcome = "failed"
-                raise
-        self._drain(wait=False)
-        return updates
+            if ticket is not read:
+                try:
+                    read, updates = ticket, ticket.result()
+                except WorkerError as problem:
+                    _blame(problem, landed)
+                    raise
+            update, updates[index] = updates[index], None
+            yield visit, update
 
-    def _submit(self, needed: Sequence[int]) -> None:
-        first = set(needed)
-        queue = sorted(
-            self._pending.values(), key=lambda p: (p[0].order not in first, p[0].version, p[0].order)
-        )
+    def _submit(self, landed: Sequence[Visit]) -> None:
+        needed = [self._pending.pop(v.order) for v in landed if v.order in self._pending]
+        others = sorted(self._pending.values(), key=lambda p: (p[0].version, p[0].order))
+        queue = needed + others
         self._pending.clear()
-        for visit, _ in queue:
-            visit.trained = self.executor is not None
         self.trained += len(queue)
         if self.executor is None:
             return
         for cut in batches(len(queue), self._size):
             ticket = self.executor.train([job for _, job in queue[cut]])
             for index, (visit, _) in enumerate(queue[cut]):
+                visit.trained = True
                 self._tickets[visit.order] = (ticket, index)
 
     # scores -------------------------------------------------------------------------------------
 
     def evaluate(self, version: int, time_s: float, model: ServerModel) -> None:
-        """Queue the evaluation of a version; its scores arrive later, in order."""
+        """Queue the evaluation of a version; its scores arrive later, in order.
+
+        It is worked on where no training waits: the executor prefers training.
+        """
         if self.executor is None:
             return
-        windows = self.experiment.evaluate.windows
         for split in self.experiment.evaluate.splits:
-            if model.personal:
-                tickets = self._evaluate_own(model, split, windows)
-            else:
-                handle = self._handle(model.adapter.vector)
-                tickets = self._score(handle, self.task.probes(split, windows))
-            self._evaluations.append((version, float(time_s), split, tickets))
+            jobs = self._own(model, split) if model.personal else self._common(model, split)
+            tickets = [self.executor.score(jobs[cut]) for cut in batches(len(jobs), PIECES)]
+            self._evaluations.append(_Evaluation(version, float(time_s), split, tickets))
 
-    def _evaluate_own(self, model: ServerModel, split: str, windows: int | None) -> list[Ticket]:
+    def _common(self, model: ServerModel, split: str) -> list[ScoreJob]:
+        handle = self._handle(model.adapter.vector)
+        return [ScoreJob(handle, p) for p in self.task.probes(split, self.experiment.evaluate.windows)]
+
+    def _own(self, model: ServerModel, split: str) -> list[ScoreJob]:
         """Every client's own adapter: on its own held-out part (`clients`), else on the split."""
-        assert self.executor is not None
-        tickets = []
+        windows = self.experiment.evaluate.windows
+        shared = self._handle(model.adapter.vector)
+        jobs = []
         for client in range(self.task.clients):
-            own_vector = model.personal.get(client)
-            handle = (
-                self._handle(model.adapter.vector) if own_vector is None else self.executor.share(own_vector)
-            )
-            own = split == "clients"
-            probes = self.task.probes("client" if own else split, windows, client if own else None)
-            tickets += self._score(handle, probes)
-        return tickets
+            own = model.personal.get(client)
+            handle = shared if own is None else _read_only(own)
+            held_out = split == "clients"
+            probes = self.task.probes("client" if held_out else split, windows, client if held_out else None)
+            jobs += [ScoreJob(handle, probe) for probe in probes]
+        return jobs
 
-    def _score(self, handle: Any, probes: Sequence[Probe]) -> list[Ticket]:
-        assert self.executor is not None
-        return [
-            self.executor.score([ScoreJob(handle, p) for p in probes[cut]]) for cut in batches(len(probes), 4)
-        ]
-
-    def _drain(self, *, wait: bool) -> None:
-        """Hand over finished evaluations in order; while training goes on, keep the newest open."""
-        keep = 0 if wait else len(self.experiment.evaluate.splits)
-        while len(self._evaluations) > keep:
-            version, time_s, split, tickets = self._evaluations.pop(0)
-            parts = [part for ticket in tickets for part in ticket.result()]
-            self._scored(version, time_s, split, self.task.metrics(add_sums(parts)))
+    def _hand_over(self, keep: int) -> None:
+        """Hand over the evaluations that are done, in order; wait only for those beyond `keep`."""
+        while self._evaluations:
+            first = self._evaluations[0]
+            if len(self._evaluations) <= keep and not all(ticket.done() for ticket in first.tickets):
+                return
+            self._evaluations.popleft()
+            parts = [part for ticket in first.tickets for part in ticket.result()]
+            self._scored(first.version, first.time_s, first.split, self.task.metrics(add_sums(parts)))
 
     def finish(self) -> None:
         """Wait for the evaluations still open."""
-        self._drain(wait=True)
+        self._hand_over(0)
+
+
+def _read_only(vector: Vector) -> Vector:
+    view = vector.view()
+    view.flags.writeable = False
+    return view
+
+
+def _blame(problem: WorkerError, landed: Sequence[Visit]) -> None:
+    """Mark the visits that an error names as `failed`."""
+    blamed = str(problem).partition(": ")[0].split("; ")
+    for visit in landed:
+        if f"client {visit.client}, visit {visit.visit}" in blamed:
+            visit.outcome = "failed"

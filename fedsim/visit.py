@@ -115,6 +115,7 @@ class Visit:
         self.ignored: Outcome | None = None
         self.training: Training | None = None
         self._machines, self._tail = machines, tail
+        self._account: dict[str, float] | None = None
         self._on_end = on_end
         self._transfers: dict[Direction, Transfer] = {}
         self._sent: dict[Direction, int] = {}
@@ -185,7 +186,7 @@ class Visit:
         return (yield from self._phase(transfer.done))
 
     def _phase(self, done: simpy.Event) -> Generator[simpy.Event, Any, bool]:
-        yield done | self._offline | self._stop
+        yield self.env.any_of((done, self._offline, self._stop))
         return done.processed and not self.ended
 
     def _lost(self, detect_after_s: float) -> Generator[simpy.Event, Any, Visit]:
@@ -195,11 +196,16 @@ class Visit:
         return self
 
     def used(self) -> dict[str, float]:
-        """Return what the visit had used when it ended.
+        """Return what the visit had used when it ended (drawn up once, at the first call after that).
 
         Returns:
             down_bytes, up_bytes (int), flops, joules (above idle), gross_joules (all that the device drew).
         """
+        if self._account is None or math.isnan(self.ended_s):
+            self._account = self._used()
+        return self._account
+
+    def _used(self) -> dict[str, float]:
         p, w = self.profile, self.work
         end = self.ended_s
         down_s = _spent(self.dispatched_s, self.downloaded_s, end)

@@ -9,9 +9,8 @@ import numpy as np
 from fedsim.availability import Availability
 from fedsim.cost import train_flops
 from fedsim.experiment import Experiment
-from fedsim.jobs import TaskContext
 from fedsim.profiles import Profile
-from fedsim.simulation import Plan, resolved, simulate
+from fedsim.simulation import Plan, context_of, resolved, simulate
 
 FAST = 1e15  # a link so fast that a transfer takes fedsim's shortest time
 
@@ -97,8 +96,9 @@ def experiment(protocol, clients, **blocks):
 def plan(protocol, train_s, *, online=None, memory=None, rate=FAST, rtt_s=0.0, radio_w=0.0, **blocks):
     """A plan whose client i trains for exactly train_s[i] seconds on a link of no delay."""
     n = len(train_s)
-    wanted = resolved(experiment(protocol, n, **blocks))
-    task = wanted.task.build(TaskContext(n, wanted.seed, wanted.lora, wanted.local))
+    asked = experiment(protocol, n, **blocks)
+    task = asked.task.build(context_of(asked))
+    wanted = resolved(asked, task)
     flops = [train_flops(task.shape, task.tokens(c, wanted.local)) for c in range(n)]
     devices = [
         device(

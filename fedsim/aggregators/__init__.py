@@ -2,16 +2,16 @@
 
 A rule is a frozen component with `init` and `apply`; what a client gets and sends is asked of it
 too. Sums run in a fixed order (client, then visit) with float64 accumulators.
+
+Contributions come one at a time, as workers finish them, so that a round of 10,000 fits in memory:
+a rule with `one_pass = True` gets an iterator and keeps none of them. Others get a list.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from fedsim.adapter import Adapter, Vector
 
@@ -21,7 +21,7 @@ class Contribution:
     """One landed update, as a rule sees it.
 
     Attributes:
-        client, visit: whose, and which visit; contributions come sorted by these.
+        client, visit: whose, and which visit; contributions come sorted by these, at least one.
         start, end: the snapshot this client trained from and where it ended (float32 vectors).
         weight: number of training examples.
         staleness: versions committed between dispatch and this commit.
@@ -67,7 +67,7 @@ class Aggregator(Protocol):
         ...
 
     def apply(
-        self, state: Any, model: ServerModel, contributions: Sequence[Contribution]
+        self, state: Any, model: ServerModel, contributions: Iterable[Contribution]
     ) -> tuple[ServerModel, Any]:
         """Return the next model and state; pure."""
         ...
@@ -79,21 +79,3 @@ class Aggregator(Protocol):
     def upload(self, model: ServerModel, client: int) -> int:
         """Return how many floats this client sends back."""
         ...
-
-
-def weighted_sum(
-    vectors: Iterable[NDArray[np.floating[Any]]], weights: Sequence[float]
-) -> NDArray[np.float64]:
-    """Return the sum of w_i * v_i, streaming in float64 in the given order.
-
-    Args:
-        vectors: same shape each; a generator keeps one in memory at a time.
-        weights: one for each vector, at least one.
-    """
-    total: NDArray[np.float64] | None = None
-    for vector, weight in zip(vectors, weights, strict=True):
-        term = weight * vector.astype(np.float64)
-        total = term if total is None else np.add(total, term, out=total)
-    if total is None:
-        raise ValueError("nothing to sum")
-    return total

@@ -6,17 +6,18 @@ Also FedAvg of whole models (`lora: {full: true}`; McMahan et al., AISTATS 2017)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from fedsim.adapter import Vector
-from fedsim.aggregators import Contribution, ServerModel, weighted_sum
+from fedsim.aggregators import Contribution, ServerModel
 from fedsim.component import Component
 from fedsim.errors import RunError, message
 from fedsim.staleness import Polynomial, Staleness
+from fedsim.sums import WeightedSum
 
 
 class FedIT(Component):
@@ -36,6 +37,7 @@ class FedIT(Component):
     Upload and download: r (in + out) floats per matrix. Ranks must be equal.
     """
 
+    one_pass: ClassVar[bool] = True
     kind: Literal["fedit"] = "fedit"
     normalize: Literal["weights", "K", "none"] = "weights"
     staleness: Staleness = Polynomial(a=0.5)
@@ -45,22 +47,22 @@ class FedIT(Component):
         """Return the state: none."""
 
     def apply(
-        self, state: Any, model: ServerModel, contributions: Sequence[Contribution]
+        self, state: Any, model: ServerModel, contributions: Iterable[Contribution]
     ) -> tuple[ServerModel, Any]:
         """Return the model after one server step."""
-        discounts = [self.staleness(c.staleness) for c in contributions]
-        weights = discounts
-        if self.normalize == "weights":
-            weights = [s * c.weight for s, c in zip(discounts, contributions, strict=True)]
-            total = sum(weights)
-            if not total > 0:
-                raise RunError(
-                    message("aggregator fedit", "all weights are 0: staleness or examples leave nothing")
-                )
-            weights = [w / total for w in weights]
-        elif self.normalize == "K":
-            weights = [s / len(contributions) for s in discounts]
-        step = weighted_sum((c.end.astype(np.float64) - c.start for c in contributions), weights)
+        moves, total, count = WeightedSum(model.adapter.layout.size), 0.0, 0
+        for c in contributions:
+            weight = self.staleness(c.staleness)
+            if self.normalize == "weights":
+                weight *= c.weight
+            moves.add(weight, c.end, c.start)
+            total += weight
+            count += 1
+        if self.normalize == "weights" and not total > 0:
+            text = message("aggregator fedit", "all weights are 0: staleness or examples leave nothing")
+            raise RunError(text)
+        whole = {"weights": total, "K": float(count), "none": 1.0}[self.normalize]
+        step = moves.value() / whole
         vector = (model.adapter.vector + self.server_lr * step).astype(np.float32)
         return ServerModel(model.adapter.replace(vector), model.base_residual, model.base_version), state
 

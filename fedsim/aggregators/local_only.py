@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal
 
 from fedsim.adapter import Vector
 from fedsim.aggregators import Contribution, ServerModel
@@ -18,13 +18,14 @@ class LocalOnly(Component):
     adapters.
     """
 
+    one_pass: ClassVar[bool] = True
     kind: Literal["local-only"] = "local-only"
 
     def init(self, model: ServerModel) -> None:
         """Return the state: none."""
 
     def apply(
-        self, state: Any, model: ServerModel, contributions: Sequence[Contribution]
+        self, state: Any, model: ServerModel, contributions: Iterable[Contribution]
     ) -> tuple[ServerModel, Any]:
         """Return a model that remembers each contributor's own end."""
         personal = {**model.personal, **{c.client: c.end for c in contributions}}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -24,6 +24,7 @@ class Mixing(Component):
     Upload and download: the whole adapter. Ranks must be equal.
     """
 
+    one_pass: ClassVar[bool] = True
     kind: Literal["mixing"] = "mixing"
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.6
     staleness: Staleness = Polynomial(a=0.5)
@@ -32,7 +33,7 @@ class Mixing(Component):
         """Return the state: none (alpha itself is never changed)."""
 
     def apply(
-        self, state: Any, model: ServerModel, contributions: Sequence[Contribution]
+        self, state: Any, model: ServerModel, contributions: Iterable[Contribution]
     ) -> tuple[ServerModel, Any]:
         """Return the model after mixing."""
         vector = model.adapter.vector.astype(np.float64)

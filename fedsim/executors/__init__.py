@@ -12,8 +12,18 @@ from fedsim.jobs import Job, ScoreJob, Sums, Task, Update
 class Ticket(Protocol):
     """A promise of one call's results."""
 
+    def want(self) -> None:
+        """Say that the result is needed now: it goes before calls of which this was not said."""
+        ...
+
+    def done(self) -> bool:
+        """Tell whether `result` needs to wait for nobody else."""
+        ...
+
     def result(self) -> list[Any]:
         """Wait (in real time) and return one result per item of the batch, in order.
+
+        The list is the caller's: who has read an item may take it out.
 
         Raises:
             WorkerError: the code of one item raised; names client and visit.
@@ -40,7 +50,7 @@ class Executor(Protocol):
         ...
 
     def score(self, batch: Sequence[ScoreJob]) -> Ticket:
-        """Queue pieces of an evaluation; the ticket gives `list[Sums]`."""
+        """Queue pieces of an evaluation, behind all training; the ticket gives `list[Sums]`."""
         ...
 
     def close(self) -> None:

@@ -1,14 +1,18 @@
-"""The driver's queue in front of a pool of worker processes: first come, first served.
+"""The driver's queue in front of a pool of worker processes.
 
-It gives each call to a worker with room, and gives it to another one when that worker dies, so a
-real failure changes no result. It knows nothing of Ray: a `Pool` starts workers and moves calls.
+What somebody wants now goes first, then other training, then scores; within each, first come, first
+served. Scores are begun on idle workers only, and only while somebody waits: what training there is
+has been queued by then. Finished training that nobody has read yet is bounded, however long the queue.
+A call is given to another worker when its own dies, so a real failure changes no result. Nothing here
+knows of Ray: a `Pool` starts workers and moves calls.
 """
 
 from __future__ import annotations
 
 import time
+import weakref
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,6 +21,8 @@ from fedsim.executors.calls import Failure, Item, Verb, names
 
 IN_FLIGHT = 2
 """Calls a worker holds while there are plenty: one that it works on, one that waits behind it."""
+AHEAD = 8
+"""Finished client batches a worker, as many as may lie here unread before no more are begun."""
 START_S = 120.0
 """Least patience while no worker has started yet: importing torch takes its time."""
 POLL_S = 0.02
@@ -68,6 +74,7 @@ class Call:
 
     verb: Verb
     items: tuple[Item, ...]
+    wanted: bool = False
     deaths: int = 0
     done: bool = False
     outcome: list[Any] | Failure | HostError = field(default_factory=list)
@@ -97,7 +104,11 @@ class Dispatch:
     def __init__(self, pool: Pool, workers: int, watchdog_s: float) -> None:
         """Start the workers without waiting for them."""
         self._pool, self._watchdog_s = pool, watchdog_s
-        self._queue: deque[Call] = deque()
+        self._wanted: deque[Call] = deque()
+        self._training: deque[Call] = deque()
+        self._scores: deque[Call] = deque()
+        self._unread: weakref.WeakSet[Call] = weakref.WeakSet()  # one that nobody can read is not counted
+        self._awaited: Call | None = None
         self._moved_s = self._looked_s = time.monotonic()
         self._failed_starts = 0
         self.replaced = 0
@@ -116,7 +127,8 @@ class Dispatch:
 
     def renew(self) -> None:
         """Drop all calls and give the workers the pool's new task."""
-        self._queue.clear()
+        for queue in self._queues():
+            queue.clear()
         for worker in self._workers:
             worker.calls.clear()  # a late answer is to nobody
             worker.opening = self._pool.prepare(worker.handle)
@@ -124,11 +136,24 @@ class Dispatch:
     def submit(self, verb: Verb, items: Sequence[Item]) -> Call:
         """Queue a call."""
         call = Call(verb, tuple(items))
-        self._queue.append(call)
+        (self._training if verb == "train" else self._scores).append(call)
         self._assign()
+        self.poll()
+        return call
+
+    def want(self, call: Call) -> None:
+        """Put a call before those that nobody has asked for yet."""
+        call.wanted = True
+        for queue in (self._training, self._scores):
+            if call in queue:
+                queue.remove(call)
+                self._wanted.append(call)
+                self._assign()
+
+    def poll(self) -> None:
+        """Look at the answers without waiting, unless that was done a moment ago."""
         if time.monotonic() - self._looked_s > POLL_S:
             self._look(0.0)
-        return call
 
     def finish(self, call: Call) -> list[Any]:
         """Wait for a call and return its results.
@@ -138,13 +163,33 @@ class Dispatch:
             HostError: workers keep dying on it, or nothing finished for the watchdog's time.
         """
         self._moved_s = time.monotonic()  # the watchdog counts while somebody waits
-        while not call.done:
-            self._step()
+        self._awaited = call
+        try:
+            while not call.done:
+                self._first(call)
+                self._step()
+        finally:
+            self._awaited = None
+        self._unread.discard(call)
+        self._assign()
+        self.poll()
         if isinstance(call.outcome, Failure):
             raise call.outcome.error()
         if isinstance(call.outcome, HostError):
             raise call.outcome
         return call.outcome
+
+    def _first(self, call: Call) -> None:
+        """Bring a call that still waits in a queue to the head of all."""
+        for queue in self._queues():
+            if call in queue:
+                queue.remove(call)
+                self._wanted.appendleft(call)
+                self._assign()
+                return
+
+    def _queues(self) -> tuple[deque[Call], deque[Call], deque[Call]]:
+        return self._wanted, self._training, self._scores
 
     def stop(self) -> None:
         """Kill all workers; calls still open end with an error."""
@@ -153,10 +198,11 @@ class Dispatch:
             self._pool.stop(worker.handle)
             for call in worker.calls.values():
                 call.finish(closed)
-        for call in self._queue:
-            call.finish(closed)
+        for queue in self._queues():
+            for call in queue:
+                call.finish(closed)
+            queue.clear()
         self._workers.clear()
-        self._queue.clear()
 
     def places(self) -> list[str]:
         """Return where each worker runs (`pid 123 on 127.0.0.1`)."""
@@ -184,15 +230,31 @@ class Dispatch:
         self._assign()
 
     def _assign(self) -> None:
-        while self._queue:
+        """Give calls to workers that have room for them."""
+        while True:
+            queue = next(self._startable(), None)
+            if queue is None:
+                return
             # the last calls go to idle workers only: none shall wait behind a long one
-            room = IN_FLIGHT if len(self._queue) > len(self._workers) else 1
+            plenty = len(self._wanted) + len(self._training) > len(self._workers)
+            room = IN_FLIGHT if plenty and queue is not self._scores else 1
             free = [w for w in self._workers if w.opening is None and len(w.calls) < room]
             if not free:
                 return
             worker = min(free, key=lambda w: len(w.calls))
-            call = self._queue.popleft()
+            call = queue.popleft()
             worker.calls[self._pool.submit(worker.handle, call.verb, call.items)] = call
+
+    def _startable(self) -> Iterator[deque[Call]]:
+        """Yield the queues whose first call may be begun, in their order."""
+        most = AHEAD * len(self._workers)
+        wanted = sum(call.wanted for call in self._unread)
+        if self._wanted and (wanted < most or self._wanted[0] is self._awaited):
+            yield self._wanted
+        if self._training and len(self._unread) < most:
+            yield self._training
+        if self._scores and self._awaited is not None:
+            yield self._scores
 
     def _collect(self, worker: _Worker, answered: Collection[Any]) -> None:
         try:
@@ -203,9 +265,14 @@ class Dispatch:
                     raise failure.error(HostError, fix=f"see the cause with --debug, or {INLINE}")
             for ref in [ref for ref in worker.calls if ref in answered]:
                 outcome = self._pool.fetch(ref)
-                worker.calls.pop(ref).finish(outcome)
+                self._done(worker.calls.pop(ref), outcome)
         except WorkerLost as lost:
             self._replace(worker, lost)
+
+    def _done(self, call: Call, outcome: list[Any] | Failure) -> None:
+        call.finish(outcome)
+        if call.verb == "train" and call is not self._awaited:
+            self._unread.add(call)
 
     # deaths -----------------------------------------------------------------------------------------
 
@@ -220,7 +287,7 @@ class Dispatch:
         again: list[Call] = []
         for ref, call in worker.calls.items():
             try:
-                call.finish(self._pool.fetch(ref))  # done before its worker died
+                self._done(call, self._pool.fetch(ref))  # done before its worker died
             except WorkerLost:
                 again.append(call)
         if again and worker.opening is None:  # a worker runs its calls in order: the first was running
@@ -229,7 +296,7 @@ class Dispatch:
             if suspect.deaths >= DEATHS:
                 suspect.finish(self._poison(suspect, lost))
                 del again[0]
-        self._queue.extendleft(reversed(again))
+        self._wanted.extendleft(reversed(again))
         self._workers[self._workers.index(worker)] = self._started(worker.number)
 
     def _started(self, number: int) -> _Worker:
@@ -251,6 +318,6 @@ class Dispatch:
         held += [f"worker {w.number} has not started" for w in self._workers if w.opening is not None]
         what = (
             f"nothing finished for {patience_s:g} s; waiting: {' | '.join(held[:8]) or 'no worker'}; "
-            f"{len(self._queue)} more calls queued; {self._pool.facts()}"
+            f"{sum(map(len, self._queues()))} more calls queued; {self._pool.facts()}"
         )
         return HostError(message("watchdog", what, fix=f"a larger runtime.watchdog_s, or {INLINE}"))

@@ -62,6 +62,13 @@ class InlineTicket:
         self._call: tuple[Task, Verb, tuple[Item, ...]] | None = (task, verb, items)
         self._outcome: list[Any] | Failure = []
 
+    def want(self) -> None:
+        """Nothing goes before: calls run when they are read."""
+
+    def done(self) -> bool:
+        """Return True: there is nobody else to wait for."""
+        return True
+
     def result(self) -> list[Any]:
         """Run the call (once) and return one result per item.
 

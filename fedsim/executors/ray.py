@@ -7,10 +7,12 @@ Ray's retries are used up before a dead node is noticed.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -21,6 +23,7 @@ from fedsim.errors import HostError, message
 from fedsim.executors import joining, session
 from fedsim.executors.calls import Failure, Item, Verb, failure, names, one_thread, perform, warm
 from fedsim.executors.dispatch import Call, Dispatch, WorkerLost
+from fedsim.executors.packing import packed, unpacked
 from fedsim.jobs import Job, ScoreJob, Task
 
 SEEN = 4
@@ -76,6 +79,23 @@ class RayExecutor:
         """Return the process ids of the workers that have started, in their order."""
         return [int(place.split()[1]) for place in self.places() if place.startswith("pid ")]
 
+    def begin(self, modules: Sequence[str] = ()) -> None:
+        """Start a Ray of our own and its workers ahead of the task; returns at once, reports nothing.
+
+        Meanwhile the workers import `modules`. What goes wrong here, `open` tries again and reports.
+        """
+        session.quiet_environment()
+        try:
+            import ray
+
+            if self._pool is not None or self._address is not None or ray.is_initialized():
+                return
+            self._start(ray, session.Needs(self._asked, self._gpus, 0, 0))
+            self._pool = _RayPool(ray, self._gpus)
+            self._pool.prestart(self.workers, modules)
+        except Exception:
+            self.close()
+
     def open(self, task: Task) -> None:
         """Start the workers and give each the task; called again, gives them another one.
 
@@ -86,8 +106,10 @@ class RayExecutor:
         try:
             if self._pool is None or self._dispatch is None:
                 ray = self._connect(task)
-                self._pool = _RayPool(ray, task, self._gpus)
+                self._pool = self._pool or _RayPool(ray, self._gpus)
+                self._pool.take(task)
                 self._dispatch = Dispatch(self._pool, self.workers, self._watchdog_s)
+                self._pool.dismiss()
             elif self._pool.task is not task:
                 self._pool.take(task)
                 self._dispatch.renew()
@@ -108,19 +130,23 @@ class RayExecutor:
         if ray.is_initialized():
             self.workers, self.reason = session.allowed(ray, needs)
             return ray
-        self._owned = True
         if self._address is not None:
+            self._owned = True
             joining.join(ray, self._address)
             self.workers, self.reason = session.allowed(ray, needs)
             return ray
+        self._start(ray, needs)
+        return ray
+
+    def _start(self, ray: Any, needs: session.Needs) -> None:
         reason, here = "", needs
         if self._asked == "auto":
             fits, reason = session.fitting(needs)
             here = replace(needs, workers=fits)
+        self._owned = True
         session.start(ray, here)
         self.workers, found = session.allowed(ray, needs)
         self.reason = reason or found
-        return ray
 
     def share(self, vector: Vector) -> Shared:
         """Put a vector into the object store once; it leaves when the handle does."""
@@ -162,6 +188,15 @@ class RayTicket:
     def __init__(self, dispatch: Dispatch, call: Call) -> None:
         self._dispatch, self._call = dispatch, call
 
+    def want(self) -> None:
+        """Put the call before those that nobody has asked for yet."""
+        self._dispatch.want(self._call)
+
+    def done(self) -> bool:
+        """Tell whether the results are here; never waits."""
+        self._dispatch.poll()
+        return self._call.done
+
     def result(self) -> list[Any]:
         """Wait in real time; see `fedsim.executors.dispatch.Dispatch.finish` for what it raises."""
         return self._dispatch.finish(self._call)
@@ -170,20 +205,32 @@ class RayTicket:
 class _RayPool:
     """Actors as a `Pool`."""
 
-    def __init__(self, ray: Any, task: Task, gpus: float) -> None:
+    def __init__(self, ray: Any, gpus: float) -> None:
         self.ray = ray
+        self.task: Task | None = None
+        self._spare: list[Any] = []
         # no restarts and no retries of Ray's: `Dispatch` does both
         options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
         self._actor = ray.remote(**options)(_Worker)
         self._gpus = gpus
-        self.take(task)
+
+    def prestart(self, workers: int, modules: Sequence[str]) -> None:
+        """Start workers that will be wanted, and have them import what they will need."""
+        self._spare = [self._actor.remote() for _ in range(workers)]
+        for worker in self._spare:
+            worker.load.remote(list(modules), list(sys.path), self._gpus > 0)
+
+    def dismiss(self) -> None:
+        """Stop the workers that were started and turned out to be too many."""
+        while self._spare:
+            self.stop(self._spare.pop())
 
     def take(self, task: Task) -> None:
         """Put the task into the object store; the reference is held for workers to come."""
         self.task, self._task = task, self.ray.put(task)
 
     def start(self) -> Any:
-        return self._actor.remote()
+        return self._spare.pop(0) if self._spare else self._actor.remote()
 
     def prepare(self, worker: Any) -> Any:
         # in a list: passed as a reference
@@ -202,8 +249,6 @@ class _RayPool:
         return list(ready)
 
     def fetch(self, ref: Any) -> Any:
-        import pickle
-
         errors = self.ray.exceptions
         gone = (
             errors.RayActorError,
@@ -214,7 +259,7 @@ class _RayPool:
             errors.GetTimeoutError,
         )
         try:
-            return pickle.loads(self.ray.get(ref, timeout=FETCH_S))  # noqa: S301  # a worker's own bytes
+            return unpacked(self.ray.get(ref, timeout=FETCH_S))
         except gone as problem:
             raise WorkerLost(_how(problem)) from None
         except errors.RayError as problem:
@@ -222,8 +267,6 @@ class _RayPool:
             raise HostError(message("ray", what, fix=session.INLINE)) from problem
 
     def stop(self, worker: Any) -> None:
-        from contextlib import suppress
-
         with suppress(Exception):  # it may be gone, and so may Ray
             self.ray.kill(worker, no_restart=True)
 
@@ -243,15 +286,18 @@ class _Worker:
         self._task: Any = None
         self._seen: OrderedDict[Any, Vector] = OrderedDict()
 
-    def prepare(self, boxed: list[Any], path: list[str], gpu: bool) -> bytes:
+    def load(self, modules: list[str], path: list[str], gpu: bool) -> None:
+        """Import modules ahead of the task; one that fails will say so when it is really needed."""
+        self._settle_in(path, gpu)
+        for name in modules:
+            with suppress(Exception):
+                importlib.import_module(name)
+
+    def prepare(self, boxed: list[Any], path: list[str], gpu: bool) -> list[Any]:
         """Take the task and load what it loads lazily; `path` is where the driver finds modules."""
         import ray
 
-        sys.path += [place for place in path if place not in sys.path]
-        if gpu:
-            os.environ.setdefault("FEDSIM_DEVICE", "cuda")
-        else:  # Ray leaves GPUs visible to an actor that reserved none
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        self._settle_in(path, gpu)
         where = f"pid {os.getpid()} on {ray.util.get_node_ip_address()}"
         try:
             self._task = ray.get(boxed[0])
@@ -261,8 +307,8 @@ class _Worker:
             return _packed((where, failure("a worker cannot load the task", problem).packed()))
         return _packed((where, None))
 
-    def call(self, verb: Verb, items: Sequence[Item]) -> bytes:
-        """Run one batch; what it returns is bytes, so that the driver keeps nothing in the store."""
+    def call(self, verb: Verb, items: Sequence[Item]) -> list[Any]:
+        """Run one batch."""
         outcome = perform(self._task, verb, items, self._resolve)
         if isinstance(outcome, Failure):
             return _packed(outcome.packed())
@@ -270,6 +316,13 @@ class _Worker:
             return _packed(outcome)
         except Exception as problem:  # an update's state that cannot be pickled
             return _packed(failure(names(items), problem).packed())
+
+    def _settle_in(self, path: list[str], gpu: bool) -> None:
+        sys.path += [place for place in path if place not in sys.path]
+        if gpu:
+            os.environ.setdefault("FEDSIM_DEVICE", "cuda")
+        else:  # Ray leaves GPUs visible to an actor that reserved none
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
     def _resolve(self, vector: Any) -> Vector:
         if not isinstance(vector, Shared):
@@ -284,11 +337,10 @@ class _Worker:
         return self._seen[vector.ref]
 
 
-def _packed(value: Any) -> bytes:
+def _packed(value: Any) -> list[Any]:
     from ray import cloudpickle
 
-    data: bytes = cloudpickle.dumps(value)
-    return data
+    return packed(value, cloudpickle.dumps)
 
 
 def _how(problem: BaseException) -> str:

@@ -21,9 +21,11 @@ from fedsim.errors import HostError, message
 
 INLINE = "-s runtime.executor=inline needs no Ray"
 DAEMON_BYTES = 400 * 2**20
-"""Ray's own processes (measured)."""
+"""Ray's own processes, all of them (measured); 170 MiB without `SERVICES`."""
 STORE_BYTES = 256 * 2**20
 """Shared memory for what moves between processes, apart from a few whole vectors."""
+SERVICES = ("start_monitor", "start_log_monitor", "start_api_server")
+"""Processes that Ray starts for others: autoscaler, forwarder of logs, dashboard (50 MiB each, measured)."""
 VECTORS = 16
 """Vectors the store has room for beside that."""
 
@@ -85,7 +87,7 @@ def start(ray: Any, needs: Needs) -> None:
     first: Exception | None = None
     for _attempt in range(2):  # a busy machine can miss Ray's own fixed start-up limits
         try:
-            with _loopback(ray), _one_thread_children(), quiet():
+            with _loopback(ray), _few_processes(ray), _one_thread_children(), quiet():
                 ray.init(_node_ip_address="127.0.0.1", **options)
             return
         except Exception as problem:
@@ -124,6 +126,23 @@ def _loopback(ray: Any) -> Iterator[None]:
         _put_back(name, before)
         if known is not None:
             constants.ENABLE_RAY_CLUSTER = known
+
+
+@contextmanager
+def _few_processes(ray: Any) -> Iterator[None]:
+    """Leave out Ray's processes that nobody here uses; `ray.init` has no option for that.
+
+    A Ray that does not have these names starts whatever it starts.
+    """
+    node: Any = getattr(getattr(getattr(ray, "_private", None), "node", None), "Node", None)
+    kept = {name: vars(node)[name] for name in SERVICES if name in vars(node)} if node else {}
+    for name in kept:
+        setattr(node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, method in kept.items():
+            setattr(node, name, method)
 
 
 @contextmanager

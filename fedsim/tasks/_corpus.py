@@ -77,6 +77,9 @@ def prepare(config: Language, context: TaskContext) -> LanguageTask:
     return LanguageTask(
         model=name,
         lora=context.lora,
+        numerics=context.numerics,
+        cache_bytes=context.cache_bytes,
+        gpus_per_worker=context.gpus_per_worker,
         seed=context.seed,
         layout=layout,
         shape=lora.shape(skeleton, name, layout, config.sequence, context.local.batch),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +19,19 @@ from numpy.typing import NDArray
 from fedsim.adapter import Layout, Vector
 from fedsim.cost import ModelShape
 from fedsim.errors import DataError, message
-from fedsim.experiment import LocalConfig, LoraConfig
+from fedsim.experiment import LocalConfig, LoraConfig, NumericsConfig
 from fedsim.jobs import Job, Probe, Sums, Update
 from fedsim.rng import stream
 from fedsim.tasks._tokens import Windows
+from fedsim.training import hub, prefix, room
 from fedsim.training import lora as adapters
+from fedsim.training.backbone import Backbone, resolved
 from fedsim.training.local import device, passes
 
 PIECE = 32
 """Windows of one probe, whatever the number of workers."""
+FEWEST, MOST, TOGETHER = 8, 64, 2**17
+"""Clients in a client batch by default, and numbers of a hidden state in a step of all of them."""
 LOGITS = 2**24
 """Numbers in the logits of one forward pass when scoring: 64 MiB of float32."""
 
@@ -49,7 +53,9 @@ class LanguageTask:
 
     Attributes:
         model: folder or hub name of the backbone.
-        lora: what is trained.
+        lora: what is trained; `numerics`: by which path.
+        cache_bytes: room for frozen hidden states in each worker.
+        gpus_per_worker: share of a GPU that each worker has.
         seed: the experiment's, for the initialisation and the order of probes.
         layout, shape: of what an update holds, of the model that trains.
         shards: the clients' windows.
@@ -59,6 +65,9 @@ class LanguageTask:
 
     model: str
     lora: LoraConfig
+    numerics: NumericsConfig
+    cache_bytes: float
+    gpus_per_worker: float
     seed: int
     layout: Layout
     shape: ModelShape
@@ -91,16 +100,58 @@ class LanguageTask:
             return adapters.pretrained(self.model, self.layout)
         return adapters.initial(self.layout, self.seed)
 
-    def train(self, jobs: Sequence[Job]) -> list[Update]:
-        """Train each job, one by one."""
-        from fedsim.training import sequential
+    def suggested_training(self) -> Literal["fused", "swapped", "sequential"]:
+        """Return what `numerics.training` stands for with this model and these targets."""
+        return resolved(hub.skeleton(self.model), self.layout, self.numerics.training)
 
+    def suggested_client_batch(self) -> int:
+        """Return how many clients to train in one call.
+
+        Together they pay for what a step costs whatever its size, so small steps want many clients:
+        as many as fill `TOGETHER` numbers of a hidden state. Many more only need memory. A GPU wants as
+        many as it holds.
+        """
+        if room.on_gpu(self.gpus_per_worker):
+            free = room.free_bytes(self.gpus_per_worker)
+            return room.clients_that_fit(self.shape, self.layout, self.numerics.tokens_at_once, free)
+        step = max(1, min(self.shape.batch, max(map(len, self.shards.training)))) * self.sequence
+        return max(FEWEST, min(MOST, TOGETHER // (step * self.shape.width)))
+
+    def train(self, jobs: Sequence[Job]) -> list[Update]:
+        """Train the jobs together, or one by one if no backbone takes several clients."""
         data = [self.shards.windows.tokens[self.shards.training[job.client]] for job in jobs]
-        return sequential.train(self._trainee(), data, jobs)
+        backbone = self._backbone()
+        if backbone is None:
+            from fedsim.training import sequential
+
+            return sequential.train(self._trainee(), data, jobs, dropout=self.lora.dropout)
+        from fedsim.training import batched
+
+        return batched.train(
+            backbone,
+            data,
+            jobs,
+            tokens_at_once=self.numerics.tokens_at_once,
+            dropout=self.lora.dropout,
+            hidden=self._hidden(backbone, data, jobs),
+        )
+
+    def _hidden(
+        self, backbone: Backbone, data: Sequence[NDArray[Any]], jobs: Sequence[Job]
+    ) -> list[Any] | None:
+        """Return the frozen hidden states of every job's windows, if each visit goes through all of them."""
+        whole_shards = all(
+            passes(len(own), job.local) >= len(own) for own, job in zip(data, jobs, strict=True)
+        )
+        if not backbone.prefix_layers or not whole_shards:
+            return None
+        kept = prefix.of(backbone, self.cache_bytes)
+        return [kept.states(own) for own in data]
 
     def warm(self) -> None:
         """Load the backbone."""
-        self._trainee()
+        if self._backbone() is None:
+            self._trainee()
 
     def probes(self, split: str, windows: int | None = None, client: int | None = None) -> list[Probe]:
         """Return pieces of 32 windows; with `windows`, of that many drawn once by address.
@@ -114,12 +165,16 @@ class LanguageTask:
 
     def score(self, vector: Vector, probe: Probe) -> Sums:
         """Return nll [nats], tokens, words (`<eos>` counted) and bytes of one piece."""
-        from fedsim.training import sequential
+        from fedsim.training import batched, sequential
 
         source, order = self._rows(probe.split, probe.client)
         rows = order[probe.start : probe.stop]
         at_once = max(1, min(PIECE, LOGITS // (self.sequence * self.shape.vocab)))
-        nll = sequential.score(self._trainee(), vector, source.tokens[rows], source.counts[rows], at_once)
+        tokens, counts, backbone = source.tokens[rows], source.counts[rows], self._backbone()
+        if backbone is None:
+            nll = sequential.score(self._trainee(), vector, tokens, counts, at_once)
+        else:
+            (nll,) = batched.score(backbone, [vector], [tokens], [counts], at_once)
         return {
             "nll": nll,
             "tokens": float(source.counts[rows].sum()),
@@ -157,7 +212,11 @@ class LanguageTask:
         adapters.save(vector, self.model, self.lora, folder)
 
     def _trainee(self) -> adapters.Trainee:
-        return adapters.trainee(self.model, self.lora, device())
+        return adapters.trainee(self.model, self.lora, device(), self.numerics.dtype)
+
+    def _backbone(self) -> Backbone | None:
+        n = self.numerics
+        return adapters.backbone(self.model, self.lora, n.training, device(), n.dtype)
 
     def _rows(self, split: str, client: int | None) -> tuple[Windows, Rows]:
         """Return where a split's windows are and their order; shuffled, so that any first part is a fair sample."""

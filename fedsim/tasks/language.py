@@ -6,7 +6,7 @@ clients, cut every client's text into windows. Weights are not loaded here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -45,6 +45,7 @@ class Language(Component):
         charge_as: the model that the clock charges instead of the one that trains.
     """
 
+    worker_modules: ClassVar[tuple[str, ...]] = ("transformers", "fedsim.training.batched")
     kind: Literal["language"] = "language"
     model: str = "builtin"
     data: str = "builtin"

@@ -107,13 +107,13 @@ def end_of_text(tokenizer: Any) -> int | None:
     return bos if eos is None else eos
 
 
-def weights(name: str) -> Any:
-    """Return the model in float32 and in evaluation mode, so that dropout is off."""
+def weights(name: str, dtype: str = "float32") -> Any:
+    """Return the model in a dtype of torch (by name) and in evaluation mode, so that dropout is off."""
     transformers = libraries()
     import torch
 
     load = transformers.AutoModelForCausalLM.from_pretrained
-    model = _from(name, "weights", lambda: load(name, dtype=torch.float32))
+    model = _from(name, "weights", lambda: load(name, dtype=getattr(torch, dtype)))
     model.config.use_cache = False
     return model.eval()
 

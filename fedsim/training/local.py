@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.adapter import Layout, Module
+from fedsim.errors import ExperimentError, message
 from fedsim.experiment import LocalConfig
 from fedsim.jobs import Job
 from fedsim.rng import stream
@@ -62,6 +64,36 @@ def optimizer(parameters: Sequence[Any], local: LocalConfig) -> Any:
             parameters, lr=local.lr, momentum=local.momentum, weight_decay=decay, foreach=False
         )
     return torch.optim.AdamW(parameters, lr=local.lr, weight_decay=decay, fused=True)
+
+
+def slots(layout: Layout, rank: int | None, factors: str = "AB") -> NDArray[np.bool_]:
+    """Return which numbers of a vector belong to slots below `rank` (None: all) of the named factors.
+
+    Whole tensors always do.
+
+    Raises:
+        ExperimentError: the rank is not one of the layout's.
+    """
+    inside = np.ones(layout.size, dtype=bool)
+    for m in layout.modules:
+        own = _rank(m, rank)
+        (a, a_shape), (b, b_shape) = (layout.slices[f"{m.name}.lora_{factor}"] for factor in "AB")
+        inside[a].reshape(a_shape)[own if "A" in factors else 0 :] = False
+        inside[b].reshape(b_shape)[:, own if "B" in factors else 0 :] = False
+    return inside
+
+
+def scales(layout: Layout, rank: int | None) -> list[float]:
+    """Return alpha / rank of every module for a client of this rank (None: the layout's)."""
+    return [m.scale * m.rank / _rank(m, rank) for m in layout.modules]
+
+
+def _rank(module: Module, rank: int | None) -> int:
+    own = module.rank if rank is None else rank
+    if not 1 <= own <= module.rank:
+        what = f"{module.name} has {module.rank} slots"
+        raise ExperimentError(message("rank", what, got=own, fix=f"give ranks from 1 to {module.rank}"))
+    return own
 
 
 def device() -> str:

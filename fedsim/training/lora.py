@@ -25,6 +25,8 @@ from fedsim.experiment import LoraConfig
 from fedsim.layers import Layer, Map
 from fedsim.rng import stream
 from fedsim.training import hub
+from fedsim.training.backbone import Backbone, choose, resolved
+from fedsim.training.backbone import Path as TrainingPath
 
 ADAPTER = "default"
 
@@ -255,10 +257,21 @@ def peft_config(model: Any, trained: Layout, lora: LoraConfig, base: str | None 
 
 
 @lru_cache(maxsize=4)
-def trainee(name: str, lora: LoraConfig, device: str = "cpu") -> Trainee:
+def trainee(name: str, lora: LoraConfig, device: str = "cpu", dtype: str = "float32") -> Trainee:
     """Return this process's copy of a model, loaded and wrapped once."""
     trained = layout(hub.skeleton(name), lora)
-    return Trainee(hub.weights(name).to(device), trained, lora)
+    return Trainee(hub.weights(name, dtype).to(device), trained, lora)
+
+
+@lru_cache(maxsize=4)
+def backbone(
+    name: str, lora: LoraConfig, path: TrainingPath, device: str = "cpu", dtype: str = "float32"
+) -> Backbone | None:
+    """Return this process's copy of a model as a backbone for client batches; None: `trainee` trains."""
+    trained = layout(hub.skeleton(name), lora)
+    if resolved(hub.skeleton(name), trained, path) == "sequential":
+        return None
+    return choose(hub.weights(name, dtype).to(device), trained, path)
 
 
 def save(vector: Vector, name: str, lora: LoraConfig, folder: Path) -> None:

@@ -8,7 +8,8 @@ configuration asks for 0.1) is off: a visit then depends on nothing but its addr
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,34 +17,83 @@ from numpy.typing import NDArray
 
 from fedsim.adapter import Vector
 from fedsim.jobs import Job, Update
-from fedsim.training.local import batches, one_thread, optimizer
-from fedsim.training.lora import Trainee
+from fedsim.training import noise
+from fedsim.training.local import batches, one_thread, optimizer, scales, slots
+from fedsim.training.lora import ADAPTER, Trainee
 
 Windows = NDArray[Any]
 """Token ids (windows, sequence + 1): the first column is context, the others are predicted."""
 
 
-def train(trainee: Trainee, data: Sequence[Windows], jobs: Sequence[Job]) -> list[Update]:
+def train(
+    trainee: Trainee, data: Sequence[Windows], jobs: Sequence[Job], *, dropout: float = 0.0
+) -> list[Update]:
     """Train each job on its own windows; how jobs are grouped changes nothing."""
     with one_thread():
-        return [visit(trainee, windows, job) for windows, job in zip(data, jobs, strict=True)]
+        return [visit(trainee, windows, job, dropout) for windows, job in zip(data, jobs, strict=True)]
 
 
-def visit(trainee: Trainee, windows: Windows, job: Job) -> Update:
+def visit(trainee: Trainee, windows: Windows, job: Job, dropout: float = 0.0) -> Update:
     """Train one client's visit and return where it ended.
 
     FedProx (arXiv 1812.06127) adds mu/2 |x - start|^2 to the objective: mu (x - start) to the
     gradient, before clipping. The loss reported is without it.
     """
+    trainee.write(job.start if job.rank is None else job.start * slots(trainee.layout, job.rank))
+    with adapted(trainee, job, dropout) as at_step:
+        return _steps(trainee, windows, job, at_step)
+
+
+@contextmanager
+def adapted(trainee: Trainee, job: Job, dropout: float) -> Iterator[Callable[[int], None]]:
+    """Give the stock PEFT layers the job's rank, frozen factors and addressed LoRA dropout for a while.
+
+    Slots above the rank need no mask: where A and B are both 0, so are their gradients.
+
+    Yields:
+        What must be told the number of each step.
+    """
+    layers = [trainee.model.get_submodule(f"base_model.model.{m.name}") for m in trainee.layout.modules]
+    own = scales(trainee.layout, job.rank)
+    now = 0
+
+    def at_step(step: int) -> None:
+        nonlocal now
+        now = step
+
+    def dropping(module: int) -> Callable[[Any], Any]:
+        def forward(x: Any) -> Any:
+            kept = noise.kept(dropout, job, now, module, x.numel()).view(x.shape)
+            return x * kept.to(x.device).to(x.dtype).mul_(1 / (1 - dropout))
+
+        return forward
+
+    for at, (layer, scale) in enumerate(zip(layers, own, strict=True)):
+        layer.scaling[ADAPTER] = scale
+        layer.lora_A.requires_grad_("A" in job.trains)
+        layer.lora_B.requires_grad_("B" in job.trains)
+        if dropout:
+            layer.lora_dropout[ADAPTER].forward = dropping(at)
+    try:
+        yield at_step
+    finally:
+        for layer, m in zip(layers, trainee.layout.modules, strict=True):
+            layer.scaling[ADAPTER] = m.scale
+            layer.lora_A.requires_grad_(requires_grad=True)
+            layer.lora_B.requires_grad_(requires_grad=True)
+            layer.lora_dropout[ADAPTER].__dict__.pop("forward", None)
+
+
+def _steps(trainee: Trainee, windows: Windows, job: Job, at_step: Callable[[int], None]) -> Update:
     import torch
 
     local = job.local
-    trainee.write(job.start)
-    parameters = trainee.parameters
+    parameters = [p for p in trainee.parameters if p.requires_grad]
     start = [p.detach().clone() for p in parameters] if local.prox_mu else []
     optimise = optimizer(parameters, local)
     nll, tokens, made = 0.0, 0, 0
     for rows in batches(len(windows), job):
+        at_step(made)
         optimise.zero_grad(set_to_none=True)
         loss = token_losses(trainee, windows[rows]).mean()
         loss.backward()
@@ -64,14 +114,16 @@ def visit(trainee: Trainee, windows: Windows, job: Job) -> Update:
 
 
 def token_losses(trainee: Trainee, windows: Windows) -> Any:
-    """Return the negative log likelihood of every predicted token, float32 (windows * sequence,)."""
+    """Return the negative log likelihood of every predicted token, (windows * sequence,).
+
+    In float32, or in float64 if the model computes in it.
+    """
     import torch
 
     ids = torch.from_numpy(windows.astype(np.int64)).to(trainee.parameters[0].device)
     logits = trainee.model(input_ids=ids[:, :-1], use_cache=False).logits
-    return torch.nn.functional.cross_entropy(
-        logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
-    )
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return torch.nn.functional.cross_entropy(wide.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
 
 
 def score(trainee: Trainee, vector: Vector, windows: Windows, counts: NDArray[Any], rows: int) -> float:

@@ -1,0 +1,219 @@
+"""The tables of README.md, made from `results/*.json`: `python -m benchmarks readme`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks import goals
+from benchmarks.harness import HERE, number, said, stored
+
+README = HERE / "README.md"
+_PLACE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+Found = dict[str, Any]
+
+
+def write() -> None:
+    """Bring the README in step with the results."""
+    README.write_text(rendered(README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def rendered(text: str) -> str:
+    """Return a README with every table made anew."""
+    return _PLACE.sub(lambda m: f"{m[1]}{body(m[2])}\n{m[3]}", text)
+
+
+def body(name: str) -> str:
+    """Return one table with its footing: machine, date, checks."""
+    if name == "goals":
+        return "\n".join(goals.table())
+    found = stored(name)
+    if found is None:
+        return f"Not measured yet: `python -m benchmarks {name}`."
+    return "\n".join([*TABLES[name](found), "", *footing(found)])
+
+
+def footing(found: Found) -> list[str]:
+    """Return when and where it was measured, what was checked, and who was missing."""
+    m, others = found["machine"], found["others_cores"]
+    lines = [
+        (
+            f"Measured {found['date']} in {found['took_s']:.0f} s on {m['cpu']}, {m['cores']} cores, "
+            f"{m['memory_gib']:g} GiB, {m['system']}; Python {m['python']}, torch {m['torch']}, "
+            f"transformers {m['transformers']}, peft {m['peft']}, ray {m['ray']}."
+        ),
+    ]
+    if others["median"] is not None:
+        what = f"Others used {others['median']:.2f} cores (median of the looks between runs; most {others['max']:.2f})"
+        lines.append(f"{what}." if found["quiet"] else f"**The machine was not quiet.** {what}.")
+    for check in found["checks"]:
+        lines.append(f"{'Held' if check['ok'] else '**Did not hold**'}: {check['what']} ({check['seen']}).")
+    lines += [f"Missing: {name}: {why}." for name, why in found["missing"].items()]
+    return [f"* {line}" for line in lines]
+
+
+def w1(found: Found) -> list[str]:
+    """Return W1's contestants, their time, start-up and sum over the adapter."""
+    values = found["values"]
+    head = "| what | ms per client update | over the floor | whole run, 60 updates | sum of abs(adapter) |"
+    lines = [head, "|---|---|---|---|---|"]
+    floor = values["w1.ms.stock_2x1"]["median"]
+    for name, words in found["about"]["said"].items():
+        ms, whole = values[f"w1.ms.{name}"], values[f"w1.whole_run_s.{name}"]
+        total = values[f"w1.checksum.{name}"]["median"]
+        over = f"{ms['median'] / floor:.2f}"
+        lines.append(f"| {words} | {said(ms)} | {over} | {number(whole['median'])} s | {total:.4f} |")
+    lines += ["", "Ratios within a repetition:", ""]
+    words = {
+        "ratio_to_floor": "fedsim over the floor",
+        "flower_over_us": "Flower over fedsim",
+        "pfl_over_us": "pfl-research over fedsim",
+        "sequential_over_us": "fedsim one by one over fedsim batched",
+        "flower_over_floor": "Flower over the floor",
+        "pfl_over_floor": "pfl-research over the floor",
+    }
+    return lines + [f"* {w}: {said(values[f'w1.{k}'])}" for k, w in words.items() if f"w1.{k}" in values]
+
+
+def small(found: Found) -> list[str]:
+    """Return stock PEFT's time and fedsim's gain by K, for every size of client."""
+    values, about = found["values"], found["about"]
+    lines = [
+        "| hidden, layers, batch, tokens | stock PEFT [ms] | "
+        + " | ".join(f"K = {k}" for k in about["ks"])
+        + " |",
+        "|---" * (2 + len(about["ks"])) + "|",
+    ]
+    for key in about["grid"]:
+        gains = []
+        for k in about["ks"]:
+            ratio = values.get(f"small.{key}.stock_over.k{k}")
+            gains.append("" if ratio is None else f"{number(ratio['median'])}x")
+        name = ", ".join(re.findall(r"\d+", key))
+        lines.append(f"| {name} | {said(values[f'small.{key}.ms.stock'])} | {' | '.join(gains)} |")
+    return lines
+
+
+def trivial(found: Found) -> list[str]:
+    """Return milliseconds per trivial update by clients a round."""
+    values, about = found["values"], found["about"]
+    lines = ["| clients a round | " + " | ".join(about["said"].values()) + " |", "|---" * 4 + "|"]
+    for clients in about["clients"]:
+        row = [values.get(f"trivial.{name}_{clients}") for name in about["said"]]
+        lines.append(f"| {clients:,} | " + " | ".join("" if v is None else said(v) for v in row) + " |")
+    return lines
+
+
+def aggregate(found: Found) -> list[str]:
+    """Return fedsim's and the loop's time."""
+    values, about = found["values"], found["about"]
+    return [
+        f"{about['adapters']:,} adapters of {about['bytes_each']:,} bytes, {about['tensors']} tensors each, one thread.",
+        "",
+        "| what | time |",
+        "|---|---|",
+        f"| fedsim's `fedit`, float64 sums in a fixed order | {said(values['aggregate.fedsim_ms'])} |",
+        f"| a loop over dictionaries of float32 tensors | {said(values['aggregate.dict_loop_ms'])} |",
+    ]
+
+
+def memory(found: Found) -> list[str]:
+    """Return the largest memory of every process tree."""
+    values, about = found["values"], found["about"]
+    lines = ["| what | largest PSS of the process tree |", "|---|---|"]
+    for name, words in about["said"].items():
+        value = values.get(f"memory.w1_mib.{name}")
+        if value is not None:
+            lines.append(f"| {words} | {number(value['median'])} MiB |")
+    for clients in (about["few"], about["many"]):
+        value = values[f"memory.clients_{clients}_mib"]
+        lines.append(f"| fedsim, Ray, 2 workers, {clients:,} clients of one text | {said(value)} |")
+    return [*lines, "", f"Growth: {said(values['memory.growth_mib'])}."]
+
+
+def startup(found: Found) -> list[str]:
+    """Return seconds from the command to the first update."""
+    values = found["values"]
+    lines = ["| what | command to first update |", "|---|---|"]
+    for name, words in found["about"]["said"].items():
+        lines.append(f"| {words.replace(', whole run', '')} | {said(values[f'startup.{name}_s'])} |")
+    return lines
+
+
+def growth(found: Found) -> list[str]:
+    """Return the three curves as rows."""
+    values, about = found["values"], found["about"]
+    lines = []
+    for curve, by in (("rank", "rank"), ("k_w1", "K"), ("k_small", "K"), ("width", "hidden size")):
+        points = sorted(
+            {int(key.rpartition(".")[2]) for key in values if key.startswith(f"growth.{curve}.ms.fedsim.")}
+        )
+        lines += [f"{about[curve]}, by {by} [ms per update of {about['steps']} steps]:", ""]
+        lines += ["| | " + " | ".join(map(str, points)) + " |", "|---" * (1 + len(points)) + "|"]
+        for who, words in (("fedsim", "fedsim"), ("stock", "stock PEFT")):
+            row = [values.get(f"growth.{curve}.ms.{who}.{x}") for x in points]
+            if any(row):
+                cells = " | ".join("" if v is None else number(v["median"]) for v in row)
+                lines.append(f"| {words} | {cells} |")
+        lines.append("")
+    return lines[:-1]
+
+
+def profile(found: Found) -> list[str]:
+    """Return the shares of a client batch, and how far it is from its GEMMs alone."""
+    values = found["values"]
+    ms, limit = values["profile.ms_per_update"], values["profile.gemm_limit_ms"]
+    lines = [
+        (
+            f"{said(ms)} per update on one thread, in batches of {found['about']['k']}; its matrix products alone "
+            f"({number(values['profile.gemm_gflop']['median'])} GFLOP at the rate measured here for exactly these "
+            f"shapes, attention apart) would take {said(limit)}."
+        ),
+        "",
+        "| where | share of the profiled time |",
+        "|---|---|",
+    ]
+    shares = {k.removeprefix("profile.share."): v["median"] for k, v in values.items() if ".share." in k}
+    return lines + [f"| {name.replace('_', ' ')} | {100 * share:.1f} % |" for name, share in shares.items()]
+
+
+def gpu(found: Found) -> list[str]:
+    """Return updates per second and what the device was doing."""
+    values, about = found["values"], found["about"]
+    lines = [
+        f"{about.get('gpu', about['device'])}.",
+        "",
+        "| backbone | who | updates per s | over stock PEFT | utilisation | kernels' share | memory |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for key, value in values.items():
+        _, world, dtype, kind, *who = key.split(".")
+        if kind != "per_s":
+            continue
+        stem = f"gpu.{world}.{dtype}"
+        over = values.get(f"{stem}.over_stock.{who[0]}")
+        others = [
+            values.get(f"{stem}.{who[0]}.{what}") for what in ("utilisation", "kernel_share", "peak_gib")
+        ]
+        shown = [
+            "" if v is None else form(v["median"])
+            for v, form in zip(others, ("{:.0f} %".format, "{:.0%}".format, "{:.2f} GiB".format), strict=True)
+        ]
+        cells = [f"{world}, {dtype}", who[0], said(value), "" if over is None else said(over), *shown]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+TABLES: dict[str, Callable[[Found], list[str]]] = {
+    "w1": w1,
+    "small": small,
+    "trivial": trivial,
+    "aggregate": aggregate,
+    "memory": memory,
+    "startup": startup,
+    "growth": growth,
+    "profile": profile,
+    "gpu": gpu,
+}

@@ -1,0 +1,170 @@
+"""The workload, defined once: a random GPT-2 with a word tokenizer, text, and who trains on what.
+
+A world is a folder: `model/` (a local Hugging Face model, random weights), `text/` (generated),
+`schedule.npz` (what every contestant replays: fedsim's own cohorts and batches) and `world.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from fedsim.experiment import Experiment
+
+TARGETS = ("c_attn", "c_proj")
+"""GPT-2's query-key-value matrix and both projections (attention and MLP)."""
+WINDOWS = 44
+
+
+@dataclass(frozen=True)
+class World:
+    """A workload; the defaults are W1.
+
+    Attributes:
+        width, layers, heads, vocab, positions: of the GPT-2.
+        batch, sequence, steps: of a visit: AdamW steps of `batch` windows that predict `sequence` tokens.
+        r, alpha: of the adapters on `TARGETS`, dropout 0.
+        clients, cohort: how many there are, and how many train in a round.
+    """
+
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
+    vocab: int = 1024
+    positions: int = 128
+    batch: int = 8
+    sequence: int = 64
+    steps: int = 10
+    r: int = 8
+    alpha: int = 16
+    clients: int = 100
+    cohort: int = 10
+
+    def experiment(self, folder: Path, **blocks: Any) -> Experiment:
+        """Return the experiment that runs this world in fedsim.
+
+        Args:
+            folder: where `made` put it.
+            blocks: further blocks of the configuration (`budget`, `runtime`, `numerics`, ...).
+        """
+        from fedsim.experiment import Experiment
+
+        plain: dict[str, Any] = {
+            "name": "world",
+            "population": {"preset": "homogeneous", "clients": self.clients},
+            "task": {
+                "kind": "language",
+                "model": str(folder / "model"),
+                "data": str(folder / "text"),
+                "sequence": self.sequence,
+            },
+            "lora": {"r": self.r, "alpha": self.alpha, "targets": list(TARGETS)},
+            "local": {"optimizer": "adamw", "lr": 1.0e-3, "steps": self.steps, "batch": self.batch},
+            "protocol": {"kind": "synchronous", "cohort": self.cohort},
+            "budget": {"commits": 6},
+            "evaluate": {"every_commits": 1_000_000, "windows": 1},
+        }
+        return Experiment.model_validate(plain | blocks)
+
+
+def made(world: World, cache: Path, rounds: int = 6, windows: int = WINDOWS) -> Path:
+    """Return the folder of a world, written if it is not there yet.
+
+    Args:
+        world: the workload.
+        cache: where worlds are kept.
+        rounds: how many the schedule holds.
+        windows: of text for every client, before a tenth is held out.
+    """
+    facts = {**asdict(world), "targets": TARGETS, "rounds": rounds, "windows": windows}
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    folder = cache / f"world-{key}"
+    if not (folder / "world.json").is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        _write_model(world, folder / "model")
+        _write_text(world, folder / "text", windows)
+        _write_schedule(world, folder, rounds)
+        (folder / "world.json").write_text(json.dumps(facts), encoding="utf-8")
+    return folder
+
+
+def _write_model(world: World, folder: Path) -> None:
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, utils
+
+    utils.logging.disable_progress_bar()
+    config = GPT2Config(
+        vocab_size=world.vocab,
+        n_positions=max(world.positions, world.sequence),
+        n_embd=world.width,
+        n_layer=world.layers,
+        n_head=world.heads,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        GPT2LMHeadModel(config).save_pretrained(folder)
+    words = {"<eos>": 0} | {f"w{i}": i for i in range(1, world.vocab)}
+    plain = Tokenizer(models.WordLevel(words, unk_token="w1"))  # noqa: S106
+    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=plain, bos_token="<eos>", eos_token="<eos>")  # noqa: S106
+    fast.save_pretrained(folder)
+
+
+def _write_text(world: World, folder: Path, windows: int) -> None:
+    """Write lines of `sequence` tokens (their end included), words by Zipf's law with a little grammar."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    shares = 1.0 / np.arange(1, world.vocab)
+    follower = rng.permutation(world.vocab - 1)
+    for split, count in (("train", world.clients * windows), ("test", 64)):
+        words = rng.choice(world.vocab - 1, size=(count, world.sequence - 1), p=shares / shares.sum())
+        follows = rng.random(words.shape) < 0.5
+        for at in range(1, words.shape[1]):
+            words[:, at] = np.where(follows[:, at], follower[words[:, at - 1]], words[:, at])
+        lines = (" ".join(f"w{word + 1}" for word in line) + "\n" for line in words)
+        (folder / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
+
+
+def _write_schedule(world: World, folder: Path, rounds: int) -> None:
+    """Ask fedsim's clock who trains in which round, and its loaders on what; store the answer."""
+    from fedsim import simulation
+    from fedsim.jobs import Job
+    from fedsim.training import local
+
+    experiment = world.experiment(folder, budget={"commits": rounds})
+    plan = simulation.prepare(experiment)
+    visits = simulation.simulate(plan, timeline_only=True).visits
+    visits = visits[visits.outcome == "landed"].sort_values(["round", "client", "visit"])
+    task: Any = plan.task
+    tokens, weights = [], []
+    for client, visit in zip(visits.client.tolist(), visits.visit.tolist(), strict=True):
+        job = Job(client, visit, None, experiment.local, experiment.seed)
+        windows = task.shards.windows.tokens[task.shards.training[job.client]]
+        tokens.append(windows[np.array(list(local.batches(len(windows), job)))])
+        weights.append(min(len(windows), world.steps * world.batch))
+    shape = (rounds, world.cohort)
+    np.savez(
+        folder / "schedule.npz",
+        tokens=np.array(tokens).reshape(*shape, world.steps, world.batch, world.sequence + 1),
+        weights=np.array(weights, dtype=np.float64).reshape(shape),
+        clients=visits.client.to_numpy().reshape(shape),
+        initial=task.initial(),
+        names=np.array([_peft_name(name) for name in task.layout.slices]),
+    )
+
+
+def _peft_name(name: str) -> str:
+    return f"base_model.model.{name}.default.weight"

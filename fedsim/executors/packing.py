@@ -1,0 +1,30 @@
+"""How answers travel between processes: a small pickle, and the arrays as they lie in memory.
+
+A list of bytes-like arrays is something that a shared object store moves without pickling it again.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def packed(value: Any, dumps: Callable[..., bytes] = pickle.dumps) -> list[Any]:
+    """Return a value as its pickle and the buffers of its arrays, none of them copied.
+
+    Args:
+        value: anything that `dumps` can pickle.
+        dumps: `pickle.dumps`, or one that knows more types, with protocol 5.
+    """
+    arrays: list[pickle.PickleBuffer] = []
+    data = dumps(value, protocol=5, buffer_callback=arrays.append)
+    return [data, *(np.frombuffer(array.raw(), np.uint8) for array in arrays)]
+
+
+def unpacked(parts: Sequence[Any]) -> Any:
+    """Return the value again, with arrays of its own: they must not hold a place in somebody's store."""
+    data, *arrays = parts
+    return pickle.loads(data, buffers=[array.copy() for array in arrays])  # noqa: S301  # our own worker's bytes

@@ -1,0 +1,138 @@
+r"""Causal attention, forward and backward, with grouped key-value heads and rotary positions.
+
+Per head, with queries Q, keys K, values V of T tokens:
+
+    P = softmax(c Q K^T + mask),  O = P V
+    dV = P^T dO,  dP = dO V^T,  dS = P * (dP - rowsum(dP * P)),  dQ = c dS K,  dK = c dS^T Q
+
+P is kept. That beats the flash kernel on a CPU at every length tried (T = 32..256), and takes
+T numbers a head and token; longer sequences and other devices use torch's own kernel and autograd.
+The g query heads of a key-value head are laid one after the other, (g T, T) scores, so that shared
+keys and values are neither repeated nor summed apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fedsim.training.fused.kernels import plain
+from fedsim.training.fused.program import Pass
+
+EXPLICIT = 1024
+"""Longest sequence whose probabilities are kept."""
+
+
+class Attention:
+    """Heads of one layer over a product (n, (heads + 2 kv) head_dim): queries, then keys, then values."""
+
+    def __init__(
+        self, layer: int, heads: int, kv: int, head_dim: int, scale: float, bias: Any | None
+    ) -> None:
+        """Remember the shape; `bias` of the product, or None, is added here."""
+        self.layer, self.heads, self.kv, self.head_dim, self.scale = layer, heads, kv, head_dim, scale
+        self.bias = None if bias is None else bias.view(heads + 2 * kv, 1, head_dim)
+        self.width = heads * head_dim
+        self.total = (heads + 2 * kv) * head_dim
+        self.places = slice(0, heads), slice(heads, heads + kv), slice(heads + kv, heads + 2 * kv)
+
+    def forward(self, qkv: Any, out: Any, p: Pass) -> Any:
+        """Write the attended values into `out` (n, heads head_dim); return what backward needs."""
+        batch, t, d = p.k * p.shape.rows, p.shape.length, self.head_dim
+        source = qkv.view(batch, t, -1, d).transpose(1, 2)
+        slot, g = p.slot(self.layer), self.heads // self.kv
+        heads = []
+        for name, at in zip("qkv", self.places, strict=True):
+            to = p.ws(name, slot, batch, at.stop - at.start, t, d)
+            bias = None if self.bias is None else self.bias[at]
+            _bring(source[:, at], bias, None if name == "v" else p.rotation, to, p)
+            heads.append(to)
+        goal = out.view(batch, t, self.heads, d).transpose(1, 2)
+        if not plain(qkv) or t > EXPLICIT:
+            kept: list[Any] = []
+            p.do(self._library, heads, goal, kept, bool(p.shape.train))
+            return kept
+        q, k, v = heads[0].view(-1, g * t, d), heads[1].view(-1, t, d), heads[2].view(-1, t, d)
+        scores = p.ws("probabilities", slot, batch * self.kv, g * t, t)
+        attended = p.ws("attended", 0, batch * self.kv, g * t, d)
+        p.do(torch.baddbmm, scores, q, k.transpose(1, 2), beta=0, alpha=self.scale, out=scores)
+        p.do(scores.view(-1, t, t).add_, p.mask)
+        p.do(torch.softmax, scores, -1, out=scores)
+        p.do(torch.bmm, scores, v, out=attended)
+        p.do(goal.copy_, attended.view(batch, self.heads, t, d))
+        return q, k, v, scores
+
+    def backward(self, dout: Any, dqkv: Any, kept: Any, p: Pass) -> None:
+        """Write the gradient by the product into `dqkv`, given `dout` (n, heads head_dim)."""
+        batch, t, d = p.k * p.shape.rows, p.shape.length, self.head_dim
+        goal = dqkv.view(batch, t, -1, d).transpose(1, 2)
+        source = dout.view(batch, t, self.heads, d).transpose(1, 2)
+        counts = (at.stop - at.start for at in self.places)
+        grads = [p.ws(f"d{name}", 0, batch, h, t, d) for name, h in zip("qkv", counts, strict=True)]
+        if isinstance(kept, list):
+            p.do(self._library_backward, source, kept, grads)
+        else:
+            self._explicit(source, kept, grads, p)
+        for name, at, grad in zip("qkv", self.places, grads, strict=True):
+            _send(grad, goal[:, at], None if name == "v" else p.rotation, p)
+
+    def _explicit(self, source: Any, kept: Any, grads: list[Any], p: Pass) -> None:
+        q, k, v, probabilities = kept
+        dq, dk, dv = (grad.view(x.shape) for grad, x in zip(grads, (q, k, v), strict=True))
+        do = p.ws("attended", 0, *source.shape)
+        ds = p.ws("dscores", 0, *probabilities.shape)
+        p.do(do.copy_, source)
+        do = do.view(q.shape)
+        p.do(torch.bmm, probabilities.transpose(1, 2), do, out=dv)
+        p.do(torch.bmm, do, v.transpose(1, 2), out=ds)
+        back = torch.ops.aten._softmax_backward_data.out  # noqa: SLF001  # the public way is autograd
+        p.do(back, ds, probabilities, -1, ds.dtype, grad_input=ds)
+        p.do(torch.baddbmm, dq, ds, k, beta=0, alpha=self.scale, out=dq)
+        p.do(torch.baddbmm, dk, ds.transpose(1, 2), q, beta=0, alpha=self.scale, out=dk)
+
+    def _library(self, heads: list[Any], goal: Any, kept: list[Any], train: bool) -> None:
+        inputs = [x.detach().requires_grad_(train) for x in heads]
+        with torch.set_grad_enabled(train):
+            out = torch.nn.functional.scaled_dot_product_attention(
+                *inputs, is_causal=True, scale=self.scale, enable_gqa=self.kv != self.heads
+            )
+        goal.copy_(out.detach())
+        kept[:] = [inputs, out]
+
+    def _library_backward(self, source: Any, kept: list[Any], grads: list[Any]) -> None:
+        inputs, out = kept
+        for to, grad in zip(grads, torch.autograd.grad(out, inputs, source), strict=True):
+            to.copy_(grad)
+        kept.clear()
+
+
+def _bring(source: Any, bias: Any | None, rotation: tuple[Any, Any] | None, to: Any, p: Pass) -> None:
+    """Copy heads (batch, heads, T, d) into contiguous memory, biased and rotated."""
+    if rotation is not None:
+        if bias is not None:
+            p.do(source.add_, bias)
+        _turn(source, *rotation, to, 1.0, p)
+    elif bias is None:
+        p.do(to.copy_, source)
+    else:
+        p.do(torch.add, source, bias, out=to)
+
+
+def _send(grad: Any, to: Any, rotation: tuple[Any, Any] | None, p: Pass) -> None:
+    """Copy a gradient back into its place of the product, turned the other way."""
+    if rotation is None:
+        p.do(to.copy_, grad)
+    else:
+        _turn(grad, *rotation, to, -1.0, p)
+
+
+def _turn(x: Any, cos: Any, sin: Any, to: Any, way: float, p: Pass) -> None:
+    """Rotate the halves x1, x2 of each head: (x1 cos - x2 sin, x2 cos + x1 sin); RoPE, arXiv 2104.09864."""
+    half = x.shape[-1] // 2
+    first, second = x[..., :half], x[..., half:]
+    low, high = to[..., :half], to[..., half:]
+    p.do(torch.mul, first, cos, out=low)
+    p.do(low.addcmul_, second, sin, value=-way)
+    p.do(torch.mul, second, cos, out=high)
+    p.do(high.addcmul_, first, sin, value=way)

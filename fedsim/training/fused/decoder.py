@@ -1,0 +1,230 @@
+"""K clients through one written-out decoder: a `Backbone` without autograd.
+
+A call is cut into passes, by shapes of one client alone, so that its numbers do not depend on its
+company: clients whose factors are merged go one by one, smaller ones together, up to `TOKENS` tokens
+a pass; a larger client's rows are split and their gradients added in order. On other devices, or
+with dropout, a call is one pass.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fedsim.adapter import Layout
+from fedsim.training.backbone import Noise, Stack
+from fedsim.training.fused.block import Block, Norm
+from fedsim.training.fused.kernels import cross_entropy
+from fedsim.training.fused.program import Pass, Shape, Workspace
+
+TOKENS = 1024
+"""Tokens of one pass on a CPU: the activations of a small model then stay near the cache."""
+PROGRAMS = 8
+"""Shapes whose programs are kept."""
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What of a model is not a layer.
+
+    Attributes:
+        words: (vocabulary, width), the embedding.
+        places: (positions, width), learned positions, or None.
+        rotation: T -> RoPE's (cos, sin), each (T, head_dim / 2); None: learned positions.
+        norm: the last normalisation.
+        head: (vocabulary, width).
+    """
+
+    words: Any
+    places: Any | None
+    rotation: Callable[[int], tuple[Any, Any]] | None
+    norm: Norm
+    head: Any
+
+
+class Decoder:
+    """A frozen decoder with stacked LoRA, gradients written by hand; see `fedsim.training.backbone`.
+
+    Its calls share scratch memory: one at a time.
+
+    Attributes:
+        layout: of the factors.
+        device, dtype: of the factors; the frozen weights may be narrower.
+        prefix_layers: layers below the first that carries an adapter: what comes out of them depends
+            on the tokens alone (`frozen_prefix`).
+    """
+
+    def __init__(self, layout: Layout, blocks: Sequence[Block], frozen: Frozen) -> None:
+        """Take the layers and the rest of a model; nothing is allocated before the first call."""
+        weight = frozen.head
+        self.layout = layout
+        self.device = weight.device
+        self.dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        self.prefix_layers = next(block.layer for block in blocks if block.adapted)
+        self._blocks, self._frozen = tuple(blocks), frozen
+        self._width = weight.shape[1]
+        self._ws = Workspace(weight.device, weight.dtype)
+        self._fine = self._ws if weight.dtype == self.dtype else Workspace(weight.device, self.dtype)
+        self._programs: dict[Shape, Pass] = {}
+
+    def gradients(
+        self, stack: Stack, tokens: Any, weights: Any, hidden: Any | None = None
+    ) -> tuple[Any, Any]:
+        """Return each client's loss and gradient, as `Backbone.gradients` says.
+
+        Args:
+            stack: the clients' adapters.
+            tokens: int64 (k, rows, T + 1).
+            weights: (k, rows), 0 for rows that only fill the shape.
+            hidden: what `frozen_prefix` returned for these tokens (k, rows, T, width), or None.
+        """
+        grads = torch.empty_like(stack.factors)
+        nll = torch.empty(*self._predicted(tokens), device=self.device, dtype=self.dtype)
+        for k, rows, first in self._passes(tokens, stack.noise):
+            p = self._run(stack, tokens[k, rows], k, stack.trains, _at(hidden, k, rows), weights[k, rows])
+            (grads[k].copy_ if first else grads[k].add_)(p.grads)
+            nll[k, rows] = p.nll.view(nll[k, rows].shape)
+        return (nll.mean(-1) * weights).sum(-1), grads
+
+    def losses(self, stack: Stack, tokens: Any, hidden: Any | None = None) -> Any:
+        """Return the negative log likelihood [nats] of every predicted token, (k, rows, T)."""
+        nll = torch.empty(*self._predicted(tokens), device=self.device, dtype=self.dtype)
+        for k, rows, _ in self._passes(tokens, stack.noise):
+            p = self._run(stack, tokens[k, rows], k, None, _at(hidden, k, rows))
+            nll[k, rows] = p.nll.view(nll[k, rows].shape)
+        return nll
+
+    def frozen_prefix(self, tokens: Any) -> Any:
+        """Return the hidden states before the first adapted layer, (n, T, width) for windows (n, T + 1).
+
+        No client's factors enter, so they may be kept with the data and handed to `gradients` and
+        `losses`; on one thread every row is the same to the bit however rows are grouped.
+        """
+        length = tokens.shape[1] - 1
+        out = torch.empty(len(tokens), length, self._width, device=self.device, dtype=self._ws.dtype)
+        step = max(1, TOKENS // length)
+        for at in range(0, len(tokens), step):
+            part = tokens[at : at + step]
+            p = self._pass(Shape(1, len(part), length, None, noise=False, entered=False))
+            h = self._enter(p)
+            p.tokens.copy_(part[None])
+            with torch.no_grad():
+                p.replay()
+            out[at : at + step] = h.view(len(part), length, self._width)
+        return out
+
+    def _run(
+        self, stack: Stack, tokens: Any, k: slice, train: Any, hidden: Any | None, weights: Any | None = None
+    ) -> Pass:
+        """Replay the program of this shape on these inputs."""
+        count, rows, length = self._predicted(tokens)
+        shape = Shape(count, rows, length, train, stack.noise is not None, hidden is not None)
+        with torch.no_grad():
+            p = self._program(shape)
+            p.factors.copy_(stack.factors[k])
+            p.scales.copy_(stack.scales[k])
+            p.tokens.copy_(tokens)
+            p.noise[0] = stack.noise
+            if hidden is not None:
+                p.hidden.copy_(hidden.reshape(p.hidden.shape))
+            if weights is not None:
+                p.share.view(count, rows, length).copy_((weights / length)[:, :, None])
+            p.replay()
+            p.noise[0] = None
+        return p
+
+    def _program(self, shape: Shape) -> Pass:
+        p = self._programs.pop(shape, None)
+        if p is None:
+            p = self._make(shape)
+            while len(self._programs) >= PROGRAMS:
+                del self._programs[next(iter(self._programs))]
+        self._programs[shape] = p
+        return p
+
+    def _make(self, shape: Shape) -> Pass:
+        """Write the program of a shape."""
+        before = self._ws.generation, self._fine.generation
+        p = self._pass(shape)
+        h = p.hidden if shape.entered else self._enter(p)
+        kept = []
+        for block in self._blocks[self.prefix_layers :]:
+            h, state = block.forward(h, p)
+            kept.append(state)
+        norm, head = self._frozen.norm, self._frozen.head
+        y = p.ws("y", 0, *h.shape)
+        state = norm.forward(h, y, p)
+        targets = torch.empty(p.n, dtype=torch.int64, device=self.device)
+        p.do(targets.view(shape.k, shape.rows, shape.length).copy_, p.tokens[..., 1:])
+        dy = p.ws("dy", 0, *y.shape) if shape.train else None
+        cross_entropy(y, head, targets, dy, p)
+        if dy is not None:
+            dh = p.ws("dh", 0, *y.shape)
+            norm.backward(dy, dh, state, p, add=False)
+            for block in reversed(self._blocks[self.prefix_layers :]):
+                block.backward(dh, kept.pop(), p, lowest=block.layer == self.prefix_layers)
+        if before != (self._ws.generation, self._fine.generation):
+            self._programs.clear()
+        return p
+
+    def _enter(self, p: Pass) -> Any:
+        """Embed the tokens and go through the layers below the first adapter; return what comes out."""
+        ids = torch.empty(p.n, dtype=torch.int64, device=self.device)
+        batch, length = p.k * p.shape.rows, p.shape.length
+        p.do(ids.view(p.k, p.shape.rows, length).copy_, p.tokens[..., :-1])
+        p.do(torch.index_select, self._frozen.words, 0, ids, out=p.hidden)
+        if self._frozen.places is not None:
+            p.do(p.hidden.view(batch, length, -1).add_, self._frozen.places[:length])
+        h = p.hidden
+        below = dataclasses.replace(p, shape=dataclasses.replace(p.shape, train=None))
+        for block in self._blocks[: self.prefix_layers]:
+            h, _ = block.forward(h, below)
+        return h
+
+    def _pass(self, shape: Shape) -> Pass:
+        k, length, n = shape.k, shape.length, shape.k * shape.rows * shape.length
+
+        def new(make: Any, *size: int, dtype: Any = self.dtype) -> Any:
+            return make(size, device=self.device, dtype=dtype)
+
+        mask = torch.full((length, length), -torch.inf, device=self.device, dtype=self._ws.dtype).triu_(1)
+        return Pass(
+            shape=shape,
+            ws=self._ws,
+            fine=self._fine,
+            factors=new(torch.empty, k, self.layout.size),
+            scales=new(torch.empty, k, len(self.layout.modules)),
+            tokens=new(torch.empty, k, shape.rows, length + 1, dtype=torch.int64),
+            share=new(torch.empty, n, 1, dtype=self._ws.dtype),
+            hidden=self._ws("entry", 0, n, self._width),
+            nll=new(torch.empty, n),
+            grads=new(torch.zeros, k, self.layout.size),
+            mask=mask,
+            rotation=None if self._frozen.rotation is None else self._frozen.rotation(length),
+        )
+
+    def _passes(self, tokens: Any, noise: Noise | None) -> Iterator[tuple[slice, slice, bool]]:
+        """Yield clients, rows, and whether these rows are the clients' first."""
+        k, rows, length = self._predicted(tokens)
+        if self.device.type != "cpu" or noise is not None:
+            yield slice(0, k), slice(0, rows), True
+            return
+        step = max(1, min(rows, TOKENS // length))
+        alone = any(m.merges(step * length) for block in self._blocks for m in block.matrices)
+        together = 1 if alone else max(1, TOKENS // (step * length))
+        for at in range(0, k, together):
+            for row in range(0, rows, step):
+                yield slice(at, min(at + together, k)), slice(row, min(row + step, rows)), row == 0
+
+    @staticmethod
+    def _predicted(tokens: Any) -> tuple[int, int, int]:
+        k, rows, length = tokens.shape
+        return k, rows, length - 1
+
+
+def _at(hidden: Any | None, k: slice, rows: slice) -> Any | None:
+    return None if hidden is None else hidden[k, rows]

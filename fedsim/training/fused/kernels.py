@@ -1,0 +1,154 @@
+"""Activations and the loss, forward and backward, as operations of a program.
+
+On a CPU torch's own tanh-GELU costs three times the arithmetic that it needs, and a composite of
+plain operations reads memory once for each. Here an array is walked in blocks that fit the cache,
+and the derivative is made while the block is there. On other devices, and in narrow types, the
+library's kernels are used: same values, other last bits.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from fedsim.training.fused.program import Pass
+
+BLOCK = 65_536
+"""Numbers of one block of an element-wise walk: five such blocks fit a second-level cache."""
+LOGITS = {"cpu": 1 << 17, "other": 1 << 26}
+"""Logits held at once: what fits a second-level cache, or a small part of an accelerator's memory."""
+ROWS = 128
+"""Fewest tokens whose logits are computed at once, whatever the vocabulary."""
+_C = math.sqrt(2.0 / math.pi)
+_CUBIC = 0.044715
+_TINY = 1e-30
+"""Below this a probability has too few bits for its logarithm; the loss is then taken from the logits."""
+
+
+def plain(x: Any) -> bool:
+    """Tell whether `x` is where the written-out element-wise chains pay: on a CPU, float32 or float64."""
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+
+
+def blocks(rows: int, width: int) -> list[slice]:
+    """Return slices of consecutive rows of about `BLOCK` numbers each."""
+    step = max(1, BLOCK // width)
+    return [slice(at, min(at + step, rows)) for at in range(0, rows, step)]
+
+
+def gelu(u: Any, bias: Any, out: Any, slope: Any | None, p: Pass) -> None:
+    r"""Write GELU's tanh form of v = u + bias into `out`, and what `gelu_backward` needs into `slope`.
+
+    With c = sqrt(2/pi), a = 0.044715: t = 2c(v + a v^3), s = 1/(1 + e^-t), g = v s, which is
+    v/2 (1 + tanh(t/2)). Its derivative is g' = s + v s (1 - s) dt/dv with dt/dv = 2c + 6ca v^2.
+
+    Args:
+        u: (n, width), overwritten.
+        bias: (width,).
+        out: (n, width).
+        slope: (n, width), gets g' (elsewhere than on a CPU: v); None if no backward follows.
+        p: the program.
+    """
+    if not plain(u):
+        p.do(u.add_, bias)
+        p.do(torch.ops.aten.gelu.out, u, approximate="tanh", out=out)
+        if slope is not None:
+            p.do(slope.copy_, u)
+        return
+    two_c = torch.tensor(2 * _C, dtype=u.dtype)
+    for part in blocks(*u.shape):
+        v, g = u[part], out[part]
+        s = p.ws("gelu.s", 0, *v.shape) if slope is None else slope[part]
+        p.do(v.add_, bias)
+        p.do(torch.addcmul, two_c, v, v, value=2 * _C * _CUBIC, out=g)
+        p.do(g.mul_, v)
+        p.do(torch.sigmoid, g, out=s)
+        p.do(torch.mul, v, s, out=g)
+        if slope is None:
+            continue
+        d = p.ws("gelu.d", 0, *v.shape)
+        p.do(torch.addcmul, two_c, v, v, value=6 * _C * _CUBIC, out=d)
+        p.do(d.mul_, v)
+        p.do(torch.ops.aten.sigmoid_backward.grad_input, d, s, grad_input=d)
+        p.do(s.add_, d)
+
+
+def gelu_backward(grad: Any, slope: Any, p: Pass) -> None:
+    """Turn the gradient by g into the gradient by u, in place."""
+    if plain(grad):
+        p.do(grad.mul_, slope)
+    else:
+        p.do(torch.ops.aten.gelu_backward.grad_input, grad, slope, approximate="tanh", grad_input=grad)
+
+
+def swiglu(gate: Any, up: Any, out: Any, slopes: tuple[Any, Any] | None, p: Pass) -> None:
+    r"""Write silu(gate) * up into `out` (n, width), silu(x) = x s(x), s the logistic function.
+
+    `slopes` gets the two partial derivatives: by `up` silu(gate), by `gate` up (s + silu (1 - s)).
+    """
+    for part in blocks(*gate.shape):
+        x, y = gate[part], up[part]
+        silu = p.ws("swiglu.silu", 0, *x.shape) if slopes is None else slopes[0][part]
+        s = p.ws("swiglu.s", 0, *x.shape) if slopes is None else slopes[1][part]
+        p.do(torch.sigmoid, x, out=s)
+        p.do(torch.mul, x, s, out=silu)
+        p.do(torch.mul, silu, y, out=out[part])
+        if slopes is not None:
+            d = p.ws("swiglu.d", 0, *x.shape)
+            p.do(torch.addcmul, s, silu, s, value=-1.0, out=d)
+            p.do(torch.add, d, silu, out=s)
+            p.do(s.mul_, y)
+
+
+def cross_entropy(hidden: Any, head: Any, targets: Any, grad: Any | None, p: Pass) -> None:
+    r"""Write each token's negative log likelihood [nats], and optionally the gradient by `hidden`.
+
+    With logits l = h E^T and q = softmax(l): nll = -log q[target]; the gradient of sum_n w_n nll_n
+    is w (q E - E[target]), so neither the one-hot matrix nor the weights touch the logits.
+
+    Args:
+        hidden: (n, width).
+        head: E, (vocabulary, width).
+        targets: (n,) int64.
+        grad: where the gradient goes, (n, width), or None.
+        p: the program; its `nll` gets the losses, its `share` holds w.
+    """
+    n, vocab = hidden.shape[0], head.shape[0]
+    step = max(ROWS, LOGITS["cpu" if hidden.device.type == "cpu" else "other"] // vocab)
+    for at in range(0, n, step):
+        part = slice(at, min(at + step, n))
+        h, target = hidden[part], targets[part]
+        logits = p.fine("logits", 0, h.shape[0], vocab)
+        p.do(_probabilities, h, head.t(), target[:, None], p.nll[part], logits)
+        if grad is None:
+            continue
+        d, picked = grad[part], p.ws("picked", 0, *h.shape)
+        p.do(_product, logits, head, d)
+        p.do(torch.index_select, head, 0, target, out=picked)
+        p.do(d.sub_, picked)
+        p.do(d.mul_, p.share[part])
+
+
+def _product(x: Any, weight: Any, out: Any) -> None:
+    """Write x weight into `out`; x may be wider than both, or `out` than both."""
+    if x.dtype == weight.dtype == out.dtype:
+        torch.mm(x, weight, out=out)
+    else:
+        out.copy_(torch.mm(x.to(weight.dtype), weight))
+
+
+def _probabilities(h: Any, head: Any, target: Any, losses: Any, logits: Any) -> None:
+    """Write softmax(h E^T) into `logits`, and the losses."""
+    _product(h, head, logits)
+    if plain(logits):
+        torch.softmax(logits, -1, out=logits)
+        picked = logits.gather(1, target)[:, 0]
+        if float(picked.min()) > _TINY:
+            torch.log(picked, out=losses).neg_()
+            return
+        _product(h, head, logits)
+    log_q = torch.log_softmax(logits, -1)
+    losses.copy_(log_q.gather(1, target)[:, 0]).neg_()
+    torch.exp(log_q, out=logits)

@@ -1,0 +1,77 @@
+"""LayerNorm and RMSNorm with frozen weights: forward, and the gradient by their input alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fedsim.training.fused.kernels import plain
+from fedsim.training.fused.program import Pass
+
+
+class LayerNorm:
+    """y = (x - mean) / sqrt(variance + eps) * weight + bias over the last dimension."""
+
+    def __init__(self, weight: Any, bias: Any, eps: float) -> None:
+        """Hold the frozen parameters (width,)."""
+        self.weight, self.bias, self.eps = weight, bias, eps
+
+    def forward(self, x: Any, y: Any, p: Pass) -> Any:
+        """Write y (n, width); return what backward needs."""
+        moments: list[Any] = []
+        p.do(self._forward, x, y, moments)
+        return x, moments
+
+    def backward(self, dy: Any, dx: Any, kept: Any, p: Pass, *, add: bool) -> None:
+        """Write or add the gradient by x; `dy` may be overwritten."""
+        p.do(self._backward, dy, dx.add_ if add else dx.copy_, *kept)
+
+    def _forward(self, x: Any, y: Any, moments: list[Any]) -> None:
+        out, *moments[:] = torch.native_layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+        y.copy_(out)
+
+    def _backward(self, dy: Any, give: Any, x: Any, moments: list[Any]) -> None:
+        back = torch.ops.aten.native_layer_norm_backward
+        give(back(dy, x, self.weight.shape, *moments, self.weight, self.bias, [True, False, False])[0])
+
+
+class RMSNorm:
+    """y = x / sqrt(mean x^2 + eps) * weight over the last dimension (arXiv 1910.07467).
+
+    With r = 1 / sqrt(mean x^2 + eps) and g = dy * weight: dx = r (g - x r^2 mean(g x)).
+    """
+
+    def __init__(self, weight: Any, eps: float) -> None:
+        """Hold the frozen weight (width,)."""
+        self.weight, self.eps = weight, eps
+
+    def forward(self, x: Any, y: Any, p: Pass) -> Any:
+        """Write y (n, width); return what backward needs."""
+        r: list[Any] = []
+        p.do(self._forward, x, y, r)
+        return x, r
+
+    def backward(self, dy: Any, dx: Any, kept: Any, p: Pass, *, add: bool) -> None:
+        """Write or add the gradient by x; `dy` is overwritten."""
+        scratch = p.ws("norm", 0, *dy.shape)
+        p.do(self._backward, dy, dx.add_ if add else dx.copy_, scratch, *kept)
+
+    def _forward(self, x: Any, y: Any, kept: list[Any]) -> None:
+        wide = x if plain(x) else x.float()
+        r = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
+        r.mul_(1 / x.shape[-1]).add_(self.eps).rsqrt_()
+        kept[:] = [r]
+        torch.mul(x, r, out=y) if plain(x) else y.copy_(wide * r)
+        y.mul_(self.weight)
+
+    def _backward(self, dy: Any, give: Any, scratch: Any, x: Any, kept: list[Any]) -> None:
+        r = kept[0]
+        g = dy.mul_(self.weight)
+        if plain(x):
+            product = torch.mul(g, x, out=scratch)
+        else:
+            g, x = g.float(), x.float()
+            product = g * x
+        c = product.sum(-1, keepdim=True).mul_(r).mul_(r).mul_(-1 / x.shape[-1])
+        give(g.addcmul_(x, c).mul_(r))

@@ -1,0 +1,137 @@
+"""A pass as a program: a list of operations on fixed memory, made once for a shape and then replayed.
+
+Every tensor of a pass, its views included, is known when the program is made, so a replay is one
+call into torch for each operation and nothing else: no views, no shapes, no allocation. (Fresh
+memory costs page faults, a tenth of a step on a CPU; views and Python cost as much again, and more
+than the arithmetic where a client's batch is small.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+
+from fedsim.training.backbone import Noise, Trains
+
+
+class Workspace:
+    """Named scratch tensors of one device and dtype; contents are undefined when taken.
+
+    The same name and slot lie in the same storage, whatever the shape; storage grows to the largest
+    shape asked of each name and never beyond.
+
+    Attributes:
+        generation: how often storage was replaced; programs made earlier hold the old one alive.
+    """
+
+    def __init__(self, device: Any, dtype: Any) -> None:
+        """Remember where and of what type the tensors are; nothing is allocated yet."""
+        self.device, self.dtype, self.generation = device, dtype, 0
+        self._flat: dict[tuple[str, int], Any] = {}
+
+    def __call__(self, name: str, slot: int, *shape: int) -> Any:
+        """Return the tensor `name` of a slot (a layer's number; 0 if shared) in this shape, contiguous."""
+        size = math.prod(shape)
+        flat = self._flat.get((name, slot))
+        if flat is None or flat.numel() < size:
+            self.generation += flat is not None
+            flat = self._flat[name, slot] = torch.empty(size, device=self.device, dtype=self.dtype)
+        return flat[:size].view(shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(flat.numel() * flat.element_size() for flat in self._flat.values())
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a program is made for.
+
+    Attributes:
+        k: clients.
+        rows, length: sequences of a client, tokens of a sequence.
+        train: which factors get a gradient; None: no backward.
+        noise: whether the adapters' inputs are masked (LoRA dropout).
+        entered: whether the first adapted layer's input is given (`hidden`).
+    """
+
+    k: int
+    rows: int
+    length: int
+    train: Trains | None
+    noise: bool
+    entered: bool
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A program in the making, with its inputs and outputs.
+
+    Attributes:
+        shape: what it is made for.
+        ws, fine: scratch in the backbone's type and in the factors' type.
+        factors, scales: inputs, (k, size) and (k, modules).
+        tokens: input, (k, rows, T + 1).
+        share: input, each token's weight in its client's loss, (k rows T, 1).
+        hidden: the embedded tokens, or, if entered, the first adapted layer's input (k rows T, width).
+        nll: output, the tokens' losses (k rows T,).
+        grads: output, (k, size).
+        mask: (T, T): 0 where a token may see another, minus infinity elsewhere.
+        rotation: RoPE's (cos, sin), each (T, head_dim / 2), or None.
+        noise: one place for this replay's dropout masks.
+        steps: the operations so far.
+    """
+
+    shape: Shape
+    ws: Workspace
+    fine: Workspace
+    factors: Any
+    scales: Any
+    tokens: Any
+    share: Any
+    hidden: Any
+    nll: Any
+    grads: Any
+    mask: Any
+    rotation: tuple[Any, Any] | None
+    noise: list[Noise | None] = field(default_factory=lambda: [None])
+    steps: list[Callable[[], Any]] = field(default_factory=list)
+
+    @property
+    def k(self) -> int:
+        """Clients."""
+        return self.shape.k
+
+    @property
+    def tokens_each(self) -> int:
+        """Tokens of one client."""
+        return self.shape.rows * self.shape.length
+
+    @property
+    def n(self) -> int:
+        """Tokens of all clients."""
+        return self.k * self.tokens_each
+
+    @property
+    def trains(self) -> str:
+        """Which factors get a gradient."""
+        return self.shape.train or ""
+
+    def slot(self, layer: int) -> int:
+        """Return where a layer's activations are kept: all in one place if no backward follows."""
+        return layer if self.shape.train else 0
+
+    def do(self, operation: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Append an operation."""
+        self.steps.append(partial(operation, *args, **kwargs))
+
+    def replay(self) -> None:
+        """Run all operations, in order."""
+        for step in self.steps:
+            step()

@@ -1,0 +1,133 @@
+"""One frozen layer with k adapters: y = W x + b + scale_k B_k A_k x, each client on its own examples.
+
+LoRA (arXiv 2106.09685) as PEFT lays it out: A (r, in) and B (out, r) for a matrix; for a convolution
+A is a convolution of r filters with the layer's stride, padding and dilation, and B one of 1 x 1
+(out, r, 1, 1). The examples of client 0 come first, then those of client 1, ...
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from fedsim.errors import ExperimentError, message
+
+
+class _Affine(torch.autograd.Function):  # type: ignore[misc]  # torch is untyped here
+    """The matrix case, with no pass over the activations that the arithmetic does not need."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, a: Any, b: Any, scale: Any, weight: Any, bias: Any, mask: Any) -> Any:
+        """`weight` is (in, out); `mask` multiplies what A sees."""
+        k, _, inputs = a.shape
+        rows = x.reshape(-1, inputs)
+        y = rows @ weight if bias is None else torch.addmm(bias, rows, weight)
+        seen = rows.view(k, -1, inputs)
+        if mask is not None:
+            seen = seen * mask.reshape(seen.shape)
+        low = torch.bmm(seen, a.transpose(1, 2)).mul_(scale)
+        y.view(k, -1, y.shape[1]).baddbmm_(low, b.transpose(1, 2))
+        ctx.save_for_backward(seen, low, a, b, scale, weight, mask)
+        return y.view(*x.shape[:-1], y.shape[1])
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Any) -> tuple[Any, ...]:
+        """Return gradients of x, A and B, each only if somebody needs it."""
+        seen, low, a, b, scale, weight, mask = ctx.saved_tensors
+        for_x, for_a, for_b = ctx.needs_input_grad[:3]
+        rows = gradient.reshape(-1, gradient.shape[-1])
+        of_y = rows.view(a.shape[0], -1, rows.shape[1])
+        of_x = of_a = of_b = None
+        if for_b:
+            of_b = torch.bmm(of_y.transpose(1, 2), low)
+        if for_x or for_a:
+            of_low = torch.bmm(of_y, b).mul_(scale)
+        if for_a:
+            of_a = torch.bmm(of_low.transpose(1, 2), seen)
+        if for_x:
+            of_x = rows @ weight.t()
+            of_seen = of_x.view(seen.shape)
+            if mask is None:
+                of_seen.baddbmm_(of_low, a)
+            else:
+                of_seen.addcmul_(torch.bmm(of_low, a), mask.reshape(seen.shape))
+            of_x = of_x.view(*gradient.shape[:-1], of_x.shape[1])
+        return of_x, of_a, of_b, None, None, None, None
+
+
+def affine(x: Any, weight: Any, bias: Any, a: Any, b: Any, scale: Any, mask: Any = None) -> Any:
+    """Return W x + b + scale_k B_k A_k x.
+
+    Args:
+        x: (k * rows, ..., in).
+        weight: (in, out), a view for a Linear.
+        bias: (out,) or None.
+        a: (k, r, in).
+        b: (k, out, r).
+        scale: (k,).
+        mask: factors of A's input (k, rows, ..., in), or None.
+    """
+    return _Affine.apply(x, a, b, scale.view(-1, 1, 1), weight, bias, mask)
+
+
+def convolution(x: Any, layer: Any, a: Any, b: Any, scale: Any, mask: Any = None) -> Any:
+    """Return the Conv2d `layer` of x plus each client's own adapter.
+
+    One grouped convolution, a group a client, is faster here than unfolding or a loop over clients.
+
+    Args:
+        x: (k * rows, in, height, width).
+        layer: the frozen convolution, of one group.
+        a: (k, r, in, kh, kw).
+        b: (k, out, r, 1, 1).
+        scale: (k,).
+        mask: factors of A's input (k, rows, in, height, width), or None.
+    """
+    k, r = a.shape[:2]
+    rows = x.shape[0] // k
+    conv = torch.nn.functional.conv2d
+    how = (layer.stride, layer.padding, layer.dilation)
+    seen = x.view(k, rows, *x.shape[1:])
+    if mask is not None:
+        seen = seen * mask
+    side_by_side = seen.transpose(0, 1).reshape(rows, k * x.shape[1], *x.shape[2:])
+    low = conv(side_by_side, a.reshape(k * r, *a.shape[2:]), None, *how, k)
+    low = low.view(rows, k, r, -1).transpose(0, 1)
+    up = (b.flatten(2) * scale.view(-1, 1, 1))[:, None]
+    y = conv(x, layer.weight, layer.bias, *how)
+    return y + torch.matmul(up, low).reshape(y.shape)
+
+
+class Site:
+    """One target layer of a model: its forward, and the adapters it adds while there are any."""
+
+    def __init__(self, name: str, layer: Any, index: int) -> None:
+        """Take over `layer.forward`; without an adapter it does what it did."""
+        self.name, self.layer, self.index = name, layer, index
+        self.adapter: tuple[Any, Any, Any] | None = None
+        self.noise: Any = None
+        self._plain = layer.forward
+        self._conv = isinstance(layer, torch.nn.Conv2d)
+        weight = layer.weight
+        self._weight = weight.t() if isinstance(layer, torch.nn.Linear) else weight
+        layer.forward = self.forward
+
+    def forward(self, x: Any) -> Any:
+        """Return the layer's output for (k * rows, ...)."""
+        if self.adapter is None:
+            return self._plain(x)
+        a, b, scale = self.adapter
+        k = a.shape[0]
+        if x.shape[0] % k:
+            what = f"this layer gets {x.shape[0]} inputs for {k} clients, so they cannot be told apart"
+            fix = "leave it out of lora.targets, or set numerics.training: sequential"
+            raise ExperimentError(message(self.name, what, fix=fix))
+        mask = None
+        if self.noise is not None:
+            mask = self.noise(self.index, (k, x.shape[0] // k, *x.shape[1:])).to(x.dtype)
+        if self._conv:
+            return convolution(x, self.layer, a, b, scale, mask)
+        return affine(x, self._weight, self.layer.bias, a, b, scale, mask)

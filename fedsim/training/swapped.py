@@ -1,0 +1,168 @@
+"""Any Hugging Face model as a backbone of many clients: its target layers add each client's own adapter.
+
+The clients' examples lie behind one another in the batch, (k * rows, ...). A frozen weight is applied
+to all of them at once; the adapters by one batched product a factor. The model given is not touched:
+the layers are replaced in a copy that shares every weight.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fedsim.adapter import Layout
+from fedsim.errors import ExperimentError, message
+from fedsim.training.backbone import Stack
+
+
+def refusal(model: Any, layout: Layout) -> str | None:
+    """Return why a model's layers cannot be swapped, or None; weights are not needed."""
+    for module in layout.modules:
+        if ".experts." in module.name:
+            return f"{module.name} is an expert, which sees the tokens of some clients only"
+        reason = _refusal(model.get_submodule(module.name))
+        if reason:
+            return f"{module.name} is {reason}"
+    return None
+
+
+def _refusal(layer: Any) -> str | None:
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    plain = (torch.nn.Linear, torch.nn.Conv2d, Conv1D)
+    if not any(isinstance(layer, kind) and type(layer).forward is kind.forward for kind in plain):
+        return f"a {type(layer).__name__}, not a plain Linear, Conv1D or Conv2d"
+    if isinstance(layer, torch.nn.Conv2d) and layer.groups != 1:
+        return f"a Conv2d of {layer.groups} groups"
+    if isinstance(layer, torch.nn.Conv2d) and layer.padding_mode != "zeros":
+        return f"a Conv2d padded by {layer.padding_mode!r}"
+    return None
+
+
+class Swap:
+    """A frozen model whose target layers add scale * B_k A_k x for client k; for any loss.
+
+    Attributes:
+        model: the copy with replaced layers, in evaluation mode; callable while a `stack` is `set`.
+        layout: which layers.
+    """
+
+    def __init__(self, model: Any, layout: Layout) -> None:
+        """Copy the model without its weights and replace the layers that `layout` names.
+
+        Raises:
+            ExperimentError: a layer is of a kind that cannot be swapped.
+        """
+        reason = refusal(model, layout)
+        if reason is not None:
+            fix = "leave it out of lora.targets, or set numerics.training: sequential"
+            raise ExperimentError(message("numerics.training", reason, fix=fix))
+        from fedsim.training.stacked_layers import Site
+
+        self.layout = layout
+        self.model = sharing(model).eval()
+        self._shapes = [shape for m in layout.modules for shape in (m.a_shape, m.b_shape)]
+        self._sizes = [math.prod(shape) for shape in self._shapes]
+        named = [(m.name, self.model.get_submodule(m.name)) for m in layout.modules]
+        self._sites = [Site(name, layer, i) for i, (name, layer) in enumerate(named)]
+        self.device, self._narrow = named[0][1].weight.device, named[0][1].weight.dtype
+
+    @contextmanager
+    def set(self, stack: Stack) -> Iterator[list[Any]]:
+        """Give every layer its clients' factors; yield those as leaves that take a gradient."""
+        k = stack.factors.shape[0]
+        parts = stack.factors.detach().to(self._narrow).split(self._sizes, dim=1)
+        leaves = [part.view(k, *shape) for part, shape in zip(parts, self._shapes, strict=True)]
+        for at, leaf in enumerate(leaves):
+            leaf.requires_grad_("AB"[at % 2] in stack.trains)
+        scales = stack.scales.to(self._narrow)
+        for site in self._sites:
+            at = 2 * site.index
+            site.adapter = (leaves[at], leaves[at + 1], scales[:, site.index])
+            site.noise = stack.noise
+        try:
+            yield leaves
+        finally:
+            for site in self._sites:
+                site.adapter = site.noise = None
+
+    def gradients(self, stack: Stack, losses: Callable[[Any], Any]) -> tuple[Any, Any]:
+        """Return every client's loss (k,) and its gradient (k, layout.size).
+
+        Args:
+            stack: the clients' adapters.
+            losses: given the model, runs it on a batch (k * rows, ...), client after client, and
+                returns losses (k,) of which each depends on its own client's examples only.
+        """
+        import torch
+
+        with self.set(stack) as leaves, torch.enable_grad():
+            loss = losses(self.model)
+            wanted = [leaf for leaf in leaves if leaf.requires_grad]
+            found = iter(torch.autograd.grad(loss.sum(), wanted, allow_unused=True))
+        k = stack.factors.shape[0]
+        parts = []
+        for leaf, size in zip(leaves, self._sizes, strict=True):
+            gradient = next(found) if leaf.requires_grad else None
+            parts.append(leaf.new_zeros(k, size) if gradient is None else gradient.reshape(k, size))
+        return loss.detach(), torch.cat(parts, dim=1).to(stack.factors.dtype)
+
+
+class Swapped:
+    """A causal language model by module swap: a `Backbone`."""
+
+    prefix_layers = 0
+
+    def __init__(self, model: Any, layout: Layout) -> None:
+        """Share the weights of a Hugging Face causal language model.
+
+        Raises:
+            ExperimentError: a layer is of a kind that cannot be swapped.
+        """
+        import torch
+
+        self.swap = Swap(model, layout)
+        self.layout, self.device = layout, self.swap.device
+        weight = next(iter(self.swap.model.parameters()))
+        self.dtype = torch.promote_types(weight.dtype, torch.float32)
+
+    def gradients(
+        self, stack: Stack, tokens: Any, weights: Any, hidden: Any | None = None
+    ) -> tuple[Any, Any]:
+        """Return losses (k,) and gradients (k, size); see `Backbone.gradients`."""
+        assert hidden is None, "a swapped model has no prefix"
+        return self.swap.gradients(
+            stack, lambda model: (_token_losses(model, tokens).mean(-1) * weights).sum(-1)
+        )
+
+    def losses(self, stack: Stack, tokens: Any) -> Any:
+        """Return the negative log likelihood [nats] of each predicted token, (k, rows, T)."""
+        import torch
+
+        with torch.no_grad(), self.swap.set(stack):
+            return _token_losses(self.swap.model, tokens)
+
+
+def sharing(model: Any) -> Any:
+    """Return a copy of a model whose modules are new and whose weights are the same memory, frozen."""
+    import torch
+
+    def frozen(parameter: Any) -> Any:
+        return torch.nn.Parameter(parameter.detach(), requires_grad=False)
+
+    shared: dict[int, Any] = {id(p): frozen(p) for p in model.parameters()}
+    shared |= {id(b): b for b in model.buffers()}
+    return copy.deepcopy(model, shared)
+
+
+def _token_losses(model: Any, tokens: Any) -> Any:
+    import torch
+
+    logits = model(input_ids=tokens[..., :-1].flatten(0, 1), use_cache=False).logits
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)
+    nll = torch.nn.functional.cross_entropy(wide, tokens[..., 1:].flatten(), reduction="none")
+    return nll.view(*tokens.shape[:2], -1)
