@@ -188,7 +188,7 @@ class Pipe:
     def sent(self, flow: Flow, at_s: float) -> int:
         """Return the payload that has left the sender by `at_s`, if nothing happens until then."""
         left = flow.left
-        if flow.place == "moving" and self._star is not None:
+        if flow.place == "moving" and self._star is not None and flow.number in self._star:
             left = self._star.left(flow.number, at_s)
         if left <= 0:
             return flow.n_bytes

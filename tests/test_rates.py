@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from worlds import experiment
 
 import hetero_profiles
 from fedsim.errors import ProfileError, RunError
@@ -17,6 +18,7 @@ from fedsim.rate_law import LognormalAR1, RateLaw
 from fedsim.rate_tables import read_rate_table
 from fedsim.rates import BLOCK, RateTrace
 from fedsim.rng import stream
+from fedsim.simulation import simulate
 
 INF = math.inf
 
@@ -555,3 +557,17 @@ def test_rates_that_are_neither_a_word_nor_a_file_are_an_error(value, hint):
     with pytest.raises(ProfileError, match=r"population\.rates: no such file") as caught:
         population(rates=value, rates_at_end="loop")
     assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize("sharing", ["private", "max-min"])
+def test_a_run_that_outlives_a_trace_ends_with_the_name_of_the_file(tmp_path, sharing):
+    path = write(tmp_path / "r.csv", GOOD)
+    wanted = experiment(
+        {"kind": "synchronous", "cohort": 2},
+        4,
+        population={"preset": "mixed_edge_2025", "clients": 4, "rates": str(path), "rates_at_end": "fail"},
+        network={"sharing": sharing},
+        budget={"commits": 50},
+    )
+    with pytest.raises(RunError, match="the trace ends at 20 s"):
+        simulate(wanted, timeline_only=True)
