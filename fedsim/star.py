@@ -89,10 +89,6 @@ class StarLink:
         """Return the present rate of a flow [bytes/s]."""
         return min(self._flows[flow][1].cap, self._level)
 
-    def __contains__(self, flow: int) -> bool:
-        """Whether this flow is on the link now."""
-        return flow in self._flows
-
     def left(self, flow: int, at_s: float | None = None) -> float:
         """Return the bytes that a flow still has to send, at `at_s` if nothing happens until then."""
         (key, _), group = self._flows[flow]

@@ -569,5 +569,5 @@ def test_a_run_that_outlives_a_trace_ends_with_the_name_of_the_file(tmp_path, sh
         network={"sharing": sharing},
         budget={"commits": 50},
     )
-    with pytest.raises(RunError, match="the trace ends at 20 s"):
+    with pytest.raises(RunError, match=r"r\.csv: trace b .* the trace ends at 5 s"):
         simulate(wanted, timeline_only=True)
