@@ -13,6 +13,7 @@ from typing import Any
 
 from fedsim.errors import ProfileError, message
 from fedsim.importers.capacity import Capacity, capacity_table
+from fedsim.importers.entries import entries
 from fedsim.importers.numbers import number, shown
 from fedsim.importers.options import SESSIONS, Format, Options
 from fedsim.importers.plain_pickle import read_plain
@@ -139,24 +140,8 @@ def _sessions(rows: Rows) -> dict[str, list[tuple[float, float]]]:
 
 def _clients(path: Path, fields: tuple[str, ...]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield (place, name, value) of each client of a pickle."""
-    data = read_plain(path)
-    if not isinstance(data, dict) or not data:
-        what, fix = "is not a mapping of clients", "give the pickle that FedScale names for this"
-        raise ProfileError(message(str(path), what, got=shown(data), fix=fix))
-    for key, value in data.items():
-        where = f"{path} client {shown(key)}"
-        if not isinstance(value, dict):
-            raise ProfileError(
-                message(
-                    where, f"must be a mapping of {', '.join(fields)}", got=shown(value), fix="leave it out"
-                )
-            )
-        for field in fields:
-            if field not in value:
-                raise ProfileError(
-                    message(f"{where}: {field}", "is missing", fix="add it, or leave the client out")
-                )
-        yield where, str(key), value
+    fix = "give the pickle that FedScale names for this"
+    return entries(read_plain(path), path, "client", fields, fix)
 
 
 def _sound(rows: Rows, columns: tuple[Column, ...]) -> None:

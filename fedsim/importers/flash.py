@@ -14,6 +14,7 @@ from typing import Any
 
 from fedsim.errors import ProfileError, message, nearest
 from fedsim.importers.capacity import networks
+from fedsim.importers.entries import entries
 from fedsim.importers.numbers import number, shown
 from fedsim.importers.options import SESSIONS, Format, Options, needed
 from fedsim.importers.plain_json import read_json
@@ -137,24 +138,7 @@ def _speeds(files: Sequence[Path], options: Options) -> Table:
 
 def _entries(path: Path, fields: tuple[str, ...]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield (place, name, value) of each entry of the file."""
-    data = read_json(path)
-    if not isinstance(data, dict) or not data:
-        fix = f"give it as {{id: {{{', '.join(fields)}}}}}"
-        raise ProfileError(message(str(path), "is not a mapping of phones", got=shown(data), fix=fix))
-    for key, value in data.items():
-        where = f"{path} phone {shown(key)}"
-        if not isinstance(value, dict):
-            raise ProfileError(
-                message(
-                    where, f"must be a mapping of {', '.join(fields)}", got=shown(value), fix="leave it out"
-                )
-            )
-        for field in fields:
-            if field not in value:
-                raise ProfileError(
-                    message(f"{where}: {field}", "is missing", fix="add it, or leave the phone out")
-                )
-        yield where, key, value
+    return entries(read_json(path), path, "phone", fields, f"give it as {{id: {{{', '.join(fields)}}}}}")
 
 
 STATES = Format(

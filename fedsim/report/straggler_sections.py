@@ -11,7 +11,7 @@ from fedsim.report.style import BLUE, GREEN, GREY, ORANGE, SKY, listed, style
 from fedsim.run import Run
 
 WORDS = {
-    "ask_s": ("nobody asked yet", GREY),
+    "ask_s": ("not asked yet", GREY),
     "download_s": ("its download", SKY),
     "train_s": ("its training", BLUE),
     "upload_s": ("its upload", ORANGE),
@@ -30,21 +30,17 @@ def waits(run: Run) -> Section:
     if not total:
         return Section("waits", title, ["No commit had to wait for anybody."])
     parts = found[list(WORDS)].sum() / total
-    named = [f"{percent(parts[name])} on {WORDS[name][0]}" for name in ("download_s", "train_s", "upload_s")]
-    slowest = str(found["share"].idxmax())
+    doing = {"download_s": "downloading", "train_s": "training", "upload_s": "uploading"}
+    spent = listing([f"{percent(parts[name])} of it {word}" for name, word in doing.items()])
     text = (
         f"A commit waits for the last of its updates. Of {said('time_s', total)} up to the last commit, "
-        f"{percent(found['share'].max())} went by waiting for {slowest}: "
-        f"{listing(named)} of whoever was last, over all tiers."
+        f"{percent(found['share'].max())} went by waiting for {found['share'].idxmax()}. Over all tiers, whoever was "
+        f"last spent {spent}."
     )
-    rest = [WORDS[name][0] for name in ("ask_s", "settle_s") if parts[name] > 0.005]
+    other = {"ask_s": "it had not been asked yet", "settle_s": "it had landed already"}
+    rest = [f"{percent(parts[name])} {word}" for name, word in other.items() if parts[name] > 0.005]
     if rest:
-        shares = [
-            f"{percent(parts[name])} ({WORDS[name][0]})"
-            for name in ("ask_s", "settle_s")
-            if parts[name] > 0.005
-        ]
-        text += f" The rest, {listing(shares)}, is not that client's doing."
+        text += f" For {listing(rest)}."
     if found.attrs["after_s"] > 0:
         text += f" After the last commit the run went on for {said('time_s', found.attrs['after_s'])}."
     rows = [
