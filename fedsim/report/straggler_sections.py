@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from fedsim import quantities, stragglers
+from fedsim import stragglers
 from fedsim.quantities import number, percent, said
 from fedsim.report.parts import Section, Table, listing, plural
 from fedsim.report.style import BLUE, GREEN, GREY, ORANGE, SKY, listed, style
+from fedsim.report.visit_figures import times
 from fedsim.run import Run
 
 WORDS = {
@@ -53,32 +54,15 @@ def waits(run: Run) -> Section:
         for tier, row in found.iterrows()
     ]
     header = ("waited for", "commits", "share of time", *(words for words, _ in WORDS.values()))
+    pieces = [(name, colour, words) for name, (words, colour) in WORDS.items()]
     return Section(
         "waits",
         title,
         [text],
-        _waits(run),
+        times(found, pieces, "virtual time waited", "{time}, {words}"),
         "Virtual time between commits, by the tier of the client that was last and by what it was doing.",
         tables=[Table(header, rows)],
     )
-
-
-def _waits(run: Run) -> go.Figure:
-    found = stragglers.waited_by_tier(run)
-    step = quantities.scale("time_s", float(found["total_s"].max()))
-    figure = go.Figure()
-    for column, (words, colour) in WORDS.items():
-        figure.add_bar(
-            y=list(found.index)[::-1],
-            x=listed(found[column] / step.divisor)[::-1],
-            name=words,
-            orientation="h",
-            marker={"color": colour, "line": {"color": "white", "width": 1}},
-            hovertemplate=f"%{{y}}: %{{x:.3g}} {step.unit}, {words}<extra></extra>",
-        )
-    figure.update_xaxes(title_text=f"virtual time waited [{step.unit}]", rangemode="tozero")
-    figure.update_layout(barmode="stack")
-    return style(figure, 60 + 32 * len(found), legend=True)
 
 
 def fairness(run: Run) -> Section:

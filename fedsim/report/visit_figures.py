@@ -5,6 +5,8 @@ A function returns None when the run has nothing to draw. The numbers stand on t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -94,22 +96,36 @@ def phases(run: Run) -> go.Figure | None:
     found = views.phase_seconds(run)
     if found.empty:
         return None
+    parts = (
+        ("download_s", SKY, "download"),
+        ("train_s", BLUE, "train"),
+        ("upload_s", ORANGE, "upload"),
+    )
+    return times(found, parts, "mean virtual time of a landed visit", "{words} {time}")
+
+
+def times(found: pd.DataFrame, parts: Sequence[tuple[str, str, str]], title: str, hover: str) -> go.Figure:
+    """Draw seconds by tier as stacked bars, in a unit that suits the longest.
+
+    Args:
+        found: one row a tier.
+        parts: (column, colour, words) of each piece of a bar.
+        title: of the axis, without its unit.
+        hover: what a piece says, of {words} and {time}.
+    """
     figure = go.Figure()
-    step = quantities.scale("time_s", float(found[["download_s", "train_s", "upload_s"]].sum(axis=1).max()))
-    for column, words, colour in (
-        ("download_s", "download", SKY),
-        ("train_s", "train", BLUE),
-        ("upload_s", "upload", ORANGE),
-    ):
+    step = quantities.scale("time_s", float(found[[column for column, *_ in parts]].sum(axis=1).max()))
+    for column, colour, words in parts:
+        said = hover.format(words=words, time=f"%{{x:.3g}} {step.unit}")
         figure.add_bar(
             y=list(found.index)[::-1],
             x=listed(found[column] / step.divisor)[::-1],
             name=words,
             orientation="h",
             marker={"color": colour, "line": {"color": "white", "width": 1}},
-            hovertemplate=f"%{{y}}: {words} %{{x:.3g}} {step.unit}<extra></extra>",
+            hovertemplate=f"%{{y}}: {said}<extra></extra>",
         )
-    figure.update_xaxes(title_text=f"mean virtual time of a landed visit [{step.unit}]", rangemode="tozero")
+    figure.update_xaxes(title_text=f"{title} [{step.unit}]", rangemode="tozero")
     figure.update_layout(barmode="stack")
     return style(figure, 60 + 32 * len(found), legend=True)
 
