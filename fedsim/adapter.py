@@ -86,6 +86,32 @@ class Layout:
             at += math.prod(shape)
         return places
 
+    @cached_property
+    def slot_axes(self) -> dict[str, int | None]:
+        """Name of every array -> the axis that counts its slots of rank; None for whole tensors."""
+        factors = {f"{m.name}.lora_{f}": axis for m in self.modules for axis, f in enumerate("AB")}
+        return {name: factors.get(name) for name in self.slices}
+
+    @cached_property
+    def rank(self) -> int:
+        """Slots of each factor, the largest over the modules; 0 without any."""
+        return max((m.rank for m in self.modules), default=0)
+
+    def slots(self, rank: int | None = None, factors: str = "AB") -> NDArray[np.bool_]:
+        """Return, for every number of a vector, whether it lies in the first `rank` slots of `factors`.
+
+        Whole tensors always do.
+        """
+        mask = np.zeros(self.size, dtype=bool)
+        for name, (place, shape) in self.slices.items():
+            axis = self.slot_axes[name]
+            if axis is None:
+                mask[place] = True
+            elif name[-1] in factors:
+                first = (slice(None),) * axis + (slice(None, rank),)
+                mask[place].reshape(shape)[first] = True
+        return mask
+
     def arrays(self, vector: Vector) -> dict[str, Vector]:
         """Return every array by name, as views of `vector` (length `size`)."""
         if vector.shape != (self.size,):
@@ -120,6 +146,38 @@ class Adapter:
         arrays = self.layout.arrays(self.vector)
         for m in self.layout.modules:
             yield m, arrays[f"{m.name}.lora_A"], arrays[f"{m.name}.lora_B"]
+
+    def cut(self, rank: int, scale: float | None = None) -> Vector:
+        """Return the vector with every slot from `rank` on zero: the same array at every call.
+
+        It is the whole vector itself where no module has more slots and the scale is the layout's.
+
+        Args:
+            rank: slots of each factor that are kept.
+            scale: what B A will be multiplied with; B is then module.scale / scale times as large, so that the
+                product keeps its value. None: the layout's.
+        """
+        own = scale is not None and any(m.scale != scale for m in self.layout.modules)
+        if rank >= self.layout.rank and not own:
+            return self.vector
+        key = (rank, scale if own else None)
+        if key not in self._cuts:
+            cut = np.where(self.layout.slots(rank), self.vector, np.float32(0.0))
+            arrays = self.layout.arrays(cut)
+            for m in self.layout.modules:
+                if own and scale is not None:
+                    arrays[f"{m.name}.lora_B"][...] *= np.float32(m.scale / scale)
+            cut.flags.writeable = False
+            self._cuts[key] = cut
+        return self._cuts[key]
+
+    def holds(self, vector: Vector) -> bool:
+        """Return whether an array is this vector itself or one of its cuts, so that many clients start there."""
+        return vector is self.vector or any(vector is cut for cut in self._cuts.values())
+
+    @cached_property
+    def _cuts(self) -> dict[tuple[int, float | None], Vector]:
+        return {}
 
     def replace(self, vector: Vector) -> Adapter:
         """Return an adapter of the same layout with other values."""

@@ -13,6 +13,7 @@ from fedsim.architecture import PRESETS, lora_params
 from fedsim.charge_as import ChargeAs
 from fedsim.energy import radio_j, training_j
 from fedsim.layers import Layer, Map, token_flops
+from fedsim.layers import forward_flops as forward_token_flops
 
 __all__ = [
     "PRESETS",
@@ -22,6 +23,7 @@ __all__ = [
     "adapter_bytes",
     "backbone_bytes",
     "charged",
+    "forward_flops",
     "lora_params",
     "moved_bytes",
     "radio_j",
@@ -29,6 +31,7 @@ __all__ = [
     "train_memory_bytes",
     "training_j",
     "with_rank",
+    "with_rank_share",
 ]
 
 CAUSAL = 0.5
@@ -69,6 +72,7 @@ class ModelShape:
         weight_bytes: bytes of one frozen weight.
         checkpoint: whether activations are recomputed instead of kept.
         lowest: index of the lowest adapted layer; those below keep no activations.
+        resting: further adapters of that size in memory, in float32, while one is trained.
         blocks: the layers with their maps, lowest first, where they are known; else empty.
     """
 
@@ -86,6 +90,7 @@ class ModelShape:
     weight_bytes: float = 4.0
     checkpoint: bool = False
     lowest: int = 0
+    resting: int = 0
     blocks: tuple[Layer, ...] = field(default=(), compare=False, repr=False)
 
     @property
@@ -200,6 +205,23 @@ def train_flops(shape: ModelShape, tokens: int, *, layered: bool = False) -> flo
     return float(tokens) * each
 
 
+def forward_flops(shape: ModelShape, tokens: int, *, layered: bool = False) -> float:
+    """Return the floating-point operations of one forward pass over `tokens` tokens.
+
+    T (2P + 2A + 4 L s d kappa), without A for a whole model; the forward part of `train_flops`.
+
+    Raises:
+        ValueError: `layered` without known layers.
+    """
+    if layered:
+        if not shape.blocks:
+            raise ValueError(f"the layers of {shape.name} are not known")
+        return tokens * forward_token_flops(shape.blocks, shape.head_params, shape.sequence, kappa=CAUSAL)
+    adapters = 0 if shape.full else shape.adapter_params
+    attention = 4 * shape.layers * shape.sequence * shape.width * CAUSAL
+    return tokens * (2 * (shape.matmul_params + adapters) + attention)
+
+
 def train_memory_bytes(shape: ModelShape) -> float:
     """Return the peak memory of training in bytes: weights, optimiser, activations, logits, runtime.
 
@@ -213,6 +235,7 @@ def train_memory_bytes(shape: ModelShape) -> float:
     else:
         held = shape.weight_bytes * shape.params + OPTIMIZER_BYTES * shape.adapter_params
         kept = ACTIVATION_BYTES
+    held += 4.0 * shape.resting * shape.adapter_params
     layers = shape.layers - shape.lowest
     activations = layers * tokens * shape.width * kept
     if shape.checkpoint:
@@ -263,6 +286,18 @@ def with_rank(shape: ModelShape, rank: int) -> ModelShape:
         for b in shape.blocks
     )
     return replace(shape, blocks=blocks, adapter_params=sum(b.adapter_params for b in blocks))
+
+
+def with_rank_share(shape: ModelShape, rank: int, of: int) -> ModelShape:
+    """Return the model with adapters of rank/of their size: of that share of their rank, rounded, where it is known.
+
+    A client of rank 4 where the server trains 8 is charged half the declared rank.
+    """
+    if rank == of or shape.full:
+        return shape
+    if shape.rank:
+        return with_rank(shape, max(1, round(shape.rank * rank / of)))
+    return replace(shape, adapter_params=round(shape.adapter_params * rank / of))
 
 
 def adapter_bytes(shape: ModelShape, dtype: str = "float32") -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fedsim.executors.inline import Inline
 from fedsim.jobs import Job, ScoreJob
-from fedsim.personalize import chosen
+from fedsim.personalize import epochs_after
 from fedsim.simulation import Plan, simulate
 
 
@@ -64,10 +64,11 @@ def _measured(plan: Plan, trained: int, evaluations: int) -> dict[str, float]:
     executor.score([ScoreJob(handle, probe) for probe in probes[:2]]).result()
     score_s = (time.perf_counter() - began) * len(probes) / max(1, min(2, len(probes)))
     executor.close()
-    asked = experiment.personal
-    personal = 0 if asked.kind == "none" else asked.epochs * len(chosen(experiment, task.clients))
+    personal: Any = experiment.personal
+    second = personal.alongside(experiment.local)
+    beside = 0.0 if second is None else task.tokens(client, second) / tokens
     return {
         "train_s_per_visit": visit_s,
         "score_s": score_s,
-        "machine_s": visit_s * (trained + personal) + score_s * evaluations,
+        "machine_s": visit_s * (trained * (1 + beside) + epochs_after(experiment)) + score_s * evaluations,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from fedsim.errors import nearest
 from fedsim.experiment import Experiment, LoraConfig
@@ -23,6 +24,9 @@ _HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 
 def misfits(experiment: Experiment) -> list[Problem]:
     """Return everything that cannot work together, or a named file that is not there."""
+    from fedsim import combinations
+    from fedsim.personal.checks import problems
+
     return [
         *_population(experiment),
         *_network(experiment),
@@ -30,6 +34,8 @@ def misfits(experiment: Experiment) -> list[Problem]:
         *_training(experiment),
         *_compute(experiment),
         *_sources(experiment),
+        *combinations.misfits(experiment),
+        *problems(experiment),
     ]
 
 
@@ -108,9 +114,9 @@ def _protocol(experiment: Experiment) -> list[Problem]:
 
 def _training(experiment: Experiment) -> list[Problem]:
     found: list[Problem] = []
-    lora, local, personal = experiment.lora, experiment.local, experiment.personal
+    lora, local = experiment.lora, experiment.local
     if lora.full:
-        for name in ("r", "alpha", "targets", "rank_by"):
+        for name in ("r", "alpha", "targets", "rank_by", "scale"):
             value = getattr(lora, name)
             if value != LoraConfig.model_fields[name].default:
                 fix = f"remove lora.{name}, or full: true"
@@ -118,10 +124,6 @@ def _training(experiment: Experiment) -> list[Problem]:
     if local.optimizer != "sgd" and local.momentum:
         what, fix = f"has no effect with {local.optimizer}", "remove it, or set local.optimizer: sgd"
         found.append(Problem(("local", "momentum"), what, fix, local.momentum))
-    clients = experiment.population.clients
-    if personal.clients is not None and personal.clients > clients:
-        what = f"is more than there are ({clients})"
-        found.append(Problem(("personal", "clients"), what, f"set it to at most {clients}", personal.clients))
     return found
 
 
@@ -154,10 +156,29 @@ def _compute(experiment: Experiment) -> list[Problem]:
     for path, tiers in named:
         for tier in set(tiers) - set(TIERS):
             found.append(Problem(path, "no such class of devices", nearest(tier, TIERS), tier))
-    if "rank" in experiment.memory.measures and experiment.lora.rank_by == "fixed":
-        what = "rank needs clients of different ranks, and here all have one (lora.rank_by: fixed)"
-        fix = "remove rank; micro-batch and checkpoint need no other rank"
-        found.append(Problem(("memory", "when_short"), what, fix, list(experiment.memory.measures)))
+    found += _ranks(experiment)
+    return found
+
+
+def _ranks(experiment: Experiment) -> list[Problem]:
+    """Ranks by device: known tiers, a deadline where one is needed, a rule that a smaller adapter goes with."""
+    from fedsim.profile_checks import TIERS
+
+    lora, found = experiment.lora, list[Problem]()
+    rule: Any = experiment.aggregator
+    for tier in set(lora.ranks) - set(TIERS) if isinstance(lora.ranks, dict) else ():
+        found.append(Problem(("lora", "ranks"), "no such class of devices", nearest(tier, TIERS), tier))
+    if lora.rank_by == "deadline" and getattr(experiment.protocol, "deadline_s", None) is None:
+        fix = "give protocol.deadline_s, or set lora.rank_by: memory"
+        found.append(Problem(("lora", "rank_by"), "needs a deadline of the protocol", fix, lora.rank_by))
+    measures, traits = list(experiment.memory.measures), getattr(rule, "traits", None)
+    if "rank" in measures and lora.full:
+        what, fix = "rank has no meaning with lora.full: a whole model has no adapters", "remove rank"
+        found.append(Problem(("memory", "when_short"), what, fix, measures))
+    elif "rank" in measures and traits is not None and not traits.unequal_ranks:
+        what = f"rank needs a rule for unequal ranks, and {rule.kind} needs equal ones"
+        fix = "remove rank (micro-batch and checkpoint need no other rank), or set aggregator.kind: flexlora"
+        found.append(Problem(("memory", "when_short"), what, fix, measures))
     return found
 
 

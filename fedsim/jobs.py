@@ -6,6 +6,7 @@ backbone is loaded by the worker that first needs it and never pickled.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,9 +30,13 @@ class Job:
         local: optimiser, learning rate, epochs or steps.
         seed: the experiment's seed.
         purpose: first word of the random address (`train`, `personal`).
-        rank: slots of each module that this client trains (scale alpha / rank); None: the layout's.
+        rank: slots of each module that this client trains; None: the layout's.
             The vector keeps the layout's shape: slots from `rank` on are zero and stay zero.
         trains: which factors move (`A` or `B`: the other one is frozen).
+        scale: what B A is multiplied with, in every module; None: alpha / rank.
+        base: change of the frozen weights (a `Base.vector`), or the executor's handle to it; None: none.
+        anchor: centre of the proximal term, or the executor's handle to it; None: the start.
+        tail: (lambda, s): the objective has lambda sum_m |B_m[:, s:]| |A_m[s:]| besides (`fedsim.training.tail`).
     """
 
     client: int
@@ -42,6 +47,10 @@ class Job:
     purpose: str = "train"
     rank: int | None = None
     trains: Literal["AB", "A", "B"] = "AB"
+    scale: float | None = None
+    base: Any = None
+    anchor: Any = None
+    tail: tuple[float, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ class Update:
         end: float32 vector, same layout as the start.
         examples, tokens, steps: what was really used.
         loss: mean training loss per token (nats), NaN if no step was made.
+        square: mean over tokens of the squared mean loss of the batch each was in (nats^2), NaN if unknown.
         state: what a stateful algorithm keeps for this client's next visit.
     """
 
@@ -61,6 +71,7 @@ class Update:
     steps: int
     loss: float
     state: Any = None
+    square: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -75,10 +86,11 @@ class Probe:
 
 @dataclass(frozen=True)
 class ScoreJob:
-    """Score `vector` (or a handle to it) on one probe."""
+    """Score `vector` on one probe, over the frozen weights changed by `base`; either may be a handle."""
 
     vector: Any
     probe: Probe
+    base: Any = None
 
 
 Sums = dict[str, float]
@@ -119,15 +131,19 @@ class Task(Protocol):
         ...
 
     def train(self, jobs: Sequence[Job]) -> list[Update]:
-        """Train each job from its start; results do not depend on how jobs are grouped."""
+        """Train each job from its start, on its base; results do not depend on how jobs are grouped."""
         ...
 
     def probes(self, split: str, windows: int | None = None, client: int | None = None) -> list[Probe]:
-        """Return fixed pieces that together evaluate a split (`test`, `valid`, `clients`, `client`)."""
+        """Return fixed pieces that together evaluate a split.
+
+        `test`, `valid`, `clients` (what all clients keep apart), `client` (what one keeps apart), `shard` (what
+        one trains on).
+        """
         ...
 
-    def score(self, vector: Vector, probe: Probe) -> Sums:
-        """Return the additive sums of one piece."""
+    def score(self, vector: Vector, probe: Probe, base: Vector | None = None) -> Sums:
+        """Return the additive sums of one piece; `base` changes the frozen weights (`Base.vector`)."""
         ...
 
     def metrics(self, sums: Sums) -> dict[str, float]:
@@ -138,8 +154,11 @@ class Task(Protocol):
         """Return plain facts for run.json and the report (model, parameters, corpus hash, ...)."""
         ...
 
-    def save_adapter(self, vector: Vector, folder: Path) -> None:
-        """Write the final adapter so that stock PEFT (or transformers, if full) loads it."""
+    def save_adapter(self, vector: Vector, folder: Path, base: Vector | None = None) -> int:
+        """Write the final adapter so that stock PEFT (or transformers, if full) loads it; returns its rank.
+
+        With a `base`, change and adapter become one adapter of the rank they need together.
+        """
         ...
 
 

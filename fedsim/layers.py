@@ -115,3 +115,8 @@ def token_flops(
         total += forward + backward + (forward if checkpoint and leaves else 0.0)
         enters = leaves
     return total + 2 * head * (1 + int(enters) + int(full))
+
+
+def forward_flops(layers: Sequence[Layer], head: int, sequence: int, *, kappa: float) -> float:
+    """Return the FLOPs of one token forward; the arguments are those of `token_flops`."""
+    return sum(layer.forward(sequence, kappa) for layer in layers) + 2 * head

@@ -16,6 +16,9 @@ from fedsim.visit import Visit
 
 OnEvent = Callable[[str, dict[str, Any]], None]
 
+NAMED = 100
+"""Refused updates that are named in `run.json`; all are counted."""
+
 
 class Ledger:
     """Writes rows and keeps the totals; what samplers may see of the past is here too."""
@@ -25,6 +28,8 @@ class Ledger:
         self.up_bytes = self.down_bytes = 0
         self.joules = self.gross_joules = 0.0
         self.outcomes: dict[str, int] = {}
+        self.refused = 0
+        self.refusals: list[dict[str, Any]] = []
         self.visits = 0
 
     def count(self, visit: Visit) -> None:
@@ -35,8 +40,17 @@ class Ledger:
         self.joules += used["joules"]
         self.gross_joules += used["gross_joules"]
 
-    def settle(self, visit: Visit) -> None:
-        """Write a visit whose fate is final."""
+    def refuse(self, visit: Visit, reason: str) -> None:
+        """Note that an update arrived and was not taken, and why; the first `NAMED` are named in `run.json`."""
+        row = {"client": visit.client, "visit": visit.visit, "reason": reason}
+        self.refused += 1
+        if len(self.refusals) < NAMED:
+            self.refusals.append(row)
+            self._writer.note({"refused": list(self.refusals)})
+        self._on_event("refused", row)
+
+    def settle(self, visit: Visit, rank: int) -> None:
+        """Write a visit whose fate is final, and the rank it trained at."""
         used, work = visit.used(), visit.work
         began_upload = not math.isnan(visit.trained_s)
         self.outcomes[visit.outcome] = self.outcomes.get(visit.outcome, 0) + 1
@@ -63,6 +77,7 @@ class Ledger:
                 "flops": used["flops"],
                 "joules": used["joules"],
                 "gross_joules": used["gross_joules"],
+                "rank": rank,
                 "memory_plan": work.memory_plan,
                 "trained": visit.trained,
                 "examples": self._task.examples(visit.client),

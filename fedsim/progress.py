@@ -161,7 +161,8 @@ def verdict(run: Run, *, next_command: str | None = None) -> str:
         lines.append(
             f"personal copies: median gain {gain.median():.3g}, {percent(worse)} of {len(gain)} clients worse off"
         )
-    lost = run.visits.loc[run.visits["outcome"] != "landed", "outcome"].value_counts(sort=False).sort_index()
+    ended = run.visits["outcome"]
+    lost = ended[~ended.isin(("landed", "polled"))].value_counts(sort=False).sort_index()
     if len(lost):
         causes = ", ".join(f"{str(cause).replace('_', ' ')} {n}" for cause, n in lost.items())
         lines.append(f"did not land: {int(lost.sum())} of {len(run.visits)} visits ({causes})")

@@ -1,14 +1,13 @@
 """One client's training alone, inline, for a debugger: the visit exactly as the run trained it.
 
-Nothing but the final adapter is stored, so the version that the visit started from is made again
-by running the experiment up to that commit; the result is the same to the bit.
+Nothing but the final adapter is stored, so what the client was sent is made again by running the
+experiment up to that dispatch; the result is the same to the bit.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fedsim import simulation
 from fedsim.adapter import Vector
@@ -17,7 +16,8 @@ from fedsim.executors.inline import Inline
 from fedsim.experiment import Experiment
 from fedsim.jobs import Job, ScoreJob, Update, add_sums
 from fedsim.run import Writer, load
-from fedsim.simulation import Plan, course, prepare
+from fedsim.simulation import Plan, prepare
+from fedsim.visit import Visit
 
 
 @dataclass(frozen=True)
@@ -58,45 +58,48 @@ def replay(folder: Path | str, client: int, visit: int) -> Replay:
                 fix=f"it made {had} visits, counted from 0" if had else "choose a client of visits.parquet",
             )
         )
+    if rows.outcome.iloc[0] == "polled":
+        what = f"visit {visit} of client {client} answered a poll: nothing was trained"
+        raise RunFolderError(message(str(folder), what, fix="choose a visit of another outcome"))
     plan = prepare(Experiment.model_validate(run.experiment))
-    start = model_at(plan, int(rows.version.iloc[0]), client)
-    job = Job(client, visit, start, plan.experiment.local, plan.experiment.seed)
+    job = job_of(plan, client, visit)
     (update,) = plan.task.train([job])
-    return Replay(
-        start,
-        update,
-        float(rows.loss.iloc[0]),
-        (_held_out(plan, start, client), _held_out(plan, update.end, client)),
-    )
+    before, after = (_held_out(plan, vector, job.base, client) for vector in (job.start, update.end))
+    return Replay(job.start, update, float(rows.loss.iloc[0]), (before, after))
 
 
-def model_at(plan: Plan, version: int, client: int) -> Vector:
-    """Return what a client downloads at a version, by running the experiment up to it."""
-    if version == 0:
-        return plan.task.initial()
+def job_of(plan: Plan, client: int, visit: int) -> Job:
+    """Return what this client was sent to train, by running the experiment up to that dispatch."""
     experiment = plan.experiment
-    short = experiment.model_copy(
-        update={
-            "budget": experiment.budget.model_copy(update={"commits": version}),
-            "evaluate": experiment.evaluate.model_copy(update={"every_commits": 10**9, "windows": 1}),
-            "personal": experiment.personal.model_copy(update={"kind": "none"}),
-        }
-    )
+    scoring = experiment.evaluate.model_copy(update={"every_commits": 10**9, "windows": 1})
+    short = experiment.model_copy(update={"evaluate": scoring})
     executor = simulation.executor_for(short)
+    found: list[Job] = []
+
+    def quiet(_kind: str, _facts: object) -> None:
+        pass
+
     try:
         prefix = Plan(short, plan.population, plan.task, plan.shape)
-        _, model = course(prefix, executor, Writer(None, short), lambda _kind, _facts: None)
+        server = simulation.world(prefix, executor, Writer(None, short), quiet)
+
+        def watch(dispatched: Visit, job: Job) -> None:
+            if (dispatched.client, dispatched.visit) == (client, visit):
+                found.append(job)
+                server.over = True
+
+        server.watch = watch
+        simulation.run_to_the_end(server, quiet)
     finally:
         executor.close()
-    rule: Any = short.aggregator
-    vector: Vector = rule.download(model, client, None)[0]
-    return vector
+    return found[0]
 
 
-def _held_out(plan: Plan, vector: Vector, client: int) -> dict[str, float]:
+def _held_out(plan: Plan, vector: Vector, base: Vector | None, client: int) -> dict[str, float]:
     executor = Inline()
     executor.open(plan.task)
     probes = plan.task.probes("client", client=client)
-    sums = executor.score([ScoreJob(executor.share(vector), probe) for probe in probes]).result()
+    shared, under = executor.share(vector), None if base is None else executor.share(base)
+    sums = executor.score([ScoreJob(shared, probe, under) for probe in probes]).result()
     executor.close()
     return plan.task.metrics(add_sums(sums))

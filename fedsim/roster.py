@@ -36,6 +36,10 @@ class Roster:
         """Never ask a client again: it has said that the training does not fit its memory."""
         self._out[client] = True
 
+    def able(self, among: NDArray[np.int64] | None = None) -> int:
+        """Number of clients, of these or of all, that may still be asked at some time."""
+        return int((~self._out if among is None else ~self._out[among]).sum())
+
     @property
     def excluded(self) -> int:
         """Number of clients that will not be asked again."""

@@ -11,6 +11,9 @@ from fedsim.component import Component, find, kinds
 from fedsim.errors import ExperimentError
 from fedsim.experiment import Experiment
 
+PACKAGES = {"server_optimizer": "optimizers", "personal": "personal"}
+"""Packages of kinds that are not called by the block's plural."""
+
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of an experiment, with every kind that ships and room for the user's own."""
@@ -19,8 +22,9 @@ def json_schema() -> dict[str, Any]:
         if _models(field.annotation) != [Component]:
             continue
         choices: list[dict[str, Any]] = []
-        for kind in kinds(f"{block}s"):
-            one = find(f"{block}s", kind).model_json_schema(ref_template="#/$defs/{model}")
+        package = PACKAGES.get(block, f"{block}s")
+        for kind in kinds(package):
+            one = find(package, kind).model_json_schema(ref_template="#/$defs/{model}")
             schema.setdefault("$defs", {}).update(one.pop("$defs", {}))
             one["required"] = sorted({*one.get("required", []), "kind"})
             choices.append(one)
@@ -63,7 +67,7 @@ def _choose(models: list[type[BaseModel]], name: str, value: Any) -> type[BaseMo
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if models == [Component]:
         try:
-            return find(f"{name}s", str(kind))
+            return find(PACKAGES.get(name, f"{name}s"), str(kind))
         except (ExperimentError, ImportError):
             return None
     if len(models) == 1:
@@ -76,4 +80,5 @@ def _choose(models: list[type[BaseModel]], name: str, value: Any) -> type[BaseMo
 def package_of(path: Sequence[str]) -> str | None:
     """Return the package that holds the kinds of a top-level block: `protocols` for `protocol`."""
     field = Experiment.model_fields.get(path[0]) if len(path) == 1 else None
-    return f"{path[0]}s" if field is not None and _models(field.annotation) == [Component] else None
+    known = field is not None and _models(field.annotation) == [Component]
+    return PACKAGES.get(path[0], f"{path[0]}s") if known else None

@@ -7,46 +7,37 @@ SimPy decides when; the executor computes what. A dispatch leaves a pending job 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from itertools import chain
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import simpy
+from numpy.typing import NDArray
 
-from fedsim.aggregators import Contribution, ServerModel
+from fedsim.aggregators import NOTHING, Ask, Contribution, Offer, ServerModel
 from fedsim.compute import Machines
-from fedsim.cost import Work
-from fedsim.errors import FedsimError, RunError, message
-from fedsim.experiment import Experiment
+from fedsim.cost import Work, backbone_bytes
+from fedsim.errors import RunError, message
+from fedsim.hygiene import fault
 from fedsim.instants import At, Instant
-from fedsim.jobs import Update
+from fedsim.jobs import Job, Update
 from fedsim.ledger import Ledger
 from fedsim.network import Network
-from fedsim.profiles import Population
+from fedsim.plan import Plan
+from fedsim.polling import Poll, poll_work, polled
+from fedsim.privates import Privates
 from fedsim.roster import Roster
 from fedsim.sampling import Desk, Request
+from fedsim.seen import Records
 from fedsim.sums import Moves
 from fedsim.trainer import Trainer
-from fedsim.visit import Visit
+from fedsim.versions import Sent, Versions
+from fedsim.visit import Estimate, Visit, estimate
 
-
-@dataclass(frozen=True)
-class Charges:
-    """What the clock charges for moving and training (all from the charged model).
-
-    Attributes:
-        work: (client) -> everything but the bytes of one visit.
-        adapter_bytes: charged bytes of a whole adapter.
-        backbone_bytes: bytes of the frozen backbone, for `network.backbone: first_visit`, else 0.
-    """
-
-    work: Callable[[int], Work]
-    adapter_bytes: int
-    backbone_bytes: int
+if TYPE_CHECKING:
+    from fedsim.versions import Blend
 
 
 class Server:
@@ -55,33 +46,52 @@ class Server:
     def __init__(
         self,
         env: simpy.Environment,
-        experiment: Experiment,
+        plan: Plan,
         *,
-        population: Population,
         network: Network,
-        charges: Charges,
         model: ServerModel,
         trainer: Trainer,
         ledger: Ledger,
+        privates: Privates,
     ) -> None:
-        self.env, self.experiment = env, experiment
-        self.population, self.network, self.charges = population, network, charges
-        self.aggregator: Any = experiment.aggregator
-        self.model, self.state = model, self.aggregator.init(model)
-        self.trainer, self.ledger = trainer, ledger
+        experiment, population = plan.experiment, plan.population
+        self.env, self.plan, self.experiment, self.population = env, plan, experiment, population
+        self.network, self.trainer, self.ledger, self.privates = network, trainer, ledger, privates
+        self.versions = Versions(plan, model, privates)
+        self.watch: Callable[[Visit, Job], None] | None = None
         self.roster = Roster(population.availability)
         self.machines = Machines(experiment.compute, experiment.seed)
-        self._desk = Desk(experiment, population, self.roster, ledger)
-        self.version = 0
+        for client in privates.unseen:
+            self.roster.exclude(client)
+        self.seen = Records(population.availability, plan.task.examples)
+        self.desk = Desk(experiment, population, self.roster, self.seen)
         self.over = False
         self.open: dict[int, Visit] = {}
+        self._sent: dict[int, Sent] = {}
+        self._awaited: set[int] = set()
         self._visits_of = np.zeros(len(population), dtype=np.int64)
         self._last_seen: dict[int, int] = {}
-        self._with_backbone: set[int] = set()
+        self._polled: dict[int, int] = {}
+        self._equipped: set[int] = set()
         self._dispatches = 0
         self._rung_s = self._alarm_s = -1.0
         self._closing: dict[int, tuple[float, simpy.Event]] = {}
         self.last_commit_s = 0.0
+
+    @property
+    def version(self) -> int:
+        """Commits so far."""
+        return self.versions.number
+
+    @property
+    def model(self) -> ServerModel:
+        """The model of this version."""
+        return self.versions.model
+
+    @property
+    def state(self) -> Any:
+        """What the rule remembers."""
+        return self.versions.state
 
     # time ---------------------------------------------------------------------------------------
 
@@ -103,19 +113,32 @@ class Server:
 
     # whom ---------------------------------------------------------------------------------------
 
-    def sample(self, n: int) -> Generator[simpy.Event, Any, list[int]]:
+    def sample(
+        self, n: int, among: NDArray[np.int64] | None = None
+    ) -> Generator[simpy.Event, Any, list[int]]:
         """Wait until n clients are idle and online, and choose them.
 
-        Requests are served in the order in which they were made.
+        Requests are served in the order in which they were made, those for one pool apart from the others.
+
+        Args:
+            n: how many.
+            among: the only clients that may be chosen, ascending; None: all.
         """
+        chosen = yield from self.grant(n, among)
+        if hasattr(self.experiment.sampler, "keep"):
+            chosen = yield from polled(self, chosen, n, among)
+        return chosen
+
+    def grant(self, n: int, among: NDArray[np.int64] | None = None) -> Generator[simpy.Event, Any, list[int]]:
+        """Wait until n clients are idle and online, and have the sampler choose: n, or more to be polled."""
         granted = self.env.event()
-        self._desk.ask(Request(n, granted.succeed, float(self.env.now)))
+        self.desk.ask(Request(n, granted.succeed, float(self.env.now), among))
         self._ring()
         chosen: list[int] = yield granted
         return chosen
 
     def _ring(self) -> None:
-        if self._desk.waiting and self._rung_s != self.env.now:
+        if self.desk.waiting and self._rung_s != self.env.now:
             self._rung_s = float(self.env.now)
             At(self.env, 0.0, Instant.DISPATCH).callbacks.append(self._serve)
 
@@ -124,7 +147,7 @@ class Server:
         if self.over:
             return
         now = float(self.env.now)
-        next_s = self._desk.serve(now)
+        next_s = self.desk.serve(now)
         if math.isfinite(next_s) and self._alarm_s != next_s:
             self._alarm_s = next_s
             At(self.env, next_s - now, Instant.LANDING).callbacks.append(self._awake)
@@ -135,20 +158,57 @@ class Server:
 
     # visits -------------------------------------------------------------------------------------
 
-    def dispatch(self, client: int, round_: int = -1) -> Visit:
-        """Send the model of this version to a client; returns its visit, under way."""
-        start, down_floats = self.aggregator.download(self.model, client, self._last_seen.get(client))
-        up_floats = self.aggregator.upload(self.model, client)
+    def dispatch(
+        self, client: int, round_: int = -1, *, steps: int | None = None, rank: int | None = None
+    ) -> Visit:
+        """Send the model of this version to a client; returns its visit, under way.
+
+        Args:
+            client: who.
+            round_: the protocol's own count of rounds, for the table.
+            steps: optimiser steps, if fewer than a whole visit has (partial work; charged accordingly).
+            rank: slots of each factor, if fewer than the client's.
+        """
+        ask = self._ask(client, rank)
+        offer = self.versions.offer(ask)
+        sent = self.versions.sent(ask, offer, steps)
+        visit = self._leave(sent, self._work(ask, offer, steps), round_)
+        self._polled.pop(client, None)
+        self.seen.ask(client)
+        self.trainer.expect(visit, sent.job, common=sent.common)
+        if self.watch is not None:
+            self.watch(visit, sent.job)
+        return visit
+
+    def poll(self, client: int) -> Poll:
+        """Ask a client for the loss of this version's model on its training data (see `fedsim.polling`)."""
+        ask = self._ask(client, None)
+        offer = self.versions.offer(ask)
+        work = self._with_backbone(client, poll_work(self.plan, client, ask.rank, offer))
+        visit = self._leave(self.versions.sent(ask, offer), work, -1)
+        visit.ignore("polled")
+        own_scale = ask.scale != self.versions.scale
+        vector = self.model.adapter.cut(ask.rank) if own_scale else visit.start
+        return Poll(visit, vector, self.versions.base)
+
+    def online(self, client: int) -> bool:
+        """Tell whether a client is there now."""
+        start_s, stop_s = self.population.availability.window(client, self.env.now)
+        return bool(start_s <= self.env.now < stop_s)
+
+    def _leave(self, sent: Sent, work: Work, round_: int) -> Visit:
+        """Send what is offered on its way."""
+        client = sent.ask.client
         visit = Visit(
             self.env,
             self.network,
             profile=self.population.profile(client),
-            work=self._work(client, down_floats, up_floats),
+            work=work,
             order=self._dispatches,
-            visit=int(self._visits_of[client]),
+            visit=sent.ask.visit,
             version=self.version,
             round_=round_,
-            start=start,
+            start=sent.job.start,
             offline=self._window_end(client),
             detect_after_s=self.experiment.network.detect_after_s,
             machines=self.machines,
@@ -158,9 +218,34 @@ class Server:
         self._dispatches += 1
         self._visits_of[client] += 1
         self.open[visit.order] = visit
-        self.trainer.expect(visit, shared=start is self.model.adapter.vector)
+        self._sent[visit.order] = sent
         visit.process.callbacks.append(partial(self._home, visit))
         return visit
+
+    def steps(self, client: int) -> int:
+        """Return the optimiser steps of a whole visit of a client."""
+        return self.plan.steps(client)
+
+    def rank(self, client: int) -> int:
+        """Return the slots of each factor that a client trains in a whole visit; 0 for whole models."""
+        return self.plan.rank(client)
+
+    def estimate(self, client: int, *, steps: int | None = None, rank: int | None = None) -> Estimate:
+        """Return how a visit would go if it began now, alone on its own link, on a cool device."""
+        ask = self._ask(client, rank)
+        _, until_s = self.population.availability.window(client, self.env.now)
+        return estimate(
+            self.population.profile(client),
+            self._work(ask, self.versions.offer(ask), steps),
+            float(self.env.now),
+            until_s,
+            compute=self.experiment.compute,
+            tail=self.experiment.energy.tail,
+        )
+
+    def _ask(self, client: int, rank: int | None) -> Ask:
+        visit = int(self._visits_of[client])
+        return self.versions.ask(client, visit, self._last_seen.get(client), rank)
 
     def _window_end(self, client: int) -> simpy.Event:
         """Return the end of the client's window: one event for all of its visits in that window."""
@@ -173,26 +258,29 @@ class Server:
         self._closing[client] = (until_s, event)
         return event
 
-    def _work(self, client: int, down_floats: int, up_floats: int) -> Work:
-        size = self.model.adapter.layout.size
-        whole = self.charges.adapter_bytes
-        base = 0 if client in self._with_backbone else self.charges.backbone_bytes
-        work = self.charges.work(client)
-        return replace(
-            work,
-            down_bytes=base + round(whole * down_floats / size),
-            up_bytes=round(whole * up_floats / size),
-            serialized_down_bytes=4 * down_floats,
-            serialized_up_bytes=4 * up_floats,
-        )
+    def _work(self, ask: Ask, offer: Offer, steps: int | None) -> Work:
+        if self._polled.get(ask.client) == self.version:
+            offer = replace(offer, down=NOTHING)
+        work = self.plan.sent(self.plan.work(ask.client, steps, ask.rank or None), offer)
+        return self._with_backbone(ask.client, work)
+
+    def _with_backbone(self, client: int, work: Work) -> Work:
+        """Add the frozen backbone to a client's first download, if it is not preinstalled."""
+        if self.experiment.network.backbone == "preinstalled" or client in self._equipped:
+            return work
+        return replace(work, down_bytes=work.down_bytes + backbone_bytes(self.plan.shape))
 
     def _ended(self, visit: Visit) -> None:
         """The device has finished with a visit: what it used is in the books from now on."""
         if not math.isnan(visit.downloaded_s):
             self._last_seen[visit.client] = visit.version
-            self._with_backbone.add(visit.client)
+            self._equipped.add(visit.client)
         self.ledger.count(visit)
-        if visit.outcome != "landed":
+        if visit.outcome == "landed":
+            self.seen.land(visit.client, visit.landed_s - visit.dispatched_s)
+        else:
+            if visit.outcome == "polled":
+                self._polled[visit.client] = visit.version
             self.trainer.forget(visit)
             self._settle(visit)
         limit = self.experiment.budget.up_bytes
@@ -204,24 +292,33 @@ class Server:
         self.over = True
 
     def _home(self, visit: Visit, _: simpy.Event) -> None:
-        """The server knows how a visit ended: the client may be asked again, unless it is too small."""
+        """The server knows how a visit ended: the client may be asked again, unless it is too small.
+
+        One whose private part is in a visit that has landed waits until that is committed or refused.
+        """
         self.roster.release(visit.client)
+        if self.privates.waits and visit.order in self.open and visit.outcome == "landed":
+            self._awaited.add(visit.client)
+            self.hold(visit.client)
         if visit.outcome == "memory":
             self.roster.exclude(visit.client)
         self._ring()
 
     def hold(self, client: int) -> None:
         """Keep a client from being asked, although its visit has ended, until `free`."""
-        self._desk.hold(client)
+        self.desk.hold(client)
 
     def free(self, clients: Sequence[int]) -> None:
         """Let held clients be asked again, from this instant's dispatches on."""
-        self._desk.free(clients)
+        self.desk.free(clients)
         self._ring()
 
     def _settle(self, visit: Visit) -> None:
         del self.open[visit.order]
-        self.ledger.settle(visit)
+        self.ledger.settle(visit, self._sent.pop(visit.order).ask.rank)
+        if visit.client in self._awaited:
+            self._awaited.remove(visit.client)
+            self.free([visit.client])
 
     def refuse_to_spin(self) -> None:
         """Raise if the run has no horizon and nothing has been committed for `runtime.stall_s`.
@@ -249,8 +346,7 @@ class Server:
             if not visit.ended:
                 visit.close(now_s)
                 self.ledger.count(visit)
-            self.ledger.settle(visit)
-        self.open.clear()
+            self._settle(visit)
 
     def wait(
         self, visits: Sequence[Visit], *, want: int, deadline_s: float | None = None
@@ -304,8 +400,13 @@ class Server:
 
     # values -------------------------------------------------------------------------------------
 
-    def commit(self, landed: Sequence[Visit]) -> None:
-        """Read the values of landed visits and make the next version of them."""
+    def commit(self, landed: Sequence[Visit], *, blend: Blend | None = None) -> None:
+        """Read the values of landed visits and make the next version of them.
+
+        Args:
+            landed: the visits.
+            blend: makes the shared adapter of the one before and the rule's, instead of a server optimiser.
+        """
         if self.over:
             return
         before = self.model.adapter
@@ -313,68 +414,62 @@ class Server:
         results = self.trainer.results(landed)
         moves = Moves(before.layout.size) if results is not None else None
         taken: list[Visit] = []
-        if results is None or moves is None:
-            taken += landed
+        if results is not None and moves is not None:
+            self.versions.make(self._contributions(results, moves, taken), taken, blend)
+        elif self.versions.rule.traits.history:
+            self.versions.make(self._blank(landed, taken), taken, None)
         else:
-            contributions = self._contributions(results, moves, taken)
-            first = next(contributions, None)
-            if first is None:
-                return
-            self._apply(chain([first], contributions))
+            taken += landed
         if not taken:
             return
-        self.version += 1
+        self.versions.number += 1
+        self.seen.commit()
         self.last_commit_s = float(self.env.now)
+        jobs = [self._sent[visit.order].job for visit in taken]
         for visit in taken:
             visit.staleness = self.version - 1 - visit.version
             visit.committed_version = self.version
             self._settle(visit)
+        self.trainer.renew(self.model)
         self.ledger.commit(self.version, self.env.now, taken, moves, before, self.model.adapter)
         if self.version % self.experiment.evaluate.every_commits == 0:
-            self.trainer.evaluate(self.version, self.env.now, self.model)
+            self.evaluate()
+        self.privates.committed(jobs)
         if self.version == self.experiment.budget.commits:
             self.over = True
 
-    def _apply(self, contributions: Iterator[Contribution]) -> None:
-        kind = self.experiment.aggregator.kind
-        given = contributions if getattr(self.aggregator, "one_pass", False) else list(contributions)
-        try:
-            self.model, self.state = self.aggregator.apply(self.state, self.model, given)
-            deque(contributions, maxlen=0)  # what the rule did not look at was committed all the same
-        except FedsimError:
-            raise
-        except Exception as problem:  # SimPy would rebuild it from its args and may lose the message
-            what = f"failed at version {self.version + 1}: {type(problem).__name__}: {problem}"
-            raise RunError(message(f"aggregator {kind}", what)) from problem
-        if not np.all(np.isfinite(self.model.adapter.vector)):
-            fix = "lower aggregator.server_lr or local.lr"
-            what = f"made version {self.version + 1} infinite from finite updates"
-            raise RunError(message(f"aggregator {kind}", what, fix=fix))
+    def evaluate(self) -> None:
+        """Queue the scores of this version: of the shared model, or of every client's own where there are any."""
+        self.trainer.evaluate(self.version, self.last_commit_s, self.model, self.versions.own())
 
     def _contributions(
         self, results: Iterator[tuple[Visit, Update]], moves: Moves, taken: list[Visit]
     ) -> Iterator[Contribution]:
         """Yield what the rule sees, one by one, as workers finish; notes moves and visits on the way.
 
-        Updates that are not finite are rejected: they are in neither.
+        Faulty updates are rejected: they are in neither.
         """
-        layout = self.model.adapter.layout
-        first = layout.modules[0] if layout.modules else None
+        size = self.model.adapter.layout.size
         for visit, update in results:
             visit.loss = update.loss
-            if not moves.add(visit.start, update.end):
+            sent = self._sent[visit.order]
+            reason = fault(update, size)
+            if reason is None:
+                end = self.versions.received(visit, sent, update.end)
+                reason = None if moves.add(sent.start, end) else "the move is not finite"
+            if reason is not None:
+                self.ledger.refuse(visit, reason)
                 self._refuse(visit, "rejected")
                 continue
             taken.append(visit)
-            yield Contribution(
-                client=visit.client,
-                visit=visit.visit,
-                start=visit.start,
-                end=update.end,
-                weight=float(update.examples),
-                staleness=self.version - visit.version,
-                version=visit.version,
-                rank=first.rank if first else 0,
-                scale=first.scale if first else 1.0,
-                base_version=self.model.base_version,
+            self.seen.report(visit.client, update.loss, update.square)
+            yield self.versions.contribution(visit, sent, end, float(update.examples))
+
+    def _blank(self, landed: Sequence[Visit], taken: list[Visit]) -> Iterator[Contribution]:
+        """Yield the contributions of a timeline-only run: nobody has moved, the rest is as it would be."""
+        for visit in landed:
+            sent = self._sent[visit.order]
+            taken.append(visit)
+            yield self.versions.contribution(
+                visit, sent, sent.start, float(self.plan.task.examples(visit.client))
             )

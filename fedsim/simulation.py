@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,199 +15,36 @@ import simpy
 from fedsim import personalize
 from fedsim.adapter import Adapter
 from fedsim.aggregators import ServerModel
-from fedsim.cost import (
-    ModelShape,
-    Work,
-    adapter_bytes,
-    backbone_bytes,
-    charged,
-    moved_bytes,
-    train_flops,
-    train_memory_bytes,
-)
 from fedsim.errors import ExperimentError, RunError, message
 from fedsim.executors import Executor
 from fedsim.experiment import Experiment
-from fedsim.jobs import Task, TaskContext
+from fedsim.kept import Kept
 from fedsim.ledger import Ledger, OnEvent
-from fedsim.memory import MemoryPlan, plan_memory
 from fedsim.network import Network, PrivateLinks
-from fedsim.profiles import Population, draw
+from fedsim.plan import Plan, prepare
+from fedsim.plan_tables import charged_facts, clients_table
+from fedsim.privates import Privates
+from fedsim.resolving import CALL_BYTES, context_of, resolved, resolved_like
 from fedsim.run import Run, Writer
-from fedsim.server import Charges, Server
+from fedsim.server import Server
 from fedsim.shared_links import SharedLinks
-from fedsim.speeds import with_speeds
 from fedsim.trainer import Trainer
 
+__all__ = [
+    "CALL_BYTES",
+    "Plan",
+    "context_of",
+    "course",
+    "executor_for",
+    "network_of",
+    "prepare",
+    "resolved",
+    "resolved_like",
+    "simulate",
+    "world",
+]
+
 BYTES_PER_S = 1e6 / 8  # of one Mbit/s
-FEW, MANY = 8, 64
-"""Clients of one call where the task suggests nothing, in a small round and in a large one."""
-CALLS = 64
-"""Calls that a large round is cut into, as far as `MANY` allows."""
-CALL_BYTES = 4 * 2**20
-"""Most bytes of results in one call: several calls lie in memory at a time."""
-
-
-@dataclass(frozen=True)
-class Way:
-    """How a device trains the model, and the FLOPs of a token then."""
-
-    memory: MemoryPlan
-    flops_per_token: float
-
-    def flops(self, tokens: int) -> float:
-        """Return the FLOPs of training on so many tokens."""
-        return float(tokens) * self.flops_per_token
-
-
-@dataclass(frozen=True)
-class Plan:
-    """An experiment with everything that can be refused already built: nothing has started.
-
-    Attributes:
-        experiment: `auto` settings resolved.
-        population, task: as drawn and split.
-        shape: the model that the clock charges (the declared one under `charge_as`).
-    """
-
-    experiment: Experiment
-    population: Population
-    task: Task
-    shape: ModelShape
-
-    def alike(self, experiment: Experiment) -> Plan:
-        """Return the plan of an experiment with the same seed, population, task, `lora`, `local`, `compute`."""
-        return replace(self, experiment=resolved(experiment, self.task))
-
-    def tokens(self, client: int) -> int:
-        """Tokens charged for one visit of a client."""
-        declared = getattr(getattr(self.experiment.task, "charge_as", None), "tokens_per_visit", None)
-        return declared if isinstance(declared, int) else self.task.tokens(client, self.experiment.local)
-
-    def work(self, client: int) -> Work:
-        """What one visit of a client is charged, adapter both ways."""
-        tokens = self.tokens(client)
-        size, floats = self.adapter_bytes, 4 * self.task.layout.size
-        way = self.way(self.population.profile(client).usable_memory_bytes)
-        shape = way.memory.shape
-        steps = math.ceil(tokens / (shape.sequence * shape.batch))
-        updates = math.ceil(tokens / (self.shape.sequence * self.shape.batch))
-        copied = self.experiment.compute.dequantisation == "copy"
-        return Work(
-            size,
-            size,
-            way.flops(tokens),
-            way.memory.memory_bytes,
-            tokens,
-            floats,
-            floats,
-            steps=steps,
-            moved_bytes=moved_bytes(shape, steps, updates, copied=copied),
-            memory_plan=way.memory.words,
-        )
-
-    def way(self, usable_bytes: float) -> Way:
-        """How a device with so much memory trains the model: as asked, by `memory.when_short`, or not at all."""
-        if usable_bytes not in self._ways:
-            memory = plan_memory(self.shape, usable_bytes, self.experiment.memory.measures)
-            layered = self.experiment.compute.flops == "layers"
-            self._ways[usable_bytes] = Way(memory, train_flops(memory.shape, 1, layered=layered))
-        return self._ways[usable_bytes]
-
-    @cached_property
-    def _ways(self) -> dict[float, Way]:
-        """Ways by usable memory: devices of one row share theirs."""
-        return {}
-
-    @property
-    def charged(self) -> bool:
-        """Whether the clock charges a declared model instead of the one that trains."""
-        return getattr(self.experiment.task, "charge_as", None) is not None
-
-    @property
-    def adapter_bytes(self) -> int:
-        """Bytes of one whole adapter as charged."""
-        return adapter_bytes(self.shape) if self.charged else 4 * self.task.layout.size
-
-
-def prepare(experiment: Experiment) -> Plan:
-    """Read tables and data, split, and size the work; loads no weights, starts nothing.
-
-    Raises:
-        ProfileError, DataError, ExperimentError: whatever is wrong with the input.
-    """
-    population = draw(experiment.population, experiment.seed)
-    component: Any = experiment.task
-    task: Task = component.build(context_of(experiment))
-    experiment = resolved(experiment, task)
-    charge = getattr(component, "charge_as", None)
-    shape = task.shape if charge is None else charged(charge, full=experiment.lora.full)
-    if experiment.compute.flops == "layers" and not shape.blocks:
-        fix = "set compute.flops: parameters, or charge_as without params and matmul_params"
-        what = f"the layers of {shape.name} are not known"
-        raise ExperimentError(message("compute.flops", what, got="layers", fix=fix))
-    population = with_speeds(population, experiment.compute, shape.name, experiment.seed)
-    _refuse_an_endless_budget(experiment, task)
-    for split in experiment.evaluate.splits:
-        task.probes(split, experiment.evaluate.windows)  # refuses a split that the data do not have
-    return Plan(experiment, population, task, shape)
-
-
-def _refuse_an_endless_budget(experiment: Experiment, task: Task) -> None:
-    budget = experiment.budget
-    rule: Any = experiment.aggregator
-    nothing = ServerModel(Adapter(task.layout, np.zeros(task.layout.size, np.float32)))
-    if budget.time_s is None and budget.commits is None and rule.upload(nothing, 0) == 0:
-        what = f"is never reached: the aggregator {rule.kind} uploads nothing"
-        fix = "give budget.time_s or budget.commits"
-        raise ExperimentError(message("budget.up_bytes", what, got=budget.up_bytes, fix=fix))
-
-
-def context_of(experiment: Experiment) -> TaskContext:
-    """Return what a task component is built from."""
-    return TaskContext(
-        experiment.population.clients,
-        experiment.seed,
-        experiment.lora,
-        experiment.local,
-        experiment.numerics,
-        1e6 * experiment.runtime.cache_mb,
-        experiment.runtime.gpus_per_worker,
-    )
-
-
-def resolved(experiment: Experiment, task: Task) -> Experiment:
-    """Return the experiment with `auto` numerics replaced by what will be used.
-
-    The task says what suits it. A client batch is also at most a quarter of a round or buffer, so that
-    four workers have something to do, and at most what makes results of `CALL_BYTES`; the number of
-    workers of this machine is never looked at. On a GPU it is what its memory holds, up to the round.
-    """
-    asked, found = experiment.numerics, {}
-    if asked.client_batch == "auto":
-        protocol: Any = experiment.protocol
-        at_once = int(getattr(protocol, "cohort", getattr(protocol, "buffer", FEW)))
-        suggest = getattr(task, "suggested_client_batch", None)
-        size = max(FEW, min(MANY, at_once // CALLS)) if suggest is None else int(suggest())
-        room = CALL_BYTES // (4 * max(1, task.layout.size))
-        most = at_once if _on_gpu(experiment) else min(math.ceil(at_once / 4), room)
-        found["client_batch"] = max(1, min(size, most))
-    if asked.training == "auto" and hasattr(task, "suggested_training"):
-        found["training"] = task.suggested_training()
-    return experiment.model_copy(update={"numerics": asked.model_copy(update=found)})
-
-
-def _on_gpu(experiment: Experiment) -> bool:
-    from fedsim.training.room import on_gpu
-
-    return on_gpu(experiment.runtime.gpus_per_worker)
-
-
-def resolved_like(experiment: Experiment, stored: Mapping[str, Any]) -> Experiment:
-    """Return the experiment with `auto` numerics as a stored configuration resolved them."""
-    asked, known = experiment.numerics, stored.get("numerics", {})
-    found = {name: known[name] for name, value in asked if value == "auto" and name in known}
-    return experiment.model_copy(update={"numerics": asked.model_copy(update=found)})
 
 
 def executor_for(experiment: Experiment) -> Executor:
@@ -265,6 +100,8 @@ def simulate(
         KeyboardInterrupt: as raised; the tables written so far are kept.
     """
     tell = on_event or (lambda _kind, _facts: None)
+    if timeline_only:
+        _refuse_values(experiment.experiment if isinstance(experiment, Plan) else experiment)
     with ExitStack() as stack:
         worker = None if timeline_only else executor
         if executor is None and not timeline_only:
@@ -275,6 +112,16 @@ def simulate(
         writer = Writer(None if out is None else Path(out), plan.experiment)
         with _closed_whatever_happens(writer):
             return course(plan, worker, writer, tell)[0]
+
+
+def _refuse_values(experiment: Experiment) -> None:
+    """Raise if losses decide whom the server asks or when: there is no schedule without training then."""
+    for block in ("sampler", "protocol", "aggregator"):
+        component: Any = getattr(experiment, block)
+        if getattr(component, "reads_values", False):
+            what = "decides by what training has computed, so there is no timeline without it"
+            fix = f"run with training, or choose another {block}"
+            raise ExperimentError(message(f"{block}.kind", what, got=component.kind, fix=fix))
 
 
 @contextmanager
@@ -291,6 +138,30 @@ def _closed_whatever_happens(writer: Writer) -> Iterator[None]:
         raise
 
 
+def world(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent) -> Server:
+    """Return the server of a plan at time 0, its protocol about to begin; without an executor nothing trains."""
+    experiment, task = plan.experiment, plan.task
+    if executor is not None:
+        executor.open(task)
+    vector = np.zeros(task.layout.size, np.float32) if executor is None else task.initial()
+    ledger = Ledger(writer, task, tell)
+    trainer = Trainer(experiment, task, executor, ledger.score)
+    env = simpy.Environment()
+    kept_by_rule = None if writer.folder is None else writer.folder / "kept" / "rule.f32"
+    server = Server(
+        env,
+        plan,
+        network=network_of(plan, env),
+        model=ServerModel(Adapter(task.layout, vector), personal=Kept(kept_by_rule)),
+        trainer=trainer,
+        ledger=ledger,
+        privates=Privates(experiment, task.layout, vector, executor, writer.folder),
+    )
+    protocol: Any = experiment.protocol
+    server.process(protocol.run(server))
+    return server
+
+
 def course(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent) -> tuple[Run, ServerModel]:
     """Run a plan from its first dispatch to its last table; returns the run and the final model."""
     experiment, task = plan.experiment, plan.task
@@ -303,47 +174,24 @@ def course(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent)
             "population": plan.population.sources,
         }
     )
-    if executor is not None:
-        executor.open(task)
-    vector = np.zeros(task.layout.size, np.float32) if executor is None else task.initial()
-    ledger = Ledger(writer, task, tell)
-    trainer = Trainer(experiment, task, executor, ledger.score)
-    env = simpy.Environment()
-    network = network_of(plan, env)
-    first_visit = experiment.network.backbone == "first_visit"
-    server = Server(
-        env,
-        experiment,
-        population=plan.population,
-        network=network,
-        charges=Charges(plan.work, plan.adapter_bytes, backbone_bytes(plan.shape) if first_visit else 0),
-        model=ServerModel(Adapter(task.layout, vector)),
-        trainer=trainer,
-        ledger=ledger,
-    )
+    server = world(plan, executor, writer, tell)
+    ledger, trainer = server.ledger, server.trainer
     workers = executor.workers if executor is not None else 0
     tell(
         "start",
         {"workers": workers, "clients": len(plan.population), "budget": experiment.budget.model_dump()},
     )
-    trainer.evaluate(0, 0.0, server.model)
-    protocol: Any = experiment.protocol
-    server.process(protocol.run(server))
-    try:
-        with _no_garbage_pauses():
-            ended_s = _step(env, server, tell)
-    except BaseException:
-        server.close(float(env.now))
-        raise
-    server.close(ended_s)
+    server.evaluate()
+    ended_s = run_to_the_end(server, tell)
     if server.version and server.version % experiment.evaluate.every_commits:
-        trainer.evaluate(server.version, server.last_commit_s, server.model)
+        server.evaluate()
     trainer.finish()
+    server.privates.finish()
     if executor is not None:
-        for row in personalize.rows(experiment, task, executor, server.model):
+        for row in personalize.rows(plan, executor, server.model, server.state, server.privates):
             writer.personal(row)
-        if writer.folder is not None and not server.model.personal:
-            task.save_adapter(server.model.adapter.vector, writer.folder / "adapter")
+        if writer.folder is not None and not server.privates.waits:
+            writer.note(_saved(plan, server.model, writer.folder / "adapter"))
     facts = {
         "executor": type(executor).__name__ if executor is not None else "none (timeline only)",
         "workers": workers,
@@ -356,7 +204,9 @@ def course(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent)
             "joules": ledger.joules,
             "gross_joules": ledger.gross_joules,
             "outcomes": dict(sorted(ledger.outcomes.items())),
+            "refused": ledger.refused,
         },
+        "faulty_personal": server.privates.faulty,
         "saved_share": 1.0 - trainer.trained / trainer.dispatched if trainer.dispatched else 0.0,
     }
     run = writer.close(status="done", facts=facts)
@@ -366,6 +216,28 @@ def course(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent)
         write([run], run.folder / "report.html")
     tell("done", {"run": run})
     return run, server.model
+
+
+def _saved(plan: Plan, model: ServerModel, folder: Path) -> dict[str, Any]:
+    """Write the final model for stock libraries; returns what `run.json` says about it."""
+    if model.base is None or not model.base.version:
+        plan.task.save_adapter(model.adapter.vector, folder)
+        return {}
+    rank = plan.task.save_adapter(model.adapter.vector, folder, model.base.vector)
+    about = "the change of the frozen weights and the adapter in one exact adapter"
+    return {"saved_adapter": {"rank": rank, "base_version": model.base.version, "holds": about}}
+
+
+def run_to_the_end(server: Server, tell: OnEvent) -> float:
+    """Step the clock until the budget is used up and close the books; returns the virtual time then [s]."""
+    try:
+        with _no_garbage_pauses():
+            ended_s = _step(server.env, server, tell)
+    except BaseException:
+        server.close(float(server.env.now))
+        raise
+    server.close(ended_s)
+    return ended_s
 
 
 def network_of(plan: Plan, env: simpy.Environment) -> Network:
@@ -406,37 +278,3 @@ def _no_garbage_pauses() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def clients_table(plan: Plan) -> dict[str, Any]:
-    """Return the columns of clients.parquet."""
-    n = len(plan.population)
-    columns = dict(plan.population.columns())
-    modules = plan.task.layout.modules
-    columns["rank"] = np.full(n, modules[0].rank if modules else 0, dtype=np.int64)
-    memory = [plan.way(usable).memory for usable in columns["usable_memory_bytes"].tolist()]
-    columns["needed_memory_bytes"] = np.array([m.memory_bytes for m in memory])
-    columns["memory_plan"] = np.array([m.words for m in memory], dtype=object)
-    columns["online_share"] = plan.population.availability.share()
-    columns["examples"] = np.array([plan.task.examples(c) for c in range(n)], dtype=np.int64)
-    columns["tokens"] = np.array([plan.tokens(c) for c in range(n)], dtype=np.int64)
-    return columns
-
-
-def charged_facts(plan: Plan) -> dict[str, Any]:
-    """Return what the clock charged: the model's size, an adapter's bytes, a full model's bytes."""
-    full = replace(plan.shape, full=True, adapter_params=plan.shape.params)
-    usable = plan.population.columns()["usable_memory_bytes"].tolist()
-    return {
-        "declared": plan.charged,
-        "model": plan.shape.name,
-        "params": plan.shape.params,
-        "adapter_params": plan.shape.adapter_params,
-        "adapter_bytes": plan.adapter_bytes,
-        "serialized_adapter_bytes": 4 * plan.task.layout.size,
-        "full_model_bytes": adapter_bytes(full),
-        "memory_bytes": train_memory_bytes(plan.shape),
-        "mean_flops_per_visit": float(
-            np.mean([plan.way(bytes_).flops(plan.tokens(c)) for c, bytes_ in enumerate(usable)])
-        ),
-    }

@@ -65,6 +65,7 @@ TABLES: dict[str, dict[str, str]] = {
         "flops": "float64",
         "joules": "float64",
         "gross_joules": "float64",
+        "rank": "int64",
         "memory_plan": "str",
         "trained": "bool",
         "examples": "int64",
@@ -95,9 +96,12 @@ TABLES: dict[str, dict[str, str]] = {
     "personal": {
         "client": "int64",
         "kind": "str",
+        "unseen": "bool",
+        "seen": "int64",
         "metric": "str",
         "metric_global": "float64",
         "metric_personal": "float64",
+        "metric_local": "float64",
         "gain": "float64",
         "tokens": "int64",
     },
@@ -113,7 +117,7 @@ ORDER: dict[str, tuple[str, ...]] = {
 }
 """How each table is sorted; rows that tie keep the order in which they were written."""
 
-OUTCOMES = ("landed", "offline", "memory", "late", "surplus", "rejected", "failed", "in_flight")
+OUTCOMES = ("landed", "offline", "memory", "late", "surplus", "rejected", "polled", "failed", "in_flight")
 """How a visit can end; `in_flight`: the run ended first."""
 
 _CHUNK = 8192  # rows parsed at a time: a million visits fold in a few hundred MB

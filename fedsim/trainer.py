@@ -9,16 +9,16 @@ a batch follows from the virtual schedule and K alone.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from fedsim.adapter import Vector
 from fedsim.aggregators import ServerModel
-from fedsim.errors import WorkerError
+from fedsim.errors import RunError, WorkerError, message
 from fedsim.executors import Executor, Ticket
 from fedsim.experiment import Experiment
 from fedsim.jobs import Job, ScoreJob, Task, Update, add_sums
@@ -61,27 +61,34 @@ class Trainer:
         self._size = int(experiment.numerics.client_batch)
         self._pending: dict[int, tuple[Visit, Job]] = {}
         self._tickets: dict[int, tuple[Ticket, int]] = {}
-        self._shared: tuple[Vector, Any] | None = None
+        self._shared: dict[int, tuple[Vector, Any]] = {}
         self._evaluations: deque[_Evaluation] = deque()
         self.dispatched = self.trained = 0
 
-    def expect(self, visit: Visit, *, shared: bool) -> None:
-        """Note the job of a visit at its dispatch.
+    def expect(self, visit: Visit, job: Job, *, common: bool) -> None:
+        """Note the job of a visit at its dispatch, its vectors as they are.
 
-        A vector that many visits start from is shared once; one of a single client travels with its job.
+        A start that many visits have in `common` is shared with the workers once, like the base; one of a
+        single client travels with its job.
         """
         self.dispatched += 1
-        handle = None
         if self.executor is not None:
-            handle = self._handle(visit.start) if shared else _read_only(visit.start)
-        job = Job(visit.client, visit.visit, handle, self.experiment.local, self.experiment.seed)
+            start = self._handle(job.start) if common else _read_only(job.start)
+            base = None if job.base is None else self._handle(job.base)
+            job = replace(job, start=start, base=base)
         self._pending[visit.order] = (visit, job)
+
+    def renew(self, model: ServerModel) -> None:
+        """There is a new version: what is not in it any more leaves with its last job."""
+        base = None if model.base is None else model.base.vector
+        kept = [pair for pair in self._shared.values() if pair[0] is base or model.adapter.holds(pair[0])]
+        self._shared = {id(vector): (vector, handle) for vector, handle in kept}
 
     def _handle(self, vector: Vector) -> Any:
         assert self.executor is not None
-        if self._shared is None or self._shared[0] is not vector:
-            self._shared = (vector, self.executor.share(vector))
-        return self._shared[1]
+        if id(vector) not in self._shared:
+            self._shared[id(vector)] = (vector, self.executor.share(vector))
+        return self._shared[id(vector)][1]
 
     def forget(self, visit: Visit) -> None:
         """The visit is lost: its job is not trained if it was not handed over yet."""
@@ -133,35 +140,69 @@ class Trainer:
                 visit.trained = True
                 self._tickets[visit.order] = (ticket, index)
 
+    def losses(self, asked: Sequence[tuple[int, Vector, Vector | None]]) -> list[float]:
+        """Return the loss of each client's training data now: a client, a vector, a change of the base.
+
+        Raises:
+            RunError: the task has no metric `loss`.
+        """
+        assert self.executor is not None
+        tickets, users = [], Counter(id(vector) for _, vector, _ in asked)
+        for client, vector, base in asked:
+            handle = self._handle(vector) if users[id(vector)] > 1 else _read_only(vector)
+            changed = None if base is None else self._handle(base)
+            jobs = [ScoreJob(handle, p, changed) for p in self.task.probes("shard", client=client)]
+            tickets.append(self.executor.score(jobs))
+            tickets[-1].want()
+        found = [self.task.metrics(add_sums(ticket.result())) for ticket in tickets]
+        if any("loss" not in metrics for metrics in found):
+            what = f"needs the task's metric loss, and it has {', '.join(found[0])}"
+            raise RunError(message(f"sampler {self.experiment.sampler.kind}", what))
+        return [metrics["loss"] for metrics in found]
+
     # scores -------------------------------------------------------------------------------------
 
-    def evaluate(self, version: int, time_s: float, model: ServerModel) -> None:
+    def evaluate(
+        self,
+        version: int,
+        time_s: float,
+        model: ServerModel,
+        own: Callable[[int], Vector] | None = None,
+    ) -> None:
         """Queue the evaluation of a version; its scores arrive later, in order.
 
         It is worked on where no training waits: the executor prefers training.
+
+        Args:
+            version: which.
+            time_s: of its commit.
+            model: the server's.
+            own: client -> its own model, where clients have one: their scores then count, not the shared model's.
         """
         if self.executor is None:
             return
         for split in self.experiment.evaluate.splits:
-            jobs = self._own(model, split) if model.personal else self._common(model, split)
+            jobs = self._common(model, split) if own is None else self._own(model, split, own)
             tickets = [self.executor.score(jobs[cut]) for cut in batches(len(jobs), PIECES)]
             self._evaluations.append(_Evaluation(version, float(time_s), split, tickets))
 
     def _common(self, model: ServerModel, split: str) -> list[ScoreJob]:
-        handle = self._handle(model.adapter.vector)
-        return [ScoreJob(handle, p) for p in self.task.probes(split, self.experiment.evaluate.windows)]
+        handle, base = self._handle(model.adapter.vector), self._base(model)
+        return [ScoreJob(handle, p, base) for p in self.task.probes(split, self.experiment.evaluate.windows)]
 
-    def _own(self, model: ServerModel, split: str) -> list[ScoreJob]:
+    def _base(self, model: ServerModel) -> Any:
+        return None if model.base is None or not model.base.version else self._handle(model.base.vector)
+
+    def _own(self, model: ServerModel, split: str, own: Callable[[int], Vector]) -> list[ScoreJob]:
         """Every client's own adapter: on its own held-out part (`clients`), else on the split."""
         windows = self.experiment.evaluate.windows
-        shared = self._handle(model.adapter.vector)
-        jobs = []
+        base, jobs = self._base(model), []
         for client in range(self.task.clients):
-            own = model.personal.get(client)
-            handle = shared if own is None else _read_only(own)
+            vector = own(client)
+            handle = self._handle(vector) if model.adapter.holds(vector) else _read_only(vector)
             held_out = split == "clients"
             probes = self.task.probes("client" if held_out else split, windows, client if held_out else None)
-            jobs += [ScoreJob(handle, probe) for probe in probes]
+            jobs += [ScoreJob(handle, probe, base) for probe in probes]
         return jobs
 
     def _hand_over(self, keep: int) -> None:

@@ -179,17 +179,23 @@ def _of_client(run: Run, name: str) -> pd.Series[Any]:
 def _memory(run: Run) -> Iterator[str]:
     v, clients = run.visits, run.clients
     short = clients["client"][clients["needed_memory_bytes"] > clients["usable_memory_bytes"]]
-    small = v["client"].isin(short)
+    whole = v["rank"] == _of_client(run, "rank")  # a smaller adapter may fit where the client's own does not
+    small = v["client"].isin(short) & whole
     yield from _visits(
         v, (v["outcome"] == "memory") & ~small, lambda _: "ran out of memory on a device that has enough"
     )
     yield from _visits(
         v, v["trained_s"].notna() & small, lambda _: "trained on a device whose memory is too small"
     )
+    yield from _visits(
+        v.assign(most=_of_client(run, "rank")),
+        v["rank"] > _of_client(run, "rank"),
+        lambda r: f"trained rank {r['rank']}, its client has {r['most']:.0f}",
+    )
     plan = _of_client(run, "memory_plan")
     yield from _visits(
         v.assign(plan=plan),
-        plan.notna() & (v["memory_plan"] != plan),
+        plan.notna() & whole & (v["memory_plan"] != plan),
         lambda r: f"has the memory plan {r['memory_plan']!r}, its client {r['plan']!r}",
     )
 

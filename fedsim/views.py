@@ -13,22 +13,12 @@ import numpy as np
 import pandas as pd
 
 from fedsim.errors import RunFolderError, message, nearest
+from fedsim.metrics import rises
 from fedsim.run import Run
 from fedsim.tables import OUTCOMES
 
 X = Literal["version", "time_s", "up_bytes", "down_bytes", "joules"]
 AXES: tuple[X, ...] = ("version", "time_s", "up_bytes", "down_bytes", "joules")
-RISING = ("accuracy", "similarity", "f1", "bleu", "rouge", "auc")
-"""Words in the name of a metric that is better when larger; all others are better when smaller."""
-
-
-def rises(metric: str) -> bool:
-    """Tell whether larger values of a metric are better.
-
-    >>> rises("perplexity"), rises("accuracy")
-    (False, True)
-    """
-    return any(word in metric for word in RISING)
 
 
 def headline(run: Run, split: str = "test") -> str | None:
@@ -230,36 +220,17 @@ def work(run: Run) -> pd.DataFrame:
 
 
 def wasted_work(run: Run) -> pd.DataFrame:
-    """Return what was spent on visits that changed no model, by cause: `work` without `committed`.
+    """Return what was spent on visits that changed no model, by cause: `work` without `committed` and `polled`.
 
     Columns as `work`; `attrs["share"]` holds their share of all visits, seconds, bytes, FLOPs and joules.
     """
     everything = work(run)
-    wasted = everything.drop(index="committed", errors="ignore")
+    wasted = everything.drop(index=["committed", "polled"], errors="ignore")
     total = everything.sum()
     wasted.attrs["share"] = {
         name: float(wasted[name].sum() / total[name]) if total[name] else 0.0 for name in wasted.columns
     }
     return wasted
-
-
-def gains(run: Run) -> pd.DataFrame:
-    """Return what clients gain from their own copy, summarised.
-
-    A gain is positive when the personal copy is better on the client's held-out part.
-
-    Returns:
-        One row a (kind, metric): clients, mean, worst, q10, median, q90, best, share_worse (clients
-        whose gain is below zero).
-    """
-    rows = []
-    for (kind, metric), part in run.personal.groupby(["kind", "metric"], sort=False):
-        gain = part["gain"].to_numpy()
-        low, q10, median, q90, high = np.quantile(gain, [0.0, 0.1, 0.5, 0.9, 1.0])
-        worse = float(np.mean(gain < 0))
-        rows.append((kind, metric, len(gain), float(gain.mean()), low, q10, median, q90, high, worse))
-    columns = ["kind", "metric", "clients", "mean", "worst", "q10", "median", "q90", "best", "share_worse"]
-    return pd.DataFrame(rows, columns=columns)
 
 
 def uplink_reduction(run: Run) -> pd.DataFrame:

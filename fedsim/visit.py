@@ -23,7 +23,9 @@ from fedsim.network import Direction, Network, Transfer
 from fedsim.profiles import Profile
 from fedsim.tcp import transfer_s
 
-Outcome = Literal["landed", "offline", "memory", "late", "surplus", "rejected", "failed", "in_flight"]
+Outcome = Literal[
+    "landed", "offline", "memory", "late", "surplus", "rejected", "polled", "failed", "in_flight"
+]
 
 SMALLEST_REFUSAL_S = 1e-3
 """A refusal takes at least this long, or a server that asks again at once would stop time."""

@@ -19,6 +19,7 @@ VISIT = {
     "serialized_down_bytes": SIZE,
     "serialized_up_bytes": 0,
     "flops": 0.0,
+    "rank": 8,
     "memory_plan": "fits",
     "trained": False,
     "examples": 4,

@@ -99,10 +99,10 @@ def small(**changes) -> Run:
         )
     ]
     personal = [
-        (0, "fine-tune", "perplexity", 10.0, 8.0, 2.0, 5),
-        (1, "fine-tune", "perplexity", 10.0, 11.0, -1.0, 5),
-        (2, "fine-tune", "perplexity", 10.0, 10.0, 0.0, 5),
-        (3, "fine-tune", "perplexity", 10.0, 7.0, 3.0, 5),
+        (0, "fine-tune", False, 1, "perplexity", 10.0, 8.0, 12.0, 2.0, 5),
+        (1, "fine-tune", False, 0, "perplexity", 10.0, 11.0, 9.0, -1.0, 5),
+        (2, "fine-tune", True, 0, "perplexity", 10.0, 10.0, 14.0, 0.0, 5),
+        (3, "fine-tune", False, 2, "perplexity", 10.0, 7.0, 7.0, 3.0, 5),
     ]
     made = {
         "folder": None,
@@ -123,7 +123,9 @@ def small(**changes) -> Run:
         ),
         "scores": table("scores", scores, "version time_s split metric value"),
         "personal": table(
-            "personal", personal, "client kind metric metric_global metric_personal gain tokens"
+            "personal",
+            personal,
+            "client kind unseen seen metric metric_global metric_personal metric_local gain tokens",
         ),
     }
     return Run(**{**made, **changes})

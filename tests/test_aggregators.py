@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim.adapter import Adapter, Layout, Module, Tensor
-from fedsim.aggregators import Contribution, ServerModel
+from fedsim.aggregators import Ask, Contribution, ServerModel
 from fedsim.aggregators.fedit import FedIT
 from fedsim.aggregators.local_only import LocalOnly
 from fedsim.aggregators.mixing import Mixing
@@ -156,10 +156,12 @@ def test_local_only_shares_nothing():
     rule = LocalOnly()
     after, _ = rule.apply(None, model([0, 0]), [contribution([0, 0], [1, 1], client=7)])
 
+    kept, new = (rule.offer(None, after, Ask(client, 1, 0, 1.0, None)) for client in (7, 8))
+
     assert after.adapter.vector.tolist() == [0, 0]
-    assert rule.download(after, 7, None)[0].tolist() == [1, 1]
-    assert rule.download(after, 8, None)[0].tolist() == [0, 0]
-    assert rule.download(after, 7, None)[1] == rule.upload(after, 7) == 0
+    assert kept.start.tolist() == [1, 1]
+    assert new.start.tolist() == [0, 0]
+    assert kept.down.floats(PAIR) == kept.up.floats(PAIR) == 0
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ FIELDS = {
         {"local.optimizer": "adamv"},
         ["local.optimizer", "'adamv'", "did you mean 'adamw'?"],
     ),
-    "an unknown number format": ({"wire.dtype": "float8"}, ["wire.dtype: must be 'float32' (got 'float8')"]),
+    "an unknown number format": ({"wire.dtype": "float8"}, ["wire.dtype: must be 'float32', 'bfloat16', 'int8' or 'int4' (got 'float8')"]),
     "an unknown executor": ({"runtime.executor": "dask"}, ["runtime.executor: must be 'ray' or 'inline'"]),
     "an unknown split": (
         {"evaluate.splits": ["tset"]},
@@ -180,7 +180,7 @@ FIELDS = {
     "a task without a kind": ({"task": {}}, ["task: needs `kind:`", "language"]),
     "a kind that is a number": ({"task.kind": 7}, ["task.kind: must be text (got 7)"]),
     "an unknown protocol": ({"protocol.kind": "bufered"}, ["protocol.kind: no such kind", "'buffered'"]),
-    "an unknown aggregator": ({"aggregator.kind": "fedavg"}, ["aggregator.kind: no such kind", "fedit"]),
+    "an unknown aggregator": ({"aggregator.kind": "fedti"}, ["aggregator.kind: no such kind", "fedit"]),
     "an unknown sampler": (
         {"sampler.kind": "uniforn"},
         ["sampler.kind: no such kind", "did you mean 'uniform'?"],

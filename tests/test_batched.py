@@ -210,6 +210,9 @@ class Noisy:
     def __init__(self, inner):
         self.inner, self.layout, self.device, self.dtype = inner, inner.layout, inner.device, inner.dtype
 
+    def rebase(self, base):
+        assert base is None
+
     def gradients(self, *args):
         losses, self.exact = self.inner.gradients(*args)
         generator = torch.Generator().manual_seed(0)
@@ -317,6 +320,9 @@ class Recorder:
     def __init__(self, inner):
         self.inner, self.layout, self.device, self.dtype = inner, inner.layout, inner.device, inner.dtype
         self.tokens, self.hidden = [], []
+
+    def rebase(self, base):
+        assert base is None
 
     def gradients(self, stack, tokens, weights, hidden=None):
         self.tokens.append(tokens)

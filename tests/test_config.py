@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim import config, yamlfile
+from fedsim.component import kinds
 from fedsim.errors import ExperimentError
 from fedsim.experiment import Experiment
 from fedsim.schema import json_schema
@@ -430,6 +431,9 @@ def test_a_label_is_a_safe_folder_name(changes, expected):
 def test_the_json_schema_has_every_kind_and_its_fields():
     schema = json_schema()
     protocols = schema["properties"]["protocol"]["anyOf"]
-    assert [p["properties"]["kind"].get("const") for p in protocols[:-1]] == ["buffered", "synchronous"]
-    assert "deadline_s" in protocols[1]["properties"]
+    by_kind = {p["properties"]["kind"].get("const"): p["properties"] for p in protocols[:-1]}
+    assert list(by_kind) == kinds("protocols")
+    assert "deadline_s" in by_kind["synchronous"]
+    optimizers = schema["properties"]["server_optimizer"]["anyOf"]
+    assert [o["properties"]["kind"].get("const") for o in optimizers[:-1]] == kinds("optimizers")
     assert schema["required"] == ["population", "task", "budget"]

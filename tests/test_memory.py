@@ -170,16 +170,16 @@ def test_more_phones_train_a_0_5b_model_when_they_may_split_their_batch():
     assert able[()] < 0.5 * 2000 < 0.8 * 2000 < able[("micro-batch",)]
 
 
-def test_a_smaller_rank_is_refused_where_all_clients_have_one():
+def test_a_smaller_rank_is_refused_where_the_rule_needs_equal_ones():
     asked = experiment(
-        {"kind": "synchronous", "cohort": 2}, 2, memory={"when_short": ["micro-batch", "rank"]}
+        {"kind": "synchronous", "cohort": 2},
+        2,
+        aggregator={"kind": "fedex"},
+        memory={"when_short": ["micro-batch", "rank"]},
     )
-    [problem] = misfits(asked)
-    assert problem.name == "memory.when_short"
-    assert (
-        problem.what == "rank needs clients of different ranks, and here all have one (lora.rank_by: fixed)"
-    )
-    assert problem.fix == "remove rank; micro-batch and checkpoint need no other rank"
+    problem = next(p for p in misfits(asked) if p.name == "memory.when_short")
+    assert problem.what == "rank needs a rule for unequal ranks, and fedex needs equal ones"
+    assert problem.fix.startswith("remove rank (micro-batch and checkpoint need no other rank)")
 
 
 def test_a_measure_that_does_not_exist_is_named():

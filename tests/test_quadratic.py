@@ -45,9 +45,10 @@ def test_the_closed_form_equals_gradient_descent_step_by_step(lr, steps, prox_mu
     for _ in range(steps):
         losses.append(0.5 * np.sum((x - optimum) ** 2))
         x = x - lr * ((x - optimum) + prox_mu * (x - start) + weight_decay * x)
-    end, loss = descend(start, optimum, local, steps)
+    end, loss, square = descend(start, optimum, local, steps)
     np.testing.assert_allclose(end, x, rtol=1e-9, atol=1e-9 * max(1.0, np.abs(x).max()))
     assert loss == pytest.approx(np.mean(losses), rel=1e-9)
+    assert square == pytest.approx(np.mean(np.square(losses)), rel=1e-9)
 
 
 def test_a_client_at_distance_one_halves_it_with_a_learning_rate_of_one_half():
@@ -208,3 +209,25 @@ def test_the_saved_arrays_come_back_by_name(tmp_path):
 
 def test_the_kind_is_found_by_name():
     assert build("tasks", {"kind": "quadratic", "dimension": 3}) == Quadratic(dimension=3)
+
+
+@pytest.mark.parametrize("trains", ["AB", "A", "B"])
+def test_a_job_moves_its_own_slots_of_the_factors_that_it_trains_and_its_loss_counts_the_others_too(trains):
+    task = quadratic(layout="lora", dimension=3)
+    start = np.arange(1.0, 13.0, dtype=np.float32)
+    update = task.train([Job(1, 0, start, SGD, 0, rank=1, trains=trains)])[0]
+    a, b = (task.layout.arrays(update.end)[f"w.lora_{f}"] for f in "AB")
+    began = task.layout.arrays(np.where(task.layout.slots(1), start, 0).astype(np.float32))
+    aim = task.layout.arrays(task.optima[1].astype(np.float32))
+    whole = 0.5 * sum(np.sum((began[n] - aim[n]) ** 2) for n in began)
+    gap = 0.5 * sum(
+        np.sum((began[n] - aim[n])[task.layout.arrays(task.layout.slots(1, trains))[n]] ** 2) for n in began
+    )
+
+    assert not np.any(a[1:])
+    assert not np.any(b[:, 1:])
+    for found, name, moves in ((a[:1], "w.lora_A", "A" in trains), (b[:, :1], "w.lora_B", "B" in trains)):
+        x, c = (arrays[name][:1] if name[-1] == "A" else arrays[name][:, :1] for arrays in (began, aim))
+        np.testing.assert_allclose(found, c + 0.9**3 * (x - c) if moves else x, rtol=1e-5)
+    # before each of the three steps what moves is 1, 0.9 and 0.81 of its way from the optimum
+    assert update.loss == pytest.approx(whole + gap * (np.mean([1, 0.9**2, 0.9**4]) - 1), rel=1e-5)

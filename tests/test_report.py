@@ -247,12 +247,23 @@ def test_curves_are_drawn_in_the_units_of_their_axes(tmp_path):
 
 
 def test_gains_below_zero_never_share_a_bar_with_gains_above(document):
-    worse, better = figures(document)[-1]
+    worse, better = figures(document)[-1][:2]
 
     assert sum(worse["y"]) == 1
     assert sum(better["y"]) == 3
     assert all(x < 0 for x in worse["x"])
     assert all(x > 0 for x in better["x"])
+
+
+def test_gains_are_told_by_part_by_tier_and_beside_training_alone(document):
+    assert "After fine-tuning on their own data, 4 clients gained 1 in perplexity on average" in document.text
+    assert "held out 1 0 0 0 0 0 0 0 %" in document.text
+    assert "tier slow 3 0.333 -1 -0.800 0 1.60 2 33.3 %" in document.text
+    assert "alone 10.5 10.5 50.0 %" in document.text
+    boxes = figures(document)[-1][2:]
+    assert [(box["name"], sorted(box["x"])) for box in boxes] == [
+        ("slow", [-1.0, 2.0]), ("fast", [3.0]), ("held out", [0.0])
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ def broken(table, row, **values):
         (("visits", 3, {"up_bytes": 999}), "visit 1 of client 0 counts 999 bytes up, but serialised 1000"),
         (("clients", 2, {"needed_memory_bytes": 1e9}), "visit 0 of client 2 ran out of memory on a device that has enough"),
         (("clients", 0, {"usable_memory_bytes": 5e8}), "visit 0 of client 0 trained on a device whose memory is too small"),
+        (("visits", 3, {"rank": 16}), "visit 1 of client 0 trained rank 16, its client has 8"),
         (("visits", 3, {"memory_plan": "checkpoint"}), "visit 1 of client 0 has the memory plan 'checkpoint', its client 'fits'"),
         (("visits", 3, {"version": 0}), "visit 1 of client 0 carries version 0, but 1 versions were committed at its dispatch"),
         (("visits", 1, {"staleness": 0}), "visit 0 of client 1 has staleness 0, the commits give 1"),

@@ -9,7 +9,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 from small_runs import small, without_rows
 
-from fedsim import tables, views
+from fedsim import gain_views, tables, views
 from fedsim.errors import RunFolderError
 
 
@@ -158,7 +158,7 @@ def test_wasted_work_is_everything_that_no_commit_used():
 
 
 def test_gains_are_positive_when_the_personal_copy_is_better():
-    row = views.gains(small()).iloc[0]
+    row = gain_views.gains(small()).iloc[0]
 
     assert (row["kind"], row["metric"], row["clients"]) == ("fine-tune", "perplexity", 4)
     assert row["mean"] == 1.0
@@ -166,6 +166,33 @@ def test_gains_are_positive_when_the_personal_copy_is_better():
     assert (row["worst"], row["best"]) == (-1.0, 3.0)
     assert row["q10"] == pytest.approx(-0.7)  # between -1 and 0 at 0.3 of the way
     assert row["share_worse"] == 0.25  # no change is not worse
+
+
+def test_gains_by_part_tell_who_trained_from_who_was_held_out():
+    found = gain_views.gains_by_part(small()).set_index("part")
+
+    assert found["clients"].to_dict() == {"trained": 2, "asked in vain": 1, "held out": 1}
+    assert found["mean"].to_dict() == {"trained": 2.5, "asked in vain": -1.0, "held out": 0.0}
+    assert found["share_worse"].to_dict() == {"trained": 0.0, "asked in vain": 1.0, "held out": 0.0}
+
+
+def test_gains_by_tier_are_in_the_order_of_speed():
+    found = gain_views.gains_by_tier(small())
+
+    assert found.index.tolist() == ["slow", "fast"]
+    assert found["mean"].tolist() == [pytest.approx(1 / 3), 3.0]
+    assert found["share_worse"].tolist() == [pytest.approx(1 / 3), 0.0]
+
+
+def test_models_are_compared_on_the_same_held_out_parts():
+    # shared 10 10 10 10, own 8 11 10 7, alone 12 9 14 7: own is best for 0, 2 (a tie) and 3 (a tie)
+    found = gain_views.models(small()).set_index("model")
+
+    assert found["mean"].to_dict() == {"shared": 10.0, "own": 9.0, "alone": 10.5}
+    assert found["median"].to_dict() == {"shared": 10.0, "own": 9.0, "alone": 10.5}
+    assert found["share_best"].to_dict() == {"shared": 0.25, "own": 0.75, "alone": 0.5}
+    nobody_alone = small(personal=small().personal.assign(metric_local=math.nan))
+    assert gain_views.models(nobody_alone)["model"].tolist() == ["shared", "own"]
 
 
 def test_the_uplink_is_compared_with_full_models_for_the_same_uploads():
@@ -198,7 +225,10 @@ def test_every_view_of_an_empty_run_is_an_empty_frame_with_its_columns():
     empty = without_rows("visits", "commits", "scores", "personal")
     full = small()
 
-    for view in (views.staleness, views.phase_seconds, views.work, views.wasted_work, views.gains, views.at):
+    for view in (
+        *(views.staleness, views.phase_seconds, views.work, views.wasted_work, views.at),
+        *(gain_views.gains, gain_views.gains_by_part, gain_views.gains_by_tier, gain_views.models),
+    ):
         assert len(view(empty)) == 0
         assert list(view(empty).columns) == list(view(full).columns), view.__name__
     assert views.losses_by_cause(empty).shape == (2, 0)
@@ -213,7 +243,7 @@ def test_views_do_not_change_the_run():
         views.losses_by_cause,
         views.participation_by_tier,
         views.wasted_work,
-        views.gains,
+        gain_views.gains,
         views.at,
     ):
         view(run)

@@ -7,20 +7,14 @@ Also FedAvg of whole models (`lora: {full: true}`; McMahan et al., AISTATS 2017)
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-import numpy as np
-from pydantic import Field
-
-from fedsim.adapter import Vector
-from fedsim.aggregators import Contribution, ServerModel
+from fedsim.aggregators import Ask, Contribution, Offer, ServerModel, Traits
+from fedsim.aggregators._factors import Averaging, payload, start
 from fedsim.component import Component
-from fedsim.errors import RunError, message
-from fedsim.staleness import Polynomial, Staleness
-from fedsim.sums import WeightedSum
 
 
-class FedIT(Component):
+class FedIT(Averaging, Component):
     """Add the weighted mean of the clients' moves, each taken from the client's own snapshot.
 
     With D_i = end_i - start_i, n_i examples and s_i = s(staleness_i), the model moves by
@@ -30,46 +24,41 @@ class FedIT(Component):
         K:        sum_i s_i D_i / K                     (FedBuff)
         none:     sum_i s_i D_i
 
-    What it is not: the average of the updates. The mean of B times the mean of A differs from
+    Not exact: it is not the average of the updates. The mean of B times the mean of A differs from
     the mean of B A by sum_i p_i (B_i - mean B)(A_i - mean A), which is zero only when the
     clients agree in one factor.
 
-    Upload and download: r (in + out) floats per matrix. Ranks must be equal.
+    Unequal ranks: `padding: zeros`, as published (and as the zero-padding baseline of FLoRA, arXiv
+    2409.05976): slot j is multiplied by the share of weight of those who have it; `rows`: divided by
+    it again (RBLA, arXiv 2408.08699); `moves`: a client without a slot leaves it.
+
+    Up and down: r_k (in + out) floats a matrix.
+
+    Under staleness: a move of A and of B from version v, added to version t, changes the product by more
+    than was meant: by dB (A_t - A_v) + (B_t - B_v) dA. The discount shrinks it, nothing removes it.
     """
 
+    traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=True, full_model=True, history=False)
     one_pass: ClassVar[bool] = True
     kind: Literal["fedit"] = "fedit"
-    normalize: Literal["weights", "K", "none"] = "weights"
-    staleness: Staleness = Polynomial(a=0.5)
-    server_lr: Annotated[float, Field(gt=0)] = 1.0
 
     def init(self, model: ServerModel) -> None:
         """Return the state: none."""
 
+    def offer(self, state: Any, model: ServerModel, ask: Ask) -> Offer:
+        """Return the client's slots of the shared adapter, both ways."""
+        way = payload(model.adapter.layout, ask)
+        return Offer(start(model.adapter, ask), way, way)
+
     def apply(
         self, state: Any, model: ServerModel, contributions: Iterable[Contribution]
     ) -> tuple[ServerModel, Any]:
-        """Return the model after one server step."""
-        moves, total, count = WeightedSum(model.adapter.layout.size), 0.0, 0
+        """Return the model after one server step.
+
+        Raises:
+            RunError: `normalize: weights`, and all weights are 0.
+        """
+        mean = self.mean_of(model)
         for c in contributions:
-            weight = self.staleness(c.staleness)
-            if self.normalize == "weights":
-                weight *= c.weight
-            moves.add(weight, c.end, c.start)
-            total += weight
-            count += 1
-        if self.normalize == "weights" and not total > 0:
-            text = message("aggregator fedit", "all weights are 0: staleness or examples leave nothing")
-            raise RunError(text)
-        whole = {"weights": total, "K": float(count), "none": 1.0}[self.normalize]
-        step = moves.value() / whole
-        vector = (model.adapter.vector + self.server_lr * step).astype(np.float32)
-        return ServerModel(model.adapter.replace(vector), model.base_residual, model.base_version), state
-
-    def download(self, model: ServerModel, client: int, last_seen: int | None) -> tuple[Vector, int]:
-        """Return the shared adapter, whole."""
-        return model.adapter.vector, model.adapter.layout.size
-
-    def upload(self, model: ServerModel, client: int) -> int:
-        """Return the size of the whole adapter."""
-        return model.adapter.layout.size
+            mean.add(self.discount(model, c), c)
+        return self.moved(model, mean), state

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-from fedsim.adapter import Vector
-from fedsim.aggregators import Contribution, ServerModel
+from fedsim.aggregators import NOTHING, Ask, Contribution, Offer, ServerModel, Traits
+from fedsim.aggregators._factors import kept_by, start
 from fedsim.component import Component
 
 
@@ -15,9 +16,18 @@ class LocalOnly(Component):
 
     The shared adapter stays at version 0. Use it with `buffered` and `buffer: 1`, so that a
     client's own result is there before its next visit. Scores are means over the clients' own
-    adapters.
+    adapters, which are kept in the server's scale.
     """
 
+    traits: ClassVar[Traits] = Traits(
+        exact=False,
+        unequal_ranks=True,
+        personal=True,
+        optimizer=False,
+        compressible=False,
+        full_model=True,
+        history=False,
+    )
     one_pass: ClassVar[bool] = True
     kind: Literal["local-only"] = "local-only"
 
@@ -28,13 +38,13 @@ class LocalOnly(Component):
         self, state: Any, model: ServerModel, contributions: Iterable[Contribution]
     ) -> tuple[ServerModel, Any]:
         """Return a model that remembers each contributor's own end."""
-        personal = {**model.personal, **{c.client: c.end for c in contributions}}
-        return ServerModel(model.adapter, model.base_residual, model.base_version, personal), state
+        kept, layout = model.personal, model.adapter.layout
+        for c in contributions:
+            kept = kept.including({c.client: kept_by(layout, c, kept.get(c.client))})
+        return replace(model, personal=kept), state
 
-    def download(self, model: ServerModel, client: int, last_seen: int | None) -> tuple[Vector, int]:
+    def offer(self, state: Any, model: ServerModel, ask: Ask) -> Offer:
         """Return the client's own adapter; nothing is sent."""
-        return model.personal.get(client, model.adapter.vector), 0
-
-    def upload(self, model: ServerModel, client: int) -> int:
-        """Return 0."""
-        return 0
+        own = model.personal.get(ask.client)
+        adapter = model.adapter if own is None else model.adapter.replace(own)
+        return Offer(start(adapter, ask), NOTHING, NOTHING)

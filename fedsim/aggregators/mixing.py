@@ -3,50 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from fedsim.adapter import Vector
-from fedsim.aggregators import Contribution, ServerModel
+from fedsim.aggregators import Ask, Contribution, Offer, ServerModel, Traits
+from fedsim.aggregators._factors import payload, server_units, start
 from fedsim.component import Component
-from fedsim.staleness import Polynomial, Staleness
+from fedsim.staleness import Polynomial, Staleness, discount
 
 
 class Mixing(Component):
     """x <- (1 - a_i) x + a_i end_i with a_i = alpha s(staleness_i), one client after the other.
 
     Made for `buffered` with `buffer: 1`; with several contributions they are mixed in the order
-    of their clients. The proximal term of the paper is `local.prox_mu`. On factors the mix of A
-    and of B is not the mix of B A: it lacks a_i (1 - a_i) (B - B_i)(A - A_i).
+    of their clients, so the last one counts most. The proximal term of the paper is `local.prox_mu`.
+    `alpha` itself is never changed (a published code multiplies it by s again and again until nothing moves).
 
-    Upload and download: the whole adapter. Ranks must be equal.
+    Not exact: on factors the mix of A and of B is not the mix of B A. It lacks
+    a_i (1 - a_i) (B - B_i)(A - A_i).
+
+    Unequal ranks: slots that a client does not have stay as they are.
+
+    Up and down: r_k (in + out) floats a matrix.
+
+    Under staleness: the model itself is mixed, not its move, so an old end pulls the server back towards
+    the version it came from; that is what the discount is for.
     """
 
+    traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=True, full_model=True, history=False)
     one_pass: ClassVar[bool] = True
     kind: Literal["mixing"] = "mixing"
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.6
     staleness: Staleness = Polynomial(a=0.5)
 
     def init(self, model: ServerModel) -> None:
-        """Return the state: none (alpha itself is never changed)."""
+        """Return the state: none."""
+
+    def offer(self, state: Any, model: ServerModel, ask: Ask) -> Offer:
+        """Return the client's slots of the shared adapter, both ways."""
+        way = payload(model.adapter.layout, ask)
+        return Offer(start(model.adapter, ask), way, way)
 
     def apply(
         self, state: Any, model: ServerModel, contributions: Iterable[Contribution]
     ) -> tuple[ServerModel, Any]:
         """Return the model after mixing."""
+        layout = model.adapter.layout
         vector = model.adapter.vector.astype(np.float64)
         for c in contributions:
-            share = self.alpha * self.staleness(c.staleness)
-            vector = (1.0 - share) * vector + share * c.end
-        adapter = model.adapter.replace(vector.astype(np.float32))
-        return ServerModel(adapter, model.base_residual, model.base_version), state
-
-    def download(self, model: ServerModel, client: int, last_seen: int | None) -> tuple[Vector, int]:
-        """Return the shared adapter, whole."""
-        return model.adapter.vector, model.adapter.layout.size
-
-    def upload(self, model: ServerModel, client: int) -> int:
-        """Return the size of the whole adapter."""
-        return model.adapter.layout.size
+            share = self.alpha * discount(self.staleness, c, model)
+            units = server_units(layout, c.scale)
+            mixed = (1.0 - share) * vector + share * (c.end if units is None else c.end * units)
+            vector = mixed if c.rank >= layout.rank else np.where(layout.slots(c.rank), mixed, vector)
+        return replace(model, adapter=model.adapter.replace(vector.astype(np.float32))), state

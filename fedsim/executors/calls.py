@@ -94,7 +94,14 @@ def perform(
     When a batch fails, its items are run one by one to find whose data it was; if each runs
     alone (memory, say), all of the batch are named.
     """
-    ready = [_resolved(item, resolve) for item in items]
+    there: dict[int, Vector] = {}  # one array for one handle: jobs of one base are told by it
+
+    def once(handle: Any) -> Vector:
+        if id(handle) not in there:
+            there[id(handle)] = resolve(handle)
+        return there[id(handle)]
+
+    ready = [_resolved(item, once) for item in items]
     try:
         return _run(task, verb, ready)
     except (Exception, SystemExit) as problem:
@@ -125,17 +132,27 @@ def warm(task: Task) -> None:
 
 
 def _resolved(item: Item, resolve: Callable[[Any], Vector]) -> Item:
+    def there(vector: Any) -> Vector | None:
+        return None if vector is None else resolve(vector)
+
     if isinstance(item, Job):
-        return replace(item, start=resolve(item.start))
-    return replace(item, vector=resolve(item.vector))
+        return replace(item, start=resolve(item.start), base=there(item.base), anchor=there(item.anchor))
+    return replace(item, vector=resolve(item.vector), base=there(item.base))
 
 
 def _run(task: Task, verb: Verb, items: Sequence[Any]) -> list[Any]:
     one_thread()
-    results = task.train(items) if verb == "train" else [task.score(i.vector, i.probe) for i in items]
+    results = task.train(items) if verb == "train" else [_scored(task, item) for item in items]
     if len(results) != len(items):
         raise ValueError(f"the task returned {len(results)} results for {len(items)} jobs")
     return results
+
+
+def _scored(task: Task, job: ScoreJob) -> Any:
+    """Return the sums of one piece; a task need not know of bases unless a rule moves them."""
+    if job.base is None:
+        return task.score(job.vector, job.probe)
+    return task.score(job.vector, job.probe, job.base)
 
 
 # threads ----------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from fedsim.executors.dispatch import Call, Dispatch, WorkerLost
 from fedsim.executors.packing import packed, unpacked
 from fedsim.jobs import Job, ScoreJob, Task
 
-SEEN = 4
+SEEN = 8
 """Shared vectors a worker keeps at hand."""
 FETCH_S = 60.0
 """Longest wait for an answer that Ray says is there."""

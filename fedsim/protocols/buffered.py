@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,7 @@ class Buffered(Component):
     that buffer is committed, so no buffer holds two updates of one client.
     """
 
+    stale: ClassVar[bool] = True
     kind: Literal["buffered"] = "buffered"
     concurrency: Annotated[int, Field(ge=1)] = 30
     buffer: Annotated[int, Field(ge=1)] = 10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,7 @@ class Synchronous(Component):
     and are busy until then (`late: stop | finish`); both are charged.
     """
 
+    stale: ClassVar[bool] = False
     kind: Literal["synchronous"] = "synchronous"
     cohort: Annotated[int, Field(ge=1)] = 10
     deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from fedsim import quantities, views
+from fedsim import gain_views, quantities, views
 from fedsim.quantities import number, percent, said
 from fedsim.report import figures, visit_figures
 from fedsim.report.labels import SEED, Compared
@@ -205,7 +205,7 @@ def uplink(c: Compared) -> Section:
     """Uploads against full-model FedAvg, and personal gains, run beside run."""
     rows = []
     for label, run in zip(c.labels, c.runs, strict=True):
-        gain = views.gains(run)
+        gain = gain_views.gains(run)
         mean = (
             f"{number(gain['mean'].iloc[0])} ({percent(gain['share_worse'].iloc[0])} worse)"
             if len(gain)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -16,10 +15,7 @@ from fedsim import quantities, views
 from fedsim.report.style import (
     BLUE,
     DASHES,
-    GREEN,
     GREY,
-    INK,
-    RED,
     RUN_COLOURS,
     axis_of,
     listed,
@@ -115,35 +111,6 @@ def uplink(run: Run) -> go.Figure | None:
     )
     figure.update_xaxes(title_text=f"uploaded [{step.unit}]", range=[0, 1.12 * max(values) / step.divisor])
     return style(figure, 140)
-
-
-def gains(run: Run, kind: str, metric: str) -> go.Figure:
-    """Draw the distribution of personal gains; those who got worse in another colour."""
-    gain = run.personal.loc[
-        (run.personal["kind"] == kind) & (run.personal["metric"] == metric), "gain"
-    ].to_numpy()
-    low, high = min(float(gain.min()), 0.0), max(float(gain.max()), 0.0)
-    width = (high - low) / 30 or 1.0
-    # Zero is an edge of a bin, so that no bar mixes gains and losses.
-    edges = np.arange(np.floor(low / width), np.ceil(high / width) + 1) * width
-    if len(edges) < 2:
-        edges = np.array([-width, 0.0, width])
-    counts, _ = np.histogram(gain, bins=edges)
-    middles = (edges[:-1] + edges[1:]) / 2
-    figure = go.Figure()
-    for words, chosen, colour in (("worse", middles < 0, RED), ("better or equal", middles >= 0, GREEN)):
-        figure.add_bar(
-            x=listed(middles[chosen]),
-            y=listed(counts[chosen]),
-            width=width,
-            name=words,
-            marker={"color": colour, "line": {"color": "white", "width": 1}},
-            hovertemplate="gain about %{x:.3g}: %{y} clients<extra></extra>",
-        )
-    figure.add_vline(x=float(gain.mean()), line={"color": INK, "width": 1.5, "dash": "dash"})
-    figure.update_xaxes(title_text=f"gain in {metric.replace('_', ' ')} (global − personal), dashed: mean")
-    figure.update_yaxes(title_text="clients", rangemode="tozero")
-    return style(figure, 240, legend=True)
 
 
 def devices(run: Run, most: int = 2000) -> go.Figure | None:

@@ -10,10 +10,18 @@ from typing import Any
 
 import yaml
 
-from fedsim import tables, views
+from fedsim import gain_views, tables, views
 from fedsim.errors import RunFolderError, message
 from fedsim.quantities import number, percent, said
-from fedsim.report import comparing, labels, sections, setup, straggler_sections, visit_sections
+from fedsim.report import (
+    comparing,
+    gain_sections,
+    labels,
+    sections,
+    setup,
+    straggler_sections,
+    visit_sections,
+)
 from fedsim.report.parts import Card, Page, Section, listing, plural
 from fedsim.report.style import ENDINGS
 from fedsim.run import Run
@@ -67,7 +75,7 @@ def single(run: Run) -> Page:
             straggler_sections.fairness(run),
             sections.uplink(run),
             visit_sections.waste(run),
-            sections.gains(run),
+            gain_sections.gains(run),
         ],
         configurations=[("experiment.yaml", _yaml(run))],
         versions=_versions(run),
@@ -120,7 +128,7 @@ def cards(run: Run) -> list[Card]:
     if not total:
         return found
     outcomes = visits["outcome"].value_counts()
-    lost = outcomes.drop(["landed", "in_flight"], errors="ignore")
+    lost = outcomes.drop(["landed", "polled", "in_flight"], errors="ignore")
     causes = listing([f"{n:,} {ENDINGS[str(name)][0]}" for name, n in lost.items()][:3])
     found.append(Card(percent(float(lost.sum()) / total), "of visits were lost", causes))
     inside = views.participation(run)["committed"].gt(0)
@@ -132,7 +140,7 @@ def cards(run: Run) -> list[Card]:
     if not run.info.get("timeline_only"):
         saved = percent(float(run.info.get("saved_share") or 0.0))
         found.append(Card(saved, "of training saved", "visits lost in virtual time are never really trained"))
-    gains = views.gains(run)
+    gains = gain_views.gains(run)
     if len(gains):
         top = gains.iloc[0]
         note = f"mean over {plural(int(top['clients']), 'client')}; {percent(top['share_worse'])} got worse"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedsim import quantities, views
 from fedsim.errors import FedsimError
+from fedsim.metrics import rises
 from fedsim.quantities import number, percent, said
 from fedsim.report import figures
 from fedsim.report.parts import Section, Table, plural
@@ -21,7 +22,7 @@ def progress(run: Run) -> Section:
     rows = []
     for split, name in run.scores[["split", "metric"]].drop_duplicates().itertuples(index=False):
         found = views.scored(run, name, split)
-        best = found.sort_values("value", ascending=not views.rises(name), kind="stable").iloc[0]
+        best = found.sort_values("value", ascending=not rises(name), kind="stable").iloc[0]
         first, last = found["value"].iloc[0], found["value"].iloc[-1]
         at_best = f"{number(best['value'])} (version {int(best['version'])})"
         rows.append((f"{name.replace('_', ' ')}, {split}", number(first), number(last), at_best))
@@ -31,7 +32,7 @@ def progress(run: Run) -> Section:
         [sentence(run, metric)],
         figures.progress(run, metric),
         f"{metric.replace('_', ' ').capitalize()} against virtual time, against commits and against everything "
-        f"uploaded so far, lost uploads included. {'More' if views.rises(metric) else 'Less'} is better.",
+        f"uploaded so far, lost uploads included. {'More' if rises(metric) else 'Less'} is better.",
         tables=[Table(("metric", "before", "at the end", "best"), rows)],
     )
 
@@ -111,32 +112,3 @@ def _bytes(run: Run) -> Table:
         "All visits, lost ones included: what the virtual links carried, and the tensors really serialised"
     )
     return Table(("", "charged", "really serialised"), rows, caption)
-
-
-def gains(run: Run) -> Section:
-    """What clients gain from a copy of their own."""
-    title = "What a personal copy gains"
-    found = views.gains(run)
-    if found.empty:
-        return Section("gains", title, ["Clients kept no copies of their own in this run."])
-    top = found.iloc[0]
-    metric = str(top["metric"])
-    text = (
-        f"After {top['kind']} on their own data, {plural(int(top['clients']), 'client')} gained "
-        f"{number(top['mean'])} in {metric.replace('_', ' ')} on average (median {number(top['median'])}); "
-        f"{percent(top['share_worse'])} got worse."
-    )
-    columns = ("clients", "mean", "worst", "q10", "median", "q90", "best")
-    rows = [
-        (f"{row['kind']}, {row['metric'].replace('_', ' ')}", *(number(row[c]) for c in columns), percent(row["share_worse"]))
-        for _, row in found.iterrows()
-    ]  # fmt: skip
-    header = ("", "clients", "mean", "worst", "10 %", "median", "90 %", "best", "got worse")
-    return Section(
-        "gains",
-        title,
-        [text],
-        figures.gains(run, str(top["kind"]), metric),
-        "Clients by their gain on their own held-out part; right of zero the personal copy is better.",
-        tables=[Table(header, rows)],
-    )

@@ -31,6 +31,7 @@ ENDINGS = {
     "late": ("after the deadline", PURPLE),
     "surplus": ("surplus", SKY),
     "rejected": ("rejected", "#5B4B8A"),
+    "polled": ("polled only", "#B8A100"),
     "failed": ("failed", INK),
     "in_flight": ("in flight at the end", "#C9CED6"),
 }

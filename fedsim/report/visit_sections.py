@@ -76,11 +76,14 @@ def losses(run: Run) -> Section:
     if not total:
         return Section("losses", "Who was lost, and why", ["No visit was dispatched."])
     sums = counts.sum()
-    lost = sums.drop(["landed", "in_flight"], errors="ignore").sort_values(ascending=False, kind="stable")
+    lost = sums.drop(["landed", "polled", "in_flight"], errors="ignore")
+    lost = lost.sort_values(ascending=False, kind="stable")
     text = f"{int(sums.get('landed', 0)):,} of {plural(total, 'visit')} landed."
     if len(lost):
         causes = [f"{n:,} {ENDINGS[str(name)][0]}" for name, n in lost.items()]
         text += f" {int(lost.sum()):,} ({percent(lost.sum() / total)}) were lost: {listing(causes)}."
+    if sums.get("polled", 0):
+        text += f" {int(sums['polled']):,} only answered a poll."
     if sums.get("in_flight", 0):
         text += f" {int(sums['in_flight']):,} were still under way when the run ended."
     rows = [(str(t), *(number(n) for n in row), number(sum(row))) for t, row in zip(counts.index, counts.to_numpy().tolist(), strict=True)]  # fmt: skip

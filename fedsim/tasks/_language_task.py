@@ -163,7 +163,7 @@ class LanguageTask:
         n = len(rows) if windows is None else min(windows, len(rows))
         return [Probe(split, at, min(at + PIECE, n), client) for at in range(0, n, PIECE)]
 
-    def score(self, vector: Vector, probe: Probe) -> Sums:
+    def score(self, vector: Vector, probe: Probe, base: Vector | None = None) -> Sums:
         """Return nll [nats], tokens, words (`<eos>` counted) and bytes of one piece."""
         from fedsim.training import batched, sequential
 
@@ -172,9 +172,9 @@ class LanguageTask:
         at_once = max(1, min(PIECE, LOGITS // (self.sequence * self.shape.vocab)))
         tokens, counts, backbone = source.tokens[rows], source.counts[rows], self._backbone()
         if backbone is None:
-            nll = sequential.score(self._trainee(), vector, tokens, counts, at_once)
+            nll = sequential.score(self._trainee(), vector, tokens, counts, at_once, base)
         else:
-            (nll,) = batched.score(backbone, [vector], [tokens], [counts], at_once)
+            (nll,) = batched.score(backbone, [vector], [tokens], [counts], at_once, base)
         return {
             "nll": nll,
             "tokens": float(source.counts[rows].sum()),
@@ -207,9 +207,9 @@ class LanguageTask:
             "windows_per_client": [min(sizes), int(np.median(sizes)), max(sizes)],
         }
 
-    def save_adapter(self, vector: Vector, folder: Path) -> None:
-        """Write the final adapter as a PEFT folder, or the model as a transformers folder."""
-        adapters.save(vector, self.model, self.lora, folder)
+    def save_adapter(self, vector: Vector, folder: Path, base: Vector | None = None) -> int:
+        """Write the final adapter as a PEFT folder, or the model as a transformers folder; return its rank."""
+        return adapters.save(vector, self.model, self.lora, folder, base)
 
     def _trainee(self) -> adapters.Trainee:
         return adapters.trainee(self.model, self.lora, device(), self.numerics.dtype)
@@ -220,9 +220,10 @@ class LanguageTask:
 
     def _rows(self, split: str, client: int | None) -> tuple[Windows, Rows]:
         """Return where a split's windows are and their order; shuffled, so that any first part is a fair sample."""
-        if split == "client":
+        if split in ("client", "shard"):
             assert client is not None
-            return self.shards.windows, self.shards.held_out[client]
+            own = self.shards.held_out if split == "client" else self.shards.training
+            return self.shards.windows, own[client]
         if split not in self._orders:
             fix = "choose test or clients, or give a folder with a *valid* file"
             raise DataError(message("evaluate.splits", "the data have no such split", got=split, fix=fix))

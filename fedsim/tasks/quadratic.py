@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from fedsim.adapter import Layout, Module, Tensor, Vector
+from fedsim.base import split
 from fedsim.charge_as import ChargeAs
 from fedsim.component import Component
 from fedsim.cost import ModelShape
@@ -48,6 +49,9 @@ class Quadratic(Component):
             system; changes wall time only.
         charge_as: the model that the clock charges instead of this one.
     """
+
+    over_factors: ClassVar[bool] = True
+    """The objective is over the factors' entries: the frozen weights under them, moved or not, are not in it."""
 
     kind: Literal["quadratic"] = "quadratic"
     dimension: Count = 8
@@ -129,9 +133,7 @@ class QuadraticTask:
 
     def steps(self, client: int, local: LocalConfig) -> int:
         """Optimiser steps of one visit."""
-        if local.steps is not None:
-            return local.steps
-        return (local.epochs or 1) * math.ceil(self.examples(client) / local.batch)
+        return local.steps_over(self.examples(client))
 
     def used(self, client: int, local: LocalConfig) -> int:
         """Examples that one visit trains on, repeats counted."""
@@ -153,7 +155,7 @@ class QuadraticTask:
         return vector
 
     def train(self, jobs: Sequence[Job]) -> list[Update]:
-        """Return where plain SGD ends, in closed form."""
+        """Return where plain SGD ends, in closed form; slots above a job's rank are 0, frozen factors stay."""
         return [self._train(job) for job in jobs]
 
     def _train(self, job: Job) -> Update:
@@ -163,23 +165,34 @@ class QuadraticTask:
             raise WorkerError(message(f"client {job.client}", f"the task has {self.clients} clients"))
         _check(job.local)
         steps = self.steps(job.client, job.local)
-        start = np.asarray(job.start, dtype=np.float64)
-        end, loss = descend(start, self.optima[job.client], job.local, steps)
+        start, optimum = np.asarray(job.start, dtype=np.float64), self.optima[job.client]
+        centre = None if job.anchor is None else np.asarray(job.anchor, dtype=np.float64)
+        if job.rank is None and job.trains == "AB":
+            end, loss, square = descend(start, optimum, job.local, steps, centre=centre)
+        else:
+            end = np.where(self.layout.slots(job.rank), start, 0.0)
+            free = self.layout.slots(job.rank, job.trains)
+            still = 0.5 * float(np.sum(((end - optimum)[~free]) ** 2))
+            around = None if centre is None else centre[free]
+            end[free], loss, square = descend(
+                end[free], optimum[free], job.local, steps, centre=around, still=still
+            )
         return Update(
             end=end.astype(np.float32),
             examples=self.used(job.client, job.local),
             tokens=self.tokens(job.client, job.local),
             steps=steps,
             loss=loss,
+            square=square,
         )
 
     def probes(self, split: str, windows: int | None = None, client: int | None = None) -> list[Probe]:
         """Return pieces of a split: `test` and `valid` are the objectives of all clients.
 
-        `windows` keeps the first so many clients; `clients` has one probe a client; `client` is
-        the one named.
+        `windows` keeps the first so many clients; `clients` has one probe a client; `client` and `shard`
+        are the one named.
         """
-        if split == "client":
+        if split in ("client", "shard"):
             assert client is not None
             return [Probe(split, 0, 1, client)]
         rows = self.clients if windows is None else min(windows, self.clients)
@@ -187,8 +200,8 @@ class QuadraticTask:
             return [Probe(split, 0, 1, k) for k in range(rows)]
         return [Probe(split, at, min(at + PROBE_CLIENTS, rows)) for at in range(0, rows, PROBE_CLIENTS)]
 
-    def score(self, vector: Vector, probe: Probe) -> Sums:
-        """Return the summed objectives (`nll`) and their number (`tokens`)."""
+    def score(self, vector: Vector, probe: Probe, base: Vector | None = None) -> Sums:
+        """Return the summed objectives (`nll`) and their number (`tokens`); no frozen weight enters them."""
         place = (
             slice(probe.start, probe.stop) if probe.client is None else slice(probe.client, probe.client + 1)
         )
@@ -212,36 +225,54 @@ class QuadraticTask:
             "least_loss": 0.5 * float(np.mean(np.sum(spread * spread, axis=1))),
         }
 
-    def save_adapter(self, vector: Vector, folder: Path) -> None:
-        """Write the arrays by name to `adapter_model.safetensors` (`model.safetensors` if whole)."""
+    def save_adapter(self, vector: Vector, folder: Path, base: Vector | None = None) -> int:
+        """Write the arrays by name to `adapter_model.safetensors` (`model.safetensors` if whole), and the base's.
+
+        Returns:
+            The rank of the adapter.
+        """
         from safetensors.numpy import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
         name = "model.safetensors" if self.layout.full else "adapter_model.safetensors"
         arrays = self.layout.arrays(np.asarray(vector, dtype=np.float32))
+        if base is not None:
+            arrays |= {f"{m.name}.change": change for m, change in split(self.layout, np.asarray(base))}
         save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, folder / name)
+        return self.layout.rank
 
 
 def descend(
-    start: NDArray[np.float64], optimum: NDArray[np.float64], local: LocalConfig, steps: int
-) -> tuple[NDArray[np.float64], float]:
-    """Return where gradient descent ends, and the mean objective before each step.
+    start: NDArray[np.float64],
+    optimum: NDArray[np.float64],
+    local: LocalConfig,
+    steps: int,
+    *,
+    centre: NDArray[np.float64] | None = None,
+    still: float = 0.0,
+) -> tuple[NDArray[np.float64], float, float]:
+    """Return where gradient descent ends, and the mean objective before each step, and that of its square.
 
-    With a proximal term mu/2 |x - start|^2 (FedProx, arXiv 1812.06127) and weight decay w/2 |x|^2
-    the point it is drawn to is x* = (c + mu start) / (1 + mu + w), and
-    x_s = x* + (1 - eta (1 + mu + w))^s (start - x*).
+    With a proximal term mu/2 |x - z|^2 (FedProx, arXiv 1812.06127; z is the start, or another `centre` as in
+    Ditto) and weight decay w/2 |x|^2 the point it is drawn to is x* = (c + mu z) / (1 + mu + w), and
+    x_s = x* + (1 - eta (1 + mu + w))^s (start - x*); with a schedule, the product of the steps' factors in place
+    of the power. `still` is what frozen numbers add to the objective.
     """
     curvature = 1.0 + local.prox_mu + local.weight_decay
-    target = (optimum + local.prox_mu * start) / curvature
+    target = (optimum + local.prox_mu * (start if centre is None else centre)) / curvature
     rate = 1.0 - local.lr * curvature
     with np.errstate(over="ignore", invalid="ignore"):  # a learning rate above 2 diverges: to inf, as SGD
-        end = target + np.float64(rate) ** steps * (start - target)
-        powers = np.float64(rate) ** np.arange(steps)
+        power, powers = np.float64(rate) ** steps, np.float64(rate) ** np.arange(steps)
+        if local.schedule != "constant":
+            shares = np.array([local.lr_share(t, steps) for t in range(steps)])
+            factors = np.cumprod([1.0, *(1.0 - local.lr * curvature * shares)])
+            power, powers = factors[-1], factors[:-1]
+        end = target + power * (start - target)
         bias, swing = target - optimum, start - target
         # np.sum, not BLAS: a dot product's last bit depends on the number of threads
         cross, square = np.sum(bias * swing), np.sum(swing * swing)
-        losses = 0.5 * (np.sum(bias * bias) + 2.0 * powers * cross + powers**2 * square)
-        return end, float(np.mean(losses))
+        losses = still + 0.5 * (np.sum(bias * bias) + 2.0 * powers * cross + powers**2 * square)
+        return end, float(np.mean(losses)), float(np.mean(losses**2))
 
 
 def _norm(vector: NDArray[np.float64]) -> float:

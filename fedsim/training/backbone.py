@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from fedsim.adapter import Layout
+from fedsim.adapter import Layout, Vector
 from fedsim.errors import ExperimentError, message
 
 Trains = Literal["AB", "A", "B"]
@@ -71,6 +71,13 @@ class Backbone(Hashable, Protocol):
 
     def losses(self, stack: Stack, tokens: Any) -> Any:
         """Return the negative log likelihood [nats] of every predicted token, (k, rows, T), no gradient."""
+        ...
+
+    def rebase(self, base: Vector | None) -> None:
+        """Make the adapted modules' frozen weights W0 + change (`Base.vector`), or W0 again (None).
+
+        It stays so until the next call; asking for the array that is there costs nothing.
+        """
         ...
 
 

@@ -2,8 +2,8 @@
 
 The result of a visit is that of `sequential.visit` up to rounding. All factors are one tensor
 (k, size), so everything that is not the model costs a few passes over it a step. Clients of one call
-may differ in everything but their optimiser's kind, the factors they train and the length of their
-windows: those that do are trained one group after the other.
+may differ in everything but their base, their optimiser's kind, the factors they train and the length
+of their windows: those that do are trained one group after the other.
 
 On one thread a visit ends at the same bits in a batch of any size, if the library's matrix product
 gives a row the same bits however many rows there are (MKL's does on the processors tried; a test
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from fedsim.adapter import Vector
 from fedsim.jobs import Job, Update
-from fedsim.training import noise
+from fedsim.training import noise, tail
 from fedsim.training.backbone import Backbone, Stack
 from fedsim.training.local import one_thread, scales, slots, steps
 from fedsim.training.schedule import order, pieces, schedule
@@ -55,11 +55,14 @@ def train(
         One update a job, in their order; `end` in the dtype of the backbone's factors.
     """
     groups: dict[Any, list[int]] = {}
+    bases = list(dict.fromkeys(id(job.base) for job in jobs))  # one base after the other
     for i, (windows, job) in enumerate(zip(data, jobs, strict=True)):
-        groups.setdefault((job.local.optimizer, job.trains, windows.shape[1]), []).append(i)
+        kind = (id(job.base), job.local.optimizer, job.trains, windows.shape[1])
+        groups.setdefault(kind, []).append(i)
     updates: dict[int, Update] = {}
     with one_thread():
-        for members in groups.values():
+        for members in sorted(groups.values(), key=lambda of: bases.index(id(jobs[of[0]].base))):
+            backbone.rebase(jobs[members[0]].base)
             counts = [steps(len(data[i]), jobs[i].local) for i in members]
             sorted_members = [members[i] for i in order(counts, [len(data[i]) for i in members])]
             own = [data[i] for i in sorted_members]
@@ -96,12 +99,25 @@ class _Visits:
         if any(job.rank is not None or job.trains != "AB" for job in jobs):
             self.factors *= put(np.stack([slots(layout, job.rank) for job in jobs]), floats)
             self.free = put(np.stack([slots(layout, job.rank, job.trains) for job in jobs]), floats)
-        self.scales = put(np.array([scales(layout, job.rank) for job in jobs]), floats)
-        self.pull = self.clip = None
+        self.scales = put(np.array([scales(layout, job.rank, job.scale) for job in jobs]), floats)
+        self.pull = self.clip = self.tail = None
         if any(one.prox_mu for one in local):
-            self.start, self.pull = self.factors.clone(), column([one.prox_mu for one in local], self.factors)
+            self.pull = column([one.prox_mu for one in local], self.factors)
+            self.centre = self.factors.clone()
+            for i, job in enumerate(jobs):
+                if job.anchor is not None:
+                    self.centre[i] = put(np.array(job.anchor), floats)
+        if any(job.tail is not None for job in jobs):
+            self.tail = column([job.tail[0] if job.tail else 0.0 for job in jobs], self.factors)
         if any(one.clip_norm is not None for one in local):
             self.clip = column([one.clip_norm or math.inf for one in local], self.factors)
+        self.rates = None
+        if any(one.schedule != "constant" for one in local):
+            counts = (self.plan.lengths > 0).sum(axis=0).tolist()
+            self.rates = [
+                [one.lr_share(min(t, n - 1), n) if n else 1.0 for one, n in zip(local, counts, strict=True)]
+                for t in range(len(self.plan.lengths))
+            ]
         kind = Sgd if local[0].optimizer == "sgd" else AdamW
         self.optimiser = kind(self.factors, local, self.free)
 
@@ -110,14 +126,17 @@ class _Visits:
         losses = self.factors.new_zeros(self.plan.lengths.shape)
         for step, k in enumerate(self.plan.active):
             losses[step, :k], gradients = self._gradients(step, k, tokens_at_once, dropout)
+            if self.pull is not None:
+                gradients.addcmul_(self.factors[:k] - self.centre[:k], self.pull[:k])
+            if self.tail is not None:
+                first = [job.tail[1] if job.tail else 0 for job in self.jobs[:k]]
+                gradients.add_(tail.gradient(self.backbone.layout, self.factors[:k], self.tail[:k], first))
             if self.free is not None:
                 gradients.mul_(self.free[:k])
-            if self.pull is not None:
-                gradients.addcmul_(self.factors[:k] - self.start[:k], self.pull[:k])
             if self.clip is not None:
                 norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
                 gradients.mul_((self.clip[:k] / (norms + 1e-6)).clamp_(max=1.0))
-            self.optimiser.step(gradients)
+            self.optimiser.step(gradients, None if self.rates is None else self.rates[step][:k])
         return self._updates(losses.double().cpu().numpy())
 
     def _gradients(self, step: int, k: int, tokens_at_once: int, p: float) -> tuple[Any, Any]:
@@ -169,6 +188,7 @@ class _Visits:
                     tokens=seen * self.tokens,
                     steps=int((lengths > 0).sum()),
                     loss=float(losses[:, i] @ lengths) / seen if seen else math.nan,
+                    square=float(losses[:, i] ** 2 @ lengths) / seen if seen else math.nan,
                 )
             )
         return updates
@@ -180,6 +200,7 @@ def score(
     windows: Sequence[Windows],
     counts: Sequence[NDArray[Any]],
     rows: int,
+    base: Vector | None = None,
 ) -> list[float]:
     """Return, for each vector, the summed NLL [nats] in float64 of the first tokens of its own windows.
 
@@ -189,7 +210,9 @@ def score(
         windows: token ids (n, T + 1) for each vector, of one T.
         counts: real tokens (n,) of each vector's windows; the rest is padding.
         rows: windows in one pass through the model, all vectors together.
+        base: change of the frozen weights under all of them, or None.
     """
+    backbone.rebase(base)
     layout = backbone.layout
     longest = max((len(own) for own in windows), default=0)
     totals = np.zeros(len(vectors))

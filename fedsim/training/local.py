@@ -21,9 +21,7 @@ Rows = NDArray[np.intp]
 
 def steps(n: int, local: LocalConfig) -> int:
     """Return the optimiser steps of one visit over `n` examples."""
-    if local.steps is not None:
-        return local.steps
-    return (local.epochs or 1) * -(-n // local.batch)
+    return local.steps_over(n)
 
 
 def passes(n: int, local: LocalConfig) -> int:
@@ -74,17 +72,18 @@ def slots(layout: Layout, rank: int | None, factors: str = "AB") -> NDArray[np.b
     Raises:
         ExperimentError: the rank is not one of the layout's.
     """
-    inside = np.ones(layout.size, dtype=bool)
     for m in layout.modules:
-        own = _rank(m, rank)
-        (a, a_shape), (b, b_shape) = (layout.slices[f"{m.name}.lora_{factor}"] for factor in "AB")
-        inside[a].reshape(a_shape)[own if "A" in factors else 0 :] = False
-        inside[b].reshape(b_shape)[:, own if "B" in factors else 0 :] = False
-    return inside
+        _rank(m, rank)
+    return layout.slots(rank, factors)
 
 
-def scales(layout: Layout, rank: int | None) -> list[float]:
-    """Return alpha / rank of every module for a client of this rank (None: the layout's)."""
+def scales(layout: Layout, rank: int | None, scale: float | None = None) -> list[float]:
+    """Return what a client of this rank (None: the layout's) multiplies each module's B A with.
+
+    `scale` if it is given, else alpha / rank.
+    """
+    if scale is not None:
+        return [scale] * len(layout.modules)
     return [m.scale * m.rank / _rank(m, rank) for m in layout.modules]
 
 

@@ -22,11 +22,13 @@ from fedsim.architecture import ATTENTION, MLP
 from fedsim.cost import ModelShape, above_share
 from fedsim.errors import ExperimentError, message, nearest
 from fedsim.experiment import LoraConfig
+from fedsim.folded import folded
 from fedsim.layers import Layer, Map
 from fedsim.rng import stream
 from fedsim.training import hub
 from fedsim.training.backbone import Backbone, choose, resolved
 from fedsim.training.backbone import Path as TrainingPath
+from fedsim.training.rebase import Bases, Layers
 
 ADAPTER = "default"
 
@@ -199,8 +201,14 @@ class Trainee:
                 for factor in "AB"
             ]
         self.model.eval()
+        adapted = [self.model.get_submodule(f"base_model.model.{m.name}") for m in trained.modules]
+        self._bases = Bases(trained, Layers([layer.base_layer for layer in adapted]).write)
         shapes = [place[1] for place in trained.slices.values()]
         assert [tuple(p.shape) for p in self.parameters] == shapes, "the weights differ from their config"
+
+    def rebase(self, base: Vector | None) -> None:
+        """Make the adapted modules' frozen weights W0 + change (`Base.vector`), or W0 again (None)."""
+        self._bases.to(base)
 
     def write(self, vector: Vector) -> None:
         """Copy a vector into the model."""
@@ -274,11 +282,15 @@ def backbone(
     return choose(hub.weights(name, dtype).to(device), trained, path)
 
 
-def save(vector: Vector, name: str, lora: LoraConfig, folder: Path) -> None:
+def save(vector: Vector, name: str, lora: LoraConfig, folder: Path, base: Vector | None = None) -> int:
     """Write a PEFT folder (`PeftModel.from_pretrained`), or a transformers folder if `lora.full`.
 
     The adapter's file is written from the vector alone: no weights are loaded, and the payload is
-    4 bytes a number of the layout.
+    4 bytes a number of the layout. With a `base` that has moved it holds change and adapter as one adapter
+    (`fedsim.folded`).
+
+    Returns:
+        The adapter's rank, 0 for a whole model.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if lora.full:
@@ -286,12 +298,16 @@ def save(vector: Vector, name: str, lora: LoraConfig, folder: Path) -> None:
         whole.write(vector)
         whole.model.save_pretrained(folder)
         hub.tokenizer(name).save_pretrained(folder)
-        return
+        return 0
     from safetensors.numpy import save_file
 
     model = hub.skeleton(name)
     trained = layout(model, lora)
+    if base is not None:
+        trained, vector = folded(trained, vector, base)
+        lora = lora.model_copy(update={"r": trained.rank, "alpha": float(trained.rank)})
     arrays = trained.arrays(np.ascontiguousarray(vector, dtype=np.float32))
     tensors = {f"base_model.model.{key}.weight": np.array(value) for key, value in arrays.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     peft_config(model, trained, lora, base=name).save_pretrained(folder)
+    return trained.rank

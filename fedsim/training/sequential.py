@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fedsim.adapter import Vector
 from fedsim.jobs import Job, Update
-from fedsim.training import noise
+from fedsim.training import noise, tail
 from fedsim.training.local import batches, one_thread, optimizer, scales, slots
 from fedsim.training.lora import ADAPTER, Trainee
 
@@ -28,7 +28,7 @@ Windows = NDArray[Any]
 def train(
     trainee: Trainee, data: Sequence[Windows], jobs: Sequence[Job], *, dropout: float = 0.0
 ) -> list[Update]:
-    """Train each job on its own windows; how jobs are grouped changes nothing."""
+    """Train each job on its own windows and base; how jobs are grouped changes nothing."""
     with one_thread():
         return [visit(trainee, windows, job, dropout) for windows, job in zip(data, jobs, strict=True)]
 
@@ -36,9 +36,10 @@ def train(
 def visit(trainee: Trainee, windows: Windows, job: Job, dropout: float = 0.0) -> Update:
     """Train one client's visit and return where it ended.
 
-    FedProx (arXiv 1812.06127) adds mu/2 |x - start|^2 to the objective: mu (x - start) to the
-    gradient, before clipping. The loss reported is without it.
+    FedProx (arXiv 1812.06127) adds mu/2 |x - c|^2 to the objective, over what is trained: mu (x - c) to the
+    gradient, before clipping; c is the start, or the job's `anchor`. The loss reported is without it.
     """
+    trainee.rebase(job.base)
     trainee.write(job.start if job.rank is None else job.start * slots(trainee.layout, job.rank))
     with adapted(trainee, job, dropout) as at_step:
         return _steps(trainee, windows, job, at_step)
@@ -54,7 +55,7 @@ def adapted(trainee: Trainee, job: Job, dropout: float) -> Iterator[Callable[[in
         What must be told the number of each step.
     """
     layers = [trainee.model.get_submodule(f"base_model.model.{m.name}") for m in trainee.layout.modules]
-    own = scales(trainee.layout, job.rank)
+    own = scales(trainee.layout, job.rank, job.scale)
     now = 0
 
     def at_step(step: int) -> None:
@@ -89,28 +90,57 @@ def _steps(trainee: Trainee, windows: Windows, job: Job, at_step: Callable[[int]
 
     local = job.local
     parameters = [p for p in trainee.parameters if p.requires_grad]
-    start = [p.detach().clone() for p in parameters] if local.prox_mu else []
+    centre = _centre(trainee, job) if local.prox_mu else []
     optimise = optimizer(parameters, local)
-    nll, tokens, made = 0.0, 0, 0
+    nll, squares, tokens, made = 0.0, 0.0, 0, 0
+    whole = local.steps_over(len(windows))
     for rows in batches(len(windows), job):
         at_step(made)
+        for group in optimise.param_groups:
+            group["lr"] = local.lr * local.lr_share(made, whole)
         optimise.zero_grad(set_to_none=True)
         loss = token_losses(trainee, windows[rows]).mean()
         loss.backward()
-        for p, centre in zip(parameters, start, strict=bool(start)):
+        for p, c in zip(parameters, centre, strict=bool(centre)):
             if p.grad is not None:
-                p.grad.add_(p.detach() - centre, alpha=local.prox_mu)
+                p.grad.add_(p.detach() - c, alpha=local.prox_mu)
+        if job.tail is not None:
+            _add_tail(trainee, job.tail)
         if local.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, local.clip_norm, foreach=False)
         optimise.step()
         count = rows.size * (windows.shape[1] - 1)
         nll += loss.item() * count
+        squares += loss.item() ** 2 * count
         tokens += count
         made += 1
     optimise.zero_grad(set_to_none=True)
     seen = min(len(windows), tokens // (windows.shape[1] - 1))
-    mean = nll / tokens if tokens else math.nan
-    return Update(trainee.read(), examples=seen, tokens=tokens, steps=made, loss=mean)
+    mean, square = (total / tokens if tokens else math.nan for total in (nll, squares))
+    return Update(trainee.read(), examples=seen, tokens=tokens, steps=made, loss=mean, square=square)
+
+
+def _add_tail(trainee: Trainee, asked: tuple[float, int]) -> None:
+    """Add the gradient of HetLoRA's regulariser to those of the parameters that move."""
+    import torch
+
+    with torch.no_grad():
+        flat = torch.cat([p.detach().reshape(-1) for p in trainee.parameters])[None]
+        found = tail.gradient(trainee.layout, flat, flat.new_tensor([[asked[0]]]), [asked[1]])[0]
+        for p, part in zip(trainee.parameters, trainee.split(found), strict=True):
+            if p.grad is not None:
+                p.grad.add_(part)
+
+
+def _centre(trainee: Trainee, job: Job) -> list[Any]:
+    """Return the centre of the proximal term, a tensor for each parameter that moves."""
+    import torch
+
+    if job.anchor is None:
+        return [p.detach().clone() for p in trainee.parameters if p.requires_grad]
+    anchor = np.where(slots(trainee.layout, job.rank), job.anchor, np.float32(0.0))
+    parts = zip(trainee.parameters, trainee.split(torch.from_numpy(anchor)), strict=True)
+    return [part.to(p.dtype) for p, part in parts if p.requires_grad]
 
 
 def token_losses(trainee: Trainee, windows: Windows) -> Any:
@@ -126,7 +156,14 @@ def token_losses(trainee: Trainee, windows: Windows) -> Any:
     return torch.nn.functional.cross_entropy(wide.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
 
 
-def score(trainee: Trainee, vector: Vector, windows: Windows, counts: NDArray[Any], rows: int) -> float:
+def score(
+    trainee: Trainee,
+    vector: Vector,
+    windows: Windows,
+    counts: NDArray[Any],
+    rows: int,
+    base: Vector | None = None,
+) -> float:
     """Return the summed NLL [nats] in float64 of the first `counts[i]` tokens of each window.
 
     Args:
@@ -135,9 +172,11 @@ def score(trainee: Trainee, vector: Vector, windows: Windows, counts: NDArray[An
         windows: token ids (n, sequence + 1).
         counts: real tokens of each window; the rest is padding.
         rows: windows in one forward pass, part of the result's last bits.
+        base: change of the frozen weights, or None.
     """
     import torch
 
+    trainee.rebase(base)
     trainee.write(vector)
     total = 0.0
     with one_thread(), torch.no_grad():

@@ -111,8 +111,7 @@ class Site:
         self.noise: Any = None
         self._plain = layer.forward
         self._conv = isinstance(layer, torch.nn.Conv2d)
-        weight = layer.weight
-        self._weight = weight.t() if isinstance(layer, torch.nn.Linear) else weight
+        self._turned = isinstance(layer, torch.nn.Linear)
         layer.forward = self.forward
 
     def forward(self, x: Any) -> Any:
@@ -130,4 +129,5 @@ class Site:
             mask = self.noise(self.index, (k, x.shape[0] // k, *x.shape[1:])).to(x.dtype)
         if self._conv:
             return convolution(x, self.layer, a, b, scale, mask)
-        return affine(x, self._weight, self.layer.bias, a, b, scale, mask)
+        weight = self.layer.weight.t() if self._turned else self.layer.weight
+        return affine(x, weight, self.layer.bias, a, b, scale, mask)

@@ -22,13 +22,21 @@ def column(values: Sequence[float], like: Any) -> Any:
     return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
 
 
+def _alike(rates: Sequence[float]) -> dict[float, list[int]]:
+    """Return who has each rate, ascending."""
+    found: dict[float, list[int]] = {}
+    for i, rate in enumerate(rates):
+        found.setdefault(rate, []).append(i)
+    return found
+
+
 class AdamW:
     """Adaptive moments and decoupled weight decay; no client's state outlives the call it is made for."""
 
     def __init__(self, factors: Any, local: Sequence[LocalConfig], free: Any | None) -> None:
         """Start afresh for `factors` (k, size), changed in place; `free` is 0 where nothing may move."""
-        rates = [one.lr for one in local]
-        self._alike = {rate: [i for i, own in enumerate(rates) if own == rate] for rate in rates}
+        self._rates = [one.lr for one in local]
+        self._alike = _alike(self._rates)
         self._factors = factors
         self._rows = factors.unbind()
         self._first = torch.zeros_like(factors).unbind()
@@ -39,13 +47,20 @@ class AdamW:
         if any(one.weight_decay for one in local):
             self._keep = 1 - (decay if free is None else decay * free)
 
-    def step(self, gradients: Any) -> None:
-        """Move the first len(gradients) clients against `gradients` (which may be changed)."""
+    def step(self, gradients: Any, shares: Sequence[float] | None = None) -> None:
+        """Move the first len(gradients) clients against `gradients` (which may be changed).
+
+        `shares` is what each takes of its learning rate; None: all of it.
+        """
         k = len(gradients)
         if self._keep is not None:
-            self._factors[:k].mul_(self._keep[:k])
+            keep = self._keep[:k]
+            self._factors[:k].mul_(keep if shares is None else 1 - (1 - keep) * column(shares, self._factors))
         rows = gradients.unbind()
-        for rate, alike in self._alike.items():
+        now_alike = self._alike
+        if shares is not None:
+            now_alike = _alike([rate * share for rate, share in zip(self._rates, shares, strict=False)])
+        for rate, alike in now_alike.items():
             own = alike[: bisect_left(alike, k)]
             if not own:
                 continue
@@ -73,12 +88,13 @@ class Sgd:
         if any(one.momentum for one in local):
             self._velocity = torch.zeros_like(factors)
 
-    def step(self, gradients: Any) -> None:
-        """Move the first len(gradients) clients against `gradients` (which may be changed)."""
+    def step(self, gradients: Any, shares: Sequence[float] | None = None) -> None:
+        """Move the first len(gradients) clients against `gradients`, as `AdamW.step` does."""
         k = len(gradients)
         factors = self._factors[:k]
         if self._decay is not None:
             gradients.addcmul_(factors, self._decay[:k])
         if self._velocity is not None:
             gradients = self._velocity[:k].mul_(self._momentum[:k]).add_(gradients)
-        factors.addcmul_(gradients, self._down[:k])
+        down = self._down[:k]
+        factors.addcmul_(gradients, down if shares is None else down * column(shares, factors))

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fedsim.adapter import Layout
+from fedsim.adapter import Layout, Vector
 from fedsim.errors import ExperimentError, message
 from fedsim.training.backbone import Stack
+from fedsim.training.rebase import Bases, Layers
 
 
 def refusal(model: Any, layout: Layout) -> str | None:
@@ -69,7 +70,12 @@ class Swap:
         self._sizes = [math.prod(shape) for shape in self._shapes]
         named = [(m.name, self.model.get_submodule(m.name)) for m in layout.modules]
         self._sites = [Site(name, layer, i) for i, (name, layer) in enumerate(named)]
+        self._bases = Bases(layout, Layers([layer for _, layer in named]).write)
         self.device, self._narrow = named[0][1].weight.device, named[0][1].weight.dtype
+
+    def rebase(self, base: Vector | None) -> None:
+        """Make the target layers' frozen weights W0 + change (`Base.vector`), or W0 again (None)."""
+        self._bases.to(base)
 
     @contextmanager
     def set(self, stack: Stack) -> Iterator[list[Any]]:
@@ -138,6 +144,10 @@ class Swapped:
         return self.swap.gradients(
             stack, lambda model: (_token_losses(model, tokens).mean(-1) * weights).sum(-1)
         )
+
+    def rebase(self, base: Vector | None) -> None:
+        """Change the frozen weights; see `Backbone.rebase`."""
+        self.swap.rebase(base)
 
     def losses(self, stack: Stack, tokens: Any) -> Any:
         """Return the negative log likelihood [nats] of each predicted token, (k, rows, T)."""

@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 
-from fedsim.adapter import Layout
+from fedsim.adapter import Layout, Vector
 from fedsim.training.backbone import Noise, Stack
 from fedsim.training.fused.block import Block, Norm
 from fedsim.training.fused.kernels import cross_entropy
 from fedsim.training.fused.program import Pass, Shape, Workspace
+from fedsim.training.rebase import Bases
 
 TOKENS = 1024
 """Tokens of one pass on a CPU: the activations of a small model then stay near the cache."""
@@ -70,6 +71,17 @@ class Decoder:
         self._ws = Workspace(weight.device, weight.dtype)
         self._fine = self._ws if weight.dtype == self.dtype else Workspace(weight.device, self.dtype)
         self._programs: dict[Shape, Pass] = {}
+        self._bases = Bases(layout, self._write)
+
+    def rebase(self, base: Vector | None) -> None:
+        """Make the adapted modules' frozen weights W0 + change (`Base.vector`), or W0 again (None)."""
+        self._bases.to(base)
+
+    def _write(self, changes: Sequence[Any] | None) -> None:
+        with torch.no_grad():
+            moved = [matrix.rebase(changes) for block in self._blocks for matrix in block.matrices]
+        if any(moved):
+            self._programs.clear()
 
     def gradients(
         self, stack: Stack, tokens: Any, weights: Any, hidden: Any | None = None

@@ -20,6 +20,7 @@ Skinny products are laid out rank first (z^T = A x^T): on a CPU up to twice as f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ import torch
 
 from fedsim.training.fused.kernels import plain
 from fedsim.training.fused.program import Pass
+from fedsim.training.rebase import added
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,38 @@ class Matrix:
         inputs, outputs: its shape.
         parts: the adapters, none if it is only frozen.
         rank: R, of all parts together.
+        weight, frozen: what is multiplied with, and the pretrained W0; the same unless a base has moved.
     """
 
     def __init__(self, name: str, layer: int, weight: Any, parts: tuple[Part, ...]) -> None:
         """Hold `weight` (in, out), any strides; `name` keeps a layer's matrices apart in memory."""
         self.name, self.layer, self.weight, self.parts = name, layer, weight, parts
+        self.frozen = weight
         self.inputs, self.outputs = weight.shape
         self.rank = sum(part.rank for part in parts)
+
+    def rebase(self, changes: Sequence[Any] | None) -> bool:
+        """Make the weight W0 + the change of each part's columns, or W0 again (None).
+
+        The first change moves the weight to memory of its own: W0 may be shared with the model.
+
+        Args:
+            changes: (out, in) of every module of the layout, in its order.
+
+        Returns:
+            Whether the weight lies in other memory now, so that programs made before must not be used.
+        """
+        if not self.parts or (changes is None and self.weight is self.frozen):
+            return False
+        moved = self.weight is self.frozen
+        if moved:
+            self.weight = self.frozen.clone()
+        self.weight.copy_(self.frozen)
+        if changes is not None:
+            for part in self.parts:
+                own = self.weight[:, part.columns]
+                own.copy_(added(own, changes[part.index].t()))
+        return moved
 
     def merges(self, tokens: int) -> bool:
         """Tell whether a client with so many tokens merges its factors into its own copy of W."""

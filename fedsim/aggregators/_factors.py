@@ -1,0 +1,202 @@
+"""What the rules over the factors A and B share: cuts, scales, and averages slot by slot.
+
+The server's factors have the layout's rank and scale s. A client of rank r_k and scale s_k gets the
+first r_k slots, B times s / s_k, and what it sends back counts as B times s_k / s: both keep
+s_k B_k A_k = s B A, whatever the scales, and cost nothing where they are equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.adapter import Adapter, Layout, Vector
+from fedsim.aggregators import Ask, Contribution, Payload, ServerModel
+from fedsim.errors import RunError, message
+from fedsim.staleness import discount
+from fedsim.sums import WeightedSum
+from fedsim.weighting import Weighting
+
+Normalize = Literal["weights", "K", "none"]
+Padding = Literal["zeros", "moves", "rows"]
+
+SEED_FLOATS = 2
+"""A 64-bit seed, from which a client draws the initial A itself, in floats of four bytes."""
+
+
+class Averaging(Weighting):
+    """Settings of the rules that move the model by an average of the clients' moves.
+
+    Attributes:
+        padding: what a client without a slot says about it: see `SlotMean`.
+    """
+
+    padding: Padding = "zeros"
+
+    def mean_of(self, model: ServerModel) -> SlotMean:
+        """Return an empty average with these settings."""
+        return SlotMean(model.adapter.layout, self.padding, self.normalize)
+
+    def discount(self, model: ServerModel, c: Contribution) -> float:
+        """Return s_i."""
+        return discount(self.staleness, c, model)
+
+    def moved(self, model: ServerModel, mean: SlotMean) -> ServerModel:
+        """Return the model `server_lr` times the average away."""
+        return moved(model, self.server_lr * mean.step(model.adapter.vector))
+
+
+def moved(model: ServerModel, step: NDArray[np.float64]) -> ServerModel:
+    """Return the model one step away; numbers whose step is 0 keep their bits."""
+    before = model.adapter.vector
+    after = np.where(step == 0, before, (before + step).astype(np.float32))
+    return replace(model, adapter=model.adapter.replace(after))
+
+
+def factor(layout: Layout, which: Literal["A", "B"]) -> tuple[str, ...]:
+    """Return the names of all modules' A, or of all modules' B."""
+    return tuple(f"{m.name}.lora_{which}" for m in layout.modules)
+
+
+def payload(layout: Layout, ask: Ask, arrays: tuple[str, ...] | None = None) -> Payload:
+    """Return the first `ask.rank` slots of these arrays (None: of all)."""
+    return Payload(arrays, ask.rank if ask.rank < layout.rank else None)
+
+
+def start(adapter: Adapter, ask: Ask) -> Vector:
+    """Return what a client starts from, its slots in its own scale: one array for all clients of a kind."""
+    same = server_units(adapter.layout, ask.scale) is None
+    return adapter.cut(ask.rank, None if same else ask.scale)
+
+
+def refuse_moved(c: Contribution, layout: Layout, frozen: Literal["A", "B"]) -> None:
+    """Check that a client left the frozen factor alone, to the bit.
+
+    Raises:
+        RunError: it did not: what it trained belongs to another product than the server's.
+    """
+    for name in factor(layout, frozen):
+        place, _ = layout.slices[name]
+        if not np.array_equal(c.start[place], c.end[place]):
+            what = f"client {c.client}, visit {c.visit} moved {name}, which it was asked to freeze"
+            raise RunError(message("aggregator", what, fix="let the task's training honour `Job.trains`"))
+
+
+def server_units(layout: Layout, scale: float) -> NDArray[np.float64] | None:
+    """Return what a client's vector is multiplied with on the server: 1 for A, s_k / s for B.
+
+    None where that changes nothing: equal scales, whole tensors, or modules that differ in their scale
+    (a client then uses theirs).
+    """
+    scales = {m.scale for m in layout.modules}
+    if len(scales) != 1 or scales == {scale}:
+        return None
+    units = np.ones(layout.size)
+    units[layout.slots(None, "B")] = scale / scales.pop()
+    return units
+
+
+def kept_by(layout: Layout, c: Contribution, before: Vector | None) -> Vector:
+    """Return what a client keeps of its end, in the layout's shape and the server's units.
+
+    Slots that it did not train this time stay as they were `before` (None: 0).
+    """
+    units = server_units(layout, c.scale)
+    end = c.end if units is None else (c.end * units).astype(np.float32)
+    if c.rank >= layout.rank:
+        return end
+    return np.where(layout.slots(c.rank), end, np.float32(0.0) if before is None else before)
+
+
+class SlotMean:
+    """The average of clients' moves, taken slot by slot, in one pass that keeps none of them.
+
+    With D_i = end_i - start_i in the server's units, w_i = s_i n_i (normalize: weights) or s_i, and
+    for every number of the vector the set O of clients that have its slot, the step is
+
+        moves:  sum_{i in O} w_i D_i / W                      a client without the slot does not move it
+        zeros:  (sum_{i in O} w_i D_i - x sum_{i not in O} w_i) / W    it says 0 where the server has x
+        rows:   sum_{i in O} w_i D_i / W_O                    it has no say: row-normalised averaging
+
+    W = sum w_i (weights), K = number of clients (K) or 1 (none); W_O is the same over O alone, and a
+    slot that nobody has stays. With nobody stale and normalize: weights, x + step is the mean of the
+    clients' ends, padded with zeros (zeros) or over the owners (rows: RBLA, arXiv 2408.08699). All
+    three agree for equal ranks.
+
+    A factor that a client did not train is a move of 0, whatever the padding.
+    """
+
+    def __init__(self, layout: Layout, padding: Padding = "zeros", normalize: Normalize = "weights") -> None:
+        self._layout, self._padding, self._normalize = layout, padding, normalize
+        self._groups: dict[tuple[int, float, str], _Group] = {}
+        self._weight, self._count = 0.0, 0
+
+    def add(
+        self, discount: float, c: Contribution, *, weight: float | None = None, trains: str = "AB"
+    ) -> None:
+        """Take one client.
+
+        Args:
+            discount: s_i.
+            c: what landed.
+            weight: n_i; None: the client's examples.
+            trains: factors that may move; the others are not looked at.
+        """
+        own = c.weight if weight is None else weight
+        share = discount * own if self._normalize == "weights" else discount
+        key = (c.rank, c.scale, trains)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = _Group(self._layout, *key)
+        group.sum.add(share, c.end, c.start)
+        group.weight += share
+        group.count += 1
+        self._weight += share
+        self._count += 1
+
+    def step(self, before: Vector) -> NDArray[np.float64]:
+        """Return the step away from `before`, the server's vector; exactly 0 where nobody moved anything.
+
+        Raises:
+            RunError: all weights are 0.
+        """
+        if self._normalize == "weights" and not self._weight > 0:
+            raise RunError(message("aggregator", "all weights are 0: staleness or examples leave nothing"))
+        groups = list(self._groups.values())
+        total = np.zeros(self._layout.size)
+        for group in groups:
+            total += group.moves()
+            if self._padding == "zeros" and group.absent is not None:
+                total -= np.where(group.absent, group.weight * before.astype(np.float64), 0.0)
+        if self._normalize == "none":
+            return total
+        whole = self._weight if self._normalize == "weights" else float(self._count)
+        if self._padding != "rows" or all(group.absent is None for group in groups):
+            return total / whole
+        owners = np.zeros(self._layout.size)
+        for group in groups:
+            owners += group.owned * (group.weight if self._normalize == "weights" else group.count)
+        return np.divide(total, owners, out=np.zeros_like(total), where=owners > 0)
+
+
+class _Group:
+    """Clients of one rank, scale and set of trained factors: their sum, and what they have and lack."""
+
+    def __init__(self, layout: Layout, rank: int, scale: float, trains: str) -> None:
+        self.sum = WeightedSum(layout.size)
+        self.weight, self.count = 0.0, 0
+        self._units = server_units(layout, scale)
+        whole = rank >= layout.rank
+        self.owned = layout.slots(rank)
+        self.absent = None if whole else layout.slots(None, trains) & ~self.owned
+        self._moving = None if whole and trains == "AB" else layout.slots(rank, trains)
+
+    def moves(self) -> NDArray[np.float64]:
+        """Return the weighted sum of the moves in the server's units, 0 outside of what they train."""
+        moves = self.sum.value()
+        if self._units is not None:
+            moves *= self._units
+        return moves if self._moving is None else np.where(self._moving, moves, 0.0)

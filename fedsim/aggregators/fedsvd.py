@@ -1,0 +1,114 @@
+"""FedSVD: clients train B; now and then the server makes A orthonormal (Lee et al., arXiv 2505.12805)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from fedsim.adapter import Layout
+from fedsim.aggregators import Ask, Contribution, Offer, Payload, ServerModel, Traits
+from fedsim.aggregators._factors import SEED_FLOATS, factor
+from fedsim.component import Component
+from fedsim.products import Matrix, Pair, completed, one_thread, pairs, svd, vector_of
+from fedsim.weighting import Weighting
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What the rule remembers.
+
+    Attributes:
+        version: commits so far.
+        changed_a: the last version that changed A; 0: A is as it began.
+    """
+
+    version: int = 0
+    changed_a: int = 0
+
+
+class FedSVD(Weighting, Component):
+    """B <- B + sum_k w_k (B_k - B_v); every `period` commits B A = U S V', then A <- V', B <- U S.
+
+    Source: arXiv 2505.12805. Between refactorisations A is frozen, as in FFA-LoRA, and the rule is exact:
+    sum_k w_k B_k A = (sum_k w_k B_k) A. A refactorisation keeps the product, whose rank is at most r, and
+    gives A orthonormal rows, A A' = I: B's gradient, G A', is then no longer stretched along some directions.
+    It does not widen the search: the row space of A, in which all updates lie, stays that of the first A.
+
+    Unequal ranks: no.
+
+    Up: B, r out floats a matrix. Down: B, and A, r in floats, to a client that has not downloaded since A
+    last changed; the first A is drawn from a seed (8 bytes, at the first visit).
+
+    Under staleness: exactly linear. Between refactorisations a move of B means the same whichever version it
+    comes from. Across one, (B_k - B_v) A_v is the same move as (B_k - B_v)(A_v A^+) A, because both A have one
+    row space (A^+ is the pseudo-inverse); s(tau) multiplies that product.
+    """
+
+    traits: ClassVar[Traits] = Traits(
+        exact=True, unequal_ranks=False, refactors=True, optimizer=False, compressible=False
+    )
+    one_pass: ClassVar[bool] = True
+    kind: Literal["fedsvd"] = "fedsvd"
+    period: Annotated[int, Field(ge=1)] = 1
+
+    def init(self, model: ServerModel) -> Turns:
+        """Return the state: A is as it began."""
+        return Turns()
+
+    def offer(self, state: Turns, model: ServerModel, ask: Ask) -> Offer:
+        """Return both factors to start from, B to train, and what of them travels."""
+        layout = model.adapter.layout
+        only_b = Payload(factor(layout, "B"))
+        down, seen = only_b, ask.last_seen
+        if state.changed_a and (seen is None or seen < state.changed_a):
+            down = Payload()
+        elif seen is None:
+            down = replace(only_b, extra_floats=SEED_FLOATS)
+        return Offer(model.adapter.vector, down, only_b, trains="B")
+
+    def apply(
+        self, state: Turns, model: ServerModel, contributions: Iterable[Contribution]
+    ) -> tuple[ServerModel, Turns]:
+        """Return the model with the next B, in new factors if it is time."""
+        layout = model.adapter.layout
+        with one_thread():
+            now = pairs(layout, model.adapter.vector)
+            moves, total, count = [np.zeros_like(pair.b) for pair in now], 0.0, 0
+            for c in contributions:
+                weight = self.raw(c, model)
+                for so_far, move in zip(moves, moves_of_b(layout, c, model, now), strict=True):
+                    np.add(so_far, weight * move, out=so_far)
+                total, count = total + weight, count + 1
+            rate = self.server_lr / self.whole(total, count)
+            after = [Pair(pair.b + rate * move, pair.a) for pair, move in zip(now, moves, strict=True)]
+            version = state.version + 1
+            turn = version % self.period == 0
+            if turn:
+                after = [orthonormal(pair) for pair in after]
+        turns = Turns(version, version if turn else state.changed_a)
+        return replace(model, adapter=model.adapter.replace(vector_of(layout, after))), turns
+
+
+def moves_of_b(layout: Layout, c: Contribution, model: ServerModel, now: list[Pair]) -> list[Matrix]:
+    """Return how far a client moved B of every module, in terms of the present A."""
+    started, ended = pairs(layout, c.start), pairs(layout, c.end)
+    found = []
+    for old, new, pair in zip(started, ended, now, strict=True):
+        move = new.b - old.b
+        same = c.start is model.adapter.vector or np.array_equal(old.a, pair.a)
+        found.append(move if same else move @ (old.a @ np.linalg.pinv(pair.a)))
+    return found
+
+
+def orthonormal(pair: Pair) -> Pair:
+    """Return U S and V' of B A = U S V', in as many slots: the same product, and A A' = I.
+
+    If there are more slots than inputs, those beyond are zero.
+    """
+    u, s, vt = svd(pair)
+    rows = completed(vt, min(pair.width, vt.shape[1]), pair.a)
+    return Pair(np.pad(u * s, ((0, 0), (0, len(rows) - len(s)))), rows).padded(pair.width)

@@ -1,0 +1,124 @@
+"""HetLoRA: every client its own rank, weights by the size of its update, ranks that prune themselves.
+
+Cho et al., "Heterogeneous LoRA for Federated Fine-tuning of On-Device Foundation Models", arXiv 2401.06432.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from fedsim.adapter import Layout, Vector
+from fedsim.aggregators import Ask, Contribution, Offer, ServerModel, Traits
+from fedsim.aggregators._factors import Padding, SlotMean, moved, payload, start
+from fedsim.component import Component
+from fedsim.products import inner, one_thread, pairs, scales
+from fedsim.staleness import Polynomial, Staleness, discount
+from fedsim.sums import length
+
+LEAST = 1e-150
+"""Least weight of a client: clients whose products are all 0 count alike, beside others they do not count."""
+
+Ranks = Mapping[int, int]
+"""Rank of every client that has pruned itself."""
+
+
+class HetLoRA(Component):
+    """Truncate, train, pad with zeros, and average with weights p_k = |s_k B_k A_k|_F / sum_j |s_j B_j A_j|_F.
+
+    Source: arXiv 2401.06432, section 3. `weights: examples` weighs by examples instead: with equal ranks
+    that is FedIT. The norm is over all modules, by Gram matrices, |BA|^2 = sum((B'B) * (AA')): no dense product.
+
+    Not exact: FedIT's cross terms; a client's product is truncated when it downloads; and padding dilutes:
+    slot j is multiplied by the weight of those who have it, sum over r_k > j of p_k. `padding: rows`
+    divides by that again (RBLA, arXiv 2408.08699), `moves` leaves a slot to those who have it.
+
+    Self-pruning (`prune`, the paper's gamma): if the product of norms |B[:, t:]| |A[t:, :]| with t = floor(gamma r_k),
+    summed over modules, is smaller where a visit ended than where it began, the client's rank is t from its
+    next visit on, and at least 1. With `penalty` (the paper's lambda) the clients train on their loss plus
+    lambda times it, which is what makes it shrink. Pruned slots are 0 and do not train.
+
+    Up and down: r_k (in + out) floats a matrix, r_k being the device's rank. What self-pruning would save
+    is not taken off: a schedule never depends on what training computes.
+
+    Under staleness: the slots that a client has move by its own move, discounted; those that it lacks are pulled
+    to 0 from where the server has them now (`padding: zeros`).
+    """
+
+    traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=True, history=False)
+    one_pass: ClassVar[bool] = True
+    kind: Literal["hetlora"] = "hetlora"
+    weights: Literal["norm", "examples"] = "norm"
+    padding: Padding = "zeros"
+    staleness: Staleness = Polynomial(a=0.5)
+    server_lr: Annotated[float, Field(gt=0)] = 1.0
+    prune: Annotated[float, Field(gt=0, lt=1)] | None = None
+    penalty: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+    @model_validator(mode="after")
+    def _penalty_of_what(self) -> HetLoRA:
+        if self.penalty and self.prune is None:
+            raise ValueError(
+                "has a `penalty` for slots that are never pruned\n  fix: add prune: 0.5, or remove it"
+            )
+        return self
+
+    def init(self, model: ServerModel) -> Ranks:
+        """Return the state: nobody has pruned itself."""
+        return {}
+
+    def offer(self, state: Ranks, model: ServerModel, ask: Ask) -> Offer:
+        """Return the slots of the shared adapter that the client still uses; the tag is how many."""
+        way, rank = payload(model.adapter.layout, ask), min(ask.rank, state.get(ask.client, ask.rank))
+        first = self.first(rank)
+        tail = (self.penalty, first) if self.penalty and first < rank else None
+        return Offer(start(model.adapter, replace(ask, rank=rank)), way, way, phase=str(rank), tail=tail)
+
+    def apply(
+        self, state: Ranks, model: ServerModel, contributions: Iterable[Contribution]
+    ) -> tuple[ServerModel, Ranks]:
+        """Return the next model, and the ranks from now on."""
+        layout = model.adapter.layout
+        mean, ranks = SlotMean(layout, self.padding), dict(state)
+        for c in contributions:
+            used = min(c.rank, int(c.phase or c.rank))
+            norm = max(LEAST, product_norm(layout, c.end, used, c.scale))
+            weight = norm if self.weights == "norm" else c.weight
+            mean.add(discount(self.staleness, c, model), replace(c, rank=used), weight=weight)
+            kept = self.kept(layout, c, used)
+            if kept < used:
+                ranks[c.client] = min(kept, ranks.get(c.client, kept))
+        return moved(model, self.server_lr * mean.step(model.adapter.vector)), ranks
+
+    def first(self, rank: int) -> int:
+        """Return t: the slots that a client of this rank would have after pruning.
+
+        >>> [HetLoRA(prune=0.7).first(r) for r in (8, 5, 1)]
+        [5, 3, 1]
+        """
+        return rank if self.prune is None else max(1, math.floor(self.prune * rank))
+
+    def kept(self, layout: Layout, c: Contribution, rank: int) -> int:
+        """Return the rank of a client after a visit in which it used `rank` slots."""
+        first = self.first(rank)
+        if first == rank:
+            return rank
+        return first if tail(layout, c.end, first, rank) < tail(layout, c.start, first, rank) else rank
+
+
+def product_norm(layout: Layout, vector: Vector, rank: int, scale: float) -> float:
+    """Return |s B A|_F over all modules, of the first `rank` slots."""
+    own = zip(scales(layout, scale), pairs(layout, vector, rank), strict=True)
+    with one_thread():
+        return math.sqrt(max(0.0, sum(s**2 * inner(pair, pair) for s, pair in own)))
+
+
+def tail(layout: Layout, vector: Vector, first: int, rank: int) -> float:
+    """Return the sum over modules of |B[:, first:rank]|_F |A[first:rank]|_F."""
+    return sum(
+        length(b[:, first:].ravel()) * length(a[first:].ravel()) for b, a in pairs(layout, vector, rank)
+    )

@@ -1,0 +1,5 @@
+"""`python -m fedsim.combinations`: print docs/combinations.md."""
+
+from fedsim.combinations.page import markdown
+
+print(markdown(), end="")

@@ -1,0 +1,31 @@
+"""Server momentum: FedAvgM (Hsu, Qi and Brown, arXiv 1909.06335)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from fedsim.adapter import Vector
+from fedsim.component import Component
+from fedsim.optimizers import Decay, Floats, Rate, move, moved
+
+
+class Momentum(Component):
+    """v <- beta v + D, then x <- x + lr v.
+
+    A steady move D is followed lr / (1 - beta) times over: 10 times for lr 1 and beta 0.9.
+    """
+
+    kind: Literal["momentum"] = "momentum"
+    lr: Rate = 1.0
+    beta: Decay = 0.9
+
+    def init(self, size: int) -> Floats:
+        """Return v = 0."""
+        return np.zeros(size)
+
+    def step(self, state: Floats, before: Vector, after: Vector, max_staleness: int) -> tuple[Vector, Floats]:
+        """Return the adapter after one step, and v."""
+        v = self.beta * state + move(before, after)
+        return moved(before, self.lr * v), v

@@ -1,0 +1,21 @@
+"""No server optimiser: the rule has the last word."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fedsim.adapter import Vector
+from fedsim.component import Component
+
+
+class NoOptimizer(Component):
+    """x <- what the rule has made."""
+
+    kind: Literal["none"] = "none"
+
+    def init(self, size: int) -> None:
+        """Return the state: none."""
+
+    def step(self, state: None, before: Vector, after: Vector, max_staleness: int) -> tuple[Vector, None]:
+        """Return the rule's own vector, the same object."""
+        return after, state

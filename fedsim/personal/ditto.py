@@ -1,0 +1,77 @@
+"""Ditto: a second model that is drawn to the shared one (Li et al., arXiv 2012.04221, algorithm 1)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fedsim.adapter import Vector
+from fedsim.aggregators import Traits
+from fedsim.experiment import LocalConfig, NonNegative, Positive
+from fedsim.jobs import Job
+from fedsim.personal import Home, Personal, Used, tuned
+
+
+class Ditto(Personal):
+    """In each visit a client trains its own v_k too, which never travels.
+
+        v_k <- v_k - eta (grad F_k(v_k) + lam (v_k - w)),      w as the visit downloaded it
+
+    It sees the same batches as w. v_k starts at version 0. lam = 0 is training alone; the larger lam, the
+    nearer v_k stays to w (eta lam must stay below 2, or SGD overshoots w: at most 1 is wise). The shared
+    model is as without Ditto. Charged: both trainings, one after the other; while v_k trains, w and what
+    becomes of it lie in memory too.
+
+    After the run a client uses v_k as it is. One that never landed trains v_k from the last w, drawn to
+    it, for `epochs` (None: 1).
+
+    Attributes:
+        lam: lambda, on the factors' entries.
+        epochs: of v_k in each visit; None: as long as the visit's own training. 0: v_k is w.
+        lr: learning rate of v_k; None: that of `local`.
+    """
+
+    kind: Literal["ditto"] = "ditto"
+    lam: NonNegative = 0.1
+    epochs: Annotated[int, Field(ge=0)] | None = None
+    lr: Positive | None = None
+
+    @property
+    def resting(self) -> int:
+        """Two: w as downloaded, and what becomes of it."""
+        return 0 if self.epochs == 0 else 2
+
+    def misfit(self, traits: Traits, *, full: bool) -> tuple[str, str] | None:
+        """Return why v - w means nothing under a rule."""
+        if traits.personal:
+            return "is drawn to the shared model, and this rule has none", "set aggregator.kind: fedit"
+        if traits.moves_base or traits.refactors:
+            what = "is drawn to factors, and this rule's factors of two versions are not comparable"
+            return what, "set aggregator.kind: fedit"
+        return None
+
+    def alongside(self, local: LocalConfig) -> LocalConfig | None:
+        """Return the training of v_k."""
+        if self.epochs is not None:
+            return tuned(local, self.epochs, self.lr, self.lam)
+        changes = {"prox_mu": self.lam, **({} if self.lr is None else {"lr": self.lr})}
+        return local.model_copy(update=changes)
+
+    def beside(self, home: Home, job: Job, own: Vector | None) -> Job | None:
+        """Return the training of v_k, drawn to what the visit downloaded."""
+        local = self.alongside(job.local)
+        if local is None:
+            return None
+        start = home.initial if own is None else own
+        return replace(job, start=start, anchor=job.start, local=local, tail=None)
+
+    def after(self, home: Home, job: Job, own: Vector | None) -> Job | None:
+        """Return the first training of a client that has no v_k yet."""
+        local = tuned(job.local, 1 if self.epochs is None else self.epochs, self.lr, self.lam)
+        return None if local is None or own is not None else replace(job, local=local, anchor=job.start)
+
+    def model(self, home: Home, job: Job, own: Vector | None, end: Vector | None) -> Used:
+        """Return v_k."""
+        return Used(own if own is not None else job.start if end is None else end, job.base)

@@ -1,0 +1,232 @@
+"""Latency tiers: fast clients are not made to wait for slow ones (TiFL, FedAT)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator, Sequence
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from fedsim.adapter import Vector
+from fedsim.component import Component
+from fedsim.errors import RunError, message
+from fedsim.rng import stream
+
+if TYPE_CHECKING:
+    from fedsim.server import Server
+    from fedsim.visit import Visit
+
+Count = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Tiers(Component):
+    """Cut the clients into `tiers` by how long a visit would take them; each round asks within one tier.
+
+    Before the first round every client's visit is estimated (`visit.estimate`); those whose memory it does
+    not fit are never asked. The rest, sorted by that time, are cut into tiers of equal size. A round asks
+    `cohort` clients of one tier (all of it where it is smaller) and waits for all of them.
+
+    `across: turns` (TiFL: Chai et al., HPDC 2020, arXiv 2001.09249): one tier at a time, drawn with
+    `probabilities`: `uniform`, weights from the fastest tier to the slowest, or `adaptive`: every `interval`
+    rounds, of the n tiers that have credits left the one with the i-th highest loss (i = 0, 1, ...) gets
+    (n - i) / (n (n + 1) / 2). The paper ranks accuracies on a test set of each tier; the server here looks
+    at what has landed: the mean training loss of a tier's last round; a tier never asked counts as highest. A
+    tier may be drawn `credits` times (one number, or one a tier); once all are used up they are given out again.
+
+    `across: asynchronous` (FedAT: Chai et al., SC 2021, arXiv 2010.05958): every tier runs its own rounds,
+    all at the same time. A tier's model w_m is what it was sent plus the rule's move. After a round of any
+    tier, with T_m rounds of tier m so far (1 the fastest of M) and T their sum, the shared model is
+
+        w = sum_m (T_(M+1-m) / T) w_m
+
+    so that a tier counts as much as its mirror image has done: tiers that update seldom weigh more. A tier
+    has weight zero until its mirror image has made a round; `prior` is added to every T_m (0 in the paper).
+    The updates of one round are equally stale, so with `normalize: weights` a discount changes nothing.
+    """
+
+    kind: Literal["tiers"] = "tiers"
+    tiers: Count = 5
+    cohort: Count = 10
+    across: Literal["turns", "asynchronous"] = "turns"
+    probabilities: Literal["uniform", "adaptive"] | tuple[NonNegative, ...] = "uniform"
+    interval: Count = 20
+    credits: Count | tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    prior: NonNegative = 0.0
+
+    @model_validator(mode="after")
+    def _lists_of_tiers(self) -> Tiers:
+        for name in ("probabilities", "credits"):
+            given = getattr(self, name)
+            if isinstance(given, tuple) and len(given) != self.tiers:
+                raise ValueError(f"`{name}` has {len(given)} entries for {self.tiers} tiers")
+            if isinstance(given, tuple) and not any(given):
+                raise ValueError(f"`{name}` leaves no tier to draw")
+        odds, given = self._first_weights(), self._credits()
+        if not any(p and c for p, c in zip(odds, given, strict=True)):
+            raise ValueError("no tier has both a probability and credits")
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_across(self) -> Tiers:
+        turns = self.across == "turns"
+        for name in ("prior",) if turns else ("probabilities", "interval", "credits"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"`{name}` has no meaning with `across: {self.across}`")
+        return self
+
+    @property
+    def stale(self) -> bool:
+        """Whether updates may be stale: other tiers commit meanwhile."""
+        return self.across == "asynchronous"
+
+    @property
+    def blends(self) -> bool:
+        """Whether it makes the shared model of several: the tiers'."""
+        return self.across == "asynchronous"
+
+    @property
+    def reads_values(self) -> bool:
+        """Whether losses decide whom to ask."""
+        return self.probabilities == "adaptive"
+
+    def run(self, server: Server) -> Generator[Any, Any, None]:
+        """Run rounds for ever; the server's budget ends them."""
+        held_out = set(server.privates.unseen)
+        expected_s = [
+            math.inf if client in held_out else _expected_s(server, client)
+            for client in range(len(server.population))
+        ]
+        pools = latency_tiers(expected_s, self.tiers)
+        yield from (self._turns if self.across == "turns" else self._asynchronous)(server, pools)
+
+    def _round(
+        self, server: Server, pool: NDArray[np.int64], numbers: Iterator[int]
+    ) -> Generator[Any, Any, tuple[Vector, list[Visit]]]:
+        """Return the model that was sent and the visits that have landed."""
+        clients = yield from server.sample(min(self.cohort, len(pool)), among=pool)
+        sent, round_ = server.model.adapter.vector, next(numbers)
+        visits = [server.dispatch(client, round_) for client in clients]
+        yield from server.wait(visits, want=len(visits))
+        return sent, server.collect(visits, want=len(visits))
+
+    def _turns(self, server: Server, pools: Sequence[NDArray[np.int64]]) -> Generator[Any, Any, None]:
+        losses = [math.nan] * self.tiers
+        weights = self._first_weights()
+        left, numbers = self._credits(), count()
+        for round_ in count():
+            used_up = not any(w > 0 and c > 0 for w, c in zip(weights, left, strict=True))
+            if used_up:
+                left = self._credits()
+            if self.probabilities == "adaptive" and round_ and (used_up or round_ % self.interval == 0):
+                weights = adaptive_probabilities(losses, left)
+            rng = stream(server.experiment.seed, "tier", round_)
+            tier = draw_tier(weights, left, rng)
+            left[tier] -= 1
+            _, landed = yield from self._round(server, pools[tier], numbers)
+            if landed:
+                server.commit(landed)
+                losses[tier] = float(np.mean([visit.loss for visit in landed]))
+
+    def _first_weights(self) -> list[float]:
+        given = self.probabilities
+        return list(given) if isinstance(given, tuple) else [1.0 / self.tiers] * self.tiers
+
+    def _credits(self) -> list[float]:
+        given = self.credits
+        return (
+            [float(c) for c in given]
+            if isinstance(given, tuple)
+            else [math.inf if given is None else float(given)] * self.tiers
+        )
+
+    def _asynchronous(self, server: Server, pools: Sequence[NDArray[np.int64]]) -> Generator[Any, Any, None]:
+        models = [server.model.adapter.vector.astype(np.float64)] * self.tiers
+        rounds = [0] * self.tiers
+        numbers = count()
+
+        def blend(tier: int, sent: Vector, taken: Sequence[Visit], before: Vector, after: Vector) -> Vector:
+            models[tier] = sent + (after.astype(np.float64) - before)
+            rounds[tier] += 1
+            shares = mirrored_shares(rounds, self.prior)
+            mixed = sum(share * model for share, model in zip(shares, models, strict=True))
+            return np.asarray(mixed, dtype=np.float32)
+
+        def rounds_of(tier: int) -> Generator[Any, Any, None]:
+            while True:
+                sent, landed = yield from self._round(server, pools[tier], numbers)
+                if landed:
+                    server.commit(landed, blend=partial(blend, tier, sent))
+
+        yield server.all_of([server.process(rounds_of(tier)) for tier in range(self.tiers)])
+
+
+def _expected_s(server: Server, client: int) -> float:
+    """Return the estimated time of a whole visit [s]; inf if it does not fit the client's memory."""
+    expected = server.estimate(client)
+    return expected.total_s if expected.fits else math.inf
+
+
+def latency_tiers(expected_s: Sequence[float], tiers: int) -> list[NDArray[np.int64]]:
+    """Return the clients of each tier, the fastest tier first, ids ascending inside each.
+
+    Sizes differ by at most one, the faster tiers being the larger; equal times go by client id.
+
+    Args:
+        expected_s: time of one visit of client 0, 1, ...; inf for a client that is not to be asked.
+        tiers: how many.
+
+    Raises:
+        RunError: fewer clients than tiers can be asked.
+
+    >>> [tier.tolist() for tier in latency_tiers([5.0, 1.0, 3.0, float("inf"), 2.0], 2)]
+    [[1, 4], [0, 2]]
+    """
+    times = np.asarray(expected_s, dtype=np.float64)
+    order = np.argsort(times, kind="stable")
+    order = order[np.isfinite(times[order])]
+    if len(order) < tiers:
+        what = (
+            f"{tiers} tiers need as many clients whose memory holds the training, and there are {len(order)}"
+        )
+        fix = f"set protocol.tiers to at most {max(1, len(order))}, or charge a smaller model"
+        raise RunError(message("protocol.tiers", what, got=tiers, fix=fix))
+    return [np.sort(tier) for tier in np.array_split(order, tiers)]
+
+
+def adaptive_probabilities(losses: Sequence[float], credits_left: Sequence[float]) -> list[float]:
+    """Return (n - i) / (n (n + 1) / 2) for the tier with the i-th highest loss of n that have credits.
+
+    NaN is a tier of which nothing is known: it counts as the highest loss. Equal losses: faster tier first.
+
+    >>> adaptive_probabilities([0.5, 2.0, 1.0], [1, 1, 1])
+    [0.16666666666666666, 0.5, 0.3333333333333333]
+    """
+    having = [tier for tier, left in enumerate(credits_left) if left > 0]
+    ranked = sorted(having, key=lambda tier: (not math.isnan(losses[tier]), -losses[tier], tier))
+    n = len(ranked)
+    found = [0.0] * len(losses)
+    for i, tier in enumerate(ranked):
+        found[tier] = (n - i) / (n * (n + 1) / 2)
+    return found
+
+
+def draw_tier(weights: Sequence[float], credits_left: Sequence[float], rng: np.random.Generator) -> int:
+    """Return a tier drawn in proportion to its weight, among those with credits left."""
+    able = np.array([w if left > 0 else 0.0 for w, left in zip(weights, credits_left, strict=True)])
+    return int(rng.choice(len(able), p=able / able.sum()))
+
+
+def mirrored_shares(rounds: Sequence[int], prior: float = 0.0) -> list[float]:
+    """Return FedAT's weight of each tier's model: the share of the rounds that its mirror image has made.
+
+    >>> mirrored_shares([6, 3, 1])
+    [0.1, 0.3, 0.6]
+    """
+    counts = [n + prior for n in reversed(rounds)]
+    return [n / sum(counts) for n in counts]

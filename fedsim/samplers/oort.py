@@ -1,0 +1,142 @@
+"""Oort: clients that are useful and fast (Lai et al., OSDI 2021, arXiv 2010.06081)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from fedsim.component import Component
+from fedsim.seen import Counts, Floats, Seen
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Oort(Component):
+    """Choose the tried clients of highest utility, and some that were never tried.
+
+    The utility of client i, whose last committed update was in commit L_i, at round R = commits + 1
+    (section 4.2 and 4.3, equation 1; the order of the operations is that of the authors' code):
+
+        S_i = n_i sqrt(mean over tokens of loss^2)            statistical utility
+        U_i = ((min(S_i, clip) - S_min) / (S_max - S_min) + sqrt(ucb ln R / L_i)) * (T / t_i)^(alpha [T < t_i])
+
+    with n_i examples, S_min and S_max over the clients to choose from (S_max after clipping), t_i the duration
+    of i's last landed visit, and T the preferred duration: the `pacer_percentile`-th percentile of all known
+    durations. Losses are per token, not per sequence, and a mean over each client's tokens: else long
+    documents dominate. The square is that of the mean loss of each training batch, which is what a
+    language model's client reports in the authors' code.
+
+    Of n clients, epsilon n are explored: drawn with equal chance among those who have never landed a
+    committed update, while there are any. The others are exploited: drawn, with chances in proportion to U,
+    among the tried clients whose utility is at least `cut_off` times that of the n (1 - epsilon)-th best.
+    Fractions of a client are rounded by chance, so that servers that ask for one client at a time explore
+    too. epsilon = max(`explore` * `explore_decay`^(R - 1), `explore_min`).
+
+    The pacer: every `pacer_rounds` commits, if the statistical utility gathered in the last `pacer_rounds`
+    differs by at most a tenth from that of the ones before, the percentile rises by `pacer_step` (slower
+    clients are tolerated: the fast ones have no more to give); if it has changed more than fivefold, it falls
+    by as much (the authors' code; the paper has the first half, algorithm 1, lines 6-8).
+
+    It sees landed information only. The timeline of a run with it depends on the losses.
+
+    Attributes:
+        alpha: exponent of the system penalty; 0: speed does not count. 2 (paper, section 7.1; code).
+        explore, explore_decay, explore_min: epsilon: 0.9, 0.98, 0.2 (paper, section 7.1; the authors' code
+            decays by 0.95, FedScale stops at 0.3).
+        cut_off: 0.95 (paper, section 4.3; the authors' code has 0.7, FedScale 0.05).
+        clip: quantile of S above which it counts no more: 0.95 (paper, section 4.4; the code has 0.98).
+        ucb: weight of the temporal uncertainty: 0.1 (paper, equation 1; code).
+        pacer_rounds: 20 (paper, section 7.1; code).
+        pacer_step: in percentiles: 5 (code; the paper counts in seconds).
+        pacer_percentile: where T begins: 30 (FedScale; the authors' code begins at 10). 100: no duration is too
+            long.
+    """
+
+    kind: Literal["oort"] = "oort"
+    reads_values: ClassVar[bool] = True
+    alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
+    explore: Share = 0.9
+    explore_decay: Share = 0.98
+    explore_min: Share = 0.2
+    cut_off: Share = 0.95
+    clip: Annotated[float, Field(gt=0, le=1)] = 0.95
+    ucb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    pacer_rounds: Annotated[int, Field(ge=1)] = 20
+    pacer_step: Annotated[float, Field(ge=0, le=100)] = 5.0
+    pacer_percentile: Annotated[float, Field(gt=0, le=100)] = 30.0
+
+    def choose(self, idle: Counts, n: int, rng: np.random.Generator, seen: Seen) -> Counts:
+        """Return n different clients of `idle` (length >= n): the exploited, then the explored."""
+        tried = seen.reported[idle] > 0
+        known, new = idle[tried], idle[~tried]
+        explored = min(_rounded(self.epsilon(seen.version) * n, rng), len(new))
+        explored = max(explored, n - len(known))  # too few are known: the rest is explored
+        best = self._exploited(known, n - explored, rng, seen)
+        return np.concatenate([best, rng.choice(new, size=explored, replace=False)])
+
+    def epsilon(self, version: int) -> float:
+        """Return the share of explored clients after so many commits."""
+        return max(self.explore * self.explore_decay**version, self.explore_min)
+
+    def utility(self, clients: Counts, seen: Seen) -> Floats:
+        """Return U of tried clients (clients,), at least 0."""
+        if not len(clients):
+            return np.zeros(0)
+        useful = seen.examples[clients] * np.sqrt(np.nan_to_num(seen.square[clients], nan=0.0))
+        useful = np.minimum(useful, np.quantile(useful, self.clip, method="higher"))
+        spread = useful.max() - useful.min()
+        scaled = (useful - useful.min()) / spread if spread > 0 else np.zeros(len(useful))
+        uncertain = np.sqrt(self.ucb * math.log(seen.version + 1) / seen.last_version[clients])
+        return (scaled + uncertain) * self.speed(clients, seen)
+
+    def speed(self, clients: Counts, seen: Seen) -> Floats:
+        """Return the system penalty (T / t)^alpha of each client, 1 for those that are fast enough."""
+        known = seen.duration_s[~np.isnan(seen.duration_s)]
+        percentile = self.percentile(seen.gains)
+        if percentile >= 100 or not len(known):
+            return np.ones(len(clients))
+        preferred_s = np.sort(known)[min(int(len(known) * percentile / 100), len(known) - 1)]
+        ratio = preferred_s / np.nan_to_num(seen.duration_s[clients], nan=preferred_s)
+        return np.asarray(np.minimum(ratio, 1.0) ** self.alpha)
+
+    def percentile(self, gains: Sequence[float]) -> float:
+        """Return where the pacer is after these commits, from the statistical utility of each of them."""
+        w, found = self.pacer_rounds, self.pacer_percentile
+        for end in range(2 * w, len(gains) + 1, w):
+            before, now = sum(gains[end - 2 * w : end - w]), sum(gains[end - w : end])
+            if abs(now - before) <= 0.1 * before:
+                found = min(100.0, found + self.pacer_step)
+            elif abs(now - before) >= 5 * before:
+                found = max(min(self.pacer_step, found), found - self.pacer_step)
+        return found
+
+    def eligible(self, utility: Floats, n: int) -> NDArray[np.bool_]:
+        """Return who may be exploited: at least `cut_off` of the n-th best utility. There are n of them at least.
+
+        The published code compares with the (n + 1)-th, and fails when there are n clients in all.
+        """
+        bar = np.sort(utility)[len(utility) - n]
+        return np.asarray(utility >= self.cut_off * bar)
+
+    def _exploited(self, known: Counts, n: int, rng: np.random.Generator, seen: Seen) -> Counts:
+        if n == 0:
+            return np.zeros(0, dtype=np.int64)
+        utility = self.utility(known, seen)
+        among = self.eligible(utility, n)
+        known, utility = known[among], utility[among]
+        useful = np.flatnonzero(utility > 0)
+        if len(useful) < n:  # the others are all worth nothing: any of them will do
+            nothing = rng.choice(np.flatnonzero(utility <= 0), size=n - len(useful), replace=False)
+            return np.concatenate([known[useful], known[nothing]])
+        return rng.choice(known, size=n, replace=False, p=utility / utility.sum())
+
+
+def _rounded(x: float, rng: np.random.Generator) -> int:
+    """Return x rounded by chance so that its mean is x; chance is asked only if there is a fraction."""
+    whole = math.floor(x + 1e-9)
+    return whole + int(x - whole > 1e-9 and rng.random() < x - whole)
