@@ -6,12 +6,15 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 PREFIX = "fedsim-fidelity"
 SHARES = 262_144
 """The largest weight: the measured processes come before everybody else's."""
+_MADE = count()
+"""Numbers the groups: one whose processes are slow to die is in nobody's way."""
 
 
 def root(base: Path = CGROUPS) -> Path | None:
@@ -30,11 +33,11 @@ def group(base: Path, name: str, share: float, period_s: float) -> Iterator[Path
 
     Args:
         base: as `root` returns it.
-        name: unique in this process.
+        name: for people who look at the groups.
         share: cores; below one.
         period_s: enforcement period, 1 ms to 1 s.
     """
-    folder = base / f"{PREFIX}-{os.getpid()}-{name}"
+    folder = base / f"{PREFIX}-{os.getpid()}-{name}-{next(_MADE)}"
     folder.mkdir()
     period_us = round(period_s * 1e6)
     quota_us = round(share * period_us)
@@ -58,8 +61,8 @@ def _enable(base: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a cgroup; a process that has just died still counts for an instant."""
-    for _ in range(100):
+    """Remove a cgroup; a process that has just died still counts for an instant, a large one for seconds."""
+    for _ in range(500):
         with suppress(OSError):
             folder.rmdir()
             return

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fedsim.errors import DataError, message
 from fedsim.jobs import TaskContext
 from fedsim.rng import seed_of, stream
-from fedsim.tasks._language_task import LanguageTask, Shards
+from fedsim.tasks._language_task import LanguageTask, Ragged, Shards
 from fedsim.tasks._text import Texts, digest, read
 from fedsim.tasks._tokens import Stream, Windows, cuts, full, joined, lines, tokenise, whole
 from fedsim.tasks._topics import divergence_bits, topics
@@ -205,4 +205,4 @@ def _shards(parts: Sequence[Windows], holdout: float, seed: int) -> Shards:
         held.append(np.sort(drawn[:apart]))
         training.append(np.sort(drawn[apart:]))
         at += n
-    return Shards(joined(parts), tuple(training), tuple(held))
+    return Shards(joined(parts), Ragged.of(training), Ragged.of(held))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,12 +39,50 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class Ragged(Sequence[Rows]):
+    """Row numbers of each client, in one array: 10,000 clients are two objects and not 10,000.
+
+    Attributes:
+        rows: of all clients, one after the other.
+        stops: where each client's end in `rows`.
+    """
+
+    rows: Rows
+    stops: Rows
+
+    @classmethod
+    def of(cls, parts: Sequence[Rows]) -> Ragged:
+        """Join the rows of each client."""
+        return cls(np.concatenate(parts), np.cumsum([len(part) for part in parts]))
+
+    def __len__(self) -> int:
+        """Return the number of clients."""
+        return len(self.stops)
+
+    @overload
+    def __getitem__(self, client: int) -> Rows: ...
+    @overload
+    def __getitem__(self, client: slice) -> Sequence[Rows]: ...
+    def __getitem__(self, client: int | slice) -> Rows | Sequence[Rows]:
+        """Return a client's rows, as a view."""
+        if isinstance(client, slice):
+            return [self[i] for i in range(*client.indices(len(self)))]
+        at = range(len(self))[client]
+        return self.rows[self.stops[at - 1] if at else 0 : self.stops[at]]
+
+    @property
+    def longest(self) -> int:
+        """Rows of the client that has most."""
+        return int(np.diff(self.stops, prepend=0).max())
+
+
+@dataclass(frozen=True)
 class Shards:
     """All clients' windows, and which of them each client trains on or keeps apart (row numbers)."""
 
     windows: Windows
-    training: tuple[Rows, ...]
-    held_out: tuple[Rows, ...]
+    training: Ragged
+    held_out: Ragged
 
 
 @dataclass(frozen=True)
@@ -114,7 +152,7 @@ class LanguageTask:
         if room.on_gpu(self.gpus_per_worker):
             free = room.free_bytes(self.gpus_per_worker)
             return room.clients_that_fit(self.shape, self.layout, self.numerics.tokens_at_once, free)
-        step = max(1, min(self.shape.batch, max(map(len, self.shards.training)))) * self.sequence
+        step = max(1, min(self.shape.batch, self.shards.training.longest)) * self.sequence
         return max(FEWEST, min(MOST, TOGETHER // (step * self.shape.width)))
 
     def train(self, jobs: Sequence[Job]) -> list[Update]:
