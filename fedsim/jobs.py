@@ -32,6 +32,7 @@ class Job:
         rank: slots of each module that this client trains (scale alpha / rank); None: the layout's.
             The vector keeps the layout's shape: slots from `rank` on are zero and stay zero.
         trains: which factors move (`A` or `B`: the other one is frozen).
+        upto: most steps that are made: the first ones of the visit as `local` describes it; None: all.
     """
 
     client: int
@@ -42,6 +43,7 @@ class Job:
     purpose: str = "train"
     rank: int | None = None
     trains: Literal["AB", "A", "B"] = "AB"
+    upto: int | None = None
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,9 @@ class Task(Protocol):
         """Tokens that one visit of this client trains on; known without training."""
         ...
 
-    # A task may also have `warm()`: load what is loaded lazily, before the clock starts; and what
-    # `auto` in `numerics` stands for: `suggested_client_batch() -> int`, `suggested_training() -> str`.
+    # A task may also have `warm()`: load what is loaded lazily, before the clock starts; what `auto` in
+    # `numerics` stands for: `suggested_client_batch() -> int`, `suggested_training() -> str`; and, for
+    # `population.on_close: partial`, `steps(client, local) -> int`: optimiser steps of one visit.
 
     def initial(self) -> Vector:
         """Return version 0: LoRA's own initialisation (B = 0), or the pre-trained weights if full."""

@@ -60,7 +60,8 @@ def replay(folder: Path | str, client: int, visit: int) -> Replay:
         )
     plan = prepare(Experiment.model_validate(run.experiment))
     start = model_at(plan, int(rows.version.iloc[0]), client)
-    job = Job(client, visit, start, plan.experiment.local, plan.experiment.seed)
+    local = plan.experiment.local
+    job = Job(client, visit, start, local, plan.experiment.seed, upto=_upto(plan, rows.iloc[0]))
     (update,) = plan.task.train([job])
     return Replay(
         start,
@@ -68,6 +69,15 @@ def replay(folder: Path | str, client: int, visit: int) -> Replay:
         float(rows.loss.iloc[0]),
         (_held_out(plan, start, client), _held_out(plan, update.end, client)),
     )
+
+
+def _upto(plan: Plan, row: Any) -> int | None:
+    """Return the steps of a visit that was cut short; None of one that was not."""
+    if row.work_share == 1:
+        return None
+    task: Any = plan.task
+    steps: int = task.steps(int(row.client), plan.experiment.local)
+    return round(float(row.work_share) * steps)
 
 
 def model_at(plan: Plan, version: int, client: int) -> Vector:

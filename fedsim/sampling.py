@@ -77,7 +77,7 @@ class Desk:
         while self._requests:
             request = self._requests[0]
             if len(idle) < request.n:
-                next_s = self._population.availability.next_start_s(now_s)
+                next_s = self._roster.availability.next_start_s(now_s)
                 self._give_up_if_hopeless(request, now_s, next_s)
                 return next_s
             rng = stream(self._experiment.seed, "sample", self._draws)
@@ -98,7 +98,7 @@ class Desk:
             hopeless or (nothing_flies and math.isinf(next_s)) or waited_s > self._experiment.runtime.stall_s
         ):
             return
-        share = float(np.mean(self._population.availability.share()))
+        share = float(np.mean(self._roster.availability.share()))
         raise RunError(
             message(
                 "run",

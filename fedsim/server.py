@@ -18,6 +18,7 @@ import numpy as np
 import simpy
 
 from fedsim.aggregators import Contribution, ServerModel
+from fedsim.attendance import attendance
 from fedsim.compute import Machines
 from fedsim.cost import Work
 from fedsim.errors import FedsimError, RunError, message
@@ -69,8 +70,9 @@ class Server:
         self.aggregator: Any = experiment.aggregator
         self.model, self.state = model, self.aggregator.init(model)
         self.trainer, self.ledger = trainer, ledger
-        self.roster = Roster(population.availability)
         self.machines = Machines(experiment.compute, experiment.seed)
+        self.attendance = attendance(env, experiment, population, self.machines)
+        self.roster = Roster(self.attendance)
         self._desk = Desk(experiment, population, self.roster, ledger)
         self.version = 0
         self.over = False
@@ -80,7 +82,6 @@ class Server:
         self._with_backbone: set[int] = set()
         self._dispatches = 0
         self._rung_s = self._alarm_s = -1.0
-        self._closing: dict[int, tuple[float, simpy.Event]] = {}
         self.last_commit_s = 0.0
 
     # time ---------------------------------------------------------------------------------------
@@ -149,11 +150,14 @@ class Server:
             version=self.version,
             round_=round_,
             start=start,
-            offline=self._window_end(client),
+            attendance=self.attendance,
             detect_after_s=self.experiment.network.detect_after_s,
             machines=self.machines,
             tail=self.experiment.energy.tail,
             on_end=self._ended,
+            on_close=self.experiment.population.on_close,
+            steps=self.trainer.steps(client),
+            shorten=self.trainer.shorten,
         )
         self._dispatches += 1
         self._visits_of[client] += 1
@@ -161,17 +165,6 @@ class Server:
         self.trainer.expect(visit, shared=start is self.model.adapter.vector)
         visit.process.callbacks.append(partial(self._home, visit))
         return visit
-
-    def _window_end(self, client: int) -> simpy.Event:
-        """Return the end of the client's window: one event for all of its visits in that window."""
-        _, until_s = self.population.availability.window(client, self.env.now)
-        known = self._closing.get(client)
-        if known is not None and known[0] == until_s:
-            return known[1]
-        finite = math.isfinite(until_s)
-        event = At(self.env, until_s - self.env.now, Instant.OFFLINE) if finite else self.env.event()
-        self._closing[client] = (until_s, event)
-        return event
 
     def _work(self, client: int, down_floats: int, up_floats: int) -> Work:
         size = self.model.adapter.layout.size

@@ -150,6 +150,10 @@ def prepare(experiment: Experiment) -> Plan:
         raise ExperimentError(message("compute.flops", what, got="layers", fix=fix))
     population = with_speeds(population, experiment.compute, shape.name, experiment.seed)
     _refuse_an_endless_budget(experiment, task)
+    if experiment.population.on_close == "partial" and not hasattr(task, "steps"):
+        fix = "give the task a method steps(client, local), or set population.on_close: pause or lost"
+        what = f"the task {component.kind} does not say how many steps a visit has"
+        raise ExperimentError(message("population.on_close", what, got="partial", fix=fix))
     for split in experiment.evaluate.splits:
         task.probes(split, experiment.evaluate.windows)  # refuses a split that the data do not have
     return Plan(experiment, population, task, shape)
@@ -357,6 +361,7 @@ def course(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent)
             "gross_joules": ledger.gross_joules,
             "outcomes": dict(sorted(ledger.outcomes.items())),
         },
+        **server.attendance.facts(ended_s),
         "saved_share": 1.0 - trainer.trained / trainer.dispatched if trainer.dispatched else 0.0,
     }
     run = writer.close(status="done", facts=facts)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,8 @@ class Trainer:
         self._size = int(experiment.numerics.client_batch)
         self._pending: dict[int, tuple[Visit, Job]] = {}
         self._tickets: dict[int, tuple[Ticket, int]] = {}
+        self._cuttable: dict[int, Job] = {}
+        self._may_cut = experiment.population.on_close == "partial"
         self._shared: tuple[Vector, Any] | None = None
         self._evaluations: deque[_Evaluation] = deque()
         self.dispatched = self.trained = 0
@@ -76,6 +78,21 @@ class Trainer:
             handle = self._handle(visit.start) if shared else _read_only(visit.start)
         job = Job(visit.client, visit.visit, handle, self.experiment.local, self.experiment.seed)
         self._pending[visit.order] = (visit, job)
+        if self._may_cut:
+            self._cuttable[visit.order] = job
+
+    def steps(self, client: int) -> int:
+        """Return the local steps of a visit; 0 where nobody needs to know."""
+        if not self._may_cut:
+            return 0
+        task: Any = self.task
+        return int(task.steps(client, self.experiment.local))
+
+    def shorten(self, visit: Visit, steps: int) -> None:
+        """The visit makes its first `steps` steps only; if it was trained in full already, it is trained again."""
+        job = replace(self._cuttable[visit.order], upto=steps)
+        self._tickets.pop(visit.order, None)
+        self._pending[visit.order] = (visit, job)
 
     def _handle(self, vector: Vector) -> Any:
         assert self.executor is not None
@@ -87,6 +104,7 @@ class Trainer:
         """The visit is lost: its job is not trained if it was not handed over yet."""
         self._pending.pop(visit.order, None)
         self._tickets.pop(visit.order, None)
+        self._cuttable.pop(visit.order, None)
 
     def results(self, landed: Sequence[Visit]) -> Iterator[tuple[Visit, Update]] | None:
         """Have everything pending trained; None in a timeline-only run.
@@ -99,6 +117,8 @@ class Trainer:
         """
         self._submit(landed)
         if self.executor is None:
+            for visit in landed:
+                self._cuttable.pop(visit.order, None)
             return None
         for ticket in {id(t): t for t, _ in (self._tickets[v.order] for v in landed)}.values():
             ticket.want()
@@ -110,6 +130,7 @@ class Trainer:
         updates: list[Any] = []
         for visit in landed:
             ticket, index = self._tickets.pop(visit.order)
+            self._cuttable.pop(visit.order, None)
             if ticket is not read:
                 try:
                     read, updates = ticket, ticket.result()

@@ -14,6 +14,10 @@ SIZE = 1000
 IDLE_W = 0.25
 VISIT = {
     "round": -1,
+    "away": "",
+    "paused_s": 0.0,
+    "work_share": 1.0,
+    "battery": NAN,
     "staleness": -1,
     "committed_version": -1,
     "serialized_down_bytes": SIZE,

@@ -26,7 +26,7 @@ from fedsim.tasks._tokens import Windows
 from fedsim.training import hub, prefix, room
 from fedsim.training import lora as adapters
 from fedsim.training.backbone import Backbone, resolved
-from fedsim.training.local import device, passes
+from fedsim.training.local import device, passes, steps
 
 PIECE = 32
 """Windows of one probe, whatever the number of workers."""
@@ -93,6 +93,10 @@ class LanguageTask:
     def tokens(self, client: int, local: LocalConfig) -> int:
         """Return the tokens of one visit, exactly: all training windows are full."""
         return passes(self.examples(client), local) * self.sequence
+
+    def steps(self, client: int, local: LocalConfig) -> int:
+        """Return the optimiser steps of one visit."""
+        return steps(self.examples(client), local)
 
     def initial(self) -> Vector:
         """Return version 0: LoRA's initialisation, or the pretrained weights."""

@@ -25,7 +25,7 @@ from fedsim.adapter import Vector
 from fedsim.jobs import Job, Update
 from fedsim.training import noise
 from fedsim.training.backbone import Backbone, Stack
-from fedsim.training.local import one_thread, scales, slots, steps
+from fedsim.training.local import made, one_thread, scales, slots
 from fedsim.training.schedule import order, pieces, schedule
 from fedsim.training.steps import AdamW, Sgd, column
 
@@ -60,7 +60,7 @@ def train(
     updates: dict[int, Update] = {}
     with one_thread():
         for members in groups.values():
-            counts = [steps(len(data[i]), jobs[i].local) for i in members]
+            counts = [made(len(data[i]), jobs[i]) for i in members]
             sorted_members = [members[i] for i in order(counts, [len(data[i]) for i in members])]
             own = [data[i] for i in sorted_members]
             given = [None if hidden is None else hidden[i] for i in sorted_members]
