@@ -120,6 +120,9 @@ ORDER: dict[str, tuple[str, ...]] = {
 OUTCOMES = ("landed", "offline", "memory", "late", "surplus", "rejected", "failed", "in_flight")
 """How a visit can end; `in_flight`: the run ended first."""
 
+CAUSES = ("window", "outage", "battery", "heat")
+"""Why a device goes away."""
+
 _CHUNK = 8192  # rows parsed at a time: a million visits fold in a few hundred MB
 _KINDS = {"int64": "iu", "float64": "fiu", "bool": "b"}
 

@@ -332,12 +332,12 @@ class Visit:
         """Training ends with the last whole step; False if there is none."""
         assert self.session is not None
         share = self.session.share(float(self.env.now))
-        self.steps_made = min(self.steps, math.floor(self.steps * share + ROUNDING_STEPS))
-        if not self.steps_made:
+        made = min(self.steps, math.floor(self.steps * share + ROUNDING_STEPS))
+        if not made:
             return False
-        self._cut = True
-        if self.steps_made < self.steps and self._shorten is not None:
-            self._shorten(self, self.steps_made)
+        self.steps_made, self._cut = made, True
+        if made < self.steps and self._shorten is not None:
+            self._shorten(self, made)
         return True
 
     def _strain(self, step: Step) -> None:
