@@ -404,6 +404,8 @@ class Watched:
             if not charge.low:
                 return at_s, "comes"
             at_s = charge.turns_s(look_s, device.supply)
+            if math.isinf(at_s):
+                return look_s, "look"
 
     def _cool_s(self, device: _Device) -> float:
         """Return how long until a device that rests is cool enough; less than a millisecond is nothing."""

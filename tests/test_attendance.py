@@ -12,7 +12,7 @@ from worlds import plan
 
 from fedsim.attendance import Watched, Windowed, attendance
 from fedsim.compute import Machines
-from fedsim.errors import ExperimentError
+from fedsim.errors import ExperimentError, RunError
 from fedsim.sampling import Desk
 from fedsim.simulation import simulate
 from fedsim.verify import verify
@@ -58,7 +58,7 @@ def test_heavy_training_makes_a_phone_unavailable_until_it_has_recovered(tmp_pat
     assert found.ended_s.iloc[1] == pytest.approx(360.0, abs=NEAR)
     assert found.dispatched_s.iloc[2] == pytest.approx(50_000 + 1800 / 9.5, abs=NEAR)
     assert found.battery.tolist() == pytest.approx(
-        [0.8 - 1000 / FULL_J, 0.3, 0.5 + 1000 / FULL_J, 0.5 + 2000 / FULL_J], abs=1e-5
+        [0.8 - 1000 / FULL_J, 0.3, 0.5 + 1000 / FULL_J, 1.0], abs=1e-5
     )
 
 
@@ -199,11 +199,12 @@ def test_a_server_that_waits_looks_once_a_turn(tmp_path, monkeypatch):
     assert len(looks) <= 6
 
 
-def test_a_phone_whose_battery_never_recovers_is_named_as_what_is_missing(tmp_path):
+def test_a_server_does_not_wait_for_ever_for_a_battery_that_never_recovers(tmp_path):
     battery = {"plugged": plugs(tmp_path, (0, 10, 20)), "initial": [0.1, 0.1]}
+    looks = phones([10.0], battery=battery, budget={"time_s": 1e9})
 
-    with pytest.raises(Exception, match="nobody to ask: 1 idle clients"):
-        visits(phones([10.0], battery=battery))
+    with pytest.raises(RunError, match="nobody to ask: 1 idle clients online at once were needed"):
+        visits(looks)
 
 
 # heat -----------------------------------------------------------------------------------------------
