@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.availability import BLOCK, There
-from fedsim.battery import NOTHING, Charge, Draw, Supply, of_tier
+from fedsim.battery import NOTHING, Charge, Draw, Supply
 from fedsim.compute import Machines, Training, thermal_of
 from fedsim.energy import BatteryState
 from fedsim.errors import ExperimentError, message
@@ -442,9 +442,15 @@ def _devices(experiment: Experiment, population: Population) -> list[_Device]:
             battery.start_at,
             battery.stop_below,
         )
-        use_w, charge_w = (of_tier(watts, p.tier) for watts in (battery.use_w, battery.charge_w))
-        ahead = float(ahead_s[p.client])
-        supply = Supply(plugged, p.client, p.idle_w, use_w, charge_w, battery.awake, ahead)
+        supply = Supply(
+            plugged,
+            p.client,
+            idle_w=p.idle_w,
+            use_w=battery.watts("use_w", p.tier),
+            charge_w=battery.watts("charge_w", p.tier),
+            awake=battery.awake,
+            ahead_s=float(ahead_s[p.client]),
+        )
         found.append(_Device(p, charge, supply, gated=hot))
     return found
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -35,7 +35,7 @@ class Battery(Config):
 
     `plugged` says when the charger is in, `population.availability` when a device may be asked. Where both are
     `charging` they are the same windows: a device is asked while it charges, if its level is high enough. With
-    `availability: always` it is also asked on battery.
+    `availability: always` it is also asked on battery. A class of devices that a mapping leaves out has the default.
 
     Attributes:
         start_at: a device that was low takes work again from this level on, and none below it at the start.
@@ -77,6 +77,12 @@ class Battery(Config):
             )
         return self
 
+    def watts(self, name: Literal["charge_w", "use_w"], tier: str) -> float:
+        """Return the power of a class of devices; the default for one that a mapping leaves out."""
+        value: float | dict[str, float] = getattr(self, name)
+        default: float = type(self).model_fields[name].default
+        return value.get(tier, default) if isinstance(value, dict) else value
+
     def capacity_of(self, profile: Profile) -> float | None:
         """Return a device's capacity [Wh]; None: it is on the mains.
 
@@ -94,11 +100,6 @@ class Battery(Config):
             fix = f"give its row a battery_wh, or energy.battery.capacity_wh: {{{profile.tier}: 15}}"
             raise ExperimentError(message("energy.battery", what, fix=fix))
         return None
-
-
-def of_tier(value: float | dict[str, float], tier: str) -> float:
-    """Return the value of a class of devices; 0 for one that a mapping leaves out."""
-    return value.get(tier, 0.0) if isinstance(value, dict) else value
 
 
 class Power(NamedTuple):

@@ -93,6 +93,18 @@ def test_what_is_spent_at_once_is_no_more_than_there_is():
     assert (spent.battery.level, spent.supplied_j, spent.worked_j) == (0.0, 1800.0, 1_000_600.0)
 
 
+@given(st.floats(0.05, 1), st.floats(0, 9), st.floats(0, 9), st.floats(0, 2e4))
+def test_under_one_power_it_is_the_linear_battery(level, load_w, charge_w, to_s):
+    """`BatteryState`: the level after so long, and when it is at the limit."""
+    phone = charge(level, stop=0.01, low=False)
+    house = Supply(windows([[(0.0, 1e9)]]), 0, load_w, 0.0, charge_w)
+
+    turn_s = phone.battery.time_until(0.01, load_w, charge_w)
+    assert phone.turns_s(1e8, house) == (pytest.approx(turn_s) if turn_s <= 1e8 else math.inf)
+    after = phone.battery.after(to_s, load_w, charge_w)
+    assert phone.until(to_s, house).battery.level == pytest.approx(after.level, abs=1e-12)
+
+
 # any powers ---------------------------------------------------------------------------------------
 
 times = st.floats(0.0, DAY, allow_subnormal=False)
@@ -182,6 +194,13 @@ def test_capacities_are_those_of_the_device_table_unless_given():
     assert Battery(capacity_wh={"phone-mid": 9.0}).capacity_of(phone) == 9.0
     assert Battery(capacity_wh={"tablet": 9.0}).capacity_of(phone) == 15.4
     assert Battery(capacity_wh=9.0).capacity_of(board) == 9.0
+
+
+def test_powers_are_of_all_devices_or_by_class_and_else_the_default():
+    given = Battery(charge_w={"laptop": 45.0}, use_w=0.1)
+
+    assert [given.watts("charge_w", tier) for tier in ("laptop", "tablet")] == [45.0, 10.0]
+    assert [given.watts("use_w", tier) for tier in ("laptop", "tablet")] == [0.1, 0.1]
 
 
 def test_a_phone_without_a_known_battery_is_refused_by_name():
