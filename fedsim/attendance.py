@@ -72,8 +72,8 @@ class Attendance(There, Protocol):
         """
         ...
 
-    def level(self, client: int) -> float:
-        """Return what share of the battery is there; NaN without one."""
+    def level(self, client: int, now_s: float) -> float:
+        """Return what share of the battery is there, if nothing changes until `now_s`; NaN without one."""
         ...
 
     def facts(self, now_s: float) -> dict[str, Any]:
@@ -140,7 +140,7 @@ class Windowed:
     def relax(self, client: int, used_j: Callable[[], float], *, over: bool = False) -> None:
         """Windows do not depend on work."""
 
-    def level(self, client: int) -> float:
+    def level(self, client: int, now_s: float) -> float:
         """Return NaN."""
         return math.nan
 
@@ -290,10 +290,12 @@ class Watched:
             device.gone = device.came = None
         self._foresee(client)
 
-    def level(self, client: int) -> float:
-        """Return what share of the battery was there at its last change; NaN without one."""
-        charge = self._devices[client].charge
-        return math.nan if charge is None else charge.battery.level
+    def level(self, client: int, now_s: float) -> float:
+        """Return what share of the battery is there, if nothing changes until `now_s`; NaN without one."""
+        device = self._devices[client]
+        if device.charge is None or device.supply is None:
+            return math.nan
+        return device.charge.until(now_s, device.supply, device.draw).battery.level
 
     def facts(self, now_s: float) -> dict[str, Any]:
         """Return what the batteries took and gave until now, for the record of a run."""

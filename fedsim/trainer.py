@@ -89,10 +89,14 @@ class Trainer:
         return int(task.steps(client, self.experiment.local))
 
     def shorten(self, visit: Visit, steps: int) -> None:
-        """The visit makes its first `steps` steps only; if it was trained in full already, it is trained again."""
-        job = replace(self._cuttable[visit.order], upto=steps)
-        self._tickets.pop(visit.order, None)
-        self._pending[visit.order] = (visit, job)
+        """The visit makes its first `steps` steps only; if it was trained in full already, it is trained again.
+
+        One that was forgotten, because it finishes in vain, stays so.
+        """
+        job = self._cuttable.get(visit.order)
+        if job is not None:
+            self._tickets.pop(visit.order, None)
+            self._pending[visit.order] = (visit, replace(job, upto=steps))
 
     def _handle(self, vector: Vector) -> Any:
         assert self.executor is not None

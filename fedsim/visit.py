@@ -247,7 +247,7 @@ class Visit:
             self.ended_s = now_s
             self._woken(now_s)
             self._sent = {d: transfer.sent_bytes(now_s) for d, transfer in self._transfers.items()}
-            self.battery = self._attendance.level(self.client)
+            self.battery = self._attendance.level(self.client, self.ended_s)
 
     def _end(self, outcome: Outcome) -> None:
         self.outcome = outcome
@@ -257,7 +257,7 @@ class Visit:
             self.session.pause()
         self._sent = {d: transfer.cancel() for d, transfer in self._transfers.items()}
         self._attendance.relax(self.client, self._joules, over=True)
-        self.battery = self._attendance.level(self.client)
+        self.battery = self._attendance.level(self.client, self.ended_s)
         self._on_end(self)
 
     def _course(self, detect_after_s: float) -> Generator[simpy.Event, Any, Visit]:

@@ -73,6 +73,14 @@ def test_a_paused_visit_goes_on_when_the_battery_has_recovered(tmp_path):
     assert told["end_j"] == pytest.approx(told["start_j"] + told["received_j"] - told["supplied_j"])
 
 
+def test_a_run_that_ends_in_a_visit_says_what_is_in_the_battery_then(tmp_path):
+    battery = {"plugged": plugs(tmp_path, (0, 50_000, 60_000))}
+    found, _ = visits(phones([300.0], battery=battery, budget={"time_s": 100.0}))
+
+    assert found.outcome.tolist() == ["in_flight"]
+    assert found.battery.tolist() == pytest.approx([0.8 - 500 / FULL_J], abs=1e-5)
+
+
 def test_a_battery_gives_what_the_visits_are_charged_and_what_the_phone_draws_anyway(tmp_path):
     """With a price a byte and a radio's tail, which are paid at once, and a battery that is never full or empty."""
     device = PHONE | {

@@ -89,6 +89,22 @@ def test_a_transfer_pauses_and_all_its_bytes_arrive_once():
     assert (visit.down_bytes, visit.up_bytes) == (32, 32)
 
 
+def test_a_transfer_that_pauses_leaves_its_share_of_the_server_s_link_to_the_others():
+    """Uploads of 32 bytes from 1 s on share 8 bytes/s; client 0 is away from 3 s, with 24 left, to 100 s."""
+    run = simulated(
+        {**ONE, "cohort": 2},
+        [1.0, 1.0],
+        online=[[(0.0, 3.0), (100.0, 200.0)], [(0.0, 200.0)]],
+        network={"sharing": "max-min", "server_up_mbps": 1e9, "server_down_mbps": 64e-6},
+        budget={"commits": 1},
+        **population("pause", n=2),
+    )
+
+    assert verify(run) == []
+    assert run.visits.landed_s.tolist() == pytest.approx([103.0, 6.0], abs=NEAR)
+    assert run.visits.up_bytes.tolist() == [32, 32]
+
+
 def test_the_radio_draws_nothing_while_the_device_is_away():
     online = [[(0.0, 2.0), (50.0, 63.0), (100.0, 200.0)]]
     visit, _ = one("pause", online=online, rate=8.0, radio_w=0.5)
@@ -214,6 +230,24 @@ def test_the_schedule_is_the_same_to_the_bit_without_training(policy):
 
     same = [name for name in trained.visits.columns if name not in ("loss", "trained")]
     assert trained.visits[same].equals(timeline.visits[same])
+
+
+def test_a_late_visit_that_finishes_in_vain_may_be_cut_too_and_trains_nobody():
+    """Its round is over at 4 s, its window closes at 5 s, and it uploads from 20 s on."""
+    made = plan(
+        {**ONE, "deadline_s": 4.0, "late": "finish"},
+        [10.0],
+        online=[[(0.0, 5.0), (20.0, 24.5)]],
+        budget={"time_s": 24.0},
+        **population("partial"),
+        **FIVE_STEPS,
+    )
+    run = simulate(made, Inline())
+
+    assert verify(run) == []
+    first = run.visits.iloc[0]
+    assert (first.outcome, first.work_share, first.trained) == ("late", 0.4, False)
+    assert first.ended_s == pytest.approx(20.0, abs=NEAR)
 
 
 def test_a_task_that_does_not_count_its_steps_cannot_have_partial_work(monkeypatch):
