@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 Cause = Literal["window", "outage", "battery", "heat"]
 """Why a device is away."""
+CAUSES: tuple[Cause, ...] = ("window", "outage", "battery", "heat")
 Turn = Literal["window", "outage", "battery", "heat", "comes", "look"]
 
 LOOK_S = 86_400.0
@@ -77,7 +78,7 @@ class Attendance(There, Protocol):
         ...
 
     def facts(self, now_s: float) -> dict[str, Any]:
-        """Return what the batteries took and gave until now, for the record of a run; empty without any."""
+        """Return what is known of all devices until now, for the record of a run; empty if none is watched."""
         ...
 
 
@@ -161,15 +162,15 @@ class _Device:
         draw: what our work draws.
         working: whether it is in a visit.
         hot_s: when heat will stop the training under way.
-        there, cause: whether it is there, and why it went away last.
+        there, cause, left_s: whether it is there; why and when it went away last.
         turn_s, turn: its next turn: why it goes away, or `comes`, or `look`: nothing is known beyond this time.
         stamp: of that turn; a turn with another stamp is void.
         gone, came: events that a visit waits for.
     """
 
     __slots__ = (
-        *("came", "cause", "charge", "draw", "gated", "gone", "hot_s", "profile", "stamp", "supply"),
-        *("there", "time_s", "turn", "turn_s", "working"),
+        *("came", "cause", "charge", "draw", "gated", "gone", "hot_s", "left_s", "profile", "stamp"),
+        *("supply", "there", "time_s", "turn", "turn_s", "working"),
     )
 
     def __init__(
@@ -178,7 +179,7 @@ class _Device:
         """Take a device at rest, at the start of a run."""
         self.profile, self.charge, self.supply, self.gated = profile, charge, supply, gated
         self.draw: Draw = NOTHING
-        self.time_s, self.hot_s, self.turn_s = 0.0, math.inf, math.inf
+        self.time_s, self.left_s, self.hot_s, self.turn_s = 0.0, 0.0, math.inf, math.inf
         self.there, self.working = True, False
         self.cause: Cause = "window"
         self.turn: Turn = "look"
@@ -212,6 +213,7 @@ class Watched:
         self.n, self.share = len(self._devices), self._windows.share
         self._began_j = math.fsum(d.charge.battery.stored_j for d in self._devices if d.charge is not None)
         self._there = np.ones(self.n, dtype=np.bool_)
+        self._away_s: dict[Cause, float] = dict.fromkeys(CAUSES, 0.0)
         self._turns: list[tuple[float, int, int]] = []
         for client in range(self.n):
             self._foresee(client)
@@ -298,14 +300,18 @@ class Watched:
         return device.charge.until(now_s, device.supply, device.draw).battery.level
 
     def facts(self, now_s: float) -> dict[str, Any]:
-        """Return what the batteries took and gave until now, for the record of a run."""
+        """Return the share of time that devices were away, by why they went, and what the batteries took and gave."""
+        self._run(now_s)
+        away_s = dict(self._away_s)
         for device in self._devices:
             device.settle(now_s)
+            if not device.there:
+                away_s[device.cause] += now_s - device.left_s
+        whole_s = self.n * now_s or 1.0
+        found: dict[str, Any] = {"away_share": {cause: s / whole_s for cause, s in away_s.items() if s}}
         charges = [d.charge for d in self._devices if d.charge is not None]
-        if not charges:
-            return {}
-        return {
-            "batteries": {
+        if charges:
+            found["batteries"] = {
                 "devices": len(charges),
                 "start_j": self._began_j,
                 "received_j": math.fsum(c.received_j for c in charges),
@@ -313,7 +319,7 @@ class Watched:
                 "end_j": math.fsum(c.battery.stored_j for c in charges),
                 "mean_level": float(np.mean([c.battery.level for c in charges])),
             }
-        }
+        return found
 
     # turns --------------------------------------------------------------------------------------
 
@@ -360,8 +366,10 @@ class Watched:
         if turn == "look":
             return
         self._there[client] = device.there = turn == "comes"
-        if turn != "comes":
-            device.cause = turn
+        if turn == "comes":
+            self._away_s[device.cause] += device.time_s - device.left_s
+        else:
+            device.cause, device.left_s = turn, device.time_s
         if device.charge is not None and turn in ("comes", "battery"):  # to the bit, whatever rounding says
             device.charge = replace(device.charge, low=turn == "battery")
         event = device.came if device.there else device.gone

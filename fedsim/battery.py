@@ -45,8 +45,8 @@ class Battery(Config):
         plugged: `charging`, the sessions of the generator; or a table of windows, as for `population.availability`.
         charge_w: what the charger gives (assumption: a 5 V, 2 A charger), of all devices or by class.
         use_w: what its owner draws while awake, above idle, of all devices or by class. 892 falls from 75 to 50 %
-            without a charger on 300 FLASH phones: 3.0 % an hour from 0 to 9 h and 7.4 % from 9 to 24 h (ours, from
-            the events of Yang et al., WWW 2021); at 15.4 Wh that is an idle phone's 0.46 W, and 0.7 W more by day. With
+            without a charger on 300 FLASH phones: 3.1 % an hour from 0 to 9 h and 7.5 % from 9 to 24 h (ours, from
+            the events of Yang et al., WWW 2021); at 15.4 Wh that is an idle phone's 0.47 W, and 0.7 W more by day. With
             the defaults a phone of `phones_2020` charges or has 50 % for 55 % of the time; of the 300, for 62 %.
         awake: from which hour to which, local time.
     """

@@ -69,6 +69,8 @@ def test_a_paused_visit_goes_on_when_the_battery_has_recovered(tmp_path):
     assert found.landed_s.tolist() == pytest.approx([50_000 + 1800 / 9.5 + 140], abs=NEAR)
     assert found.paused_s.tolist() == pytest.approx([50_000 + 1800 / 9.5 - 360], abs=NEAR)
     assert found.joules.tolist() == pytest.approx([4.5 * 500], abs=1e-2)
+    away = {"battery": (50_000 + 1800 / 9.5 - 360) / run.info["end_time_s"]}
+    assert run.info["away_share"] == pytest.approx(away, abs=1e-6)
     told = run.info["batteries"]
     assert told["end_j"] == pytest.approx(told["start_j"] + told["received_j"] - told["supplied_j"])
 

@@ -173,3 +173,13 @@ def test_the_report_says_why_devices_went_away():
     assert "waited 45 s in all" in section.text[1]
     assert [row[0] for row in section.tables[1].rows] == ["its window closed", "its battery was low"]
     assert len(straggler_sections.waits(small()).tables) == 1
+
+
+def test_the_report_says_how_much_of_their_time_watched_devices_were_away():
+    run = small(info=small().info | {"away_share": {"window": 0.2, "battery": 0.125}})
+    (_, said) = straggler_sections.waits(run).text
+
+    assert said == (
+        "Of the devices' time, 32.5 % went by away: 20.0 % because its window closed and 12.5 % because its "
+        "battery was low."
+    )

@@ -74,18 +74,22 @@ def waits(run: Run) -> Section:
 
 
 def _away(run: Run) -> tuple[list[str], list[Table]]:
-    """Whose device went away in mid-visit, why, and what became of it; nothing if none did."""
-    found = stragglers.away(run)
+    """Why devices were away, as far as they were watched, and what became of visits in the middle of which they went."""
+    found, text = stragglers.away(run), []
+    shares = run.info.get("away_share") or {}
+    if shares:
+        causes = [f"{percent(share)} because {CAUSES[cause]}" for cause, share in shares.items()]
+        text.append(f"Of the devices' time, {percent(sum(shares.values()))} went by away: {listing(causes)}.")
     if found.empty:
-        return [], []
+        return text, []
     total, share = int(found["visits"].sum()), float(found["visits"].sum()) / len(run.visits)
     most = str(found["visits"].idxmax())
-    text = (
+    met = (
         f"In {plural(total, 'visit')} ({percent(share)}) the device went away, mostly because {CAUSES[most]}."
     )
     paused_s = float(found["paused_s"].sum())
     if paused_s:
-        text += f" Visits waited {said('time_s', paused_s)} in all for devices to come back."
+        met += f" Visits waited {said('time_s', paused_s)} in all for devices to come back."
     rows = [
         (
             CAUSES[str(cause)],
@@ -98,7 +102,7 @@ def _away(run: Run) -> tuple[list[str], list[Table]]:
         for cause, row in found.iterrows()
     ]
     header = ("the device went away because", "visits", "lost", "cut short", "waited", "energy lost")
-    return [text], [Table(header, rows)]
+    return [*text, met], [Table(header, rows)]
 
 
 def fairness(run: Run) -> Section:
