@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import yaml
@@ -22,6 +22,44 @@ from fedsim.windows import Floats, normal_form
 DAY_S = 86_400.0
 BLOCK = 4096
 """Clients that share one address of randomness; part of every population, so it must not change."""
+
+
+class There(Protocol):
+    """Who is there, for all clients at once; times do not decrease from one question to the next."""
+
+    @property
+    def n(self) -> int:
+        """Number of clients."""
+        ...
+
+    @property
+    def constant(self) -> bool:
+        """Whether everybody is always there."""
+        ...
+
+    def online(self, now_s: float) -> NDArray[np.bool_]:
+        """Return who is there now, (n,)."""
+        ...
+
+    def next_start_s(self, now_s: float) -> float:
+        """Return a time after `now_s` before which nobody comes; inf if nobody will."""
+        ...
+
+    def share(self) -> Floats:
+        """Return each client's share of time there by windows and outages, (n,)."""
+        ...
+
+
+class Presence(There, Protocol):
+    """When clients are there, as a pure function of the clock: plain windows, or windows less outages."""
+
+    def window(self, client: int, now_s: float) -> tuple[float, float]:
+        """Return the stretch [start, stop) that holds `now_s`, else the next one; (inf, inf) if there is none."""
+        ...
+
+    def reason(self, client: int, now_s: float) -> Literal["window", "outage"]:
+        """Return why a client that is not there is away."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +108,15 @@ class Availability:
     def n(self) -> int:
         """Number of clients."""
         return len(self.offsets) - 1
+
+    @cached_property
+    def constant(self) -> bool:
+        """Whether everybody is always there."""
+        return bool(np.isinf(self.period_s)) and bool(np.all(np.isinf(self.stops_s)))
+
+    def reason(self, client: int, now_s: float) -> Literal["window", "outage"]:
+        """Return why a client that is not there is away: its window is closed."""
+        return "window"
 
     def _base(self, now_s: float) -> tuple[float, float, float]:
         """Return when the previous, this and the next period begin, as one formula so that they agree."""

@@ -64,6 +64,20 @@ class Training:
             return 0.0
         return self.thermal.heated_k(self.heat_k, self.train_w, elapsed_s)
 
+    @property
+    def powers(self) -> tuple[tuple[float, float], ...]:
+        """(seconds, watts of the whole device), one after the other."""
+        if self.onset_s >= self.duration_s:
+            return ((self.duration_s, self.train_w),)
+        return ((self.onset_s, self.train_w), (self.duration_s - self.onset_s, self.throttled_w))
+
+    @property
+    def stops_s(self) -> float:
+        """How long until heat stops it (`compute.thermal.stop_above_c`); inf: it does not [s]."""
+        if self.thermal is None:
+            return math.inf
+        return self.thermal.reaches_s(self.heat_k, self.train_w, self.thermal.stop_k)
+
     def _worked_s(self, elapsed_s: float) -> float:
         """Seconds at full speed that do the work of the first `elapsed_s`."""
         return min(elapsed_s, self.onset_s) + self.speed * max(0.0, elapsed_s - self.onset_s)
@@ -76,6 +90,7 @@ def training(
     *,
     noise: float = 1.0,
     heat_k: float | None = None,
+    part: float = 1.0,
 ) -> Training:
     """Return the course of a training.
 
@@ -85,12 +100,14 @@ def training(
         compute: what is modelled; nothing but FLOPs / speed without it.
         noise: factor on the duration, from `step_noise`.
         heat_k: temperature above the surroundings at the start [K]; that of an idle device without it.
+        part: share of the work that is still to be done, where a training goes on after a pause.
     """
     seconds = work.flops / profile.flops_per_s
     if compute is not None:
         if compute.bandwidth_floor:
             seconds = max(seconds, work.moved_bytes / profile.memory_bytes_per_s)
         seconds = (seconds + work.steps * compute.step_overhead_s) * noise
+    seconds *= part
     if profile.cpu_quota < 1:
         seconds = under_quota_s(seconds, profile.cpu_quota, profile.cpu_period_s)
     thermal = thermal_of(compute, profile.tier) if compute is not None else None
@@ -145,12 +162,12 @@ class Machines:
         self._compute, self._seed = compute, seed
         self._heat: dict[int, tuple[float, float]] = {}
 
-    def start(self, profile: Profile, work: Work, visit: int, now_s: float) -> Training:
-        """Return the course of a training that starts now, on the device as it is."""
+    def start(self, profile: Profile, work: Work, visit: int, now_s: float, *, part: float = 1.0) -> Training:
+        """Return the course of a training, or of the `part` that is left of one, from now on the device as it is."""
         sigma = self._compute.sigma("step_sigma", profile.tier)
         noise = step_noise(sigma, work.steps, self._seed, profile.client, visit)
         heat_k = self.heat_k(profile, now_s)
-        return training(profile, work, self._compute, noise=noise, heat_k=heat_k)
+        return training(profile, work, self._compute, noise=noise, heat_k=heat_k, part=part)
 
     def stop(self, profile: Profile, training: Training, elapsed_s: float, now_s: float) -> None:
         """Note how warm the device is `elapsed_s` into a training that ends now, done or not."""
@@ -164,3 +181,10 @@ class Machines:
             return None
         heat_k, since_s = self._heat.get(profile.client, (thermal.settled_k(profile.idle_w), now_s))
         return thermal.cooled_k(heat_k, profile.idle_w, now_s - since_s)
+
+    def cool_s(self, profile: Profile, now_s: float) -> float:
+        """Return how long an idle device needs to be cool enough for new work; 0 where heat keeps nobody away."""
+        thermal, heat_k = thermal_of(self._compute, profile.tier), self.heat_k(profile, now_s)
+        if thermal is None or heat_k is None or not thermal.gates:
+            return 0.0
+        return thermal.cools_s(heat_k, profile.idle_w, thermal.start_k)

@@ -15,7 +15,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
+from fedsim.battery import Battery
 from fedsim.component import Component, Config, build
+from fedsim.outages import Outages
 from fedsim.thermal import Thermal
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -29,7 +31,12 @@ def _block(package: str) -> Any:
 
 
 class PopulationConfig(Config):
-    """Who takes part: a preset or the user's own tables, how many, when they are there, on what links."""
+    """Who takes part: a preset or the user's own tables, how many, when they are there, on what links.
+
+    `on_close` says what happens to a visit whose device goes away (its window closes, an outage, its battery is
+    low, it is too warm): `lost`; `pause`: it goes on when the device is back; `partial`: training ends with
+    the last whole step, and what there is is uploaded when the device is back (a download that is cut is lost).
+    """
 
     preset: str | None = None
     devices: Path | None = None
@@ -37,6 +44,8 @@ class PopulationConfig(Config):
     clients: Count
     availability: str = "always"
     time_zones: tuple[Annotated[float, Field(ge=-24, le=24, allow_inf_nan=False)], ...] = (0.0,)
+    outages: Outages | None = None
+    on_close: Literal["lost", "pause", "partial"] = "lost"
     wifi_only: bool | None = None
     rates: str = "constant"
     rates_at_end: Literal["loop", "hold", "fail"] | None = None
@@ -160,14 +169,16 @@ class MemoryConfig(Config):
 
 
 class EnergyConfig(Config):
-    """What joules include besides training and transfers.
+    """What joules include besides training and transfers, and where they come from.
 
     Attributes:
         tail: the radio stays up after a transfer (`tail_s` at `tail_w` of the network's row), unless the
             next one begins before.
+        battery: what the devices' batteries hold, and at which level they take part; none: it does not matter.
     """
 
     tail: bool = False
+    battery: Battery | None = None
 
 
 class LoraConfig(Config):

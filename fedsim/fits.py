@@ -15,6 +15,7 @@ from fedsim.thermal import Thermal
 WORDS = {
     "population.availability": ("always", "charging"),
     "population.rates": ("constant", "generated"),
+    "energy.battery.plugged": ("charging",),
     "compute.calibration": ("none", "measured"),
 }
 """Values of fields with a file that are not files."""
@@ -59,6 +60,16 @@ def _population(experiment: Experiment) -> list[Problem]:
             fix = f"write {', '.join(words)}, or the file of a table with {columns}"
             fix = close if close.startswith("did you mean") else fix
             found.append(Problem(("population", name), "no such file", fix, given))
+    personal: Any = experiment.personal
+    if population.on_close == "partial" and personal.alongside(experiment.local) is not None:
+        what = f"cannot cut the two trainings of a visit that {personal.kind} makes"
+        fix = "set population.on_close: lost or pause, or personal.kind: fine-tune"
+        found.append(Problem(("population", "on_close"), what, fix, population.on_close))
+    battery = experiment.energy.battery
+    words = WORDS["energy.battery.plugged"]
+    if battery is not None and battery.plugged not in words and not Path(battery.plugged).is_file():
+        fix = "write charging, or the file of a table with client, start_s, stop_s"
+        found.append(Problem(("energy", "battery", "plugged"), "no such file", fix, battery.plugged))
     return found
 
 
@@ -153,6 +164,10 @@ def _compute(experiment: Experiment) -> list[Problem]:
     ]
     if isinstance(compute.thermal, Thermal):
         named.append((("compute", "thermal", "tiers"), compute.thermal.tiers))
+    for name in ("capacity_wh", "charge_w", "use_w"):
+        by_tier = getattr(experiment.energy.battery, name, None)
+        if isinstance(by_tier, dict):
+            named.append((("energy", "battery", name), by_tier))
     for path, tiers in named:
         for tier in set(tiers) - set(TIERS):
             found.append(Problem(path, "no such class of devices", nearest(tier, TIERS), tier))

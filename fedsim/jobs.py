@@ -37,6 +37,7 @@ class Job:
         base: change of the frozen weights (a `Base.vector`), or the executor's handle to it; None: none.
         anchor: centre of the proximal term, or the executor's handle to it; None: the start.
         tail: (lambda, s): the objective has lambda sum_m |B_m[:, s:]| |A_m[s:]| besides (`fedsim.training.tail`).
+        upto: most steps that are made: the first ones of the visit as `local` describes it; None: all.
     """
 
     client: int
@@ -51,6 +52,7 @@ class Job:
     base: Any = None
     anchor: Any = None
     tail: tuple[float, int] | None = None
+    upto: int | None = None
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,10 @@ class Ledger:
                 "landed_s": visit.landed_s,
                 "ended_s": visit.ended_s,
                 "outcome": visit.outcome,
+                "away": visit.away,
+                "paused_s": visit.paused_s,
+                "work_share": visit.work_share,
+                "battery": visit.battery,
                 "staleness": visit.staleness,
                 "committed_version": visit.committed_version,
                 "down_bytes": int(used["down_bytes"]),
@@ -81,7 +85,7 @@ class Ledger:
                 "memory_plan": work.memory_plan,
                 "trained": visit.trained,
                 "examples": self._task.examples(visit.client),
-                "tokens": work.tokens,
+                "tokens": round(work.tokens * visit.work_share),
                 "loss": visit.loss,
             }
         )

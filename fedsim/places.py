@@ -17,6 +17,7 @@ PATHS = frozenset(
         "population.availability",
         "population.rates",
         "compute.calibration",
+        "energy.battery.plugged",
     }
 )
 """Fields that are always a file, unless they hold a word of their own (`fits.WORDS`)."""

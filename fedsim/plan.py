@@ -5,6 +5,7 @@ Whatever can be refused is refused here; no weights are loaded and nothing has s
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -34,6 +35,9 @@ from fedsim.profiles import Population, draw
 from fedsim.resolving import context_of, resolved
 from fedsim.speeds import with_speeds
 from fedsim.wire import bytes_of, charged_bytes
+
+GROUND = ("seed", "population", "task", "lora", "local", "compute", "numerics", "runtime")
+"""Blocks that population, data and layout depend on."""
 
 
 @dataclass(frozen=True)
@@ -240,15 +244,28 @@ class Plan:
         return adapter_bytes(self.shape) if self.charged else 4 * self.task.layout.size
 
 
-def prepare(experiment: Experiment) -> Plan:
+def ground(experiment: Experiment) -> str:
+    """Return what population and data are made of, as text: experiments with equal ground have them in common."""
+    plain = experiment.plain()
+    return json.dumps([plain[name] for name in GROUND], sort_keys=True)
+
+
+def prepare(experiment: Experiment, like: Plan | None = None) -> Plan:
     """Read tables and data, split, and size the work; loads no weights, starts nothing.
+
+    Args:
+        experiment: the configuration.
+        like: a plan of equal `ground`, whose population and data are taken over instead of made again.
 
     Raises:
         ProfileError, DataError, ExperimentError: whatever is wrong with the input.
     """
-    population = draw(experiment.population, experiment.seed)
     component: Any = experiment.task
-    task: Task = component.build(context_of(experiment))
+    if like is None:
+        population = draw(experiment.population, experiment.seed)
+        task: Task = component.build(context_of(experiment))
+    else:
+        population, task = like.population, like.task
     experiment = resolved(experiment, task)
     charge = getattr(component, "charge_as", None)
     shape = task.shape if charge is None else charged(charge, full=experiment.lora.full)
@@ -258,7 +275,8 @@ def prepare(experiment: Experiment) -> Plan:
         raise ExperimentError(message("compute.flops", what, got="layers", fix=fix))
     personal: Any = experiment.personal
     personal.private(task.layout)  # refuses more layers than there are
-    population = with_speeds(population, experiment.compute, shape.name, experiment.seed)
+    if like is None:
+        population = with_speeds(population, experiment.compute, shape.name, experiment.seed)
     plan = Plan(experiment, population, task, shape)
     _refuse_an_endless_budget(plan)
     for split in experiment.evaluate.splits:

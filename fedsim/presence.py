@@ -11,49 +11,79 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import hetero_profiles
-from fedsim.availability import BLOCK, Availability, charging, windows_of
+from fedsim.availability import BLOCK, Availability, Presence, charging, windows_of
 from fedsim.errors import ProfileError, message, nearest
 from fedsim.fits import WORDS
-from fedsim.profile_tables import read_window_table
+from fedsim.outages import interrupted
+from fedsim.profile_tables import Floats, Names, read_window_table
 from fedsim.rng import stream
 
 if TYPE_CHECKING:
     from fedsim.experiment import PopulationConfig
 
 
-def presence(config: PopulationConfig, seed: int) -> tuple[Availability, dict[str, str]]:
+def presence(
+    config: PopulationConfig, columns: dict[str, Names], seed: int
+) -> tuple[Presence, dict[str, str]]:
     """Return when the clients are there, and what was used, for the record of a run.
+
+    Args:
+        config: `availability`, `time_zones` and `outages`.
+        columns: `network` and `tier` of every client, for outages that they share.
+        seed: address of the randomness.
 
     Raises:
         ProfileError: no such file, a broken one, or time zones for windows that do not repeat.
     """
     n, used = config.clients, {"availability": config.availability}
-    if config.availability == "always":
-        return Availability.always(n), used
-    if config.time_zones != (0.0,):
-        used["time_zones"] = ", ".join(f"{zone:g}" for zone in config.time_zones)
-    if config.availability == "charging":
+    windows: Presence = Availability.always(n)
+    if config.availability != "always":
+        if config.time_zones != (0.0,):
+            used["time_zones"] = ", ".join(f"{zone:g}" for zone in config.time_zones)
+        windows, used["availability_sha256"] = windows_in_zones(
+            "population.availability", config.availability, n, config.time_zones, seed
+        )
+    if config.outages is None:
+        return windows, used
+    used["outages"] = ", ".join(f"{name} {value}" for name, value in config.outages)
+    return interrupted(windows, config.outages, columns, seed), used
+
+
+def windows_in_zones(
+    field: str, given: str, n: int, zones_h: Sequence[float], seed: int
+) -> tuple[Availability, str]:
+    """Return the windows that a field asks for, in the clients' time zones, and the SHA-256 of their source.
+
+    Args:
+        field: name of the field, for errors.
+        given: `charging` for the sessions of the generator, or the path of a table.
+        n: number of clients.
+        zones_h: as for `in_time_zones`.
+        seed: address of the randomness.
+
+    Raises:
+        ProfileError: no such file, a broken one, or time zones for windows that do not repeat.
+    """
+    if given == "charging":
         figures = hetero_profiles.locate("charging.yaml").read_bytes()
-        used["availability_sha256"] = hashlib.sha256(figures).hexdigest()
-        return in_time_zones(charging(n, seed), config.time_zones, seed), used
-    path = Path(config.availability)
+        drawn = in_time_zones(charging(n, seed), zones_h, seed)
+        return drawn, hashlib.sha256(figures).hexdigest()
+    path = Path(given)
     if not path.is_file():
-        words = WORDS["population.availability"]
-        near = nearest(config.availability, words)
+        words = WORDS[field]
+        near = nearest(given, words)
         fix = (
             near
             if near.startswith("did")
             else f"write {', '.join(words)}, or the path of a CSV or Parquet file"
         )
-        text = message("population.availability", "no such file", got=config.availability, fix=fix)
-        raise ProfileError(text)
+        raise ProfileError(message(field, "no such file", got=given, fix=fix))
     table = read_window_table(path)
-    used["availability_sha256"] = table.sha256
-    if config.time_zones != (0.0,) and math.isinf(table.period_s):
+    if tuple(zones_h) != (0.0,) and math.isinf(table.period_s):
         what = "windows that do not repeat cannot be moved to other time zones"
         fix = "add the line `# period_s: 604800` to the table, or remove population.time_zones"
         raise ProfileError(message(f"{path}: period_s", what, fix=fix))
-    return in_time_zones(windows_of(table, n, seed), config.time_zones, seed), used
+    return in_time_zones(windows_of(table, n, seed), zones_h, seed), table.sha256
 
 
 def in_time_zones(there: Availability, zones_h: Sequence[float], seed: int) -> Availability:
@@ -70,8 +100,14 @@ def in_time_zones(there: Availability, zones_h: Sequence[float], seed: int) -> A
     """
     if all(zone == 0 for zone in zones_h):
         return there
-    blocks = range(-(-there.n // BLOCK))
+    return there.shifted(-3600.0 * zones_of(there.n, zones_h, seed))
+
+
+def zones_of(n: int, zones_h: Sequence[float], seed: int) -> Floats:
+    """Return each client's time zone, (n,) [h]: by how much its local time is ahead of the clock."""
+    blocks = range(-(-n // BLOCK))
     drawn = np.concatenate(
         [stream(seed, "time-zone", block).integers(len(zones_h), size=BLOCK) for block in blocks]
     )
-    return there.shifted(-3600.0 * np.asarray(zones_h, dtype=np.float64)[drawn[: there.n]])
+    zones: Floats = np.asarray(zones_h, dtype=np.float64)[drawn[:n]]
+    return zones

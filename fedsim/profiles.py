@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.availability import Availability
+from fedsim.availability import Availability, Presence
 from fedsim.draws import choose, draws, nearest_row, network_weights
 from fedsim.link_rates import LinkRates, link_rates
 from fedsim.presence import presence
@@ -109,7 +109,7 @@ class Population:
     cpu_period_s: Floats
     tail_s: Floats
     tail_w: Floats
-    availability: Availability
+    availability: Presence
     sources: dict[str, str]
     link_rates: LinkRates | None = None
 
@@ -177,7 +177,8 @@ def draw(config: PopulationConfig, seed: int) -> Population:
         ProfileError: unknown preset, or a broken device, network or availability table.
     """
     population = draw_devices(config, config.clients, seed)
-    there, used = presence(config, seed)
+    columns = {"network": population.network, "tier": population.tier}
+    there, used = presence(config, columns, seed)
     return replace(population, availability=there, sources=population.sources | used)
 
 

@@ -78,7 +78,7 @@ class RateTrace:
 
         Raises:
             ValueError: times that do not ascend from 0, rates that are not finite and at least 0, one step
-                that neither loops nor ends, or a phase without a loop.
+                that neither loops nor ends, a loop of nothing, or a phase without a loop.
         """
         times, rates = (np.array(side, dtype=np.float64) for side in (self.times_s, self.bytes_per_s))
         if len(times) == 0 or times.shape != rates.shape or times[0] != 0 or np.any(np.diff(times) <= 0):
@@ -87,6 +87,8 @@ class RateTrace:
             raise ValueError(f"{self.where}: times and rates must be finite, rates at least 0")
         if self.at_end not in ("loop", "hold", "fail") or (self.at_end != "hold" and len(times) == 1):
             raise ValueError(f"{self.where}: {self.at_end} needs an end: a time after 0")
+        if self.at_end == "loop" and not np.any(rates[:-1] > 0):
+            raise ValueError(f"{self.where}: loops and never carries anything: no transfer would ever end")
         if not (0 <= self.phase_s < math.inf and 0 < self.scale < math.inf):
             raise ValueError(f"{self.where}: the phase must be at least 0 and the scale greater than 0")
         if self.phase_s and self.at_end != "loop":
@@ -181,8 +183,6 @@ class RateTrace:
             return math.inf
         target = carried[step + 1] + left - rates[step] * (end_s - start_s)
         if self.at_end == "loop":
-            if carried[-1] == 0:
-                return math.inf
             laps = math.ceil(target / carried[-1]) - 1
             base, target = self._base(lap + laps), target - laps * carried[-1]
         at = bisect.bisect_left(carried, target) - 1

@@ -6,8 +6,9 @@ experiment up to that dispatch; the result is the same to the bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fedsim import simulation
 from fedsim.adapter import Vector
@@ -63,9 +64,17 @@ def replay(folder: Path | str, client: int, visit: int) -> Replay:
         raise RunFolderError(message(str(folder), what, fix="choose a visit of another outcome"))
     plan = prepare(Experiment.model_validate(run.experiment))
     job = job_of(plan, client, visit)
+    job = replace(job, upto=_upto(plan, job, rows.iloc[0]))
     (update,) = plan.task.train([job])
     before, after = (_held_out(plan, vector, job.base, client) for vector in (job.start, update.end))
     return Replay(job.start, update, float(rows.loss.iloc[0]), (before, after))
+
+
+def _upto(plan: Plan, job: Job, row: Any) -> int | None:
+    """Return the steps of a visit that was cut short; None of one that was not."""
+    if row.work_share == 1:
+        return None
+    return round(float(row.work_share) * job.local.steps_over(plan.task.examples(job.client)))
 
 
 def job_of(plan: Plan, client: int, visit: int) -> Job:

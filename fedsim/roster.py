@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.availability import Availability
+from fedsim.availability import There
 
 
 class Roster:
     """The server's list of clients: busy from the moment they are chosen until it knows the end."""
 
-    def __init__(self, availability: Availability) -> None:
+    def __init__(self, availability: There) -> None:
         self.availability = availability
         self._busy = np.zeros(availability.n, dtype=np.bool_)
         self._out = np.zeros(availability.n, dtype=np.bool_)
-        self._always = bool(np.isinf(availability.period_s)) and bool(np.all(np.isinf(availability.stops_s)))
+        self._always = availability.constant
 
     def idle(self, now_s: float) -> NDArray[np.int64]:
         """Return the clients that are online, not busy and not known to be too small, ascending."""

@@ -116,7 +116,7 @@ class Desk:
             del self._most_idle[request.pool]
             request.grant([int(client) for client in chosen])
         if short:
-            next_s = self._population.availability.next_start_s(now_s)
+            next_s = self._roster.availability.next_start_s(now_s)
         for request in short.values():
             self._give_up_if_hopeless(request, now_s, next_s)
         return next_s
@@ -135,7 +135,7 @@ class Desk:
         stall_s = self._experiment.runtime.stall_s
         if able >= request.n and not (nothing_flies and math.isinf(next_s)) and waited_s <= stall_s:
             return
-        share = float(np.mean(self._population.availability.share()))
+        share = float(np.mean(self._roster.availability.share()))
         held = len(unseen(self._experiment))
         small, strangers = self._roster.excluded - held, f", {held} are held out" if held else ""
         everybody = len(self._population) if request.among is None else len(request.among)

@@ -17,6 +17,7 @@ import simpy
 from numpy.typing import NDArray
 
 from fedsim.aggregators import NOTHING, Ask, Contribution, Offer, ServerModel
+from fedsim.attendance import attendance
 from fedsim.compute import Machines
 from fedsim.cost import Work, backbone_bytes
 from fedsim.errors import RunError, message
@@ -34,7 +35,7 @@ from fedsim.seen import Records
 from fedsim.sums import Moves
 from fedsim.trainer import Trainer
 from fedsim.versions import Sent, Versions
-from fedsim.visit import Estimate, Visit, estimate
+from fedsim.visit import Estimate, OnClose, Visit, estimate
 
 if TYPE_CHECKING:
     from fedsim.versions import Blend
@@ -59,8 +60,9 @@ class Server:
         self.network, self.trainer, self.ledger, self.privates = network, trainer, ledger, privates
         self.versions = Versions(plan, model, privates)
         self.watch: Callable[[Visit, Job], None] | None = None
-        self.roster = Roster(population.availability)
         self.machines = Machines(experiment.compute, experiment.seed)
+        self.attendance = attendance(env, experiment, population, self.machines)
+        self.roster = Roster(self.attendance)
         for client in privates.unseen:
             self.roster.exclude(client)
         self.seen = Records(population.availability, plan.task.examples)
@@ -75,7 +77,6 @@ class Server:
         self._equipped: set[int] = set()
         self._dispatches = 0
         self._rung_s = self._alarm_s = -1.0
-        self._closing: dict[int, tuple[float, simpy.Event]] = {}
         self.last_commit_s = 0.0
 
     @property
@@ -172,7 +173,8 @@ class Server:
         ask = self._ask(client, rank)
         offer = self.versions.offer(ask)
         sent = self.versions.sent(ask, offer, steps)
-        visit = self._leave(sent, self._work(ask, offer, steps), round_)
+        on_close = self.experiment.population.on_close
+        visit = self._leave(sent, self._work(ask, offer, steps), round_, on_close)
         self._polled.pop(client, None)
         self.seen.ask(client)
         self.trainer.expect(visit, sent.job, common=sent.common)
@@ -193,11 +195,10 @@ class Server:
 
     def online(self, client: int) -> bool:
         """Tell whether a client is there now."""
-        start_s, stop_s = self.population.availability.window(client, self.env.now)
-        return bool(start_s <= self.env.now < stop_s)
+        return bool(self.attendance.online(float(self.env.now))[client])
 
-    def _leave(self, sent: Sent, work: Work, round_: int) -> Visit:
-        """Send what is offered on its way."""
+    def _leave(self, sent: Sent, work: Work, round_: int, on_close: OnClose = "lost") -> Visit:
+        """Send what is offered on its way; `on_close` says what happens if the device goes away."""
         client = sent.ask.client
         visit = Visit(
             self.env,
@@ -209,11 +210,14 @@ class Server:
             version=self.version,
             round_=round_,
             start=sent.job.start,
-            offline=self._window_end(client),
+            attendance=self.attendance,
             detect_after_s=self.experiment.network.detect_after_s,
             machines=self.machines,
             tail=self.experiment.energy.tail,
             on_end=self._ended,
+            on_close=on_close,
+            steps=self._steps(sent.job) if on_close == "partial" else 0,
+            shorten=self._shorten,
         )
         self._dispatches += 1
         self._visits_of[client] += 1
@@ -221,6 +225,15 @@ class Server:
         self._sent[visit.order] = sent
         visit.process.callbacks.append(partial(self._home, visit))
         return visit
+
+    def _steps(self, job: Job) -> int:
+        return job.local.steps_over(self.plan.task.examples(job.client))
+
+    def _shorten(self, visit: Visit, steps: int) -> None:
+        """The device went away after `steps` steps: they are all that is trained."""
+        sent = self._sent[visit.order]
+        self._sent[visit.order] = replace(sent, job=replace(sent.job, upto=steps))
+        self.trainer.shorten(visit, steps)
 
     def steps(self, client: int) -> int:
         """Return the optimiser steps of a whole visit of a client."""
@@ -246,17 +259,6 @@ class Server:
     def _ask(self, client: int, rank: int | None) -> Ask:
         visit = int(self._visits_of[client])
         return self.versions.ask(client, visit, self._last_seen.get(client), rank)
-
-    def _window_end(self, client: int) -> simpy.Event:
-        """Return the end of the client's window: one event for all of its visits in that window."""
-        _, until_s = self.population.availability.window(client, self.env.now)
-        known = self._closing.get(client)
-        if known is not None and known[0] == until_s:
-            return known[1]
-        finite = math.isfinite(until_s)
-        event = At(self.env, until_s - self.env.now, Instant.OFFLINE) if finite else self.env.event()
-        self._closing[client] = (until_s, event)
-        return event
 
     def _work(self, ask: Ask, offer: Offer, steps: int | None) -> Work:
         if self._polled.get(ask.client) == self.version:

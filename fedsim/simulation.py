@@ -207,6 +207,7 @@ def course(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent)
             "refused": ledger.refused,
         },
         "faulty_personal": server.privates.faulty,
+        **server.attendance.facts(ended_s),
         "saved_share": 1.0 - trainer.trained / trainer.dispatched if trainer.dispatched else 0.0,
     }
     run = writer.close(status="done", facts=facts)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fedsim import views
 from fedsim.run import Run
+from fedsim.tables import CAUSES
 
 PHASES = ("ask_s", "download_s", "train_s", "upload_s", "settle_s")
 """Parts of a commit's wait: until the client was asked, its three phases, after its update had landed."""
@@ -65,6 +66,23 @@ def waited_by_tier(run: Run) -> pd.DataFrame:
     sums = sums.reindex(tiers).rename_axis("tier")
     sums.attrs["after_s"] = max(0.0, float(run.info.get("end_time_s") or total) - total)
     return sums
+
+
+def away(run: Run) -> pd.DataFrame:
+    """Return what devices that went away cost: one row a cause (the last one, of a visit that met several).
+
+    Returns:
+        Columns visits (that met it), lost, shortened (committed or not), paused_s, lost_joules; without
+        rows if no device went away during a visit.
+    """
+    met = run.visits[run.visits["away"] != ""]
+    lost = met["outcome"] == "offline"
+    found = met.assign(
+        visits=1, lost=lost, shortened=met["work_share"] < 1, lost_joules=met["joules"].where(lost, 0.0)
+    )
+    columns = ["visits", "lost", "shortened", "paused_s", "lost_joules"]
+    order = [cause for cause in CAUSES if cause in set(met["away"])]
+    return found.groupby("away")[columns].sum().reindex(order).rename_axis("cause")
 
 
 def gini(counts: Any) -> float:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from fedsim.run import Run
 
 
+PLANS = 4
+"""Populations and data sets that are kept for later points."""
+
+
 @dataclass(frozen=True)
 class Point:
     """One point of the grid before it runs.
@@ -70,10 +74,13 @@ def run_all(
 ) -> list[Result]:
     """Run the points in order; one that fails is reported and the next one goes on.
 
-    One executor serves all points with the same `runtime`; after a failure a fresh one is made.
+    One executor serves all points with the same `runtime`; after a failure a fresh one is made. Points
+    that differ in neither population nor data share them.
     """
-    from fedsim.simulation import executor_for, prepare, simulate
+    from fedsim.plan import ground
+    from fedsim.simulation import Plan, executor_for, prepare, simulate
 
+    plans: dict[str, Plan] = {}
     results: list[Result] = []
     worker: tuple[Any, Executor] | None = None
     try:
@@ -87,7 +94,11 @@ def run_all(
                     continue
                 say(f"{head}: runs in {point.folder}")
                 with naming(point.experiment, point.label):
-                    plan = prepare(point.experiment)
+                    known = ground(point.experiment)
+                    plan = prepare(point.experiment, plans.get(known))
+                    plans.setdefault(known, plan)
+                    if len(plans) > PLANS:
+                        del plans[next(iter(plans))]
                 if not timeline_only and (worker is None or worker[0] != point.experiment.runtime):
                     if worker is not None:
                         worker[1].close()

@@ -57,6 +57,10 @@ TABLES: dict[str, dict[str, str]] = {
         "landed_s": "float64",
         "ended_s": "float64",
         "outcome": "str",
+        "away": "str",
+        "paused_s": "float64",
+        "work_share": "float64",
+        "battery": "float64",
         "staleness": "int64",
         "down_bytes": "int64",
         "up_bytes": "int64",
@@ -119,6 +123,9 @@ ORDER: dict[str, tuple[str, ...]] = {
 
 OUTCOMES = ("landed", "offline", "memory", "late", "surplus", "rejected", "polled", "failed", "in_flight")
 """How a visit can end; `in_flight`: the run ended first."""
+
+CAUSES = ("window", "outage", "battery", "heat")
+"""Why a device goes away."""
 
 _CHUNK = 8192  # rows parsed at a time: a million visits fold in a few hundred MB
 _KINDS = {"int64": "iu", "float64": "fiu", "bool": "b"}

@@ -33,6 +33,9 @@ class Thermal(Config):
         throttled_speed: share of full speed at the cap: 0.7-0.8 (Wang et al.) down to 0.23 (arXiv
             2503.21109: 3 GHz to 1 GHz).
         tiers: classes of devices that it applies to.
+        start_below_c: a device that is warmer takes no new work until it has cooled; None: heat keeps nobody away.
+        stop_above_c: training stops here, at most the cap, and goes on (if `population.on_close` lets it) below
+            `start_below_c`; None: the device trains on at a lower clock.
     """
 
     resistance_k_per_w: _Positive = 6.0
@@ -42,6 +45,8 @@ class Thermal(Config):
     cap_c: Annotated[float, Field(le=120)] = 50.0
     throttled_speed: Annotated[float, Field(gt=0, le=1)] = 0.75
     tiers: tuple[str, ...] = ("phone-low", "phone-mid", "phone-high")
+    start_below_c: Annotated[float, Field(le=120)] | None = None
+    stop_above_c: Annotated[float, Field(le=120)] | None = None
 
     @model_validator(mode="after")
     def _cap_above_ambient(self) -> Thermal:
@@ -51,6 +56,40 @@ class Thermal(Config):
                 "  fix: give a cap of about 50 degrees"
             )
         return self
+
+    @model_validator(mode="after")
+    def _limits_in_order(self) -> Thermal:
+        start_c, stop_c = self.start_below_c, self.stop_above_c
+        if start_c is not None and start_c <= self.ambient_c:
+            raise ValueError(
+                f"start_below_c must be above ambient_c (got {start_c:g} and {self.ambient_c:g})\n"
+                "  fix: give a temperature to which a device cools, about 40 degrees"
+            )
+        if stop_c is None:
+            return self
+        if start_c is None or not start_c < stop_c <= self.cap_c:
+            start = "none" if start_c is None else f"{start_c:g}"
+            raise ValueError(
+                f"stop_above_c must lie above start_below_c and not above cap_c "
+                f"(got {stop_c:g}, {start} and {self.cap_c:g})\n"
+                "  fix: as in start_below_c: 40, stop_above_c: 48, cap_c: 50"
+            )
+        return self
+
+    @property
+    def gates(self) -> bool:
+        """Whether heat keeps devices away."""
+        return self.start_below_c is not None
+
+    @property
+    def start_k(self) -> float:
+        """The temperature below which a device takes work [K above the surroundings]; inf: any."""
+        return math.inf if self.start_below_c is None else self.start_below_c - self.ambient_c
+
+    @property
+    def stop_k(self) -> float:
+        """The temperature at which training stops [K above the surroundings]; inf: it does not."""
+        return math.inf if self.stop_above_c is None else self.stop_above_c - self.ambient_c
 
     @property
     def cap_k(self) -> float:
@@ -78,12 +117,29 @@ class Thermal(Config):
 
     def onset_s(self, heat_k: float, watts: float) -> float:
         """Return how long training at this power goes at full speed; inf if the cap is never reached [s]."""
+        return self.reaches_s(heat_k, watts, self.cap_k)
+
+    def reaches_s(self, heat_k: float, watts: float, to_k: float) -> float:
+        """Return how long training at this power, at full speed, takes to get this warm; inf if it never does [s].
+
+        tau ln((R P - heat) / (R P - to)), the inverse of `heated_k`.
+        """
         end_k = self.resistance_k_per_w * watts
-        if heat_k >= self.cap_k:
-            return 0.0 if end_k > self.cap_k else math.inf
-        if end_k <= self.cap_k:
+        if heat_k >= to_k:
+            return 0.0 if end_k > to_k else math.inf
+        if end_k <= to_k:
             return math.inf
-        return self.heating_s * math.log((end_k - heat_k) / (end_k - self.cap_k))
+        return self.heating_s * math.log((end_k - heat_k) / (end_k - to_k))
+
+    def cools_s(self, heat_k: float, idle_w: float, to_k: float) -> float:
+        """Return how long a device at rest takes to cool to this; inf if it never does [s].
+
+        tau ln((heat - end) / (to - end)), the inverse of `cooled_k`.
+        """
+        if heat_k <= to_k:
+            return 0.0
+        end_k = self.settled_k(idle_w)
+        return math.inf if to_k <= end_k else self.cooling_s * math.log((heat_k - end_k) / (to_k - end_k))
 
 
 PRESETS: dict[str, Thermal] = {"moderate": Thermal(), "severe": Thermal(throttled_speed=0.23)}

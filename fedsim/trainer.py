@@ -62,6 +62,8 @@ class Trainer:
         self._pending: dict[int, tuple[Visit, Job]] = {}
         self._tickets: dict[int, tuple[Ticket, int]] = {}
         self._shared: dict[int, tuple[Vector, Any]] = {}
+        self._cuttable: dict[int, Job] = {}
+        self._may_cut = experiment.population.on_close == "partial"
         self._evaluations: deque[_Evaluation] = deque()
         self.dispatched = self.trained = 0
 
@@ -77,6 +79,18 @@ class Trainer:
             base = None if job.base is None else self._handle(job.base)
             job = replace(job, start=start, base=base)
         self._pending[visit.order] = (visit, job)
+        if self._may_cut:
+            self._cuttable[visit.order] = job
+
+    def shorten(self, visit: Visit, steps: int) -> None:
+        """The visit makes its first `steps` steps only; if it was trained in full already, it is trained again.
+
+        One that was forgotten, because it finishes in vain, stays so.
+        """
+        job = self._cuttable.get(visit.order)
+        if job is not None:
+            self._tickets.pop(visit.order, None)
+            self._pending[visit.order] = (visit, replace(job, upto=steps))
 
     def renew(self, model: ServerModel) -> None:
         """There is a new version: what is not in it any more leaves with its last job."""
@@ -94,6 +108,7 @@ class Trainer:
         """The visit is lost: its job is not trained if it was not handed over yet."""
         self._pending.pop(visit.order, None)
         self._tickets.pop(visit.order, None)
+        self._cuttable.pop(visit.order, None)
 
     def results(self, landed: Sequence[Visit]) -> Iterator[tuple[Visit, Update]] | None:
         """Have everything pending trained; None in a timeline-only run.
@@ -106,6 +121,8 @@ class Trainer:
         """
         self._submit(landed)
         if self.executor is None:
+            for visit in landed:
+                self._cuttable.pop(visit.order, None)
             return None
         for ticket in {id(t): t for t, _ in (self._tickets[v.order] for v in landed)}.values():
             ticket.want()
@@ -117,6 +134,7 @@ class Trainer:
         updates: list[Any] = []
         for visit in landed:
             ticket, index = self._tickets.pop(visit.order)
+            self._cuttable.pop(visit.order, None)
             if ticket is not read:
                 try:
                     read, updates = ticket, ticket.result()

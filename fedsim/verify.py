@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.tables import OUTCOMES, TABLES
+from fedsim.tables import CAUSES, OUTCOMES, TABLES
 from fedsim.verify_links import links
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def verify(run: Run) -> list[str]:
     """Return what is wrong with a run's tables, one sentence an invariant; empty if all hold.
 
     Checked: one ending per visit; instants in order; no client in two visits at once; bytes, FLOPs and
-    joules in their bounds; gross joules recomputed from joules, idle power and time; transfers no faster
+    joules in their bounds; gross joules recomputed from joules, idle power and time; pauses and cut work where
+    `population.on_close` allows them, with a cause; batteries' joules in, out and left; transfers no faster
     than their links and the server's; memory refusals and plans against the clients' memory; versions
     consecutive and staleness recomputed; the sums of every commit and of `run.json` recomputed from the
     visits; scored versions.
@@ -49,6 +50,8 @@ def verify(run: Run) -> list[str]:
         _overlaps,
         _amounts,
         _gross,
+        _away,
+        _batteries,
         _links,
         _memory,
         _versions,
@@ -154,7 +157,8 @@ def _amounts(run: Run) -> Iterator[str]:
 def _gross(run: Run) -> Iterator[str]:
     v = run.visits
     idle_w = _of_client(run, "idle_w").to_numpy(dtype=float)
-    expected = v["joules"].to_numpy() + idle_w * (v["ended_s"] - v["dispatched_s"]).to_numpy()
+    there_s = v["ended_s"] - v["dispatched_s"] - v["paused_s"]
+    expected = v["joules"].to_numpy() + idle_w * there_s.to_numpy()
     found = v["gross_joules"].to_numpy()
     yield from _visits(
         v.assign(expected=expected),
@@ -163,6 +167,50 @@ def _gross(run: Run) -> Iterator[str]:
             f"has gross_joules {r['gross_joules']:.12g}, joules and idle power give {r['expected']:.12g}"
         ),
     )
+
+
+def _away(run: Run) -> Iterator[str]:
+    v = run.visits
+    policy = (run.experiment.get("population") or {}).get("on_close", "lost")
+    yield from _visits(
+        v, ~v["away"].isin(["", *CAUSES]), lambda r: f"was away for {r['away']!r}, which is no cause"
+    )
+    yield from _visits(
+        v, (v["outcome"] == "offline") & (v["away"] == ""), lambda _: "is 'offline' without a cause"
+    )
+    took_s, paused_s = v["ended_s"] - v["dispatched_s"], v["paused_s"]
+    yield from _visits(
+        v,
+        ~(paused_s >= 0) | ((paused_s > took_s) & ~_same(paused_s, took_s)),
+        lambda r: f"paused for {r['paused_s']:.6g} s of {r['ended_s'] - r['dispatched_s']:.6g} s",
+    )
+    yield from _visits(
+        v,
+        (paused_s > 0) & ((v["away"] == "") | (policy == "lost")),
+        lambda r: f"paused for {r['paused_s']:.6g} s, and nothing says that it may",
+    )
+    share = v["work_share"]
+    cut = share < 1
+    yield from _visits(
+        v, ~((share > 0) & (share <= 1)), lambda r: f"made a share of {r['work_share']} of its steps"
+    )
+    yield from _visits(
+        v,
+        cut & ((policy != "partial") | (v["away"] == "") | v["trained_s"].isna()),
+        lambda r: f"made {r['work_share']:.3g} of its steps, and nothing says why",
+    )
+
+
+def _batteries(run: Run) -> Iterator[str]:
+    level = run.visits["battery"]
+    yield from _visits(
+        run.visits, (level < 0) | (level > 1), lambda r: f"leaves a battery at a level of {r['battery']}"
+    )
+    told = run.info.get("batteries")
+    if told:
+        wanted = told["start_j"] + told["received_j"] - told["supplied_j"]
+        if not _same(told["end_j"], wanted):
+            yield f"run.json tells of {told['end_j']:.12g} J in batteries at the end, what came and went gives {wanted:.12g}"
 
 
 def _links(run: Run) -> Iterator[str]:

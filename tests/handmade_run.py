@@ -14,6 +14,10 @@ SIZE = 1000
 IDLE_W = 0.25
 VISIT = {
     "round": -1,
+    "away": "",
+    "paused_s": 0.0,
+    "work_share": 1.0,
+    "battery": NAN,
     "staleness": -1,
     "committed_version": -1,
     "serialized_down_bytes": SIZE,
@@ -88,6 +92,7 @@ def by_hand() -> Run:
     for row in visits:
         if not math.isnan(row["trained_s"]):
             row |= {"serialized_up_bytes": SIZE, "flops": 1e9}
+    visits[4]["away"] = "window"
     visits[6]["down_bytes"] = 250
     visits[2]["memory_plan"] = "refused"
     totals = {"visits": 7, "commits": 2, "up_bytes": 3400, "down_bytes": 6250, "joules": 16.25}
@@ -134,10 +139,11 @@ def played(phases: list[tuple[float, float, float, bool]], clients: int, buffer:
             "joules": 1.0,
             "ended_s": trained,
             "outcome": "offline",
+            "away": "window",
         }
         if not lost:
             row |= {"trained_s": trained, "landed_s": trained + up, "ended_s": trained + up, "up_bytes": SIZE}
-            row |= {"outcome": "landed", "serialized_up_bytes": SIZE, "flops": 1e9}
+            row |= {"outcome": "landed", "away": "", "serialized_up_bytes": SIZE, "flops": 1e9}
         visits.append(row)
         heapq.heappush(queue, (row["ended_s"], row["order"], row))
 

@@ -20,6 +20,7 @@ ALLOWED = {
         "visit.py",
         "network.py",
         "shared_links.py",
+        "attendance.py",
         "server.py",
         "simulation.py",
         "protocols/",

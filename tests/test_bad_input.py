@@ -169,7 +169,10 @@ FIELDS = {
         {"local.optimizer": "adamv"},
         ["local.optimizer", "'adamv'", "did you mean 'adamw'?"],
     ),
-    "an unknown number format": ({"wire.dtype": "float8"}, ["wire.dtype: must be 'float32', 'bfloat16', 'int8' or 'int4' (got 'float8')"]),
+    "an unknown number format": (
+        {"wire.dtype": "float8"},
+        ["wire.dtype: must be 'float32', 'bfloat16', 'int8' or 'int4' (got 'float8')"],
+    ),
     "an unknown executor": ({"runtime.executor": "dask"}, ["runtime.executor: must be 'ray' or 'inline'"]),
     "an unknown split": (
         {"evaluate.splits": ["tset"]},

@@ -144,3 +144,46 @@ def test_energy_is_power_times_time():
     run = simulated({"kind": "synchronous", "cohort": 4}, [1.0, 2.0, 3.0, 4.0], budget={"commits": 3})
 
     assert run.visits.joules.sum() == pytest.approx(3 * 2.0 * 10.0, rel=1e-5)  # 3 rounds x 2 W x 10 s
+
+
+# devices that come and go: exponential times there (mean a) and away (mean b), a job of x seconds -----------
+
+
+def comings_and_goings(there_s, away_s, n=4000, seed=5):
+    rng = np.random.default_rng(seed)
+    up, down = rng.exponential(there_s, n), rng.exponential(away_s, n)
+    starts = np.append(0.0, np.cumsum(up + down)[:-1])
+    return [list(zip(starts.tolist(), (starts + up).tolist(), strict=True))]
+
+
+def one_after_the_other(on_close, x, there_s, away_s, jobs):
+    run = simulated(
+        {"kind": "buffered", "concurrency": 1, "buffer": 1},
+        [x],
+        online=comings_and_goings(there_s, away_s),
+        population={"preset": "homogeneous", "clients": 1, "on_close": on_close},
+        network={"server_up_mbps": 1e12, "server_down_mbps": 1e12, "detect_after_s": 0.0},
+        budget={"commits": jobs},
+        runtime={"executor": "inline", "stall_s": 1e9},
+    )
+    return np.diff(run.commits.time_s.to_numpy(), prepend=0.0), run
+
+
+@pytest.mark.parametrize(("x", "there_s", "away_s"), [(3.0, 2.0, 1.0), (1.0, 2.0, 3.0)])
+def test_a_job_that_resumes_takes_x_times_1_plus_b_over_a(x, there_s, away_s):
+    """x + N pauses of mean b, N Poisson of mean x / a; variance (x / a) 2 b^2."""
+    times, run = one_after_the_other("pause", x, there_s, away_s, 1200)
+
+    assert agrees(times, x * (1 + away_s / there_s))
+    assert np.var(times) == pytest.approx(2 * x / there_s * away_s**2, rel=0.25)
+    assert run.visits.outcome.eq("landed").all()
+
+
+@pytest.mark.parametrize(("x", "there_s", "away_s"), [(3.0, 2.0, 1.0), (1.0, 2.0, 3.0)])
+def test_a_job_that_starts_again_takes_exp_x_over_a_less_1_times_a_plus_b(x, there_s, away_s):
+    """Each try succeeds with exp(-x / a), and one that fails is lost with the time until the device is back."""
+    times, run = one_after_the_other("lost", x, there_s, away_s, 600)
+
+    assert agrees(times, (math.exp(x / there_s) - 1) * (there_s + away_s))
+    landed = run.visits.outcome.eq("landed").mean()
+    assert landed == pytest.approx(math.exp(-x / there_s), abs=4 * 0.5 / math.sqrt(len(run.visits)))

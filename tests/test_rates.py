@@ -41,6 +41,13 @@ def walked(link, start_s, n_bytes, most=100_000):
     raise AssertionError("it never ends")
 
 
+def test_a_loop_of_nothing_is_refused_by_name_and_one_that_holds_nothing_never_ends():
+    """A transfer over it would go round for ever, and so would whoever waits for its next byte."""
+    with pytest.raises(ValueError, match=r"r\.csv: trace a: loops and never carries anything"):
+        trace([0, 5, 9], [0, 0, 7], "loop", where="r.csv: trace a")
+    assert trace([0, 5], [0, 0], "hold").finish_s(0, 1) == INF
+
+
 # by hand: rates 1, 0, 3 from 0, 4, 9 s --------------------------------------------------------------------
 
 
@@ -97,7 +104,6 @@ def test_a_phase_moves_a_loop_and_a_scale_multiplies_it():
 
 def test_a_link_that_never_carries_again_never_finishes():
     assert trace([0, 5], [1, 0]).finish_s(0, 6) == INF
-    assert trace([0, 5], [0, 0], "loop").finish_s(0, 1) == INF
     assert trace([0], [7]).finish_s(2, 14) == 4
 
 

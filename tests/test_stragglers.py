@@ -147,3 +147,39 @@ def test_a_run_without_rows_has_nothing_to_wait_for(missing):
     run = without_rows(missing)
     assert straggler_sections.waits(run).figure is None
     assert straggler_sections.fairness(run).text
+
+
+def gone():
+    """The small run, in which client 1 is lost to its window, and two landed visits met something."""
+    visits = small().visits
+    visits["away"] = ["", "battery", "window", "", "", "battery", "window"]
+    visits["paused_s"] = [0.0, 30.0, 0.0, 0.0, 0.0, 12.0, 3.0]
+    visits["work_share"] = [1.0, 1.0, 1.0, 1.0, 1.0, 0.4, 1.0]
+    return small(visits=visits)
+
+
+def test_what_devices_that_went_away_cost_by_cause():
+    found = stragglers.away(gone())
+
+    assert found.index.tolist() == ["window", "battery"]
+    assert found.loc["window"].tolist() == [2, 1, 0, 3.0, 0.5]
+    assert found.loc["battery"].tolist() == [2, 0, 1, 42.0, 0.0]
+
+
+def test_the_report_says_why_devices_went_away():
+    section = straggler_sections.waits(gone())
+
+    assert "In 4 visits (57.1 %) the device went away, mostly because its window closed." in section.text[1]
+    assert "waited 45 s in all" in section.text[1]
+    assert [row[0] for row in section.tables[1].rows] == ["its window closed", "its battery was low"]
+    assert len(straggler_sections.waits(small()).tables) == 1
+
+
+def test_the_report_says_how_much_of_their_time_watched_devices_were_away():
+    run = small(info=small().info | {"away_share": {"window": 0.2, "battery": 0.125}})
+    (_, said) = straggler_sections.waits(run).text
+
+    assert said == (
+        "Of the devices' time, 32.5 % went by away: 20.0 % because its window closed and 12.5 % because its "
+        "battery was low."
+    )

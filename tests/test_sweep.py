@@ -157,3 +157,21 @@ def test_the_tables_of_a_point_are_those_of_the_same_run_alone(grid, tmp_path):
     for name in ("visits", "commits", "scores"):
         swept = tmp_path / "runs" / "grid" / LABELS[3] / f"{name}.parquet"
         assert (tmp_path / "alone" / f"{name}.parquet").read_bytes() == swept.read_bytes()
+
+
+def test_points_of_one_population_and_data_share_them(grid, tmp_path, monkeypatch):
+    """Two rules and two seeds: two populations are drawn, and every table is that of the run alone."""
+    from fedsim import plan
+
+    asked = {"aggregator.server_lr": [1.0, 0.5], "seed": [0, 1]}
+    grid.write_text(yaml.safe_dump({**GRID, "sweep": asked}))
+    drawn, draw = [], plan.draw
+    monkeypatch.setattr(plan, "draw", lambda *which: drawn.append(which[1]) or draw(*which))
+    assert call(["sweep", str(grid), "--out", str(tmp_path / "out")]) == 0
+    assert drawn == [0, 1]
+
+    for folder in (tmp_path / "out").glob("server_lr-*"):
+        swept = fedsim.load(folder)
+        alone = fedsim.simulate(fedsim.Experiment.model_validate(swept.experiment))
+        assert swept.visits.equals(alone.visits)
+        assert swept.scores.equals(alone.scores)

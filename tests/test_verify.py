@@ -64,6 +64,14 @@ def broken(table, row, **values):
         (("visits", 4, {"flops": float("inf")}), "visit 1 of client 1 has flops inf, which is no amount"),
         (("visits", 4, {"gross_joules": 2.0}), "visit 1 of client 1 has gross_joules 2, joules and idle power give 3.25"),
         (("visits", 4, {"gross_joules": -3.0}), "visit 1 of client 1 has gross_joules -3.0, which is no amount"),
+        (("visits", 4, {"away": "rain"}), "visit 1 of client 1 was away for 'rain', which is no cause"),
+        (("visits", 4, {"away": ""}), "visit 1 of client 1 is 'offline' without a cause"),
+        (("visits", 4, {"paused_s": 6.0}), "visit 1 of client 1 paused for 6 s of 5 s"),
+        (("visits", 4, {"paused_s": float("nan")}), "visit 1 of client 1 paused for nan s of 5 s"),
+        (("visits", 4, {"paused_s": 2.0}), "visit 1 of client 1 paused for 2 s, and nothing says that it may"),
+        (("visits", 4, {"work_share": 0.0}), "visit 1 of client 1 made a share of 0.0 of its steps"),
+        (("visits", 5, {"work_share": 0.5}), "visit 2 of client 0 made 0.5 of its steps, and nothing says why"),
+        (("visits", 5, {"battery": 1.5}), "visit 2 of client 0 leaves a battery at a level of 1.5"),
         (("visits", 4, {"up_bytes": 7}), "visit 1 of client 1 uploaded 7 bytes before its training was done"),
         (("visits", 6, {"flops": 1.0}), "visit 2 of client 1 computed before its download was done"),
         (("visits", 3, {"up_bytes": 0}), "visit 1 of client 0 landed without a byte uploaded"),
@@ -95,6 +103,24 @@ def test_one_wrong_value_gives_its_own_sentence(change, sentence):
     table, row, values = change
     problems = verify(broken(table, row, **values))
     assert any(problem.startswith(sentence) for problem in problems), problems
+
+
+def test_pauses_and_cut_work_are_right_where_the_experiment_allows_them():
+    changes = {"away": "battery", "paused_s": 2.0, "gross_joules": 2.5 + IDLE_W * 3.5}
+    for policy, share, good in (("pause", 1.0, True), ("pause", 0.5, False), ("partial", 0.5, True)):
+        run = broken("visits", 5, **changes, work_share=share)
+        run.experiment["population"] = {"on_close": policy}
+        run.info["totals"]["gross_joules"] -= IDLE_W * 2.0
+        assert (verify(run) == []) == good
+
+
+def test_batteries_that_do_not_balance_are_told():
+    told = {"start_j": 100.0, "received_j": 40.0, "supplied_j": 60.0, "end_j": 81.0}
+    run = by_hand()
+    run.info["batteries"] = told
+    assert verify(run) == ["run.json tells of 81 J in batteries at the end, what came and went gives 80"]
+    run.info["batteries"] = told | {"end_j": 80.0}
+    assert verify(run) == []
 
 
 def test_a_lost_row_shows_in_the_sums_of_the_run():

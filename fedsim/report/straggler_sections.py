@@ -19,6 +19,13 @@ WORDS = {
     "settle_s": ("landed, waiting on", GREEN),
 }
 """Part of a commit's wait -> the words and the colour for it."""
+CAUSES = {
+    "window": "its window closed",
+    "outage": "an outage",
+    "battery": "its battery was low",
+    "heat": "it was too warm",
+}
+"""Why a device goes away -> the words for it."""
 LITTLE = 0.05
 """Gap in Little's law from which a reader is warned."""
 
@@ -55,14 +62,47 @@ def waits(run: Run) -> Section:
     ]
     header = ("waited for", "commits", "share of time", *(words for words, _ in WORDS.values()))
     pieces = [(name, colour, words) for name, (words, colour) in WORDS.items()]
+    text_away, tables_away = _away(run)
     return Section(
         "waits",
         title,
-        [text],
+        [text, *text_away],
         times(found, pieces, "virtual time waited", "{time}, {words}"),
         "Virtual time between commits, by the tier of the client that was last and by what it was doing.",
-        tables=[Table(header, rows)],
+        tables=[Table(header, rows), *tables_away],
     )
+
+
+def _away(run: Run) -> tuple[list[str], list[Table]]:
+    """Why devices were away, as far as they were watched, and what became of visits in the middle of which they went."""
+    found, text = stragglers.away(run), []
+    shares = run.info.get("away_share") or {}
+    if shares:
+        causes = [f"{percent(share)} because {CAUSES[cause]}" for cause, share in shares.items()]
+        text.append(f"Of the devices' time, {percent(sum(shares.values()))} went by away: {listing(causes)}.")
+    if found.empty:
+        return text, []
+    total, share = int(found["visits"].sum()), float(found["visits"].sum()) / len(run.visits)
+    most = str(found["visits"].idxmax())
+    met = (
+        f"In {plural(total, 'visit')} ({percent(share)}) the device went away, mostly because {CAUSES[most]}."
+    )
+    paused_s = float(found["paused_s"].sum())
+    if paused_s:
+        met += f" Visits waited {said('time_s', paused_s)} in all for devices to come back."
+    rows = [
+        (
+            CAUSES[str(cause)],
+            number(row["visits"]),
+            number(row["lost"]),
+            number(row["shortened"]),
+            said("time_s", row["paused_s"]),
+            said("joules", row["lost_joules"]),
+        )
+        for cause, row in found.iterrows()
+    ]
+    header = ("the device went away because", "visits", "lost", "cut short", "waited", "energy lost")
+    return [*text, met], [Table(header, rows)]
 
 
 def fairness(run: Run) -> Section:

@@ -135,11 +135,14 @@ class QuadraticTask:
         """Optimiser steps of one visit."""
         return local.steps_over(self.examples(client))
 
-    def used(self, client: int, local: LocalConfig) -> int:
-        """Examples that one visit trains on, repeats counted."""
+    def used(self, client: int, local: LocalConfig, upto: int | None = None) -> int:
+        """Examples that one visit, or its first `upto` steps, trains on, repeats counted."""
+        n, steps = self.examples(client), self.steps(client, local)
+        made = steps if upto is None else min(steps, upto)
         if local.steps is not None:
-            return local.steps * min(local.batch, self.examples(client))
-        return (local.epochs or 1) * self.examples(client)
+            return made * min(local.batch, n)
+        epochs, rest = divmod(made, math.ceil(n / local.batch))
+        return epochs * n + rest * local.batch
 
     def tokens(self, client: int, local: LocalConfig) -> int:
         """Tokens that one visit trains on."""
@@ -165,6 +168,9 @@ class QuadraticTask:
             raise WorkerError(message(f"client {job.client}", f"the task has {self.clients} clients"))
         _check(job.local)
         steps = self.steps(job.client, job.local)
+        if job.upto is not None:
+            steps = min(steps, job.upto)
+        used = self.used(job.client, job.local, job.upto)
         start, optimum = np.asarray(job.start, dtype=np.float64), self.optima[job.client]
         centre = None if job.anchor is None else np.asarray(job.anchor, dtype=np.float64)
         if job.rank is None and job.trains == "AB":
@@ -179,8 +185,8 @@ class QuadraticTask:
             )
         return Update(
             end=end.astype(np.float32),
-            examples=self.used(job.client, job.local),
-            tokens=self.tokens(job.client, job.local),
+            examples=used,
+            tokens=used * self.config.tokens_per_example,
             steps=steps,
             loss=loss,
             square=square,

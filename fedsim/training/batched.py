@@ -25,7 +25,7 @@ from fedsim.adapter import Vector
 from fedsim.jobs import Job, Update
 from fedsim.training import noise, tail
 from fedsim.training.backbone import Backbone, Stack
-from fedsim.training.local import one_thread, scales, slots, steps
+from fedsim.training.local import made, one_thread, scales, slots, steps
 from fedsim.training.schedule import order, pieces, schedule
 from fedsim.training.steps import AdamW, Sgd, column
 
@@ -63,7 +63,7 @@ def train(
     with one_thread():
         for members in sorted(groups.values(), key=lambda of: bases.index(id(jobs[of[0]].base))):
             backbone.rebase(jobs[members[0]].base)
-            counts = [steps(len(data[i]), jobs[i].local) for i in members]
+            counts = [made(len(data[i]), jobs[i]) for i in members]
             sorted_members = [members[i] for i in order(counts, [len(data[i]) for i in members])]
             own = [data[i] for i in sorted_members]
             given = [None if hidden is None else hidden[i] for i in sorted_members]
@@ -113,7 +113,7 @@ class _Visits:
             self.clip = column([one.clip_norm or math.inf for one in local], self.factors)
         self.rates = None
         if any(one.schedule != "constant" for one in local):
-            counts = (self.plan.lengths > 0).sum(axis=0).tolist()
+            counts = [steps(size, job.local) for size, job in zip(self.sizes, jobs, strict=True)]
             self.rates = [
                 [one.lr_share(min(t, n - 1), n) if n else 1.0 for one, n in zip(local, counts, strict=True)]
                 for t in range(len(self.plan.lengths))

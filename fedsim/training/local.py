@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,12 @@ def steps(n: int, local: LocalConfig) -> int:
     return local.steps_over(n)
 
 
+def made(n: int, job: Job) -> int:
+    """Return the optimiser steps that a job makes over `n` examples."""
+    whole = steps(n, job.local)
+    return whole if job.upto is None else min(whole, job.upto)
+
+
 def passes(n: int, local: LocalConfig) -> int:
     """Return how many examples one visit goes through, repetitions counted."""
     if local.steps is not None:
@@ -32,11 +39,15 @@ def passes(n: int, local: LocalConfig) -> int:
 
 
 def batches(n: int, job: Job) -> Iterator[Rows]:
-    """Yield the rows of each step, addressed by (seed, purpose, client, visit).
+    """Yield the rows of each step that the job makes, addressed by (seed, purpose, client, visit).
 
     With `epochs`, each epoch is a new permutation in batches of `batch`, the last one shorter. With
     `steps`, every batch is full: permutations follow one another without a break.
     """
+    yield from islice(_all_batches(n, job), job.upto)
+
+
+def _all_batches(n: int, job: Job) -> Iterator[Rows]:
     rng = stream(job.seed, job.purpose, job.client, job.visit)
     size = job.local.batch
     if job.local.steps is None:
