@@ -8,11 +8,13 @@ good to 10-20 % and energies to 40 %; without one, times to a factor of 2-5.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from fedsim.architecture import PRESETS, lora_params
 from fedsim.charge_as import ChargeAs
 from fedsim.energy import radio_j, training_j
 from fedsim.layers import Layer, Map, token_flops
+from fedsim.operations import Operations
 
 __all__ = [
     "PRESETS",
@@ -22,6 +24,7 @@ __all__ = [
     "adapter_bytes",
     "backbone_bytes",
     "charged",
+    "declared",
     "lora_params",
     "moved_bytes",
     "radio_j",
@@ -70,6 +73,7 @@ class ModelShape:
         checkpoint: whether activations are recomputed instead of kept.
         lowest: index of the lowest adapted layer; those below keep no activations.
         blocks: the layers with their maps, lowest first, where they are known; else empty.
+        operations: of one sequence, where they were counted on the model; they then replace all formulas.
     """
 
     name: str
@@ -87,6 +91,7 @@ class ModelShape:
     checkpoint: bool = False
     lowest: int = 0
     blocks: tuple[Layer, ...] = field(default=(), compare=False, repr=False)
+    operations: Operations | None = field(default=None, compare=False, repr=False)
 
     @property
     def head_params(self) -> int:
@@ -124,6 +129,13 @@ class Work:
     steps: int = 1
     moved_bytes: float = 0.0
     memory_plan: str = "fits"
+
+
+def declared(charge: Any, full: bool) -> ModelShape:
+    """Return the shape of a task's `charge_as`: its own, or a transformer's."""
+    own = getattr(charge, "shape", None)
+    found: ModelShape = charged(charge, full) if own is None else own(full=full)
+    return found
 
 
 def charged(charge: ChargeAs, full: bool) -> ModelShape:
@@ -178,6 +190,8 @@ def train_flops(shape: ModelShape, tokens: int, *, layered: bool = False) -> flo
     Raises:
         ValueError: `layered` without known layers.
     """
+    if shape.operations is not None:
+        return float(tokens) * shape.operations.flops(checkpoint=shape.checkpoint) / shape.sequence
     if layered:
         if not shape.blocks:
             raise ValueError(f"the layers of {shape.name} are not known")
@@ -213,6 +227,11 @@ def train_memory_bytes(shape: ModelShape) -> float:
     else:
         held = shape.weight_bytes * shape.params + OPTIMIZER_BYTES * shape.adapter_params
         kept = ACTIVATION_BYTES
+    if shape.operations is not None:
+        each = shape.operations.activation_bytes(
+            checkpoint=shape.checkpoint, number_bytes=min(4.0, shape.weight_bytes)
+        )
+        return held + shape.batch * each + RUNTIME_BYTES
     layers = shape.layers - shape.lowest
     activations = layers * tokens * shape.width * kept
     if shape.checkpoint:

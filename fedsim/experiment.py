@@ -232,10 +232,13 @@ class BudgetConfig(Config):
 
 
 class EvaluateConfig(Config):
-    """What is scored and how often; version 0 and the last version always are."""
+    """What is scored and how often; version 0 and the last version always are.
+
+    `windows` bounds how much of each split is scored; `samples` are images that the model draws, in full.
+    """
 
     every_commits: Count = 5
-    splits: tuple[Literal["test", "valid", "clients"], ...] = ("test",)
+    splits: tuple[Literal["test", "valid", "clients", "samples"], ...] = ("test",)
     windows: Count | None = None
 
 

@@ -22,7 +22,7 @@ from fedsim.cost import (
     Work,
     adapter_bytes,
     backbone_bytes,
-    charged,
+    declared,
     moved_bytes,
     train_flops,
     train_memory_bytes,
@@ -30,6 +30,7 @@ from fedsim.cost import (
 from fedsim.errors import ExperimentError, RunError, message
 from fedsim.executors import Executor
 from fedsim.experiment import Experiment
+from fedsim.gallery import hang
 from fedsim.jobs import Task, TaskContext
 from fedsim.ledger import Ledger, OnEvent
 from fedsim.memory import MemoryPlan, plan_memory
@@ -83,8 +84,12 @@ class Plan:
 
     def tokens(self, client: int) -> int:
         """Tokens charged for one visit of a client."""
-        declared = getattr(getattr(self.experiment.task, "charge_as", None), "tokens_per_visit", None)
-        return declared if isinstance(declared, int) else self.task.tokens(client, self.experiment.local)
+        charge = getattr(self.experiment.task, "charge_as", None)
+        given = getattr(charge, "tokens_per_visit", None)
+        images = getattr(charge, "images_per_visit", None)
+        if isinstance(images, int):
+            given = images * self.shape.sequence
+        return given if isinstance(given, int) else self.task.tokens(client, self.experiment.local)
 
     def work(self, client: int) -> Work:
         """What one visit of a client is charged, adapter both ways."""
@@ -143,8 +148,8 @@ def prepare(experiment: Experiment) -> Plan:
     task: Task = component.build(context_of(experiment))
     experiment = resolved(experiment, task)
     charge = getattr(component, "charge_as", None)
-    shape = task.shape if charge is None else charged(charge, full=experiment.lora.full)
-    if experiment.compute.flops == "layers" and not shape.blocks:
+    shape = task.shape if charge is None else declared(charge, full=experiment.lora.full)
+    if experiment.compute.flops == "layers" and not shape.blocks and shape.operations is None:
         fix = "set compute.flops: parameters, or charge_as without params and matmul_params"
         what = f"the layers of {shape.name} are not known"
         raise ExperimentError(message("compute.flops", what, got="layers", fix=fix))
@@ -344,6 +349,8 @@ def course(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent)
             writer.personal(row)
         if writer.folder is not None and not server.model.personal:
             task.save_adapter(server.model.adapter.vector, writer.folder / "adapter")
+        if writer.folder is not None:
+            hang(experiment, task, executor, server.model, writer.folder / "samples")
     facts = {
         "executor": type(executor).__name__ if executor is not None else "none (timeline only)",
         "workers": workers,

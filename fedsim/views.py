@@ -18,7 +18,7 @@ from fedsim.tables import OUTCOMES
 
 X = Literal["version", "time_s", "up_bytes", "down_bytes", "joules"]
 AXES: tuple[X, ...] = ("version", "time_s", "up_bytes", "down_bytes", "joules")
-RISING = ("accuracy", "similarity", "f1", "bleu", "rouge", "auc")
+RISING = ("accuracy", "similarity", "f1", "bleu", "rouge", "auc", "share of the clients' classes")
 """Words in the name of a metric that is better when larger; all others are better when smaller."""
 
 

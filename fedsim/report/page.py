@@ -13,7 +13,15 @@ import yaml
 from fedsim import tables, views
 from fedsim.errors import RunFolderError, message
 from fedsim.quantities import number, percent, said
-from fedsim.report import comparing, labels, sections, setup, straggler_sections, visit_sections
+from fedsim.report import (
+    comparing,
+    gallery_section,
+    labels,
+    sections,
+    setup,
+    straggler_sections,
+    visit_sections,
+)
 from fedsim.report.parts import Card, Page, Section, listing, plural
 from fedsim.report.style import ENDINGS
 from fedsim.run import Run
@@ -58,6 +66,7 @@ def single(run: Run) -> Page:
         sections=[
             setup.section(run),
             sections.progress(run),
+            *gallery_section.sections(run),
             visit_sections.people(run),
             sections.devices(run),
             visit_sections.losses(run),

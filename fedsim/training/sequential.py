@@ -25,15 +25,26 @@ Windows = NDArray[Any]
 """Token ids (windows, sequence + 1): the first column is context, the others are predicted."""
 
 
+Losses = Callable[[Trainee, Any, Job, int], Any]
+"""(trainee, a batch of examples, job, step) -> the losses of all their tokens."""
+
+
 def train(
-    trainee: Trainee, data: Sequence[Windows], jobs: Sequence[Job], *, dropout: float = 0.0
+    trainee: Trainee,
+    data: Sequence[Any],
+    jobs: Sequence[Job],
+    *,
+    dropout: float = 0.0,
+    losses: Losses | None = None,
 ) -> list[Update]:
-    """Train each job on its own windows; how jobs are grouped changes nothing."""
+    """Train each job on its own examples (windows of text without `losses`); grouping changes nothing."""
     with one_thread():
-        return [visit(trainee, windows, job, dropout) for windows, job in zip(data, jobs, strict=True)]
+        return [visit(trainee, own, job, dropout, losses) for own, job in zip(data, jobs, strict=True)]
 
 
-def visit(trainee: Trainee, windows: Windows, job: Job, dropout: float = 0.0) -> Update:
+def visit(
+    trainee: Trainee, windows: Any, job: Job, dropout: float = 0.0, losses: Losses | None = None
+) -> Update:
     """Train one client's visit and return where it ended.
 
     FedProx (arXiv 1812.06127) adds mu/2 |x - start|^2 to the objective: mu (x - start) to the
@@ -41,7 +52,7 @@ def visit(trainee: Trainee, windows: Windows, job: Job, dropout: float = 0.0) ->
     """
     trainee.write(job.start if job.rank is None else job.start * slots(trainee.layout, job.rank))
     with adapted(trainee, job, dropout) as at_step:
-        return _steps(trainee, windows, job, at_step)
+        return _steps(trainee, windows, job, at_step, losses or _of_text)
 
 
 @contextmanager
@@ -84,18 +95,25 @@ def adapted(trainee: Trainee, job: Job, dropout: float) -> Iterator[Callable[[in
             layer.lora_dropout[ADAPTER].__dict__.pop("forward", None)
 
 
-def _steps(trainee: Trainee, windows: Windows, job: Job, at_step: Callable[[int], None]) -> Update:
+def _of_text(trainee: Trainee, windows: Windows, job: Job, step: int) -> Any:
+    return token_losses(trainee, windows)
+
+
+def _steps(
+    trainee: Trainee, windows: Any, job: Job, at_step: Callable[[int], None], losses: Losses
+) -> Update:
     import torch
 
     local = job.local
     parameters = [p for p in trainee.parameters if p.requires_grad]
     start = [p.detach().clone() for p in parameters] if local.prox_mu else []
     optimise = optimizer(parameters, local)
-    nll, tokens, made = 0.0, 0, 0
+    nll, tokens, examples, made = 0.0, 0, 0, 0
     for rows in batches(len(windows), job):
         at_step(made)
         optimise.zero_grad(set_to_none=True)
-        loss = token_losses(trainee, windows[rows]).mean()
+        each = losses(trainee, windows[rows], job, made)
+        loss = each.mean()
         loss.backward()
         for p, centre in zip(parameters, start, strict=bool(start)):
             if p.grad is not None:
@@ -103,14 +121,13 @@ def _steps(trainee: Trainee, windows: Windows, job: Job, at_step: Callable[[int]
         if local.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, local.clip_norm, foreach=False)
         optimise.step()
-        count = rows.size * (windows.shape[1] - 1)
-        nll += loss.item() * count
-        tokens += count
+        nll += loss.item() * each.numel()
+        tokens += each.numel()
+        examples += rows.size
         made += 1
     optimise.zero_grad(set_to_none=True)
-    seen = min(len(windows), tokens // (windows.shape[1] - 1))
     mean = nll / tokens if tokens else math.nan
-    return Update(trainee.read(), examples=seen, tokens=tokens, steps=made, loss=mean)
+    return Update(trainee.read(), examples=min(len(windows), examples), tokens=tokens, steps=made, loss=mean)
 
 
 def token_losses(trainee: Trainee, windows: Windows) -> Any:

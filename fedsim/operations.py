@@ -1,0 +1,36 @@
+"""What one example costs, where it was counted on the model itself: convolutions and attention at their resolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Matrix products and kept activations of one example (an image), adapters included.
+
+    Attributes:
+        forward: floating-point operations of the forward pass.
+        backward: of the backward pass: gradients of activations only where one has a gradient, gradients of
+            weights only where they train.
+        kept_bytes: activations that the backward pass needs, at `number_bytes` a number.
+        boundary_bytes: of these, what remains with checkpointing: the inputs of the blocks.
+        block_bytes: the most that one block keeps while it is computed again.
+        number_bytes: bytes of one activation.
+    """
+
+    forward: int
+    backward: int
+    kept_bytes: int
+    boundary_bytes: int
+    block_bytes: int
+    number_bytes: int = 4
+
+    def flops(self, *, checkpoint: bool) -> int:
+        """Return the operations of training on one example; checkpointing computes the forward pass twice."""
+        return self.forward * (1 + int(checkpoint)) + self.backward
+
+    def activation_bytes(self, *, checkpoint: bool, number_bytes: float) -> float:
+        """Return what one example keeps until its backward pass."""
+        kept = self.boundary_bytes + self.block_bytes if checkpoint else self.kept_bytes
+        return kept * number_bytes / self.number_bytes
