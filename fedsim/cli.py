@@ -73,7 +73,9 @@ def _root(
 
 @app.command(epilog="Example: fedsim demo --out runs/demo")
 def demo(
-    out: Annotated[Path | None, typer.Option(help="Folder of the runs [default: runs/demo, runs/demo-images].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the runs [default: runs/demo, runs/demo-images].")
+    ] = None,
     images: Annotated[bool, typer.Option("--images", help="Generate images instead of text.")] = False,
     set: Set = None,
 ) -> None:

@@ -64,7 +64,9 @@ def verdict(runs: Sequence[Run]) -> str:
 
     facts = runs[0].info["task"]
     metric = str(views.headline(runs[0], "samples"))
-    lines = [f"{metric} of {facts['samples']} samples to the {facts['reference_images']} images of the clients:"]
+    lines = [
+        f"{metric} of {facts['samples']} samples to the {facts['reference_images']} images of the clients:"
+    ]
     for run in runs:
         curve = views.curve(run, metric, split="samples")["value"]
         lines.append(
@@ -72,7 +74,9 @@ def verdict(runs: Sequence[Run]) -> str:
             f"   {len(run.commits)} commits, {len(run.visits)} visits"
         )
     names = facts["class_names"]
-    lines.append(f"Samples that a classifier takes for {', '.join(names)}, which the pretrained model never saw:")
+    lines.append(
+        f"Samples that a classifier takes for {', '.join(names)}, which the pretrained model never saw:"
+    )
     for run in runs:
         shares = [views.curve(run, f"share of {name}", split="samples")["value"] for name in names]
         total = views.curve(run, "share of the clients' classes", split="samples")["value"]

@@ -60,15 +60,15 @@ def hang(
     return [entry["file"] for entry in captions]
 
 
-def pictures(
-    experiment: Experiment, task: Any, executor: Executor, model: ServerModel
-) -> Iterator[Picture]:
+def pictures(experiment: Experiment, task: Any, executor: Executor, model: ServerModel) -> Iterator[Picture]:
     """Yield real images of the clients, samples of version 0 and of the last one, and a few clients' own."""
     n = COLUMNS * ROWS
     yield Picture("real", "Images that the clients have", task.real(n))
     yield Picture("before", "Before: drawn by the pretrained model", _drawn(executor, task.initial(), n))
     if not model.personal:
-        yield Picture("after", "After: drawn with the federated adapter", _drawn(executor, model.adapter.vector, n))
+        yield Picture(
+            "after", "After: drawn with the federated adapter", _drawn(executor, model.adapter.vector, n)
+        )
     for client, vector in _personal(experiment, task, executor, model):
         caption = f"Client {client}, whose images are {task.classes_of(client)}: drawn with its own adapter"
         yield Picture(f"client-{client}", caption, _drawn(executor, vector, n))

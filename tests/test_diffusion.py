@@ -120,7 +120,9 @@ def test_the_noise_of_an_image_does_not_depend_on_who_is_scored_with_it():
     alone = diffusion.of_evaluation(0, "test", [5], 3, (1, 8, 8))
     among = diffusion.of_evaluation(0, "test", [2, 5, 9], 3, (1, 8, 8))
     assert torch.equal(alone[0], among[1])
-    assert torch.equal(diffusion.of_samples(0, [4, 5], (1, 8, 8))[1:], diffusion.of_samples(0, [5], (1, 8, 8)))
+    assert torch.equal(
+        diffusion.of_samples(0, [4, 5], (1, 8, 8))[1:], diffusion.of_samples(0, [5], (1, 8, 8))
+    )
 
 
 # the networks -----------------------------------------------------------------------------------
@@ -160,11 +162,11 @@ def test_targets_name_groups_paths_and_ends_and_a_wrong_one_is_told_what_there_i
     assert all("attentions" in n for n in names("attention"))
     assert all("resnets" in n for n in names("resnets"))
     assert names(("attention", "resnets")) == names(("resnets", "attention"))
-    assert len(names("all")) == len([s for s in denoiser_lora.sites(model)])
+    assert len(names("all")) == len(denoiser_lora.sites(model))
     assert names("mid_block.attentions.0.to_q") == ["mid_block.attentions.0.to_q"]
     assert {n.rpartition(".")[2] for n in names("conv1")} == {"conv1"}
     assert all(not s.kernel for s in denoiser_lora.chosen(model, "all-linear"))
-    with pytest.raises(ExperimentError, match="did you mean 'conv1'.*to_out.0"):
+    with pytest.raises(ExperimentError, match=r"did you mean 'conv1'.*to_out\.0"):
         names("conv_1")
 
 
@@ -194,7 +196,10 @@ def test_client_batches_are_stock_peft_one_by_one_in_float64(folders, kind):
     """Linear and convolution adapters, unequal shards, a last batch shorter than the others."""
     src = source(folders[kind])
     backbone, trainee, losses = both(src)
-    data, jobs = shards([3, 9, 6]), started(backbone.layout, 3, LocalConfig(lr=0.01, epochs=1, batch=4, optimizer="sgd"))
+    data, jobs = (
+        shards([3, 9, 6]),
+        started(backbone.layout, 3, LocalConfig(lr=0.01, epochs=1, batch=4, optimizer="sgd")),
+    )
     together = batched.train(backbone, data, jobs, tokens_at_once=10_000)
     for job, own, update in zip(jobs, data, together, strict=True):
         (alone,) = sequential.train(trainee, [own], [job], losses=losses)
@@ -244,10 +249,13 @@ def test_losses_and_samples_are_equal_by_both_ways_of_running_a_denoiser(folders
     vector = started(backbone.layout, 1)[0].start
     (own,) = shards([5])
     losses = [
-        image_scores.grid_error(m, vector, src, own, [4, 3, 2, 1, 0], 4, (0, "test")) for m in (backbone, trainee)
+        image_scores.grid_error(m, vector, src, own, [4, 3, 2, 1, 0], 4, (0, "test"))
+        for m in (backbone, trainee)
     ]
     assert losses[0] == pytest.approx(losses[1], abs=1e-9)
-    drawn = [image_scores.drawn(m, vector, src, 0, [0, 1, 2], np.array([1, 2, 3]), 5) for m in (backbone, trainee)]
+    drawn = [
+        image_scores.drawn(m, vector, src, 0, [0, 1, 2], np.array([1, 2, 3]), 5) for m in (backbone, trainee)
+    ]
     np.testing.assert_array_equal(*drawn)
     some = image_scores.drawn(backbone, vector, src, 0, [2], np.array([3]), 5)
     np.testing.assert_array_equal(drawn[0][2:], some)
@@ -338,5 +346,5 @@ def test_what_cannot_be_trained_is_refused_in_one_sentence(tmp_path, what, said)
 
 
 def test_an_unreachable_hub_name_is_told_apart_from_a_folder():
-    with pytest.raises(DataError, match="cannot get the configuration from the hub(.|\n)*HF_HUB_OFFLINE"):
+    with pytest.raises(DataError, match=r"(?s)cannot get the configuration from the hub.*HF_HUB_OFFLINE"):
         denoisers.config("google/ddpm-cifar10-32")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def test_a_set_is_at_distance_zero_from_itself():
 def test_gaussians_that_commute_have_the_closed_form():
     """|m1 - m2|^2 + sum (s1 - s2)^2, with s the standard deviations in a common basis."""
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
-    one, two = np.array([1.0, 2, 3, 4]), np.array([2.0, 1, 0, 0.5])
+    one, two = np.array([1.0, 2, 3, 4]), np.array([2.0, 1, 5, 0.5])
     m1, m2 = np.array([0.0, 1, 0, 2]), np.array([1.0, 1, -1, 0])
     found = frechet(exact(m1, turn @ np.diag(one**2) @ turn.T), exact(m2, turn @ np.diag(two**2) @ turn.T))
     assert found == pytest.approx(((m1 - m2) ** 2).sum() + ((one - two) ** 2).sum(), rel=1e-10)
@@ -126,7 +127,9 @@ def test_both_distances_agree_with_torchmetrics():
     ours = frechet(*(Moments.of(images.reshape(-1, 16)) for images in (real, drawn)))
     assert ours == pytest.approx(float(theirs.compute()), rel=1e-5)
 
-    subsets = KernelInceptionDistance(feature=Flat(), subsets=1, subset_size=50, normalize=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it keeps all features, and says so
+        subsets = KernelInceptionDistance(feature=Flat(), subsets=1, subset_size=50, normalize=False)
     subsets.update(torch.from_numpy(real[:50]).to(torch.uint8), real=True)
     subsets.update(torch.from_numpy(drawn).to(torch.uint8), real=False)
     mean, _ = subsets.compute()
@@ -145,14 +148,18 @@ def test_the_shipped_classifier_knows_the_digits_that_it_was_not_trained_on():
     assert _images_features.features(what, pixels[:3]).shape == (3, classifier.FEATURES)
 
 
-def test_the_shipped_features_tell_halves_of_one_set_from_other_digits_and_from_noise():
+def test_the_shipped_features_tell_a_set_s_halves_from_other_digits_and_from_noise():
     pixels, labels = digits.images()
     what = Features("digits-cnn")
-    new, known = (_images_features.features(what, pixels[np.isin(labels, c)]) for c in (digits.NEW, digits.KNOWN))
-    noise = _images_features.features(what, np.random.default_rng(0).integers(0, 256, (400, 1, 8, 8), np.uint8))
+    new, known = (
+        _images_features.features(what, pixels[np.isin(labels, c)]) for c in (digits.NEW, digits.KNOWN)
+    )
+    noise = _images_features.features(
+        what, np.random.default_rng(0).integers(0, 256, (400, 1, 8, 8), np.uint8)
+    )
     halves = frechet(Moments.of(new[::2]), Moments.of(new[1::2]))
     others = frechet(Moments.of(new), Moments.of(known))
-    assert halves * 10 < others < frechet(Moments.of(new), Moments.of(noise))
+    assert halves * 50 < min(others, frechet(Moments.of(new), Moments.of(noise)))
 
 
 def test_a_classifier_is_stored_with_what_it_takes_to_build_it(tmp_path):

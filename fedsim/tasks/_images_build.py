@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def prepare(config: Images, context: TaskContext) -> ImagesTask:
     )
     splits = _images_data.read(read)
     wanted = _classes(config, splits["train"], how)
-    train = _part(_of(splits["train"], wanted), config.share)
+    train = part_of(splits["train"], wanted, config.share)
     test = _of(splits["test"], wanted)
     if not len(test):
         fix = "name classes of which the test split has images"
@@ -87,7 +88,7 @@ def prepare(config: Images, context: TaskContext) -> ImagesTask:
             "sampler": f"DDIM, {config.sampling_steps} steps, eta 0",
             "reference_images": len(train),
         }
-    task = ImagesTask(
+    return ImagesTask(
         source=source,
         how=how,
         numerics=context.numerics,
@@ -106,7 +107,6 @@ def prepare(config: Images, context: TaskContext) -> ImagesTask:
         test=test,
         facts=facts,
     )
-    return task
 
 
 def _classes(config: Images, train: Pictures, how: denoisers.Signature) -> tuple[int, ...]:
@@ -129,8 +129,12 @@ def _of(pictures: Pictures, classes: tuple[int, ...]) -> Pictures:
     return pictures.take(np.isin(pictures.labels, classes))
 
 
-def _part(pictures: Pictures, share: tuple[float, float]) -> Pictures:
-    """Return the images of each class from one share of it to another, in the data's order."""
+def part_of(
+    pictures: Pictures, classes: Sequence[int] | None, share: tuple[float, float] = (0.0, 1.0)
+) -> Pictures:
+    """Return the images of some classes (None: all), of each from one share of it to another, in the data's order."""
+    if classes is not None:
+        pictures = _of(pictures, tuple(classes))
     kept = np.zeros(len(pictures), dtype=bool)
     for label in np.unique(pictures.labels):
         rows = np.flatnonzero(pictures.labels == label)
@@ -158,5 +162,3 @@ def _shards(share: list[Ints], holdout: float, seed: int) -> tuple[list[Ints], l
         held.append(np.sort(drawn[:apart]))
         training.append(np.sort(drawn[apart:]))
     return training, held
-
-

@@ -16,7 +16,10 @@ from fedsim.errors import DataError, message, nearest
 from fedsim.tasks import _tables
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm")
-COLUMNS = {"image": ("img", "image", "pixels", "jpg", "png"), "label": ("label", "labels", "fine_label", "class")}
+COLUMNS = {
+    "image": ("img", "image", "pixels", "jpg", "png"),
+    "label": ("label", "labels", "fine_label", "class"),
+}
 """Names that are taken for a column when it is not given."""
 SPLITS = {"train": ("train",), "test": ("test", "valid", "val", "validation", "eval")}
 HELD_OUT = 10
@@ -97,7 +100,9 @@ def read(source: Source) -> dict[str, Pictures]:
         found = {"train": found["train"].take(~held), "test": found["train"].take(held)}
     if found["train"].names != found["test"].names:
         fix = "give both the same class folders or labels"
-        raise DataError(message("task.data", "train and test have different classes", got=source.data, fix=fix))
+        raise DataError(
+            message("task.data", "train and test have different classes", got=source.data, fix=fix)
+        )
     for split, pictures in found.items():
         if not len(pictures):
             fix = "give more images, or a test split of your own"
@@ -209,7 +214,12 @@ def _column(columns: dict[str, list[Any]], given: str | None, kind: str, where: 
     if given is not None:
         if given not in columns:
             raise DataError(
-                message(f"task.{kind}_column", f"{where}: there is no such column", got=given, fix=nearest(given, columns))
+                message(
+                    f"task.{kind}_column",
+                    f"{where}: there is no such column",
+                    got=given,
+                    fix=nearest(given, columns),
+                )
             )
         return given
     for name in COLUMNS[kind]:

@@ -58,7 +58,11 @@ class Features:
     def path(self) -> str:
         """How images get to the extractor, in words."""
         size = self.resize or SIZES.get(self.kind)
-        how = "as they are" if size is None else f"bilinear to {size} x {size}, antialiased, not quantised again"
+        how = (
+            "as they are"
+            if size is None
+            else f"bilinear to {size} x {size}, antialiased, not quantised again"
+        )
         return f"8-bit pixels, {how}"
 
 
@@ -68,7 +72,9 @@ def features(what: Features, images: NDArray[np.uint8]) -> NDArray[np.float64]:
 
     extract = _extractor(what)
     with torch.no_grad():
-        parts = [extract(torch.from_numpy(images[at : at + AT_ONCE])) for at in range(0, len(images), AT_ONCE)]
+        parts = [
+            extract(torch.from_numpy(images[at : at + AT_ONCE])) for at in range(0, len(images), AT_ONCE)
+        ]
     found: NDArray[np.float64] = torch.cat(parts).double().numpy()
     return found
 
@@ -147,7 +153,9 @@ def _extractor(what: Features) -> Callable[[Any], Any]:
 
         if what.weights is None:
             fix = "make the file once: python scripts/inception_weights.py pt_inception-2015-12-05-6726825d.pth OUT"
-            raise DataError(message("task.features.weights", "FID needs the original Inception weights", fix=fix))
+            raise DataError(
+                message("task.features.weights", "FID needs the original Inception weights", fix=fix)
+            )
         pool = inception.load(what.weights)
         return lambda images: pool(_coloured(_seen(images, size)))
     lite = _efficientnet()

@@ -205,7 +205,11 @@ class ImagesTask:
         error = image_scores.grid_error(
             self._model(), vector, self.source, shard, rows.tolist(), self.grid, (self.seed, name)
         )
-        return {"error": error, "draws": float(len(rows) * self.grid), "tokens": float(len(rows) * self.pixels)}
+        return {
+            "error": error,
+            "draws": float(len(rows) * self.grid),
+            "tokens": float(len(rows) * self.pixels),
+        }
 
     def draw(self, vector: Vector, numbers: Sequence[int]) -> NDArray[np.uint8]:
         """Return the samples of these numbers (n, C, H, W); sample i starts from noise i, of class i mod C."""

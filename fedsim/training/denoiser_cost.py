@@ -48,7 +48,7 @@ def shape(model: Any, how: Signature, name: str, trained: Layout, batch: int) ->
         batch: images in one pass.
     """
     params = sum(p.numel() for p in model.parameters())
-    multiplying = [s for s in denoiser_lora.sites(model)]
+    multiplying = denoiser_lora.sites(model)
     weights = sum(s.inputs * s.outputs * math.prod(s.kernel) for s in multiplying)
     counted = operations(model, how, trained)
     width = max((s.outputs for s in multiplying), default=1)

@@ -133,7 +133,9 @@ def signature(name: str) -> Signature:
         code = raw["cross_attention_dim"]
         if not isinstance(code, int) or raw.get("encoder_hid_dim") or raw.get("addition_embed_type"):
             what = "it is conditioned on more than a context of one width, which only its own pipeline gives"
-            raise DataError(message("task.model", what, got=name, fix="give a model with plain cross attention"))
+            raise DataError(
+                message("task.model", what, got=name, fix="give a model with plain cross attention")
+            )
     return Signature(kind, channels, size, int(table), int(code))
 
 
@@ -211,7 +213,9 @@ def _translated(name: str, what: str, load: Callable[[], Any]) -> Any:
     except Exception as problem:  # diffusers has its own error types for impossible configurations
         reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
         fix = "is it complete? diffusers must load it with from_pretrained"
-        raise DataError(message("task.model", f"cannot load the {what}: {reason}", got=name, fix=fix)) from problem
+        raise DataError(
+            message("task.model", f"cannot load the {what}: {reason}", got=name, fix=fix)
+        ) from problem
 
 
 def readable(folder: Path) -> bool:

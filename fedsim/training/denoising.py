@@ -139,14 +139,10 @@ class Noising:
             own, when = own[rows], when[rows]
             noise[at, : len(own)], t[at, : len(own)] = own, when
         labels = self._labels[chosen] if self._told else None
-        return self._process.noised(
-            images, noise.to(self._device, self._dtype), t.to(self._device), labels
-        )
+        return self._process.noised(images, noise.to(self._device, self._dtype), t.to(self._device), labels)
 
 
-def alone(
-    how: Signature, process: Process, *, told: bool
-) -> Callable[[Trainee, Shard, Job, int], Any]:
+def alone(how: Signature, process: Process, *, told: bool) -> Callable[[Trainee, Shard, Job, int], Any]:
     """Return the loss of a batch for `sequential.train`: one client's images at one step, (rows * pixels,).
 
     Every image's error stands once for each of its pixels, so that they count as tokens.

@@ -22,7 +22,9 @@ Pair = tuple[int, int]
 class Conv(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
     """Convolution, batch norm (eps 0.001), ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int | Pair, stride: int = 1, padding: int | Pair = 0):
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int | Pair, stride: int = 1, padding: int | Pair = 0
+    ) -> None:
         super().__init__()
         self.conv = torch.nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
         self.bn = torch.nn.BatchNorm2d(outputs, eps=0.001)
@@ -39,7 +41,7 @@ def _average(x: Any) -> Any:
 class A(torch.nn.Module):  # type: ignore[misc]
     """35 x 35: 1 x 1, 5 x 5, double 3 x 3, pool."""
 
-    def __init__(self, inputs: int, pool: int):
+    def __init__(self, inputs: int, pool: int) -> None:
         super().__init__()
         self.branch1x1 = Conv(inputs, 64, 1)
         self.branch5x5_1, self.branch5x5_2 = Conv(inputs, 48, 1), Conv(48, 64, 5, padding=2)
@@ -57,7 +59,7 @@ class A(torch.nn.Module):  # type: ignore[misc]
 class B(torch.nn.Module):  # type: ignore[misc]
     """35 x 35 to 17 x 17."""
 
-    def __init__(self, inputs: int):
+    def __init__(self, inputs: int) -> None:
         super().__init__()
         self.branch3x3 = Conv(inputs, 384, 3, stride=2)
         self.branch3x3dbl_1, self.branch3x3dbl_2 = Conv(inputs, 64, 1), Conv(64, 96, 3, padding=1)
@@ -72,7 +74,7 @@ class B(torch.nn.Module):  # type: ignore[misc]
 class C(torch.nn.Module):  # type: ignore[misc]
     """17 x 17: 7 x 1 and 1 x 7 instead of 7 x 7."""
 
-    def __init__(self, inputs: int, width: int):
+    def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
         across: dict[str, Any] = {"kernel": (1, 7), "padding": (0, 3)}
         down: dict[str, Any] = {"kernel": (7, 1), "padding": (3, 0)}
@@ -95,11 +97,14 @@ class C(torch.nn.Module):  # type: ignore[misc]
 class D(torch.nn.Module):  # type: ignore[misc]
     """17 x 17 to 8 x 8."""
 
-    def __init__(self, inputs: int):
+    def __init__(self, inputs: int) -> None:
         super().__init__()
         self.branch3x3_1, self.branch3x3_2 = Conv(inputs, 192, 1), Conv(192, 320, 3, stride=2)
         self.branch7x7x3_1, self.branch7x7x3_2 = Conv(inputs, 192, 1), Conv(192, 192, (1, 7), padding=(0, 3))
-        self.branch7x7x3_3, self.branch7x7x3_4 = Conv(192, 192, (7, 1), padding=(3, 0)), Conv(192, 192, 3, stride=2)
+        self.branch7x7x3_3, self.branch7x7x3_4 = (
+            Conv(192, 192, (7, 1), padding=(3, 0)),
+            Conv(192, 192, 3, stride=2),
+        )
 
     def forward(self, x: Any) -> Any:
         """Return the branches side by side."""
@@ -111,7 +116,7 @@ class D(torch.nn.Module):  # type: ignore[misc]
 class E(torch.nn.Module):  # type: ignore[misc]
     """8 x 8: 1 x 3 and 3 x 1 side by side; the last of the two pools by maximum."""
 
-    def __init__(self, inputs: int, *, maximum: bool):
+    def __init__(self, inputs: int, *, maximum: bool) -> None:
         super().__init__()
         across: dict[str, Any] = {"kernel": (1, 3), "padding": (0, 1)}
         down: dict[str, Any] = {"kernel": (3, 1), "padding": (1, 0)}
@@ -177,7 +182,8 @@ def load(path: str) -> Inception:
     missing = [name for name in found.missing_keys if not name.endswith("num_batches_tracked")]
     if missing:
         raise DataError(_wrong(path, f"lacks {len(missing)} of Inception's tensors ({missing[0]})"))
-    return net.eval()
+    net.eval()
+    return net
 
 
 def is_original(path: str) -> bool:

@@ -47,7 +47,8 @@ def train(
 
     Args:
         model: a denoiser of diffusers, on its device.
-        how, process: its signature and diffusion.
+        how: how it is called.
+        process: its diffusion.
         images: uint8 (n, C, H, W), on that device.
         labels: classes (n,) that it is told, or None.
         settings: how long and how fast.
@@ -92,7 +93,14 @@ def train(
 
 
 def grid_loss(
-    model: Any, how: Signature, process: Process, images: Any, labels: Any | None, *, points: int = 8, seed: int = 0
+    model: Any,
+    how: Signature,
+    process: Process,
+    images: Any,
+    labels: Any | None,
+    *,
+    points: int = 8,
+    seed: int = 0,
 ) -> float:
     """Return the mean squared error over fixed timesteps and noise of every image (uint8)."""
     total = 0.0
