@@ -18,6 +18,7 @@ import numpy as np
 import simpy
 
 from fedsim.aggregators import Contribution, ServerModel
+from fedsim.averaging import Average
 from fedsim.compute import Machines
 from fedsim.cost import Work
 from fedsim.errors import FedsimError, RunError, message
@@ -69,6 +70,7 @@ class Server:
         self.aggregator: Any = experiment.aggregator
         self.model, self.state = model, self.aggregator.init(model)
         self.trainer, self.ledger = trainer, ledger
+        self.average = Average(model, experiment.evaluate.ema)
         self.roster = Roster(population.availability)
         self.machines = Machines(experiment.compute, experiment.seed)
         self._desk = Desk(experiment, population, self.roster, ledger)
@@ -330,8 +332,9 @@ class Server:
             visit.committed_version = self.version
             self._settle(visit)
         self.ledger.commit(self.version, self.env.now, taken, moves, before, self.model.adapter)
+        self.average.follow(self.model, self.version)
         if self.version % self.experiment.evaluate.every_commits == 0:
-            self.trainer.evaluate(self.version, self.env.now, self.model)
+            self.trainer.evaluate(self.version, self.env.now, self.average.model)
         if self.version == self.experiment.budget.commits:
             self.over = True
 

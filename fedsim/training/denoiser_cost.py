@@ -37,7 +37,9 @@ BLOCKS = ("ResnetBlock2D", "Attention", "BasicTransformerBlock", "Downsample2D",
 """What checkpointing computes again, one at a time."""
 
 
-def shape(model: Any, how: Signature, name: str, trained: Layout, batch: int) -> ModelShape:
+def shape(
+    model: Any, how: Signature, name: str, trained: Layout, batch: int, counted: Operations | None = None
+) -> ModelShape:
     """Return the size of a denoiser for the cost model; a token is a pixel, a sequence an image.
 
     Args:
@@ -46,11 +48,12 @@ def shape(model: Any, how: Signature, name: str, trained: Layout, batch: int) ->
         name: for tables and messages.
         trained: what is trained.
         batch: images in one pass.
+        counted: what an image costs, if that is known already.
     """
     params = sum(p.numel() for p in model.parameters())
     multiplying = denoiser_lora.sites(model)
     weights = sum(s.inputs * s.outputs * math.prod(s.kernel) for s in multiplying)
-    counted = operations(model, how, trained)
+    counted = operations(model, how, trained) if counted is None else counted
     width = max((s.outputs for s in multiplying), default=1)
     return ModelShape(
         name=name,
@@ -77,6 +80,19 @@ def operations(model: Any, how: Signature, trained: Layout) -> Operations:
     with torch.enable_grad(), products, kept.watching(wrapped), torch.device("meta"):
         diffusion.predicted(wrapped, how, x, t, told)
     return Operations(products.forward, products.backward, kept.total, kept.boundaries, kept.largest)
+
+
+@lru_cache(maxsize=16)
+def of_named(name: str, trained: Layout, batch: int) -> ModelShape:
+    """Return the size of a denoiser by name; what an image costs is counted once a process."""
+    return shape(
+        denoisers.skeleton(name), denoisers.signature(name), name, trained, batch, _counted(name, trained)
+    )
+
+
+@lru_cache(maxsize=16)
+def _counted(name: str, trained: Layout) -> Operations:
+    return operations(denoisers.skeleton(name), denoisers.signature(name), trained)
 
 
 def _wrapped(model: Any, trained: Layout) -> Any:
