@@ -64,8 +64,10 @@ def verdict(runs: Sequence[Run]) -> str:
 
     facts = runs[0].info["task"]
     metric = str(views.headline(runs[0], "samples"))
+    real = views.curve(runs[0], f"{metric} of test images", split="samples")["value"].iloc[0]
+    count, known = facts["samples"], facts["reference_images"]
     lines = [
-        f"{metric} of {facts['samples']} samples to the {facts['reference_images']} images of the clients:"
+        f"{metric} of {count} samples to the {known} images of the clients (real test images: {real:.0f}):"
     ]
     for run in runs:
         curve = views.curve(run, metric, split="samples")["value"]

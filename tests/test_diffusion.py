@@ -348,3 +348,47 @@ def test_what_cannot_be_trained_is_refused_in_one_sentence(tmp_path, what, said)
 def test_an_unreachable_hub_name_is_told_apart_from_a_folder():
     with pytest.raises(DataError, match=r"(?s)cannot get the configuration from the hub.*HF_HUB_OFFLINE"):
         denoisers.config("google/ddpm-cifar10-32")
+
+
+# pretraining ------------------------------------------------------------------------------------
+
+
+def test_a_pretraining_that_was_stopped_ends_where_one_in_a_piece_does(tmp_path, monkeypatch):
+    from fedsim.training import pretrain
+
+    monkeypatch.setattr(pretrain, "EVERY", 2)
+    images = torch.from_numpy(image_models.pictures(12))
+    how = denoisers.Signature("UNet2DModel", 1, 8)
+    process = Process.of(DDPMScheduler(**image_models.SCHEDULE))
+    settings = pretrain.Settings(steps=5, batch=4, lr=1e-3, warm_up=2, ema=0.9, seed=0)
+
+    class StoppedError(Exception):
+        pass
+
+    def run(checkpoint=None, stop_after=None):
+        model, said = image_models.made("unet"), []
+        if stop_after is not None:
+            real = diffusion.errors
+
+            def errors(*args):
+                said.append(1)
+                if len(said) > stop_after:
+                    raise StoppedError
+                return real(*args)
+
+            monkeypatch.setattr(pretrain.diffusion, "errors", errors)
+            with pytest.raises(StoppedError):
+                pretrain.train(
+                    model, how, process, images, None, settings, mirror=True, checkpoint=checkpoint
+                )
+            monkeypatch.setattr(pretrain.diffusion, "errors", real)
+            return None
+        return pretrain.train(
+            model, how, process, images, None, settings, mirror=True, checkpoint=checkpoint, say=said.append
+        )
+
+    whole = run()
+    run(tmp_path / "c.safetensors", stop_after=3)
+    again = run(tmp_path / "c.safetensors")
+    for name, value in whole.items():
+        torch.testing.assert_close(again[name], value, atol=1e-7, rtol=0)

@@ -290,6 +290,7 @@ def test_the_distances_of_pieces_add_up_to_those_of_all_samples(task):
     assert found["FD(digits-cnn)"] == pytest.approx(frechet(Moments.of(seen), Moments.of(real)), rel=1e-6)
     parts = [kernel_distance(part, real) for part in (seen[:50], seen[50:])]
     assert found["KID(digits-cnn)"] == pytest.approx((50 * parts[0] + 10 * parts[1]) / 60, rel=1e-6)
+    assert found["FD(digits-cnn) of test images"] < 0.01 * found["FD(digits-cnn)"]
     shares = {name: value for name, value in found.items() if name.startswith("share of ")}
     assert list(shares) == ["share of the clients' classes", *(f"share of {d}" for d in digits.NEW)]
     assert sum(list(shares.values())[1:]) == pytest.approx(shares["share of the clients' classes"])
@@ -434,9 +435,10 @@ def test_a_run_leaves_pictures_in_its_folder_and_in_the_page(run):
         with Image.open(run.folder / "samples" / entry["file"]) as picture:
             assert picture.size == (10 * 42 + 2, 4 * 42 + 2)
     page = (run.folder / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 5
+    assert page.count('<img src="data:image/png;base64,') == 5
     assert "FD(digits-cnn) between samples and the clients" in page
     assert "N = 60 samples against 719 real images" in page
+    assert "that of 177 real test images is 3.9" in page
     assert len(pictures(run.folder)) == 5
 
 
@@ -452,7 +454,9 @@ def test_the_demo_s_verdict_says_what_changed(run):
     from dataclasses import replace
 
     text = demo_images.verdict([replace(run, info={**run.info, "name": "images-sync"})])
-    assert text.startswith("FD(digits-cnn) of 60 samples to the 719 images of the clients:\n  images-sync ")
+    assert text.startswith(
+        "FD(digits-cnn) of 60 samples to the 719 images of the clients (real test images: 4):\n  images-sync "
+    )
     assert "which the pretrained model never saw" in text
     assert "samples/after.png" in text
 

@@ -47,7 +47,12 @@ def sentence(run: Run, metric: str) -> str:
     if len(curve) < 2:
         return f"{metric} between samples and the clients' images is {last}; it was taken once."
     verb = "rose" if curve.iloc[-1] > curve.iloc[0] else "fell"
-    return f"{metric} between samples and the clients' images {verb} from {first} to {last}."
+    known = f"{metric} of test images"
+    text = f"{metric} between samples and the clients' images {verb} from {first} to {last}"
+    if known not in set(run.scores["metric"]):
+        return f"{text}."
+    real = views.scored(run, known, SPLIT)["value"].iloc[0]
+    return f"{text}; that of {run.info['task']['test_images']:,} real test images is {number(real)}."
 
 
 def how(facts: dict[str, Any], seed: Any) -> str:

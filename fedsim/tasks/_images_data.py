@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -232,7 +232,7 @@ def _column(columns: dict[str, list[Any]], given: str | None, kind: str, where: 
 # pixels -----------------------------------------------------------------------------------------
 
 
-def _stacked(values: Sequence[Any] | Iterator[Any], source: Source) -> NDArray[np.uint8]:
+def _stacked(values: Iterable[Any], source: Source) -> NDArray[np.uint8]:
     """Return images (n, C, size, size) of paths, bytes, `{bytes: ...}`, arrays or PIL images."""
     return np.stack([decoded(value, source.channels, source.size) for value in values])
 

@@ -6,7 +6,8 @@ that first needs it, once per process. A pixel counts as a token.
 A version is scored in two ways: by its loss at fixed timesteps and noise of every image (`test`, `clients`), and
 by images that it draws (`samples`). Both are cut into pieces for the workers, and everything that travels back is
 a sum: of features and their products for the Frechet distance, of each piece's own unbiased estimate for the kernel
-distance, of the classes that a classifier sees. The first piece also brings the sums of the real images.
+distance, of the classes that a classifier sees. The first piece also brings the sums of the clients' images and of
+the test images: their distance is what good samples come near to.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ PIECE = 32
 """Images of one probe of a loss, whatever the number of workers."""
 DRAWN = 50
 """Samples of one probe: the subsets over which the kernel distance is averaged."""
+OF_TEST = " of test images"
+"""Ends the name of the distance between real images, which good samples come near to."""
 FEWEST, MOST, TOGETHER = 2, 16, 2**20
 """Clients in a client batch by default, and pixels times channels in a step of all of them."""
 
@@ -190,8 +193,9 @@ class ImagesTask:
         if named is not None:
             sums["seen"] = np.bincount(named, minlength=len(self.pictures.names)).astype(np.float64)
         if probe.start == 0:
-            known = Moments.of(real)
-            sums |= {"real_n": known.n, "real_total": known.total, "real_outer": known.outer}
+            held = _images_features.features(self.features, self.test.pixels)
+            for name, known in (("real", Moments.of(real)), ("held", Moments.of(held))):
+                sums |= {f"{name}_n": known.n, f"{name}_total": known.total, f"{name}_outer": known.outer}
         return sums
 
     def _loss(self, vector: Vector, probe: Probe) -> Sums:
@@ -239,9 +243,16 @@ class ImagesTask:
             return {"loss": sums["error"] / sums["draws"] if sums["draws"] else math.nan}
         assert self.features is not None
         own = Moments(sums["n"], sums["total"], sums["outer"])
-        real = Moments(sums["real_n"], sums["real_total"], sums["real_outer"])
+        real, held = (
+            Moments(*(sums[f"{name}_{part}"] for part in ("n", "total", "outer")))
+            for name in ("real", "held")
+        )
         fd, kid = self.features.names
-        found = {fd: frechet(own, real), kid: sums["kernel"] / sums["n"]}
+        found = {
+            fd: frechet(own, real),
+            kid: sums["kernel"] / sums["n"],
+            f"{fd}{OF_TEST}": frechet(held, real),
+        }
         if "seen" in sums:
             shares = sums["seen"] / sums["n"]
             found["share of the clients' classes"] = float(shares[list(self.classes)].sum())

@@ -117,7 +117,7 @@ class Noising:
         self._pixels = torch.from_numpy(np.concatenate([own.pixels for own in data])).to(device)
         self._labels = torch.from_numpy(np.concatenate([own.labels for own in data])).to(device)
         self._from = torch.tensor(np.cumsum([0, *map(len, data[:-1])]), device=device)
-        self._shape: diffusion.Shape = tuple(self._pixels.shape[1:])  # type: ignore[assignment]
+        self._shape: diffusion.Shape = tuple(self._pixels.shape[1:])
         self.tokens = self._shape[1] * self._shape[2]
 
     def batch(self, step: int, clients: slice, rows: slice, picked: Any, lengths: Sequence[int]) -> Noised:

@@ -1,4 +1,7 @@
-"""Train a denoiser from nothing, with a moving average of its weights: what the pretraining scripts share."""
+"""Train a denoiser from nothing, with a moving average of its weights: what the pretraining scripts share.
+
+Long trainings can be cut: with a checkpoint, the next call goes on where the last one stopped, to the same end.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +18,10 @@ from fedsim.rng import seed_of
 from fedsim.training import diffusion
 from fedsim.training.denoisers import Signature
 from fedsim.training.diffusion import Process
+
+EVERY = 250
+"""Steps between two checkpoints."""
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,7 @@ def train(
     *,
     mirror: bool = False,
     autocast: bool = False,
+    checkpoint: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Train in place with AdamW, linear warm-up times a cosine; return the moving average of the weights.
@@ -54,25 +63,29 @@ def train(
         settings: how long and how fast.
         mirror: whether half of the images are flipped, left to right.
         autocast: whether the network computes in bfloat16.
+        checkpoint: file to go on from if it is there, written every `EVERY` steps.
         say: takes a line of progress.
     """
     device = images.device
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=0.0)
     averaged = {name: value.detach().clone() for name, value in model.state_dict().items()}
     draw = torch.Generator().manual_seed(seed_of(settings.seed, "pretraining"))
+    done = 0 if checkpoint is None else _restore(checkpoint, model, averaged, optimizer)
     model.train()
     began, running = time.process_time(), 0.0
     for step in range(settings.steps):
-        warm = min(1.0, (step + 1) / settings.warm_up)
-        for group in optimizer.param_groups:
-            group["lr"] = settings.lr * warm * 0.5 * (1.0 + math.cos(math.pi * step / settings.steps))
         rows = torch.randint(len(images), (settings.batch,), generator=draw).to(device)
         t = torch.randint(process.steps, (settings.batch,), generator=draw).to(device)
         noise = torch.randn(settings.batch, *images.shape[1:], generator=draw).to(device)
+        flip = torch.randint(2, (settings.batch, 1, 1, 1), generator=draw).to(device) if mirror else None
+        if step < done:
+            continue  # drawn again, so that what follows is the same
+        warm = min(1.0, (step + 1) / settings.warm_up)
+        for group in optimizer.param_groups:
+            group["lr"] = settings.lr * warm * 0.5 * (1.0 + math.cos(math.pi * step / settings.steps))
         clean = diffusion.unit(images[rows], torch.float32)
-        if mirror:
-            flip = torch.randint(2, (settings.batch, 1, 1, 1), generator=draw).to(device).bool()
-            clean = torch.where(flip, clean.flip(-1), clean)
+        if flip is not None:
+            clean = torch.where(flip.bool(), clean.flip(-1), clean)
         batch = process.noised(clean, noise, t, None if labels is None else labels[rows])
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             loss = diffusion.errors(model, how, batch).mean()
@@ -85,11 +98,43 @@ def train(
             for name, value in model.state_dict().items():
                 averaged[name].lerp_(value, 1 - decay)
         if step == 0 or (step + 1) % 250 == 0:
-            running = loss.item() if step == 0 else running
             say(f"step {step + 1:6d}  loss {running:.4f}  {time.process_time() - began:6.0f} CPU s")
-        running = 0.98 * running + 0.02 * loss.item() if step else loss.item()
+        running = 0.98 * running + 0.02 * loss.item() if step > done else loss.item()
+        if checkpoint is not None and (step + 1) % EVERY == 0:
+            _store(checkpoint, step + 1, model, averaged, optimizer)
     model.eval()
     return averaged
+
+
+def _store(path: Path, done: int, model: Any, averaged: dict[str, Any], optimizer: Any) -> None:
+    """Write weights, their average and the optimiser's moments, whole or not at all."""
+    from safetensors.torch import save_file
+
+    named = dict(model.named_parameters())
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in averaged.items()}
+    for moment in MOMENTS:
+        tensors |= {f"{moment}.{name}": optimizer.state[p][moment] for name, p in named.items()}
+    part = path.with_suffix(".part")
+    save_file({key: value.contiguous() for key, value in tensors.items()}, part, metadata={"done": str(done)})
+    part.replace(path)
+
+
+def _restore(path: Path, model: Any, averaged: dict[str, Any], optimizer: Any) -> int:
+    """Read a checkpoint back, if there is one; return how many steps are done."""
+    from safetensors import safe_open
+
+    if not path.is_file():
+        return 0
+    with safe_open(path, "pt") as file, torch.no_grad():
+        done = int(file.metadata()["done"])
+        for name, value in model.state_dict().items():
+            value.copy_(file.get_tensor(f"model.{name}"))
+            averaged[name].copy_(file.get_tensor(f"average.{name}"))
+        for name, p in model.named_parameters():
+            moments = {moment: file.get_tensor(f"{moment}.{name}").to(p.device) for moment in MOMENTS}
+            optimizer.state[p] = {"step": torch.tensor(float(done)), **moments}
+    return done
 
 
 def grid_loss(
