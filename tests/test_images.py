@@ -7,6 +7,7 @@ import json
 import math
 import pickle
 import warnings
+from pathlib import Path
 
 import image_models
 import numpy as np
@@ -510,3 +511,21 @@ def test_a_run_with_an_average_has_the_same_visits_and_losses_and_other_scores()
     losses = [views.scored(r, "loss")["value"].to_numpy() for r in (plain, averaged)]
     assert losses[0][0] == losses[1][0]
     assert (losses[0][1:] != losses[1][1:]).all()
+
+
+# experiments ------------------------------------------------------------------------------------
+
+CIFAR = Path(__file__).parents[1] / "experiments" / "cifar10"
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in CIFAR.glob("*.yaml")))
+def test_the_experiments_on_cifar10_are_complete_but_for_their_data(name):
+    from fedsim import config
+
+    read_ = config.load(CIFAR / f"{name}.yaml", ["task.model=builtin", "task.data=builtin"])
+    config.check(read_, name)
+    base = config.load(CIFAR / "base.yaml", ["task.model=builtin", "task.data=builtin"])
+    same = name in ("gpu", "local-only")
+    assert same or read_.task.samples == base.task.samples
+    assert read_.task.charge_as.preset == "ddpm-cifar10-32"
+    assert "samples" in read_.evaluate.splits
