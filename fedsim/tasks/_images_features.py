@@ -102,14 +102,12 @@ def check(what: Features, channels: int, size: int) -> None:
     Raises:
         DataError: a missing package or file, or other channels or sizes than the classifier was trained on.
     """
-    for net in (_classifier(what),):
-        if net is None:
-            continue
-        expected = (net.describes["channels"], net.describes["size"])
-        if expected != (channels, size):
-            fix = "give a classifier of such images (task.features.classifier), or another task.features.kind"
-            what_is = f"the classifier sees {expected[0]} channels of {expected[1]} pixels, the images are"
-            raise DataError(message("task.features", f"{what_is} {channels} of {size}", fix=fix))
+    net = _classifier(what)
+    expected = None if net is None else (net.describes["channels"], net.describes["size"])
+    if expected is not None and expected != (channels, size):
+        fix = "give a classifier of such images (task.features.classifier), or another task.features.kind"
+        seen = f"the classifier sees {expected[0]} channels of {expected[1]} pixels"
+        raise DataError(message("task.features", f"{seen}, the images are {channels} of {size}", fix=fix))
     _extractor(what)
 
 

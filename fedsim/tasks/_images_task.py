@@ -114,11 +114,10 @@ class ImagesTask:
             return denoiser_lora.pretrained(self.source.name, self.layout)
         return adapters.initial(self.layout, self.seed)
 
-    def suggested_training(self) -> Literal["fused", "swapped", "sequential"]:
+    def suggested_training(self) -> Literal["swapped", "sequential"]:
         """Return what `numerics.training` stands for with this model and these targets."""
         skeleton = denoisers.skeleton(self.source.name)
-        found: Any = denoiser_lora.resolved(skeleton, self.layout, self.numerics.training)
-        return found  # type: ignore[no-any-return]
+        return denoiser_lora.resolved(skeleton, self.layout, self.numerics.training)
 
     def suggested_client_batch(self) -> int:
         """Return how many clients to train in one call: as many as fill `TOGETHER`, or what a GPU holds."""

@@ -12,9 +12,10 @@ from __future__ import annotations
 import copy
 import json
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -100,8 +101,6 @@ def _wrapped(model: Any, trained: Layout) -> Any:
     bare = copy.deepcopy(model).to("meta").eval()
     if trained.full:
         return bare.requires_grad_(requires_grad=True)
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from peft import get_peft_model
@@ -214,6 +213,4 @@ def declared(charge: ChargeImages, *, full: bool) -> ModelShape:
     lora = LoraConfig(full=True) if full else LoraConfig(r=charge.r, alpha=charge.r, targets=charge.targets)
     trained = denoiser_lora.layout(model, lora)
     found = shape(model, how, charge.preset, trained, charge.batch)
-    from dataclasses import replace
-
     return replace(found, weight_bytes=4.0 if full else charge.weight_bytes)

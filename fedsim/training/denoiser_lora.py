@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -107,7 +107,7 @@ def layout(model: Any, lora: LoraConfig) -> Layout:
     return Layout(tuple(s.module(lora.r, scale) for s in chosen(model, lora.targets)))
 
 
-def resolved(model: Any, trained: Layout, path: TrainingPath) -> TrainingPath:
+def resolved(model: Any, trained: Layout, path: TrainingPath) -> Literal["swapped", "sequential"]:
     """Return the path that trains `trained`: whole models one by one, adapters by module swap where it can.
 
     Raises:

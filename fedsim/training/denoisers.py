@@ -7,7 +7,6 @@ models of latents need an autoencoder and are refused.
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Callable
@@ -216,13 +215,3 @@ def _translated(name: str, what: str, load: Callable[[], Any]) -> Any:
         raise DataError(
             message("task.model", f"cannot load the {what}: {reason}", got=name, fix=fix)
         ) from problem
-
-
-def readable(folder: Path) -> bool:
-    """Tell whether a folder holds a model or a pipeline of diffusers."""
-    if (folder / "model_index.json").is_file():
-        return True
-    try:
-        return json.loads((folder / "config.json").read_text()).get("_class_name") in CLASSES
-    except (OSError, ValueError):
-        return False
