@@ -32,9 +32,9 @@ COMMON: dict[str, Any] = {
         },
     },
     "lora": {"r": 8, "alpha": 8, "targets": ["attention", "resnets"]},
-    "local": {"optimizer": "adamw", "lr": 3.0e-3, "steps": 8, "batch": 32},
+    "local": {"optimizer": "adamw", "lr": 2.0e-3, "steps": 8, "batch": 32},
     "budget": {"time_s": 9000},
-    "evaluate": {"every_commits": 8, "splits": ["test", "samples"]},
+    "evaluate": {"every_commits": 8, "splits": ["test", "samples"], "ema": 0.8},
     "personal": {"kind": "fine-tune", "epochs": 2, "clients": 3},
 }
 

@@ -151,7 +151,7 @@ def grid_loss(
     total = 0.0
     times = process.grid(points).to(images.device)
     with torch.no_grad():
-        for rows in torch.arange(len(images)).split(128):
+        for rows in torch.arange(len(images)).split(32):
             noise = diffusion.of_evaluation(seed, "pretraining", rows.tolist(), points, how.shape)
             clean = diffusion.unit(images[rows.to(images.device)], torch.float32)[:, None].expand_as(noise)
             told = None if labels is None else labels[rows.to(images.device)][:, None].expand(-1, points)
