@@ -347,7 +347,7 @@ def test_the_adapter_loads_in_stock_peft_with_equal_samples(task, tmp_path):
     from peft import PeftModel
 
     vector = trained(task)
-    task.save_adapter(vector, tmp_path)
+    assert task.save_adapter(vector, tmp_path) == 2
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = PeftModel.from_pretrained(denoisers.weights(task.source.name), str(tmp_path)).eval()

@@ -272,9 +272,9 @@ class ImagesTask:
             "images_per_client": [min(sizes), int(np.median(sizes)), max(sizes)],
         }
 
-    def save_adapter(self, vector: Vector, folder: Path) -> None:
-        """Write the final adapter as a PEFT and as a diffusers folder, or the whole model as diffusers'."""
-        denoiser_lora.save(vector, self.source, folder)
+    def save_adapter(self, vector: Vector, folder: Path) -> int:
+        """Write the adapter as a PEFT and as a diffusers folder, or the model as diffusers'; return its rank."""
+        return denoiser_lora.save(vector, self.source, folder)
 
     # ----------------------------------------------------------------------------------------------
 
@@ -295,9 +295,9 @@ class ImagesTask:
 
     def _rows(self, split: str, client: int | None) -> tuple[Pictures, Rows]:
         """Return where a split's images are and their order; shuffled, so that any first part is a fair sample."""
-        if split == "client":
+        if split in ("client", "shard"):
             assert client is not None
-            return self.pictures, self.held_out[client]
+            return self.pictures, (self.held_out if split == "client" else self.training)[client]
         if split not in self._orders:
             fix = "choose test, clients or samples"
             raise DataError(message("evaluate.splits", "the data have no such split", got=split, fix=fix))

@@ -173,12 +173,15 @@ def pretrained(name: str, trained: Layout) -> Vector:
     return vector
 
 
-def save(vector: Vector, source: Source, folder: Path) -> None:
+def save(vector: Vector, source: Source, folder: Path) -> int:
     """Write a PEFT folder with `diffusers/` in it, or a diffusers model with its schedule if `lora.full`.
 
     `PeftModel.from_pretrained(model, folder)` loads the first; models with diffusers' own mixin
     also take `model.load_lora_adapter(f"{folder}/diffusers", prefix=None)`. Rank and alpha are in the
     configuration of both: without them diffusers takes alpha = r and the output is another one.
+
+    Returns:
+        The adapter's rank, 0 for a whole model.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if source.lora.full:
@@ -186,7 +189,7 @@ def save(vector: Vector, source: Source, folder: Path) -> None:
         whole.write(vector)
         whole.model.save_pretrained(folder)
         denoisers.schedule(source.name, source.prediction).save_pretrained(folder)
-        return
+        return 0
     from safetensors.numpy import save_file
 
     model = denoisers.skeleton(source.name)
@@ -202,6 +205,7 @@ def save(vector: Vector, source: Source, folder: Path) -> None:
     into.mkdir(exist_ok=True)
     header = {"format": "pt", "lora_adapter_metadata": described}
     save_file(bare, into / "pytorch_lora_weights.safetensors", metadata=header)
+    return source.lora.r
 
 
 def plain(value: Any) -> Any:
