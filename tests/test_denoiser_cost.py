@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import image_models
 import pytest
 import torch
@@ -9,7 +11,14 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedsim.charge_images import ChargeImages
-from fedsim.cost import adapter_bytes, train_flops, train_memory_bytes
+from fedsim.cost import (
+    adapter_bytes,
+    forward_flops,
+    train_flops,
+    train_memory_bytes,
+    with_rank,
+    with_rank_share,
+)
 from fedsim.experiment import LoraConfig
 from fedsim.training import denoiser_cost, denoiser_lora, denoisers, diffusion, lora
 
@@ -155,3 +164,33 @@ def test_ddpm_on_cifar10_is_charged_by_its_public_size():
 def test_an_unknown_preset_is_told_the_known_ones():
     with pytest.raises(ValueError, match="unknown preset; did you mean 'ddpm-cifar10-32'"):
         ChargeImages(preset="ddpm-cifar10")
+
+
+@pytest.mark.parametrize("kind", ["unet", "condition", "dit"])
+def test_what_another_rank_costs_is_what_is_counted_at_it(tmp_path, kind):
+    name = image_models.folder(tmp_path, kind)
+
+    def sized(rank):
+        config = LoraConfig(r=rank, alpha=1.0, targets="all")
+        return denoiser_cost.of_named(name, denoiser_lora.layout(denoisers.skeleton(name), config), 4)
+
+    eight, three = sized(8), sized(3)
+    assert (eight.rank, three.rank) == (8, 3)
+    for at in (with_rank(eight, 3), with_rank_share(eight, 6, 16)):
+        assert at.adapter_params == three.adapter_params
+        assert at.operations == three.operations
+    assert train_flops(three, 64) < train_flops(eight, 64)
+    assert train_memory_bytes(three) < train_memory_bytes(eight)
+    with pytest.raises(ValueError, match="no adapters of known rank"):
+        with_rank(replace(eight, operations=replace(eight.operations, rank=0)), 1)
+
+
+def test_a_forward_pass_is_the_forward_part_of_a_training(tmp_path):
+    name = image_models.folder(tmp_path, "unet")
+    shape = denoiser_cost.of_named(
+        name, denoiser_lora.layout(denoisers.skeleton(name), TARGETS["attention"]), 4
+    )
+    for layered in (False, True):
+        forward = forward_flops(shape, 3 * 64, layered=layered)
+        assert forward == 3 * shape.operations.forward
+        assert forward < train_flops(shape, 3 * 64, layered=layered)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
+from fedsim.base import dense_size, split
 from fedsim.errors import DataError, ExperimentError
 from fedsim.experiment import LocalConfig, LoraConfig
 from fedsim.jobs import Job
@@ -53,6 +54,11 @@ def shards(sizes):
     return [
         denoising.Shard(image_models.pictures(n, seed=n), np.arange(n, dtype=np.int64) % 10) for n in sizes
     ]
+
+
+def change(layout, seed=3):
+    """A change of all frozen weights of a layout's modules."""
+    return np.random.default_rng(seed).normal(0, 0.05, dense_size(layout)).astype(np.float32)
 
 
 def started(layout, clients, local=LOCAL):
@@ -210,17 +216,29 @@ def test_client_batches_are_stock_peft_one_by_one_in_float64(folders, kind):
         assert float(np.abs(update.end - job.start).max()) > 1e-4
 
 
-@pytest.mark.parametrize("option", ["adamw", "clip", "prox", "rank", "B", "dropout"])
+@pytest.mark.parametrize(
+    "option", ["adamw", "clip", "prox", "rank", "B", "dropout", "cosine", "upto", "tail", "anchor", "base"]
+)
 def test_every_option_of_local_training_holds_for_images(folders, option):
     src = source(folders["unet"], lora_config=LORA)
     backbone, trainee, losses = both(src)
-    fields = {"clip": {"clip_norm": 0.01}, "prox": {"prox_mu": 0.5}}.get(option, {})
+    fields = {
+        "clip": {"clip_norm": 0.01}, "prox": {"prox_mu": 0.5}, "anchor": {"prox_mu": 0.5}, "cosine": {"schedule": "cosine"},
+    }.get(option, {})  # fmt: skip
     kind = "adamw" if option == "adamw" else "sgd"
     jobs = started(backbone.layout, 2, LocalConfig(lr=0.02, steps=2, batch=3, optimizer=kind, **fields))
     if option == "rank":
         jobs = [replace(jobs[0], rank=1), jobs[1]]
     if option == "B":
         jobs = [replace(job, trains="B") for job in jobs]
+    if option == "upto":
+        jobs = [replace(jobs[0], upto=1), jobs[1]]
+    if option == "tail":
+        jobs = [replace(job, tail=(0.1, 1)) for job in jobs]
+    if option == "anchor":
+        jobs = [replace(job, anchor=jobs[0].start) for job in jobs]
+    if option == "base":
+        jobs = [replace(jobs[0], base=change(backbone.layout)), jobs[1]]
     dropout = 0.3 if option == "dropout" else 0.0
     data = shards([3, 5])
     together = batched.train(backbone, data, jobs, tokens_at_once=10_000, dropout=dropout)
@@ -228,7 +246,35 @@ def test_every_option_of_local_training_holds_for_images(folders, option):
     # AdamW lifts rounding where a gradient is as small as rounding is
     atol = 1e-7 if option == "adamw" else 1e-9
     for mine, theirs in zip(together, one_by_one, strict=True):
+        assert (mine.loss, mine.square) == pytest.approx((theirs.loss, theirs.square), abs=1e-8)
+        assert mine.square >= mine.loss**2 > 0
         np.testing.assert_allclose(mine.end, theirs.end, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("kind", image_models.KINDS)
+def test_a_moved_base_is_the_weights_plus_the_change_and_goes_away_again(folders, kind):
+    """Linear layers and convolutions, against the stock model with its weights changed by hand."""
+    src = source(folders[kind])
+    backbone, trainee, _ = both(src)
+    vector, base = np.zeros(backbone.layout.size, np.float32), change(backbone.layout)
+    (own,) = shards([3])
+    by_hand = denoisers.weights(src.name, "float64")
+    with torch.no_grad():
+        for m, moved in split(backbone.layout, base):
+            weight = by_hand.get_submodule(m.name).weight
+            weight += torch.from_numpy(moved.astype(np.float64)).view_as(weight)
+    changed = denoising.Denoiser(by_hand, backbone.layout, backbone.how, src.process, told=src.told)
+
+    def loss(model):
+        return image_scores.grid_error(model, vector, src, own, [0, 1, 2], 3, (0, "test"))
+
+    expected, before = loss(changed), loss(backbone)
+    for model in (backbone, trainee):
+        model.rebase(base)
+        assert loss(model) == pytest.approx(expected, rel=1e-9)
+        model.rebase(None)
+        assert loss(model) == pytest.approx(before, rel=1e-9)
+    assert abs(expected - before) > 1e-3
 
 
 def test_in_float32_they_agree_to_its_rounding_and_a_step_may_be_cut(folders):

@@ -170,16 +170,15 @@ class ImagesTask:
 
     def score(self, vector: Vector, probe: Probe, base: Vector | None = None) -> Sums:
         """Return the sums of one piece: of a loss, or of what an extractor sees in samples."""
-        self._model().rebase(base)
         if probe.split == SPLIT:
-            return {"images": self.draw(vector, range(probe.start, probe.stop))}
+            return {"images": self.draw(vector, range(probe.start, probe.stop), base)}
         if probe.split != "samples":
-            return self._loss(vector, probe)
+            return self._loss(vector, probe, base)
         from fedsim.training.local import one_thread
 
         assert self.features is not None
         with one_thread():
-            images = self.draw(vector, range(probe.start, probe.stop))
+            images = self.draw(vector, range(probe.start, probe.stop), base)
             seen = _images_features.features(self.features, images)
             named = _images_features.classes(self.features, images)
             real = self._reference
@@ -198,7 +197,7 @@ class ImagesTask:
                 sums |= {f"{name}_n": known.n, f"{name}_total": known.total, f"{name}_outer": known.outer}
         return sums
 
-    def _loss(self, vector: Vector, probe: Probe) -> Sums:
+    def _loss(self, vector: Vector, probe: Probe, base: Vector | None) -> Sums:
         """Return the summed squared errors of a piece over the grid, their number, and the pixels."""
         from fedsim.training import image_scores
 
@@ -206,8 +205,10 @@ class ImagesTask:
         rows = order[probe.start : probe.stop]
         name = "test" if probe.split == "test" else "clients"
         shard = Shard(where.pixels[rows], where.labels[rows])
+        model = self._model()
+        model.rebase(base)
         error = image_scores.grid_error(
-            self._model(), vector, self.source, shard, rows.tolist(), self.grid, (self.seed, name)
+            model, vector, self.source, shard, rows.tolist(), self.grid, (self.seed, name)
         )
         return {
             "error": error,
@@ -215,13 +216,15 @@ class ImagesTask:
             "tokens": float(len(rows) * self.pixels),
         }
 
-    def draw(self, vector: Vector, numbers: Sequence[int]) -> NDArray[np.uint8]:
+    def draw(self, vector: Vector, numbers: Sequence[int], base: Vector | None = None) -> NDArray[np.uint8]:
         """Return the samples of these numbers (n, C, H, W); sample i starts from noise i, of class i mod C."""
         from fedsim.training import image_scores
 
         told = np.array([self.classes[i % len(self.classes)] for i in numbers]) if self.source.told else None
+        model = self._model()
+        model.rebase(base)
         return image_scores.drawn(
-            self._model(), vector, self.source, self.seed, list(numbers), told, self.sampling_steps
+            model, vector, self.source, self.seed, list(numbers), told, self.sampling_steps
         )
 
     def real(self, n: int) -> NDArray[np.uint8]:
