@@ -94,6 +94,7 @@ def test_every_limit_has_a_sentence_without_an_end_and_a_fix_that_names_a_key():
         ({**LORA, "aggregator": {"kind": "flora"}, "evaluate": {"ema": 0.5}}, "evaluate.ema"),
         ({**LORA, "aggregator": {"kind": "fedsa"}, "evaluate": {"ema": 0.5}}, "evaluate.ema"),
         ({**LORA, "personal": {"kind": "fedper"}, "evaluate": {"ema": 0.5}}, "evaluate.ema"),
+        ({"task": {"kind": "language"}, "personal": {"kind": "feddpa"}, "evaluate": {"ema": 0.5}}, "evaluate.ema"),
         (
             {**LORA, "aggregator": {"kind": "fedex"}, "protocol": {"kind": "timely", "cohort": 3, "k": 2, "partial": "rank"}},
             "protocol",

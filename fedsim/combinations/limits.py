@@ -160,8 +160,8 @@ EVER: tuple[Limit, ...] = (
     Limit(
         ("evaluate", "ema"),
         lambda c: c.average,
-        lambda c: not getattr(c.personal, "waits", False),
-        "clients keep layers that were trained on the last version, and not on an average of versions",
+        lambda c: not any(getattr(c.personal, trait, False) for trait in ("waits", "adds_products")),
+        "the part that clients keep was trained with the versions that they got, and not with an average of them",
         "remove evaluate.ema, or set personal.kind: fine-tune",
     ),
 )
