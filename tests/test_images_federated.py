@@ -29,12 +29,12 @@ def asked(**blocks):
     experiment = Experiment.model_validate({
         "name": "images",
         "population": {"preset": "homogeneous", "clients": 5},
-        "task": {"kind": "images", "partition": {"kind": "pathological", "classes": 1}, "samples": 50, "sampling_steps": 2},
+        "task": {"kind": "images", "partition": {"kind": "pathological", "classes": 1}, "samples": 50, "sampling_steps": 2, "grid": 4},
         "lora": {"r": 4, "alpha": 4, "targets": ["attention", "resnets"]},
         "local": {"lr": 3e-3, "steps": 3, "batch": 16},
         "protocol": {"kind": "synchronous", "cohort": 5},
         "budget": {"commits": 2},
-        "evaluate": {"every_commits": 1, "splits": ["test"]},
+        "evaluate": {"every_commits": 2, "splits": ["test"], "windows": 48},
         "runtime": {"executor": "inline"},
         **blocks,
     })  # fmt: skip
@@ -74,7 +74,7 @@ def test_flora_moves_the_base_of_a_denoiser_and_stock_peft_loads_what_is_left(tm
     merged = Denoiser(model, task.layout, task.how, task.source.process)
     object.__setattr__(task, "_model", lambda: merged)
     nothing = np.zeros(task.layout.size, np.float32)
-    again = task.metrics(add_sums([task.score(nothing, probe) for probe in task.probes("test")]))
+    again = task.metrics(add_sums([task.score(nothing, probe) for probe in task.probes("test", 48)]))
     assert again["loss"] == pytest.approx(losses(run)[-1], rel=1e-4)
     listed = json.loads((run.folder / "samples" / "samples.json").read_text())
     assert [entry["file"] for entry in listed] == ["real.png", "before.png", "after.png"]
@@ -173,8 +173,8 @@ def test_polls_of_images_cost_a_forward_pass_and_are_answered():
 
 
 def test_an_average_of_versions_is_what_is_scored_shown_and_saved(tmp_path):
-    experiment = asked(evaluate={"every_commits": 2, "splits": ["test"], "ema": 0.9})
-    plain = fedsim.simulate(asked(evaluate={"every_commits": 2, "splits": ["test"]}), out=tmp_path / "plain")
+    experiment = asked(evaluate={"every_commits": 2, "splits": ["test"], "windows": 48, "ema": 0.9})
+    plain = fedsim.simulate(asked(), out=tmp_path / "plain")
     run = fedsim.simulate(experiment, out=tmp_path / "run")
     for table in ("visits", "commits"):
         assert getattr(run, table).equals(getattr(plain, table))
