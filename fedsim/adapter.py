@@ -41,6 +41,11 @@ class Module:
         """Number of floats in A and B."""
         return math.prod(self.a_shape) + math.prod(self.b_shape)
 
+    def at_rank(self, rank: int, scale: float) -> Module:
+        """Return the same matrix with another number of slots."""
+        a, b = (rank, *self.a_shape[1:]), (self.b_shape[0], rank, *self.b_shape[2:])
+        return Module(self.name, rank, a, b, scale)
+
 
 @dataclass(frozen=True)
 class Tensor:

@@ -73,20 +73,26 @@ def _root(
 
 @app.command(epilog="Example: fedsim demo --out runs/demo")
 def demo(
-    out: Annotated[Path | None, typer.Option(help="Folder of the runs [default: runs/demo].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the runs [default: runs/demo, runs/demo-images].")
+    ] = None,
+    images: Annotated[bool, typer.Option("--images", help="Generate images instead of text.")] = False,
     set: Set = None,
 ) -> None:
     """Compare sync rounds with FedBuff, offline.
 
-    The embedded model and text over 100 unequal devices; some minutes.
+    The embedded model and data over unequal devices; some minutes.
     """
-    from fedsim import config
-    from fedsim import demo as show
+    from types import ModuleType
+
+    from fedsim import config, demo_images
+    from fedsim import demo as demo_text
     from fedsim.report import write
     from fedsim.simulation import begin, executor_for, prepare
 
+    show: ModuleType = demo_images if images else demo_text
     experiments = [config.changed(experiment, set or (), "demo") for experiment in show.experiments()]
-    folder = new_folder(out, "demo")
+    folder = new_folder(out, "demo-images" if images else "demo")
     for experiment in experiments:
         config.check(experiment, "demo")
     with closing(executor_for(experiments[0])) as executor:

@@ -31,7 +31,7 @@ class Component(Config):
 def kinds(package: str) -> list[str]:
     """Return the kinds a package (`aggregators`, `protocols`, ...) offers, sorted."""
     path = importlib.import_module(f"fedsim.{package}").__path__
-    found = [m.name for m in pkgutil.iter_modules(path)]
+    found = [m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_")]
     return sorted(name.replace("_", "-") for name in found if component_in(package, name) is not None)
 
 

@@ -8,12 +8,14 @@ good to 10-20 % and energies to 40 %; without one, times to a factor of 2-5.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from fedsim.architecture import PRESETS, lora_params
 from fedsim.charge_as import ChargeAs
 from fedsim.energy import radio_j, training_j
 from fedsim.layers import Layer, Map, token_flops
 from fedsim.layers import forward_flops as forward_token_flops
+from fedsim.operations import Operations
 
 __all__ = [
     "PRESETS",
@@ -23,6 +25,7 @@ __all__ = [
     "adapter_bytes",
     "backbone_bytes",
     "charged",
+    "declared",
     "forward_flops",
     "lora_params",
     "moved_bytes",
@@ -74,6 +77,7 @@ class ModelShape:
         lowest: index of the lowest adapted layer; those below keep no activations.
         resting: further adapters of that size in memory, in float32, while one is trained.
         blocks: the layers with their maps, lowest first, where they are known; else empty.
+        operations: of one sequence, where they were counted on the model; they then replace all formulas.
     """
 
     name: str
@@ -92,6 +96,7 @@ class ModelShape:
     lowest: int = 0
     resting: int = 0
     blocks: tuple[Layer, ...] = field(default=(), compare=False, repr=False)
+    operations: Operations | None = field(default=None, compare=False, repr=False)
 
     @property
     def head_params(self) -> int:
@@ -101,6 +106,8 @@ class ModelShape:
     @property
     def rank(self) -> int:
         """The largest rank of the adapters; 0 where the layers are not known or all weights train."""
+        if self.operations is not None:
+            return self.operations.rank
         return max((m.rank for block in self.blocks for m in block.maps), default=0)
 
 
@@ -129,6 +136,13 @@ class Work:
     steps: int = 1
     moved_bytes: float = 0.0
     memory_plan: str = "fits"
+
+
+def declared(charge: Any, full: bool) -> ModelShape:
+    """Return the shape of a task's `charge_as`: its own, or a transformer's."""
+    own = getattr(charge, "shape", None)
+    found: ModelShape = charged(charge, full) if own is None else own(full=full)
+    return found
 
 
 def charged(charge: ChargeAs, full: bool) -> ModelShape:
@@ -183,6 +197,8 @@ def train_flops(shape: ModelShape, tokens: int, *, layered: bool = False) -> flo
     Raises:
         ValueError: `layered` without known layers.
     """
+    if shape.operations is not None:
+        return float(tokens) * shape.operations.flops(checkpoint=shape.checkpoint) / shape.sequence
     if layered:
         if not shape.blocks:
             raise ValueError(f"the layers of {shape.name} are not known")
@@ -213,6 +229,8 @@ def forward_flops(shape: ModelShape, tokens: int, *, layered: bool = False) -> f
     Raises:
         ValueError: `layered` without known layers.
     """
+    if shape.operations is not None:
+        return float(tokens) * shape.operations.forward / shape.sequence
     if layered:
         if not shape.blocks:
             raise ValueError(f"the layers of {shape.name} are not known")
@@ -236,6 +254,11 @@ def train_memory_bytes(shape: ModelShape) -> float:
         held = shape.weight_bytes * shape.params + OPTIMIZER_BYTES * shape.adapter_params
         kept = ACTIVATION_BYTES
     held += 4.0 * shape.resting * shape.adapter_params
+    if shape.operations is not None:
+        each = shape.operations.activation_bytes(
+            checkpoint=shape.checkpoint, number_bytes=min(4.0, shape.weight_bytes)
+        )
+        return held + shape.batch * each + RUNTIME_BYTES
     layers = shape.layers - shape.lowest
     activations = layers * tokens * shape.width * kept
     if shape.checkpoint:
@@ -271,6 +294,9 @@ def with_rank(shape: ModelShape, rank: int) -> ModelShape:
     """
     if not shape.rank:
         raise ValueError(f"{shape.name} has no adapters of known rank")
+    if shape.operations is not None:
+        adapters = shape.adapter_params * rank // shape.rank
+        return replace(shape, adapter_params=adapters, operations=shape.operations.at_rank(rank))
 
     def ranked(m: Map) -> Map:
         return m._replace(rank=rank) if m.rank else m

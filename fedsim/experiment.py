@@ -337,11 +337,17 @@ class BudgetConfig(Config):
 
 
 class EvaluateConfig(Config):
-    """What is scored and how often; version 0 and the last version always are."""
+    """What is scored and how often; version 0 and the last version always are.
+
+    `windows` bounds how much of each split is scored; `samples` are images that the model draws, in full.
+    With `ema`, what is scored, drawn and kept is a moving average of the server's models (`fedsim.averaging`); clients
+    never get it.
+    """
 
     every_commits: Count = 5
-    splits: tuple[Literal["test", "valid", "clients"], ...] = ("test",)
+    splits: tuple[Literal["test", "valid", "clients", "samples"], ...] = ("test",)
     windows: Count | None = None
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class NumericsConfig(Config):

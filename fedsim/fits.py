@@ -207,7 +207,8 @@ def _sources(experiment: Experiment) -> list[Problem]:
         at = ("task", name)
         path = Path(source)
         if path.exists():
-            if name == "model" and not (path / "config.json").is_file():
+            inside = ("config.json", "model_index.json", "unet/config.json", "transformer/config.json")
+            if name == "model" and not any((path / own).is_file() for own in inside):
                 fix = "give a folder saved by save_pretrained: config.json, model.safetensors and a tokenizer"
                 found.append(Problem(at, "is no model folder: it holds no config.json", fix, source))
         elif path.is_absolute():

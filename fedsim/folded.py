@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,17 +28,7 @@ def folded(layout: Layout, vector: Vector, base: Vector) -> tuple[Layout, Vector
     with one_thread():
         found = [_decomposed(change + s * (pair.b @ pair.a)) for pair, s, (_, change) in factors]
     rank = max(1, *(pair.width for pair in found))
-    modules = tuple(
-        replace(
-            m,
-            rank=rank,
-            a_shape=(rank, *m.a_shape[1:]),
-            b_shape=(m.b_shape[0], rank, *m.b_shape[2:]),
-            scale=1.0,
-        )
-        for m in layout.modules
-    )
-    wide = Layout(modules)
+    wide = Layout(tuple(m.at_rank(rank, 1.0) for m in layout.modules))
     return wide, vector_of(wide, found)
 
 

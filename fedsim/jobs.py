@@ -95,8 +95,8 @@ class ScoreJob:
     base: Any = None
 
 
-Sums = dict[str, float]
-"""Additive parts of a metric (`nll`, `tokens`, `words`, `bytes`), float64; summed in probe order."""
+Sums = dict[str, Any]
+"""Additive parts of a metric (`nll`, `tokens`, `words`, `bytes`), float64 numbers or arrays; summed in probe order."""
 
 
 class Task(Protocol):
@@ -183,10 +183,10 @@ class TaskContext:
     gpus_per_worker: float = 0.0
 
 
-def add_sums(parts: Sequence[Mapping[str, float]]) -> Sums:
+def add_sums(parts: Sequence[Mapping[str, Any]]) -> Sums:
     """Add sums in the given order, in float64."""
-    total: dict[str, np.float64] = {}
+    total: dict[str, Any] = {}
     for part in parts:
         for key, value in part.items():
-            total[key] = total.get(key, np.float64(0.0)) + np.float64(value)
-    return {key: float(value) for key, value in total.items()}
+            total[key] = total.get(key, np.float64(0.0)) + np.asarray(value, np.float64)
+    return {key: float(value) if np.ndim(value) == 0 else value for key, value in total.items()}

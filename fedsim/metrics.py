@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-RISING = ("accuracy", "similarity", "f1", "bleu", "rouge", "auc")
+RISING = ("accuracy", "similarity", "f1", "bleu", "rouge", "auc", "share of the clients' classes")
 """Words in the name of a metric that is better when larger; all others are better when smaller."""
 
 

@@ -59,6 +59,10 @@ class _Group:
         return _spread(self.after, self.after_ticket), _spread(self.alone, self.alone_ticket)
 
 
+def _failed(update: Update) -> bool:
+    return not np.all(np.isfinite(update.end))
+
+
 def _spread(jobs: Sequence[Job | None], ticket: Ticket | None) -> list[Update | None]:
     done = iter([] if ticket is None else ticket.result())
     return [None if job is None else next(done) for job in jobs]
@@ -90,6 +94,27 @@ def rows(
             yield from last.scored(ahead.popleft())
     while ahead:
         yield from last.scored(ahead.popleft())
+
+
+def shown(plan: Plan, model: ServerModel) -> list[int]:
+    """Return the clients that end with a model of their own, ascending; none where all have the shared one."""
+    personal: Any = plan.experiment.personal
+    if personal.kind != "none":
+        return chosen(plan.experiment)
+    rule = plan.experiment.aggregator
+    return [c for c in chosen(plan.experiment) if c in model.personal] if rule.traits.personal else []
+
+
+def models(
+    plan: Plan,
+    executor: Executor,
+    model: ServerModel,
+    state: Any,
+    privates: Privates,
+    clients: Sequence[int],
+) -> list[Used]:
+    """Return the models that some clients end with, as they are scored; arguments as of `rows`."""
+    return _Last(plan, executor, model, state, privates).models(clients)
 
 
 def chosen(experiment: Experiment) -> list[int]:
@@ -142,6 +167,13 @@ class _Last:
         alone = [self._alone(visit) for visit in visits]
         return _Group(visits, after, self._trained(after), alone, self._trained(alone))
 
+    def models(self, clients: Sequence[int]) -> list[Used]:
+        """Return what clients end with."""
+        visits = [self._visit(client) for client in clients]
+        after = [self._after(visit) for visit in visits]
+        ends = _spread(after, self._trained(after))
+        return [self._own_model(visit, end) for visit, end in zip(visits, ends, strict=True)]
+
     def _visit(self, client: int) -> _Visit:
         """Return what a visit without an upload would be now."""
         plan, layout = self._plan, self._task.layout
@@ -183,6 +215,7 @@ class _Last:
         """Yield the rows of clients once they have trained."""
         open_ = []
         for visit, after, alone in zip(group.visits, *group.ends(), strict=True):
+            self._privates.faulty += after is not None and _failed(after)
             models = [self._shared, self._own_model(visit, after)]
             if alone is not None:
                 models.append(self._at_layout_scale(visit, Used(alone.end)))
@@ -191,10 +224,7 @@ class _Last:
             yield self._row(visit, [ticket.result() for ticket in tickets])
 
     def _own_model(self, visit: _Visit, update: Update | None) -> Used:
-        end = None if update is None else update.end
-        if end is not None and not np.all(np.isfinite(end)):
-            self._privates.faulty += 1
-            end = None  # its own training failed: it uses what it had
+        end = None if update is None or _failed(update) else update.end  # failed: it uses what it had
         if end is None and visit.own is None and not self._rule.traits.personal:
             return self._shared  # nothing of its own: the shared model, at the server's rank
         return self._at_layout_scale(visit, self._kind.model(self._privates.home, visit.job, visit.own, end))

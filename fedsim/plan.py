@@ -21,7 +21,7 @@ from fedsim.cost import (
     ModelShape,
     Work,
     adapter_bytes,
-    charged,
+    declared,
     moved_bytes,
     train_flops,
     with_rank_share,
@@ -89,12 +89,15 @@ class Plan:
 
     def _tokens(self, client: int, local: LocalConfig) -> int:
         trained = self.task.tokens(client, local)
-        declared = getattr(getattr(self.experiment.task, "charge_as", None), "tokens_per_visit", None)
-        if not isinstance(declared, int):
+        charge = getattr(self.experiment.task, "charge_as", None)
+        whole, images = (getattr(charge, f"{name}_per_visit", None) for name in ("tokens", "images"))
+        if isinstance(images, int):
+            whole = images * self.shape.sequence
+        if not isinstance(whole, int):
             return trained
         if local is self.experiment.local:
-            return declared
-        return max(1, round(declared * trained / self.task.tokens(client, self.experiment.local)))
+            return whole
+        return max(1, round(whole * trained / self.task.tokens(client, self.experiment.local)))
 
     def work(self, client: int, steps: int | None = None, rank: int | None = None) -> Work:
         """Return what a visit of a client computes and holds; a whole adapter goes both ways, until `sent`.
@@ -160,8 +163,8 @@ class Plan:
         wire, layout = self.experiment.wire, self.task.layout
         if (payload, direction) not in self._payloads:
             real = bytes_of(wire, layout, payload, direction)
-            declared = charged_bytes(wire, layout, payload, direction, self.adapter_bytes // 4)
-            self._payloads[payload, direction] = (declared if self.charged else real, real)
+            charged = charged_bytes(wire, layout, payload, direction, self.adapter_bytes // 4)
+            self._payloads[payload, direction] = (charged if self.charged else real, real)
         return self._payloads[payload, direction]
 
     @cached_property
@@ -268,8 +271,8 @@ def prepare(experiment: Experiment, like: Plan | None = None) -> Plan:
         population, task = like.population, like.task
     experiment = resolved(experiment, task)
     charge = getattr(component, "charge_as", None)
-    shape = task.shape if charge is None else charged(charge, full=experiment.lora.full)
-    if experiment.compute.flops == "layers" and not shape.blocks:
+    shape = task.shape if charge is None else declared(charge, full=experiment.lora.full)
+    if experiment.compute.flops == "layers" and not shape.blocks and shape.operations is None:
         fix = "set compute.flops: parameters, or charge_as without params and matmul_params"
         what = f"the layers of {shape.name} are not known"
         raise ExperimentError(message("compute.flops", what, got="layers", fix=fix))

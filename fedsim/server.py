@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from fedsim.aggregators import NOTHING, Ask, Contribution, Offer, ServerModel
 from fedsim.attendance import attendance
+from fedsim.averaging import Average
 from fedsim.compute import Machines
 from fedsim.cost import Work, backbone_bytes
 from fedsim.errors import RunError, message
@@ -59,6 +60,7 @@ class Server:
         self.env, self.plan, self.experiment, self.population = env, plan, experiment, population
         self.network, self.trainer, self.ledger, self.privates = network, trainer, ledger, privates
         self.versions = Versions(plan, model, privates)
+        self.average = Average(model, experiment.evaluate.ema)
         self.watch: Callable[[Visit, Job], None] | None = None
         self.machines = Machines(experiment.compute, experiment.seed)
         self.attendance = attendance(env, experiment, population, self.machines)
@@ -434,6 +436,7 @@ class Server:
             self._settle(visit)
         self.trainer.renew(self.model)
         self.ledger.commit(self.version, self.env.now, taken, moves, before, self.model.adapter)
+        self.average.follow(self.model, self.version)
         if self.version % self.experiment.evaluate.every_commits == 0:
             self.evaluate()
         self.privates.committed(jobs)
@@ -442,7 +445,7 @@ class Server:
 
     def evaluate(self) -> None:
         """Queue the scores of this version: of the shared model, or of every client's own where there are any."""
-        self.trainer.evaluate(self.version, self.last_commit_s, self.model, self.versions.own())
+        self.trainer.evaluate(self.version, self.last_commit_s, self.average.model, self.versions.own())
 
     def _contributions(
         self, results: Iterator[tuple[Visit, Update]], moves: Moves, taken: list[Visit]

@@ -18,6 +18,7 @@ from fedsim.aggregators import ServerModel
 from fedsim.errors import ExperimentError, RunError, message
 from fedsim.executors import Executor
 from fedsim.experiment import Experiment
+from fedsim.gallery import hang
 from fedsim.kept import Kept
 from fedsim.ledger import Ledger, OnEvent
 from fedsim.network import Network, PrivateLinks
@@ -188,10 +189,13 @@ def course(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent)
     trainer.finish()
     server.privates.finish()
     if executor is not None:
-        for row in personalize.rows(plan, executor, server.model, server.state, server.privates):
+        model = server.average.model
+        for row in personalize.rows(plan, executor, model, server.state, server.privates):
             writer.personal(row)
-        if writer.folder is not None and not server.privates.waits:
-            writer.note(_saved(plan, server.model, writer.folder / "adapter"))
+        if writer.folder is not None:
+            if not server.privates.waits:
+                writer.note(_saved(plan, model, writer.folder / "adapter"))
+            hang(plan, executor, model, server.state, server.privates, writer.folder / "samples")
     facts = {
         "executor": type(executor).__name__ if executor is not None else "none (timeline only)",
         "workers": workers,

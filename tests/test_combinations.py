@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from worlds import experiment
@@ -51,7 +52,8 @@ def test_protocols_are_told_apart_by_what_limits_look_at():
 def test_a_rule_that_can_do_everything_is_refused_nothing_but_what_no_rule_can():
     for feature in (*protocol_features(), *other_features()):
         assert refusals(replace(Choice("able", ABLE), **feature.changes)) == []
-    everything = Choice("able", ABLE, blends=True, cuts_ranks=True, whole=True, optimizer="adam")
+    asked = {"cuts_ranks": True, "whole": True, "optimizer": "adam", "average": True}
+    everything = Choice("able", ABLE, blends=True, personal=SimpleNamespace(waits=True), **asked)
     assert len(refusals(everything)) == len(EVER)
 
 
@@ -89,6 +91,10 @@ def test_every_limit_has_a_sentence_without_an_end_and_a_fix_that_names_a_key():
         ({"aggregator": {"kind": "ffa"}}, "lora.full"),
         ({**LORA, "aggregator": {"kind": "flora"}, "server_optimizer": {"kind": "adam"}}, "server_optimizer.kind"),
         ({**LORA, "aggregator": {"kind": "fedsvd"}, "wire": {"top_k": 0.1}}, "wire.top_k"),
+        ({**LORA, "aggregator": {"kind": "flora"}, "evaluate": {"ema": 0.5}}, "evaluate.ema"),
+        ({**LORA, "aggregator": {"kind": "fedsa"}, "evaluate": {"ema": 0.5}}, "evaluate.ema"),
+        ({**LORA, "personal": {"kind": "fedper"}, "evaluate": {"ema": 0.5}}, "evaluate.ema"),
+        ({"task": {"kind": "language"}, "personal": {"kind": "feddpa"}, "evaluate": {"ema": 0.5}}, "evaluate.ema"),
         (
             {**LORA, "aggregator": {"kind": "fedex"}, "protocol": {"kind": "timely", "cohort": 3, "k": 2, "partial": "rank"}},
             "protocol",

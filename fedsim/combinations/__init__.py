@@ -28,6 +28,7 @@ def choice_of(experiment: Experiment) -> Choice:
         optimizer=e.server_optimizer.kind,
         top_k=e.wire.top_k < 1.0,
         feedback=e.wire.error_feedback,
+        average=e.evaluate.ema > 0,
         personal=e.personal,
         whole=e.lora.full or getattr(e.task, "layout", None) == "whole",
     )

@@ -28,6 +28,7 @@ class Choice:
         optimizer: kind of the server optimiser.
         top_k: whether only the largest entries of an update are sent.
         feedback: whether clients add what one message left out to the next.
+        average: whether an average of the versions is scored and kept (`evaluate.ema`).
         personal: the component, or None for none.
         whole: whether whole models are trained, without factors.
     """
@@ -42,6 +43,7 @@ class Choice:
     optimizer: str = "none"
     top_k: bool = False
     feedback: bool = False
+    average: bool = False
     personal: Component | None = None
     whole: bool = False
 
@@ -122,6 +124,20 @@ LIMITS: tuple[Limit, ...] = (
         "what one message of the rule {rule} left out means nothing in the next one",
         "remove wire.error_feedback",
     ),
+    Limit(
+        ("evaluate", "ema"),
+        lambda c: c.average,
+        lambda c: not (c.traits.moves_base or c.traits.refactors),
+        "factors of different versions of the rule {rule} do not fit each other, so their average is no model",
+        "remove evaluate.ema, or set aggregator.kind: fedit",
+    ),
+    Limit(
+        ("evaluate", "ema"),
+        lambda c: c.average,
+        lambda c: not c.traits.personal,
+        "clients keep a part under the rule {rule}, so there is no one model to average over versions",
+        "remove evaluate.ema, or set aggregator.kind: fedit",
+    ),
 )
 
 """Limits of rules."""
@@ -140,6 +156,13 @@ EVER: tuple[Limit, ...] = (
         lambda c: not c.blends,
         "{protocol} makes the shared model of the tiers' models by itself, so {optimizer} has no say",
         "set server_optimizer.kind: none, or protocol.across: turns",
+    ),
+    Limit(
+        ("evaluate", "ema"),
+        lambda c: c.average,
+        lambda c: not any(getattr(c.personal, trait, False) for trait in ("waits", "adds_products")),
+        "the part that clients keep was trained with the versions that they got, and not with an average of them",
+        "remove evaluate.ema, or set personal.kind: fine-tune",
     ),
 )
 """Limits whatever the rule."""

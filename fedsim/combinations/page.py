@@ -73,6 +73,7 @@ def other_features() -> list[Feature]:
         Feature("bfloat16, int8, int4", {}),
         Feature("top-k", {"top_k": True}),
         Feature("error feedback", {"feedback": True}),
+        Feature("average of versions", {"average": True}),
         *(Feature(kind, {"personal": plain("personal", kind)}) for kind in kinds("personal")),
         Feature("whole models", {"whole": True}),
     ]

@@ -29,7 +29,7 @@ def progress(run: Run, metric: str) -> go.Figure:
     """Draw a metric against virtual time, commits and uploaded bytes, side by side."""
     splits = [
         s
-        for s in ("test", "valid", "clients")
+        for s in ("test", "valid", "clients", "samples")
         if ((run.scores["split"] == s) & (run.scores["metric"] == metric)).any()
     ]
     figure = make_subplots(rows=1, cols=3, shared_yaxes=True, horizontal_spacing=0.035)

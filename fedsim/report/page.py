@@ -16,6 +16,7 @@ from fedsim.quantities import number, percent, said
 from fedsim.report import (
     comparing,
     gain_sections,
+    gallery_section,
     labels,
     sections,
     setup,
@@ -66,6 +67,7 @@ def single(run: Run) -> Page:
         sections=[
             setup.section(run),
             sections.progress(run),
+            *gallery_section.sections(run),
             visit_sections.people(run),
             sections.devices(run),
             visit_sections.losses(run),

@@ -26,6 +26,14 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A picture inside the page: its `data:` address, and what it shows."""
+
+    source: str
+    caption: str
+
+
+@dataclass(frozen=True)
 class Section:
     """One question and its answer.
 
@@ -36,6 +44,7 @@ class Section:
         reading: what the figure shows, for the caption and for a screen reader.
         formula: lines shown as they are, in a box.
         tables: below the figure.
+        pictures: below the tables.
     """
 
     anchor: str
@@ -45,6 +54,7 @@ class Section:
     reading: str = ""
     formula: Sequence[str] = ()
     tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = ()
 
 
 @dataclass(frozen=True)

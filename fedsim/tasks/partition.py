@@ -202,6 +202,7 @@ def partition(
     clients: int,
     minimum: int,
     rng: np.random.Generator,
+    unit: str = "tokens",
 ) -> tuple[Share, int]:
     """Return each client's blocks in their own order, and how many blocks the repair moved.
 
@@ -211,6 +212,7 @@ def partition(
         clients: how many clients.
         minimum: least total size of a client.
         rng: the generator of this partition's address.
+        unit: what sizes are counted in, for messages.
 
     Raises:
         DataError: there is not enough data for that many clients.
@@ -218,15 +220,17 @@ def partition(
     total, n = int(blocks.sizes.sum()), blocks.sizes.size
     if n < clients or total < clients * minimum:
         what = (
-            f"{clients} clients need {clients * minimum} tokens in {clients} blocks, there are {total} in {n}"
+            f"{clients} clients need {clients * minimum} {unit} in {clients} blocks, there are {total} in {n}"
         )
         fix = "take fewer clients, a shorter task.sequence, or more text"
+        if unit != "tokens":
+            fix = f"take fewer clients, or more {unit}"
         raise DataError(message("population.clients", f"too many for the data: {what}", fix=fix))
     share = [np.sort(part).astype(np.int64) for part in how.deal(blocks, clients, rng)]
-    return _repaired(share, blocks.sizes, minimum)
+    return _repaired(share, blocks.sizes, minimum, unit)
 
 
-def _repaired(share: Share, sizes: Ints, minimum: int) -> tuple[Share, int]:
+def _repaired(share: Share, sizes: Ints, minimum: int, unit: str) -> tuple[Share, int]:
     held = [list(part) for part in share]
     load = np.array([int(sizes[part].sum()) for part in share], dtype=np.int64)
     moved = 0
@@ -238,8 +242,9 @@ def _repaired(share: Share, sizes: Ints, minimum: int) -> tuple[Share, int]:
             )
             block = None if donor is None else held[donor][-1]
             if donor is None or block is None or load[donor] - sizes[block] < minimum:
-                what = f"the data cannot be cut so that each of {len(share)} clients has {minimum} tokens"
-                raise DataError(message("population.clients", what, fix="take fewer clients or more text"))
+                what = f"the data cannot be cut so that each of {len(share)} clients has {minimum} {unit}"
+                fix = f"take fewer clients or more {'text' if unit == 'tokens' else unit}"
+                raise DataError(message("population.clients", what, fix=fix))
             held[donor].pop()
             held[client].append(block)
             load[donor] -= sizes[block]

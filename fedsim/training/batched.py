@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -32,9 +32,41 @@ from fedsim.training.steps import AdamW, Sgd, column
 Windows = NDArray[Any]
 
 
+class Feed(Protocol):
+    """The clients' examples on the device, and what a backbone is given of them at each step."""
+
+    tokens: int
+    """Tokens of an example."""
+
+    def batch(self, step: int, clients: slice, rows: slice, picked: Any, lengths: Sequence[int]) -> Any:
+        """Return some rows of a step's batches, (k, rows, ...).
+
+        Args:
+            step: of the visits, from 0.
+            clients: which clients.
+            rows: which rows of each client's batch.
+            picked: (k, rows) the examples, by number in the client's own data.
+            lengths: real rows of each client's whole batch; the others only fill the shape.
+        """
+        ...
+
+
+class Texts:
+    """Windows of token ids (n, T + 1): a `Feed` that hands out the windows themselves."""
+
+    def __init__(self, data: Sequence[Windows], device: Any) -> None:
+        self.tokens = data[0].shape[1] - 1
+        self._windows = torch.from_numpy(np.concatenate(data).astype(np.int64)).to(device)
+        self._from = torch.from_numpy(np.cumsum([0, *map(len, data[:-1])])).to(device)
+
+    def batch(self, step: int, clients: slice, rows: slice, picked: Any, lengths: Sequence[int]) -> Any:
+        """Return token ids (k, rows, T + 1)."""
+        return self._windows[picked + self._from[clients, None]]
+
+
 def train(
     backbone: Backbone,
-    data: Sequence[Windows],
+    data: Sequence[Any],
     jobs: Sequence[Job],
     *,
     tokens_at_once: int,
@@ -45,7 +77,7 @@ def train(
 
     Args:
         backbone: the frozen model.
-        data: each job's windows of token ids (n, T + 1).
+        data: each job's windows of token ids (n, T + 1), or what the backbone's own `feed` takes.
         jobs: who trains how; a job's rank and factors apply to all its modules.
         tokens_at_once: predicted tokens in one pass through the model; a larger step is split.
         dropout: LoRA dropout of all adapters.
@@ -57,7 +89,8 @@ def train(
     groups: dict[Any, list[int]] = {}
     bases = list(dict.fromkeys(id(job.base) for job in jobs))  # one base after the other
     for i, (windows, job) in enumerate(zip(data, jobs, strict=True)):
-        kind = (id(job.base), job.local.optimizer, job.trains, windows.shape[1])
+        length = getattr(windows, "shape", (0, 0))[1]
+        kind = (id(job.base), job.local.optimizer, job.trains, length)
         groups.setdefault(kind, []).append(i)
     updates: dict[int, Update] = {}
     with one_thread():
@@ -77,20 +110,20 @@ class _Visits:
     """Visits of clients that share a kind of optimiser, trained factors and window length; longest first."""
 
     def __init__(
-        self, backbone: Backbone, data: Sequence[Windows], jobs: Sequence[Job], hidden: Sequence[Any | None]
+        self, backbone: Backbone, data: Sequence[Any], jobs: Sequence[Job], hidden: Sequence[Any | None]
     ) -> None:
         self.backbone, self.jobs = backbone, jobs
         self.sizes = [len(windows) for windows in data]
-        self.tokens = data[0].shape[1] - 1
+        own_feed = getattr(backbone, "feed", None)
+        self.feed: Feed = Texts(data, backbone.device) if own_feed is None else own_feed(data, jobs)
+        self.tokens = self.feed.tokens
         self.plan = schedule(self.sizes, jobs)
 
         def put(array: NDArray[Any], dtype: Any = None) -> Any:
             return torch.from_numpy(array).to(backbone.device, dtype)
 
         layout, floats, local = backbone.layout, backbone.dtype, [job.local for job in jobs]
-        self.windows = put(np.concatenate(data).astype(np.int64))
         self.own_rows = put(self.plan.rows)
-        self.rows = self.own_rows + put(np.cumsum([0, *self.sizes[:-1]]))[:, None]
         self.weights = put(self.plan.weights, floats)
         self.hidden = [states for states in hidden if states is not None]
 
@@ -164,15 +197,15 @@ class _Visits:
 
     def _piece(self, step: int, clients: slice, rows: slice, p: float) -> tuple[Any, Any]:
         drop = hidden = None
+        lengths = self.plan.lengths[step, clients].tolist()
         if p:
-            lengths = self.plan.lengths[step, clients].tolist()
             drop = noise.dropout(p, self.jobs[clients], lengths, step, rows, self.factors)
         if len(self.hidden) == len(self.jobs):
             own = zip(self.hidden[clients], self.own_rows[step, clients, rows], strict=True)
             hidden = torch.stack([states[picked] for states, picked in own])
         stack = Stack(self.factors[clients], self.scales[clients], self.jobs[0].trains, drop)
-        tokens = self.windows[self.rows[step, clients, rows]]
-        return self.backbone.gradients(stack, tokens, self.weights[step, clients, rows], hidden)
+        batch = self.feed.batch(step, clients, rows, self.own_rows[step, clients, rows], lengths)
+        return self.backbone.gradients(stack, batch, self.weights[step, clients, rows], hidden)
 
     def _updates(self, losses: NDArray[np.float64]) -> list[Update]:
         """Take the clients apart again; `losses` is (steps, k)."""

@@ -48,7 +48,7 @@ def matrices(model: Any) -> list[Matrix]:
     import torch
     from transformers.pytorch_utils import Conv1D
 
-    head = model.get_output_embeddings()
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     found = []
     for name, module in model.named_modules():
         if module is head or not isinstance(module, torch.nn.Linear | Conv1D):
@@ -253,7 +253,7 @@ def peft_config(model: Any, trained: Layout, lora: LoraConfig, base: str | None 
     leaves = {name.rpartition(".")[2] for name in wanted}
     everywhere = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in leaves}
     return PeftLora(
-        task_type="CAUSAL_LM",
+        task_type="CAUSAL_LM" if hasattr(model, "get_output_embeddings") else None,
         base_model_name_or_path=base,
         r=lora.r,
         lora_alpha=int(lora.alpha) if lora.alpha == int(lora.alpha) else lora.alpha,

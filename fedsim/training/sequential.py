@@ -25,15 +25,26 @@ Windows = NDArray[Any]
 """Token ids (windows, sequence + 1): the first column is context, the others are predicted."""
 
 
+Losses = Callable[[Trainee, Any, Job, int], Any]
+"""(trainee, a batch of examples, job, step) -> the losses of all their tokens."""
+
+
 def train(
-    trainee: Trainee, data: Sequence[Windows], jobs: Sequence[Job], *, dropout: float = 0.0
+    trainee: Trainee,
+    data: Sequence[Any],
+    jobs: Sequence[Job],
+    *,
+    dropout: float = 0.0,
+    losses: Losses | None = None,
 ) -> list[Update]:
-    """Train each job on its own windows and base; how jobs are grouped changes nothing."""
+    """Train each job on its own examples (windows of text without `losses`) and base; grouping changes nothing."""
     with one_thread():
-        return [visit(trainee, windows, job, dropout) for windows, job in zip(data, jobs, strict=True)]
+        return [visit(trainee, own, job, dropout, losses) for own, job in zip(data, jobs, strict=True)]
 
 
-def visit(trainee: Trainee, windows: Windows, job: Job, dropout: float = 0.0) -> Update:
+def visit(
+    trainee: Trainee, windows: Any, job: Job, dropout: float = 0.0, losses: Losses | None = None
+) -> Update:
     """Train one client's visit and return where it ended.
 
     FedProx (arXiv 1812.06127) adds mu/2 |x - c|^2 to the objective, over what is trained: mu (x - c) to the
@@ -42,7 +53,7 @@ def visit(trainee: Trainee, windows: Windows, job: Job, dropout: float = 0.0) ->
     trainee.rebase(job.base)
     trainee.write(job.start if job.rank is None else job.start * slots(trainee.layout, job.rank))
     with adapted(trainee, job, dropout) as at_step:
-        return _steps(trainee, windows, job, at_step)
+        return _steps(trainee, windows, job, at_step, losses or _of_text)
 
 
 @contextmanager
@@ -85,21 +96,28 @@ def adapted(trainee: Trainee, job: Job, dropout: float) -> Iterator[Callable[[in
             layer.lora_dropout[ADAPTER].__dict__.pop("forward", None)
 
 
-def _steps(trainee: Trainee, windows: Windows, job: Job, at_step: Callable[[int], None]) -> Update:
+def _of_text(trainee: Trainee, windows: Windows, job: Job, step: int) -> Any:
+    return token_losses(trainee, windows)
+
+
+def _steps(
+    trainee: Trainee, windows: Any, job: Job, at_step: Callable[[int], None], losses: Losses
+) -> Update:
     import torch
 
     local = job.local
     parameters = [p for p in trainee.parameters if p.requires_grad]
     centre = _centre(trainee, job) if local.prox_mu else []
     optimise = optimizer(parameters, local)
-    nll, squares, tokens, made = 0.0, 0.0, 0, 0
+    nll, squares, tokens, examples, made = 0.0, 0.0, 0, 0, 0
     whole = local.steps_over(len(windows))
     for rows in batches(len(windows), job):
         at_step(made)
         for group in optimise.param_groups:
             group["lr"] = local.lr * local.lr_share(made, whole)
         optimise.zero_grad(set_to_none=True)
-        loss = token_losses(trainee, windows[rows]).mean()
+        each = losses(trainee, windows[rows], job, made)
+        loss = each.mean()
         loss.backward()
         for p, c in zip(parameters, centre, strict=bool(centre)):
             if p.grad is not None:
@@ -109,13 +127,14 @@ def _steps(trainee: Trainee, windows: Windows, job: Job, at_step: Callable[[int]
         if local.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, local.clip_norm, foreach=False)
         optimise.step()
-        count = rows.size * (windows.shape[1] - 1)
+        count = each.numel()
         nll += loss.item() * count
         squares += loss.item() ** 2 * count
         tokens += count
+        examples += rows.size
         made += 1
     optimise.zero_grad(set_to_none=True)
-    seen = min(len(windows), tokens // (windows.shape[1] - 1))
+    seen = min(len(windows), examples)
     mean, square = (total / tokens if tokens else math.nan for total in (nll, squares))
     return Update(trainee.read(), examples=seen, tokens=tokens, steps=made, loss=mean, square=square)
 

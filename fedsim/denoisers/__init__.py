@@ -1,0 +1,1 @@
+"""Configurations of well-known denoisers, without weights: what `task.charge_as.preset` can charge."""

@@ -1,0 +1,269 @@
+"""Images and their classes: from folders, parquet, the Hugging Face hub, and the shipped digits."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.builtin import digits
+from fedsim.errors import DataError, message, nearest
+from fedsim.tasks import _tables
+
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm")
+COLUMNS = {
+    "image": ("img", "image", "pixels", "jpg", "png"),
+    "label": ("label", "labels", "fine_label", "class"),
+}
+"""Names that are taken for a column when it is not given."""
+SPLITS = {"train": ("train",), "test": ("test", "valid", "val", "validation", "eval")}
+HELD_OUT = 10
+"""Without a test split, one in so many images of each class is held out, the last of every ten."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Images of one size with their classes.
+
+    Attributes:
+        pixels: uint8 (n, C, H, W).
+        labels: int64 (n,), numbers of `names`.
+        names: of the classes.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    def take(self, rows: Any) -> Pictures:
+        """Return some of the images."""
+        return Pictures(self.pixels[rows], self.labels[rows], self.names)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What to read.
+
+    Attributes:
+        data: `builtin`, a folder or file, or a hub name.
+        config, revision: of a hub data set.
+        image_column, label_column: of a table; None: a usual name.
+        channels, size: what images become: grey (1) or RGB (3), `size` pixels a side.
+    """
+
+    data: str
+    config: str | None
+    revision: str | None
+    image_column: str | None
+    label_column: str | None
+    channels: int
+    size: int
+
+
+def read(source: Source) -> dict[str, Pictures]:
+    """Return the splits `train` and `test`.
+
+    A single file, a folder or a hub set without a test split holds out one in ten of each class.
+
+    Raises:
+        DataError: nothing there, no images, or images without classes where a table needs them.
+    """
+    if source.data == "builtin":
+        splits = {"train": _builtin(source)}
+        held = digits.is_test(splits["train"].labels)
+        return {"train": splits["train"].take(~held), "test": splits["train"].take(held)}
+    path = Path(source.data)
+    if path.is_dir():
+        found = _of_parquet(path, source) or _of_folder(path, source)
+    elif path.is_file():
+        found = {"train": _of_table(_tables.columns(path), source, str(path), {})}
+    else:
+        loaded = _tables.from_hub(source.data, source.config, source.revision)
+        found = {
+            split: _of_table(loaded[own], source, source.data, {})
+            for split, own in (("train", "train"), ("test", "test" if "test" in loaded else "valid"))
+            if own in loaded
+        }
+    if "test" not in found:
+        held = np.zeros(len(found["train"]), dtype=bool)
+        for label in np.unique(found["train"].labels):
+            held[np.flatnonzero(found["train"].labels == label)[HELD_OUT - 1 :: HELD_OUT]] = True
+        found = {"train": found["train"].take(~held), "test": found["train"].take(held)}
+    if found["train"].names != found["test"].names:
+        fix = "give both the same class folders or labels"
+        raise DataError(
+            message("task.data", "train and test have different classes", got=source.data, fix=fix)
+        )
+    for split, pictures in found.items():
+        if not len(pictures):
+            fix = "give more images, or a test split of your own"
+            raise DataError(message("task.data", f"no image is left for {split}", got=source.data, fix=fix))
+    return found
+
+
+def digest(splits: dict[str, Pictures]) -> str:
+    """Return the SHA-256 of all images and classes as they are trained on."""
+    import hashlib
+
+    whole = hashlib.sha256()
+    for name in sorted(splits):
+        whole.update(name.encode() + digits.data_hash(splits[name].pixels, splits[name].labels).encode())
+    return whole.hexdigest()
+
+
+def _builtin(source: Source) -> Pictures:
+    grey, labels = digits.images()
+    pixels = grey if (source.channels, source.size) == (1, 8) else _stacked(grey[:, 0], source)
+    return Pictures(pixels, labels, tuple(str(d) for d in range(10)))
+
+
+# files ------------------------------------------------------------------------------------------
+
+
+def _split_of(path: Path, root: Path) -> str:
+    """Return which split a file belongs to by its folders and its name; `train` if nothing says so."""
+    words = [part.lower() for part in path.relative_to(root).parts]
+    for part in words:
+        for split, names in SPLITS.items():
+            if any(part == name or part.startswith((f"{name}-", f"{name}_", f"{name}.")) for name in names):
+                return split
+    return "train"
+
+
+def _of_parquet(root: Path, source: Source) -> dict[str, Pictures]:
+    parts: dict[str, list[Path]] = {}
+    for file in sorted(root.rglob("*.parquet")):
+        parts.setdefault(_split_of(file, root), []).append(file)
+    found = {}
+    for split, files in parts.items():
+        columns: dict[str, list[Any]] = {}
+        for file in files:
+            for name, values in _tables.columns(file).items():
+                columns.setdefault(name, []).extend(values)
+        found[split] = _of_table(columns, source, str(files[0]), _class_names(files[0]))
+    if found and "train" not in found:
+        fix = "call one of the files or folders train"
+        raise DataError(message("task.data", "the parquet files hold no train split", got=str(root), fix=fix))
+    return found
+
+
+def _class_names(file: Path) -> dict[str, list[str]]:
+    """Return the names of classes by column, which `datasets` keeps in a parquet file's metadata."""
+    import json
+
+    import pyarrow.parquet
+
+    raw = (pyarrow.parquet.read_schema(file).metadata or {}).get(b"huggingface", b"{}")
+    features = json.loads(raw).get("info", {}).get("features", {})
+    return {name: f["names"] for name, f in features.items() if isinstance(f, dict) and "names" in f}
+
+
+def _of_folder(root: Path, source: Source) -> dict[str, Pictures]:
+    """Read images whose folder is their class: `[train|test]/CLASS/*.png`; images without folders are one class."""
+    files = [p for p in sorted(root.rglob("*")) if p.suffix.lower() in IMAGES]
+    if not files:
+        fix = f"give a folder of images ({', '.join(IMAGES)}), one folder a class, or of parquet files"
+        raise DataError(message("task.data", "the folder holds no images", got=str(root), fix=fix))
+    splits = ("train", "test", *SPLITS["test"])
+    classes = [
+        next((part for part in reversed(p.relative_to(root).parts[:-1]) if part.lower() not in splits), "all")
+        for p in files
+    ]
+    names = tuple(sorted(set(classes)))
+    found = {}
+    for split in ("train", "test"):
+        rows = [i for i, p in enumerate(files) if _split_of(p, root) == split]
+        if rows:
+            pixels = _stacked((files[i] for i in rows), source)
+            labels = np.array([names.index(classes[i]) for i in rows], dtype=np.int64)
+            found[split] = Pictures(pixels, labels, names)
+    if "train" not in found:
+        fix = "call the folder of the training images train"
+        raise DataError(message("task.data", "all images are test images", got=str(root), fix=fix))
+    return found
+
+
+def _of_table(
+    columns: dict[str, list[Any]], source: Source, where: str, names: dict[str, list[str]]
+) -> Pictures:
+    image = _column(columns, source.image_column, "image", where)
+    label = _column(columns, source.label_column, "label", where)
+    labels = columns[label]
+    if all(isinstance(value, int | np.integer) for value in labels):
+        numbers = np.array(labels, dtype=np.int64)
+        if numbers.min() < 0:
+            fix = "give labels from 0 on"
+            raise DataError(message("task.label_column", f"{where}: a class is below 0", got=label, fix=fix))
+        said = tuple(names.get(label, [])) or tuple(str(i) for i in range(int(numbers.max()) + 1))
+    else:
+        said = tuple(sorted({str(value) for value in labels}))
+        numbers = np.array([said.index(str(value)) for value in labels], dtype=np.int64)
+    return Pictures(_stacked(columns[image], source), numbers, said)
+
+
+def _column(columns: dict[str, list[Any]], given: str | None, kind: str, where: str) -> str:
+    if given is not None:
+        if given not in columns:
+            raise DataError(
+                message(
+                    f"task.{kind}_column",
+                    f"{where}: there is no such column",
+                    got=given,
+                    fix=nearest(given, columns),
+                )
+            )
+        return given
+    for name in COLUMNS[kind]:
+        if name in columns:
+            return name
+    fix = f"set task.{kind}_column to one of: {', '.join(columns) or 'no columns at all'}"
+    raise DataError(message(f"task.{kind}_column", f"{where}: which column is the {kind}?", fix=fix))
+
+
+# pixels -----------------------------------------------------------------------------------------
+
+
+def _stacked(values: Iterable[Any], source: Source) -> NDArray[np.uint8]:
+    """Return images (n, C, size, size) of paths, bytes, `{bytes: ...}`, arrays or PIL images."""
+    return np.stack([decoded(value, source.channels, source.size) for value in values])
+
+
+def decoded(value: Any, channels: int, size: int) -> NDArray[np.uint8]:
+    """Return one image as (channels, size, size), 8 bits: centre-cropped to a square, resized by PIL's bicubic.
+
+    Raises:
+        DataError: it is no image.
+    """
+    from PIL import Image
+
+    try:
+        if isinstance(value, dict):
+            value = value.get("bytes") or value.get("path")
+        if isinstance(value, bytes):
+            value = io.BytesIO(value)
+        if isinstance(value, np.ndarray):
+            image = Image.fromarray(value)
+        else:
+            image = value if isinstance(value, Image.Image) else Image.open(value)
+        image = image.convert("L" if channels == 1 else "RGB")
+    except Exception as problem:  # PIL raises its own
+        said = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        fix = "remove it, or write it again as PNG"
+        raise DataError(message("task.data", f"an image cannot be read ({said})", fix=fix)) from problem
+    side = min(image.size)
+    if image.size != (side, side):
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    if side != size:
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
+    array: NDArray[np.uint8] = np.asarray(image, dtype=np.uint8)
+    return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))

@@ -1,0 +1,217 @@
+"""Diffusion models of diffusers, by folder or hub name; every failure in one sentence.
+
+A model is a folder with `config.json` and weights, or a pipeline's with `unet/` or `transformer/`; its
+noise schedule lies beside it (`scheduler_config.json` or `scheduler/`). Images are what it denoises:
+models of latents need an autoencoder and are refused.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from fedsim.errors import DataError, message
+from fedsim.training.hub import is_hub_name
+
+CLASSES = ("UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel")
+PARTS = ("unet", "transformer")
+"""Subfolders of a pipeline that hold what denoises."""
+COLOURS = {1: "L", 3: "RGB"}
+"""Channels of an image, as PIL names them."""
+FIX = "give a folder written by save_pretrained, a hub name such as google/ddpm-cifar10-32, or builtin"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """How a denoiser is called.
+
+    Attributes:
+        kind: which of `CLASSES`.
+        channels, size: of the images, which are square.
+        table: classes that it has embeddings for; 0 if it takes none.
+        code: width of a class code given as cross-attention context; 0 if it takes none.
+    """
+
+    kind: str
+    channels: int
+    size: int
+    table: int = 0
+    code: int = 0
+
+    @property
+    def takes_classes(self) -> bool:
+        """Whether the model can be told which class to denoise."""
+        return bool(self.table or self.code)
+
+    @property
+    def classes(self) -> int:
+        """Most classes that can be told apart."""
+        return self.table or self.code
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of an image."""
+        return self.channels, self.size, self.size
+
+
+def libraries() -> Any:
+    """Return diffusers, quiet and without telemetry."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import diffusers
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    return diffusers
+
+
+@lru_cache(maxsize=8)
+def config(name: str) -> dict[str, Any]:
+    """Return a denoiser's configuration, `subfolder` included where the model lies in one.
+
+    Raises:
+        DataError: missing, unreadable, or not one of `CLASSES`.
+    """
+    folder = not is_hub_name(name)
+    if folder and not Path(name).is_dir():
+        raise DataError(message("task.model", "there is no such folder", got=name, fix=FIX))
+    found, first = None, None
+    for part in (None, *PARTS):
+        if folder and not (Path(name) / (part or "") / "config.json").is_file():
+            continue
+        try:
+            raw = libraries().UNet2DModel.load_config(name, subfolder=part)
+        except Exception as problem:  # the hub client has no common base class
+            first = first or problem
+            continue
+        if raw.get("_class_name") in CLASSES:
+            found = {**raw, "subfolder": part}
+            break
+        found = found or raw
+    if found is None and folder:
+        raise DataError(message("task.model", "the folder holds no config.json", got=name, fix=FIX))
+    if found is None:
+        offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
+        why = "HF_HUB_OFFLINE is set" if offline else "is the name right, and the hub reachable?"
+        what, fix = "cannot get the configuration from the hub", f"{why}; or give a local folder"
+        raise DataError(message("task.model", what, got=name, fix=fix)) from first
+    if found.get("_class_name") not in CLASSES:
+        got = found.get("_class_name") or found.get("model_type") or "no _class_name"
+        what = f"is no denoiser of images that fedsim knows ({', '.join(CLASSES)})"
+        raise DataError(message("task.model", what, got=got, fix=FIX))
+    return found
+
+
+@lru_cache(maxsize=8)
+def signature(name: str) -> Signature:
+    """Return how a denoiser is called.
+
+    Raises:
+        DataError: not a denoiser, or one of latents, or of images that are not square.
+    """
+    raw = dict(skeleton(name).config)
+    kind = str(config(name)["_class_name"])
+    size, channels = raw["sample_size"], raw["in_channels"]
+    if isinstance(size, list | tuple):
+        size = size[0] if len(set(size)) == 1 else None
+    if not isinstance(size, int):
+        fix = "set sample_size in its config.json to the pixels of a side"
+        raise DataError(message("task.model", "its images are not square", got=raw["sample_size"], fix=fix))
+    if channels not in COLOURS:
+        what = f"it denoises {channels} channels, so latents: only models of grey or RGB images are trained"
+        raise DataError(message("task.model", what, got=name, fix="give a model with in_channels 1 or 3"))
+    table, code = raw.get("num_class_embeds") or 0, 0
+    if kind == "DiTTransformer2DModel":
+        table = raw["num_embeds_ada_norm"]
+    if kind == "UNet2DConditionModel":
+        code = raw["cross_attention_dim"]
+        if not isinstance(code, int) or raw.get("encoder_hid_dim") or raw.get("addition_embed_type"):
+            what = "it is conditioned on more than a context of one width, which only its own pipeline gives"
+            raise DataError(
+                message("task.model", what, got=name, fix="give a model with plain cross attention")
+            )
+    return Signature(kind, channels, size, int(table), int(code))
+
+
+@lru_cache(maxsize=8)
+def skeleton(name: str) -> Any:
+    """Return the model without weights (on torch's meta device): every name and shape, no memory."""
+    import torch
+
+    raw = config(name)
+    kind = getattr(libraries(), raw["_class_name"])
+
+    def build() -> Any:
+        with torch.device("meta"):
+            return kind.from_config({k: v for k, v in raw.items() if k != "subfolder"}).eval()
+
+    return _translated(name, "architecture", build)
+
+
+def weights(name: str, dtype: str = "float32") -> Any:
+    """Return the model in a dtype of torch (by name) and in evaluation mode, so that dropout is off."""
+    import torch
+
+    raw = config(name)
+    kind = getattr(libraries(), raw["_class_name"])
+    load: Callable[[], Any] = lambda: kind.from_pretrained(  # noqa: E731
+        name, subfolder=raw["subfolder"], torch_dtype=getattr(torch, dtype), low_cpu_mem_usage=False
+    )
+    return _translated(name, "weights", load).eval()
+
+
+def check_weights(name: str) -> None:
+    """Raise a DataError if a folder holds no weights; a hub's are fetched by the first worker."""
+    if is_hub_name(name):
+        return
+    folder = Path(name) / (config(name)["subfolder"] or "")
+    if not any(any(folder.glob(f"diffusion_pytorch_model*.{end}")) for end in ("safetensors", "bin")):
+        fix = "copy diffusion_pytorch_model.safetensors there, or write the folder again with save_pretrained"
+        raise DataError(message("task.model", "the folder holds no weights", got=name, fix=fix))
+
+
+@lru_cache(maxsize=8)
+def schedule(name: str, prediction: Literal["auto", "epsilon", "v_prediction", "sample"]) -> Any:
+    """Return the noise schedule that lies beside a model, as a `DDPMScheduler` on the CPU.
+
+    Args:
+        name: of the model.
+        prediction: what the model predicts; `auto`: as the schedule says.
+
+    Raises:
+        DataError: there is none, or it is not a variance-preserving one with betas.
+    """
+    diffusers, found = libraries(), None
+    for part in ("scheduler", None):
+        try:
+            found = found or diffusers.DDPMScheduler.load_config(name, subfolder=part)
+        except Exception:  # noqa: S112  # the next place is tried, and the last failure is told below
+            continue
+    if found is None:
+        fix = "save one there: DDPMScheduler(num_train_timesteps=1000).save_pretrained(FOLDER)"
+        what = "no noise schedule lies beside it (scheduler_config.json)"
+        raise DataError(message("task.model", what, got=name, fix=fix))
+    if "beta_schedule" not in found:
+        what = f"its noise schedule is a {found.get('_class_name')}, which has no betas"
+        raise DataError(message("task.model", what, got=name, fix="give a DDPM- or DDIM-like model"))
+    if prediction != "auto":
+        found = {**found, "prediction_type": prediction}
+    return diffusers.DDPMScheduler.from_config(found)
+
+
+def _translated(name: str, what: str, load: Callable[[], Any]) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return load()
+    except Exception as problem:  # diffusers has its own error types for impossible configurations
+        reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+        fix = "is it complete? diffusers must load it with from_pretrained"
+        raise DataError(
+            message("task.model", f"cannot load the {what}: {reason}", got=name, fix=fix)
+        ) from problem
