@@ -19,7 +19,7 @@ from fedsim import views
 METRIC = "perplexity"
 RANKS = {"by-memory": "by memory", "equal": "4", "largest": "16", "mixing": "4"}
 HOURS = (2, 4, 8)
-GIGABYTES = 1.0
+GIGABYTES = 2.0
 
 Runs = dict[tuple[str, str, str], list[fedsim.Run]]
 
@@ -150,7 +150,8 @@ def draw(rules: Runs, path: Path) -> None:
                 hours, np.min(at, axis=0), np.max(at, axis=0), step="post", alpha=0.15, color=line.get_color()
             )
         ax.set_title(f"ranks {ranks}, {protocol}", fontsize=10)
-        ax.set_yscale("log")
+        ax.set_xlim(1.0, HOURS[-1])
+        ax.set_ylim(15.0, 45.0)  # the first scores after version 0 (144), which takes an hour or two
         ax.grid(visible=True, alpha=0.3, which="both")
         ax.legend(fontsize=8, loc="upper right")
     figure.supxlabel("virtual hours")
