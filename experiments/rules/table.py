@@ -17,7 +17,13 @@ import fedsim
 from fedsim import views
 
 METRIC = "perplexity"
-RANKS = {"by-memory": "by memory", "equal": "4", "largest": "16", "mixing": "4"}
+RANKS = {
+    "by-memory": "by memory",
+    "equal": "4",
+    "largest": "16",
+    "mixing": "4",
+    "three-ranks": "by memory, charged 160",
+}
 HOURS = (2, 4, 8)
 GIGABYTES = 2.0
 
