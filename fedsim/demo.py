@@ -8,7 +8,7 @@ some come too late.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedsim.experiment import Experiment
@@ -47,9 +47,16 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 
 def experiments(**changes: Any) -> list[Experiment]:
     """Return the two experiments; `changes` replace whole top-level blocks in both."""
+    return compared(COMMON, PROTOCOLS, changes)
+
+
+def compared(
+    common: Mapping[str, Any], protocols: Mapping[str, dict[str, Any]], changes: Mapping[str, Any]
+) -> list[Experiment]:
+    """Return one experiment for each name in `protocols`: its blocks over the common ones, `changes` over both."""
     return [
-        Experiment.model_validate({**COMMON, "name": name, **protocol, **changes})
-        for name, protocol in PROTOCOLS.items()
+        Experiment.model_validate({**common, "name": name, **protocol, **changes})
+        for name, protocol in protocols.items()
     ]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fedsim.demo import compared
 from fedsim.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -51,10 +52,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 
 def experiments(**changes: Any) -> list[Experiment]:
     """Return the two experiments; `changes` replace whole top-level blocks in both."""
-    return [
-        Experiment.model_validate({**COMMON, "name": name, **protocol, **changes})
-        for name, protocol in PROTOCOLS.items()
-    ]
+    return compared(COMMON, PROTOCOLS, changes)
 
 
 def verdict(runs: Sequence[Run]) -> str:

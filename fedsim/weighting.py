@@ -12,6 +12,26 @@ from fedsim.component import Config
 from fedsim.errors import RunError, message
 from fedsim.staleness import Polynomial, Staleness, discount
 
+Normalize = Literal["weights", "K", "none"]
+"""What divides a weighted sum; see `Weighting`."""
+
+
+def divisor(normalize: Normalize, total: float, count: int, rule: str = "aggregator") -> float:
+    """Return what a weighted sum is divided by.
+
+    Args:
+        normalize: see `Weighting`.
+        total: sum of the raw weights.
+        count: number of contributions.
+        rule: who is named in the error.
+
+    Raises:
+        RunError: `normalize: weights`, and nothing has any weight.
+    """
+    if normalize == "weights" and not total > 0:
+        raise RunError(message(rule, "all weights are 0: staleness or examples leave nothing"))
+    return {"weights": total, "K": float(count), "none": 1.0}[normalize]
+
 
 class Weighting(Config):
     """The fields that rules of weighted moves share: the model moves by sum_k w_k (what client k moved).
@@ -23,7 +43,7 @@ class Weighting(Config):
         none:     s_k
     """
 
-    normalize: Literal["weights", "K", "none"] = "weights"
+    normalize: Normalize = "weights"
     staleness: Staleness = Polynomial(a=0.5)
     server_lr: Annotated[float, Field(gt=0)] = 1.0
 
@@ -33,20 +53,9 @@ class Weighting(Config):
         return s * contribution.weight if self.normalize == "weights" else s
 
     def whole(self, total: float, count: int) -> float:
-        """Return what `server_lr` times the weighted sum is divided by.
-
-        Args:
-            total: sum of the raw weights.
-            count: number of contributions.
-
-        Raises:
-            RunError: `normalize: weights`, and nothing has any weight.
-        """
-        if self.normalize == "weights" and not total > 0:
-            kind = getattr(self, "kind", type(self).__name__)
-            text = message(f"aggregator {kind}", "all weights are 0: staleness or examples leave nothing")
-            raise RunError(text)
-        return {"weights": total, "K": float(count), "none": 1.0}[self.normalize]
+        """Return what `server_lr` times the weighted sum is divided by; see `divisor`."""
+        kind = getattr(self, "kind", type(self).__name__)
+        return divisor(self.normalize, total, count, f"aggregator {kind}")
 
     def shares(self, contributions: Sequence[Contribution], model: ServerModel) -> list[float]:
         """Return w_k of every contribution, in their order."""

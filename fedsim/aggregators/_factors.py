@@ -18,9 +18,8 @@ from fedsim.aggregators import Ask, Contribution, Payload, ServerModel
 from fedsim.errors import RunError, message
 from fedsim.staleness import discount
 from fedsim.sums import WeightedSum
-from fedsim.weighting import Weighting
+from fedsim.weighting import Normalize, Weighting, divisor
 
-Normalize = Literal["weights", "K", "none"]
 Padding = Literal["zeros", "moves", "rows"]
 
 SEED_FLOATS = 2
@@ -163,8 +162,7 @@ class SlotMean:
         Raises:
             RunError: all weights are 0.
         """
-        if self._normalize == "weights" and not self._weight > 0:
-            raise RunError(message("aggregator", "all weights are 0: staleness or examples leave nothing"))
+        whole = divisor(self._normalize, self._weight, self._count)
         groups = list(self._groups.values())
         total = np.zeros(self._layout.size)
         for group in groups:
@@ -173,7 +171,6 @@ class SlotMean:
                 total -= np.where(group.absent, group.weight * before.astype(np.float64), 0.0)
         if self._normalize == "none":
             return total
-        whole = self._weight if self._normalize == "weights" else float(self._count)
         if self._padding != "rows" or all(group.absent is None for group in groups):
             return total / whole
         owners = np.zeros(self._layout.size)
