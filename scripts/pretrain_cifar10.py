@@ -66,7 +66,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=12, help="of the classifier; 0: none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--bf16", action="store_true", help="compute the network in bfloat16 (always, on a GPU)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args(argv)
     torch.set_num_threads(given.threads)
@@ -89,11 +88,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         unet = diffusers.UNet2DModel(sample_size=32, in_channels=3, out_channels=3, **SIZES[given.size])
     unet.to(given.device)
     settings = Settings(given.steps, given.batch, given.lr, given.warm_up, given.ema, given.seed)
-    bf16 = given.bf16 or given.device.startswith("cuda")
+    on_gpu = given.device.startswith("cuda")
     began = time.perf_counter()
     averaged = train(
         unet, SIGNATURE, process, known, None, settings,
-        mirror=True, autocast=bf16, checkpoint=given.out / "checkpoint.safetensors", say=lambda line: print(line, flush=True),
+        mirror=True, autocast=on_gpu, checkpoint=given.out / "checkpoint.safetensors", say=lambda line: print(line, flush=True),
     )  # fmt: skip
     unet.load_state_dict(averaged)
     (given.out / "checkpoint.safetensors").unlink(missing_ok=True)

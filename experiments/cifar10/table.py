@@ -1,12 +1,30 @@
-"""Print the table of README.md from the run folders: `python experiments/cifar10/table.py runs/cifar10-*`."""
+"""Print the tables of README.md from run folders, and draw distances.png: `python experiments/cifar10/table.py runs/cifar10-*`.
+
+Needs the extra `notebooks` for the figure.
+"""
+
+from __future__ import annotations
 
 import math
 import sys
+from pathlib import Path
+
+from matplotlib.figure import Figure
 
 import fedsim
 from fedsim import views
 
 SPLIT = "samples"
+AXES = {
+    "version": ("commits", 1.0),
+    "time_s": ("virtual time [h]", 3600.0),
+    "up_bytes": ("uploaded [GB]", 1e9),
+}
+
+
+def kernel(metric: str) -> str:
+    """Return the name of the kernel distance beside a Frechet distance."""
+    return metric.replace("FID", "KID").replace("FD(", "KID(")
 
 
 def row(run: fedsim.Run, time_s: float, up_bytes: float) -> list[str]:
@@ -19,12 +37,13 @@ def row(run: fedsim.Run, time_s: float, up_bytes: float) -> list[str]:
         f"{landed:.0%}",
         f"{run.visits.up_bytes.sum() / 1e9:.2f}",
     ]
+    loss = views.scored(run, "loss")["value"]
+    losses = f"{loss.iloc[0]:.4f} -> {loss.iloc[-1]:.4f}"
     metric = views.headline(run, SPLIT)
     if metric is None:
-        loss = views.scored(run, "loss")["value"]
-        return [*cells, *(["-"] * 4), f"loss {loss.iloc[0]:.4f} -> {loss.iloc[-1]:.4f}"]
+        return [*cells, *(["-"] * 5), losses]
     curve = views.scored(run, metric, SPLIT)
-    kernel = views.scored(run, metric.replace("FID", "KID").replace("FD(", "KID("), SPLIT)["value"]
+    other = views.scored(run, kernel(metric), SPLIT)["value"]
 
     def last(axis: str, limit: float) -> str:
         within = curve[curve[axis] <= limit]
@@ -32,21 +51,45 @@ def row(run: fedsim.Run, time_s: float, up_bytes: float) -> list[str]:
 
     return [
         *cells, f"{curve['value'].iloc[0]:.0f}", last("time_s", time_s), last("up_bytes", up_bytes),
-        f"{curve['value'].iloc[-1]:.0f}", f"KID {kernel.iloc[0]:.3g} -> {kernel.iloc[-1]:.3g}",
+        f"{curve['value'].iloc[-1]:.0f}", f"{other.iloc[0]:.3g} -> {other.iloc[-1]:.3g}", losses,
     ]  # fmt: skip
 
 
+def draw(runs: list[fedsim.Run], path: Path) -> None:
+    """Draw Frechet and kernel distance against commits, virtual time and bytes; one line a run."""
+    figure = Figure(figsize=(11, 6.4), layout="constrained")
+    rows = figure.subplots(2, len(AXES), sharey="row")
+    for run in runs:
+        frechet = views.headline(run, SPLIT) or ""
+        for metric, panels in zip((frechet, kernel(frechet)), rows, strict=True):
+            curve = views.scored(run, metric, SPLIT)
+            for (axis, (label, unit)), panel in zip(AXES.items(), panels, strict=True):
+                panel.plot(curve[axis] / unit, curve["value"], marker="o", markersize=3, label=run.name)
+                panel.set_xlabel(label)
+                if axis == "up_bytes":
+                    panel.set_xscale("symlog", linthresh=0.01)
+            panels[0].set_ylabel(metric)
+    figure.legend(
+        *rows[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small"
+    )
+    figure.savefig(path, dpi=110)
+
+
 def main(folders: list[str]) -> None:
-    """Print one row a run; equal time and equal bytes are the least that any scored run reached."""
+    """Print one row a run; equal time and equal bytes are the least that any run with a curve reached."""
     runs = [fedsim.load(folder) for folder in folders]
-    drew = [run for run in runs if views.headline(run, SPLIT) is not None]
-    time_s = min((float(run.info["end_time_s"]) for run in drew), default=math.inf)
-    up_bytes = min((float(run.visits.up_bytes.sum()) for run in drew), default=math.inf)
+    curves = [
+        run for run in runs if (run.scores["split"] == SPLIT).any() and len(views.scored(run, "loss")) > 2
+    ]
+    time_s = min((float(run.info["end_time_s"]) for run in curves), default=math.inf)
+    up_bytes = min((float(run.visits.up_bytes.sum()) for run in curves), default=math.inf)
     header = ["run", "commits", "visits", "landed", "GB up", "version 0", f"at {time_s / 3600:.1f} h"]
-    header += [f"at {up_bytes / 1e9:.2f} GB", "last", "beside it"]
+    header += [f"at {up_bytes / 1e9:.2f} GB", "last", "KID", "loss"]
     print("| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|")
     for run in runs:
         print("| " + " | ".join(row(run, time_s, up_bytes)) + " |")
+    if curves:
+        draw(curves, Path(__file__).parent / "distances.png")
 
 
 if __name__ == "__main__":
