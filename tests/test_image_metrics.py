@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from fedsim.builtin import digits
-from fedsim.distances import Moments, frechet, kernel_distance
+from fedsim.distances import Moments, frechet, kernel, kernel_distance, within
 from fedsim.errors import DataError
 from fedsim.tasks import _images_features
 from fedsim.tasks._images_features import Features
@@ -91,6 +91,19 @@ def test_the_kernel_distance_is_its_definition():
         - 2 * np.mean([k(a, b) for a in x for b in y])
     )
     assert kernel_distance(x, y) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_kernel_distance_needs_the_memory_of_a_block_and_the_other_side_s_own_mean_once(monkeypatch):
+    """Blocks that do not fit the sets: the same numbers; and with the mean given, nothing of it is computed."""
+    x, y = gaussian(11, np.zeros(3), np.eye(3), 5), gaussian(17, np.ones(3), np.eye(3), 6)
+    whole, itself = kernel_distance(x, y), within(y)
+    monkeypatch.setattr(kernel, "ROWS", 4)
+    assert kernel_distance(x, y) == pytest.approx(whole, rel=1e-12)
+    assert within(y) == pytest.approx(itself, rel=1e-12)
+    assert kernel_distance(x, y, itself) == pytest.approx(whole, rel=1e-12)
+    assert kernel_distance(x, y, itself + 1) == pytest.approx(whole + 1, rel=1e-12)
+    assert np.isnan(kernel_distance(x[:1], y))
+    assert np.isnan(within(x[:1]))
 
 
 def test_the_kernel_distance_is_unbiased_and_the_frechet_distance_is_not():

@@ -299,6 +299,21 @@ def test_the_distances_of_pieces_add_up_to_those_of_all_samples(task):
     assert not views.rises("FD(digits-cnn)")
 
 
+def test_real_images_are_looked_at_once_a_process(monkeypatch):
+    from fedsim.tasks import _images_features
+
+    own, real, looked = images(), _images_features.features, []
+
+    def counted(what, pixels):
+        looked.append(len(pixels))
+        return real(what, pixels)
+
+    monkeypatch.setattr(_images_features, "features", counted)
+    for _ in range(2):
+        total(own, own.initial(), "samples")
+    assert looked == [50, len(own.pictures), len(own.test), 10, 50, 10]
+
+
 def test_a_sample_depends_on_its_number_alone(task):
     vector = task.initial()
     np.testing.assert_array_equal(task.draw(vector, range(3, 6)), task.draw(vector, [3, 4, 5]))

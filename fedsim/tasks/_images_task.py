@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from fedsim.adapter import Layout, Vector
 from fedsim.cost import ModelShape
-from fedsim.distances import Moments, frechet, kernel_distance
+from fedsim.distances import Moments, frechet, kernel_distance, within
 from fedsim.errors import DataError, message
 from fedsim.experiment import LocalConfig, NumericsConfig
 from fedsim.gallery import SPLIT
@@ -181,20 +181,19 @@ class ImagesTask:
             images = self.draw(vector, range(probe.start, probe.stop), base)
             seen = _images_features.features(self.features, images)
             named = _images_features.classes(self.features, images)
-            real = self._reference
+            real, known, itself = self._reference
+            compared = {"real": known, "held": self._held} if probe.start == 0 else {}
         moments = Moments.of(seen)
         sums: Sums = {
             "n": moments.n,
             "total": moments.total,
             "outer": moments.outer,
-            "kernel": kernel_distance(seen, real) * len(seen),
+            "kernel": kernel_distance(seen, real, itself) * len(seen),
         }
         if named is not None:
             sums["seen"] = np.bincount(named, minlength=len(self.pictures.names)).astype(np.float64)
-        if probe.start == 0:
-            held = _images_features.features(self.features, self.test.pixels)
-            for name, known in (("real", Moments.of(real)), ("held", Moments.of(held))):
-                sums |= {f"{name}_n": known.n, f"{name}_total": known.total, f"{name}_outer": known.outer}
+        for name, of in compared.items():
+            sums |= {f"{name}_n": of.n, f"{name}_total": of.total, f"{name}_outer": of.outer}
         return sums
 
     def _loss(self, vector: Vector, probe: Probe, base: Vector | None) -> Sums:
@@ -292,10 +291,17 @@ class ImagesTask:
         return self._backbone() or self._trainee()
 
     @cached_property
-    def _reference(self) -> NDArray[np.float64]:
-        """Features of the clients' images, held-out ones included; once a process."""
+    def _reference(self) -> tuple[NDArray[np.float64], Moments, float]:
+        """Features of the clients' images, held-out ones included, their sums and mean kernel; once a process."""
         assert self.features is not None
-        return _images_features.features(self.features, self.pictures.pixels)
+        found = _images_features.features(self.features, self.pictures.pixels)
+        return found, Moments.of(found), within(found)
+
+    @cached_property
+    def _held(self) -> Moments:
+        """Sums of the test images' features; once a process."""
+        assert self.features is not None
+        return Moments.of(_images_features.features(self.features, self.test.pixels))
 
     def _rows(self, split: str, client: int | None) -> tuple[Pictures, Rows]:
         """Return where a split's images are and their order; shuffled, so that any first part is a fair sample."""
