@@ -227,11 +227,32 @@ def test_classes_and_a_share_of_each_leave_the_rest_to_pretraining():
         ),
         ({"features": {"kind": "classifier"}}, 5, "task.features.classifier: is needed"),
         ({"model": "missing/"}, 5, "task.model: there is no such folder"),
+        (
+            {"sampling_steps": 201},
+            5,
+            r"task.sampling_steps: .* fewer steps \(got 201\)\n  fix: set at most 200",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_starts(fields, clients, said):
     with pytest.raises((DataError, ExperimentError), match=said):
         images(clients=clients, **fields)
+
+
+def test_a_model_that_cannot_be_run_without_a_class_is_told_one(tmp_path):
+    """A UNet2DConditionModel with a table beside its context: the smaller of both says how many classes."""
+    from diffusers import DDPMScheduler
+
+    model = image_models.made("condition")
+    fields = {name: value for name, value in model.config.items() if not name.startswith("_")}
+    type(model)(**fields | {"num_class_embeds": 20}).save_pretrained(tmp_path)
+    DDPMScheduler(**image_models.SCHEDULE).save_pretrained(tmp_path)
+    how = {"model": str(tmp_path), "features": {"kind": "none"}}
+    told = images(**how)
+    assert (told.how.table, told.how.code, told.how.classes) == (20, 12, 12)
+    assert np.isfinite(total(told, told.initial(), "test", windows=8)["error"])
+    with pytest.raises(ExperimentError, match="this UNet2DConditionModel cannot be run without a class"):
+        images(**how, conditional=False)
 
 
 def test_settings_that_contradict_themselves_are_refused():

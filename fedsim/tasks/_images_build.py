@@ -33,11 +33,14 @@ def prepare(config: Images, context: TaskContext) -> ImagesTask:
     name = str(digits.model_folder()) if config.model == "builtin" else config.model
     how = denoisers.signature(name)
     denoisers.check_weights(name)
-    denoisers.schedule(name, config.prediction)
+    process = denoisers.schedule(name, config.prediction)
+    if config.samples and config.sampling_steps > process.config.num_train_timesteps:
+        what, fix = "the model's diffusion has fewer steps", f"at most {process.config.num_train_timesteps}"
+        raise DataError(message("task.sampling_steps", what, got=config.sampling_steps, fix=f"set {fix}"))
     skeleton = denoisers.skeleton(name)
     layout = denoiser_lora.layout(skeleton, context.lora)
-    if how.table and how.kind == "UNet2DModel" and not config.conditional:
-        what = "this UNet2DModel cannot be run without a class"
+    if how.needs_class and not config.conditional:
+        what = f"this {how.kind} cannot be run without a class"
         raise ExperimentError(message("task.conditional", what, got=False, fix="remove it"))
     source = Source(name, config.prediction, context.lora, how.takes_classes and config.conditional)
     columns = (config.image_column, config.label_column)
@@ -67,7 +70,7 @@ def prepare(config: Images, context: TaskContext) -> ImagesTask:
     facts = {
         "model": config.model,
         "denoiser": how.kind,
-        "prediction": str(denoisers.schedule(name, config.prediction).config.prediction_type),
+        "prediction": str(process.config.prediction_type),
         "told_classes": source.told,
         "corpus": config.data,
         "corpus_sha256": _images_data.digest({"train": train, "test": test}),
