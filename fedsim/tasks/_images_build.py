@@ -64,7 +64,7 @@ def prepare(config: Images, context: TaskContext) -> ImagesTask:
     share, repaired = partition(config.partition, blocks, context.clients, LEAST, rng, unit="images")
     features = _features(config)
     if features is not None:
-        _images_features.check(features, how.channels, how.size)
+        _images_features.check(features, how.channels, how.size, len(train.names))
     training, held = _shards(share, config.holdout, context.seed)
     counts = np.stack([np.bincount(numbers[mine], minlength=len(wanted)) for mine in share])
     facts = {
@@ -86,6 +86,7 @@ def prepare(config: Images, context: TaskContext) -> ImagesTask:
     if features is not None and config.samples:
         facts |= {
             "extractor": features.name,
+            "extractor_sha256": features.digest,
             "resize": features.path,
             "samples": config.samples,
             "sampler": f"DDIM, {config.sampling_steps} steps, eta 0",
@@ -153,7 +154,8 @@ def _features(config: Images) -> _images_features.Features | None:
         kind = "classifier" if asked.classifier else "digits-cnn" if builtin else "none"
     if kind == "none":
         return None
-    return _images_features.Features(kind, asked.weights, asked.classifier, asked.resize)
+    shipped = config.data == "builtin"
+    return _images_features.Features(kind, asked.weights, asked.classifier, asked.resize, digits=shipped)
 
 
 def _shards(share: list[Ints], holdout: float, seed: int) -> tuple[list[Ints], list[Ints]]:

@@ -163,7 +163,11 @@ class ImagesTask:
                 fix = "set task.features (and task.samples), or leave samples out"
                 what = "there is nothing to look at samples with"
                 raise DataError(message("evaluate.splits", what, got=split, fix=fix))
-            return [Probe(split, at, min(at + DRAWN, self.samples)) for at in range(0, self.samples, DRAWN)]
+            ends = [
+                *range(DRAWN, self.samples - 1, DRAWN),
+                self.samples,
+            ]  # never one sample alone: it has no KID
+            return [Probe(split, at, end) for at, end in zip([0, *ends], ends, strict=False)]
         rows = self._rows(split, client)[1]
         n = len(rows) if windows is None else min(windows, len(rows))
         return [Probe(split, at, min(at + PIECE, n), client) for at in range(0, n, PIECE)]
