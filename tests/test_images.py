@@ -130,7 +130,9 @@ def test_parquet_of_the_hub_s_format_is_read_with_its_class_names_and_through_da
     assert found["test"].pixels[0, :, 0, 0].tolist() == [200, 0, 0]
     from fedsim.tasks import _tables
 
-    loaded = _tables.from_hub(str(tmp_path), None, None)
+    known = {}
+    loaded = _tables.from_hub(str(tmp_path), None, None, class_names=known)
+    assert known == {"label": ["plane", "car"]}
     by_datasets = _images_data._of_table(
         loaded["train"], Source(str(tmp_path), None, None, None, None, 3, 8), "", {}
     )
@@ -154,11 +156,39 @@ def test_images_are_cropped_resized_and_turned_grey_and_labels_may_be_words(tmp_
         read(tmp_path, image_column="pictures", label_column="what")
 
 
+def damaged(path):
+    """A table whose second image is cut short."""
+    values = [{"bytes": raw, "path": None} for raw in (encoded(grey(0)), b"\x89PNG")]
+    pq.write_table(pa.table({"img": values, "label": [0, 0]}), path)
+
+
+def test_a_single_file_has_its_class_names_and_an_image_is_no_data_set(tmp_path):
+    rows = [(grey(k), k % 2) for k in range(40)]
+    parquet(tmp_path / "all.parquet", rows, names=["cat", "dog"])
+    assert read(tmp_path / "all.parquet")["test"].names == ("cat", "dog")
+    (tmp_path / "a.png").write_bytes(encoded(grey(0)))
+    with pytest.raises(DataError, match=r"is a single image .*\n  fix: give the folder"):
+        read(tmp_path / "a.png")
+
+
+def test_a_test_split_may_lack_the_last_classes(tmp_path):
+    parquet(tmp_path / "train.parquet", [(grey(k), k % 3) for k in range(9)])
+    parquet(tmp_path / "test.parquet", [(grey(k), k % 2) for k in range(4)])
+    assert {part.names for part in read(tmp_path).values()} == {("0", "1", "2")}
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
         (lambda p: (p / "notes.txt").write_text("x"), "holds no images"),
-        (lambda p: (p / "a.png").write_bytes(b"no picture"), "an image cannot be read"),
+        (lambda p: (p / "a.png").write_bytes(b"no picture"), r"a\.png: the image cannot be read"),
+        (lambda p: damaged(p / "train.parquet"), r"train\.parquet: row 2: the image cannot be read"),
+        (lambda p: parquet(p / "train.parquet", [(grey(0), 0), (grey(0), None)]), "row 2 has no label"),
+        (
+            lambda p: parquet(p / "train.parquet", [(grey(0), 5)], names=["a", "b"]),
+            "beyond the 2 named ones .got 5",
+        ),
+        (lambda p: parquet(p / "train.parquet", []), "the table has no rows"),
         (lambda p: parquet(p / "test.parquet", [(grey(0), 0)]), "hold no train split"),
         (lambda p: parquet(p / "train.parquet", [(grey(0), -1)]), "a class is below 0"),
     ],
@@ -227,6 +257,7 @@ def test_classes_and_a_share_of_each_leave_the_rest_to_pretraining():
         ),
         ({"features": {"kind": "classifier"}}, 5, "task.features.classifier: is needed"),
         ({"model": "missing/"}, 5, "task.model: there is no such folder"),
+        ({"share": (0, 0.001)}, 1, r"task.share: it leaves no image of some classes .got '5, 6, 7, 8, 9'"),
         (
             {"sampling_steps": 201},
             5,
@@ -407,6 +438,27 @@ def test_the_adapter_loads_in_stock_peft_with_equal_samples(task, tmp_path):
     with torch.no_grad():
         merged = by_ddim(model.merge_and_unload(), task.source)
     assert np.abs(merged.astype(int) - mine).max() <= 1
+
+
+def test_a_stock_pipeline_of_diffusers_draws_the_same_images_at_equal_seed(task, tmp_path):
+    """Nothing of ours but the seeds: the saved adapter, the model's own schedule, diffusers' DDIM loop."""
+    from diffusers import DDIMPipeline, DDIMScheduler
+    from peft import PeftModel
+
+    from fedsim.rng import seed_of
+
+    vector = trained(task)
+    task.save_adapter(vector, tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = PeftModel.from_pretrained(denoisers.weights(task.source.name), str(tmp_path))
+    pipeline = DDIMPipeline(model.merge_and_unload(), DDIMScheduler.from_pretrained(task.source.name))
+    pipeline.set_progress_bar_config(disable=True)
+    seeds = [torch.Generator().manual_seed(seed_of(0, "sample", i)) for i in range(3)]
+    drawn = pipeline(3, seeds, num_inference_steps=task.sampling_steps, output_type="np").images
+    drawn = (drawn * 255).round().astype(int).transpose(0, 3, 1, 2)
+    assert np.abs(drawn - task.draw(vector, range(3))).max() <= 1
+    assert np.abs(drawn - task.draw(task.initial(), range(3))).max() > 5
 
 
 def test_the_adapter_loads_in_stock_diffusers_with_its_alpha_and_equal_samples(condition, tmp_path):

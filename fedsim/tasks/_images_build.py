@@ -50,6 +50,12 @@ def prepare(config: Images, context: TaskContext) -> ImagesTask:
     splits = _images_data.read(read)
     wanted = _classes(config, splits["train"], how)
     train = part_of(splits["train"], wanted, config.share)
+    if short := [splits["train"].names[c] for c in wanted if not (train.labels == c).any()]:
+        what, fix = (
+            "it leaves no image of some classes",
+            "leave them out of task.classes, or take a larger share",
+        )
+        raise DataError(message("task.share", what, got=", ".join(short[:5]), fix=fix))
     test = _of(splits["test"], wanted)
     if not len(test):
         fix = "name classes of which the test split has images"
@@ -75,6 +81,7 @@ def prepare(config: Images, context: TaskContext) -> ImagesTask:
         "corpus": config.data,
         "corpus_sha256": _images_data.digest({"train": train, "test": test}),
         "image": f"{how.channels} x {how.size} x {how.size}",
+        "prepared": _images_data.PREPARED,
         "classes": len(wanted),
         "class_names": [train.names[c] for c in wanted],
         "partition": config.partition.kind,
