@@ -28,6 +28,8 @@ Scored = Callable[[int, float, str, dict[str, float]], None]
 
 OPEN = 4
 """Versions whose scores may be outstanding; each of them is kept until then."""
+ALONE = ("client", "samples")
+"""Splits of which every client has its own part, where clients have their own models."""
 PIECES = 4
 """Pieces of an evaluation that travel in one call."""
 
@@ -218,8 +220,8 @@ class Trainer:
         for client in range(self.task.clients):
             vector = own(client)
             handle = self._handle(vector) if model.adapter.holds(vector) else _read_only(vector)
-            held_out = split == "clients"
-            probes = self.task.probes("client" if held_out else split, windows, client if held_out else None)
+            asked = "client" if split == "clients" else split
+            probes = self.task.probes(asked, windows, client if asked in ALONE else None)
             jobs += [ScoreJob(handle, probe, base) for probe in probes]
         return jobs
 

@@ -365,6 +365,19 @@ def test_no_piece_of_samples_is_a_single_one_which_would_have_no_kernel_distance
     assert [p.start for p in probes[1:]] == [p.stop for p in probes[:-1]]
 
 
+def test_clients_with_own_models_draw_from_noises_of_their_own(task):
+    """Together they start where one model with so many samples starts; real images are counted once."""
+    from dataclasses import replace
+
+    few, many = replace(task, samples=4), replace(task, samples=12)
+    vector = task.initial()
+    apart = [few.score(vector, p) for client in range(3) for p in few.probes("samples", client=client)]
+    together = total(many, vector, "samples")
+    added = add_sums(apart)
+    for name in ("n", "total", "outer", "real_n", "held_n", "seen"):
+        np.testing.assert_allclose(added[name], together[name], rtol=1e-5)
+
+
 def test_real_images_are_looked_at_once_a_process(monkeypatch):
     from fedsim.tasks import _images_features
 

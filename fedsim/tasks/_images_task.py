@@ -155,6 +155,8 @@ class ImagesTask:
     def probes(self, split: str, windows: int | None = None, client: int | None = None) -> list[Probe]:
         """Return pieces of 32 images of a split (of `windows` drawn once by address), or of 50 samples.
 
+        Clients with models of their own start from noises of their own: together they draw as one model would.
+
         Raises:
             DataError: there is no such split, or nothing that could look at samples.
         """
@@ -167,7 +169,9 @@ class ImagesTask:
                 *range(DRAWN, self.samples - 1, DRAWN),
                 self.samples,
             ]  # never one sample alone: it has no KID
-            return [Probe(split, at, end) for at, end in zip([0, *ends], ends, strict=False)]
+            first = 0 if client is None else client * self.samples
+            pairs = zip([0, *ends], ends, strict=False)
+            return [Probe(split, first + at, first + end, client) for at, end in pairs]
         rows = self._rows(split, client)[1]
         n = len(rows) if windows is None else min(windows, len(rows))
         return [Probe(split, at, min(at + PIECE, n), client) for at in range(0, n, PIECE)]
