@@ -544,6 +544,23 @@ def test_a_run_scores_losses_distances_and_shares(run):
     assert list(run.personal["metric"]) == ["loss", "loss"]
 
 
+def test_a_run_says_how_far_its_scores_are():
+    said = []
+    fedsim.simulate(
+        Experiment.model_validate({
+            "population": {"preset": "homogeneous", "clients": 5},
+            "task": {"kind": "images", "samples": 260, "sampling_steps": 1, "grid": 1},
+            "lora": {"r": 1, "alpha": 1, "targets": ["to_q"]}, "local": {"steps": 1, "batch": 2},
+            "protocol": {"kind": "synchronous", "cohort": 1}, "budget": {"commits": 1},
+            "evaluate": {"every_commits": 5, "splits": ["samples"]}, "runtime": {"executor": "inline"},
+        }),
+        on_event=lambda kind, facts: said.append(facts) if kind == "scoring" else None,
+    )  # fmt: skip
+    assert [(f["version"], f["done"], f["of"]) for f in said] == [
+        (0, 0, 260), (0, 150, 260), (1, 0, 260), (1, 150, 260),
+    ]  # fmt: skip
+
+
 def test_a_run_leaves_pictures_in_its_folder_and_in_the_page(run):
     said = json.loads((run.folder / "samples" / "samples.json").read_text())
     assert [entry["file"] for entry in said][:3] == ["real.png", "before.png", "after.png"]
