@@ -544,6 +544,43 @@ def test_a_run_scores_losses_distances_and_shares(run):
     assert list(run.personal["metric"]) == ["loss", "loss"]
 
 
+def test_runs_are_compared_by_what_they_draw(run, tmp_path):
+    """FD and KID, against time, commits and bytes; a run with another extractor is left out."""
+    from dataclasses import replace
+
+    from fedsim.report import gallery_section, labels
+
+    other = replace(run, info={**run.info, "name": "other"})
+    task = {**run.info["task"], "extractor_sha256": "0"}
+    blind = replace(run, info={**run.info, "name": "blind", "task": task})
+    (section,) = gallery_section.beside(labels.compared([run, other, blind]))
+    (table,) = section.tables
+    assert [row[:2] for row in table.rows] == [(name, "60") for name in [row[0] for row in table.rows]]
+    assert len(table.rows) == 2
+    assert "1 run without this extractor left out." in section.text
+    fd, kid = (views.scored(run, f"{name}(digits-cnn)", "samples")["value"] for name in ("FD", "KID"))
+    (small,) = {row[2:] for row in table.rows}
+    assert [float(small[k].replace(",", "")) for k in (0, 3, 4, 7)] == pytest.approx(
+        [fd.iloc[0], fd.iloc[-1], kid.iloc[0], kid.iloc[-1]], rel=1e-2
+    )
+    assert len(section.figure.data) == 2 * 2 * 3  # runs, distances, axes
+    assert {trace.name for trace in section.figure.data} == {row[0] for row in table.rows}
+    mute = replace(run, scores=run.scores[run.scores["split"] != "samples"])
+    assert gallery_section.beside(labels.compared([mute])) == []
+
+
+def test_a_report_says_how_many_samples_each_distance_rests_on(run):
+    from dataclasses import replace
+
+    from fedsim.report import gallery_section
+
+    assert gallery_section.drawn(run) == [60, 60]
+    more = run.scores.copy()
+    more.loc[(more["metric"] == "samples drawn") & (more["version"] > 0), "value"] = 300.0
+    (section,) = gallery_section.sections(replace(run, scores=more))
+    assert "N = 60 (at the end 300) samples against 719" in section.text[1]
+
+
 def test_a_run_says_how_far_its_scores_are():
     said = []
     fedsim.simulate(

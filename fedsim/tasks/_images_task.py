@@ -267,7 +267,7 @@ class ImagesTask:
             shares = sums["seen"] / sums["n"]
             found["share of the clients' classes"] = float(shares[list(self.classes)].sum())
             found |= {f"share of {self.pictures.names[c]}": float(shares[c]) for c in self.classes}
-        return found
+        return found | {"samples drawn": float(sums["n"])}
 
     def describe(self) -> dict[str, Any]:
         """Return facts for run.json and the report."""
