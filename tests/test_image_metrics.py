@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import warnings
 
 import numpy as np
@@ -161,6 +162,21 @@ def test_the_shipped_classifier_knows_the_digits_that_it_was_not_trained_on():
     assert _images_features.features(what, pixels[:3]).shape == (3, classifier.FEATURES)
 
 
+def test_the_shipped_denoiser_has_the_errors_of_its_card():
+    from fedsim.training import denoisers, diffusion, pretrain
+
+    folder = digits.model_folder()
+    facts = json.loads((folder / "facts.json").read_text())
+    model, how = denoisers.weights(str(folder)), denoisers.signature(str(folder))
+    process = diffusion.Process.of(denoisers.schedule(str(folder), "auto"))
+    pixels, labels = digits.images()
+    for name, wanted in (("0 to 4, test", digits.KNOWN), ("5 to 9, test", digits.NEW)):
+        images = torch.from_numpy(pixels[np.isin(labels, wanted) & digits.is_test(labels)])
+        found = pretrain.grid_loss(model, how, process, images, None)
+        assert found == pytest.approx(facts["losses"][name], rel=1e-3)
+        assert f"| {name} | {found:.3f}" in (folder / "MODEL_CARD.md").read_text()
+
+
 def test_the_shipped_features_tell_a_set_s_halves_from_other_digits_and_from_noise():
     pixels, labels = digits.images()
     what = Features("digits-cnn")
@@ -255,6 +271,7 @@ def test_missing_weights_and_packages_say_what_to_do(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("efficientnet_lite_pytorch") is None, reason="the extra metrics")
-def test_efficientnet_sees_real_pictures():
+def test_efficientnet_sees_real_pictures_and_says_nothing(capsys):
     seen = _images_features.features(Features("efficientnet-lite0"), np.zeros((2, 3, 32, 32), np.uint8))
     assert seen.shape == (2, 1280)
+    assert capsys.readouterr().out == ""

@@ -13,7 +13,9 @@ Only the last, with the original weights and at 299 pixels, gives what is called
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -198,7 +200,8 @@ def _coloured(images: Any) -> Any:
 def _efficientnet() -> Callable[[Any], Any]:
     """Return EfficientNet-Lite0's pooled features; it was trained on images from -1 to 1."""
     network, file = _lite_packages()
-    net = network.from_pretrained("efficientnet-lite0", weights_path=file.get_model_file_path())
+    with redirect_stdout(io.StringIO()):  # it says that it loads
+        net = network.from_pretrained("efficientnet-lite0", weights_path=file.get_model_file_path())
     net.eval().to(device())
 
     def pooled(images: Any) -> Any:
