@@ -450,3 +450,8 @@ def test_a_pretraining_that_was_stopped_ends_where_one_in_a_piece_does(tmp_path,
     again = run(tmp_path / "c.safetensors")
     for name, value in whole.items():
         torch.testing.assert_close(again[name], value, atol=1e-7, rtol=0)
+    settings = replace(settings, lr=2e-3)
+    with pytest.raises(
+        DataError, match=r"(?s)c\.safetensors: was written with other settings.*remove the file"
+    ):
+        run(tmp_path / "c.safetensors")
