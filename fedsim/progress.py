@@ -1,12 +1,14 @@
 """What a person sees of a run: progress in virtual time while it goes, a verdict of a few lines at the end.
 
-On a terminal a bar; else one line a commit: `v12 | t=3h41m | 10 updates, stale 1.4 | perplexity 31.2`.
+On a terminal a bar; else one line a commit: `v12 | t=3h41m | 10 updates, stale 1.4 | perplexity 31.2`. While the
+run waits for scores, which take long where images are drawn, it says how many are there.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
@@ -15,6 +17,10 @@ from fedsim.quantities import percent, said
 
 if TYPE_CHECKING:
     from fedsim.run import Run
+
+
+QUIET_S = 10.0
+"""Real seconds without a line after which one says what the run is waiting for."""
 
 
 class Progress:
@@ -31,6 +37,7 @@ class Progress:
         self._held: Mapping[str, Any] | None = None
         self._scored: tuple[int, float, str] | None = None
         self._shown = True
+        self._wrote_s = time.monotonic()
         self._budget: Mapping[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -51,6 +58,8 @@ class Progress:
             self._say(f"{facts.get('clients', '?')} clients, {where}, budget {_limits(self._budget)}")
         elif kind == "score":
             self._score(facts)
+        elif kind == "scoring":
+            self._scoring(facts)
         elif kind == "commit":
             self._flush()
             self._held = facts
@@ -62,12 +71,22 @@ class Progress:
     def _score(self, facts: Mapping[str, Any]) -> None:
         """Scores come when the workers have them, maybe some commits later; the newest one is shown."""
         metric = _headline(facts["metrics"])
+        if facts.get("split") == "samples" and metric is not None:
+            self._line(facts["version"], facts["time_s"], f"samples: {metric}")
         if facts.get("split") != "test" or metric is None:
             return
         self._scored = (facts["version"], facts["time_s"], metric)
         self._shown = False
         if self._bar is not None:
             self._bar.note(metric)
+
+    def _scoring(self, facts: Mapping[str, Any]) -> None:
+        """Say what is waited for: at once in the bar, as a line when it was quiet for long."""
+        text = f"scoring v{facts['version']}: {facts['done']:,} of {facts['of']:,} of {facts['split']}"
+        if self._bar is not None:
+            self._bar.doing(text)
+        elif time.monotonic() - self._wrote_s >= QUIET_S:
+            self._say(text)
 
     def _flush(self) -> None:
         """Write the held commit, which had to wait for its score."""
@@ -93,6 +112,7 @@ class Progress:
             self._say(" | ".join([f"v{version}", f"t={seconds(time_s)}", *parts]))
 
     def _say(self, text: str) -> None:
+        self._wrote_s = time.monotonic()
         if self._bar is None:
             print(text, file=self._stream, flush=True)
         else:
@@ -122,6 +142,9 @@ class _Bar:
         self._rich.console.print(text, highlight=False)
         self._rich.update(self._task, description="virtual time")
 
+    def doing(self, text: str) -> None:
+        self._rich.update(self._task, description=text)
+
     def note(self, metric: str) -> None:
         self._metric = metric
 
@@ -129,7 +152,8 @@ class _Bar:
         self._version = facts.get("version", self._version)
         now = " | ".join(p for p in (f"t={seconds(facts['time_s'])}", f"v{self._version}", self._metric) if p)
         task = self._rich.tasks[0]
-        self._rich.update(self._task, completed=max(task.completed, share), now=now)
+        done = max(task.completed, share)
+        self._rich.update(self._task, completed=done, now=now, description="virtual time")
 
     def stop(self) -> None:
         self._rich.stop()

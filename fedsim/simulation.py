@@ -146,7 +146,7 @@ def world(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent) 
         executor.open(task)
     vector = np.zeros(task.layout.size, np.float32) if executor is None else task.initial()
     ledger = Ledger(writer, task, tell)
-    trainer = Trainer(experiment, task, executor, ledger.score)
+    trainer = Trainer(experiment, task, executor, ledger.score, tell)
     env = simpy.Environment()
     kept_by_rule = None if writer.folder is None else writer.folder / "kept" / "rule.f32"
     server = Server(

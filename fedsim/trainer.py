@@ -22,12 +22,15 @@ from fedsim.errors import RunError, WorkerError, message
 from fedsim.executors import Executor, Ticket
 from fedsim.experiment import Experiment
 from fedsim.jobs import Job, ScoreJob, Task, Update, add_sums
+from fedsim.ledger import OnEvent
 from fedsim.visit import Visit
 
 Scored = Callable[[int, float, str, dict[str, float]], None]
 
 OPEN = 4
 """Versions whose scores may be outstanding; each of them is kept until then."""
+ALONE = ("client", "samples")
+"""Splits of which every client has its own part, where clients have their own models."""
 PIECES = 4
 """Pieces of an evaluation that travel in one call."""
 
@@ -50,12 +53,21 @@ class _Evaluation:
     time_s: float
     split: str
     tickets: list[Ticket]
+    rows: list[int]
 
 
 class Trainer:
     """Holds pending jobs and open evaluations; without an executor it only keeps the books."""
 
-    def __init__(self, experiment: Experiment, task: Task, executor: Executor | None, scored: Scored) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        task: Task,
+        executor: Executor | None,
+        scored: Scored,
+        tell: OnEvent = lambda _kind, _facts: None,
+    ) -> None:
+        self._tell = tell
         self.experiment, self.task, self.executor, self._scored = experiment, task, executor, scored
         assert experiment.numerics.client_batch != "auto"
         self._size = int(experiment.numerics.client_batch)
@@ -201,8 +213,10 @@ class Trainer:
             return
         for split in self.experiment.evaluate.splits:
             jobs = self._common(model, split) if own is None else self._own(model, split, own)
-            tickets = [self.executor.score(jobs[cut]) for cut in batches(len(jobs), PIECES)]
-            self._evaluations.append(_Evaluation(version, float(time_s), split, tickets))
+            calls = [jobs[cut] for cut in batches(len(jobs), PIECES)]
+            tickets = [self.executor.score(call) for call in calls]
+            rows = [sum(job.probe.stop - job.probe.start for job in call) for call in calls]
+            self._evaluations.append(_Evaluation(version, float(time_s), split, tickets, rows))
 
     def _common(self, model: ServerModel, split: str) -> list[ScoreJob]:
         handle, base = self._handle(model.adapter.vector), self._base(model)
@@ -212,14 +226,14 @@ class Trainer:
         return None if model.base is None or not model.base.version else self._handle(model.base.vector)
 
     def _own(self, model: ServerModel, split: str, own: Callable[[int], Vector]) -> list[ScoreJob]:
-        """Every client's own adapter: on its own held-out part (`clients`), else on the split."""
+        """Every client's own adapter: on its own held-out part (`clients`), its own draw (`samples`), else on the split."""
         windows = self.experiment.evaluate.windows
         base, jobs = self._base(model), []
         for client in range(self.task.clients):
             vector = own(client)
             handle = self._handle(vector) if model.adapter.holds(vector) else _read_only(vector)
-            held_out = split == "clients"
-            probes = self.task.probes("client" if held_out else split, windows, client if held_out else None)
+            asked = "client" if split == "clients" else split
+            probes = self.task.probes(asked, windows, client if asked in ALONE else None)
             jobs += [ScoreJob(handle, probe, base) for probe in probes]
         return jobs
 
@@ -230,7 +244,11 @@ class Trainer:
             if len(self._evaluations) <= keep and not all(ticket.done() for ticket in first.tickets):
                 return
             self._evaluations.popleft()
-            parts = [part for ticket in first.tickets for part in ticket.result()]
+            parts: list[Any] = []
+            for i, ticket in enumerate(first.tickets):
+                done = {"version": first.version, "split": first.split, "done": sum(first.rows[:i])}
+                self._tell("scoring", done | {"of": sum(first.rows)})
+                parts += ticket.result()
             self._scored(first.version, first.time_s, first.split, self.task.metrics(add_sums(parts)))
 
     def finish(self) -> None:

@@ -2,7 +2,7 @@
 
     python scripts/inception_weights.py pt_inception-2015-12-05-6726825d.pth inception.safetensors
 
-The first file is a release asset of mseitz/pytorch-fid (91 MB). Its SHA-256 is checked and kept in the second one:
+The first file is a release asset of mseitzer/pytorch-fid (91 MB). Its SHA-256 is checked and kept in the second one:
 only then is a distance called FID.
 """
 

@@ -97,7 +97,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
 
     images, labels = tensors(range(10), test=False)
-    net = classifier.Classifier(1, 8, 10)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(settings.seed, "classifier", "initial"))
         net = classifier.Classifier(1, 8, 10)

@@ -366,6 +366,26 @@ def test_a_late_score_is_shown_with_its_version_and_the_last_one_is_never_lost(c
     ]
 
 
+def test_waiting_for_samples_shows_how_many_are_there(capsys, monkeypatch):
+    import io
+
+    scoring = {"version": 8, "split": "samples", "done": 200, "of": 480}
+    with Progress(bar=False) as progress:
+        progress("scoring", scoring)  # only just started: not a word
+        monkeypatch.setattr("fedsim.progress.QUIET_S", 0.0)
+        progress("scoring", scoring)
+        progress("score", {"split": "samples", "metrics": {"FD(x)": 362.0}, "version": 8, "time_s": 75.0})
+    assert capsys.readouterr().err.splitlines() == [
+        "scoring v8: 200 of 480 of samples",
+        "v8 | t=1m15s | samples: FD(x) 362",
+    ]
+    with Progress(io.StringIO(), bar=True) as progress:
+        progress("scoring", scoring)
+        assert progress._bar._rich.tasks[0].description == "scoring v8: 200 of 480 of samples"
+        progress("time", {"time_s": 75.0})
+        assert progress._bar._rich.tasks[0].description == "virtual time"
+
+
 def test_a_bar_moves_in_virtual_time_and_leaves_a_clean_terminal():
     import io
 

@@ -347,6 +347,14 @@ def test_a_pipeline_s_folder_is_found_with_its_schedule(tmp_path, folders):
     denoisers.check_weights(str(tmp_path))
 
 
+CHANGED = {
+    "latents": {"in_channels": 4, "out_channels": 4},
+    "oblong": {"sample_size": [8, 16]},
+    "too few out": {"in_channels": 3, "out_channels": 1},
+    "times for classes": {"class_embed_type": "timestep"},
+}
+
+
 def spoiled(tmp_path, what):
     import json
 
@@ -362,12 +370,13 @@ def spoiled(tmp_path, what):
         (path / "scheduler_config.json").write_text('{"_class_name": "FlowMatchEulerDiscreteScheduler"}')
     elif what == "no weights":
         next(path.glob("*.safetensors")).unlink()
-    elif what == "latents":
-        config.write_text(json.dumps({**raw, "in_channels": 4, "out_channels": 4}))
     elif what == "text":
         config.write_text('{"model_type": "gpt2"}')
-    elif what == "oblong":
-        config.write_text(json.dumps({**raw, "sample_size": [8, 16]}))
+    elif what in CHANGED:
+        config.write_text(json.dumps({**raw, **CHANGED[what]}))
+    elif what == "another prediction":
+        schedule = path / "scheduler_config.json"
+        schedule.write_text(json.dumps({**json.loads(schedule.read_text()), "prediction_type": "flow"}))
     return str(path)
 
 
@@ -377,6 +386,9 @@ def spoiled(tmp_path, what):
         ("nothing", "there is no such folder"), ("no schedule", "no noise schedule"), ("flow", "has no betas"),
         ("no weights", "holds no weights"), ("latents", "4 channels, so latents"),
         ("text", "is no denoiser.*got 'gpt2'"), ("oblong", "not square"),
+        ("too few out", "reads 3 channels and predicts only 1"),
+        ("times for classes", "more than a class .class_embed_type timestep"),
+        ("another prediction", "asks for another prediction .got 'flow'"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_trained_is_refused_in_one_sentence(tmp_path, what, said):
@@ -438,3 +450,8 @@ def test_a_pretraining_that_was_stopped_ends_where_one_in_a_piece_does(tmp_path,
     again = run(tmp_path / "c.safetensors")
     for name, value in whole.items():
         torch.testing.assert_close(again[name], value, atol=1e-7, rtol=0)
+    settings = replace(settings, lr=2e-3)
+    with pytest.raises(
+        DataError, match=r"(?s)c\.safetensors: was written with other settings.*remove the file"
+    ):
+        run(tmp_path / "c.safetensors")

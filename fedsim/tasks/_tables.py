@@ -84,7 +84,12 @@ def column(columns: Columns, name: str, field: str, where: str) -> list[Any]:
 
 
 def from_hub(
-    name: str, config: str | None, revision: str | None, load: Callable[..., Any] | None = None
+    name: str,
+    config: str | None,
+    revision: str | None,
+    load: Callable[..., Any] | None = None,
+    *,
+    class_names: dict[str, list[str]] | None = None,
 ) -> dict[str, Columns]:
     """Return the splits of a hub data set; parquet only, since `datasets` runs no scripts any more.
 
@@ -93,6 +98,7 @@ def from_hub(
         config: its configuration, if it has several.
         revision: a branch or commit; for known script-only sets their parquet branch.
         load: `datasets.load_dataset`, or what stands in for it.
+        class_names: takes the names of classes by column, where the data set gives them.
     """
     revision = revision or REVISIONS.get(name)
     try:
@@ -120,6 +126,9 @@ def from_hub(
         raise DataError(
             message("task.data", "the data set has no split train", got=", ".join(found), fix=fix)
         )
+    if class_names is not None:
+        features = found[splits["train"]].features
+        class_names.update({c: f.names for c, f in features.items() if getattr(f, "names", None)})
     return {
         split: {c: list(found[own][c]) for c in found[own].column_names}
         for split, own in splits.items()

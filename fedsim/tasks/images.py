@@ -27,8 +27,8 @@ class FeaturesConfig(Config):
             `metrics`), `inception`; `auto`: `digits-cnn` for the built-in digits, a classifier if one is given,
             else none: loss only.
         weights: Inception's, made by `scripts/inception_weights.py`.
-        classifier: a small classifier's file, which also counts the classes among the samples.
-        resize: pixels of a side that the extractor sees; by default 64 (EfficientNet), 299 (Inception).
+        classifier: a small classifier's file, which also counts the classes among the samples, whatever `kind`.
+        resize: pixels of a side that the extractor sees; by default 64 (EfficientNet), 299 (Inception: FID).
     """
 
     kind: Literal["auto", "none", "digits-cnn", "classifier", "efficientnet-lite0", "inception"] = "auto"
@@ -56,7 +56,7 @@ class Images(Component):
         prediction: what the model predicts; `auto`: as its schedule says.
         conditional: whether a model that can be told the class is told it.
         grid: timesteps, in the middle of equal parts, at which each evaluated image's loss is taken.
-        samples: images drawn for the distances, the same number at every version; 0: none.
+        samples: images drawn for the distances, the same number at every version, at least 2; 0: none.
         sampling_steps: steps of DDIM.
         features: what looks at them.
         charge_as: the model that the clock charges instead of the one that trains.
@@ -88,6 +88,8 @@ class Images(Component):
             raise ValueError("`share` is empty\n  fix: give from < to, as in share: [0.5, 1]")
         if self.classes is not None and len(set(self.classes)) != len(self.classes):
             raise ValueError("`classes` names one twice\n  fix: name each class once")
+        if self.samples == 1:
+            raise ValueError("`samples` of one image have no spread\n  fix: draw at least 2, or 0 for none")
         return self
 
     def build(self, context: TaskContext) -> ImagesTask:

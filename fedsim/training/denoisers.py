@@ -19,6 +19,7 @@ from fedsim.errors import DataError, message
 from fedsim.training.hub import is_hub_name
 
 CLASSES = ("UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel")
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
 PARTS = ("unet", "transformer")
 """Subfolders of a pipeline that hold what denoises."""
 COLOURS = {1: "L", 3: "RGB"}
@@ -50,8 +51,13 @@ class Signature:
 
     @property
     def classes(self) -> int:
-        """Most classes that can be told apart."""
-        return self.table or self.code
+        """Most classes that can be told apart: each has a row of the table, and a place in the code."""
+        return min((n for n in (self.table, self.code) if n), default=0)
+
+    @property
+    def needs_class(self) -> bool:
+        """Whether it cannot be run without a class; a DiT has a null class, a context may be 0."""
+        return bool(self.table) and self.kind != "DiTTransformer2DModel"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -112,7 +118,7 @@ def signature(name: str) -> Signature:
     """Return how a denoiser is called.
 
     Raises:
-        DataError: not a denoiser, or one of latents, or of images that are not square.
+        DataError: not a denoiser, or one of latents, of images that are not square, or told what images have not.
     """
     raw = dict(skeleton(name).config)
     kind = str(config(name)["_class_name"])
@@ -125,6 +131,13 @@ def signature(name: str) -> Signature:
     if channels not in COLOURS:
         what = f"it denoises {channels} channels, so latents: only models of grey or RGB images are trained"
         raise DataError(message("task.model", what, got=name, fix="give a model with in_channels 1 or 3"))
+    if raw.get("out_channels") is not None and raw["out_channels"] < channels:
+        what = f"it reads {channels} channels and predicts only {raw['out_channels']}"
+        raise DataError(message("task.model", what, got=name, fix="give a model with as many out_channels"))
+    if raw.get("class_embed_type"):
+        what = f"it is told more than a class (class_embed_type {raw['class_embed_type']})"
+        fix = "give a model with num_class_embeds alone, or without classes"
+        raise DataError(message("task.model", what, got=name, fix=fix))
     table, code = raw.get("num_class_embeds") or 0, 0
     if kind == "DiTTransformer2DModel":
         table = raw["num_embeds_ada_norm"]
@@ -184,7 +197,7 @@ def schedule(name: str, prediction: Literal["auto", "epsilon", "v_prediction", "
         prediction: what the model predicts; `auto`: as the schedule says.
 
     Raises:
-        DataError: there is none, or it is not a variance-preserving one with betas.
+        DataError: there is none, or it is not a variance-preserving one with betas and one of `PREDICTIONS`.
     """
     diffusers, found = libraries(), None
     for part in ("scheduler", None):
@@ -201,6 +214,10 @@ def schedule(name: str, prediction: Literal["auto", "epsilon", "v_prediction", "
         raise DataError(message("task.model", what, got=name, fix="give a DDPM- or DDIM-like model"))
     if prediction != "auto":
         found = {**found, "prediction_type": prediction}
+    says = found.get("prediction_type", PREDICTIONS[0])
+    if says not in PREDICTIONS:
+        what, fix = "its noise schedule asks for another prediction", f"one of {', '.join(PREDICTIONS)}"
+        raise DataError(message("task.model", what, got=says, fix=f"set task.prediction to {fix}"))
     return diffusers.DDPMScheduler.from_config(found)
 
 

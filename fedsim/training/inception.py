@@ -1,7 +1,7 @@
 """Inception-v3 as FID uses it (arXiv 1512.00567, 1706.08500), up to its 2,048 pooled features; weights from a file.
 
 The network is the one of 2015-12-05 whose TensorFlow graph the authors of FID published, in the layout of its
-PyTorch port (`pt_inception-2015-12-05-6726825d.pth` of mseitz/pytorch-fid): average pools do not count the padding, and
+PyTorch port (`pt_inception-2015-12-05-6726825d.pth` of mseitzer/pytorch-fid): average pools do not count the padding, and
 the last block pools by maximum. `scripts/inception_weights.py` turns that file into the one read here.
 """
 

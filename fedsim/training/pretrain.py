@@ -5,6 +5,7 @@ Long trainings can be cut: with a checkpoint, the next call goes on where the la
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+from fedsim.errors import DataError, message
 from fedsim.rng import seed_of
 from fedsim.training import diffusion
 from fedsim.training.denoisers import Signature
@@ -70,7 +72,7 @@ def train(
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=0.0)
     averaged = {name: value.detach().clone() for name, value in model.state_dict().items()}
     draw = torch.Generator().manual_seed(seed_of(settings.seed, "pretraining"))
-    done = 0 if checkpoint is None else _restore(checkpoint, model, averaged, optimizer)
+    done = 0 if checkpoint is None else _restore(checkpoint, settings, model, averaged, optimizer)
     model.train()
     began, running = time.process_time(), 0.0
     for step in range(settings.steps):
@@ -97,16 +99,18 @@ def train(
         with torch.no_grad():
             for name, value in model.state_dict().items():
                 averaged[name].lerp_(value, 1 - decay)
+        running = 0.98 * running + 0.02 * loss.item() if step > done else loss.item()
         if step == 0 or (step + 1) % 250 == 0:
             say(f"step {step + 1:6d}  loss {running:.4f}  {time.process_time() - began:6.0f} CPU s")
-        running = 0.98 * running + 0.02 * loss.item() if step > done else loss.item()
         if checkpoint is not None and (step + 1) % EVERY == 0:
-            _store(checkpoint, step + 1, model, averaged, optimizer)
+            _store(checkpoint, step + 1, settings, model, averaged, optimizer)
     model.eval()
     return averaged
 
 
-def _store(path: Path, done: int, model: Any, averaged: dict[str, Any], optimizer: Any) -> None:
+def _store(
+    path: Path, done: int, settings: Settings, model: Any, averaged: dict[str, Any], optimizer: Any
+) -> None:
     """Write weights, their average and the optimiser's moments, whole or not at all."""
     from safetensors.torch import save_file
 
@@ -116,18 +120,32 @@ def _store(path: Path, done: int, model: Any, averaged: dict[str, Any], optimize
     for moment in MOMENTS:
         tensors |= {f"{moment}.{name}": optimizer.state[p][moment] for name, p in named.items()}
     part = path.with_suffix(".part")
-    save_file({key: value.contiguous() for key, value in tensors.items()}, part, metadata={"done": str(done)})
+    header = {"done": str(done), "settings": _described(settings, model)}
+    save_file({key: value.contiguous() for key, value in tensors.items()}, part, metadata=header)
     part.replace(path)
 
 
-def _restore(path: Path, model: Any, averaged: dict[str, Any], optimizer: Any) -> int:
-    """Read a checkpoint back, if there is one; return how many steps are done."""
+def _described(settings: Settings, model: Any) -> str:
+    """Return what a checkpoint can go on with."""
+    return json.dumps(vars(settings) | {"parameters": sum(p.numel() for p in model.parameters())})
+
+
+def _restore(path: Path, settings: Settings, model: Any, averaged: dict[str, Any], optimizer: Any) -> int:
+    """Read a checkpoint back, if there is one; return how many steps are done.
+
+    Raises:
+        DataError: it was written with other settings, or of another model.
+    """
     from safetensors import safe_open
 
     if not path.is_file():
         return 0
     with safe_open(path, "pt") as file, torch.no_grad():
-        done = int(file.metadata()["done"])
+        done, asked = int(file.metadata()["done"]), _described(settings, model)
+        written = file.metadata().get("settings", asked)
+        if written != asked:
+            fix = "repeat the command that began it, or remove the file to begin anew"
+            raise DataError(message(str(path), f"was written with other settings ({written})", fix=fix))
         for name, value in model.state_dict().items():
             value.copy_(file.get_tensor(f"model.{name}"))
             averaged[name].copy_(file.get_tensor(f"average.{name}"))
