@@ -13,7 +13,9 @@ import sys
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +25,7 @@ from fedsim.errors import HostError, message
 from fedsim.executors import joining, session
 from fedsim.executors.calls import Failure, Item, Verb, failure, names, one_thread, perform, warm
 from fedsim.executors.dispatch import Call, Dispatch, WorkerLost
-from fedsim.executors.packing import packed, unpacked
+from fedsim.executors.packing import in_place, packed, unpacked
 from fedsim.jobs import Job, ScoreJob, Task
 
 SEEN = 8
@@ -34,9 +36,17 @@ FETCH_S = 60.0
 
 @dataclass(frozen=True)
 class Shared:
-    """The handle of a vector in Ray's object store, put there once for all workers."""
+    """The handle of a vector in Ray's object store, put there once for all workers.
 
-    ref: Any
+    It is pickled as its number: a call carries the references of its vectors beside its items, once each.
+    """
+
+    number: int
+    ref: Any = field(default=None, compare=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave the reference out: only Ray may pickle it."""
+        return Shared, (self.number,)
 
 
 class RayExecutor:
@@ -63,6 +73,7 @@ class RayExecutor:
         self.workers = 0 if workers == "auto" else workers
         self.reason = ""
         self._owned = False
+        self._numbers = count()
         self._pool: _RayPool | None = None
         self._dispatch: Dispatch | None = None
 
@@ -151,7 +162,8 @@ class RayExecutor:
     def share(self, vector: Vector) -> Shared:
         """Put a vector into the object store once; it leaves when the handle does."""
         pool, _ = self._opened()
-        return Shared(pool.ray.put(np.ascontiguousarray(vector, dtype=np.float32)))
+        ref = pool.ray.put(np.ascontiguousarray(vector, dtype=np.float32))
+        return Shared(next(self._numbers), ref)
 
     def train(self, batch: Sequence[Job]) -> RayTicket:
         """Queue a client batch; one call of one worker trains all of it."""
@@ -237,7 +249,8 @@ class _RayPool:
         return worker.prepare.remote([self._task], list(sys.path), self._gpus > 0)
 
     def submit(self, worker: Any, verb: Verb, items: Sequence[Item]) -> Any:
-        return worker.call.remote(verb, items)
+        handles = {vector for item in items for vector in item.vectors if isinstance(vector, Shared)}
+        return worker.call.remote(verb, packed(items), {handle.number: handle.ref for handle in handles})
 
     def wait(self, refs: Sequence[Any], timeout_s: float) -> list[Any]:
         if not refs:
@@ -284,7 +297,7 @@ class _Worker:
     def __init__(self) -> None:
         os.environ["OMP_NUM_THREADS"] = "1"
         self._task: Any = None
-        self._seen: OrderedDict[Any, Vector] = OrderedDict()
+        self._seen: OrderedDict[int, Vector] = OrderedDict()
 
     def load(self, modules: list[str], path: list[str], gpu: bool) -> None:
         """Import modules ahead of the task; one that fails will say so when it is really needed."""
@@ -307,9 +320,10 @@ class _Worker:
             return _packed((where, failure("a worker cannot load the task", problem).packed()))
         return _packed((where, None))
 
-    def call(self, verb: Verb, items: Sequence[Item]) -> list[Any]:
-        """Run one batch."""
-        outcome = perform(self._task, verb, items, self._resolve)
+    def call(self, verb: Verb, parts: list[Any], refs: dict[int, Any]) -> list[Any]:
+        """Run one batch; `refs` are the references of its shared vectors, by number."""
+        items: Sequence[Item] = in_place(parts)
+        outcome = perform(self._task, verb, items, partial(self._resolve, refs))
         if isinstance(outcome, Failure):
             return _packed(outcome.packed())
         try:
@@ -324,17 +338,17 @@ class _Worker:
         else:  # Ray leaves GPUs visible to an actor that reserved none
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
-    def _resolve(self, vector: Any) -> Vector:
+    def _resolve(self, refs: dict[int, Any], vector: Any) -> Vector:
         if not isinstance(vector, Shared):
             return np.asarray(vector, dtype=np.float32)
-        if vector.ref not in self._seen:
+        if vector.number not in self._seen:
             import ray
 
-            self._seen[vector.ref] = ray.get(vector.ref)
+            self._seen[vector.number] = ray.get(refs[vector.number])
             if len(self._seen) > SEEN:
                 self._seen.popitem(last=False)
-        self._seen.move_to_end(vector.ref)
-        return self._seen[vector.ref]
+        self._seen.move_to_end(vector.number)
+        return self._seen[vector.number]
 
 
 def _packed(value: Any) -> list[Any]:
