@@ -23,12 +23,6 @@ def packed(value: Any, dumps: Callable[..., bytes] = pickle.dumps) -> list[Any]:
 
 
 def unpacked(parts: Sequence[Any]) -> Any:
-    """Return the value again, with arrays of its own: they must not hold a place in somebody's store."""
-    data, *arrays = parts
-    return in_place([data, *map(bytearray, arrays)])
-
-
-def in_place(parts: Sequence[Any]) -> Any:
     """Return the value again, its arrays where they lie."""
     data, *arrays = parts
     return pickle.loads(data, buffers=arrays)  # noqa: S301  # our own process's bytes, not a file's

@@ -25,7 +25,7 @@ from fedsim.errors import HostError, message
 from fedsim.executors import joining, session
 from fedsim.executors.calls import Failure, Item, Verb, failure, names, one_thread, perform, warm
 from fedsim.executors.dispatch import Call, Dispatch, WorkerLost
-from fedsim.executors.packing import in_place, packed, unpacked
+from fedsim.executors.packing import packed, unpacked
 from fedsim.jobs import Job, ScoreJob, Task
 
 SEEN = 8
@@ -255,10 +255,9 @@ class _RayPool:
     def wait(self, refs: Sequence[Any], timeout_s: float) -> list[Any]:
         if not refs:
             return []
-        ready, rest = self.ray.wait(list(refs), num_returns=1, timeout=timeout_s, fetch_local=False)
-        if ready and rest:
-            more, _ = self.ray.wait(rest, num_returns=len(rest), timeout=0, fetch_local=False)
-            ready += more
+        ready, rest = self.ray.wait(list(refs), num_returns=len(refs), timeout=0, fetch_local=False)
+        if not ready and timeout_s:
+            ready, _ = self.ray.wait(rest, num_returns=1, timeout=timeout_s, fetch_local=False)
         return list(ready)
 
     def fetch(self, ref: Any) -> Any:
@@ -322,7 +321,7 @@ class _Worker:
 
     def call(self, verb: Verb, parts: list[Any], refs: dict[int, Any]) -> list[Any]:
         """Run one batch; `refs` are the references of its shared vectors, by number."""
-        items: Sequence[Item] = in_place(parts)
+        items: Sequence[Item] = unpacked(parts)
         outcome = perform(self._task, verb, items, partial(self._resolve, refs))
         if isinstance(outcome, Failure):
             return _packed(outcome.packed())
