@@ -13,7 +13,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from typing import Any, Literal
@@ -42,7 +42,7 @@ class Shared:
     """
 
     number: int
-    ref: Any = field(default=None, compare=False)
+    ref: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave the reference out: only Ray may pickle it."""
@@ -249,8 +249,8 @@ class _RayPool:
         return worker.prepare.remote([self._task], list(sys.path), self._gpus > 0)
 
     def submit(self, worker: Any, verb: Verb, items: Sequence[Item]) -> Any:
-        handles = {vector for item in items for vector in item.vectors if isinstance(vector, Shared)}
-        return worker.call.remote(verb, packed(items), {handle.number: handle.ref for handle in handles})
+        refs = {v.number: v.ref for item in items for v in item.vectors if isinstance(v, Shared)}
+        return worker.call.remote(verb, packed(items), refs)
 
     def wait(self, refs: Sequence[Any], timeout_s: float) -> list[Any]:
         if not refs:
