@@ -400,7 +400,7 @@ class Sized:
     [
         ({"kind": "synchronous", "cohort": 10}, 8, None, 3),  # a quarter of the round
         ({"kind": "synchronous", "cohort": 100}, 8, None, 8),
-        ({"kind": "synchronous", "cohort": 1000}, 8, None, 15),  # 64 calls
+        ({"kind": "synchronous", "cohort": 1000}, 8, None, 31),  # 32 calls
         ({"kind": "synchronous", "cohort": 10_000}, 8, None, 64),
         ({"kind": "synchronous", "cohort": 10_000}, 45_056, None, 23),  # 23 x 45,056 x 4 B <= 4 MiB
         ({"kind": "synchronous", "cohort": 100}, 8, 16, 16),
