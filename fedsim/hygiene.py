@@ -16,9 +16,9 @@ def fault(update: Update, size: int) -> str | None:
         return f"it has shape {end.shape}, the layout needs ({size},)"
     if end.dtype != np.float32:
         return f"its numbers are {end.dtype}, not float32"
-    infinite = size - int(np.count_nonzero(np.isfinite(end)))
-    if infinite:
-        return f"{infinite} of its {size} numbers are not finite"
+    finite = np.isfinite(end)
+    if not finite.all():
+        return f"{size - int(np.count_nonzero(finite))} of its {size} numbers are not finite"
     if not (math.isfinite(update.examples) and update.examples >= 0):
         return f"it counts {update.examples} examples"
     return None

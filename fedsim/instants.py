@@ -7,6 +7,7 @@ completes at the last moment counts); then the server commits, evaluates and dis
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 import simpy
@@ -30,3 +31,23 @@ class At(simpy.Event):
         self._ok = True
         self._value = None
         env.schedule(self, priority=instant, delay=max(0.0, delay_s))  # type: ignore[arg-type]
+
+
+class First(simpy.Event):
+    """Happens, without a value, as soon as one of some events has: `simpy.AnyOf` for those that never fail."""
+
+    def __init__(self, env: simpy.Environment, events: Sequence[simpy.Event]) -> None:
+        super().__init__(env)
+        self._events = events
+        for event in events:
+            if event.processed:
+                self._happen(event)
+                return
+            event.callbacks.append(self._happen)
+
+    def _happen(self, _: simpy.Event) -> None:
+        """Happen, and let go of the other events: one that waits for long must not collect what waited for it."""
+        self.succeed()
+        for event in self._events:
+            if not event.processed and self._happen in event.callbacks:
+                event.callbacks.remove(self._happen)

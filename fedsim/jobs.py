@@ -54,6 +54,11 @@ class Job:
     tail: tuple[float, int] | None = None
     upto: int | None = None
 
+    @property
+    def vectors(self) -> tuple[Any, Any, Any]:
+        """Start, base and anchor: vectors, handles or None."""
+        return self.start, self.base, self.anchor
+
 
 @dataclass(frozen=True)
 class Update:
@@ -93,6 +98,11 @@ class ScoreJob:
     vector: Any
     probe: Probe
     base: Any = None
+
+    @property
+    def vectors(self) -> tuple[Any, Any]:
+        """Vector and base: vectors, handles or None."""
+        return self.vector, self.base
 
 
 Sums = dict[str, Any]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -88,16 +88,20 @@ class Plan:
         return self._tokens(client, self.local(client, steps))
 
     def _tokens(self, client: int, local: LocalConfig) -> int:
-        trained = self.task.tokens(client, local)
-        charge = getattr(self.experiment.task, "charge_as", None)
-        whole, images = (getattr(charge, f"{name}_per_visit", None) for name in ("tokens", "images"))
-        if isinstance(images, int):
-            whole = images * self.shape.sequence
-        if not isinstance(whole, int):
+        trained, whole = self.task.tokens(client, local), self._tokens_charged
+        if whole is None:
             return trained
         if local is self.experiment.local:
             return whole
         return max(1, round(whole * trained / self.task.tokens(client, self.experiment.local)))
+
+    @cached_property
+    def _tokens_charged(self) -> int | None:
+        """Tokens of a whole visit, if `charge_as` declares them."""
+        tokens, images = (getattr(self._charge, f"{name}_per_visit", None) for name in ("tokens", "images"))
+        if isinstance(images, int):
+            return images * self.shape.sequence
+        return tokens if isinstance(tokens, int) else None
 
     def work(self, client: int, steps: int | None = None, rank: int | None = None) -> Work:
         """Return what a visit of a client computes and holds; a whole adapter goes both ways, until `sent`.
@@ -107,23 +111,33 @@ class Plan:
             steps: optimiser steps, if not those of a whole visit.
             rank: slots of each factor, if fewer than the client's.
         """
-        return self._work(client, self.local(client, steps), self.way_of(client, rank))
+        return self._work(client, self.local(client, steps), *self._room_and_rank(client, rank))
 
     def at_rank(self, client: int, rank: int) -> Work:
         """Return what a whole visit would be if the client had this rank; asks no client's resolved rank."""
-        way = self.way(self.population.profile(client).usable_memory_bytes, rank)
-        return self._work(client, self.experiment.local, way)
+        return self._work(
+            client, self.experiment.local, self.population.profile(client).usable_memory_bytes, rank
+        )
 
-    def _work(self, client: int, local: LocalConfig, way: Way) -> Work:
+    def _work(self, client: int, local: LocalConfig, usable_bytes: float, rank: int) -> Work:
         """Return a training's work, with what the client trains beside it (`personal`)."""
         personal: Any = self.experiment.personal
-        work, second = self._alone(self._tokens(client, local), way), personal.alongside(local)
-        if second is None:
-            return work
-        charged: Work = personal.charged(
-            work, self._alone(self._tokens(client, second), way), way.memory.shape
-        )
-        return charged
+        beside = personal.alongside(local)
+        tokens = self._tokens(client, local)
+        second = None if beside is None else self._tokens(client, beside)
+        key = (tokens, second, usable_bytes, rank)
+        if key not in self._works:
+            way = self.way(usable_bytes, rank)
+            work = self._alone(tokens, way)
+            if second is not None:
+                work = personal.charged(work, self._alone(second, way), way.memory.shape)
+            self._works[key] = work
+        return self._works[key]
+
+    @cached_property
+    def _works(self) -> dict[tuple[int, int | None, float, int], Work]:
+        """Work by tokens, those of the second training, usable memory and rank."""
+        return {}
 
     def _alone(self, tokens: int, way: Way) -> Work:
         shape = way.memory.shape
@@ -148,24 +162,17 @@ class Plan:
 
         Under `charge_as` a payload's numbers are charged as many times as the declared adapter has more numbers.
         """
-        down, serialized_down = self._travels(offer.down, "down")
-        up, serialized_up = self._travels(offer.up, "up")
-        return replace(
-            work,
-            down_bytes=down,
-            up_bytes=up,
-            serialized_down_bytes=serialized_down,
-            serialized_up_bytes=serialized_up,
-        )
+        return _sending(work, *self._travels(offer.down, "down"), *self._travels(offer.up, "up"))
 
     def _travels(self, payload: Payload, direction: Direction) -> tuple[int, int]:
         """Return a payload's bytes as charged and as serialised."""
-        wire, layout = self.experiment.wire, self.task.layout
-        if (payload, direction) not in self._payloads:
+        found = self._payloads.get((payload, direction))
+        if found is None:
+            wire, layout = self.experiment.wire, self.task.layout
             real = bytes_of(wire, layout, payload, direction)
             charged = charged_bytes(wire, layout, payload, direction, self.adapter_bytes // 4)
-            self._payloads[payload, direction] = (charged if self.charged else real, real)
-        return self._payloads[payload, direction]
+            found = self._payloads[payload, direction] = (charged if self.charged else real, real)
+        return found
 
     @cached_property
     def _payloads(self) -> dict[tuple[Payload, Direction], tuple[int, int]]:
@@ -191,9 +198,13 @@ class Plan:
 
     def way_of(self, client: int, rank: int | None = None) -> Way:
         """Return how a client trains, at its own rank or at a smaller one."""
+        return self.way(*self._room_and_rank(client, rank))
+
+    def _room_and_rank(self, client: int, rank: int | None) -> tuple[float, int]:
+        """Return a client's usable memory [bytes], and the rank that it is asked for: its own or a smaller one."""
         smaller = rank is not None and rank < self.ranks[client]
         asked = max(1, int(rank or 1)) if smaller else int(self._asked[client])
-        return self.way(self.population.profile(client).usable_memory_bytes, asked)
+        return self.population.profile(client).usable_memory_bytes, asked
 
     @cached_property
     def _ways(self) -> dict[tuple[float, int], Way]:
@@ -236,15 +247,32 @@ class Plan:
 
     # the charged model --------------------------------------------------------------------------
 
+    @cached_property
+    def _charge(self) -> Any:
+        """The task's `charge_as`; None where the clock charges the model that trains."""
+        return getattr(self.experiment.task, "charge_as", None)
+
     @property
     def charged(self) -> bool:
         """Whether the clock charges a declared model instead of the one that trains."""
-        return getattr(self.experiment.task, "charge_as", None) is not None
+        return self._charge is not None
 
-    @property
+    @cached_property
     def adapter_bytes(self) -> int:
         """Bytes of one whole adapter as charged, in float32."""
         return adapter_bytes(self.shape) if self.charged else 4 * self.task.layout.size
+
+
+@lru_cache(maxsize=4096)
+def _sending(work: Work, down: int, serialized_down: int, up: int, serialized_up: int) -> Work:
+    """Return the work with other bytes each way, as charged and as serialised: one object for equal visits."""
+    return replace(
+        work,
+        down_bytes=down,
+        up_bytes=up,
+        serialized_down_bytes=serialized_down,
+        serialized_up_bytes=serialized_up,
+    )
 
 
 def ground(experiment: Experiment) -> str:

@@ -11,7 +11,7 @@ from fedsim.jobs import Task, TaskContext
 
 FEW, MANY = 8, 64
 """Clients of one call where the task suggests nothing, in a small round and in a large one."""
-CALLS = 64
+CALLS = 32
 """Calls that a large round is cut into, as far as `MANY` allows."""
 CALL_BYTES = 4 * 2**20
 """Most bytes of results in one call: several calls lie in memory at a time."""

@@ -460,7 +460,10 @@ class Server:
             sent = self._sent[visit.order]
             reason = fault(update, size)
             if reason is None:
-                end = self.versions.received(visit, sent, update.end)
+                end = np.require(
+                    update.end, requirements="O"
+                )  # out of the executor's store, if it lies there
+                end = self.versions.received(visit, sent, end)
                 reason = None if moves.add(sent.start, end) else "the move is not finite"
             if reason is not None:
                 self.ledger.refuse(visit, reason)

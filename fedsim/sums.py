@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from fedsim.adapter import Vector
 
+ALONE = 65_536
+"""Longest vector whose sum is made by the caller alone, while the vectors are still in its cache."""
 ROWS, HELD_BYTES = 8, 16 * 2**20
 """Vectors that a sum takes in one go, so that each piece of its accumulator is read and written once for
-all: so many of one piece, so many bytes of more."""
+all: so many alone, so many bytes with several threads."""
 PIECE = 38_400
 """Longest piece: 300 KiB of float64, so that accumulator and product stay in the second-level cache."""
 THREADS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
@@ -42,7 +44,8 @@ class WeightedSum:
         """Start at zero, for vectors of `size` floats."""
         self._sum = np.zeros(size)
         self._pieces = _pieces(size)
-        self._most = ROWS if len(self._pieces) < 2 else max(ROWS, HELD_BYTES // (4 * size))
+        self._alone = size <= ALONE
+        self._most = ROWS if self._alone else max(ROWS, HELD_BYTES // (4 * size))
         self._rows: list[tuple[float, Vector]] = []
         self._origin: Vector | None = None
         self._origin_weight = 0.0
@@ -69,11 +72,11 @@ class WeightedSum:
         self._origin, self._origin_weight = None, 0.0
 
     def _take(self) -> None:
-        if len(self._pieces) > 1 and len(self._rows) > 1:
-            deque(_threads().map(self._take_piece, self._pieces), maxlen=0)
-        else:
+        if self._alone or len(self._rows) < 2:
             for piece in self._pieces:
                 self._take_piece(piece)
+        else:
+            deque(_threads().map(self._take_piece, self._pieces), maxlen=0)
         self._rows.clear()
 
     def _take_piece(self, piece: slice) -> None:

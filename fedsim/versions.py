@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -81,8 +80,10 @@ class Versions:
 
     def offer(self, ask: Ask) -> Offer:
         """Return what the rule offers, less what is private."""
-        with self._blaming("offers"):
+        try:
             offer: Offer = self.rule.offer(self.state, self.model, ask)
+        except Exception as problem:
+            self._blame("offers", problem)
         return self.privates.offer(offer)
 
     def sent(self, ask: Ask, offer: Offer, steps: int | None = None) -> Sent:
@@ -166,9 +167,11 @@ class Versions:
             return
         everybody = chain([first], contributions)
         given = everybody if self.rule.one_pass else list(everybody)
-        with self._blaming(f"failed at version {self.number + 1}"):
+        try:
             model, self.state = self.rule.apply(self.state, self.model, given)
             deque(everybody, maxlen=0)  # what the rule did not look at was committed all the same
+        except Exception as problem:
+            self._blame(f"failed at version {self.number + 1}", problem)
         before, after = self.model.adapter.vector, model.adapter.vector
         if blend is None:
             stalest = max(self.number - visit.version for visit in taken)
@@ -197,13 +200,9 @@ class Versions:
             fix = "lower aggregator.server_lr or local.lr"
             raise RunError(message(name, f"made version {version} infinite from finite updates", fix=fix))
 
-    @contextmanager
-    def _blaming(self, what: str) -> Iterator[None]:
-        """Name the rule in whatever it raises; SimPy would rebuild it from its args and may lose the message."""
-        try:
-            yield
-        except FedsimError:
-            raise
-        except Exception as problem:
-            said = f"{what}: {type(problem).__name__}: {problem}"
-            raise RunError(message(f"aggregator {self.rule.kind}", said)) from problem
+    def _blame(self, what: str, problem: Exception) -> NoReturn:
+        """Name the rule in whatever it raised; SimPy would rebuild it from its args and may lose the message."""
+        if isinstance(problem, FedsimError):
+            raise problem
+        said = f"{what}: {type(problem).__name__}: {problem}"
+        raise RunError(message(f"aggregator {self.rule.kind}", said)) from problem

@@ -21,6 +21,7 @@ from fedsim.compute import Machines, Training, training
 from fedsim.cost import Work
 from fedsim.energy import gross_j, radio_j, tail_j
 from fedsim.experiment import ComputeConfig
+from fedsim.instants import First
 from fedsim.network import Direction, Network, Transfer
 from fedsim.profiles import Profile
 from fedsim.tcp import transfer_s
@@ -295,7 +296,7 @@ class Visit:
         """Let a phase go on to its end; False if the visit is lost, or was stopped."""
         self._strain(step)
         while True:
-            yield self.env.any_of((phase.done, self._gone, self._stop))
+            yield First(self.env, (phase.done, self._gone, self._stop))
             if self.ended or phase.done.processed:
                 return not self.ended
             self.away = self._attendance.why(self.client)
@@ -316,7 +317,7 @@ class Visit:
         if back is None:
             return False
         self._waits = step, float(self.env.now)
-        yield self.env.any_of((back, self._stop))
+        yield First(self.env, (back, self._stop))
         if self.ended:
             return False
         self._woken(float(self.env.now))
@@ -353,7 +354,7 @@ class Visit:
 
     def _refuse(self) -> Generator[simpy.Event, Any, bool]:
         refusal = self.env.timeout(max(self.profile.rtt_s / 2, SMALLEST_REFUSAL_S))
-        yield self.env.any_of((refusal, self._gone, self._stop))
+        yield First(self.env, (refusal, self._gone, self._stop))
         if not self.ended and not refusal.processed:
             self.away = self._attendance.why(self.client)
         return refusal.processed and not self.ended

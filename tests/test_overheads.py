@@ -400,7 +400,7 @@ class Sized:
     [
         ({"kind": "synchronous", "cohort": 10}, 8, None, 3),  # a quarter of the round
         ({"kind": "synchronous", "cohort": 100}, 8, None, 8),
-        ({"kind": "synchronous", "cohort": 1000}, 8, None, 15),  # 64 calls
+        ({"kind": "synchronous", "cohort": 1000}, 8, None, 31),  # 32 calls
         ({"kind": "synchronous", "cohort": 10_000}, 8, None, 64),
         ({"kind": "synchronous", "cohort": 10_000}, 45_056, None, 23),  # 23 x 45,056 x 4 B <= 4 MiB
         ({"kind": "synchronous", "cohort": 100}, 8, 16, 16),
@@ -431,7 +431,7 @@ def test_a_size_that_is_given_stays_and_one_that_is_found_is_written_down(tmp_pa
 # between processes ------------------------------------------------------------------------------
 
 
-def test_arrays_travel_beside_the_pickle_and_arrive_as_arrays_of_their_own():
+def test_arrays_travel_beside_the_pickle_and_stay_where_they_lie():
     block = np.arange(3000, dtype=np.float32).reshape(3, 1000)
     updates = [Update(row, 1, 2, 3, 0.5, state={"empty": np.empty(0), "m": row * 2}) for row in block]
     parts = packed(updates)
@@ -443,8 +443,7 @@ def test_arrays_travel_beside_the_pickle_and_arrive_as_arrays_of_their_own():
         assert update.end.tobytes() == sent.end.tobytes()
         assert update.state["m"].tobytes() == sent.state["m"].tobytes()
         assert update.state["empty"].shape == (0,)
-        assert update.end.flags.writeable
-        assert not any(np.shares_memory(update.end, part) for part in parts[1:])
+        assert np.shares_memory(update.end, block)
 
 
 NO_RAY = """

@@ -23,7 +23,8 @@ class Ticket(Protocol):
     def result(self) -> list[Any]:
         """Wait (in real time) and return one result per item of the batch, in order.
 
-        The list is the caller's: who has read an item may take it out.
+        The list is the caller's: who has read an item may take it out. Arrays may lie in a store of the
+        executor's, read-only: who keeps one for long copies it.
 
         Raises:
             WorkerError: the code of one item raised; names client and visit.

@@ -135,9 +135,14 @@ def _resolved(item: Item, resolve: Callable[[Any], Vector]) -> Item:
     def there(vector: Any) -> Vector | None:
         return None if vector is None else resolve(vector)
 
+    found = tuple(map(there, item.vectors))
+    if all(vector is handle for vector, handle in zip(found, item.vectors, strict=True)):
+        return item
     if isinstance(item, Job):
-        return replace(item, start=resolve(item.start), base=there(item.base), anchor=there(item.anchor))
-    return replace(item, vector=resolve(item.vector), base=there(item.base))
+        start, base, anchor = found
+        return replace(item, start=start, base=base, anchor=anchor)
+    vector, base = found
+    return replace(item, vector=vector, base=base)
 
 
 def _run(task: Task, verb: Verb, items: Sequence[Any]) -> list[Any]:

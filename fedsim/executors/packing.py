@@ -1,6 +1,6 @@
-"""How answers travel between processes: a small pickle, and the arrays as they lie in memory.
+"""How calls and answers travel between processes: a small pickle, and the arrays as they lie in memory.
 
-A list of bytes-like arrays is something that a shared object store moves without pickling it again.
+A list of buffers is something that a shared object store moves without pickling it again.
 """
 
 from __future__ import annotations
@@ -8,8 +8,6 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Sequence
 from typing import Any
-
-import numpy as np
 
 
 def packed(value: Any, dumps: Callable[..., bytes] = pickle.dumps) -> list[Any]:
@@ -21,10 +19,10 @@ def packed(value: Any, dumps: Callable[..., bytes] = pickle.dumps) -> list[Any]:
     """
     arrays: list[pickle.PickleBuffer] = []
     data = dumps(value, protocol=5, buffer_callback=arrays.append)
-    return [data, *(np.frombuffer(array.raw(), np.uint8) for array in arrays)]
+    return [data, *arrays]
 
 
 def unpacked(parts: Sequence[Any]) -> Any:
-    """Return the value again, with arrays of its own: they must not hold a place in somebody's store."""
+    """Return the value again, its arrays where they lie."""
     data, *arrays = parts
-    return pickle.loads(data, buffers=[array.copy() for array in arrays])  # noqa: S301  # our own worker's bytes
+    return pickle.loads(data, buffers=arrays)  # noqa: S301  # our own process's bytes, not a file's

@@ -14,6 +14,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
 from typing import Any, Literal
 
 import numpy as np
@@ -34,9 +36,17 @@ FETCH_S = 60.0
 
 @dataclass(frozen=True)
 class Shared:
-    """The handle of a vector in Ray's object store, put there once for all workers."""
+    """The handle of a vector in Ray's object store, put there once for all workers.
 
-    ref: Any
+    It is pickled as its number: a call carries the references of its vectors beside its items, once each.
+    """
+
+    number: int
+    ref: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave the reference out: only Ray may pickle it."""
+        return Shared, (self.number,)
 
 
 class RayExecutor:
@@ -63,6 +73,7 @@ class RayExecutor:
         self.workers = 0 if workers == "auto" else workers
         self.reason = ""
         self._owned = False
+        self._numbers = count()
         self._pool: _RayPool | None = None
         self._dispatch: Dispatch | None = None
 
@@ -151,7 +162,8 @@ class RayExecutor:
     def share(self, vector: Vector) -> Shared:
         """Put a vector into the object store once; it leaves when the handle does."""
         pool, _ = self._opened()
-        return Shared(pool.ray.put(np.ascontiguousarray(vector, dtype=np.float32)))
+        ref = pool.ray.put(np.ascontiguousarray(vector, dtype=np.float32))
+        return Shared(next(self._numbers), ref)
 
     def train(self, batch: Sequence[Job]) -> RayTicket:
         """Queue a client batch; one call of one worker trains all of it."""
@@ -237,15 +249,15 @@ class _RayPool:
         return worker.prepare.remote([self._task], list(sys.path), self._gpus > 0)
 
     def submit(self, worker: Any, verb: Verb, items: Sequence[Item]) -> Any:
-        return worker.call.remote(verb, items)
+        refs = {v.number: v.ref for item in items for v in item.vectors if isinstance(v, Shared)}
+        return worker.call.remote(verb, packed(items), refs)
 
     def wait(self, refs: Sequence[Any], timeout_s: float) -> list[Any]:
         if not refs:
             return []
-        ready, rest = self.ray.wait(list(refs), num_returns=1, timeout=timeout_s, fetch_local=False)
-        if ready and rest:
-            more, _ = self.ray.wait(rest, num_returns=len(rest), timeout=0, fetch_local=False)
-            ready += more
+        ready, rest = self.ray.wait(list(refs), num_returns=len(refs), timeout=0, fetch_local=False)
+        if not ready and timeout_s:
+            ready, _ = self.ray.wait(rest, num_returns=1, timeout=timeout_s, fetch_local=False)
         return list(ready)
 
     def fetch(self, ref: Any) -> Any:
@@ -284,7 +296,7 @@ class _Worker:
     def __init__(self) -> None:
         os.environ["OMP_NUM_THREADS"] = "1"
         self._task: Any = None
-        self._seen: OrderedDict[Any, Vector] = OrderedDict()
+        self._seen: OrderedDict[int, Vector] = OrderedDict()
 
     def load(self, modules: list[str], path: list[str], gpu: bool) -> None:
         """Import modules ahead of the task; one that fails will say so when it is really needed."""
@@ -307,9 +319,10 @@ class _Worker:
             return _packed((where, failure("a worker cannot load the task", problem).packed()))
         return _packed((where, None))
 
-    def call(self, verb: Verb, items: Sequence[Item]) -> list[Any]:
-        """Run one batch."""
-        outcome = perform(self._task, verb, items, self._resolve)
+    def call(self, verb: Verb, parts: list[Any], refs: dict[int, Any]) -> list[Any]:
+        """Run one batch; `refs` are the references of its shared vectors, by number."""
+        items: Sequence[Item] = unpacked(parts)
+        outcome = perform(self._task, verb, items, partial(self._resolve, refs))
         if isinstance(outcome, Failure):
             return _packed(outcome.packed())
         try:
@@ -324,17 +337,17 @@ class _Worker:
         else:  # Ray leaves GPUs visible to an actor that reserved none
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
-    def _resolve(self, vector: Any) -> Vector:
+    def _resolve(self, refs: dict[int, Any], vector: Any) -> Vector:
         if not isinstance(vector, Shared):
             return np.asarray(vector, dtype=np.float32)
-        if vector.ref not in self._seen:
+        if vector.number not in self._seen:
             import ray
 
-            self._seen[vector.ref] = ray.get(vector.ref)
+            self._seen[vector.number] = ray.get(refs[vector.number])
             if len(self._seen) > SEEN:
                 self._seen.popitem(last=False)
-        self._seen.move_to_end(vector.ref)
-        return self._seen[vector.ref]
+        self._seen.move_to_end(vector.number)
+        return self._seen[vector.number]
 
 
 def _packed(value: Any) -> list[Any]:

@@ -18,12 +18,16 @@ from typing import Any, Literal
 
 from fedsim.doctor import WORKER_BYTES, cores, free_memory_bytes
 from fedsim.errors import HostError, message
+from fedsim.executors.dispatch import AHEAD, IN_FLIGHT
+from fedsim.resolving import CALL_BYTES
 
 INLINE = "-s runtime.executor=inline needs no Ray"
 DAEMON_BYTES = 400 * 2**20
 """Ray's own processes, all of them (measured); 170 MiB without `SERVICES`."""
-STORE_BYTES = 256 * 2**20
-"""Shared memory for what moves between processes, apart from a few whole vectors."""
+STORE_BYTES = 160 * 2**20
+"""Shared memory for what moves between processes, apart from whole vectors and results."""
+RESULTS = AHEAD + IN_FLIGHT
+"""Calls of one worker whose results may lie there at a time."""
 SERVICES = ("start_monitor", "start_log_monitor", "start_api_server")
 """Processes that Ray starts for others: autoscaler, forwarder of logs, dashboard (50 MiB each, measured)."""
 VECTORS = 16
@@ -102,7 +106,9 @@ def start(ray: Any, needs: Needs) -> None:
 
 
 def _store_bytes(needs: Needs) -> int:
-    wanted = STORE_BYTES + VECTORS * needs.vector_bytes
+    assert needs.workers != "auto"
+    results = needs.workers * RESULTS * max(CALL_BYTES, needs.vector_bytes)
+    wanted = STORE_BYTES + VECTORS * needs.vector_bytes + results
     free = free_memory_bytes()
     return wanted if free is None else max(80 * 2**20, min(wanted, free // 4))  # Ray's least: 75 MiB
 
