@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import math
@@ -18,7 +19,7 @@ import torch
 from PIL import Image
 
 import fedsim
-from fedsim import demo_images, gallery, views
+from fedsim import demo_images, gallery, metrics, views
 from fedsim.builtin import digits
 from fedsim.component import build
 from fedsim.distances import frechet
@@ -352,6 +353,8 @@ def test_the_distances_of_pieces_add_up_to_those_of_all_samples(task):
     assert sum(list(shares.values())[1:]) == pytest.approx(shares["share of the clients' classes"])
     assert views.rises("share of the clients' classes")
     assert not views.rises("FD(digits-cnn)")
+    assert metrics.ranks("share of the clients' classes")
+    assert not metrics.ranks("share of frog")  # neither more nor less frogs are better
 
 
 @pytest.mark.parametrize(
@@ -699,3 +702,25 @@ def test_the_experiments_on_cifar10_are_complete_but_for_their_data(name):
     assert same or read_.task.samples == base.task.samples
     assert read_.task.charge_as.preset == "ddpm-cifar10-32"
     assert "samples" in read_.evaluate.splits
+
+
+def test_the_pretraining_on_cifar10_writes_a_model_and_a_classifier_that_an_experiment_starts_from(
+    tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(str(CIFAR.parents[1] / "scripts"))
+    script = importlib.import_module("pretrain_cifar10")
+    for split, each in (("train", 8), ("test", 2)):
+        rows = [(np.full((32, 32, 3), 3 * i, np.uint8), i % 10) for i in range(10 * each)]
+        parquet(tmp_path / f"{split}.parquet", rows, names=[f"class {c}" for c in range(10)])
+    out = tmp_path / "unet"
+    common = ["--data", str(tmp_path), "--out", str(out), "--batch", "4", "--epochs", "1"]
+    script.main([*common, "--steps", "2"])
+    facts = json.loads((out / "facts.json").read_text())
+    assert facts["images"] == 5 * 8  # of classes 0 to 4
+    looks = {"kind": "classifier", "classifier": str(out / "classifier.safetensors")}
+    task = images(
+        model=str(out), data=str(tmp_path), classes=(5, 6, 7, 8, 9), features=looks,
+        lora=LoraConfig(r=2, targets="attention"),
+    )  # fmt: skip
+    assert task.pictures.pixels.shape == (5 * 8, 3, 16, 16)
+    assert task.pictures.names[5:] == tuple(f"class {c}" for c in range(5, 10))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedsim import quantities, views
 from fedsim.errors import FedsimError
-from fedsim.metrics import rises
+from fedsim.metrics import ranks, rises
 from fedsim.quantities import number, percent, said
 from fedsim.report import figures
 from fedsim.report.parts import Section, Table, plural
@@ -24,7 +24,7 @@ def progress(run: Run) -> Section:
         found = views.scored(run, name, split)
         best = found.sort_values("value", ascending=not rises(name), kind="stable").iloc[0]
         first, last = found["value"].iloc[0], found["value"].iloc[-1]
-        at_best = f"{number(best['value'])} (version {int(best['version'])})"
+        at_best = f"{number(best['value'])} (version {int(best['version'])})" if ranks(name) else "-"
         rows.append((f"{name.replace('_', ' ')}, {split}", number(first), number(last), at_best))
     return Section(
         "progress",
