@@ -275,3 +275,32 @@ def test_efficientnet_sees_real_pictures_and_says_nothing(capsys):
     seen = _images_features.features(Features("efficientnet-lite0"), np.zeros((2, 3, 32, 32), np.uint8))
     assert seen.shape == (2, 1280)
     assert capsys.readouterr().out == ""
+
+
+def test_features_of_many_real_images_are_kept_between_runs_and_a_spoilt_cache_is_made_anew(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(_images_features, "KEPT_FROM", 20)
+    what = _images_features.Features("digits-cnn")
+    images, _ = digits.images()
+    some = images[:30]
+    plain = _images_features.features(what, some)
+    taken, itself = _images_features.reference(what, some)
+    (kept,) = (tmp_path / "fedsim").iterdir()
+    assert (taken == plain).all()
+    assert itself == within(plain)
+    monkeypatch.setattr(_images_features, "features", None)  # cannot be taken any more
+    again, as_before = _images_features.reference(what, some)
+    assert (again == plain).all()
+    assert as_before == itself
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(_images_features, "KEPT_FROM", 20)
+    for spoilt in (b"", b"nothing of ours", kept.read_bytes()[:-100]):
+        kept.write_bytes(spoilt)
+        assert (_images_features.reference(what, some)[0] == plain).all()
+    assert len(_images_features.reference(what, images[:25])[0]) == 25  # other images, another file
+    assert len(list((tmp_path / "fedsim").iterdir())) == 2
+    assert len(_images_features.reference(what, images[:10])[0]) == 10  # few: not kept
+    assert len(list((tmp_path / "fedsim").iterdir())) == 2

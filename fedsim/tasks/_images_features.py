@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import zipfile
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.builtin import digits
+from fedsim.distances import within
 from fedsim.errors import DataError, message
 from fedsim.training.local import device
 
@@ -33,6 +36,10 @@ SIZES: dict[str, int] = {"efficientnet-lite0": 64, "inception": 299}
 """Pixels of a side that an extractor sees if nothing else is asked; the others see images as they are."""
 AT_ONCE = 100
 """Images in one pass."""
+KEPT_FROM = 2_000
+"""Real images from which on their features are kept between runs."""
+SPOILT = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
+"""What reading a file of kept features may raise that is not whole."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,43 @@ def features(what: Features, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         ]
     found: NDArray[np.float64] = torch.cat(parts).double().cpu().numpy()
     return found
+
+
+def reference(what: Features, images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], float]:
+    """Return the features (n, d) of real images, and their mean kernel.
+
+    Those of many images take a minute, so they are kept for the next run: in `$XDG_CACHE_HOME/fedsim` or
+    `~/.cache/fedsim`, by what they depend on. A cache that cannot be read or written is done without.
+    """
+    if len(images) < KEPT_FROM:
+        found = features(what, images)
+        return found, within(found)
+    place = _place(what, images)
+    with suppress(*SPOILT), np.load(place, allow_pickle=False) as kept:
+        found, itself = kept["features"].astype(np.float64), float(kept["within"])
+        if len(found) == len(images):
+            return found, itself
+    found = features(what, images)
+    itself = within(found)
+    part = place.with_suffix(f".{os.getpid()}.part")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            np.savez(file, features=found.astype(np.float32), within=itself)
+        part.replace(place)
+    except OSError:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    return found, itself
+
+
+def _place(what: Features, images: NDArray[np.uint8]) -> Path:
+    import torch
+
+    depends = (what.digest, what.name, what.path, torch.__version__, str(images.shape))
+    key = hashlib.sha256("\n".join(depends).encode() + np.ascontiguousarray(images).tobytes()).hexdigest()
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "fedsim" / f"features-{key[:32]}.npz"
 
 
 def classes(what: Features, images: NDArray[np.uint8]) -> NDArray[np.int64] | None:

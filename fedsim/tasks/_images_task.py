@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from fedsim.adapter import Layout, Vector
 from fedsim.cost import ModelShape
-from fedsim.distances import Moments, frechet, kernel_distance, within
+from fedsim.distances import Moments, frechet, kernel_distance
 from fedsim.errors import DataError, message
 from fedsim.experiment import LocalConfig, NumericsConfig
 from fedsim.gallery import SPLIT
@@ -302,8 +302,8 @@ class ImagesTask:
     def _reference(self) -> tuple[NDArray[np.float64], Moments, float]:
         """Features of the clients' images, held-out ones included, their sums and mean kernel; once a process."""
         assert self.features is not None
-        found = _images_features.features(self.features, self.pictures.pixels)
-        return found, Moments.of(found), within(found)
+        found, itself = _images_features.reference(self.features, self.pictures.pixels)
+        return found, Moments.of(found), itself
 
     @cached_property
     def _held(self) -> Moments:
