@@ -309,7 +309,7 @@ class ImagesTask:
     def _held(self) -> Moments:
         """Sums of the test images' features; once a process."""
         assert self.features is not None
-        return Moments.of(_images_features.features(self.features, self.test.pixels))
+        return Moments.of(_images_features.reference(self.features, self.test.pixels)[0])
 
     def _rows(self, split: str, client: int | None) -> tuple[Pictures, Rows]:
         """Return where a split's images are and their order; shuffled, so that any first part is a fair sample."""
