@@ -41,7 +41,8 @@ def row(run: fedsim.Run, time_s: float, up_bytes: float) -> list[str]:
     losses = f"{loss.iloc[0]:.4f} -> {loss.iloc[-1]:.4f}"
     metric = views.headline(run, SPLIT)
     if metric is None:
-        return [*cells, *(["-"] * 5), losses]
+        return [*cells, *(["-"] * 6), losses]
+    shares = views.scored(run, "share of the clients' classes", SPLIT)["value"]
     curve = views.scored(run, metric, SPLIT)
     other = views.scored(run, kernel(metric), SPLIT)["value"]
 
@@ -51,7 +52,8 @@ def row(run: fedsim.Run, time_s: float, up_bytes: float) -> list[str]:
 
     return [
         *cells, f"{curve['value'].iloc[0]:.0f}", last("time_s", time_s), last("up_bytes", up_bytes),
-        f"{curve['value'].iloc[-1]:.0f}", f"{other.iloc[0]:.3g} -> {other.iloc[-1]:.3g}", losses,
+        f"{curve['value'].iloc[-1]:.0f}", f"{other.iloc[0]:.3g} -> {other.iloc[-1]:.3g}",
+        f"{shares.iloc[0]:.0%} -> {shares.iloc[-1]:.0%}", losses,
     ]  # fmt: skip
 
 
@@ -84,7 +86,7 @@ def main(folders: list[str]) -> None:
     time_s = min((float(run.info["end_time_s"]) for run in curves), default=math.inf)
     up_bytes = min((float(run.visits.up_bytes.sum()) for run in curves), default=math.inf)
     header = ["run", "commits", "visits", "landed", "GB up", "version 0", f"at {time_s / 3600:.1f} h"]
-    header += [f"at {up_bytes / 1e9:.2f} GB", "last", "KID", "loss"]
+    header += [f"at {up_bytes / 1e9:.2f} GB", "last", "KID", "their classes", "loss"]
     print("| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|")
     for run in runs:
         print("| " + " | ".join(row(run, time_s, up_bytes)) + " |")
