@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 import fedsim
 from fedsim import views
+from fedsim.report.gallery_section import kernel
 
 SPLIT = "samples"
 AXES = {
@@ -20,11 +21,6 @@ AXES = {
     "time_s": ("virtual time [h]", 3600.0),
     "up_bytes": ("uploaded [GB]", 1e9),
 }
-
-
-def kernel(metric: str) -> str:
-    """Return the name of the kernel distance beside a Frechet distance."""
-    return metric.replace("FID", "KID").replace("FD(", "KID(")
 
 
 def row(run: fedsim.Run, time_s: float, up_bytes: float) -> list[str]:

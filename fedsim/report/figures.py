@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -60,24 +61,7 @@ def comparison(runs: Sequence[Run], labels: Sequence[str], colours: Sequence[int
     """Draw a metric of several runs against virtual time, uploaded bytes and joules, side by side."""
     figure = make_subplots(rows=1, cols=3, shared_yaxes=True, horizontal_spacing=0.035)
     curves = [views.scored(run, metric) for run in runs]
-    for column, x in enumerate(("time_s", "up_bytes", "joules"), start=1):
-        divisor, title = axis_of(x, max(float(c[x].max()) for c in curves))
-        for i, (curve, label) in enumerate(zip(curves, labels, strict=True)):
-            trace = go.Scatter(
-                x=listed(curve[x] / divisor),
-                y=listed(curve["value"]),
-                name=label,
-                legendgroup=label,
-                showlegend=column == 1,
-                mode="lines+markers",
-                cliponaxis=False,
-                line=_line(colours, i),
-                marker={"size": 5},
-                hovertemplate=f"%{{x:.4g}} {title}<br>{metric} %{{y:.4g}}<extra>{label}</extra>",
-            )
-            figure.add_trace(trace, row=1, col=column)
-        figure.update_xaxes(title_text=title, rangemode="tozero", row=1, col=column)
-    figure.update_yaxes(title_text=metric.replace("_", " "), row=1, col=1)
+    _curves(figure, 1, ("time_s", "up_bytes", "joules"), curves, labels, colours, metric)
     rows = -(-sum(len(label) + 8 for label in labels) // 130)  # lines that the legend takes
     return style(figure, 310 + 20 * rows, legend=True)
 
@@ -86,33 +70,45 @@ def samples(
     runs: Sequence[Run], labels: Sequence[str], colours: Sequence[int], metrics: Sequence[str]
 ) -> go.Figure:
     """Draw metrics of samples, one row each, against virtual time, commits and uploaded bytes."""
-    axes = ("time_s", "version", "up_bytes")
     figure = make_subplots(
         rows=len(metrics), cols=3, shared_yaxes=True, horizontal_spacing=0.035, vertical_spacing=0.16
     )
     for row, metric in enumerate(metrics, start=1):
         curves = [views.scored(run, metric, "samples") for run in runs]
-        for column, x in enumerate(axes, start=1):
-            divisor, title = axis_of(x, max(float(c[x].max()) for c in curves))
-            for i, (curve, label) in enumerate(zip(curves, labels, strict=True)):
-                trace = go.Scatter(
-                    x=listed(curve[x] / divisor),
-                    y=listed(curve["value"]),
-                    name=label,
-                    legendgroup=label,
-                    showlegend=row == column == 1,
-                    mode="lines+markers",
-                    cliponaxis=False,
-                    line=_line(colours, i),
-                    marker={"size": 5},
-                    hovertemplate=f"%{{x:.4g}} {title}<br>{metric} %{{y:.4g}}<extra>{label}</extra>",
-                )
-                figure.add_trace(trace, row=row, col=column)
-            figure.update_xaxes(title_text=title, rangemode="tozero", row=row, col=column)
-        figure.update_yaxes(title_text=metric, row=row, col=1)
+        _curves(figure, row, ("time_s", "version", "up_bytes"), curves, labels, colours, metric)
     many = len(runs) > 1
     lines = -(-sum(len(label) + 8 for label in labels) // 130) if many else 0
     return style(figure, 250 * len(metrics) + 20 * lines, legend=many)
+
+
+def _curves(
+    figure: go.Figure,
+    row: int,
+    axes: Sequence[views.X],
+    curves: Sequence[pd.DataFrame],
+    labels: Sequence[str],
+    colours: Sequence[int],
+    metric: str,
+) -> None:
+    """Fill a row of panels with a metric of several runs, one panel an axis; the first panel of all has the legend."""
+    for column, x in enumerate(axes, start=1):
+        divisor, title = axis_of(x, max(float(c[x].max()) for c in curves))
+        for i, (curve, label) in enumerate(zip(curves, labels, strict=True)):
+            trace = go.Scatter(
+                x=listed(curve[x] / divisor),
+                y=listed(curve["value"]),
+                name=label,
+                legendgroup=label,
+                showlegend=row == column == 1,
+                mode="lines+markers",
+                cliponaxis=False,
+                line=_line(colours, i),
+                marker={"size": 5},
+                hovertemplate=f"%{{x:.4g}} {title}<br>{metric} %{{y:.4g}}<extra>{label}</extra>",
+            )
+            figure.add_trace(trace, row=row, col=column)
+        figure.update_xaxes(title_text=title, rangemode="tozero", row=row, col=column)
+    figure.update_yaxes(title_text=metric.replace("_", " "), row=row, col=1)
 
 
 def _line(colours: Sequence[int], i: int) -> dict[str, Any]:
