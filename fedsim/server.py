@@ -460,9 +460,8 @@ class Server:
             sent = self._sent[visit.order]
             reason = fault(update, size)
             if reason is None:
-                end = np.require(
-                    update.end, requirements="O"
-                )  # out of the executor's store, if it lies there
+                # out of the executor's store, if it lies there
+                end = np.require(update.end, requirements="O")
                 end = self.versions.received(visit, sent, end)
                 reason = None if moves.add(sent.start, end) else "the move is not finite"
             if reason is not None:
