@@ -17,6 +17,7 @@ def run(results: Results) -> None:
     """Time fedsim's rule against a loop over dictionaries of tensors, as templates write it."""
     import torch
 
+    from fedsim import sums
     from fedsim.adapter import Adapter, Layout, Tensor
     from fedsim.aggregators import Contribution, ServerModel
     from fedsim.aggregators.fedit import FedIT
@@ -63,7 +64,12 @@ def run(results: Results) -> None:
         ok=error["fedsim"] <= float(np.spacing(np.float32(np.abs(exact).max()))),
         seen=f"largest error {error['fedsim']:.1e}, of the loop {error['loop']:.1e}",
     )
-    results.about = {"adapters": count, "bytes_each": 4 * layout.size, "tensors": TENSORS}
+    results.about = {
+        "adapters": count,
+        "bytes_each": 4 * layout.size,
+        "tensors": TENSORS,
+        "threads": sums.THREADS,
+    }
 
 
 def _averaged(dictionaries: list[dict[str, Any]], shares: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -18,7 +18,7 @@ from fedsim.adapter import Vector
 
 ALONE = 65_536
 """Longest vector whose sum is made by the caller alone, while the vectors are still in its cache."""
-ROWS, HELD_BYTES = 8, 16 * 2**20
+ROWS, HELD_BYTES = 8, 32 * 2**20
 """Vectors that a sum takes in one go, so that each piece of its accumulator is read and written once for
 all: so many alone, so many bytes with several threads."""
 PIECE = 38_400
