@@ -5,7 +5,10 @@ from __future__ import annotations
 RISING = ("accuracy", "similarity", "f1", "bleu", "rouge", "auc", "share of the clients' classes")
 """Words in the name of a metric that is better when larger; all others are better when smaller."""
 
-NEITHER = ("share of ", "samples drawn", "of test images")
+SAMPLES_DRAWN = "samples drawn"
+"""Metric that counts the images that a score of samples was taken of."""
+
+NEITHER = ("share of ", SAMPLES_DRAWN, "of test images")
 """Words in the name of what is scored for information: neither more nor less of it is better."""
 
 

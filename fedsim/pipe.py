@@ -21,6 +21,10 @@ from typing import Literal, NamedTuple, Protocol
 from fedsim.star import StarLink
 from fedsim.tcp import FIRST_WINDOW_BYTES, ROUNDING_BYTES, SHORTEST_S
 
+STALLED_S = 30 * 86_400.0
+"""`predict` calls it for ever when nothing moves for so long: two looping rates that are never positive together
+change without end."""
+
 
 class Steps(Protocol):
     """A rate that changes in steps; `fedsim.rates` has traces and a generator."""
@@ -331,7 +335,8 @@ def predict(asked: Sequence[Asked], paths: Mapping[int, Path] | Sequence[Path], 
         server: the rate of the server's link, headers included.
 
     Returns:
-        Seconds from `start_s` to the last byte's arrival, one a transfer; inf where rates stay 0.
+        Seconds from `start_s` to the last byte's arrival, one a transfer; inf where rates stay 0, or let
+        nothing through for `STALLED_S`.
     """
     pipe = Pipe(server)
     accesses: dict[int, Access] = {}
@@ -342,6 +347,12 @@ def predict(asked: Sequence[Asked], paths: Mapping[int, Path] | Sequence[Path], 
         if client not in accesses:
             accesses[client] = Access(paths[client])
         flows[i] = pipe.open(accesses[client], n_bytes, start_s)
-    pipe.run(math.inf)
+    now_s, moved = max((one.start_s for one in asked), default=0.0), -1
+    while (next_s := pipe.next_s()) < math.inf:
+        now_s = max(now_s, next_s) + STALLED_S
+        pipe.run(now_s)
+        before, moved = moved, sum(pipe.sent(flow, now_s) for flow in flows.values())
+        if moved == before:
+            break
     took = (flows[i].arrived_s - flows[i].began_s for i in range(len(asked)))
     return [math.inf if math.isnan(s) else s for s in took]

@@ -105,6 +105,33 @@ def test_a_folder_of_class_folders_is_read_with_and_without_splits(tmp_path):
     assert alone["train"].names == ("cat",)
 
 
+@pytest.mark.parametrize(
+    ("files", "train", "test"),
+    [
+        (["train/a/1", "TEST/a/2", "train/b/3"], {"a": 1, "b": 1}, {"a": 1}),
+        (["data/train/a/1", "data/val/a/2"], {"a": 1}, {"a": 1}),
+        (["train/train/1", "train/bus/2", "test/train/3"], {"train": 1, "bus": 1}, {"train": 1}),
+        (["train/1", "train/2", "test/3"], {"all": 2}, {"all": 1}),
+        (["train/a/1", "test/a/2", "unlabeled/3"], {"a": 1, "unlabeled": 1}, {"a": 1}),
+        ([f"{name}/{k}" for name in ("train", "bus", "test_tubes") for k in range(10)], 9, 1),
+        ([f"train/{k}" for k in range(10)], {"all": 9}, {"all": 1}),
+        ([f"tests_{k}" for k in range(10)], {"all": 9}, {"all": 1}),
+        ([f"all/of/it/{name}/{k}" for name in ("bus", "eval") for k in range(10)], 9, 1),
+    ],
+)
+def test_which_folder_is_a_split_and_which_a_class(tmp_path, files, train, test):
+    """CIFAR-100 has a class of trains."""
+    for k, file in enumerate(files):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(grey(k)).save(tmp_path / f"{file}.png")
+    for part, expected in zip(read(tmp_path).values(), (train, test), strict=True):
+        counts = dict(zip(part.names, np.bincount(part.labels, minlength=len(part.names)), strict=True))
+        if isinstance(expected, int):
+            assert counts == dict.fromkeys({file.split("/")[-2] for file in files}, expected)
+        else:
+            assert {name: n for name, n in counts.items() if n} == expected
+
+
 def parquet(path, rows, column="img", label="label", names=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     values = [{"bytes": encoded(array), "path": None} for array, _ in rows]

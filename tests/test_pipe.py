@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from refill import filled
 
 from fedsim.pipe import Access, Asked, Constant, Path, Pipe, Slower, predict
+from fedsim.rates import RateTrace
 from fedsim.tcp import loss_limit, transfer_s
 
 IP = 1500 / 1448
@@ -79,6 +80,21 @@ def test_bytes_that_never_pass_take_for_ever():
     found = together([(10, 0.0), (10, 0.0)], [path(5.0), path(0.0)], NO_LIMIT)
     assert found == [2.0, math.inf]
     assert together([(10, 0.0)], [path(5.0)], Steps((0, 1.0), (4, 0.0))) == [math.inf]
+
+
+def test_two_loops_that_are_never_open_together_let_nothing_pass_and_are_found_out(monkeypatch):
+    monkeypatch.setattr("fedsim.pipe.STALLED_S", 500.0)
+    times = np.array([0.0, 1.0, 2.0])
+    even = RateTrace(times, np.array([7.0, 0.0, 0.0]), "loop")
+    odd = RateTrace(times, np.array([0.0, 7.0, 0.0]), "loop")
+    rare = Steps((0, 1.0), (1, 0.0), (700, 1.0))  # one outage, long but not for ever
+
+    assert together([(10, 0.0)], [path(even)], odd) == [math.inf]
+    assert together([(10, 0.0), (10, 0.0)], [path(even), path(Slower(even, odd))], NO_LIMIT) == [
+        pytest.approx(2 + 3 / 7),
+        math.inf,
+    ]
+    assert together([(10, 0.0)], [path(Slower(even, rare))], NO_LIMIT) == [pytest.approx(700 + 8 * 2 + 1)]
 
 
 def test_negative_bytes_are_refused():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim import views
+from fedsim.metrics import SAMPLES_DRAWN
 from fedsim.quantities import number, percent, said
 from fedsim.report import figures
 from fedsim.report.labels import Compared
@@ -16,7 +17,6 @@ from fedsim.run import Run
 
 SPLIT = "samples"
 SHARE = "share of "
-DRAWN = "samples drawn"
 READING = "Distances of samples against virtual time, commits and everything uploaded so far. Less is better."
 
 
@@ -58,9 +58,9 @@ def kernel(metric: str) -> str:
 
 def drawn(run: Run) -> list[int]:
     """Return how many samples were drawn at the first and at the last scored version."""
-    if DRAWN not in set(run.scores["metric"]):
+    if SAMPLES_DRAWN not in set(run.scores["metric"]):
         return []
-    found = views.scored(run, DRAWN, SPLIT)["value"]
+    found = views.scored(run, SAMPLES_DRAWN, SPLIT)["value"]
     return [int(found.iloc[0]), int(found.iloc[-1])]
 
 

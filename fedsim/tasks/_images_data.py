@@ -187,20 +187,39 @@ def _class_names(file: Path) -> dict[str, list[str]]:
 
 
 def _of_folder(root: Path, source: Source) -> dict[str, Pictures]:
-    """Read images whose folder is their class: `[train|test]/CLASS/*.png`; images without folders are one class."""
+    """Read images whose folder is their class: `[train|test]/CLASS/*.png`; images without folders are one class.
+
+    A folder at the top called by a split is one if it has folders below, or if all at the top are called so:
+    `train/` beside `bus/` is a class of pictures of trains.
+    """
     files = [p for p in sorted(root.rglob("*")) if p.suffix.lower() in IMAGES]
     if not files:
         fix = f"give a folder of images ({', '.join(IMAGES)}), one folder a class, or of parquet files"
         raise DataError(message("task.data", "the folder holds no images", got=str(root), fix=fix))
-    splits = ("train", "test", *SPLITS["test"])
-    classes = [
-        next((part for part in reversed(p.relative_to(root).parts[:-1]) if part.lower() not in splits), "all")
-        for p in files
-    ]
+    places = [p.relative_to(root).parts[:-1] for p in files]
+    called = {word: split for split, words in SPLITS.items() for word in words}
+    while (
+        all(place[:1] == places[0][:1] and place[1:2] for place in places)
+        and places[0][0].lower() not in called
+    ):
+        places = [place[1:] for place in places]  # a folder around all of it
+    tops = {place[0] for place in places if place}
+    deep = {place[0] for place in places if len(place) > 1}
+    split_folders = {
+        top
+        for top in tops
+        if top.lower() in called and (top in deep or called.keys() >= {name.lower() for name in tops})
+    }
+    belongs: dict[str, list[int]] = {"train": [], "test": []}
+    classes = []
+    for i, place in enumerate(places):
+        inside = bool(place) and place[0] in split_folders
+        belongs[called[place[0].lower()] if inside else "train"].append(i)
+        folders = place[1:] if inside else place
+        classes.append(folders[-1] if folders else "all")
     names = tuple(sorted(set(classes)))
     found = {}
-    for split in ("train", "test"):
-        rows = [i for i, p in enumerate(files) if _split_of(p, root) == split]
+    for split, rows in belongs.items():
         if rows:
             pixels = _stacked((files[i] for i in rows), source)
             labels = np.array([names.index(classes[i]) for i in rows], dtype=np.int64)

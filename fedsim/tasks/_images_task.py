@@ -29,6 +29,7 @@ from fedsim.errors import DataError, message
 from fedsim.experiment import LocalConfig, NumericsConfig
 from fedsim.gallery import SPLIT
 from fedsim.jobs import Job, Probe, Sums, Update
+from fedsim.metrics import SAMPLES_DRAWN
 from fedsim.rng import stream
 from fedsim.tasks import _images_features
 from fedsim.tasks._images_data import Pictures
@@ -267,7 +268,7 @@ class ImagesTask:
             shares = sums["seen"] / sums["n"]
             found["share of the clients' classes"] = float(shares[list(self.classes)].sum())
             found |= {f"share of {self.pictures.names[c]}": float(shares[c]) for c in self.classes}
-        return found | {"samples drawn": float(sums["n"])}
+        return found | {SAMPLES_DRAWN: float(sums["n"])}
 
     def describe(self) -> dict[str, Any]:
         """Return facts for run.json and the report."""
