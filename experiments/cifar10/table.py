@@ -9,6 +9,7 @@ import math
 import sys
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 import fedsim
@@ -16,6 +17,8 @@ from fedsim import views
 from fedsim.report.gallery_section import kernel
 
 SPLIT = "samples"
+LAST = 3
+"""Scores at the end of a run that are averaged."""
 AXES = {
     "version": ("commits", 1.0),
     "time_s": ("virtual time [h]", 3600.0),
@@ -24,7 +27,7 @@ AXES = {
 
 
 def row(run: fedsim.Run, time_s: float, up_bytes: float) -> list[str]:
-    """Return the cells of one run: distances at the start, at equal time, at equal bytes, and at the end."""
+    """Return the cells of one run: distances at the start, at equal time, at equal bytes, and over the last scores."""
     landed = float((run.visits.outcome == "landed").mean())
     cells = [
         run.name,
@@ -48,9 +51,17 @@ def row(run: fedsim.Run, time_s: float, up_bytes: float) -> list[str]:
 
     return [
         *cells, f"{curve['value'].iloc[0]:.0f}", last("time_s", time_s), last("up_bytes", up_bytes),
-        f"{curve['value'].iloc[-1]:.0f}", f"{other.iloc[0]:.3g} -> {other.iloc[-1]:.3g}",
+        lasting(curve["value"], ".0f"), f"{other.iloc[0]:.2f} -> {lasting(other, '.2f')}",
         f"{shares.iloc[0]:.0%} -> {shares.iloc[-1]:.0%}", losses,
     ]  # fmt: skip
+
+
+def lasting(values: pd.Series, form: str) -> str:
+    """Return the mean of the last scores and their range: one version is as good as the clients that made it."""
+    last = values.iloc[1:].iloc[-LAST:]
+    if len(last) < 2:
+        return f"{values.iloc[-1]:{form}}"
+    return f"{last.mean():{form}} ({last.min():{form}} to {last.max():{form}})"
 
 
 def draw(runs: list[fedsim.Run], path: Path) -> None:
@@ -82,7 +93,7 @@ def main(folders: list[str]) -> None:
     time_s = min((float(run.info["end_time_s"]) for run in curves), default=math.inf)
     up_bytes = min((float(run.visits.up_bytes.sum()) for run in curves), default=math.inf)
     header = ["run", "commits", "visits", "landed", "GB up", "version 0", f"at {time_s / 3600:.1f} h"]
-    header += [f"at {up_bytes / 1e9:.2f} GB", "last", "KID", "their classes", "loss"]
+    header += [f"at {up_bytes / 1e9:.2f} GB", f"last {LAST}", f"KID, last {LAST}", "their classes", "loss"]
     print("| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|")
     for run in runs:
         print("| " + " | ".join(row(run, time_s, up_bytes)) + " |")
