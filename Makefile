@@ -29,7 +29,7 @@ types: .venv/.dev
 slow: .venv/.dev .venv/.wheel ## the tests that take minutes
 	$(BIN)/pytest -m slow --timeout 1800
 
-bench: .venv/.dev             ## the measurements of benchmarks/README.md, half an hour on a quiet machine
+bench: .venv/.dev             ## the measurements of benchmarks/README.md, 45 minutes on a quiet machine
 	$(BIN)/python -m benchmarks
 
 dev: .venv/.dev               ## an editable install, for work on fedsim itself

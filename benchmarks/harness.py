@@ -163,6 +163,7 @@ def measured(name: str, run: Callable[[Results], None], options: Options) -> Pat
         "date": started.strftime("%Y-%m-%d %H:%M UTC"),
         "took_s": round((datetime.now(UTC) - started).total_seconds(), 1),
         "machine": machine.described(),
+        "revision": machine.revision(HERE.parent),
         "others_cores": {"before": before, "median": disturbed, "max": max(heard, default=None)},
         "quiet": disturbed is not None and disturbed <= machine.QUIET_CORES,
         "about": results.about,

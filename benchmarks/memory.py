@@ -18,23 +18,25 @@ FEW, MANY = 100, 10_000
 
 
 def run(results: Results) -> None:
-    """Weigh every contestant of W1, then fedsim with few and with many virtual clients."""
-    quick = results.options.quick
-    for name, start in who.contestants(2 if quick else 3, results.missing).items():
-        if name == "fedsim_sequential":
-            continue  # the same program
-        try:
-            outcome = start(weigh=True)
-        except processes.Failed as problem:
-            processes.tried(name, results.missing, problem)
-            continue
-        results.add(f"w1_mib.{name}", [outcome.peak_pss_mib], "MiB")
+    """Weigh every contestant of W1, fedsim each time, then fedsim with few and with many virtual clients."""
+    quick, counted = results.options.quick, results.options.counted
+    weights: dict[str, list[float]] = {}
+    starts = who.contestants(2 if quick else 3, results.missing)
+    starts.pop("fedsim_sequential", None)  # the same program
+    for repetition in range(counted):
+        for name, start in starts.items():
+            if repetition and name != "fedsim":
+                continue
+            results.listen()
+            try:
+                weights.setdefault(name, []).append(start(weigh=True).peak_pss_mib)
+            except processes.Failed as problem:
+                processes.tried(name, results.missing, problem)
+    for name, found_mib in weights.items():
+        if found_mib:
+            results.add(f"w1_mib.{name}", found_mib, "MiB")
     counts = {count: partial(_population, count, quick=quick) for count in (FEW, MANY)}
-    found = interleaved(
-        {str(k): v for k, v in counts.items()},
-        1 if quick else min(3, results.options.counted),
-        results.listen,
-    )
+    found = interleaved({str(k): v for k, v in counts.items()}, counted, results.listen)
     peaks = {count: [o.peak_pss_mib for o in found[str(count)]] for count in (FEW, MANY)}
     for count in (FEW, MANY):
         results.add(f"clients_{count}_mib", peaks[count], "MiB")

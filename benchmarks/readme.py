@@ -38,11 +38,12 @@ def body(name: str) -> str:
 def footing(found: Found) -> list[str]:
     """Return when and where it was measured, what was checked, and who was missing."""
     m, others = found["machine"], found["others_cores"]
+    revision = f"; fedsim at {found['revision']}" if found.get("revision") else ""
     lines = [
         (
             f"Measured {found['date']} in {found['took_s']:.0f} s on {m['cpu']}, {m['cores']} cores, "
             f"{m['memory_gib']:g} GiB, {m['system']}; Python {m['python']}, torch {m['torch']}, "
-            f"transformers {m['transformers']}, peft {m['peft']}, ray {m['ray']}."
+            f"transformers {m['transformers']}, peft {m['peft']}, ray {m['ray']}{revision}."
         ),
     ]
     if others["median"] is not None:
@@ -127,7 +128,8 @@ def memory(found: Found) -> list[str]:
     for name, words in about["said"].items():
         value = values.get(f"memory.w1_mib.{name}")
         if value is not None:
-            lines.append(f"| {words} | {number(value['median'])} MiB |")
+            mib = f"{number(value['median'])} MiB" if value["n"] == 1 else said(value)
+            lines.append(f"| {words} | {mib} |")
     for clients in (about["few"], about["many"]):
         value = values[f"memory.clients_{clients}_mib"]
         lines.append(f"| fedsim, Ray, 2 workers, {clients:,} clients of one text | {said(value)} |")

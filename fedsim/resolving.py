@@ -35,7 +35,8 @@ def resolved(experiment: Experiment, task: Task) -> Experiment:
 
     The task says what suits it. A client batch is also at most a quarter of a round or buffer, so that
     four workers have something to do, and at most what makes results of `CALL_BYTES`; the number of
-    workers of this machine is never looked at. On a GPU it is what its memory holds, up to the round.
+    workers of this machine is never looked at. On a GPU it is what a worker's share of its memory holds, up to
+    the same share of a round: workers with a quarter of a card each get a quarter of the clients each.
     """
     asked, found = experiment.numerics, {}
     if asked.client_batch == "auto":
@@ -44,7 +45,8 @@ def resolved(experiment: Experiment, task: Task) -> Experiment:
         suggest = getattr(task, "suggested_client_batch", None)
         size = max(FEW, min(MANY, at_once // CALLS)) if suggest is None else int(suggest())
         room = CALL_BYTES // (4 * max(1, task.layout.size))
-        most = at_once if _on_gpu(experiment) else min(math.ceil(at_once / 4), room)
+        share = min(1.0, experiment.runtime.gpus_per_worker or 1.0)
+        most = math.ceil(at_once * share) if _on_gpu(experiment) else min(math.ceil(at_once / 4), room)
         found["client_batch"] = max(1, min(size, most))
     if asked.training == "auto" and hasattr(task, "suggested_training"):
         found["training"] = task.suggested_training()

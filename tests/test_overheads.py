@@ -417,6 +417,15 @@ def test_the_size_of_a_client_batch_follows_from_the_task_and_the_round(protocol
         assert found.numerics.client_batch == size
 
 
+@pytest.mark.parametrize(("share", "size"), [(1.0, 20), (0.25, 5), (0.3, 6), (2.0, 20)])
+def test_workers_that_share_a_gpu_share_a_round(share, size):
+    """20 clients a round, of which a whole card would hold 64."""
+    asked = experiment({"kind": "synchronous", "cohort": 20}, 20)
+    runtime = asked.runtime.model_copy(update={"gpus_per_worker": share})
+    found = resolved(asked.model_copy(update={"runtime": runtime}), Sized(8, 64))
+    assert found.numerics.client_batch == size
+
+
 def test_a_size_that_is_given_stays_and_one_that_is_found_is_written_down(tmp_path):
     given_ = experiment(SYNC, 20, numerics={"client_batch": 7})
     assert resolved(given_, Sized(8)).numerics.client_batch == 7

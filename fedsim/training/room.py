@@ -21,7 +21,7 @@ def on_gpu(gpus_per_worker: float) -> bool:
 
 
 def free_bytes(gpus_per_worker: float) -> float:
-    """Return the memory that is free on the first GPU for one worker.
+    """Return the memory that is free for one worker on the GPU that this process uses, or else on the first.
 
     Raises:
         ExperimentError: this process sees no GPU, so it cannot ask.
@@ -31,7 +31,8 @@ def free_bytes(gpus_per_worker: float) -> float:
     if not torch.cuda.is_available():
         why = "auto asks a GPU for its memory, and this process sees none"
         raise ExperimentError(message("numerics.client_batch", why, fix="give a number, 32 say"))
-    free, _total = torch.cuda.mem_get_info()
+    here = device()
+    free, _total = torch.cuda.mem_get_info(here if here.startswith("cuda") else None)
     return float(free) * min(1.0, gpus_per_worker or 1.0)
 
 
