@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedsim.adapter import Layout, Module
 from fedsim.cost import ModelShape, train_memory_bytes
@@ -11,7 +15,7 @@ from fedsim.errors import ExperimentError
 from fedsim.experiment import LocalConfig, LoraConfig, NumericsConfig
 from fedsim.jobs import Job, TaskContext
 from fedsim.tasks.language import Language
-from fedsim.training import hub, lora, room
+from fedsim.training import batched, hub, lora, prefix, room
 from fedsim.training.prefix import Prefix
 
 
@@ -34,9 +38,9 @@ def windows(n, seed=0):
 
 def test_the_same_windows_are_computed_once_and_others_apart():
     backbone = Counting()
-    prefix = Prefix(backbone, room_bytes=1e6)
+    kept = Prefix(backbone, room_bytes=1e6)
 
-    first, again, other = (prefix.states(w) for w in (windows(3), windows(3), windows(3, seed=1)))
+    first, again, other = (kept.states(w) for w in (windows(3), windows(3), windows(3, seed=1)))
 
     assert backbone.asked == 2
     assert again is first
@@ -46,24 +50,24 @@ def test_the_same_windows_are_computed_once_and_others_apart():
 
 def test_the_room_is_kept_by_forgetting_what_was_used_longest_ago():
     backbone = Counting()
-    prefix = Prefix(backbone, room_bytes=2 * 3 * 4 * 4)  # two clients of 3 windows, 4 floats of 4 bytes each
+    kept = Prefix(backbone, room_bytes=2 * 3 * 4 * 4)  # two clients of 3 windows, 4 floats of 4 bytes each
     a, b, c = (windows(3, seed=s) for s in range(3))
 
     for own in (a, b, a, c):
-        prefix.states(own)
-    assert prefix.kept_bytes == 96
-    prefix.states(a)
+        kept.states(own)
+    assert kept.kept_bytes == 96
+    kept.states(a)
     assert backbone.asked == 3  # a, b, c; a was used after b, so b went
-    prefix.states(b)
+    kept.states(b)
     assert backbone.asked == 4
 
 
 def test_without_room_nothing_is_kept_and_nothing_else_changes():
     backbone = Counting()
-    prefix = Prefix(backbone, room_bytes=0)
+    kept = Prefix(backbone, room_bytes=0)
 
-    assert prefix.states(windows(2)).tolist() == prefix.states(windows(2)).tolist()
-    assert (backbone.asked, prefix.kept_bytes) == (2, 0)
+    assert kept.states(windows(2)).tolist() == kept.states(windows(2)).tolist()
+    assert (backbone.asked, kept.kept_bytes) == (2, 0)
 
 
 def upper(llama, text_folder, cache_bytes, training="auto"):
@@ -93,12 +97,94 @@ def test_kept_states_change_no_bit_of_a_visit_and_agree_with_stock_peft(llama, t
 
 def test_a_visit_that_sees_less_than_its_shard_computes_no_more_than_its_batches(llama, text_folder):
     task = upper(llama, text_folder, 1e9)
-    short = LocalConfig(steps=1, batch=1)
-    data = [task.shards.windows.tokens[task.shards.training[0]]]
-    job = Job(0, 0, task.initial(), short, 0)
+    short, whole = LocalConfig(steps=1, batch=1), LocalConfig(batch=4)
+    data = [task.shards.windows.tokens[task.shards.training[client]] for client in range(3)]
+    jobs = [Job(c, 0, task.initial(), local, 0) for c, local in enumerate((whole, short, whole))]
 
-    assert len(data[0]) > 1
-    assert task._hidden(Counting(), data, [job]) is None
+    assert len(data[1]) > 1
+    assert task._sizes(Counting(), data, jobs) == [len(data[0]) * 16 * 32, None, len(data[2]) * 16 * 32]
+
+
+def told(monkeypatch):
+    """Note, at each call of the training loop, its clients and whether they are given their states."""
+    found, train = [], batched.train
+
+    def noted(backbone, data, jobs, *, hidden, **how):
+        found.append(([job.client for job in jobs], hidden is not None))
+        return train(backbone, data, jobs, hidden=hidden, **how)
+
+    monkeypatch.setattr(batched, "train", noted)
+    return found
+
+
+def same(found, expected):
+    return found.end.tobytes() == expected.end.tobytes() and found.loss == expected.loss
+
+
+def test_neither_short_visits_nor_large_shards_beside_it_change_how_a_client_is_trained(
+    llama, text_folder, monkeypatch
+):
+    task = upper(llama, text_folder, 0.0)
+    whole, short = LocalConfig(batch=4), LocalConfig(steps=1, batch=4)
+    jobs = [Job(c, 0, task.initial(), short if c == 2 else whole, 0) for c in range(6)]
+    own = [task.examples(c) * 16 * 32 for c in range(6)]
+    largest = max((c for c in range(6) if c != 2), key=lambda c: own[c])
+    bound = max(own[c] for c in range(6) if c not in (2, largest))
+    assert own[largest] > bound
+    monkeypatch.setitem(prefix.HELD, "cpu", bound)
+    calls = told(monkeypatch)
+
+    together = task.train(jobs)
+
+    assert {c: given for clients, given in calls for c in clients} == {
+        c: c not in (2, largest) for c in range(6)
+    }
+    alone = [task.train([job])[0] for job in jobs]
+    assert all(same(a, b) for a, b in zip(together, alone, strict=True))
+
+
+def test_the_states_of_one_call_hold_no_more_than_their_bound_and_the_bound_changes_no_bit(
+    llama, text_folder, monkeypatch
+):
+    task = upper(llama, text_folder, 0.0)
+    jobs = [Job(c, 0, task.initial(), LocalConfig(batch=4), 0) for c in range(6)]
+    alive, most, states = weakref.WeakSet(), [], Prefix.states
+
+    def counted(self, windows):
+        found = states(self, windows)
+        alive.add(found)
+        most.append(sum(one.numel() for one in alive))
+        return found
+
+    monkeypatch.setattr(Prefix, "states", counted)
+    calls = told(monkeypatch)
+    expected = task.train(jobs)
+    assert calls == [([0, 1, 2, 3, 4, 5], True)]
+    bound = max(task.examples(c) for c in range(6)) * 16 * 32 * 2
+    assert max(most) > bound
+    assert not alive
+    calls.clear(), most.clear()
+    monkeypatch.setitem(prefix.HELD, "cpu", bound)
+
+    found = task.train(jobs)
+
+    assert len(calls) > 1
+    assert [given for _, given in calls] == [True] * len(calls)
+    assert max(most) <= bound
+    assert all(same(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@settings(max_examples=100, deadline=None)
+@given(sizes=st.lists(st.none() | st.integers(1, 20), max_size=12), most=st.integers(1, 15))
+def test_groups_cover_a_call_once_and_a_client_s_own_size_decides_whether_it_is_given_states(sizes, most):
+    found = prefix.groups(sizes, most)
+
+    assert sorted(c for clients, _ in found for c in clients) == list(range(len(sizes)))
+    for clients, given_ in found:
+        assert clients == sorted(clients)
+        assert all((sizes[c] is not None and sizes[c] <= most) == given_ for c in clients)
+        assert not given_ or sum(sizes[c] for c in clients) <= most
+    assert [given_ for _, given_ in found].count(False) <= 1
 
 
 SHAPE = ModelShape(

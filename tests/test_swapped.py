@@ -14,8 +14,10 @@ from transformers.pytorch_utils import Conv1D
 
 from fedsim.adapter import Layout, Module
 from fedsim.errors import ExperimentError
-from fedsim.experiment import LocalConfig, LoraConfig
-from fedsim.jobs import Job
+from fedsim.experiment import LocalConfig, LoraConfig, NumericsConfig
+from fedsim.jobs import Job, TaskContext
+from fedsim.tasks import _language_task
+from fedsim.tasks.language import Language
 from fedsim.training import hub, local, lora, noise, sequential, steps
 from fedsim.training.backbone import Stack
 from fedsim.training.swapped import Swap, Swapped, refusal
@@ -352,3 +354,48 @@ def test_a_bfloat16_model_takes_float32_factors_and_gives_their_gradient(name):
     gap = torch.linalg.vector_norm(found - expected, dim=1) / torch.linalg.vector_norm(expected, dim=1)
     assert gap.max() < 0.05
     assert math.isclose(Swapped(narrow, layout).losses(own, tokens).mean(), losses.mean(), abs_tol=1e-3)
+
+
+# memory -----------------------------------------------------------------------------------------
+
+
+def passes_of(task, jobs, monkeypatch):
+    """Train with the module swap; return the updates and the tokens of every pass."""
+    found, gradients = [], Swapped.gradients
+
+    def noted(self, stack, tokens, weights, hidden=None):
+        found.append(tokens[..., 1:].numel())
+        return gradients(self, stack, tokens, weights, hidden)
+
+    monkeypatch.setattr(Swapped, "gradients", noted)
+    return task.train(jobs), found
+
+
+@pytest.mark.parametrize(("room", "most"), [(2**26, 3 * 4 * 16), (320 * 50, 3 * 16), (320 * 20, 16), (1, 16)])
+def test_a_training_pass_holds_no_more_logits_than_their_room_but_one_sequence(
+    name, room, most, text_folder, monkeypatch
+):
+    numerics = NumericsConfig(training="swapped")
+    context = TaskContext(3, 0, LoraConfig(r=4), LocalConfig(), numerics)
+    task = Language(model=name, data=str(text_folder), sequence=16).build(context)
+    local_config = LocalConfig(optimizer="sgd", lr=0.1, steps=2, batch=4)
+    jobs = [Job(c, 0, task.initial(), local_config, 0) for c in range(3)]
+    whole, _ = passes_of(task, jobs, monkeypatch)
+    monkeypatch.setattr(_language_task, "SWAPPED", room)
+
+    found, tokens = passes_of(task, jobs, monkeypatch)
+
+    assert max(tokens) == most
+    for ours, expected, job in zip(found, whole, jobs, strict=True):
+        move = np.abs(expected.end - job.start).max()
+        np.testing.assert_allclose(ours.end, expected.end, rtol=0, atol=1e-4 * move)
+
+
+def test_only_a_swapped_model_has_its_passes_cut_by_vocabulary(name, text_folder, monkeypatch):
+    monkeypatch.setattr(_language_task, "SWAPPED", 320 * 48)
+    for training, at_once in (("swapped", 48), ("fused", 1000)):
+        numerics = NumericsConfig(training=training, tokens_at_once=1000)
+        context = TaskContext(3, 0, LoraConfig(r=4), LocalConfig(), numerics)
+        task = Language(model=name, data=str(text_folder), sequence=16).build(context)
+
+        assert task._tokens_at_once(task._backbone()) == at_once

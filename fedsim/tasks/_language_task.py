@@ -34,6 +34,8 @@ FEWEST, MOST, TOGETHER = 8, 64, 2**17
 """Clients in a client batch by default, and numbers of a hidden state in a step of all of them."""
 LOGITS = 2**24
 """Numbers in the logits of one forward pass when scoring: 64 MiB of float32."""
+SWAPPED = 2**26
+"""The same of a training pass through a swapped model, where they are in memory about three times."""
 
 Rows = NDArray[np.int64]
 
@@ -165,26 +167,43 @@ class LanguageTask:
             return sequential.train(self._trainee(), data, jobs, dropout=self.lora.dropout)
         from fedsim.training import batched
 
-        return batched.train(
-            backbone,
-            data,
-            jobs,
-            tokens_at_once=self.numerics.tokens_at_once,
-            dropout=self.lora.dropout,
-            hidden=self._hidden(backbone, data, jobs),
-        )
-
-    def _hidden(
-        self, backbone: Backbone, data: Sequence[NDArray[Any]], jobs: Sequence[Job]
-    ) -> list[Any] | None:
-        """Return the frozen hidden states of every job's windows, if each visit goes through all of them."""
-        whole_shards = all(
-            passes(len(own), job.local) >= len(own) for own, job in zip(data, jobs, strict=True)
-        )
-        if not backbone.prefix_layers or not whole_shards:
-            return None
         kept = prefix.of(backbone, self.cache_bytes)
-        return [kept.states(own) for own in data]
+        updates: dict[int, Update] = {}
+        for clients, entered in prefix.groups(self._sizes(backbone, data, jobs), prefix.most(backbone)):
+            own = [data[i] for i in clients]
+            done = batched.train(
+                backbone,
+                own,
+                [jobs[i] for i in clients],
+                tokens_at_once=self._tokens_at_once(backbone),
+                dropout=self.lora.dropout,
+                hidden=[kept.states(windows) for windows in own] if entered else None,
+            )
+            updates.update(zip(clients, done, strict=True))
+        return [updates[i] for i in range(len(jobs))]
+
+    def _tokens_at_once(self, backbone: Backbone) -> int:
+        """Return the tokens of one pass; the fused decoder bounds its logits itself, a swapped model does not."""
+        from fedsim.training.swapped import Swapped
+
+        asked = self.numerics.tokens_at_once
+        if not isinstance(backbone, Swapped):
+            return asked
+        return min(asked, max(self.sequence, SWAPPED // self.shape.vocab))
+
+    def _sizes(
+        self, backbone: Backbone, data: Sequence[NDArray[Any]], jobs: Sequence[Job]
+    ) -> list[int | None]:
+        """Return the numbers in each client's frozen states, None where they are not worth computing.
+
+        They are where a visit goes through the whole shard at least once.
+        """
+        return [
+            len(own) * self.sequence * self.shape.width
+            if backbone.prefix_layers and passes(len(own), job.local) >= len(own)
+            else None
+            for own, job in zip(data, jobs, strict=True)
+        ]
 
     def warm(self) -> None:
         """Load the backbone."""

@@ -4,12 +4,16 @@ Below the first adapted layer nothing is trained and nothing is random, so what 
 client's windows there depends on the windows alone. It is computed once and kept while there is room.
 The states of a client are always computed from its whole shard, whatever the call and the worker, so
 a state that was kept and one that is computed again are equal to the bit: the room changes no result.
+
+A visit that is given its states and one that computes them batch by batch may differ in the last bits.
+Which of the two a client does therefore depends on its own shard and visit alone, never on its company;
+what many clients of one call would hold together is bounded by training them one group after the other.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
@@ -18,6 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.training.local import one_thread
+
+HELD = {"cpu": 2**26, "other": 2**28}
+"""Numbers in the states that clients trained together hold, by device: 256 MiB and 1 GiB of float32."""
 
 
 class Prefix:
@@ -54,3 +61,34 @@ class Prefix:
 def of(backbone: Any, room_bytes: float) -> Prefix:
     """Return this process's kept states of a backbone."""
     return Prefix(backbone, room_bytes)
+
+
+def most(backbone: Any) -> int:
+    """Return the numbers that states of clients trained together may have on this backbone's device."""
+    return HELD["cpu" if str(backbone.device).startswith("cpu") else "other"]
+
+
+def groups(sizes: Sequence[int | None], most: int) -> list[tuple[list[int], bool]]:
+    """Return which clients to train together, and whether they are given their states.
+
+    Args:
+        sizes: numbers in the states of each client; None: it shall not be given any.
+        most: numbers in the states of one group; a client with more of its own is given none.
+
+    >>> groups([3, 4, None, 4, 9], most=8)
+    [([0, 1], True), ([3], True), ([2, 4], False)]
+    """
+    given: list[list[int]] = []
+    without: list[int] = []
+    held = 0
+    for client, size in enumerate(sizes):
+        if size is None or size > most:
+            without.append(client)
+            continue
+        if not given or held + size > most:
+            given.append([])
+            held = 0
+        given[-1].append(client)
+        held += size
+    parts = [(clients, True) for clients in given]
+    return [*parts, (without, False)] if without else parts
