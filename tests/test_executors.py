@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -14,11 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedsim.errors import DataError, HostError, WorkerError
 from fedsim.executors import session
 from fedsim.executors.calls import perform, single_threaded
-from fedsim.executors.dispatch import DEATHS, Dispatch, WorkerLost
+from fedsim.executors.dispatch import AHEAD, DEATHS, Dispatch, WorkerLost, ahead
 from fedsim.executors.inline import Inline
 from fedsim.executors.ray import SEEN, RayExecutor
 from fedsim.experiment import LocalConfig, LoraConfig
@@ -349,6 +352,45 @@ def test_a_new_task_drops_old_calls():
     assert dispatch.finish(call) == [30]
 
 
+@pytest.mark.parametrize(
+    ("store_mb", "workers", "batch", "numbers", "calls"),
+    [
+        (240, 2, 8, 1_000, AHEAD),
+        (240, 2, 1, 3_000_000, AHEAD),  # 12 MB a call: room for 10 a worker
+        (240, 2, 1, 4_000_000, 5),  # 16 MB: for 7
+        (240, 2, 1, 9_500_000, 1),  # 38 MB: for 3
+        (240, 2, 4, 9_500_000, 1),  # for none: one is always allowed
+        (480, 4, 1, 4_000_000, 5),
+        (240, 2, 4, 1_000_000, 5),
+    ],
+)
+def test_as_many_finished_calls_lie_unread_as_the_store_holds_beside_what_the_workers_hold(
+    store_mb, workers, batch, numbers, calls
+):
+    assert ahead(1e6 * store_mb / (4 * numbers), workers, batch) == calls
+
+
+@settings(max_examples=100, deadline=None)
+@given(updates=st.floats(0), workers=st.integers(1, 64), batch=st.integers(0, 512))
+def test_the_window_of_unread_calls_is_never_empty_and_never_wider_than_its_most(updates, workers, batch):
+    assert 1 <= ahead(updates, workers, batch) <= AHEAD
+    assert ahead(math.inf, workers, batch) == AHEAD
+
+
+@pytest.mark.parametrize(("updates", "most"), [(math.inf, 2 * AHEAD), (2 * 5 * 2, 2 * 3), (0, 2)])
+def test_training_is_begun_ahead_only_while_its_results_have_room(updates, most):
+    dispatch = Dispatch(Toy(), 2, 30.0, updates)
+    dispatch.ready()
+    calls = [dispatch.submit("train", [Job(2 * k + i, 0, None, LOCAL, 0) for i in (0, 1)]) for k in range(60)]
+    unread = []
+    for k, call in enumerate(calls):
+        assert dispatch.finish(call) == [2 * k, 2 * k + 1]
+        time.sleep(0.03)  # longer than between two looks at the answers
+        unread.append(sum(c.done for c in calls[k + 1 :]))
+
+    assert most <= max(unread) <= most + 2 * 2  # and what two workers hold
+
+
 # how many fit -----------------------------------------------------------------------------------
 
 
@@ -410,6 +452,17 @@ def test_ray_gives_the_bits_of_inline_whatever_the_delays(ray_here, expected, wo
         assert outcome(executor, quadratic()) == expected
         assert executor.replaced == 0
     assert ray_here.is_initialized()
+
+
+@pytest.mark.ray
+def test_the_window_follows_the_store_and_the_task_and_changes_no_result(ray_here, expected):
+    with on_ray(quadratic(dimension=1000), workers=2) as executor:
+        store = ray_here.cluster_resources()["object_store_memory"]
+        assert executor._dispatch.updates == store / (4 * 1000)
+        executor.open(quadratic())
+        assert executor._dispatch.updates == store / (4 * quadratic().layout.size)
+        executor._dispatch.updates = 0
+        assert outcome(executor, quadratic()) == expected
 
 
 @pytest.mark.ray

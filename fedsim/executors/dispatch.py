@@ -9,6 +9,7 @@ knows of Ray: a `Pool` starts workers and moves calls.
 
 from __future__ import annotations
 
+import math
 import time
 import weakref
 from collections import deque
@@ -22,7 +23,7 @@ from fedsim.executors.calls import Failure, Item, Verb, names
 IN_FLIGHT = 2
 """Calls a worker holds while there are plenty: one that it works on, one that waits behind it."""
 AHEAD = 8
-"""Finished client batches a worker, as many as may lie here unread before no more are begun."""
+"""Finished client batches a worker, at most, that may lie here unread before no more are begun."""
 START_S = 120.0
 """Least patience while no worker has started yet: importing torch takes its time."""
 POLL_S = 0.02
@@ -98,12 +99,29 @@ class _Worker:
     calls: dict[Any, Call] = field(default_factory=dict)
 
 
-class Dispatch:
-    """The queue, the workers and the watchdog."""
+def ahead(updates: float, workers: int, batch: int) -> int:
+    """Return the finished batches a worker that may lie unread, where `updates` results have room in all.
 
-    def __init__(self, pool: Pool, workers: int, watchdog_s: float) -> None:
+    What the workers hold meanwhile has its place beside them; one batch is always allowed.
+
+    >>> ahead(math.inf, workers=4, batch=8)
+    8
+    >>> ahead(240, workers=4, batch=8)  # 7 batches a worker, 2 of them in its hands
+    5
+    """
+    return int(max(1, min(AHEAD, updates / (workers * max(1, batch)) - IN_FLIGHT)))
+
+
+class Dispatch:
+    """The queue, the workers and the watchdog.
+
+    Attributes:
+        updates: results of jobs that there is room for; it changes when work is done, never what comes out.
+    """
+
+    def __init__(self, pool: Pool, workers: int, watchdog_s: float, updates: float = math.inf) -> None:
         """Start the workers without waiting for them."""
-        self._pool, self._watchdog_s = pool, watchdog_s
+        self._pool, self._watchdog_s, self.updates = pool, watchdog_s, updates
         self._wanted: deque[Call] = deque()
         self._training: deque[Call] = deque()
         self._scores: deque[Call] = deque()
@@ -247,14 +265,18 @@ class Dispatch:
 
     def _startable(self) -> Iterator[deque[Call]]:
         """Yield the queues whose first call may be begun, in their order."""
-        most = AHEAD * len(self._workers)
         wanted = sum(call.wanted for call in self._unread)
-        if self._wanted and (wanted < most or self._wanted[0] is self._awaited):
+        if self._wanted and (wanted < self._most(self._wanted) or self._wanted[0] is self._awaited):
             yield self._wanted
-        if self._training and len(self._unread) < most:
+        if self._training and len(self._unread) < self._most(self._training):
             yield self._training
         if self._scores and self._awaited is not None:
             yield self._scores
+
+    def _most(self, queue: deque[Call]) -> int:
+        """Return the unread calls before which the first of a queue may be begun."""
+        updates = len(queue[0].items) if queue[0].verb == "train" else 0
+        return len(self._workers) * ahead(self.updates, len(self._workers), updates)
 
     def _collect(self, worker: _Worker, answered: Collection[Any]) -> None:
         try:

@@ -124,6 +124,7 @@ class RayExecutor:
             elif self._pool.task is not task:
                 self._pool.take(task)
                 self._dispatch.renew()
+            self._dispatch.updates = session.store_bytes(self._pool.ray) / (4 * max(1, task.layout.size))
             self._dispatch.ready()
         except BaseException:
             self.close()

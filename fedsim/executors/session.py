@@ -105,6 +105,12 @@ def start(ray: Any, needs: Needs) -> None:
     raise HostError(message("ray", what, fix=INLINE)) from first
 
 
+def store_bytes(ray: Any) -> float:
+    """Return the shared memory for vectors and results of the connected Ray, all nodes together."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(float(r.get("object_store_memory", 0.0)) for r in nodes)
+
+
 def _store_bytes(needs: Needs) -> int:
     assert needs.workers != "auto"
     results = needs.workers * RESULTS * max(CALL_BYTES, needs.vector_bytes)
