@@ -66,7 +66,7 @@ def replayed(again: Replay) -> str:
     update, (before, after) = again.update, again.held_out
     lines = [
         f"trained {update.steps} steps on {update.examples} examples, {update.tokens} tokens",
-        f"training loss {update.loss!r}, recorded {again.recorded_loss!r}",
+        f"training loss {update.loss!r}, recorded {again.recorded_loss!r}: {again.agreement}",
     ]
     return "\n".join(
         lines + [f"held-out {name}: {before[name]:.6g} -> {value:.6g}" for name, value in after.items()]

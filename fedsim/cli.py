@@ -233,7 +233,8 @@ def replay(
 ) -> None:
     """Train one visit again, for a debugger.
 
-    Alone, in this process, to the bit as the run trained it.
+    Alone, in this process, from what the run had sent. Says whether the loss is the recorded one: to the
+    bit, or to rounding where the other clients of a batch change the last digits.
     """
     from fedsim.answers import replayed
     from fedsim.replay import replay as again

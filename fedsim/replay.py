@@ -1,11 +1,14 @@
-"""One client's training alone, inline, for a debugger: the visit exactly as the run trained it.
+"""One client's training alone, inline, for a debugger: the visit as the run trained it.
 
 Nothing but the final adapter is stored, so what the client was sent is made again by running the
-experiment up to that dispatch; the result is the same to the bit.
+experiment up to that dispatch; that is the same to the bit. The run may have trained the visit together
+with others, so its result is the same to the bit only where company changes none
+(`fedsim.training.fused.decoder`), and else to rounding.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,9 @@ from fedsim.jobs import Job, ScoreJob, Update, add_sums
 from fedsim.run import Writer, load
 from fedsim.simulation import Plan, prepare
 from fedsim.visit import Visit
+
+ROUNDING = 1e-3
+"""Largest relative difference between losses that passes for rounding, after AdamW has lifted it."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,21 @@ class Replay:
     update: Update
     recorded_loss: float
     held_out: tuple[dict[str, float], dict[str, float]]
+
+    @property
+    def agreement(self) -> str:
+        """How the loss compares with the recorded one, in words."""
+        found, recorded = self.update.loss, self.recorded_loss
+        if math.isnan(recorded):
+            return "nothing to compare with"
+        if found == recorded:
+            return "the same to the bit"
+        if math.isclose(found, recorded, rel_tol=ROUNDING):
+            return "the same to rounding (trained alone here, in a batch there)"
+        return (
+            f"apart by more than {ROUNDING:.1%}: by AdamW, which lifts rounding at a high learning rate, "
+            "or by another machine or version"
+        )
 
 
 def replay(folder: Path | str, client: int, visit: int) -> Replay:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -263,16 +264,22 @@ def test_in_float32_nearly_all_of_an_adamw_visit_is_the_float64_visit_and_the_re
 
 
 def rows_do_not_depend_on_their_neighbours():
-    """Whether this machine's matrix product gives a row the same bits however many rows there are."""
-    x = torch.randn(32 * 48, 32, generator=torch.Generator().manual_seed(0))
-    weight = torch.randn(32, 320, generator=torch.Generator().manual_seed(1))
+    """Whether this machine's product, in the models' shapes, gives a row the same bits whatever their number.
+
+    A weight lies as (in, out) in GPT-2's Conv1D and as (out, in) in a Linear.
+    """
+    generator = torch.Generator().manual_seed(0)
+    conv = [torch.randn(shape, generator=generator) for shape in ((32, 96), (32, 128), (128, 32))]
+    shapes = ((16, 32), (48, 32), (32, 48), (320, 32))
+    linear = [torch.randn(shape, generator=generator) for shape in shapes]
     with local.one_thread():
-        whole = x @ weight
-        return all(
-            torch.equal(whole[:n], torch.cat([part @ weight for part in x[:n].split(size)]))
-            for size in (12, 24, 48)
-            for n in (2 * size, 7 * size, 32 * size)
-        )
+        for weight in [way for w in conv + linear for way in (w, w.t())]:
+            x = torch.randn(32 * 48, len(weight), generator=generator)
+            for size, count in itertools.product((12, 24, 36, 48), (2, 7, 32)):
+                rows = x[: count * size]
+                if not torch.equal(rows @ weight, torch.cat([part @ weight for part in rows.split(size)])):
+                    return False
+    return True
 
 
 @pytest.mark.parametrize("how", ["sgd-all", "adamw-all"])

@@ -152,7 +152,7 @@ def test_splitting_a_call_into_passes_changes_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize("length", [5, 40])
-def test_a_client_gets_the_same_bits_in_any_company_on_one_thread(length):
+def test_a_client_of_a_narrow_model_gets_the_same_bits_in_any_company_on_one_thread(length):
     c = case(dtype=torch.float32, k=32, length=length)
     alone = c.decoder()
     for k in (2, 7, 32):

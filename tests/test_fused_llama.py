@@ -46,13 +46,17 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture
-def float64_norms(monkeypatch):
+def widen_norms(monkeypatch):
     def forward(self, x):
         return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon))
 
     for norm in (modeling_llama.LlamaRMSNorm, modeling_qwen2.Qwen2RMSNorm, modeling_mistral.MistralRMSNorm):
         monkeypatch.setattr(norm, "forward", forward)
+
+
+@pytest.fixture
+def float64_norms(monkeypatch):
+    widen_norms(monkeypatch)
 
 
 def llama(kind="Llama", **changes):
@@ -93,6 +97,11 @@ MODELS = {
         }
     },
     "linear rope": {"rope_parameters": {"rope_type": "linear", "rope_theta": 100.0, "factor": 2.0}},
+    "yarn rope": {
+        "rope_parameters": {
+            "rope_type": "yarn", "rope_theta": 100.0, "factor": 4.0, "original_max_position_embeddings": 16,
+        }
+    },
     "qwen2": {"kind": "Qwen2"},
     "mistral": {"kind": "Mistral", "sliding_window": None},
 }  # fmt: skip
@@ -149,7 +158,7 @@ def test_upper_layers_alone_agree_also_from_kept_activations(float64_norms):
     assert torch.equal(kept[1], backbone.gradients(c.stack(), c.tokens, c.weights)[1])
 
 
-def test_a_client_gets_the_same_bits_in_any_company_on_one_thread():
+def test_a_client_of_a_narrow_model_gets_the_same_bits_in_any_company_on_one_thread():
     c = case(dtype=torch.float32, k=7)
     together = c.decoder().gradients(c.stack(), c.tokens, c.weights)[1]
     for i in range(c.k):

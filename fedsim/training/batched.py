@@ -6,9 +6,10 @@ may differ in everything but their base, their optimiser's kind, the factors the
 of their windows: those that do are trained one group after the other.
 
 On one thread a visit ends at the same bits in a batch of any size, if the library's matrix product
-gives a row the same bits however many rows there are (MKL's does on the processors tried; a test
-asks). Rows of one client split over several passes are summed in another order: rounding only, which
-AdamW lifts where a gradient is as small as rounding is (A as long as B = 0, for one).
+gives a row the same bits however many rows there are (MKL's does for some shapes only, see
+`fused/decoder.py`; a test asks). Elsewhere it differs by rounding. So it does where rows of one client
+are split over several passes and summed in another order. AdamW lifts rounding where a gradient is as
+small as that (A as long as B = 0, for one).
 """
 
 from __future__ import annotations
@@ -176,7 +177,8 @@ class _Visits:
         """Return losses and gradients of the first k clients, piece by piece if the step is too large.
 
         On a CPU, clients whose batches differ in length are apart: a client's numbers then come from its
-        own rows alone and are the same to the bit in any company. Elsewhere shorter batches are filled up.
+        own rows alone, and in other company at most the matrix products round them otherwise. On other
+        devices shorter batches are filled up.
         """
         runs = (
             self.plan.runs(step) if self.backbone.device.type == "cpu" else [(0, k, self.plan.longest[step])]
