@@ -320,6 +320,28 @@ def test_a_loss_is_right_where_its_probability_underflows():
     assert p.nll.tolist() == [500.0, 0.0]  # -log(1 / (1 + e^500)), -log(1 / (1 + e^-500))
 
 
+@pytest.mark.parametrize("spoilt", [math.nan, 400.0])
+def test_a_row_that_is_lost_leaves_the_others_their_bits(spoilt):
+    """NaN, or a loss of hundreds of nats, in the last of three rows."""
+    hidden, head = torch.randn(3, 5), torch.randn(9, 5)
+    head[0] *= 10
+    found = []
+    for last in (hidden[2], torch.full((5,), spoilt)):
+        rows = torch.stack([hidden[0], hidden[1], last])
+        p, grad = program(3, 1, torch.float32), torch.empty(3, 5)
+        kernels.cross_entropy(rows, head, torch.tensor([1, 2, 3]), grad, p)
+        p.share.fill_(1.0)
+        p.replay()
+        found.append((p.nll.clone(), grad))
+
+    (plain, its), (beside, theirs) = found
+    expected = torch.nn.functional.cross_entropy(hidden @ head.t(), torch.tensor([1, 2, 3]), reduction="none")
+    torch.testing.assert_close(plain, expected)
+    assert beside[:2].tolist() == plain[:2].tolist()
+    assert theirs[:2].tolist() == its[:2].tolist()
+    assert not beside[2] < 69.0  # beyond what a float32 probability holds, or NaN
+
+
 @pytest.mark.parametrize("norm", ["layer", "rms"])
 @pytest.mark.parametrize("add", [False, True])
 def test_norms(norm, add):

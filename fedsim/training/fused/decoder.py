@@ -8,8 +8,7 @@ On one thread a client's numbers then depend on its company only where a row of 
 product has other bits when there are other rows beside it. MKL's has not (AVX-512) for 16 tokens a
 client and more, up to an inner size of 768 or a width of 128; the vocabulary is an inner size too.
 Elsewhere gradients differ by rounding: 1e-6 of the largest at width 256, 3e-6 was the most seen (width
-512, 13 tokens). So they do beside a client whose losses are not finite or above 69 nats, where another
-formula is used. SGD leaves it at that; AdamW lifts it where a gradient is as small as rounding is.
+512, 13 tokens). SGD leaves it at that; AdamW lifts it where a gradient is as small as rounding is.
 """
 
 from __future__ import annotations

@@ -145,10 +145,15 @@ def _probabilities(h: Any, head: Any, target: Any, losses: Any, logits: Any) -> 
     if plain(logits):
         torch.softmax(logits, -1, out=logits)
         picked = logits.gather(1, target)[:, 0]
-        if float(picked.min()) > _TINY:
-            torch.log(picked, out=losses).neg_()
-            return
-        _product(h, head, logits)
+        torch.log(picked, out=losses).neg_()
+        lost = (~(picked > _TINY)).nonzero()[:, 0]
+        if len(lost):  # these rows alone: whoever has them does not change the others
+            again = logits.new_empty(len(lost), logits.shape[1])
+            _product(h[lost], head, again)
+            log_q = torch.log_softmax(again, -1)
+            losses[lost] = -log_q.gather(1, target[lost])[:, 0]
+            logits[lost] = torch.exp(log_q)
+        return
     log_q = torch.log_softmax(logits, -1)
     losses.copy_(log_q.gather(1, target)[:, 0]).neg_()
     torch.exp(log_q, out=logits)
