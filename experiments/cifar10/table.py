@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 import fedsim
 from fedsim import views
+from fedsim.metrics import SAMPLES_DRAWN
 from fedsim.report.gallery_section import kernel
 
 SPLIT = "samples"
@@ -26,11 +27,17 @@ AXES = {
 }
 
 
+def named(run: fedsim.Run) -> str:
+    """Return the name of a run without the experiment's, and its seed if it is another than 0."""
+    seed = run.info["seed"]
+    return run.name.removeprefix("cifar10-") + (f", seed {seed}" if seed else "")
+
+
 def row(run: fedsim.Run, time_s: float, up_bytes: float) -> list[str]:
     """Return the cells of one run: distances at the start, at equal time, at equal bytes, and over the last scores."""
     landed = float((run.visits.outcome == "landed").mean())
     cells = [
-        run.name,
+        named(run),
         str(len(run.commits)),
         str(len(run.visits)),
         f"{landed:.0%}",
@@ -44,15 +51,20 @@ def row(run: fedsim.Run, time_s: float, up_bytes: float) -> list[str]:
     shares = views.scored(run, "share of the clients' classes", SPLIT)["value"]
     curve = views.scored(run, metric, SPLIT)
     other = views.scored(run, kernel(metric), SPLIT)["value"]
+    drawn = views.scored(run, SAMPLES_DRAWN, SPLIT)["value"]
+
+    def first(values: pd.Series, form: str) -> str:
+        """Return the score of version 0, where as many images were drawn of it as of the last."""
+        return f"{values.iloc[0]:{form}}" if drawn.iloc[0] == drawn.iloc[-1] else "-"
 
     def last(axis: str, limit: float) -> str:
         within = curve[curve[axis] <= limit]
         return f"{within['value'].iloc[-1]:.0f}" if len(within) else "-"
 
     return [
-        *cells, f"{curve['value'].iloc[0]:.0f}", last("time_s", time_s), last("up_bytes", up_bytes),
-        lasting(curve["value"], ".0f"), f"{other.iloc[0]:.2f} -> {lasting(other, '.2f')}",
-        f"{shares.iloc[0]:.0%} -> {shares.iloc[-1]:.0%}", losses,
+        *cells, first(curve["value"], ".0f"), last("time_s", time_s), last("up_bytes", up_bytes),
+        lasting(curve["value"], ".0f"), f"{first(other, '.2f')} -> {lasting(other, '.2f')}",
+        f"{first(shares, '.0%')} -> {shares.iloc[-1]:.0%}", losses,
     ]  # fmt: skip
 
 
@@ -73,7 +85,7 @@ def draw(runs: list[fedsim.Run], path: Path) -> None:
         for metric, panels in zip((frechet, kernel(frechet)), rows, strict=True):
             curve = views.scored(run, metric, SPLIT)
             for (axis, (label, unit)), panel in zip(AXES.items(), panels, strict=True):
-                panel.plot(curve[axis] / unit, curve["value"], marker="o", markersize=3, label=run.name)
+                panel.plot(curve[axis] / unit, curve["value"], marker="o", markersize=3, label=named(run))
                 panel.set_xlabel(label)
                 if axis == "up_bytes":
                     panel.set_xscale("symlog", linthresh=0.01)
