@@ -182,6 +182,14 @@ def test_committed_results_have_the_schema(path):
             assert value["min"] <= value["median"] <= value["max"]
 
 
+def test_what_is_held_against_a_goal_was_measured_five_times():
+    for goal in goals.GOALS:
+        found = harness.stored(goal.key.partition(".")[0])
+        if found is not None:
+            assert found["values"][goal.key]["n"] >= 5
+            assert found["quiet"]
+
+
 def test_the_readme_is_in_step_with_the_results():
     text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
 
