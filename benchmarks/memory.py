@@ -25,7 +25,7 @@ def run(results: Results) -> None:
     starts.pop("fedsim_sequential", None)  # the same program
     for repetition in range(counted):
         for name, start in starts.items():
-            if repetition and name != "fedsim":
+            if repetition and name != who.US:
                 continue
             results.listen()
             try:

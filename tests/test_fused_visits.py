@@ -10,7 +10,7 @@ import pytest
 import torch
 from fused_oracle import VOCAB, Case, gap, perturbed
 from personal_runs import finished
-from test_batched import HOW, WHOLE, clients, distance, largest_move, windows
+from test_batched import HOW, WHOLE, assert_loss_curves_agree, clients, distance, largest_move, windows
 from test_fused import gpt2 as gpt2_of
 from test_fused_llama import llama as llama_of
 from test_fused_llama import widen_norms
@@ -95,13 +95,7 @@ def test_in_float32_sgd_is_stock_peft_to_1e_5_of_the_largest_move(both):
 @pytest.mark.parametrize("how", HOW)
 def test_in_float32_every_loss_curve_is_stock_peft_s_to_1e_3(both, how):
     peft, ours = both(torch.float32)
-    data = [windows(6, seed=i) % VOCAB for i in range(2)]
-    start = lora.initial(ours.layout, 0)
-    for made in range(1, 6):
-        jobs = [Job(i, 0, start, LocalConfig(**HOW[how], steps=made, batch=3), 0) for i in range(2)]
-        expected = [u.loss for u in sequential.train(peft, data, jobs)]
-        found = [u.loss for u in batched.train(ours, data, jobs, tokens_at_once=WHOLE)]
-        assert found == pytest.approx(expected, abs=1e-3)
+    assert_loss_curves_agree(peft, ours, [windows(6, seed=i) % VOCAB for i in range(2)], how)
 
 
 # company ----------------------------------------------------------------------------------------

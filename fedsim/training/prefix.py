@@ -65,7 +65,7 @@ def of(backbone: Any, room_bytes: float) -> Prefix:
 
 def most(backbone: Any) -> int:
     """Return the numbers that states of clients trained together may have on this backbone's device."""
-    return HELD["cpu" if str(backbone.device).startswith("cpu") else "other"]
+    return HELD["cpu" if backbone.device.type == "cpu" else "other"]
 
 
 def groups(sizes: Sequence[int | None], most: int) -> list[tuple[list[int], bool]]:
