@@ -17,9 +17,9 @@ def run(results: Results) -> None:
     """Time fedsim's rule against a loop over dictionaries of tensors, as templates write it."""
     import torch
 
-    from fedsim import sums
-    from fedsim.adapter import Adapter, Layout, Tensor
-    from fedsim.aggregators import Contribution, ServerModel
+    from fedsim.adapters import sums
+    from fedsim.adapters.adapter import Adapter, Layout, Tensor
+    from fedsim.aggregators._base import Contribution, ServerModel
     from fedsim.aggregators.fedit import FedIT
 
     torch.set_num_threads(1)

@@ -41,7 +41,7 @@ class Bench:
     ) -> None:
         import torch
 
-        from fedsim import simulation
+        from fedsim.runs import simulation
 
         torch.set_num_threads(1)
         os.environ["FEDSIM_DEVICE"] = device

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from fedsim.adapter import Layout, Tensor, Vector
+from fedsim.adapters.adapter import Layout, Tensor, Vector
 from fedsim.component import Component
-from fedsim.cost import ModelShape
-from fedsim.experiment import LocalConfig
+from fedsim.config.learning import LocalConfig
+from fedsim.cost.shape import ModelShape
 from fedsim.jobs import Job, Probe, Sums, TaskContext, Update
 
 MATRICES = ((128, 384), (128, 128), (512, 128)) * 4

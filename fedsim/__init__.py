@@ -14,20 +14,20 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedsim.config import load as read
-    from fedsim.experiment import Experiment
-    from fedsim.run import Run, load
-    from fedsim.simulation import simulate
+    from fedsim.config.experiment import Experiment
+    from fedsim.config.loading import load as read
+    from fedsim.records.run import Run, load
+    from fedsim.runs.simulation import simulate
 
 __version__ = "0.1.0"
 __all__ = ["Experiment", "Run", "load", "read", "simulate"]
 
 _HOMES = {
-    "Experiment": ("fedsim.experiment", "Experiment"),
-    "Run": ("fedsim.run", "Run"),
-    "load": ("fedsim.run", "load"),
-    "read": ("fedsim.config", "load"),
-    "simulate": ("fedsim.simulation", "simulate"),
+    "Experiment": ("fedsim.config.experiment", "Experiment"),
+    "Run": ("fedsim.records.run", "Run"),
+    "load": ("fedsim.records.run", "load"),
+    "read": ("fedsim.config.loading", "load"),
+    "simulate": ("fedsim.runs.simulation", "simulate"),
 }
 
 # No telemetry: fedsim has none, and that of Ray and Hugging Face is off unless the user set it.

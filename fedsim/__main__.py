@@ -1,6 +1,6 @@
 """`python -m fedsim` is `fedsim`."""
 
-from fedsim.cli import main
+from fedsim.cli.app import main
 
 if __name__ == "__main__":
     main()

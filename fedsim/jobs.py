@@ -10,13 +10,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from fedsim.adapter import Layout, Vector
-from fedsim.cost import ModelShape
-from fedsim.experiment import LocalConfig, LoraConfig, NumericsConfig
+from fedsim.adapters.adapter import Layout, Vector
+from fedsim.adapters.payload import Trains
+from fedsim.config.learning import LocalConfig, LoraConfig, NumericsConfig
+from fedsim.cost.shape import ModelShape
+
+CALL_BYTES = 4 * 2**20
+"""Most bytes of results in one call: several calls lie in memory at a time."""
+SPLIT = "gallery"
+"""The split of a probe that a task answers with `images`: rows are numbers of samples."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Job:
         scale: what B A is multiplied with, in every module; None: alpha / rank.
         base: change of the frozen weights (a `Base.vector`), or the executor's handle to it; None: none.
         anchor: centre of the proximal term, or the executor's handle to it; None: the start.
-        tail: (lambda, s): the objective has lambda sum_m |B_m[:, s:]| |A_m[s:]| besides (`fedsim.training.tail`).
+        tail: (lambda, s): the objective has lambda sum_m |B_m[:, s:]| |A_m[s:]| besides (`fedsim.training.slot_penalty`).
         upto: most steps that are made: the first ones of the visit as `local` describes it; None: all.
     """
 
@@ -47,7 +53,7 @@ class Job:
     seed: int
     purpose: str = "train"
     rank: int | None = None
-    trains: Literal["AB", "A", "B"] = "AB"
+    trains: Trains = "AB"
     scale: float | None = None
     base: Any = None
     anchor: Any = None
@@ -69,7 +75,6 @@ class Update:
         examples, tokens, steps: what was really used.
         loss: mean training loss per token (nats), NaN if no step was made.
         square: mean over tokens of the squared mean loss of the batch each was in (nats^2), NaN if unknown.
-        state: what a stateful algorithm keeps for this client's next visit.
     """
 
     end: Vector
@@ -77,8 +82,21 @@ class Update:
     tokens: int
     steps: int
     loss: float
-    state: Any = None
     square: float = math.nan
+
+    def fault(self, size: int) -> str | None:
+        """Return what is wrong with this update for a layout of `size` floats, in words; None if nothing is."""
+        end = np.asarray(self.end)
+        if end.shape != (size,):
+            return f"it has shape {end.shape}, the layout needs ({size},)"
+        if end.dtype != np.float32:
+            return f"its numbers are {end.dtype}, not float32"
+        finite = np.isfinite(end)
+        if not finite.all():
+            return f"{size - int(np.count_nonzero(finite))} of its {size} numbers are not finite"
+        if not (math.isfinite(self.examples) and self.examples >= 0):
+            return f"it counts {self.examples} examples"
+        return None
 
 
 @dataclass(frozen=True)

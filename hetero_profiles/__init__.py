@@ -1,7 +1,7 @@
 """Device, network and availability tables and population presets: data only, standard library only.
 
 `names()` lists the files, `locate(name)` gives the path of one. What they mean is in README.md
-beside them; reading and checking them is the business of `fedsim.profiles`.
+beside them; reading and checking them is the business of `fedsim.devices.population`.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@
 import matplotlib.pyplot as plt
 
 import fedsim
-from fedsim import views
+from fedsim.records import views
 
 # %% [markdown]
 # ## The experiment

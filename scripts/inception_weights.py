@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from fedsim.training.inception import ORIGINAL, Inception
+from fedsim.training.diffusion.inception import ORIGINAL, Inception
 
 
 def main() -> None:

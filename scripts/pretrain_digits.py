@@ -19,8 +19,10 @@ import torch
 
 from fedsim.builtin import digits
 from fedsim.rng import seed_of
-from fedsim.training import classifier, denoisers, diffusion
-from fedsim.training.pretrain import Settings, grid_loss, train
+from fedsim.training.diffusion import classifier
+from fedsim.training.diffusion import models as denoisers
+from fedsim.training.diffusion import process as diffusion
+from fedsim.training.diffusion.pretrain import Settings, grid_loss, train
 
 UNET: Final = {
     "sample_size": 8,

@@ -5,7 +5,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedsim.aggregators import WHOLE, Offer, Payload, Traits
+from fedsim.adapters.payload import WHOLE, Payload
+from fedsim.aggregators._base import Offer, Traits
 from fedsim.component import Component
 
 

@@ -9,11 +9,11 @@ from typing import get_args
 import numpy as np
 from factors import LAYERS, SCALE, dense, slot_mask, some_model
 
-from fedsim.adapter import Layout, Tensor
-from fedsim.aggregators import Ask, Contribution
+from fedsim.adapters.adapter import Layout, Tensor
+from fedsim.aggregators._base import Ask, Contribution
 from fedsim.component import build, kinds
-from fedsim.experiment import WireConfig
-from fedsim.kept import Kept
+from fedsim.config.network import WireConfig
+from fedsim.files.client_vectors import Kept
 
 OWN_RULE, OWN_PROTOCOL, OWN_SAMPLER = "my_rules:Median", "my_protocols:Relay", "my_samplers:Fair"
 RULES = [*kinds("aggregators"), OWN_RULE]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedsim.adapter import Adapter, Layout, Module
-from fedsim.aggregators import Ask, Contribution, ServerModel
+from fedsim.adapters.adapter import Adapter, Layout, Module
+from fedsim.aggregators._base import Ask, Contribution, ServerModel
 
 RANK, SCALE = 3, 2.0
 KINDS = Layout(

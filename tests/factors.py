@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedsim.adapter import Adapter, Layout, Module
-from fedsim.aggregators import Ask, Contribution, ServerModel
-from fedsim.staleness import Constant
+from fedsim.adapters.adapter import Adapter, Layout, Module
+from fedsim.aggregators._base import Ask, Contribution, ServerModel
+from fedsim.aggregators._staleness import Constant
 
 RANK, SCALE = 4, 2.0
 LAYERS = Layout(

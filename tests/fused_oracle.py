@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from fedsim.adapter import Layout, Module
+from fedsim.adapters.adapter import Layout, Module
 from fedsim.training import lora
 from fedsim.training.backbone import Stack
 from fedsim.training.fused import fused

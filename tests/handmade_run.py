@@ -6,8 +6,8 @@ import heapq
 import math
 from typing import Any
 
-from fedsim.run import Run
-from fedsim.tables import TABLES, frame, joined, pack
+from fedsim.records.run import Run
+from fedsim.records.tables import TABLES, frame, joined, pack
 
 NAN = math.nan
 SIZE = 1000

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
+from fedsim.clock.plan import prepare
 from fedsim.executors.inline import Inline
-from fedsim.run import Writer
-from fedsim.simulation import course, prepare
+from fedsim.records.writer import Writer
+from fedsim.runs.simulation import course
 
 
 def finished(experiment, executor=None, folder=None):

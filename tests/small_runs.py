@@ -18,9 +18,9 @@ import math
 
 import pandas as pd
 
-from fedsim import tables
-from fedsim.experiment import Experiment
-from fedsim.run import Run
+from fedsim.config.experiment import Experiment
+from fedsim.records import tables
+from fedsim.records.run import Run
 
 NAN = math.nan
 

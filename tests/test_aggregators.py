@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.adapter import Adapter, Layout, Module, Tensor
-from fedsim.aggregators import Ask, Contribution, ServerModel
+from fedsim.adapters.adapter import Adapter, Layout, Module, Tensor
+from fedsim.aggregators._base import Ask, Contribution, ServerModel
+from fedsim.aggregators._staleness import Constant, Hinge, Polynomial
 from fedsim.aggregators.fedit import FedIT
 from fedsim.aggregators.local_only import LocalOnly
 from fedsim.aggregators.mixing import Mixing
-from fedsim.staleness import Constant, Hinge, Polynomial
 
 PAIR = Layout(tensors=(Tensor("x", (2,)),))
 

@@ -63,9 +63,9 @@ def test_the_data_package_needs_nothing_but_the_standard_library():
     ("module", "heavy"),
     [
         ("fedsim", {"torch", "ray", "transformers", "pandas", "simpy", "pydantic"}),
-        ("fedsim.cli", {"torch", "ray", "transformers", "pandas", "sklearn", "plotly"}),
-        ("fedsim.experiment", {"torch", "ray", "transformers", "pandas", "sklearn"}),
-        ("fedsim.server", {"torch", "ray", "transformers", "pandas", "sklearn"}),
+        ("fedsim.cli.app", {"torch", "ray", "transformers", "pandas", "sklearn", "plotly"}),
+        ("fedsim.config.experiment", {"torch", "ray", "transformers", "pandas", "sklearn"}),
+        ("fedsim.server.server", {"torch", "ray", "transformers", "pandas", "sklearn"}),
     ],
 )
 def test_importing_stays_light(module, heavy):

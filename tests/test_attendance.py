@@ -10,12 +10,13 @@ import pytest
 import simpy
 from worlds import plan
 
-from fedsim.attendance import Watched, Windowed, attendance
-from fedsim.compute import Machines
+from fedsim.clock.attendance import Windowed
+from fedsim.clock.watched import Watched, attendance
+from fedsim.devices.compute import Machines
 from fedsim.errors import ExperimentError, RunError
-from fedsim.sampling import Desk
-from fedsim.simulation import simulate
-from fedsim.verify import verify
+from fedsim.records.verify import verify
+from fedsim.runs.simulation import simulate
+from fedsim.server.requests import Desk
 
 ONE = {"kind": "synchronous", "cohort": 1}
 NEAR = 1e-3

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import hetero_profiles
-from fedsim.availability import DAY_S, Availability, charging, read_windows
+from fedsim.config.population import PopulationConfig
+from fedsim.devices.availability import DAY_S, Availability, read_windows
+from fedsim.devices.charging import charging
+from fedsim.devices.population import draw
+from fedsim.devices.presence import in_time_zones
+from fedsim.devices.table_checks import check
 from fedsim.errors import ProfileError
-from fedsim.experiment import PopulationConfig
-from fedsim.presence import in_time_zones
-from fedsim.profiles import check, draw
 
 INF = math.inf
 

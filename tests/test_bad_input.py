@@ -1,7 +1,7 @@
 """Broken experiments, tables and data files: each is answered with one sentence, a fix and exit code 2.
 
 Nothing starts: no run folder is made and no worker is asked for. Every case goes through the same
-`fedsim.cli.call` as the console script.
+`fedsim.cli.app.call` as the console script.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import yaml
 
 import hetero_profiles
 from fedsim.builtin import model_folder
-from fedsim.cli import call
+from fedsim.cli.app import call
 
 QUADRATIC = {
     "population": {"preset": "homogeneous", "clients": 20},
@@ -34,7 +34,9 @@ QUADRATIC = {
 def _in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("fedsim.simulation.executor_for", lambda _: pytest.fail("a worker was asked for"))
+    monkeypatch.setattr(
+        "fedsim.runs.simulation.executor_for", lambda _: pytest.fail("a worker was asked for")
+    )
 
 
 def refused(capsys, args, *expected, exit_code=2):

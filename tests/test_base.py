@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.adapter import Layout, Module
-from fedsim.base import Base, dense_shape, dense_size
+from fedsim.adapters.adapter import Layout, Module
+from fedsim.adapters.moved_base import Base, dense_shape, dense_size
 
 LINEAR = Module("linear", 2, (2, 3), (4, 2), 1.0)
 CONV = Module("conv", 2, (2, 3, 2, 1), (5, 2, 1, 1), 1.0)

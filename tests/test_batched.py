@@ -11,10 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.errors import ExperimentError
-from fedsim.experiment import LocalConfig, LoraConfig
 from fedsim.jobs import Job
-from fedsim.training import backbone, batched, hub, local, lora, noise, sequential, steps
+from fedsim.training import batched, hub, local, lora, noise, paths, sequential
+from fedsim.training import stacked_optimizers as steps
 from fedsim.training.schedule import order, pieces, schedule
 from fedsim.training.swapped import Swapped
 
@@ -381,7 +382,7 @@ def test_only_real_rows_of_active_clients_are_computed_and_only_equal_batches_to
 
 
 def test_a_shorter_last_batch_gives_the_same_bits_alone_and_in_company(gpt2):
-    ours = backbone.choose(hub.weights(gpt2), lora.layout(hub.skeleton(gpt2), R4), "fused")
+    ours = paths.choose(hub.weights(gpt2), lora.layout(hub.skeleton(gpt2), R4), "fused")
     start = random_start(ours.layout)
     data = [windows(n) for n in (9, 7, 8, 5)]
     jobs = [Job(i, 0, start, LocalConfig(epochs=2, batch=4), 0) for i in range(4)]
@@ -505,14 +506,14 @@ def test_several_vectors_are_scored_at_once_each_on_its_own_windows(model):
 
 def test_the_path_is_the_fused_decoder_where_there_is_one_else_the_swap(model):
     layout = lora.layout(hub.skeleton(model), R4)
-    assert backbone.resolved(hub.skeleton(model), layout, "auto") == "fused"
-    assert backbone.resolved(hub.skeleton(model), layout, "swapped") == "swapped"
-    assert backbone.choose(loaded(model), layout, "sequential") is None
-    assert isinstance(backbone.choose(loaded(model), layout, "swapped"), Swapped)
+    assert paths.resolved(hub.skeleton(model), layout, "auto") == "fused"
+    assert paths.resolved(hub.skeleton(model), layout, "swapped") == "swapped"
+    assert paths.choose(loaded(model), layout, "sequential") is None
+    assert isinstance(paths.choose(loaded(model), layout, "swapped"), Swapped)
     full = lora.layout(hub.skeleton(model), LoraConfig(full=True))
-    assert backbone.choose(loaded(model), full) is None
+    assert paths.choose(loaded(model), full) is None
     with pytest.raises(ExperimentError, match=r"fix: set numerics\.training: sequential"):
-        backbone.choose(loaded(model), full, "fused")
+        paths.choose(loaded(model), full, "fused")
 
 
 def test_a_family_without_a_fused_decoder_is_swapped_and_says_so_if_fused_is_asked_for():
@@ -523,9 +524,9 @@ def test_a_family_without_a_fused_decoder_is_swapped_and_says_so_if_fused_is_ask
     )
     neox = AutoModelForCausalLM.from_config(config).double().eval()
     layout = lora.layout(neox, R4)
-    assert isinstance(backbone.choose(neox, layout), Swapped)
+    assert isinstance(paths.choose(neox, layout), Swapped)
     with pytest.raises(ExperimentError, match="no fused decoder for gpt_neox"):
-        backbone.resolved(neox, layout, "fused")
+        paths.resolved(neox, layout, "fused")
     peft = lora.Trainee(neox, layout, R4)
     data, jobs = clients(layout, "momentum", 3)
     ours = Swapped(AutoModelForCausalLM.from_config(config).double().eval(), layout)

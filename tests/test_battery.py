@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from worlds import device, windows
 
-from fedsim.battery import NOTHING, Battery, Charge, Draw, Supply
-from fedsim.energy import BatteryState
+from fedsim.config.devices import Battery
+from fedsim.cost.energy import BatteryState
+from fedsim.devices.battery import NOTHING, Charge, Draw, Supply
+from fedsim.devices.population import draw_devices
 from fedsim.errors import ExperimentError
-from fedsim.profiles import draw_devices
 
 HOUR = 3600.0
 DAY = 24 * HOUR

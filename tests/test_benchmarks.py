@@ -299,7 +299,7 @@ TINY = World(
 def test_w1_is_the_workload_of_the_goals(monkeypatch):
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from fedsim.experiment import LoraConfig
+    from fedsim.config.learning import LoraConfig
     from fedsim.training import lora
 
     world = World()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from fedsim import calibrate
-from fedsim.calibrate import Measured
-from fedsim.cli import call
-from fedsim.cost import train_flops
+from fedsim.cli.app import call
+from fedsim.clock.plan import prepare
+from fedsim.cost.formulas import train_flops
+from fedsim.devices.table_checks import check
+from fedsim.devices.tables import read_devices
 from fedsim.errors import HostError, ProfileError
-from fedsim.profile_tables import read_devices
-from fedsim.profiles import check
-from fedsim.simulation import prepare
+from fedsim.runs import calibrate
+from fedsim.runs.calibrate import Measured
 
 DONE = Measured(
     model="tiny",
@@ -85,7 +85,7 @@ def test_the_flops_are_those_that_the_clock_would_charge(plan):
 
 def test_cpu_time_is_what_counts_under_a_quota(plan, monkeypatch):
     ticks = iter(range(1000))
-    monkeypatch.setattr("fedsim.calibrate.time.process_time", lambda: 3.0 * next(ticks))
+    monkeypatch.setattr("fedsim.runs.calibrate.time.process_time", lambda: 3.0 * next(ticks))
     found = calibrate.measure(plan, repeats=2, steps=2, quota=True)
     assert found.step_s == (1.5, 1.5)  # 3 s of CPU a visit of two steps
     assert found.overhead_s == pytest.approx(1.5)

@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 import fedsim
-from fedsim.answers import estimates, listing, table
-from fedsim.cli import call
+from fedsim.cli.app import call
+from fedsim.cli.printing import estimates, listing, table
+from fedsim.cli.progress import Progress, seconds, verdict
 from fedsim.errors import HostError, RunError
-from fedsim.progress import Progress, seconds, verdict
 
 EXPERIMENT = {
     "name": "tiny",
@@ -74,7 +74,7 @@ HEAVY = "{'torch', 'ray', 'pandas', 'transformers', 'peft', 'sklearn', 'plotly',
 
 @pytest.mark.parametrize("args", [["--help"], ["run", "--help"], ["--version"]])
 def test_help_imports_nothing_heavy(args):
-    code = f"import sys; from fedsim.cli import call; rc = call({args}); print(sorted({HEAVY} & set(sys.modules)), rc)"
+    code = f"import sys; from fedsim.cli.app import call; rc = call({args}); print(sorted({HEAVY} & set(sys.modules)), rc)"
     assert python(code).stdout.splitlines()[-1] == "[] 0"
 
 
@@ -83,7 +83,7 @@ def test_help_is_there_in_under_half_a_second_of_work():
     used = []
     for _ in range(3):
         before = os.times()
-        done = python("from fedsim.cli import call; call(['--help'])")
+        done = python("from fedsim.cli.app import call; call(['--help'])")
         after = os.times()
         assert done.returncode == 0
         used.append(
@@ -93,7 +93,7 @@ def test_help_is_there_in_under_half_a_second_of_work():
 
 
 def test_a_wrong_experiment_is_refused_without_torch_or_ray(here):
-    code = "import sys; from fedsim.cli import call; rc = call(['run', 'tiny.yaml', '-s', 'seed=x']);"
+    code = "import sys; from fedsim.cli.app import call; rc = call(['run', 'tiny.yaml', '-s', 'seed=x']);"
     code += "print(rc, sorted({'torch', 'ray', 'transformers', 'pandas', 'plotly'} & set(sys.modules)))"
     assert python(code, cwd=here).stdout == "2 []\n"
 
@@ -224,7 +224,7 @@ def test_every_end_has_its_exit_code_and_one_sentence(here, capsys, monkeypatch,
     def broken(*_, **__):
         raise problem
 
-    monkeypatch.setattr("fedsim.simulation.simulate", broken)
+    monkeypatch.setattr("fedsim.runs.simulation.simulate", broken)
     got, out, err = said(capsys, "run", "tiny.yaml")
     code, expected = ends
     assert (got, out) == (code, "")
@@ -327,7 +327,7 @@ def test_the_doctor_examines(capsys, monkeypatch):
     assert code == 0
     for word in ("python 3.", "torch ", "cores", "workers fit", "Hugging Face", "ray"):
         assert word in out
-    monkeypatch.setattr("fedsim.doctor.PACKAGES", ("no-such-package",))
+    monkeypatch.setattr("fedsim.cli.doctor.PACKAGES", ("no-such-package",))
     code, out, _ = said(capsys, "doctor")
     assert code == 3
     assert "not installed: no-such-package" in out
@@ -372,7 +372,7 @@ def test_waiting_for_samples_shows_how_many_are_there(capsys, monkeypatch):
     scoring = {"version": 8, "split": "samples", "done": 200, "of": 480}
     with Progress(bar=False) as progress:
         progress("scoring", scoring)  # only just started: not a word
-        monkeypatch.setattr("fedsim.progress.QUIET_S", 0.0)
+        monkeypatch.setattr("fedsim.cli.progress.QUIET_S", 0.0)
         progress("scoring", scoring)
         progress("score", {"split": "samples", "metrics": {"FD(x)": 362.0}, "version": 8, "time_s": 75.0})
     assert capsys.readouterr().err.splitlines() == [

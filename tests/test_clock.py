@@ -8,11 +8,11 @@ import math
 import pytest
 from worlds import plan, simulated
 
-from fedsim.cost import train_flops
+from fedsim.clock.estimate import estimate
+from fedsim.cost.formulas import train_flops
 from fedsim.errors import RunError
-from fedsim.simulation import simulate
-from fedsim.verify import verify
-from fedsim.visit import estimate
+from fedsim.records.verify import verify
+from fedsim.runs.simulation import simulate
 
 SYNC = {"kind": "synchronous", "cohort": 3}
 NEAR = 1e-4

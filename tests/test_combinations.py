@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import pytest
 from worlds import experiment
 
-from fedsim.aggregators import Traits
-from fedsim.combinations import choice_of, misfits
-from fedsim.combinations.limits import EVER, LIMITS, Choice, facts, refusals
-from fedsim.combinations.page import markdown, other_features, protocol_features, protocols, rules
+from fedsim.aggregators._base import Traits
+from fedsim.checks.blocks import check
+from fedsim.checks.combinations import choice_of, misfits
+from fedsim.checks.limits import EVER, LIMITS, Choice, facts, refusals
+from fedsim.checks.page import markdown, other_features, protocol_features, protocols, rules
 from fedsim.component import Component, build, kinds
-from fedsim.config import check
 from fedsim.errors import ExperimentError
 
 PAGE = Path(__file__).parents[1] / "docs" / "combinations.md"
@@ -22,7 +22,7 @@ LORA = {"task": {"kind": "quadratic", "layout": "lora"}}
 
 
 def test_the_page_is_what_the_limits_say():
-    """If not: python -m fedsim.combinations > docs/combinations.md."""
+    """If not: python -m fedsim.checks.combinations > docs/combinations.md."""
     assert PAGE.read_text(encoding="utf-8") == markdown()
 
 

@@ -13,17 +13,21 @@ from pydantic import ValidationError
 from worlds import device, experiment, plan
 
 import hetero_profiles
-from fedsim.compute import Machines, step_noise, training, under_quota_s
-from fedsim.cost import ChargeAs, Work, charged, train_flops
+from fedsim.checks.blocks import misfits
+from fedsim.clock.estimate import estimate
+from fedsim.clock.plan import prepare
+from fedsim.config.devices import ComputeConfig
+from fedsim.config.thermal import PRESETS, Thermal
+from fedsim.cost.charge_as import ChargeAs
+from fedsim.cost.declared import charged
+from fedsim.cost.formulas import train_flops
+from fedsim.cost.work import Work
+from fedsim.devices.compute import Machines, step_noise, training, under_quota_s
+from fedsim.devices.measured_speeds import read_speeds, unit_normals, with_speeds
+from fedsim.devices.population import draw_devices
 from fedsim.errors import ExperimentError, ProfileError
-from fedsim.experiment import ComputeConfig
-from fedsim.fits import misfits
-from fedsim.profiles import draw_devices
-from fedsim.simulation import prepare, simulate
-from fedsim.speeds import read_speeds, unit_normals, with_speeds
-from fedsim.thermal import PRESETS, Thermal
-from fedsim.verify import verify
-from fedsim.visit import estimate
+from fedsim.records.verify import verify
+from fedsim.runs.simulation import simulate
 
 PHONE = replace(device(0, flops_per_s=1e9, train_w=5.0, idle_w=0.5), tier="phone-mid", memory_bytes_per_s=2e9)
 WORK = Work(0, 0, 600e9, 0.0, 1000, 0, 0, steps=20, moved_bytes=100e9)
@@ -201,7 +205,7 @@ def test_the_measured_work_takes_the_measured_time():
 
 
 def test_the_shipped_speeds_are_counted_as_fedsim_counts():
-    from fedsim.rowfile import numbers, read_rows
+    from fedsim.files.user_tables import numbers, read_rows
 
     rows = read_rows(hetero_profiles.locate("lora_speeds.csv"))
     attention = ("q_proj", "k_proj", "v_proj", "o_proj")

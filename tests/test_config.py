@@ -10,11 +10,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim import config, yamlfile
+from fedsim.checks.blocks import check
 from fedsim.component import kinds
+from fedsim.config import loading as config
+from fedsim.config.experiment import Experiment
+from fedsim.config.schema import json_schema
 from fedsim.errors import ExperimentError
-from fedsim.experiment import Experiment
-from fedsim.schema import json_schema
+from fedsim.files import yaml_file as yamlfile
 
 BASE = {
     "name": "base",
@@ -144,14 +146,14 @@ def test_fields_overridden_beside_a_new_kind_stay_in_whatever_order(write, order
 def test_a_full_model_drops_the_rank_that_only_adapters_have(write, given_):
     experiment = config.load(write(changed(lora={"r": 4, "alpha": 8})), given_)
     assert (experiment.lora.full, experiment.lora.r, experiment.lora.alpha) == (True, 8, 16)
-    config.check(experiment)
+    check(experiment)
     assert config.load(write(changed(lora={"r": 4})), ["lora.full=false"]).lora.r == 4
 
 
 def test_a_file_may_choose_the_full_model_over_the_adapters_of_its_base(write):
     write(changed(lora={"r": 4, "targets": ["x"]}), "base.yaml")
     experiment = config.load(write("extends: base.yaml\nlora: {full: true}\n"))
-    config.check(experiment)
+    check(experiment)
     assert (experiment.lora.full, experiment.lora.targets) == (True, "all-linear")
 
 
@@ -274,7 +276,7 @@ def test_model_and_data_are_paths_if_they_look_like_one_or_exist(write, tmp_path
     path = write(changed(task={"kind": "language", "data": given_, "model": given_}))
     task = yamlfile.read(path).values["task"]
     assert task["data"] == given_
-    from fedsim import places
+    from fedsim.config import paths as places
 
     resolved = places.absolute({"task": task}, tmp_path, "a")["task"]
     expected = expected.format(folder=tmp_path, parent=tmp_path.parent)
@@ -359,7 +361,7 @@ def test_check_says_everything_that_does_not_fit_together(write):
     ],
 )
 def test_check_lets_the_whole_population_be_asked(write, protocol):
-    config.check(config.load(write(changed(protocol=protocol))))
+    check(config.load(write(changed(protocol=protocol))))
 
 
 # sweeps ----------------------------------------------------------------------------------------

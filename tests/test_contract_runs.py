@@ -21,16 +21,16 @@ from covering import cover, pairs_of
 from extensions import installed
 from worlds import World, plan
 
-from fedsim.combinations.limits import Choice, facts, refusals
-from fedsim.combinations.page import protocols
+from fedsim.checks.blocks import misfits
+from fedsim.checks.limits import Choice, facts, refusals
+from fedsim.checks.page import protocols
 from fedsim.component import build, kinds
-from fedsim.fits import misfits
+from fedsim.network.messages import encode
+from fedsim.records.tables import OUTCOMES
+from fedsim.records.verify import verify
 from fedsim.rng import stream
-from fedsim.simulation import simulate
-from fedsim.tables import OUTCOMES
-from fedsim.verify import verify
-from fedsim.versions import Sent
-from fedsim.wire import encode
+from fedsim.runs.simulation import simulate
+from fedsim.server.versions import Sent
 
 WORK_S = [0.7, 1.3, 2.1, 2.9, 3.7, 5.3]
 SMALL = {"cohort": 3, "concurrency": 4, "buffer": 2, "beat_s": 3.0, "tiers": 2, "k": 2, "deadline_s": 6.0}

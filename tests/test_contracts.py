@@ -27,12 +27,12 @@ from contracts import (
 from extensions import installed
 from factors import LAYERS, SCALE, dense, slot_mask, some_model
 
-from fedsim.adapter import Adapter
-from fedsim.aggregators import Ask, ServerModel
-from fedsim.aggregators import own as own_model
-from fedsim.combinations.limits import Choice, refusals
+from fedsim.adapters.adapter import Adapter
+from fedsim.aggregators._base import Ask, ServerModel
+from fedsim.aggregators._base import own as own_model
+from fedsim.checks.limits import Choice, refusals
+from fedsim.network.messages import bytes_of, decode, encode
 from fedsim.rng import stream
-from fedsim.wire import bytes_of, decode, encode
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import hetero_profiles
-from fedsim import cost
-from fedsim.architecture import PRESETS
-from fedsim.cost import ChargeAs, ModelShape, charged, lora_params, train_flops, train_memory_bytes
+from fedsim.cost.architecture import PRESETS, lora_params
+from fedsim.cost.charge_as import ChargeAs
+from fedsim.cost.declared import charged
+from fedsim.cost.energy import radio_j, training_j
+from fedsim.cost.formulas import train_flops, train_memory_bytes
+from fedsim.cost.shape import ModelShape, adapter_bytes, backbone_bytes
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 TOTALS = {
@@ -81,27 +84,27 @@ def test_stock_transformers_and_peft_count_the_same_parameters():
     ],
 )
 def test_gpt2_adapters_have_the_size_that_the_uplink_reduction_rests_on(layers, r, c_attn, all_linear):
-    full = cost.adapter_bytes(shape("gpt2", layers=layers, full=True))
+    full = adapter_bytes(shape("gpt2", layers=layers, full=True))
     assert full == 4 * {12: 124_439_808, 6: 81_912_576}[layers]
     all_names = ("c_attn", "c_proj", "c_fc")
     expected = {("c_attn",): c_attn, ("all-linear",): all_linear, all_names: all_linear}
     for targets, (params, saved_percent) in expected.items():
         sent = shape("gpt2", layers=layers, r=r, targets=targets)
         assert sent.adapter_params == params
-        assert cost.adapter_bytes(sent) == 4 * params
-        assert round(100 * (1 - cost.adapter_bytes(sent) / full), 2) == saved_percent
+        assert adapter_bytes(sent) == 4 * params
+        assert round(100 * (1 - adapter_bytes(sent) / full), 2) == saved_percent
 
 
 def test_the_paper_s_adapter_is_1179648_bytes():
     sent = shape("gpt2", r=8, targets="c_attn")
-    assert (sent.adapter_params, cost.adapter_bytes(sent)) == (294_912, 1_179_648)
+    assert (sent.adapter_params, adapter_bytes(sent)) == (294_912, 1_179_648)
 
 
 def test_the_adapter_measured_on_phones_and_boards_is_met_to_the_byte():
     # Upload of Gemma-3-270M, r = 8 on q, k, v, o over 18 layers, measured at 2.949 MB.
     by_hand = 4 * 18 * 8 * ((640 + 1024) + 2 * (640 + 256) + (1024 + 640))
     sent = shape("gemma-3-270m", r=8, targets=ATTENTION)
-    assert cost.adapter_bytes(sent) == by_hand == 2_949_120
+    assert adapter_bytes(sent) == by_hand == 2_949_120
     assert shape("gemma-3-270m", r=8, targets="attention") == sent
 
 
@@ -133,9 +136,9 @@ def test_gpt2_s_c_proj_means_both_as_in_peft_and_each_can_be_named():
 
 def test_half_precision_halves_what_is_sent_and_what_a_backbone_weighs():
     bf16 = shape("smollm2-135m")
-    assert cost.adapter_bytes(bf16, "bfloat16") * 2 == cost.adapter_bytes(bf16, "float32")
-    assert cost.backbone_bytes(bf16) == 2 * 134_515_008
-    assert cost.backbone_bytes(shape("smollm2-135m", weight_bytes=0.5)) == 67_257_504
+    assert adapter_bytes(bf16, "bfloat16") * 2 == adapter_bytes(bf16, "float32")
+    assert backbone_bytes(bf16) == 2 * 134_515_008
+    assert backbone_bytes(shape("smollm2-135m", weight_bytes=0.5)) == 67_257_504
 
 
 # FLOPs ------------------------------------------------------------------------------------------
@@ -219,15 +222,15 @@ def test_a_higher_rank_longer_sequence_or_larger_batch_never_needs_less_memory(p
 
 
 def test_energy_of_training_is_the_power_above_idling_times_seconds():
-    assert cost.training_j(train_w=4.2, idle_w=0.2, seconds=10.0) == pytest.approx(40.0)
-    assert cost.training_j(train_w=4.2, idle_w=0.0, seconds=10.0) == pytest.approx(42.0)  # gross
+    assert training_j(train_w=4.2, idle_w=0.2, seconds=10.0) == pytest.approx(40.0)
+    assert training_j(train_w=4.2, idle_w=0.0, seconds=10.0) == pytest.approx(42.0)  # gross
 
 
 def test_energy_of_the_radio_is_a_power_while_on_and_a_price_a_byte():
     # LTE upload: 2.89 W and 79.5 mW per Mbit/s, which is 0.636 uJ a byte; 1 MB at 8 Mbit/s takes a second.
     j_per_byte = 79.5e-3 * 8 / 1e6
-    assert cost.radio_j(2.89, j_per_byte, 1.0, 10**6) == pytest.approx(2.89 + 79.5e-3 * 8)
-    assert cost.radio_j(2.89, j_per_byte, 0.0, 0) == 0.0
+    assert radio_j(2.89, j_per_byte, 1.0, 10**6) == pytest.approx(2.89 + 79.5e-3 * 8)
+    assert radio_j(2.89, j_per_byte, 0.0, 0) == 0.0
 
 
 # charge_as --------------------------------------------------------------------------------------
@@ -245,7 +248,7 @@ def test_full_training_sends_every_parameter_in_float32():
     full = shape("gpt2", full=True)
     assert full.full
     assert full.adapter_params == full.params
-    assert cost.adapter_bytes(full) == cost.backbone_bytes(full) == 497_759_232
+    assert adapter_bytes(full) == backbone_bytes(full) == 497_759_232
 
 
 def test_dimensions_given_beside_a_preset_replace_the_preset_s():

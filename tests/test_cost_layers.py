@@ -8,17 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim.architecture import PRESETS, Architecture
-from fedsim.cost import (
-    ChargeAs,
-    ModelShape,
-    charged,
-    moved_bytes,
-    train_flops,
-    train_memory_bytes,
-    with_rank,
-)
-from fedsim.layers import Layer, Map, token_flops
+from fedsim.cost.architecture import PRESETS, Architecture
+from fedsim.cost.charge_as import ChargeAs
+from fedsim.cost.declared import charged
+from fedsim.cost.formulas import moved_bytes, train_flops, train_memory_bytes
+from fedsim.cost.layers import Layer, Map, token_flops
+from fedsim.cost.shape import ModelShape, with_rank
 
 LLAMA = Architecture("llama", 3, 32, 48, 4, 2, 8, 320)
 GPT2 = Architecture("gpt2", 3, 32, 128, 4, 4, 8, 320, positions=64)
@@ -152,7 +147,7 @@ def test_torch_counts_the_same_flops_on_stock_peft_models(arch, targets, adapted
 
 @pytest.mark.parametrize("fixture", ["llama", "gpt2"])
 def test_the_layers_of_a_model_that_trains_are_read_off_its_modules(fixture, request):
-    from fedsim.experiment import LoraConfig
+    from fedsim.config.learning import LoraConfig
     from fedsim.training import hub, lora
 
     model = hub.skeleton(request.getfixturevalue(fixture))

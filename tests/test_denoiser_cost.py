@@ -10,17 +10,15 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 from torch.utils.flop_counter import FlopCounterMode
 
-from fedsim.charge_images import ChargeImages
-from fedsim.cost import (
-    adapter_bytes,
-    forward_flops,
-    train_flops,
-    train_memory_bytes,
-    with_rank,
-    with_rank_share,
-)
-from fedsim.experiment import LoraConfig
-from fedsim.training import denoiser_cost, denoiser_lora, denoisers, diffusion, lora
+from fedsim.config.learning import LoraConfig
+from fedsim.cost.charge_images import ChargeImages
+from fedsim.cost.formulas import forward_flops, train_flops, train_memory_bytes
+from fedsim.cost.shape import adapter_bytes, with_rank, with_rank_share
+from fedsim.training import lora
+from fedsim.training.diffusion import cost as denoiser_cost
+from fedsim.training.diffusion import lora as denoiser_lora
+from fedsim.training.diffusion import models as denoisers
+from fedsim.training.diffusion import process as diffusion
 
 TARGETS = {
     "all": LoraConfig(r=2, alpha=2.0, targets="all"),

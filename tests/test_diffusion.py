@@ -10,22 +10,18 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from fedsim.base import dense_size, split
+from fedsim.adapters.moved_base import dense_size, split
+from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.errors import DataError, ExperimentError
-from fedsim.experiment import LocalConfig, LoraConfig
 from fedsim.jobs import Job
-from fedsim.training import (
-    batched,
-    denoiser_lora,
-    denoisers,
-    denoising,
-    diffusion,
-    image_scores,
-    lora,
-    sequential,
-)
-from fedsim.training.denoiser_lora import Source
-from fedsim.training.diffusion import Process
+from fedsim.training import batched, lora, sequential
+from fedsim.training.diffusion import denoising
+from fedsim.training.diffusion import lora as denoiser_lora
+from fedsim.training.diffusion import models as denoisers
+from fedsim.training.diffusion import process as diffusion
+from fedsim.training.diffusion import scores as image_scores
+from fedsim.training.diffusion.lora import Source
+from fedsim.training.diffusion.process import Process
 
 LORA = LoraConfig(r=2, alpha=4.0, targets="all")
 LOCAL = LocalConfig(lr=0.01, steps=2, batch=4)
@@ -412,7 +408,7 @@ def test_an_unreachable_hub_name_is_told_apart_from_a_folder():
 
 
 def test_a_pretraining_that_was_stopped_ends_where_one_in_a_piece_does(tmp_path, monkeypatch):
-    from fedsim.training import pretrain
+    from fedsim.training.diffusion import pretrain
 
     monkeypatch.setattr(pretrain, "EVERY", 2)
     images = torch.from_numpy(image_models.pictures(12))

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import plan, simulated
 
-from fedsim import energy
-from fedsim.energy import BatteryState
-from fedsim.experiment import BudgetConfig
-from fedsim.simulation import simulate
-from fedsim.verify import verify
-from fedsim.visit import estimate
+from fedsim.clock.estimate import estimate
+from fedsim.config.experiment import BudgetConfig
+from fedsim.cost import energy
+from fedsim.cost.energy import BatteryState
+from fedsim.records.verify import verify
+from fedsim.runs.simulation import simulate
 
 SYNC = {"kind": "synchronous", "cohort": 2}
 

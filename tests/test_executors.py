@@ -18,13 +18,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.errors import DataError, HostError, WorkerError
-from fedsim.executors import session
+from fedsim.executors import ray_session as session
 from fedsim.executors.calls import perform, single_threaded
-from fedsim.executors.dispatch import AHEAD, DEATHS, Dispatch, WorkerLost, ahead
 from fedsim.executors.inline import Inline
+from fedsim.executors.queue import AHEAD, DEATHS, Dispatch, WorkerLost, ahead
 from fedsim.executors.ray import SEEN, RayExecutor
-from fedsim.experiment import LocalConfig, LoraConfig
 from fedsim.jobs import Job, Probe, ScoreJob, TaskContext
 from fedsim.tasks.quadratic import Quadratic
 

@@ -7,8 +7,8 @@ import pytest
 from extensions import PAGE, files, installed
 
 from fedsim import read
-from fedsim.simulation import simulate
-from fedsim.verify import verify
+from fedsim.records.verify import verify
+from fedsim.runs.simulation import simulate
 
 
 @pytest.fixture(scope="module")

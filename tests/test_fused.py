@@ -11,7 +11,7 @@ from fused_oracle import VOCAB, Case, gap, masks, on, perturbed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim.experiment import LoraConfig
+from fedsim.config.learning import LoraConfig
 from fedsim.training import lora
 from fedsim.training.backbone import Stack
 from fedsim.training.fused import attention, decoder, fused, kernels, norms, supports

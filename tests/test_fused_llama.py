@@ -15,7 +15,7 @@ from transformers.models.mistral import modeling_mistral
 from transformers.models.qwen2 import modeling_qwen2
 
 from fedsim.builtin import model_folder
-from fedsim.experiment import LoraConfig
+from fedsim.config.learning import LoraConfig
 from fedsim.training import hub, lora
 from fedsim.training.backbone import Stack
 from fedsim.training.fused import attention, decoder, fused, kernels, norms, supports

@@ -15,10 +15,11 @@ from test_fused import gpt2 as gpt2_of
 from test_fused_llama import llama as llama_of
 from test_fused_llama import widen_norms
 
-from fedsim.answers import replayed
-from fedsim.experiment import Experiment, LocalConfig, LoraConfig
+from fedsim.cli.printing import replayed
+from fedsim.config.experiment import Experiment
+from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.jobs import Job, Update
-from fedsim.replay import Replay, replay
+from fedsim.runs.replay import Replay, replay
 from fedsim.training import batched, local, lora, sequential
 from fedsim.training.backbone import Stack
 from fedsim.training.fused import fused

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 import hetero_profiles
-from fedsim.profiles import check, preset_names
+from fedsim.devices.presets import preset_names
+from fedsim.devices.table_checks import check
 
 TABLES = [name for name in hetero_profiles.names() if name.endswith(".csv")]
 

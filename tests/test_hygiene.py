@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from worlds import plan
 
 from fedsim.executors.inline import Inline
-from fedsim.hygiene import fault
 from fedsim.jobs import Update
-from fedsim.simulation import simulate
+from fedsim.runs.simulation import simulate
 
 ROUND = {"kind": "synchronous", "cohort": 3}
 SIZE = 8
@@ -49,12 +48,12 @@ FAULTS = {
 def test_each_fault_is_said_in_words(name):
     broken, says = FAULTS[name]
 
-    assert fault(broken(update(good())), SIZE) == says
+    assert broken(update(good())).fault(SIZE) == says
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=20), st.integers(0, 99))
 def test_finite_float32_of_the_layout_s_length_is_taken(values, examples):
-    assert fault(update(np.array(values, np.float32), examples), len(values)) is None
+    assert update(np.array(values, np.float32), examples).fault(len(values)) is None
 
 
 class Corrupting(Inline):

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from fedsim.builtin import digits
-from fedsim.distances import Moments, frechet, kernel, kernel_distance, within
 from fedsim.errors import DataError
-from fedsim.tasks import _images_features
-from fedsim.tasks._images_features import Features
-from fedsim.training import classifier, inception
+from fedsim.metrics import Moments, frechet, kernel, kernel_distance, within
+from fedsim.tasks._images import features as _images_features
+from fedsim.tasks._images.features import Features
+from fedsim.training.diffusion import classifier, inception
 
 
 def gaussian(n, mean, covariance, seed):
@@ -163,7 +163,9 @@ def test_the_shipped_classifier_knows_the_digits_that_it_was_not_trained_on():
 
 
 def test_the_shipped_denoiser_has_the_errors_of_its_card():
-    from fedsim.training import denoisers, diffusion, pretrain
+    from fedsim.training.diffusion import models as denoisers
+    from fedsim.training.diffusion import pretrain
+    from fedsim.training.diffusion import process as diffusion
 
     folder = digits.model_folder()
     facts = json.loads((folder / "facts.json").read_text())

@@ -19,19 +19,24 @@ import torch
 from PIL import Image
 
 import fedsim
-from fedsim import demo_images, gallery, metrics, views
 from fedsim.builtin import digits
+from fedsim.checks.blocks import check
+from fedsim.cli import demo_images
 from fedsim.component import build
-from fedsim.distances import frechet
+from fedsim.config.experiment import Experiment
+from fedsim.config.learning import LocalConfig, LoraConfig, NumericsConfig
 from fedsim.errors import DataError, ExperimentError
-from fedsim.experiment import Experiment, LocalConfig, LoraConfig, NumericsConfig
-from fedsim.gallery import SPLIT
-from fedsim.jobs import Job, Probe, TaskContext, add_sums
+from fedsim.jobs import SPLIT, Job, Probe, TaskContext, add_sums
+from fedsim.metrics import direction as metrics
+from fedsim.metrics import frechet
+from fedsim.records import views
 from fedsim.report.gallery_section import pictures
-from fedsim.tasks import _images_data
-from fedsim.tasks._images_data import Source
+from fedsim.server import gallery
+from fedsim.tasks._images import data as _images_data
+from fedsim.tasks._images.data import Source
 from fedsim.tasks.images import Images
-from fedsim.training import denoisers, diffusion
+from fedsim.training.diffusion import models as denoisers
+from fedsim.training.diffusion import process as diffusion
 
 LORA = LoraConfig(r=2, alpha=4.0, targets=("attention", "resnets"))
 LOCAL = LocalConfig(lr=3e-3, steps=2, batch=8)
@@ -365,8 +370,8 @@ def test_the_distances_of_pieces_add_up_to_those_of_all_samples(task):
     assert [(p.start, p.stop) for p in task.probes("samples")] == [(0, 50), (50, 60)]
     sums = total(task, vector, "samples")
     drawn = task.draw(vector, range(60))
-    from fedsim.distances import Moments, kernel_distance
-    from fedsim.tasks import _images_features
+    from fedsim.metrics import Moments, kernel_distance
+    from fedsim.tasks._images import features as _images_features
 
     seen = _images_features.features(task.features, drawn)
     real = _images_features.features(task.features, task.pictures.pixels)
@@ -409,7 +414,7 @@ def test_clients_with_own_models_draw_from_noises_of_their_own(task):
 
 
 def test_real_images_are_looked_at_once_a_process(monkeypatch):
-    from fedsim.tasks import _images_features
+    from fedsim.tasks._images import features as _images_features
 
     own, real, looked = images(), _images_features.features, []
 
@@ -675,9 +680,9 @@ def test_the_demo_asks_for_what_the_readme_says():
 
 def test_a_moving_average_forgets_its_start_and_stays_off_the_wire():
     """Constant models: after n versions the distance is the product of the decays; clients start from the raw one."""
-    from fedsim.adapter import Adapter, Layout, Tensor
-    from fedsim.aggregators import ServerModel
-    from fedsim.averaging import Average
+    from fedsim.adapters.adapter import Adapter, Layout, Tensor
+    from fedsim.aggregators._base import ServerModel
+    from fedsim.server.averaging import Average
 
     layout = Layout(tensors=(Tensor("x", (3,)),))
     zero, one = (ServerModel(Adapter(layout, np.full(3, v, np.float32))) for v in (0.0, 1.0))
@@ -720,10 +725,10 @@ CIFAR = Path(__file__).parents[1] / "experiments" / "cifar10"
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in CIFAR.glob("*.yaml")))
 def test_the_experiments_on_cifar10_are_complete_but_for_their_data(name):
-    from fedsim import config
+    from fedsim.config import loading as config
 
     read_ = config.load(CIFAR / f"{name}.yaml", ["task.model=builtin", "task.data=builtin"])
-    config.check(read_, name)
+    check(read_, name)
     base = config.load(CIFAR / "base.yaml", ["task.model=builtin", "task.data=builtin"])
     same = name in ("gpu", "local-only")
     assert same or read_.task.samples == base.task.samples

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 import fedsim
-from fedsim import views
-from fedsim.base import dense_size
-from fedsim.config import check
-from fedsim.cost import train_flops
-from fedsim.experiment import Experiment
+from fedsim.adapters.moved_base import dense_size
+from fedsim.checks.blocks import check
+from fedsim.clock.plan import prepare
+from fedsim.config.experiment import Experiment
+from fedsim.cost.formulas import train_flops
+from fedsim.devices.table_checks import TIERS
 from fedsim.jobs import add_sums
-from fedsim.plan import prepare
-from fedsim.profile_checks import TIERS
-from fedsim.training import denoisers
-from fedsim.training.denoising import Denoiser
-from fedsim.verify import verify
+from fedsim.records import views
+from fedsim.records.verify import verify
+from fedsim.training.diffusion import models as denoisers
+from fedsim.training.diffusion.denoising import Denoiser
 
 RANKS = {"phone-low": 1, "laptop": 4, "desktop": 4}
 

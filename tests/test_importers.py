@@ -14,16 +14,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedsim.cli import call
+from fedsim.cli.app import call
+from fedsim.config.population import PopulationConfig
+from fedsim.devices.population import draw
+from fedsim.devices.table_checks import check
+from fedsim.devices.tables import read_devices, read_networks, read_window_table
 from fedsim.errors import ProfileError
-from fedsim.experiment import PopulationConfig
 from fedsim.importers import FORMATS, import_table
 from fedsim.importers.options import Options
 from fedsim.importers.plain_pickle import read_plain
 from fedsim.importers.sessions import cleaned
-from fedsim.profile_tables import read_devices, read_networks, read_window_table
-from fedsim.profiles import check, draw
-from fedsim.rate_tables import read_rate_table
+from fedsim.network.rate_tables import read_rate_table
 
 DOWN = {"direction": "down"}
 

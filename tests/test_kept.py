@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsim.errors import RunFolderError
-from fedsim.kept import NOTHING_KEPT, Kept
+from fedsim.files.client_vectors import NOTHING_KEPT, Kept
 
 
 def vector(*values):

@@ -19,11 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsim.component import build
+from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.errors import DataError, ExperimentError
-from fedsim.experiment import LocalConfig, LoraConfig
 from fedsim.jobs import Job, Probe, TaskContext, add_sums
-from fedsim.tasks import _tables, _text, _tokens
-from fedsim.tasks._text import Source
+from fedsim.tasks import _tables
+from fedsim.tasks._language import text as _text
+from fedsim.tasks._language import tokens as _tokens
+from fedsim.tasks._language.text import Source
 from fedsim.tasks.language import Language
 from fedsim.training import hub
 
@@ -297,7 +299,7 @@ def test_a_pickled_task_holds_no_weights_and_works_in_another_process(task, llam
         "import sys, pickle, os\n"
         "os.environ['HF_HUB_OFFLINE'] = '1'\n"
         "from fedsim.jobs import Job\n"
-        "from fedsim.experiment import LocalConfig\n"
+        "from fedsim.config.experiment import LocalConfig\n"
         "task = pickle.loads(sys.stdin.buffer.read())\n"
         "job = Job(1, 0, task.initial(), LocalConfig(lr=0.01, epochs=1, batch=4), 0)\n"
         "sys.stdout.buffer.write(task.train([job])[0].end.tobytes())\n"

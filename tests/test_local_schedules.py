@@ -10,9 +10,9 @@ import torch
 from test_batched import WHOLE, clients, distance, ends, largest_move, oracle, swapped
 from worlds import plan
 
+from fedsim.config.learning import LocalConfig
 from fedsim.executors.inline import Inline
-from fedsim.experiment import LocalConfig
-from fedsim.simulation import simulate
+from fedsim.runs.simulation import simulate
 from fedsim.tasks.quadratic import descend
 from fedsim.training import batched, sequential
 

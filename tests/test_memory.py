@@ -9,14 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import experiment, plan
 
-from fedsim.cost import ChargeAs, charged, train_memory_bytes
+from fedsim.checks.blocks import misfits
+from fedsim.config.devices import MemoryConfig
+from fedsim.cost.charge_as import ChargeAs
+from fedsim.cost.declared import charged
+from fedsim.cost.formulas import train_memory_bytes
+from fedsim.cost.memory_plan import plan_memory
+from fedsim.devices.population import draw_devices
 from fedsim.errors import ExperimentError
-from fedsim.experiment import MemoryConfig
-from fedsim.fits import misfits
-from fedsim.memory import plan_memory
-from fedsim.profiles import draw_devices
-from fedsim.simulation import simulate
-from fedsim.verify import verify
+from fedsim.records.verify import verify
+from fedsim.runs.simulation import simulate
 
 MEASURES = ("micro-batch", "checkpoint", "rank")
 CHARGE = {"layers": 24, "width": 1024, "ffn": 4096, "heads": 16, "vocab": 8000}
@@ -183,7 +185,7 @@ def test_a_smaller_rank_is_refused_where_the_rule_needs_equal_ones():
 
 
 def test_a_measure_that_does_not_exist_is_named():
-    from fedsim.config import from_mapping
+    from fedsim.config.loading import from_mapping
 
     base = {"population": {"preset": "homogeneous", "clients": 2}, "task": {"kind": "quadratic"}}
     with pytest.raises(

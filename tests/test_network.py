@@ -8,8 +8,8 @@ import simpy
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fedsim.network import PrivateLinks
-from fedsim.tcp import sent_bytes, transfer_s
+from fedsim.network.private import PrivateLinks
+from fedsim.network.tcp import sent_bytes, transfer_s
 
 IP = 1500 / 1448
 MBIT = 1e6 / 8

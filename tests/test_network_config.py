@@ -8,13 +8,14 @@ import pytest
 import simpy
 from worlds import experiment, plan, simulated
 
-from fedsim.dryrun import dry_run
-from fedsim.fits import misfits
-from fedsim.network import PrivateLinks
-from fedsim.rates import RateTrace
-from fedsim.shared_links import SharedLinks
-from fedsim.simulation import network_of, simulate
-from fedsim.verify import verify
+from fedsim.checks.blocks import misfits
+from fedsim.network.build import network_of
+from fedsim.network.private import PrivateLinks
+from fedsim.network.shared import SharedLinks
+from fedsim.network.traces import RateTrace
+from fedsim.records.verify import verify
+from fedsim.runs.dry_run import dry_run
+from fedsim.runs.simulation import simulate
 
 ROUNDS = {"kind": "synchronous", "cohort": 6}
 SHARED = {"sharing": "max-min", "server_up_mbps": 1e12, "server_down_mbps": 0.001, "detect_after_s": 30.0}

@@ -14,9 +14,9 @@ import pytest
 import simpy
 from worlds import simulated
 
-from fedsim.shared_links import SharedLinks
-from fedsim.star import StarLink
-from fedsim.verify import verify
+from fedsim.network.max_min import StarLink
+from fedsim.network.shared import SharedLinks
+from fedsim.records.verify import verify
 
 
 def agrees(values, expected, batches=40):

@@ -11,11 +11,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from worlds import experiment, plan, simulated
 
-from fedsim.config import check
+from fedsim.checks.blocks import check
 from fedsim.errors import ExperimentError
 from fedsim.executors.inline import Inline
-from fedsim.simulation import simulate
-from fedsim.verify import verify
+from fedsim.records.verify import verify
+from fedsim.runs.simulation import simulate
 
 ONE = {"kind": "synchronous", "cohort": 1}
 NEAR = 1e-4

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import plan, windows
 
-from fedsim.availability import DAY_S, Availability
-from fedsim.experiment import PopulationConfig
-from fedsim.outages import Interrupted, Line, Outages, interrupted
-from fedsim.profiles import draw
-from fedsim.simulation import simulate
-from fedsim.verify import verify
+from fedsim.config.population import Outages, PopulationConfig
+from fedsim.devices.availability import DAY_S, Availability
+from fedsim.devices.outages import Interrupted, Line, interrupted
+from fedsim.devices.population import draw
+from fedsim.records.verify import verify
+from fedsim.runs.simulation import simulate
 
 OFTEN = Outages(per_day=24.0, mean_s=600.0)  # up for an hour on average, down for ten minutes
 

@@ -12,20 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import experiment, plan
 
-from fedsim import sums
-from fedsim.adapter import Adapter, Layout, Tensor
-from fedsim.aggregators import Contribution, ServerModel
+from fedsim.adapters import sums
+from fedsim.adapters.adapter import Adapter, Layout, Tensor
+from fedsim.adapters.sums import Moves, WeightedSum
+from fedsim.aggregators._base import Contribution, ServerModel
 from fedsim.aggregators.fedit import FedIT
 from fedsim.aggregators.mixing import Mixing
-from fedsim.executors.dispatch import AHEAD, Dispatch
+from fedsim.clock.auto import context_of, resolved, resolved_like
+from fedsim.config.learning import LocalConfig
 from fedsim.executors.inline import Inline
 from fedsim.executors.packing import packed, unpacked
-from fedsim.experiment import LocalConfig
-from fedsim.jobs import Job, Probe, ScoreJob, Update
-from fedsim.run import Writer
-from fedsim.simulation import CALL_BYTES, context_of, course, resolved, resolved_like, simulate
-from fedsim.sums import Moves, WeightedSum
-from fedsim.trainer import OPEN
+from fedsim.executors.queue import AHEAD, Dispatch
+from fedsim.jobs import CALL_BYTES, Job, Probe, ScoreJob, Update
+from fedsim.records.writer import Writer
+from fedsim.runs.simulation import course, simulate
+from fedsim.server.trainer import OPEN
 
 LOCAL = LocalConfig(optimizer="sgd", lr=0.1, steps=1)
 SYNC = {"kind": "synchronous", "cohort": 12}
@@ -442,7 +443,7 @@ def test_a_size_that_is_given_stays_and_one_that_is_found_is_written_down(tmp_pa
 
 def test_arrays_travel_beside_the_pickle_and_stay_where_they_lie():
     block = np.arange(3000, dtype=np.float32).reshape(3, 1000)
-    updates = [Update(row, 1, 2, 3, 0.5, state={"empty": np.empty(0), "m": row * 2}) for row in block]
+    updates = [Update(row, 1, 2, 3, 0.5) for row in block]
     parts = packed(updates)
     back = unpacked(parts)
 
@@ -450,9 +451,10 @@ def test_arrays_travel_beside_the_pickle_and_stay_where_they_lie():
     assert np.shares_memory(parts[1], block)
     for update, sent in zip(back, updates, strict=True):
         assert update.end.tobytes() == sent.end.tobytes()
-        assert update.state["m"].tobytes() == sent.state["m"].tobytes()
-        assert update.state["empty"].shape == (0,)
         assert np.shares_memory(update.end, block)
+    (sums,) = unpacked(packed([{"none": np.empty(0), "one": block}]))
+    assert sums["none"].shape == (0,)
+    assert sums["one"].tobytes() == block.tobytes()
 
 
 NO_RAY = """

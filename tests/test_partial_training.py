@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.experiment import LocalConfig, LoraConfig
+from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.jobs import Job
 from fedsim.training import batched, hub, local, lora, sequential
 from fedsim.training.swapped import Swapped

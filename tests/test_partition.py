@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from fedsim.errors import DataError
-from fedsim.tasks._topics import divergence_bits, topics
+from fedsim.tasks._language.topics import divergence_bits, topics
 from fedsim.tasks.partition import Blocks, Partition, partition
 
 READ = TypeAdapter(Partition).validate_python

@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim.adapter import Layout, Module, Tensor
-from fedsim.aggregators import WHOLE, Offer, Payload, Traits
-from fedsim.base import Base
+from fedsim.adapters.adapter import Layout, Module, Tensor
+from fedsim.adapters.moved_base import Base
+from fedsim.adapters.payload import WHOLE, Payload
+from fedsim.aggregators._base import Offer, Traits
 from fedsim.component import find, kinds
-from fedsim.cost import ModelShape, Work, train_memory_bytes
+from fedsim.config.learning import LocalConfig
+from fedsim.cost.formulas import train_memory_bytes
+from fedsim.cost.shape import ModelShape
+from fedsim.cost.work import Work
 from fedsim.errors import ExperimentError
-from fedsim.experiment import LocalConfig
 from fedsim.jobs import Job
 from fedsim.personal import Home, tuned, values, with_values
 from fedsim.personal.ditto import Ditto

@@ -7,14 +7,15 @@ import pandas as pd
 import pytest
 from personal_runs import finished
 
+from fedsim.clock.plan import prepare
+from fedsim.config.experiment import Experiment
 from fedsim.executors.inline import Inline
-from fedsim.experiment import Experiment
+from fedsim.files.client_vectors import Kept
 from fedsim.jobs import Job, add_sums
-from fedsim.kept import Kept
 from fedsim.personal.folding import folded, weighted
-from fedsim.replay import replay
-from fedsim.run import Writer
-from fedsim.simulation import prepare, run_to_the_end, simulate, world
+from fedsim.records.writer import Writer
+from fedsim.runs.replay import replay
+from fedsim.runs.simulation import run_to_the_end, simulate, world
 
 
 @pytest.fixture(scope="module")

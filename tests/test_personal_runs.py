@@ -9,14 +9,15 @@ import pandas as pd
 import pytest
 from personal_runs import assert_same, finished
 
+from fedsim.checks.personal import problems
+from fedsim.clock.plan import prepare
 from fedsim.component import find, kinds
+from fedsim.config.experiment import Experiment
 from fedsim.executors.inline import Inline
-from fedsim.experiment import Experiment
 from fedsim.jobs import Job
-from fedsim.personal.checks import problems
-from fedsim.personalize import epochs_after
-from fedsim.run import Writer
-from fedsim.simulation import course, prepare, simulate
+from fedsim.records.writer import Writer
+from fedsim.runs.simulation import course, simulate
+from fedsim.server.personalize import epochs_after
 
 SGD = {"optimizer": "sgd", "lr": 0.1, "steps": 3}
 BUFFERED = {"kind": "buffered", "concurrency": 4, "buffer": 2}

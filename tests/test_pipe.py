@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from refill import filled
 
-from fedsim.pipe import Access, Asked, Constant, Path, Pipe, Slower, predict
-from fedsim.rates import RateTrace
-from fedsim.tcp import loss_limit, transfer_s
+from fedsim.network.pipe import Access, Asked, Constant, Path, Pipe, Slower, predict
+from fedsim.network.tcp import loss_limit, transfer_s
+from fedsim.network.traces import RateTrace
 
 IP = 1500 / 1448
 MBIT = 1e6 / 8
@@ -83,7 +83,7 @@ def test_bytes_that_never_pass_take_for_ever():
 
 
 def test_two_loops_that_are_never_open_together_let_nothing_pass_and_are_found_out(monkeypatch):
-    monkeypatch.setattr("fedsim.pipe.STALLED_S", 500.0)
+    monkeypatch.setattr("fedsim.network.pipe.STALLED_S", 500.0)
     times = np.array([0.0, 1.0, 2.0])
     even = RateTrace(times, np.array([7.0, 0.0, 0.0]), "loop")
     odd = RateTrace(times, np.array([0.0, 7.0, 0.0]), "loop")

@@ -9,14 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim.adapter import Layout, Module
-from fedsim.cost import ModelShape, train_memory_bytes
+from fedsim.adapters.adapter import Layout, Module
+from fedsim.config.learning import LocalConfig, LoraConfig, NumericsConfig
+from fedsim.cost.formulas import train_memory_bytes
+from fedsim.cost.shape import ModelShape
 from fedsim.errors import ExperimentError
-from fedsim.experiment import LocalConfig, LoraConfig, NumericsConfig
 from fedsim.jobs import Job, TaskContext
 from fedsim.tasks.language import Language
-from fedsim.training import batched, hub, lora, prefix, room
-from fedsim.training.prefix import Prefix
+from fedsim.training import batched, hub, lora
+from fedsim.training import frozen_prefix as prefix
+from fedsim.training import gpu_room as room
+from fedsim.training.frozen_prefix import Prefix
 
 
 class Counting:

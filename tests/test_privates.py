@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from worlds import experiment
 
-from fedsim.adapter import Layout, Module
+from fedsim.adapters.adapter import Layout, Module
+from fedsim.clock.plan import prepare
 from fedsim.executors.inline import Inline
+from fedsim.files.client_vectors import Kept
 from fedsim.jobs import Job, Update
-from fedsim.kept import Kept
 from fedsim.personal.held_out import unseen
-from fedsim.plan import prepare
-from fedsim.privates import Privates
+from fedsim.server.private_parts import Privates
 from fedsim.tasks.quadratic import descend
 
 SYNC = {"kind": "synchronous", "cohort": 4}

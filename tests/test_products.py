@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from fedsim.adapter import Adapter, Layout, Tensor
-from fedsim.aggregators import ServerModel
-from fedsim.base import Base
-from fedsim.products import (
+from fedsim.adapters.adapter import Adapter, Layout, Tensor
+from fedsim.adapters.moved_base import Base
+from fedsim.adapters.products import (
     Pair,
     Point,
     best,
@@ -28,7 +27,8 @@ from fedsim.products import (
     svd,
     vector_of,
 )
-from fedsim.staleness import Constant, Polynomial, Product, discount
+from fedsim.aggregators._base import ServerModel
+from fedsim.aggregators._staleness import Constant, Polynomial, Product, discount
 
 SIZES = st.integers(1, 7)
 SEEDS = st.integers(0, 2**32 - 1)

@@ -13,11 +13,15 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 import hetero_profiles
-from fedsim.cost import ChargeAs, charged, train_memory_bytes
+from fedsim.config.population import PopulationConfig
+from fedsim.cost.charge_as import ChargeAs
+from fedsim.cost.declared import charged
+from fedsim.cost.formulas import train_memory_bytes
+from fedsim.devices.population import Profile, draw, draw_devices, show
+from fedsim.devices.presets import preset_names
+from fedsim.devices.table_checks import check
+from fedsim.devices.tables import read_devices, read_networks
 from fedsim.errors import ProfileError
-from fedsim.experiment import PopulationConfig
-from fedsim.profile_tables import read_devices, read_networks
-from fedsim.profiles import Profile, check, draw, draw_devices, preset_names, show
 
 N = 200_000
 P5_P50_P95 = (0.05, 0.5, 0.95)

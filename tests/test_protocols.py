@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from worlds import plan, simulated
 
 from fedsim.component import find
+from fedsim.config.experiment import Experiment
 from fedsim.errors import RunError
-from fedsim.experiment import Experiment
 from fedsim.protocols.timely import interval, largest
-from fedsim.simulation import simulate
-from fedsim.verify import verify
+from fedsim.records.verify import verify
+from fedsim.runs.simulation import simulate
 
 # semi-synchronous ----------------------------------------------------------------------------------
 

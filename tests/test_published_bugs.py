@@ -50,7 +50,7 @@ def test_mixing_keeps_its_alpha_to_the_last_commit():
 
 def test_the_hinge_has_its_one():
     """FLGo's 1 / (a (tau - b)) is 1 at tau = b + 1 for a = 1, and larger for a < 1."""
-    from fedsim.staleness import Hinge
+    from fedsim.aggregators._staleness import Hinge
 
     assert [Hinge(a=1.0, b=2)(tau) for tau in (2, 3, 4)] == [1.0, 1 / 2, 1 / 3]
     assert Hinge(a=0.1, b=2)(3) == pytest.approx(1 / 1.1)
@@ -58,7 +58,7 @@ def test_the_hinge_has_its_one():
 
 def test_stale_updates_never_weigh_more():
     """APPFL's (tau + 1)^a grows unless a is negative; here a cannot be."""
-    from fedsim.staleness import Polynomial
+    from fedsim.aggregators._staleness import Polynomial
 
     assert Polynomial(a=0.5)(8) == pytest.approx(1 / 3)
     with pytest.raises(ValueError, match="greater than or equal to 0"):
@@ -67,7 +67,7 @@ def test_stale_updates_never_weigh_more():
 
 def test_a_fresh_update_has_the_weight_one():
     """FLSim divides by s(average staleness), so s(0) is the root of 2 there."""
-    from fedsim.staleness import Constant, Hinge, Polynomial
+    from fedsim.aggregators._staleness import Constant, Hinge, Polynomial
 
     assert [s(0) for s in (Constant(), Hinge(), Polynomial())] == [1.0, 1.0, 1.0]
 

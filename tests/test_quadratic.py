@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from fedsim.component import build
+from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.errors import ExperimentError, WorkerError
-from fedsim.experiment import LocalConfig, LoraConfig
 from fedsim.jobs import Job, TaskContext, add_sums
 from fedsim.tasks.quadratic import PROBE_CLIENTS, Quadratic, QuadraticTask, descend
 

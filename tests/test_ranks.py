@@ -12,15 +12,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from worlds import experiment, plan
 
+from fedsim.checks.blocks import misfits
+from fedsim.clock.estimate import estimate
+from fedsim.clock.plan import prepare
+from fedsim.clock.ranks import largest
 from fedsim.component import Component
-from fedsim.cost import train_flops, train_memory_bytes, with_rank
+from fedsim.config.learning import LocalConfig, LoraConfig
+from fedsim.cost.formulas import train_flops, train_memory_bytes
+from fedsim.cost.shape import with_rank
 from fedsim.errors import ExperimentError
-from fedsim.experiment import LocalConfig, LoraConfig
-from fedsim.fits import misfits
-from fedsim.plan import prepare
-from fedsim.ranks import largest
-from fedsim.simulation import simulate
-from fedsim.visit import estimate
+from fedsim.runs.simulation import simulate
 
 ROUND = {"kind": "synchronous", "cohort": 3}
 TASK = {"kind": "quadratic", "layout": "lora", "dimension": 6}

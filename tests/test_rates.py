@@ -10,15 +10,16 @@ from pydantic import ValidationError
 from worlds import experiment
 
 import hetero_profiles
+from fedsim.config.population import PopulationConfig
+from fedsim.devices.population import draw
+from fedsim.devices.table_checks import check
+from fedsim.devices.tables import read_networks
 from fedsim.errors import ProfileError, RunError
-from fedsim.experiment import PopulationConfig
-from fedsim.profile_tables import read_networks
-from fedsim.profiles import check, draw
-from fedsim.rate_law import LognormalAR1, RateLaw
-from fedsim.rate_tables import read_rate_table
-from fedsim.rates import BLOCK, RateTrace
+from fedsim.network.generated import LognormalAR1, RateLaw
+from fedsim.network.rate_tables import read_rate_table
+from fedsim.network.traces import BLOCK, RateTrace
 from fedsim.rng import stream
-from fedsim.simulation import simulate
+from fedsim.runs.simulation import simulate
 
 INF = math.inf
 

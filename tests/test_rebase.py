@@ -11,13 +11,13 @@ from test_batched import R4, clients, distance, ends, largest_move, oracle, rand
 from test_swapped import images, layout_of, per_client, pictures, random_vector, stack
 from transformers.pytorch_utils import Conv1D
 
-from fedsim.base import Base, dense_shape, dense_size, split
-from fedsim.experiment import LoraConfig
-from fedsim.folded import folded
+from fedsim.adapters.folding import folded
+from fedsim.adapters.moved_base import Base, dense_shape, dense_size, split
+from fedsim.config.learning import LoraConfig
 from fedsim.jobs import Job
 from fedsim.training import batched, hub, lora, sequential
+from fedsim.training.frozen_prefix import Prefix
 from fedsim.training.fused import fused
-from fedsim.training.prefix import Prefix
 from fedsim.training.swapped import Swap
 
 WHOLE = 10**9

@@ -10,11 +10,12 @@ import pytest
 from plotly.offline import get_plotlyjs
 from small_runs import EXPERIMENT, INFO, small, without_rows
 
-from fedsim import quantities, report
+from fedsim import report
+from fedsim.config.experiment import Experiment
 from fedsim.errors import RunFolderError
-from fedsim.experiment import Experiment
+from fedsim.records import quantities
+from fedsim.records.run import Run
 from fedsim.report import labels, page
-from fedsim.run import Run
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "col", "wbr"}
 SINGLE = (

@@ -22,8 +22,9 @@ from factors import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim.adapter import Adapter, Layout, Module
-from fedsim.aggregators import ServerModel
+from fedsim.adapters.adapter import Adapter, Layout, Module
+from fedsim.aggregators._base import ServerModel
+from fedsim.aggregators._staleness import Polynomial, Product
 from fedsim.aggregators.fedit import FedIT
 from fedsim.aggregators.fedsa import FedSA
 from fedsim.aggregators.ffa import FFA
@@ -31,7 +32,6 @@ from fedsim.aggregators.hetlora import HetLoRA, product_norm
 from fedsim.aggregators.mixing import Mixing
 from fedsim.aggregators.rolora import Phases, RoLoRA
 from fedsim.errors import RunError
-from fedsim.staleness import Polynomial, Product
 
 RULES = [FedIT(), FFA(), RoLoRA(), FedSA(), HetLoRA(), Mixing()]
 MEANS = [FedIT(), FFA(), RoLoRA(), FedSA()]

@@ -6,14 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedsim.aggregators import Ask, Contribution, own
+from fedsim.aggregators._base import Ask, Contribution, own
 from fedsim.aggregators.hetlora import tail
-from fedsim.experiment import Experiment, LocalConfig
+from fedsim.clock.auto import resolved
+from fedsim.clock.plan import prepare
+from fedsim.config.experiment import Experiment
+from fedsim.config.learning import LocalConfig
 from fedsim.jobs import Job
-from fedsim.plan import prepare
-from fedsim.resolving import resolved
-from fedsim.run import Writer
-from fedsim.simulation import course
+from fedsim.records.writer import Writer
+from fedsim.runs.simulation import course
 
 PROTOCOLS = {
     "synchronous": {"kind": "synchronous", "cohort": 2},

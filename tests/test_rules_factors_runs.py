@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from worlds import plan
 
-from fedsim.aggregators import own
-from fedsim.plan import Plan
-from fedsim.run import Writer
-from fedsim.simulation import course
+from fedsim.aggregators._base import own
+from fedsim.clock.plan import Plan
+from fedsim.records.writer import Writer
+from fedsim.runs.simulation import course
 
 N = 4
 RANKS = (4, 2, 2, 1)

@@ -19,8 +19,8 @@ from factors import (
 )
 from pydantic import ValidationError
 
-from fedsim.adapter import Adapter, Layout, Module
-from fedsim.aggregators import Ask, ServerModel, own
+from fedsim.adapters.adapter import Adapter, Layout, Module
+from fedsim.aggregators._base import Ask, ServerModel, own
 from fedsim.aggregators.fedit import FedIT
 from fedsim.aggregators.fedsa import FedSA
 from fedsim.aggregators.ffa import FFA

@@ -29,18 +29,18 @@ from factored import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim.adapter import Adapter
-from fedsim.aggregators import ServerModel
+from fedsim.adapters.adapter import Adapter
+from fedsim.adapters.moved_base import Base
+from fedsim.adapters.products import Pair, pairs, vector_of
+from fedsim.aggregators._base import ServerModel
+from fedsim.aggregators._staleness import Constant, Polynomial, Product
 from fedsim.aggregators.fedex import FedEx, covariance
 from fedsim.aggregators.fedit import FedIT
 from fedsim.aggregators.fedsvd import FedSVD
 from fedsim.aggregators.ffa import FFA
 from fedsim.aggregators.flexlora import FlexLoRA
 from fedsim.aggregators.flora import FLoRA
-from fedsim.base import Base
 from fedsim.errors import RunError
-from fedsim.products import Pair, pairs, vector_of
-from fedsim.staleness import Constant, Polynomial, Product
 
 SEEDS = st.integers(0, 2**32 - 1)
 ALL = [FLoRA(), FlexLoRA(), FedEx(), FedSVD()]

@@ -15,8 +15,8 @@ from fedsim.aggregators.flexlora import FlexLoRA
 from fedsim.aggregators.flora import FLoRA
 from fedsim.executors.inline import Inline
 from fedsim.jobs import add_sums
-from fedsim.run import Writer
-from fedsim.simulation import course
+from fedsim.records.writer import Writer
+from fedsim.runs.simulation import course
 
 RULES = {rule.__name__: rule for rule in (FLoRA, FlexLoRA, FedEx, FedSVD)}
 TRAIN_S = [1.0, 2.0, 3.0, 5.0]

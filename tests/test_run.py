@@ -18,10 +18,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim import tables
+from fedsim.config.experiment import Experiment
 from fedsim.errors import RunError, RunFolderError
-from fedsim.experiment import Experiment
-from fedsim.run import Run, Writer, load
+from fedsim.records import tables
+from fedsim.records.run import Run, load
+from fedsim.records.writer import Writer
 
 NAN = math.nan
 

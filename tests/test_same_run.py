@@ -13,13 +13,14 @@ import pandas as pd
 import pytest
 from worlds import plan
 
-from fedsim.cost import train_memory_bytes, with_rank_share
-from fedsim.experiment import Experiment
-from fedsim.profile_checks import TIERS
-from fedsim.run import Writer
-from fedsim.simulation import course, simulate
-from fedsim.tables import TABLES
-from fedsim.verify import verify
+from fedsim.config.experiment import Experiment
+from fedsim.cost.formulas import train_memory_bytes
+from fedsim.cost.shape import with_rank_share
+from fedsim.devices.table_checks import TIERS
+from fedsim.records.tables import TABLES
+from fedsim.records.verify import verify
+from fedsim.records.writer import Writer
+from fedsim.runs.simulation import course, simulate
 
 TRAIN_S = [0.5, 1.0, 2.0, 3.0, 4.5, 5.0, 8.0, 13.0]
 BUFFERED = {"kind": "buffered", "concurrency": 5, "buffer": 3}

@@ -11,22 +11,22 @@ from hypothesis import strategies as st
 from worlds import plan, windows
 
 import fedsim.samplers
-from fedsim.availability import Availability
+from fedsim.clock.roster import Roster
 from fedsim.component import Component
+from fedsim.config.experiment import Experiment
+from fedsim.devices.availability import Availability
 from fedsim.errors import ExperimentError, RunError, RunFolderError
-from fedsim.experiment import Experiment
-from fedsim.replay import replay
+from fedsim.records.run import load
+from fedsim.records.verify import verify
 from fedsim.rng import stream
-from fedsim.roster import Roster
-from fedsim.run import load
+from fedsim.runs.replay import replay
+from fedsim.runs.simulation import simulate
 from fedsim.samplers.least_available import LeastAvailable
 from fedsim.samplers.oort import Oort, _rounded
 from fedsim.samplers.power_of_choice import PowerOfChoice
+from fedsim.samplers.seen import Records
 from fedsim.samplers.uniform import Uniform
-from fedsim.sampling import Desk, Request
-from fedsim.seen import Records
-from fedsim.simulation import simulate
-from fedsim.verify import verify
+from fedsim.server.requests import Desk, Request
 
 SYNC = {"kind": "synchronous", "cohort": 2}
 GREEDY = {"explore": 0.0, "explore_min": 0.0}
@@ -464,8 +464,8 @@ def plan_of_preset():
 
 
 def test_polls_are_neither_lost_nor_in_vain():
-    from fedsim import views
-    from fedsim.progress import verdict
+    from fedsim.cli.progress import verdict
+    from fedsim.records import views
 
     _, run = run_of(OF_ALL, [3.0, 6.0, 9.0, 12.0], commits=2)
     assert views.work(run).loc["polled", "visits"] == 8
@@ -523,7 +523,7 @@ def test_an_asynchronous_server_polls_too():
 @pytest.mark.parametrize("training", ["sequential", "fused"])
 def test_what_a_language_model_s_client_reports(llama, text_folder, training):
     """One step on the whole shard: its loss is that of the shard, and the square is its square; two steps: the means."""
-    from fedsim.experiment import LocalConfig, LoraConfig, NumericsConfig
+    from fedsim.config.learning import LocalConfig, LoraConfig, NumericsConfig
     from fedsim.jobs import Job, TaskContext, add_sums
     from fedsim.tasks.language import Language
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsim.instants import At, Instant
-from fedsim.network import PrivateLinks
-from fedsim.pipe import Constant, Slower
-from fedsim.rates import RateTrace
-from fedsim.shared_links import SharedLinks
-from fedsim.tcp import transfer_s
+from fedsim.network.pipe import Constant, Slower
+from fedsim.network.private import PrivateLinks
+from fedsim.network.shared import SharedLinks
+from fedsim.network.tcp import transfer_s
+from fedsim.network.traces import RateTrace
 
 IP = 1500 / 1448
 

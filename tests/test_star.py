@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from refill import filled, finishes
 
-from fedsim.star import StarLink
+from fedsim.network.max_min import StarLink
 
 # by hand ----------------------------------------------------------------------------------------------
 

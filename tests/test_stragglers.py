@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from small_runs import small, without_rows
 from worlds import simulated
 
-from fedsim import stragglers
+from fedsim.records import stragglers
 from fedsim.report import straggler_sections
 
 

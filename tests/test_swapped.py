@@ -12,13 +12,14 @@ import pytest
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from fedsim.adapter import Layout, Module
+from fedsim.adapters.adapter import Layout, Module
+from fedsim.config.learning import LocalConfig, LoraConfig, NumericsConfig
 from fedsim.errors import ExperimentError
-from fedsim.experiment import LocalConfig, LoraConfig, NumericsConfig
 from fedsim.jobs import Job, TaskContext
-from fedsim.tasks import _language_task
+from fedsim.tasks._language import task as _language_task
 from fedsim.tasks.language import Language
-from fedsim.training import hub, local, lora, noise, sequential, steps
+from fedsim.training import hub, local, lora, noise, sequential
+from fedsim.training import stacked_optimizers as steps
 from fedsim.training.backbone import Stack
 from fedsim.training.swapped import Swap, Swapped, refusal
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import fedsim
-from fedsim.cli import call
+from fedsim.cli.app import call
 from fedsim.executors.inline import Inline
 
 GRID = {
@@ -61,7 +61,7 @@ def opened(monkeypatch):
             self.log.append("close")
             super().close()
 
-    monkeypatch.setattr("fedsim.simulation.executor_for", lambda _: Counted())
+    monkeypatch.setattr("fedsim.runs.simulation.executor_for", lambda _: Counted())
     return made
 
 
@@ -123,7 +123,7 @@ def test_a_timeline_is_not_taken_for_a_trained_run(grid, capsys):
 
 
 def test_a_point_that_fails_is_reported_and_the_others_go_on(grid, tmp_path, monkeypatch, opened, capsys):
-    from fedsim import simulation
+    from fedsim.runs import simulation
 
     real = simulation.simulate
 
@@ -132,7 +132,7 @@ def test_a_point_that_fails_is_reported_and_the_others_go_on(grid, tmp_path, mon
             raise ValueError("broken on purpose")
         return real(plan, *args, **kwargs)
 
-    monkeypatch.setattr("fedsim.simulation.simulate", fails_once)
+    monkeypatch.setattr("fedsim.runs.simulation.simulate", fails_once)
     assert call(["sweep", str(grid)]) == 1
     out, err = capsys.readouterr()
     statuses = [line.split()[1] for line in out.splitlines()[1:5]]
@@ -161,7 +161,7 @@ def test_the_tables_of_a_point_are_those_of_the_same_run_alone(grid, tmp_path):
 
 def test_points_of_one_population_and_data_share_them(grid, tmp_path, monkeypatch):
     """Two rules and two seeds: two populations are drawn, and every table is that of the run alone."""
-    from fedsim import plan
+    from fedsim.clock import plan
 
     asked = {"aggregator.server_lr": [1.0, 0.5], "seed": [0, 1]}
     grid.write_text(yaml.safe_dump({**GRID, "sweep": asked}))

@@ -4,8 +4,8 @@ import pytest
 import torch
 from factors import LAYERS, slot_mask
 
-from fedsim.adapter import Layout, Module
-from fedsim.training.tail import gradient
+from fedsim.adapters.adapter import Layout, Module
+from fedsim.training.slot_penalty import gradient
 
 
 def objective(vector, first):

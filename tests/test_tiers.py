@@ -12,13 +12,7 @@ from hypothesis import strategies as st
 from worlds import plan, simulated
 
 from fedsim.errors import ExperimentError, RunError
-from fedsim.protocols.tiers import (
-    Tiers,
-    adaptive_probabilities,
-    draw_tier,
-    latency_tiers,
-    mirrored_shares,
-)
+from fedsim.protocols.tiers import Tiers, adaptive_probabilities, draw_tier, latency_tiers, mirrored_shares
 from fedsim.rng import stream
 
 # tiers: who is in which --------------------------------------------------------------------------------
@@ -159,7 +153,7 @@ def test_settings_of_tiers_that_contradict_each_other_are_refused(wrong, says):
 
 
 def test_more_tiers_than_clients_are_refused_before_anything_starts():
-    from fedsim.fits import misfits
+    from fedsim.checks.blocks import misfits
 
     asked = plan({"kind": "synchronous", "cohort": 2}, [1.0] * 4).experiment
     wrong = asked.model_copy(update={"protocol": Tiers(tiers=5, cohort=1)})

@@ -8,7 +8,7 @@ from handmade_run import by_hand, made, played
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim.timeline import CLIENTS, SERVER, events, export
+from fedsim.records.timeline import CLIENTS, SERVER, events, export
 
 
 def by_kind(found, ph):

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, GPT2Config
 
+from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.errors import DataError, ExperimentError
-from fedsim.experiment import LocalConfig, LoraConfig
 from fedsim.jobs import Job
 from fedsim.training import hub, local, lora, sequential
 

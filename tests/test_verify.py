@@ -8,8 +8,8 @@ from handmade_run import IDLE_W, by_hand, made, played
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim.tables import TABLES
-from fedsim.verify import verify
+from fedsim.records.tables import TABLES
+from fedsim.records.verify import verify
 
 
 def test_a_run_whose_books_are_right_has_no_problem():

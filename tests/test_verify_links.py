@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from handmade_run import by_hand
 
-from fedsim.verify import verify
+from fedsim.records.verify import verify
 
 
 def run_with(**network):

@@ -10,14 +10,15 @@ import pytest
 from test_same_run import BUFFERED, DEADLINE, inline, ruled
 from worlds import plan
 
-from fedsim.aggregators import WHOLE, Offer, Traits
+from fedsim.adapters.moved_base import Base
+from fedsim.adapters.payload import WHOLE
+from fedsim.aggregators._base import Offer, Traits
 from fedsim.aggregators.fedit import FedIT
-from fedsim.base import Base
 from fedsim.component import Component
 from fedsim.errors import RunError
 from fedsim.executors.inline import Inline
-from fedsim.replay import job_of
-from fedsim.simulation import simulate
+from fedsim.runs.replay import job_of
+from fedsim.runs.simulation import simulate
 
 ROUND = {"kind": "synchronous", "cohort": 3}
 LORA = {"task": {"kind": "quadratic", "layout": "lora", "dimension": 4}, "lora": {"r": 2, "alpha": 2.0}}

@@ -9,8 +9,9 @@ import pytest
 from pandas.testing import assert_frame_equal
 from small_runs import small, without_rows
 
-from fedsim import gain_views, tables, views
 from fedsim.errors import RunFolderError
+from fedsim.records import gains as gain_views
+from fedsim.records import tables, views
 
 
 def test_a_score_comes_with_what_the_run_had_cost_by_its_version():

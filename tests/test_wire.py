@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from worlds import plan
 
-from fedsim.adapter import Layout, Module, Tensor
-from fedsim.aggregators import NOTHING, WHOLE, Payload
-from fedsim.experiment import WireConfig
-from fedsim.link import Link
-from fedsim.number_formats import LEVELS, pack, scales, unpack
+from fedsim.adapters.adapter import Layout, Module, Tensor
+from fedsim.adapters.payload import NOTHING, WHOLE, Payload
+from fedsim.config.network import WireConfig
+from fedsim.network.coding import Link
+from fedsim.network.messages import Format, bytes_of, charged_bytes, decode, encode, extent, largest
+from fedsim.network.number_formats import LEVELS, pack, scales, unpack
+from fedsim.records.verify import verify
 from fedsim.rng import stream
-from fedsim.simulation import simulate
-from fedsim.verify import verify
-from fedsim.wire import Format, bytes_of, charged_bytes, decode, encode, extent, largest
+from fedsim.runs.simulation import simulate
 
 LAYOUT = Layout(
     (

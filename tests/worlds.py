@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fedsim.availability import Availability
-from fedsim.cost import train_flops
-from fedsim.experiment import Experiment
-from fedsim.profiles import Profile
-from fedsim.simulation import Plan, context_of, resolved, simulate
+from fedsim.clock.auto import context_of, resolved
+from fedsim.clock.plan import Plan
+from fedsim.config.experiment import Experiment
+from fedsim.cost.formulas import train_flops
+from fedsim.devices.availability import Availability
+from fedsim.devices.population import Profile
+from fedsim.runs.simulation import simulate
 
 FAST = 1e15  # a link so fast that a transfer takes fedsim's shortest time
 

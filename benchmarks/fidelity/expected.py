@@ -10,12 +10,13 @@ import numpy as np
 
 from benchmarks.fidelity.federation import MBIT, PERIOD_S, Federation, Protocol
 from benchmarks.fidelity.rows import FRAMING
-from fedsim.availability import Availability
-from fedsim.cost import train_flops
-from fedsim.experiment import Experiment
-from fedsim.profiles import Population
-from fedsim.run import Run
-from fedsim.simulation import Plan, prepare, simulate
+from fedsim.clock.plan import Plan, prepare
+from fedsim.config.experiment import Experiment
+from fedsim.cost.formulas import train_flops
+from fedsim.devices.availability import Availability
+from fedsim.devices.population import Population
+from fedsim.records.run import Run
+from fedsim.runs.simulation import simulate
 
 PLENTY = 1e15
 

@@ -9,9 +9,9 @@ import numpy as np
 from benchmarks.fidelity.rows import Quota, Scenario
 from benchmarks.fidelity.steps import Steps
 from benchmarks.fidelity.tally import Durations
-from fedsim.compute import under_quota_s
-from fedsim.pipe import Asked, Constant, Path, predict
-from fedsim.rates import RateTrace
+from fedsim.devices.compute import under_quota_s
+from fedsim.network.pipe import Asked, Constant, Path, predict
+from fedsim.network.traces import RateTrace
 
 
 def fedsim(scenario: Scenario) -> Durations:

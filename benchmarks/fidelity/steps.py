@@ -1,4 +1,4 @@
-"""A rate that changes in steps. Written apart from `fedsim.rates`: the ruler must not be the thing measured."""
+"""A rate that changes in steps. Written apart from `fedsim.network.traces`: the ruler must not be the thing measured."""
 
 from __future__ import annotations
 

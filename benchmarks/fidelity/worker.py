@@ -39,9 +39,9 @@ def training(experiment: dict[str, Any], client: int) -> Work:
     """Return a client's real training under an experiment (plain values of `fedsim.Experiment`)."""
     import numpy as np
 
-    from fedsim.experiment import Experiment
+    from fedsim.clock.plan import prepare
+    from fedsim.config.experiment import Experiment
     from fedsim.jobs import Job
-    from fedsim.simulation import prepare
 
     plan = prepare(Experiment.model_validate(experiment))
     task: Any = plan.task

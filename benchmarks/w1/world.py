@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from fedsim.experiment import Experiment
+    from fedsim.config.experiment import Experiment
 
 TARGETS = ("c_attn", "c_proj")
 """GPT-2's query-key-value matrix and both projections (attention and MLP)."""
@@ -54,7 +54,7 @@ class World:
             folder: where `made` put it.
             blocks: further blocks of the configuration (`budget`, `runtime`, `numerics`, ...).
         """
-        from fedsim.experiment import Experiment
+        from fedsim.config.experiment import Experiment
 
         plain: dict[str, Any] = {
             "name": "world",
@@ -140,8 +140,8 @@ def _write_text(world: World, folder: Path, windows: int) -> None:
 
 def _write_schedule(world: World, folder: Path, rounds: int) -> None:
     """Ask fedsim's clock who trains in which round, and its loaders on what; store the answer."""
-    from fedsim import simulation
     from fedsim.jobs import Job
+    from fedsim.runs import simulation
     from fedsim.training import local
 
     experiment = world.experiment(folder, budget={"commits": rounds})

@@ -13,8 +13,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import fedsim
-from fedsim import views
-from fedsim.metrics import SAMPLES_DRAWN
+from fedsim.metrics.direction import SAMPLES_DRAWN
+from fedsim.records import views
 from fedsim.report.gallery_section import kernel
 
 SPLIT = "samples"

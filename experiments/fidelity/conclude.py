@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import fedsim
-from fedsim import views
+from fedsim.records import views
 
 METRIC = "perplexity"
 

@@ -3,7 +3,7 @@
 import sys
 
 import fedsim
-from fedsim import views
+from fedsim.records import views
 
 HOURS = (12, 24, 48)
 METRIC = "perplexity"

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import fedsim
-from fedsim import views
+from fedsim.records import views
 
 METRIC = "perplexity"
 RANKS = {

@@ -13,12 +13,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.adapter import Adapter, Layout, Vector
-from fedsim.aggregators import Ask, Contribution, Payload, ServerModel
+from fedsim.adapters.adapter import Adapter, Layout, Vector
+from fedsim.adapters.payload import Payload
+from fedsim.adapters.sums import WeightedSum
+from fedsim.aggregators._base import Ask, Contribution, ServerModel
+from fedsim.aggregators._staleness import discount
+from fedsim.aggregators._weighting import Normalize, Weighting, divisor
 from fedsim.errors import RunError, message
-from fedsim.staleness import discount
-from fedsim.sums import WeightedSum
-from fedsim.weighting import Normalize, Weighting, divisor
 
 Padding = Literal["zeros", "moves", "rows"]
 

@@ -8,12 +8,13 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from fedsim.adapter import Layout, Vector
-from fedsim.aggregators import WHOLE, Ask, Contribution, Offer, Payload, ServerModel, Traits
-from fedsim.base import Base, dense_shape
+from fedsim.adapters.adapter import Layout, Vector
+from fedsim.adapters.moved_base import Base, dense_shape
+from fedsim.adapters.payload import WHOLE, Payload
+from fedsim.adapters.products import Pair, best, one_thread, pairs, stacked, vector_of
+from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, Traits
+from fedsim.aggregators._weighting import Weighting
 from fedsim.component import Component
-from fedsim.products import Pair, best, one_thread, pairs, stacked, vector_of
-from fedsim.weighting import Weighting
 
 ROUNDING = 1e-12
 """A weight that is zero but for the rounding of float64."""

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import ClassVar, Literal
 
-from fedsim.adapter import Vector
-from fedsim.aggregators import Ask, Contribution, Offer, ServerModel, Traits
+from fedsim.adapters.adapter import Vector
+from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import SEED_FLOATS, Averaging, factor, kept_by, payload, start
 from fedsim.component import Component
 

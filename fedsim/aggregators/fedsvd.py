@@ -9,12 +9,13 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from fedsim.adapter import Layout
-from fedsim.aggregators import Ask, Contribution, Offer, Payload, ServerModel, Traits
+from fedsim.adapters.adapter import Layout
+from fedsim.adapters.payload import Payload
+from fedsim.adapters.products import Matrix, Pair, completed, one_thread, pairs, svd, vector_of
+from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import SEED_FLOATS, factor
+from fedsim.aggregators._weighting import Weighting
 from fedsim.component import Component
-from fedsim.products import Matrix, Pair, completed, one_thread, pairs, svd, vector_of
-from fedsim.weighting import Weighting
 
 
 @dataclass(frozen=True)

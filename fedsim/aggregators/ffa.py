@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-from fedsim.aggregators import Ask, Contribution, Offer, ServerModel, Traits
+from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import SEED_FLOATS, Averaging, factor, payload, refuse_moved, start
 from fedsim.component import Component
 

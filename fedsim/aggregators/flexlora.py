@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from fedsim.adapter import Layout
-from fedsim.aggregators import Ask, Contribution, Offer, ServerModel, Traits
+from fedsim.adapters.adapter import Layout
+from fedsim.adapters.moved_base import dense_shape
+from fedsim.adapters.products import Pair, completed, one_thread, pairs, scales, stacked, svd, vector_of
+from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import payload
-from fedsim.base import dense_shape
+from fedsim.aggregators._weighting import Weighting
 from fedsim.component import Component
-from fedsim.products import Pair, completed, one_thread, pairs, scales, stacked, svd, vector_of
-from fedsim.weighting import Weighting
 
 Split = Literal["B", "balanced"]
 ROUNDING = 1e-12

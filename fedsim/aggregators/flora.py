@@ -10,14 +10,15 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from fedsim.adapter import Layout, Vector
-from fedsim.aggregators import Ask, Contribution, Offer, Payload, ServerModel, Traits
+from fedsim.adapters.adapter import Layout, Vector
+from fedsim.adapters.moved_base import Base
+from fedsim.adapters.payload import Payload
+from fedsim.adapters.products import Pair, one_thread, pairs, scales, stacked
+from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import SEED_FLOATS, payload
-from fedsim.base import Base
+from fedsim.aggregators._weighting import Weighting
 from fedsim.component import Component
-from fedsim.products import Pair, one_thread, pairs, scales, stacked
 from fedsim.rng import stream
-from fedsim.weighting import Weighting
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from fedsim.adapter import Layout, Vector
-from fedsim.aggregators import Ask, Contribution, Offer, ServerModel, Traits
+from fedsim.adapters.adapter import Layout, Vector
+from fedsim.adapters.products import inner, one_thread, pairs, scales
+from fedsim.adapters.sums import length
+from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import Padding, SlotMean, moved, payload, start
+from fedsim.aggregators._staleness import Polynomial, Staleness, discount
 from fedsim.component import Component
-from fedsim.products import inner, one_thread, pairs, scales
-from fedsim.staleness import Polynomial, Staleness, discount
-from fedsim.sums import length
 
 LEAST = 1e-150
 """Least weight of a client: clients whose products are all 0 count alike, beside others they do not count."""

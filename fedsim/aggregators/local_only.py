@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-from fedsim.aggregators import NOTHING, Ask, Contribution, Offer, ServerModel, Traits
+from fedsim.adapters.payload import NOTHING
+from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import kept_by, start
 from fedsim.component import Component
 

@@ -9,10 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from fedsim.aggregators import Ask, Contribution, Offer, ServerModel, Traits
+from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import payload, server_units, start
+from fedsim.aggregators._staleness import Polynomial, Staleness, discount
 from fedsim.component import Component
-from fedsim.staleness import Polynomial, Staleness, discount
 
 
 class Mixing(Component):

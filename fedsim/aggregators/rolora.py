@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fedsim.aggregators import Ask, Contribution, Offer, Payload, ServerModel, Traits
+from fedsim.adapters.payload import Payload
+from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import SEED_FLOATS, Averaging, factor, payload, refuse_moved, start
 from fedsim.component import Component
 

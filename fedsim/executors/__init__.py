@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from fedsim.adapter import Vector
+from fedsim.adapters.adapter import Vector
 from fedsim.jobs import Job, ScoreJob, Sums, Task, Update
 
 

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from fedsim.adapter import Vector
-from fedsim.doctor import cores
+from fedsim.adapters.adapter import Vector
 from fedsim.errors import FedsimError, WorkerError, message
+from fedsim.executors.host import cores
 from fedsim.jobs import Job, ScoreJob, Task
 
 REPLAY = "`fedsim replay RUN --client C --visit V` trains one visit alone, in this process"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fedsim.adapter import Vector
+from fedsim.adapters.adapter import Vector
 from fedsim.errors import HostError, message
 from fedsim.executors.calls import Failure, Item, Verb, perform, single_threaded, warm
 from fedsim.jobs import Job, ScoreJob, Task

@@ -1,7 +1,7 @@
 """The executor on Ray: a few actors that hold the task once and are handed client after client.
 
 Actors, never tasks (a plain task deadlocks silently when actors hold all CPUs, and loses cached
-backbones). Lost calls are given to another actor by our own queue (`fedsim.executors.dispatch`):
+backbones). Lost calls are given to another actor by our own queue (`fedsim.executors.queue`):
 Ray's retries are used up before a dead node is noticed.
 """
 
@@ -20,12 +20,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fedsim.adapter import Vector
+from fedsim.adapters.adapter import Vector
 from fedsim.errors import HostError, message
-from fedsim.executors import joining, session
+from fedsim.executors import ray_cluster as joining
+from fedsim.executors import ray_session as session
 from fedsim.executors.calls import Failure, Item, Verb, failure, names, one_thread, perform, warm
-from fedsim.executors.dispatch import Call, Dispatch, WorkerLost
 from fedsim.executors.packing import packed, unpacked
+from fedsim.executors.queue import Call, Dispatch, WorkerLost
 from fedsim.jobs import Job, ScoreJob, Task
 
 SEEN = 8
@@ -211,7 +212,7 @@ class RayTicket:
         return self._call.done
 
     def result(self) -> list[Any]:
-        """Wait in real time; see `fedsim.executors.dispatch.Dispatch.finish` for what it raises."""
+        """Wait in real time; see `fedsim.executors.queue.Dispatch.finish` for what it raises."""
         return self._dispatch.finish(self._call)
 
 

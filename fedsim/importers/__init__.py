@@ -13,7 +13,8 @@ from pathlib import Path
 
 from fedsim.errors import ProfileError, message, nearest
 from fedsim.importers import fedscale, flash, kbps, mahimahi, pensieve, sabre
-from fedsim.importers.options import Format, Options, fitting
+from fedsim.importers.formats import Format, fitting
+from fedsim.importers.options import Options
 from fedsim.importers.table import Table
 from fedsim.importers.traces import of_curves
 

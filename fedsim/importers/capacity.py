@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 import hetero_profiles
+from fedsim.devices.presets import preset
+from fedsim.devices.tables import read_devices
 from fedsim.errors import ProfileError, message
+from fedsim.files.user_tables import read_rows
 from fedsim.importers.options import Options, needed
 from fedsim.importers.table import Table, spread
-from fedsim.presets import preset
-from fedsim.profile_tables import read_devices
-from fedsim.rowfile import read_rows
 
 OF_LINK = (
     "rtt_ms", "rtt_sigma_ln", "packet_bytes", "down_radio_w", "down_radio_mw_per_mbps", "up_radio_w",

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.errors import ProfileError, message
+from fedsim.files.user_tables import Column, Rows, numbers, problems, read_rows
 from fedsim.importers.capacity import Capacity, capacity_table
 from fedsim.importers.entries import entries
+from fedsim.importers.formats import Format
 from fedsim.importers.numbers import number, shown
-from fedsim.importers.options import SESSIONS, Format, Options
+from fedsim.importers.options import SESSIONS, Options
 from fedsim.importers.plain_pickle import read_plain
 from fedsim.importers.sessions import windows
 from fedsim.importers.table import Table
-from fedsim.rowfile import Column, Rows, numbers, problems, read_rows
 
 TABLES = (".csv", ".parquet")
 

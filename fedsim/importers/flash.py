@@ -15,8 +15,9 @@ from typing import Any
 from fedsim.errors import ProfileError, message, nearest
 from fedsim.importers.capacity import networks
 from fedsim.importers.entries import entries
+from fedsim.importers.formats import Format
 from fedsim.importers.numbers import number, shown
-from fedsim.importers.options import SESSIONS, Format, Options, needed
+from fedsim.importers.options import SESSIONS, Options, needed
 from fedsim.importers.plain_json import read_json
 from fedsim.importers.sessions import windows
 from fedsim.importers.table import Table

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from fedsim.errors import ProfileError, message
+from fedsim.files.user_tables import Column, numbers, problems, read_rows
 from fedsim.importers.options import Options
 from fedsim.importers.traces import Curve
-from fedsim.rowfile import Column, numbers, problems, read_rows
 
 ABOUT = "table of time_s,kbps: each rate holds until the next row; --last-s says how long the last one does"
 COLUMNS = (Column("time_s", low=0.0, high=1e10), Column("kbps", low=0.0, high=1e9))

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedsim.errors import ProfileError, message
+from fedsim.files.user_tables import read_rows
 from fedsim.importers.options import Options
-from fedsim.rowfile import read_rows
 
 Kind = Literal["devices", "networks", "windows", "rates"]
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from fedsim.errors import ProfileError, message
-from fedsim.importers.options import Format, Options
+from fedsim.importers.formats import Format
+from fedsim.importers.options import Options
 from fedsim.importers.table import Table, spread
-from fedsim.rates import Floats, RateTrace
+from fedsim.network.traces import Floats, RateTrace
 
 Curve = tuple[Floats, Floats]
 """Times [s] from 0, the last of them the end; rates [bytes/s], the last of them again that before the end."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from fedsim.adapter import Vector
+from fedsim.adapters.adapter import Vector
 from fedsim.component import Component
 
 Floats = NDArray[np.float64]

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from fedsim.adapter import Vector
+from fedsim.adapters.adapter import Vector
 from fedsim.component import Component
 from fedsim.optimizers import Decay, Floats, Rate, move, moved
 

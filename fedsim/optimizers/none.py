@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fedsim.adapter import Vector
+from fedsim.adapters.adapter import Vector
 from fedsim.component import Component
 
 

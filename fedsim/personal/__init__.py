@@ -19,11 +19,14 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from fedsim.adapter import Layout, Vector
-from fedsim.aggregators import Offer, Payload, Traits
+from fedsim.adapters.adapter import Layout, Vector
+from fedsim.adapters.payload import Payload
+from fedsim.aggregators._base import Offer, Traits
 from fedsim.component import Component
-from fedsim.cost import ModelShape, Work
-from fedsim.experiment import Count, LocalConfig
+from fedsim.config.fields import Count
+from fedsim.config.learning import LocalConfig
+from fedsim.cost.shape import ModelShape
+from fedsim.cost.work import Work
 from fedsim.jobs import Job
 from fedsim.personal.folding import Fold
 

@@ -7,9 +7,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fedsim.adapter import Vector
-from fedsim.aggregators import Traits
-from fedsim.experiment import LocalConfig, Positive
+from fedsim.adapters.adapter import Vector
+from fedsim.aggregators._base import Traits
+from fedsim.config.fields import Positive
+from fedsim.config.learning import LocalConfig
 from fedsim.jobs import Job
 from fedsim.personal import Home, Personal, Used, tuned
 from fedsim.personal.folding import scale_of, weighted

@@ -7,10 +7,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fedsim.adapter import Layout, Vector
-from fedsim.aggregators import Traits
+from fedsim.adapters.adapter import Layout, Vector
+from fedsim.aggregators._base import Traits
+from fedsim.config.fields import Count, Positive
 from fedsim.errors import ExperimentError, message
-from fedsim.experiment import Count, Positive
 from fedsim.jobs import Job
 from fedsim.personal import Home, Personal, Used, tuned, values, with_values
 
@@ -83,7 +83,7 @@ def blocks(layout: Layout) -> list[tuple[str, ...]]:
 
     A block is what has the same path up to its first number; a module without one is a block by itself.
 
-    >>> from fedsim.adapter import Module
+    >>> from fedsim.adapters.adapter import Module
     >>> names = ("embed", "h.0.attn.q", "h.0.mlp.up", "h.1.attn.q")
     >>> blocks(Layout(tuple(Module(name, 1, (1, 2), (2, 1), 1.0) for name in names)))
     [('embed',), ('h.0.attn.q', 'h.0.mlp.up'), ('h.1.attn.q',)]

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fedsim.adapter import Vector
-from fedsim.experiment import Positive
+from fedsim.adapters.adapter import Vector
+from fedsim.config.fields import Positive
 from fedsim.jobs import Job
 from fedsim.personal import Home, Personal, tuned
 

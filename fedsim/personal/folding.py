@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedsim.adapter import Layout, Vector
-from fedsim.base import dense_shape, dense_size, split
+from fedsim.adapters.adapter import Layout, Vector
+from fedsim.adapters.moved_base import dense_shape, dense_size, split
 from fedsim.errors import ExperimentError, message
 from fedsim.jobs import Job
 
@@ -20,7 +20,7 @@ def folded(layout: Layout, vector: Vector, scale: float, base: Vector | None = N
         layout: adapted modules only.
         vector: the adapter, (layout.size,).
         scale: what B A is multiplied with in every module.
-        base: the change there is already, as `fedsim.base.Base.vector`; None: none.
+        base: the change there is already, as `fedsim.adapters.moved_base.Base.vector`; None: none.
 
     Returns:
         As `Base.vector`: float32, each module's (out, in kh kw) after the other, read-only; summed in float64.

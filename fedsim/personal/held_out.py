@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedsim.experiment import Experiment
+from fedsim.config.experiment import Experiment
 from fedsim.rng import stream
 
 

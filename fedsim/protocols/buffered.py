@@ -11,8 +11,8 @@ from fedsim.component import Component
 from fedsim.instants import Instant
 
 if TYPE_CHECKING:
-    from fedsim.server import Server
-    from fedsim.visit import Visit
+    from fedsim.clock.visit import Visit
+    from fedsim.server.server import Server
 
 
 class Buffered(Component):

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from fedsim.adapter import Vector
+from fedsim.adapters.adapter import Vector
 from fedsim.component import Component
 from fedsim.errors import RunError, message
 from fedsim.rng import stream
 
 if TYPE_CHECKING:
-    from fedsim.server import Server
-    from fedsim.visit import Visit
+    from fedsim.clock.visit import Visit
+    from fedsim.server.server import Server
 
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from fedsim.component import Component
 
 if TYPE_CHECKING:
-    from fedsim.server import Server
+    from fedsim.server.server import Server
 
 Count = Annotated[int, Field(ge=1)]
 

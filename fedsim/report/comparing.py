@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from fedsim import gain_views, quantities, views
-from fedsim.quantities import number, percent, said
+from fedsim.records import gains as gain_views
+from fedsim.records import quantities, views
+from fedsim.records.quantities import number, percent, said
+from fedsim.records.run import Run
+from fedsim.records.tables import OUTCOMES
 from fedsim.report import figures, visit_figures
 from fedsim.report.labels import SEED, Compared
 from fedsim.report.parts import Section, Table, plural
-from fedsim.run import Run
-from fedsim.tables import OUTCOMES
 
 
 def setup(c: Compared) -> Section:

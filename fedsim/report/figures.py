@@ -12,18 +12,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from fedsim import quantities, views
-from fedsim.report.style import (
-    BLUE,
-    DASHES,
-    GREY,
-    RUN_COLOURS,
-    axis_of,
-    listed,
-    logarithmic,
-    style,
-)
-from fedsim.run import Run
+from fedsim.records import quantities, views
+from fedsim.records.run import Run
+from fedsim.report.style import BLUE, DASHES, GREY, RUN_COLOURS, axis_of, listed, logarithmic, style
 
 
 def progress(run: Run, metric: str) -> go.Figure:

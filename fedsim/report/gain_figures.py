@@ -6,9 +6,9 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from fedsim import views
+from fedsim.records import views
+from fedsim.records.run import Run
 from fedsim.report.style import BLUE, GREEN, INK, PURPLE, RED, listed, style
-from fedsim.run import Run
 
 GROUPS = 8
 """Groups that are drawn beside the distribution."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from fedsim import gain_views
-from fedsim.quantities import number, percent
+from fedsim.records import gains as gain_views
+from fedsim.records.quantities import number, percent
+from fedsim.records.run import Run
 from fedsim.report import gain_figures
 from fedsim.report.parts import Section, Table, plural
-from fedsim.run import Run
 
 _HEADER = ("clients", "mean", "worst", "10 %", "median", "90 %", "best", "got worse")
 _METHODS = {

@@ -7,13 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fedsim import views
-from fedsim.metrics import SAMPLES_DRAWN
-from fedsim.quantities import number, percent, said
+from fedsim.metrics.direction import SAMPLES_DRAWN
+from fedsim.records import views
+from fedsim.records.quantities import number, percent, said
+from fedsim.records.run import Run
 from fedsim.report import figures
 from fedsim.report.labels import Compared
 from fedsim.report.parts import Picture, Section, Table, plural
-from fedsim.run import Run
 
 SPLIT = "samples"
 SHARE = "share of "

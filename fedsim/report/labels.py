@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedsim.records.run import Run
 from fedsim.report.parts import listing
-from fedsim.run import Run
 
 SEED = ", seed "
 _NOT_COMPARED = ("name", "seed", "runtime", "numerics")

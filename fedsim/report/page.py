@@ -10,9 +10,12 @@ from typing import Any
 
 import yaml
 
-from fedsim import gain_views, tables, views
 from fedsim.errors import RunFolderError, message
-from fedsim.quantities import number, percent, said
+from fedsim.files import atomic
+from fedsim.records import gains as gain_views
+from fedsim.records import views
+from fedsim.records.quantities import number, percent, said
+from fedsim.records.run import Run
 from fedsim.report import (
     comparing,
     gain_sections,
@@ -25,7 +28,6 @@ from fedsim.report import (
 )
 from fedsim.report.parts import Card, Page, Section, listing, plural
 from fedsim.report.style import ENDINGS
-from fedsim.run import Run
 
 _ENDED = {
     "running": "The run was still going when this page was made; the tables are those written so far.",
@@ -49,7 +51,7 @@ def write(runs: Sequence[Run], path: Path) -> Path:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        tables.replace(path, _rendered(page).encode())
+        atomic.replace(path, _rendered(page).encode())
     except OSError as problem:
         raise RunFolderError(message(str(path), f"cannot be written ({problem.strerror})")) from problem
     return path

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from fedsim import quantities, views
 from fedsim.errors import FedsimError
-from fedsim.metrics import ranks, rises
-from fedsim.quantities import number, percent, said
+from fedsim.metrics.direction import ranks, rises
+from fedsim.records import quantities, views
+from fedsim.records.quantities import number, percent, said
+from fedsim.records.run import Run
 from fedsim.report import figures
 from fedsim.report.parts import Section, Table, plural
-from fedsim.run import Run
 
 
 def progress(run: Run) -> Section:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedsim import quantities
-from fedsim.quantities import said
+from fedsim.records import quantities
+from fedsim.records.quantities import said
+from fedsim.records.run import Run
 from fedsim.report.parts import Section, Table, listing
-from fedsim.run import Run
 
 
 def section(run: Run) -> Section:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from fedsim import stragglers
-from fedsim.quantities import number, percent, said
+from fedsim.records import stragglers
+from fedsim.records.quantities import number, percent, said
+from fedsim.records.run import Run
 from fedsim.report.parts import Section, Table, listing, plural
 from fedsim.report.style import BLUE, GREEN, GREY, ORANGE, SKY, listed, style
 from fedsim.report.visit_figures import times
-from fedsim.run import Run
 
 WORDS = {
     "ask_s": ("not asked yet", GREY),

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from fedsim import quantities, views
+from fedsim.records import quantities, views
+from fedsim.records.run import Run
 from fedsim.report.style import BLUE, ENDINGS, ORANGE, SKY, listed, style
-from fedsim.run import Run
 
 
 def participation(run: Run) -> go.Figure | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from fedsim import views
-from fedsim.quantities import number, percent, said
+from fedsim.records import views
+from fedsim.records.quantities import number, percent, said
+from fedsim.records.run import Run
 from fedsim.report import visit_figures
 from fedsim.report.parts import Section, Table, listing, plural
 from fedsim.report.style import ENDINGS
-from fedsim.run import Run
 
 
 def people(run: Run) -> Section:

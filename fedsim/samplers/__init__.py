@@ -19,7 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
-from fedsim.seen import Counts, Floats, Seen
+from fedsim.samplers.seen import Counts, Floats, Seen
 
 
 class Sampler(Protocol):

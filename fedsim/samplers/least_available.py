@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from fedsim.component import Component
-from fedsim.seen import Counts, Seen
+from fedsim.samplers.seen import Counts, Seen
 
 
 class LeastAvailable(Component):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from fedsim.component import Component
-from fedsim.seen import Counts, Floats, Seen
+from fedsim.samplers.seen import Counts, Floats, Seen
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

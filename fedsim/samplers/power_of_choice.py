@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from fedsim.component import Component
-from fedsim.seen import Counts, Floats, Seen
+from fedsim.samplers.seen import Counts, Floats, Seen
 
 
 class PowerOfChoice(Component):

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from fedsim.charge_images import ChargeImages
 from fedsim.component import Component, Config
-from fedsim.experiment import Count
+from fedsim.config.fields import Count
+from fedsim.cost.charge_images import ChargeImages
 from fedsim.jobs import TaskContext
 from fedsim.tasks.partition import Iid, Partition
 
 if TYPE_CHECKING:
-    from fedsim.tasks._images_task import ImagesTask
+    from fedsim.tasks._images.task import ImagesTask
 
 
 class FeaturesConfig(Config):
@@ -62,7 +62,7 @@ class Images(Component):
         charge_as: the model that the clock charges instead of the one that trains.
     """
 
-    worker_modules: ClassVar[tuple[str, ...]] = ("fedsim.training.denoising", "diffusers.models")
+    worker_modules: ClassVar[tuple[str, ...]] = ("fedsim.training.diffusion.denoising", "diffusers.models")
     kind: Literal["images"] = "images"
     model: str = "builtin"
     data: str = "builtin"
@@ -99,6 +99,6 @@ class Images(Component):
             DataError: images, model or extractor missing or unusable, or too few images for so many clients.
             ExperimentError: `lora.targets` names no layer of the model.
         """
-        from fedsim.tasks._images_build import prepare
+        from fedsim.tasks._images.build import prepare
 
         return prepare(self, context)

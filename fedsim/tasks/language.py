@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from fedsim.charge_as import ChargeAs
 from fedsim.component import Component
-from fedsim.experiment import Count
+from fedsim.config.fields import Count
+from fedsim.cost.charge_as import ChargeAs
 from fedsim.jobs import TaskContext
 from fedsim.tasks.partition import Iid, Partition
 
 if TYPE_CHECKING:
-    from fedsim.tasks._language_task import LanguageTask
+    from fedsim.tasks._language.task import LanguageTask
 
 
 class Language(Component):
@@ -67,13 +67,13 @@ class Language(Component):
             DataError: text or model missing or unusable, or too little text for so many clients.
             ExperimentError: `lora.targets` names no layer of the model.
         """
-        from fedsim.tasks._corpus import prepare
+        from fedsim.tasks._language.build import prepare
 
         return prepare(self, context)
 
     def source(self) -> Any:
         """Return what to read."""
-        from fedsim.tasks._text import Source
+        from fedsim.tasks._language.text import Source
 
         columns = {"text_column": self.text_column, "client_column": self.client_column}
         return Source(

@@ -20,13 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from fedsim.adapter import Layout, Module, Tensor, Vector
-from fedsim.base import split
-from fedsim.charge_as import ChargeAs
+from fedsim.adapters.adapter import Layout, Module, Tensor, Vector
+from fedsim.adapters.moved_base import split
 from fedsim.component import Component
-from fedsim.cost import ModelShape
+from fedsim.config.fields import Count, NonNegative
+from fedsim.config.learning import LocalConfig, LoraConfig
+from fedsim.cost.charge_as import ChargeAs
+from fedsim.cost.shape import ModelShape
 from fedsim.errors import ExperimentError, WorkerError, message
-from fedsim.experiment import Count, LocalConfig, LoraConfig, NonNegative
 from fedsim.jobs import Job, Probe, Sums, TaskContext, Update
 from fedsim.rng import stream
 

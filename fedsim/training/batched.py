@@ -22,13 +22,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedsim.adapter import Vector
+from fedsim.adapters.adapter import Vector
 from fedsim.jobs import Job, Update
-from fedsim.training import noise, tail
+from fedsim.training import noise
+from fedsim.training import slot_penalty as tail
 from fedsim.training.backbone import Backbone, Stack
 from fedsim.training.local import made, one_thread, scales, slots, steps
 from fedsim.training.schedule import order, pieces, schedule
-from fedsim.training.steps import AdamW, Sgd, column
+from fedsim.training.stacked_optimizers import AdamW, Sgd, column
 
 Windows = NDArray[Any]
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.adapter import Layout, Module
+from fedsim.adapters.adapter import Layout, Module
+from fedsim.config.learning import LocalConfig
 from fedsim.errors import ExperimentError, message
-from fedsim.experiment import LocalConfig
 from fedsim.jobs import Job
 from fedsim.rng import stream
 

@@ -17,17 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from fedsim.adapter import Layout, Module, Tensor, Vector
-from fedsim.architecture import ATTENTION, MLP
-from fedsim.cost import ModelShape, above_share
+from fedsim.adapters.adapter import Layout, Module, Tensor, Vector
+from fedsim.adapters.folding import folded
+from fedsim.config.learning import LoraConfig
+from fedsim.cost.architecture import ATTENTION, MLP
+from fedsim.cost.layers import Layer, Map
+from fedsim.cost.shape import ModelShape, above_share
 from fedsim.errors import ExperimentError, message, nearest
-from fedsim.experiment import LoraConfig
-from fedsim.folded import folded
-from fedsim.layers import Layer, Map
 from fedsim.rng import stream
 from fedsim.training import hub
-from fedsim.training.backbone import Backbone, choose, resolved
+from fedsim.training.backbone import Backbone
 from fedsim.training.backbone import Path as TrainingPath
+from fedsim.training.paths import choose, resolved
 from fedsim.training.rebase import Bases, Layers
 
 ADAPTER = "default"
@@ -287,7 +288,7 @@ def save(vector: Vector, name: str, lora: LoraConfig, folder: Path, base: Vector
 
     The adapter's file is written from the vector alone: no weights are loaded, and the payload is
     4 bytes a number of the layout. With a `base` that has moved it holds change and adapter as one adapter
-    (`fedsim.folded`).
+    (`fedsim.adapters.folding`).
 
     Returns:
         The adapter's rank, 0 for a whole model.

@@ -1,6 +1,6 @@
 """A moved base under a loaded model: the frozen weight of an adapted module is always W0 + change.
 
-The change comes dense and in one orientation, (out, in kh kw) a module (`fedsim.base`). It is added to W0
+The change comes dense and in one orientation, (out, in kh kw) a module (`fedsim.adapters.moved_base`). It is added to W0
 anew for every base, in at least float32, so a weight never depends on which bases came before. What lies
 below the lowest adapter is no adapted module: hidden states kept from there hold for every base.
 """
@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from fedsim.adapter import Layout, Vector
-from fedsim.base import split
+from fedsim.adapters.adapter import Layout, Vector
+from fedsim.adapters.moved_base import split
 
 
 def weight_of(layer: Any, frozen: Any, change: Any) -> Any:

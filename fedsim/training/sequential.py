@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.adapter import Vector
+from fedsim.adapters.adapter import Vector
 from fedsim.jobs import Job, Update
-from fedsim.training import noise, tail
+from fedsim.training import noise
+from fedsim.training import slot_penalty as tail
 from fedsim.training.local import batches, one_thread, optimizer, scales, slots
 from fedsim.training.lora import ADAPTER, Trainee
 

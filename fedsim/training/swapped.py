@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fedsim.adapter import Layout, Vector
+from fedsim.adapters.adapter import Layout, Vector
 from fedsim.errors import ExperimentError, message
 from fedsim.training.backbone import Stack
 from fedsim.training.rebase import Bases, Layers

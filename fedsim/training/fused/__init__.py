@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedsim.adapter import Layout
+from fedsim.adapters.adapter import Layout
 from fedsim.training.fused import gpt2, llama
 from fedsim.training.fused.decoder import Decoder
 from fedsim.training.fused.parts import fits

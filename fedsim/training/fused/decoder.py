@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from fedsim.adapter import Layout, Vector
+from fedsim.adapters.adapter import Layout, Vector
 from fedsim.training.backbone import Noise, Stack
 from fedsim.training.fused.block import Block, Norm
 from fedsim.training.fused.kernels import cross_entropy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedsim.adapter import Layout
+from fedsim.adapters.adapter import Layout
 from fedsim.training.fused.attention import Attention
 from fedsim.training.fused.block import Block, Gelu
 from fedsim.training.fused.decoder import Decoder, Frozen

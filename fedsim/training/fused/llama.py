@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from fedsim.adapter import Layout
+from fedsim.adapters.adapter import Layout
 from fedsim.training.fused.attention import Attention
 from fedsim.training.fused.block import Block, Swiglu
 from fedsim.training.fused.decoder import Decoder, Frozen

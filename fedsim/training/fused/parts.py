@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fedsim.adapter import Layout
+from fedsim.adapters.adapter import Layout
 from fedsim.training.fused.lora import Matrix, Part
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from fedsim.training.backbone import Noise, Trains
+from fedsim.adapters.payload import Trains
+from fedsim.training.backbone import Noise
 
 
 class Workspace:

@@ -1,0 +1,156 @@
+"""What a rule is: its traits, what it is asked, what it offers, what it gets back, and the model it moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from fedsim.adapters.adapter import Adapter, Vector
+from fedsim.adapters.moved_base import Base
+from fedsim.adapters.payload import Payload, Trains
+from fedsim.files.client_vectors import NOTHING_KEPT, Kept
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What holds for a rule whatever its settings; the table of combinations is made of it.
+
+    Attributes:
+        exact: the product of the new model is the weighted mean of the clients' products.
+        unequal_ranks: clients may have different ranks.
+        moves_base: every commit changes the frozen weights; the base's version is the model's.
+        refactors: factors of two versions are not comparable: deltas across versions mean nothing.
+        personal: clients keep a part for themselves: there is no single global model. Such a rule may have
+            `own(model, client) -> Vector`, the client's whole model, if that is not what is kept.
+        optimizer: a server optimiser may move the shared adapter instead, by steps of its factors.
+        compressible: sparse deltas of the factors, with error feedback, make sense.
+        stale: has a meaning for updates of earlier versions (asynchronous protocols).
+        full_model: also averages whole models (`lora: {full: true}`).
+        history: what travels depends on earlier commits (a phase, a stack, a catch-up with a moved base). A
+            timeline-only run then applies the rule to contributions in which nobody has moved, so bytes must
+            follow from ranks, counts, versions and phases alone.
+    """
+
+    exact: bool
+    unequal_ranks: bool
+    moves_base: bool = False
+    refactors: bool = False
+    personal: bool = False
+    optimizer: bool = True
+    compressible: bool = True
+    stale: bool = True
+    full_model: bool = False
+    history: bool = True
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One client that is about to be asked.
+
+    Attributes:
+        client, visit: who, and its how-many-th visit (from 0).
+        rank: slots of each factor that it will train; at most the layout's.
+        scale: what it multiplies B A with, unless the layout's modules differ in it.
+        last_seen: version of the model that it downloaded last; None: it has none yet.
+    """
+
+    client: int
+    visit: int
+    rank: int
+    scale: float
+    last_seen: int | None
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a client gets, what it sends back, and what it may move.
+
+    Attributes:
+        start: where it starts, in the layout's shape; slots from `Ask.rank` on are zero.
+        down, up: what travels for it.
+        trains: which factors it moves.
+        phase: the rule's own tag; comes back with the contribution.
+        tail: what is added to the client's objective (`Job.tail`).
+    """
+
+    start: Vector = field(repr=False)
+    down: Payload
+    up: Payload
+    trains: Trains = "AB"
+    phase: str = ""
+    tail: tuple[float, int] | None = None
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """One landed update, as a rule sees it.
+
+    Attributes:
+        client, visit: whose, and which visit; contributions come sorted by these, at least one.
+        start, end: the snapshot this client trained from and where it ended (float32 vectors).
+        weight: number of training examples.
+        staleness: versions committed between dispatch and this commit.
+        version: the version it was dispatched from.
+        rank, scale: slots that it trained, and what it multiplied B A with.
+        phase, trains: as offered.
+        base, base_version: the frozen weights it trained on; None: the pretrained ones, version 0.
+    """
+
+    client: int
+    visit: int
+    start: Vector = field(repr=False)
+    end: Vector = field(repr=False)
+    weight: float
+    staleness: int
+    version: int
+    rank: int
+    scale: float
+    phase: str = ""
+    base_version: int = 0
+    trains: Trains = "AB"
+    base: Base | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class ServerModel:
+    """The server's model: the adapter, and what rules that move the base or keep parts at home need.
+
+    Attributes:
+        adapter: the shared adapter.
+        base: how the frozen weights have changed; None: not at all.
+        personal: what clients keep for themselves.
+    """
+
+    adapter: Adapter
+    base: Base | None = None
+    personal: Kept = NOTHING_KEPT
+
+
+def own(rule: Any, model: ServerModel, client: int) -> Vector | None:
+    """Return the whole model of a client of its own, None if it has the shared one."""
+    if not rule.traits.personal:
+        return None
+    found: Vector | None = rule.own(model, client) if hasattr(rule, "own") else model.personal.get(client)
+    return found
+
+
+class Aggregator(Protocol):
+    """What the server asks of a rule."""
+
+    traits: ClassVar[Traits]
+    one_pass: ClassVar[bool]
+
+    def init(self, model: ServerModel) -> Any:
+        """Return the rule's first state."""
+        ...
+
+    def offer(self, state: Any, model: ServerModel, ask: Ask) -> Offer:
+        """Return what this client starts from and what travels for it; pure."""
+        ...
+
+    def apply(
+        self, state: Any, model: ServerModel, contributions: Iterable[Contribution]
+    ) -> tuple[ServerModel, Any]:
+        """Return the next model and state; pure."""
+        ...

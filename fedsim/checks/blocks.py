@@ -1,0 +1,226 @@
+"""Do the blocks of an experiment fit together? Said before anything starts, without data or torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from fedsim.config.experiment import Experiment
+from fedsim.config.fields import WORDS
+from fedsim.config.learning import LoraConfig
+from fedsim.config.overrides import sentence
+from fedsim.config.problem import Problem
+from fedsim.config.thermal import Thermal
+from fedsim.errors import ExperimentError, nearest
+
+_HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
+
+
+def misfits(experiment: Experiment) -> list[Problem]:
+    """Return everything that cannot work together, or a named file that is not there."""
+    from fedsim.checks import combinations
+    from fedsim.checks.personal import problems
+
+    return [
+        *_population(experiment),
+        *_network(experiment),
+        *_protocol(experiment),
+        *_training(experiment),
+        *_compute(experiment),
+        *_sources(experiment),
+        *combinations.misfits(experiment),
+        *problems(experiment),
+    ]
+
+
+def _population(experiment: Experiment) -> list[Problem]:
+    from fedsim.devices.presets import preset_names
+
+    population = experiment.population
+    found: list[Problem] = []
+    if population.preset is not None and population.preset not in preset_names():
+        fix = f"{nearest(population.preset, preset_names())} (`fedsim profiles list` shows them)"
+        found.append(Problem(("population", "preset"), "no such preset", fix, population.preset))
+    for name in ("devices", "networks"):
+        table = getattr(population, name)
+        if table is not None and not table.is_file():
+            fix = "give a CSV or Parquet file; `fedsim profiles check FILE` checks one"
+            found.append(Problem(("population", name), "no such file", fix, str(table)))
+    for name, columns in (("availability", "client, start_s, stop_s"), ("rates", "trace, time_s, down_kbps")):
+        given, words = getattr(population, name), WORDS[f"population.{name}"]
+        if given not in words and not Path(given).is_file():
+            close = nearest(Path(given).name, words)
+            fix = f"write {', '.join(words)}, or the file of a table with {columns}"
+            fix = close if close.startswith("did you mean") else fix
+            found.append(Problem(("population", name), "no such file", fix, given))
+    personal: Any = experiment.personal
+    if population.on_close == "partial" and personal.alongside(experiment.local) is not None:
+        what = f"cannot cut the two trainings of a visit that {personal.kind} makes"
+        fix = "set population.on_close: lost or pause, or personal.kind: fine-tune"
+        found.append(Problem(("population", "on_close"), what, fix, population.on_close))
+    battery = experiment.energy.battery
+    words = WORDS["energy.battery.plugged"]
+    if battery is not None and battery.plugged not in words and not Path(battery.plugged).is_file():
+        fix = "write charging, or the file of a table with client, start_s, stop_s"
+        found.append(Problem(("energy", "battery", "plugged"), "no such file", fix, battery.plugged))
+    return found
+
+
+def _network(experiment: Experiment) -> list[Problem]:
+    network, found = experiment.network, list[Problem]()
+    if network.loss and network.congestion == "bbr":
+        what, fix = "has no effect with bbr", "remove it, or set network.congestion: loss-based"
+        found.append(Problem(("network", "loss"), what, fix, network.loss))
+    if network.model == "size-over-rate":
+        what = "has no meaning with network.model: size-over-rate"
+        if network.sharing != "private":
+            fix = "set network.sharing: private, or network.model: tcp"
+            found.append(Problem(("network", "sharing"), what, fix, network.sharing))
+        if network.congestion != "bbr":
+            fix = "remove it, or set network.model: tcp"
+            found.append(Problem(("network", "congestion"), what, fix, network.congestion))
+        if experiment.population.rates != "constant":
+            fix = "set population.rates: constant, or network.model: tcp"
+            found.append(Problem(("population", "rates"), what, fix, experiment.population.rates))
+    return found
+
+
+def _protocol(experiment: Experiment) -> list[Problem]:
+    """A protocol may have `cohort` and `over_select`, or `concurrency`; others answer for themselves."""
+    clients, protocol = experiment.population.clients, experiment.protocol
+    found: list[Problem] = []
+    cohort = getattr(protocol, "cohort", None)
+    asked = getattr(protocol, "asked", cohort)
+    fix = f"ask fewer, or set population.clients to at least {asked}"
+    if cohort is not None and cohort > clients:
+        what = f"asks more clients than there are ({clients})"
+        found.append(Problem(("protocol", "cohort"), what, fix, cohort))
+    elif cohort is not None and asked is not None and asked > clients:
+        what = f"asks {asked} clients for a cohort of {cohort}, and there are {clients}"
+        found.append(Problem(("protocol", "over_select"), what, fix, getattr(protocol, "over_select", asked)))
+    reports = getattr(protocol, "min_reports", None)
+    if cohort is not None and reports is not None and reports > cohort:
+        what = f"can never be met by a cohort of {cohort}"
+        fix = f"set it to at most {cohort}"
+        found.append(Problem(("protocol", "min_reports"), what, fix, reports))
+    concurrency = getattr(protocol, "concurrency", None)
+    if concurrency is not None and concurrency > clients:
+        what = f"keeps more clients at work than there are ({clients})"
+        fix = f"set it to at most {clients}, or raise population.clients"
+        found.append(Problem(("protocol", "concurrency"), what, fix, concurrency))
+    buffer = getattr(protocol, "buffer", None)
+    if getattr(protocol, "once_per_buffer", False) and buffer is not None and buffer > clients:
+        what = f"can never be filled by {clients} different clients (`once_per_buffer`)"
+        fix = f"set it to at most {clients}, or raise population.clients"
+        found.append(Problem(("protocol", "buffer"), what, fix, buffer))
+    return found
+
+
+def _training(experiment: Experiment) -> list[Problem]:
+    found: list[Problem] = []
+    lora, local = experiment.lora, experiment.local
+    if lora.full:
+        for name in ("r", "alpha", "targets", "rank_by", "scale"):
+            value = getattr(lora, name)
+            if value != LoraConfig.model_fields[name].default:
+                fix = f"remove lora.{name}, or full: true"
+                found.append(Problem(("lora", name), "has no meaning with full: true", fix, value))
+    if local.optimizer != "sgd" and local.momentum:
+        what, fix = f"has no effect with {local.optimizer}", "remove it, or set local.optimizer: sgd"
+        found.append(Problem(("local", "momentum"), what, fix, local.momentum))
+    return found
+
+
+def _compute(experiment: Experiment) -> list[Problem]:
+    from fedsim.devices.table_checks import TIERS
+
+    compute, found = experiment.compute, list[Problem]()
+    given, words = compute.calibration, WORDS["compute.calibration"]
+    if given not in words and not Path(given).is_file():
+        close = nearest(Path(given).name, words)
+        fix = "write none, measured, or the file of a table with device, model, stack, tokens_per_s"
+        fix = close if close.startswith("did you mean") else fix
+        found.append(Problem(("compute", "calibration"), "no such file", fix, given))
+    if compute.stack is not None and given == "none":
+        fix = "remove it, or set compute.calibration: measured"
+        found.append(Problem(("compute", "stack"), "has no effect without a calibration", fix, compute.stack))
+    if compute.dequantisation == "copy" and not compute.bandwidth_floor:
+        what, fix = (
+            "has no effect without the bandwidth floor",
+            "remove it, or set compute.bandwidth_floor: true",
+        )
+        found.append(Problem(("compute", "dequantisation"), what, fix, "copy"))
+    named: list[tuple[tuple[str, ...], Iterable[str]]] = [
+        (("compute", name), getattr(compute, name))
+        for name in ("unit_sigma", "step_sigma")
+        if isinstance(getattr(compute, name), dict)
+    ]
+    if isinstance(compute.thermal, Thermal):
+        named.append((("compute", "thermal", "tiers"), compute.thermal.tiers))
+    for name in ("capacity_wh", "charge_w", "use_w"):
+        by_tier = getattr(experiment.energy.battery, name, None)
+        if isinstance(by_tier, dict):
+            named.append((("energy", "battery", name), by_tier))
+    for path, tiers in named:
+        for tier in set(tiers) - set(TIERS):
+            found.append(Problem(path, "no such class of devices", nearest(tier, TIERS), tier))
+    found += _ranks(experiment)
+    return found
+
+
+def _ranks(experiment: Experiment) -> list[Problem]:
+    """Ranks by device: known tiers, a deadline where one is needed, a rule that a smaller adapter goes with."""
+    from fedsim.devices.table_checks import TIERS
+
+    lora, found = experiment.lora, list[Problem]()
+    rule: Any = experiment.aggregator
+    for tier in set(lora.ranks) - set(TIERS) if isinstance(lora.ranks, dict) else ():
+        found.append(Problem(("lora", "ranks"), "no such class of devices", nearest(tier, TIERS), tier))
+    if lora.rank_by == "deadline" and getattr(experiment.protocol, "deadline_s", None) is None:
+        fix = "give protocol.deadline_s, or set lora.rank_by: memory"
+        found.append(Problem(("lora", "rank_by"), "needs a deadline of the protocol", fix, lora.rank_by))
+    measures, traits = list(experiment.memory.measures), getattr(rule, "traits", None)
+    if "rank" in measures and lora.full:
+        what, fix = "rank has no meaning with lora.full: a whole model has no adapters", "remove rank"
+        found.append(Problem(("memory", "when_short"), what, fix, measures))
+    elif "rank" in measures and traits is not None and not traits.unequal_ranks:
+        what = f"rank needs a rule for unequal ranks, and {rule.kind} needs equal ones"
+        fix = "remove rank (micro-batch and checkpoint need no other rank), or set aggregator.kind: flexlora"
+        found.append(Problem(("memory", "when_short"), what, fix, measures))
+    return found
+
+
+def _sources(experiment: Experiment) -> list[Problem]:
+    """Model and data by path must be there; by hub id they must at least look like one."""
+    found: list[Problem] = []
+    for name in ("model", "data"):
+        source = getattr(experiment.task, name, None)
+        if not isinstance(source, str):
+            continue
+        at = ("task", name)
+        path = Path(source)
+        if path.exists():
+            inside = ("config.json", "model_index.json", "unet/config.json", "transformer/config.json")
+            if name == "model" and not any((path / own).is_file() for own in inside):
+                fix = "give a folder saved by save_pretrained: config.json, model.safetensors and a tokenizer"
+                found.append(Problem(at, "is no model folder: it holds no config.json", fix, source))
+        elif path.is_absolute():
+            fix = f"check the path; paths start at the YAML file; or use {name}: builtin"
+            found.append(Problem(at, "no such file or folder", fix, source))
+        elif not _HUB_ID.match(source):
+            fix = f"give builtin, an existing path, or a hub id as in {'openai-community/gpt2' if name == 'model' else 'ptb-text-only/ptb_text_only'}"
+            found.append(Problem(at, "is neither an existing path nor a hub id", fix, source))
+    return found
+
+
+def check(experiment: Experiment, where: str = "experiment") -> None:
+    """Hold the blocks against each other; needs no data, no torch, and starts nothing.
+
+    Raises:
+        ExperimentError: everything that does not fit together, all at once.
+    """
+    found = misfits(experiment)
+    if found:
+        raise ExperimentError("\n".join(sentence(where, problem, "") for problem in found))

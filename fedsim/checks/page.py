@@ -1,0 +1,129 @@
+"""The tables of what goes together, as Markdown, by discovery of every kind that ships."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args, get_origin
+
+from fedsim.aggregators._base import Traits
+from fedsim.checks.limits import EVER, Choice, Path, facts, refusals, words
+from fedsim.component import Component, find, kinds
+
+INTRODUCTION = """\
+# What goes together
+
+Written by `python -m fedsim.checks.combinations` from the limits that every experiment is checked against before it
+starts: a run that is refused says the same sentences. A number leads to the reason below.
+"""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One column of the table: what a plain experiment is changed to."""
+
+    name: str
+    changes: dict[str, Any]
+
+
+def plain(package: str, kind: str) -> Any:
+    """Return a component with its default settings."""
+    component: Any = find(package, kind)
+    return component()
+
+
+def rules() -> list[tuple[str, Traits]]:
+    """Return the kinds of rules that ship, with their traits."""
+    return [(kind, plain("aggregators", kind).traits) for kind in kinds("aggregators")]
+
+
+def protocols() -> list[Component]:
+    """Return each protocol that ships with its defaults, and with each setting that gives it other facts."""
+    return [variant for kind in kinds("protocols") for variant in variants(plain("protocols", kind))]
+
+
+def variants(protocol: Component) -> Iterator[Component]:
+    """Yield a protocol, and it with each choice of a word that changes what a limit looks at."""
+    yield protocol
+    for name, field in type(protocol).model_fields.items():
+        if get_origin(field.annotation) is not Literal:
+            continue
+        for word in get_args(field.annotation):
+            other = type(protocol).model_validate({"kind": protocol.kind, name: word})
+            if facts(other) != facts(protocol):
+                yield other
+
+
+def heading(protocol: Component) -> str:
+    """Return the kind of a protocol, with what is set differently from its defaults."""
+    changed = protocol.model_dump(exclude_defaults=True)
+    return ", ".join([protocol.kind, *(f"`{k}: {v}`" for k, v in changed.items())])
+
+
+def protocol_features() -> list[Feature]:
+    """Return a column for each protocol."""
+    return [Feature(heading(protocol), facts(protocol)) for protocol in protocols()]
+
+
+def other_features() -> list[Feature]:
+    """Return a column for everything else that an experiment may ask of a rule."""
+    return [
+        Feature("unequal ranks", {"ranks": "memory"}),
+        Feature("server optimiser", {"optimizer": "adam"}),
+        Feature("bfloat16, int8, int4", {}),
+        Feature("top-k", {"top_k": True}),
+        Feature("error feedback", {"feedback": True}),
+        Feature("average of versions", {"average": True}),
+        *(Feature(kind, {"personal": plain("personal", kind)}) for kind in kinds("personal")),
+        Feature("whole models", {"whole": True}),
+    ]
+
+
+def markdown() -> str:
+    """Return the tables and the sentences that they refer to."""
+    notes: list[str] = []
+    exact = [
+        [
+            f"`{kind}`",
+            *("yes" if has else "no" for has in (t.exact, t.unequal_ranks, t.moves_base, t.personal)),
+        ]
+        for kind, t in rules()
+    ]
+    at_large = Choice("", Traits(exact=False, unequal_ranks=True), "the protocol", optimizer="the optimiser")
+    parts = [
+        INTRODUCTION,
+        "## What each rule is\n",
+        _table(["rule", "exact", "ranks may differ", "moves the base", "clients keep a part"], exact),
+        "Exact: the product of the new model is the weighted mean of the clients' products.\n",
+        "## Rules and protocols\n",
+        _grid(protocol_features(), notes),
+        "## Rules and everything else\n",
+        _grid(other_features(), notes),
+        "## Why not\n",
+        "\n".join(f"{number}. {note}" for number, note in enumerate(notes, 1)),
+        "\n## Whatever the rule\n",
+        "\n".join(f"* {_note(limit.path, *words(limit, at_large))}" for limit in EVER),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _note(path: Path, what: str, fix: str) -> str:
+    return f"`{'.'.join(path)}`: {what}. Fix: {fix}."
+
+
+def _grid(features: Sequence[Feature], notes: list[str]) -> str:
+    rows = []
+    for kind, traits in rules():
+        cells = []
+        for feature in features:
+            choice = replace(Choice("of this row", traits), **feature.changes)
+            said = [_note(path, *words) for path, words in refusals(choice)]
+            notes += [note for note in said if note not in notes]
+            cells.append(", ".join(f"no ({notes.index(note) + 1})" for note in said) or "yes")
+        rows.append([f"`{kind}`", *cells])
+    return _table(["rule", *(feature.name for feature in features)], rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

@@ -1,0 +1,81 @@
+"""What commands print on stdout: tables, estimates, one visit trained again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fedsim.cli.progress import seconds
+from fedsim.records.quantities import said
+
+if TYPE_CHECKING:
+    from fedsim.runs.replay import Replay
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Return rows as aligned text, one column a key, in the order keys first appear.
+
+    >>> print(table([{"name": "a", "n": 1}, {"name": "bb"}]))
+    name  n
+    a     1
+    bb
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [names, *([_cell(row.get(name, "")) for name in names] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
+    return "\n".join(
+        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells
+    )
+
+
+def listing(value: Any, indent: str = "") -> str:
+    """Return plain values for reading: rows as a table, blocks indented."""
+    if isinstance(value, Mapping):
+        lines = []
+        for key, item in value.items():
+            if isinstance(item, Mapping) or _is_rows(item):
+                lines += [f"{indent}{key}:", listing(item, indent + "  ")]
+            else:
+                lines.append(f"{indent}{key}: {_cell(item)}")
+        return "\n".join(lines)
+    if _is_rows(value):
+        return "\n".join(indent + line for line in table(value).splitlines())
+    return indent + _cell(value)
+
+
+def estimates(facts: Mapping[str, Any]) -> str:
+    """Return what `dry_run` found: the virtual side as it will be, the real side as measured on one visit."""
+    outcomes = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in sorted(facts["outcomes"].items()))
+    energy, gross = (said("joules", facts[name]) for name in ("joules", "gross_joules"))
+    lines = [
+        f"visits: {facts['visits']} ({outcomes})",
+        f"commits: {facts['commits']}, evaluations: {facts['evaluations']}",
+        f"virtual time: {seconds(facts['virtual_s'])} ({facts['virtual_s'] / 3600:.2f} hours)",
+        f"bytes: {said('bytes', facts['up_bytes'])} up, {said('bytes', facts['down_bytes'])} down",
+        f"energy of the devices: {energy} ({facts['joules']:.0f} joules) above idle, {gross} in all",
+        f"visits that really train: {facts['trained_visits']}",
+    ]
+    if "machine_s" in facts:
+        each = f"{facts['train_s_per_visit']:.3g} s a visit, {facts['score_s']:.3g} s an evaluation"
+        lines.append(f"this machine, one worker: about {seconds(facts['machine_s'])} ({each})")
+    return "\n".join(lines)
+
+
+def replayed(again: Replay) -> str:
+    """Return what training one visit again gave, beside what the run recorded."""
+    update, (before, after) = again.update, again.held_out
+    lines = [
+        f"trained {update.steps} steps on {update.examples} examples, {update.tokens} tokens",
+        f"training loss {update.loss!r}, recorded {again.recorded_loss!r}: {again.agreement}",
+    ]
+    return "\n".join(
+        lines + [f"held-out {name}: {before[name]:.6g} -> {value:.6g}" for name, value in after.items()]
+    )
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(row, Mapping) for row in value)
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

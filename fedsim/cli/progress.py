@@ -1,0 +1,249 @@
+"""What a person sees of a run: progress in virtual time while it goes, a verdict of a few lines at the end.
+
+On a terminal a bar; else one line a commit: `v12 | t=3h41m | 10 updates, stale 1.4 | perplexity 31.2`. While the
+run waits for scores, which take long where images are drawn, it says how many are there.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+from fedsim.records.quantities import percent, said
+
+if TYPE_CHECKING:
+    from fedsim.records.run import Run
+
+
+QUIET_S = 10.0
+"""Real seconds without a line after which one says what the run is waiting for."""
+
+
+class Progress:
+    """An observer of `simulate` (`on_event`); use it in a `with` block, which ends the bar.
+
+    Args:
+        stream: where to write; default the current `sys.stderr`.
+        bar: a bar, or lines; default a bar if the stream is a terminal.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, bar: bool | None = None) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._bar = _Bar(self._stream) if (self._stream.isatty() if bar is None else bar) else None
+        self._held: Mapping[str, Any] | None = None
+        self._scored: tuple[int, float, str] | None = None
+        self._shown = True
+        self._wrote_s = time.monotonic()
+        self._budget: Mapping[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, kind: str, facts: Mapping[str, Any]) -> None:
+        """Take one event of a run."""
+        if kind == "start":
+            self._budget = facts.get("budget", {})
+            where = f"{facts['workers']} workers" if facts.get("workers") else "no training"
+            self._say(f"{facts.get('clients', '?')} clients, {where}, budget {_limits(self._budget)}")
+        elif kind == "score":
+            self._score(facts)
+        elif kind == "scoring":
+            self._scoring(facts)
+        elif kind == "commit":
+            self._flush()
+            self._held = facts
+        elif kind == "done":
+            self._end()
+        if self._bar is not None and kind in ("commit", "time"):
+            self._bar.move(_share(self._budget, facts), facts)
+
+    def _score(self, facts: Mapping[str, Any]) -> None:
+        """Scores come when the workers have them, maybe some commits later; the newest one is shown."""
+        metric = _headline(facts["metrics"])
+        if facts.get("split") == "samples" and metric is not None:
+            self._line(facts["version"], facts["time_s"], f"samples: {metric}")
+        if facts.get("split") != "test" or metric is None:
+            return
+        self._scored = (facts["version"], facts["time_s"], metric)
+        self._shown = False
+        if self._bar is not None:
+            self._bar.note(metric)
+
+    def _scoring(self, facts: Mapping[str, Any]) -> None:
+        """Say what is waited for: at once in the bar, as a line when it was quiet for long."""
+        text = f"scoring v{facts['version']}: {facts['done']:,} of {facts['of']:,} of {facts['split']}"
+        if self._bar is not None:
+            self._bar.doing(text)
+        elif time.monotonic() - self._wrote_s >= QUIET_S:
+            self._say(text)
+
+    def _flush(self) -> None:
+        """Write the held commit, which had to wait for its score."""
+        held, self._held = self._held, None
+        if held is None:
+            return
+        updates = f"{held['updates']} updates, stale {held['mean_staleness']:.1f}"
+        parts = [updates]
+        if self._scored is not None:
+            version, _, metric = self._scored
+            parts.append(metric if version == held["version"] else f"{metric} (v{version})")
+            self._shown = True
+        self._line(held["version"], held["time_s"], *parts)
+
+    def _end(self) -> None:
+        self._flush()
+        if self._scored is not None and not self._shown:
+            self._line(*self._scored)
+            self._shown = True
+
+    def _line(self, version: int, time_s: float, *parts: str) -> None:
+        if self._bar is None:
+            self._say(" | ".join([f"v{version}", f"t={seconds(time_s)}", *parts]))
+
+    def _say(self, text: str) -> None:
+        self._wrote_s = time.monotonic()
+        if self._bar is None:
+            print(text, file=self._stream, flush=True)
+        else:
+            self._bar.title(text)
+
+
+class _Bar:
+    """One rich progress bar whose length is the budget."""
+
+    def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[now]}"),
+        )
+        self._rich = Progress(*columns, console=Console(file=stream), transient=True)
+        self._task = self._rich.add_task("starting", total=1.0, now="")
+        self._metric = ""
+        self._version = 0
+        self._rich.start()
+
+    def title(self, text: str) -> None:
+        self._rich.console.print(text, highlight=False)
+        self._rich.update(self._task, description="virtual time")
+
+    def doing(self, text: str) -> None:
+        self._rich.update(self._task, description=text)
+
+    def note(self, metric: str) -> None:
+        self._metric = metric
+
+    def move(self, share: float, facts: Mapping[str, Any]) -> None:
+        self._version = facts.get("version", self._version)
+        now = " | ".join(p for p in (f"t={seconds(facts['time_s'])}", f"v{self._version}", self._metric) if p)
+        task = self._rich.tasks[0]
+        done = max(task.completed, share)
+        self._rich.update(self._task, completed=done, now=now, description="virtual time")
+
+    def stop(self) -> None:
+        self._rich.stop()
+
+
+def verdict(run: Run, *, next_command: str | None = None) -> str:
+    """Return what happened, in a few lines: learning, losses by cause, bytes, saved training, paths."""
+    info, totals = run.info, run.info.get("totals", {})
+    wall = info.get("wall_s")
+    took = f" ({seconds(wall)} here)" if wall is not None else ""
+    done = f"{len(run.commits)} commits from {len(run.visits)} visits"
+    lines = [f"{info['status']}: {done} in {seconds(info.get('end_time_s', 0.0))} of virtual time{took}"]
+    if info.get("reason"):
+        lines.append(f"reason: {info['reason']}")
+    if run.visits.empty:
+        lines.append("nobody was asked: never were enough clients idle and online at once")
+    test = run.scores[run.scores["split"] == "test"]
+    if len(test):
+        metric = test["metric"].iloc[0]
+        path = test[test["metric"] == metric].sort_values("version")
+        first, last = path.iloc[0], path.iloc[-1]
+        lines.append(
+            f"{metric}: {first['value']:.4g} -> {last['value']:.4g} on the test split"
+            f" (version {first['version']} -> {last['version']})"
+        )
+    if len(run.personal):
+        gain = run.personal["gain"]
+        worse = float((gain < 0).mean())
+        lines.append(
+            f"personal copies: median gain {gain.median():.3g}, {percent(worse)} of {len(gain)} clients worse off"
+        )
+    ended = run.visits["outcome"]
+    lost = ended[~ended.isin(("landed", "polled"))].value_counts(sort=False).sort_index()
+    if len(lost):
+        causes = ", ".join(f"{str(cause).replace('_', ' ')} {n}" for cause, n in lost.items())
+        lines.append(f"did not land: {int(lost.sum())} of {len(run.visits)} visits ({causes})")
+    lines.append(
+        f"sent: {said('bytes', totals.get('up_bytes', 0))} up, {said('bytes', totals.get('down_bytes', 0))} down;"
+        f" devices used {said('joules', totals.get('joules', 0.0))}"
+    )
+    if len(run.visits) and not info.get("timeline_only"):
+        lines.append(
+            f"never trained, because the clock had lost them: {percent(info.get('saved_share', 0.0))} of the visits"
+        )
+    if run.folder is not None:
+        lines.append(f"run folder: {run.folder}")
+        report = run.folder / "report.html"
+        if report.exists():
+            lines.append(f"report: {report}")
+        lines.append(f"next: {next_command or f'fedsim verify {run.folder}'}")
+    return "\n".join(lines)
+
+
+def seconds(value: float) -> str:
+    """Return a duration for people.
+
+    >>> [seconds(s) for s in (0, 9.25, 75, 13260, 100000)]
+    ['0s', '9.2s', '1m15s', '3h41m', '1d3h']
+    """
+    if not math.isfinite(value):
+        return "never"
+    if value < 60:
+        return f"{value:.1f}s" if value % 1 else f"{value:.0f}s"
+    whole = int(value)
+    for big, small, unit in ((86400, 3600, "dh"), (3600, 60, "hm"), (60, 1, "ms")):
+        if whole >= big:
+            rest = whole % big // small
+            return f"{whole // big}{unit[0]}{rest}{unit[1]}" if rest else f"{whole // big}{unit[0]}"
+    raise AssertionError(value)
+
+
+def _headline(metrics: Mapping[str, float]) -> str | None:
+    return next((f"{name} {value:.4g}" for name, value in metrics.items()), None)
+
+
+def _limits(budget: Mapping[str, Any]) -> str:
+    shown = []
+    if budget.get("time_s"):
+        shown.append(seconds(budget["time_s"]))
+    if budget.get("commits"):
+        shown.append(f"{budget['commits']} commits")
+    if budget.get("up_bytes"):
+        shown.append(f"{said('bytes', budget['up_bytes'])} up")
+    return " or ".join(shown) or "none"
+
+
+def _share(budget: Mapping[str, Any], facts: Mapping[str, Any]) -> float:
+    """Return how much of the budget is used: the largest share of its limits."""
+    used = {"time_s": "time_s", "commits": "version", "up_bytes": "total_up_bytes"}
+    shares = [
+        facts[have] / budget[limit] for limit, have in used.items() if budget.get(limit) and have in facts
+    ]
+    return min(1.0, max(shares, default=0.0))

@@ -1,0 +1,163 @@
+"""Around every command: errors and signals become sentences and exit codes; which folder a run gets."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from fedsim.errors import FedsimError, RunFolderError, message
+
+if TYPE_CHECKING:
+    from fedsim.config.experiment import Experiment
+
+_terminated = threading.Event()
+
+
+def answered(app: Callable[..., Any], args: Sequence[str]) -> int:
+    """Run one command line in this process and return its exit code; never raises on what users do."""
+    debug = wants_traceback(args)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        code = int(app([a for a in args if a != "--debug"], prog_name="fedsim", standalone_mode=False) or 0)
+        sys.stdout.flush()
+        return _stopped() if code == 130 else code  # typer's answer to KeyboardInterrupt
+    except (KeyboardInterrupt, typer.Abort):
+        return _stopped()
+    except BrokenPipeError:  # `fedsim ... | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as problem:
+        if debug:
+            traceback.print_exc()
+        return _answer(problem)
+
+
+def _answer(problem: Exception) -> int:
+    """Say on stderr what went wrong, in the form of `fedsim.errors`, and return the exit code."""
+    if isinstance(problem, FedsimError):
+        error(str(problem))
+        return problem.exit_code
+    if hasattr(problem, "format_message"):  # a usage error of typer
+        context = getattr(problem, "ctx", None)
+        if type(problem).__name__ == "NoArgsIsHelpError":
+            print(problem.format_message(), file=sys.stderr)
+        else:
+            command = context.command_path if context else "fedsim"
+            error(message("", problem.format_message().rstrip("."), fix=f"see `{command} --help`"))
+        return 2
+    if isinstance(problem, ModuleNotFoundError) and not str(problem.name).startswith("fedsim"):
+        error(message("", f"the package {problem.name} is not installed", fix=f"pip install {problem.name}"))
+        return 3
+    if isinstance(problem, MemoryError):
+        error(message("", "out of memory", fix="fewer workers (-s runtime.workers=1) or a smaller model"))
+        return 3
+    first = next(iter(str(problem).splitlines()), "no message")
+    error(
+        message(
+            "", f"unexpected {type(problem).__name__}: {first}", fix="run again with --debug and report it"
+        )
+    )
+    return 1
+
+
+def terminate(signum: int, frame: object) -> None:
+    """Handle SIGTERM: it ends a run as Ctrl-C does, with the tables kept."""
+    _terminated.set()
+    raise KeyboardInterrupt
+
+
+def _stopped() -> int:
+    say("terminated" if _terminated.is_set() else "interrupted")
+    return 143 if _terminated.is_set() else 130
+
+
+def wants_traceback(args: Sequence[str]) -> bool:
+    """Tell whether `--debug` or FEDSIM_DEBUG is given."""
+    return "--debug" in args or os.environ.get("FEDSIM_DEBUG", "") not in ("", "0")
+
+
+def say(text: str) -> None:
+    """Print progress: on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def error(text: str) -> None:
+    """Print a message; several problems in one message get one `error:` each."""
+    for line in text.splitlines():
+        say(line if line.startswith("  ") else f"error: {line}")
+
+
+@contextmanager
+def kept(folder: Path) -> Iterator[None]:
+    """Say where the tables are when a run ends early."""
+    try:
+        yield
+    except BaseException:
+        if (folder / "run.json").exists():
+            say(f"tables so far: {folder} (read them with: fedsim report {folder})")
+        raise
+
+
+def new_folder(out: Path | None, name: str) -> Path:
+    """Return `out`, or the first free of runs/NAME, runs/NAME-2, ...
+
+    Raises:
+        RunFolderError: `out` holds a run or is a file.
+    """
+    from fedsim.records.folder import holds_run
+
+    if out is not None:
+        if holds_run(out):
+            what, fix = "holds a run already", "choose another --out, or remove that folder"
+            raise RunFolderError(message(str(out), what, fix=fix))
+        if out.exists() and not out.is_dir():
+            raise RunFolderError(message(str(out), "is a file, not a folder", fix="choose another --out"))
+        return out
+    folder, number = Path("runs") / name, 1
+    while folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        number += 1
+        folder = Path("runs") / f"{name}-{number}"
+    return folder
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """Return a run folder, or the run folders inside a folder of runs.
+
+    Raises:
+        RunFolderError: a folder with neither.
+    """
+    from fedsim.records.folder import holds_run
+
+    if holds_run(folder) or not folder.is_dir():
+        return [folder]
+    inside = sorted(inner for inner in folder.iterdir() if inner.is_dir() and holds_run(inner))
+    if not inside:
+        what, fix = "holds no run, nor folders that do", "give the folder that `fedsim run` named at its end"
+        raise RunFolderError(message(str(folder), what, fix=fix))
+    return inside
+
+
+def importable(folder: Path) -> None:
+    """Let `kind: module:Class` find modules beside the YAML file and where the command was typed."""
+    for place in (str(folder.absolute()), str(Path.cwd())):
+        if place not in sys.path:
+            sys.path.append(place)
+
+
+def importable_by_workers(experiment: Experiment, folder: Path) -> None:
+    """Let worker processes find the user's own components; others need no path and get none."""
+    blocks = (getattr(experiment, name) for name in type(experiment).model_fields)
+    if any(":" in str(getattr(block, "kind", "")) for block in blocks):
+        paths = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+        new = [p for p in (str(folder.absolute()), str(Path.cwd())) if p not in paths]
+        os.environ["PYTHONPATH"] = os.pathsep.join([*paths, *new])

@@ -1,0 +1,64 @@
+"""What `auto` settings stand for, and what a task is built from: decided once, and written down with the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fedsim.config.experiment import Experiment
+from fedsim.jobs import CALL_BYTES, Task, TaskContext
+
+FEW, MANY = 8, 64
+"""Clients of one call where the task suggests nothing, in a small round and in a large one."""
+CALLS = 32
+"""Calls that a large round is cut into, as far as `MANY` allows."""
+
+
+def context_of(experiment: Experiment) -> TaskContext:
+    """Return what a task component is built from: the server's rank; a client's comes with its jobs."""
+    return TaskContext(
+        experiment.population.clients,
+        experiment.seed,
+        experiment.lora.model_copy(update={"rank_by": "fixed", "ranks": None}),
+        experiment.local,
+        experiment.numerics,
+        1e6 * experiment.runtime.cache_mb,
+        experiment.runtime.gpus_per_worker,
+    )
+
+
+def resolved(experiment: Experiment, task: Task) -> Experiment:
+    """Return the experiment with `auto` numerics replaced by what will be used.
+
+    The task says what suits it. A client batch is also at most a quarter of a round or buffer, so that
+    four workers have something to do, and at most what makes results of `CALL_BYTES`; the number of
+    workers of this machine is never looked at. On a GPU it is what a worker's share of its memory holds, up to
+    the same share of a round: workers with a quarter of a card each get a quarter of the clients each.
+    """
+    asked, found = experiment.numerics, {}
+    if asked.client_batch == "auto":
+        protocol: Any = experiment.protocol
+        at_once = int(getattr(protocol, "cohort", getattr(protocol, "buffer", FEW)))
+        suggest = getattr(task, "suggested_client_batch", None)
+        size = max(FEW, min(MANY, at_once // CALLS)) if suggest is None else int(suggest())
+        room = CALL_BYTES // (4 * max(1, task.layout.size))
+        share = min(1.0, experiment.runtime.gpus_per_worker or 1.0)
+        most = math.ceil(at_once * share) if _on_gpu(experiment) else min(math.ceil(at_once / 4), room)
+        found["client_batch"] = max(1, min(size, most))
+    if asked.training == "auto" and hasattr(task, "suggested_training"):
+        found["training"] = task.suggested_training()
+    return experiment.model_copy(update={"numerics": asked.model_copy(update=found)})
+
+
+def _on_gpu(experiment: Experiment) -> bool:
+    from fedsim.training.gpu_room import on_gpu
+
+    return on_gpu(experiment.runtime.gpus_per_worker)
+
+
+def resolved_like(experiment: Experiment, stored: Mapping[str, Any]) -> Experiment:
+    """Return the experiment with `auto` numerics as a stored configuration resolved them."""
+    asked, known = experiment.numerics, stored.get("numerics", {})
+    found = {name: known[name] for name, value in asked if value == "auto" and name in known}
+    return experiment.model_copy(update={"numerics": asked.model_copy(update=found)})

@@ -1,0 +1,163 @@
+"""Settings of what devices do: `compute`, `memory` and `energy`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from fedsim.component import Config
+from fedsim.config.fields import NonNegative, Sigma
+from fedsim.config.thermal import Thermal
+from fedsim.errors import ExperimentError, message
+
+if TYPE_CHECKING:
+    from fedsim.devices.population import Profile
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Watts = Annotated[float, Field(ge=0, le=1000)]
+Hours = Annotated[float, Field(ge=0, le=24)]
+Capacity = Annotated[float, Field(gt=0, le=10_000)]
+PORTABLE = ("phone-low", "phone-mid", "phone-high", "tablet", "laptop", "laptop-dgpu")
+"""Classes of devices that have a battery; the others are on the mains unless the tables say otherwise."""
+
+
+class ComputeConfig(Config):
+    """How training time follows from work; every effect is off by default.
+
+    Attributes:
+        flops: `parameters`: FLOPs from the number of parameters; `layers`: every matrix product, by layer.
+        calibration: `none`; `measured`: where `lora_speeds.csv` of `hetero_profiles` has this device and model,
+            its measured speed; or a table of your own in that format.
+        stack: which software of the calibration table; needed where it has several for a device and model.
+        unit_sigma: spread of the natural logarithm of speed between units of one device: 0.12 between three
+            boards of a lab, 0.01 between five phones of one model (EdgeFlowerTune's measurements). One number,
+            or one a class of devices.
+        step_sigma: the same between passes of one training: 0.06-0.18 on slow phones, 0.01-0.04 on middle,
+            0.01-0.09 on fast ones (FLASH, WWW 2021, batches of four models).
+        step_overhead_s: fixed time of each forward and backward pass; `fedsim profiles calibrate` measures it.
+        bandwidth_floor: no training is faster than the memory can deliver the weights.
+        dequantisation: whether quantised weights are unpacked on the way (`fused`) or to memory (`copy`).
+        thermal: `none`, `moderate`, `severe`, or coefficients: see `fedsim.config.thermal`.
+    """
+
+    flops: Literal["parameters", "layers"] = "parameters"
+    calibration: str = "none"
+    stack: str | None = None
+    unit_sigma: Sigma | dict[str, Sigma] = 0.0
+    step_sigma: Sigma | dict[str, Sigma] = 0.0
+    step_overhead_s: NonNegative = 0.0
+    bandwidth_floor: bool = False
+    dequantisation: Literal["fused", "copy"] = "fused"
+    thermal: Literal["none", "moderate", "severe"] | Thermal = "none"
+
+    def sigma(self, name: Literal["unit_sigma", "step_sigma"], tier: str) -> float:
+        """Return the sigma of a class of devices; 0 for one that a mapping leaves out."""
+        value: float | dict[str, float] = getattr(self, name)
+        return value.get(tier, 0.0) if isinstance(value, dict) else value
+
+
+class MemoryConfig(Config):
+    """What a device with too little memory does: refuses, or the first measures that help, in this order.
+
+    `micro-batch`: smaller batches, accumulated; `checkpoint`: activations are computed again; `rank`: a smaller
+    adapter, only where clients of different ranks can be aggregated.
+    """
+
+    when_short: (
+        Literal["refuse", "micro-batch", "checkpoint", "rank"]
+        | tuple[Literal["micro-batch", "checkpoint", "rank"], ...]
+    ) = "refuse"
+
+    @property
+    def measures(self) -> tuple[Literal["micro-batch", "checkpoint", "rank"], ...]:
+        """The measures to try, none for `refuse`."""
+        if isinstance(self.when_short, tuple):
+            return self.when_short
+        return () if self.when_short == "refuse" else (self.when_short,)
+
+
+class EnergyConfig(Config):
+    """What joules include besides training and transfers, and where they come from.
+
+    Attributes:
+        tail: the radio stays up after a transfer (`tail_s` at `tail_w` of the network's row), unless the
+            next one begins before.
+        battery: what the devices' batteries hold, and at which level they take part; none: it does not matter.
+    """
+
+    tail: bool = False
+    battery: Battery | None = None
+
+
+class Battery(Config):
+    """What devices with a battery hold, and at which level they take part.
+
+    `plugged` says when the charger is in, `population.availability` when a device may be asked. Where both are
+    `charging` they are the same windows: a device is asked while it charges, if its level is high enough. With
+    `availability: always` it is also asked on battery. A class of devices that a mapping leaves out has the default.
+
+    Attributes:
+        start_at: a device that was low takes work again from this level on, and none below it at the start.
+        stop_below: down to this level it goes on with work, and takes new work.
+        capacity_wh: of all devices, or by class; else `battery_wh` of the device's row (0: on the mains).
+        initial: levels at the start of a run, drawn uniformly by address.
+        plugged: `charging`, the sessions of the generator; or a table of windows, as for `population.availability`.
+        charge_w: what the charger gives (assumption: a 5 V, 2 A charger), of all devices or by class.
+        use_w: what its owner draws while awake, above idle, of all devices or by class. 892 falls from 75 to 50 %
+            without a charger on 300 FLASH phones: 3.1 % an hour from 0 to 9 h and 7.5 % from 9 to 24 h (ours, from
+            the events of Yang et al., WWW 2021); at 15.4 Wh that is an idle phone's 0.47 W, and 0.7 W more by day. With
+            the defaults a phone of `phones_2020` charges or has 50 % for 55 % of the time; of the 300, for 62 %.
+        awake: from which hour to which, local time.
+    """
+
+    start_at: Share = 0.5
+    stop_below: Share = 0.3
+    capacity_wh: Capacity | dict[str, Capacity] | None = None
+    initial: tuple[Share, Share] = (0.2, 1.0)
+    plugged: str = "charging"
+    charge_w: Watts | dict[str, Watts] = 10.0
+    use_w: Watts | dict[str, Watts] = 0.7
+    awake: tuple[Hours, Hours] = (9.0, 24.0)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Battery:
+        for low, high, names in (
+            (self.stop_below, self.start_at, "stop_below must be less than start_at"),
+            (*self.awake, "awake must be two hours of a day, the first less than the second"),
+        ):
+            if not low < high:
+                raise ValueError(
+                    f"{names} (got {low:g} and {high:g})\n  fix: as in stop_below: 0.3, start_at: 0.5, awake: [9, 24]"
+                )
+        if self.initial[0] > self.initial[1]:
+            raise ValueError(
+                f"initial must be the lowest and the highest level (got {list(self.initial)})\n"
+                "  fix: as in initial: [0.2, 1.0]"
+            )
+        return self
+
+    def watts(self, name: Literal["charge_w", "use_w"], tier: str) -> float:
+        """Return the power of a class of devices; the default for one that a mapping leaves out."""
+        value: float | dict[str, float] = getattr(self, name)
+        default: float = type(self).model_fields[name].default
+        return value.get(tier, default) if isinstance(value, dict) else value
+
+    def capacity_of(self, profile: Profile) -> float | None:
+        """Return a device's capacity [Wh]; None: it is on the mains.
+
+        Raises:
+            ExperimentError: a phone, tablet or laptop whose capacity is not known.
+        """
+        given = self.capacity_wh
+        own = given.get(profile.tier) if isinstance(given, dict) else given
+        if own is not None:
+            return own
+        if profile.battery_wh > 0:
+            return profile.battery_wh
+        if profile.tier in PORTABLE:
+            what = f"the capacity of {profile.device} ({profile.tier}) is not known: its battery_wh is 0"
+            fix = f"give its row a battery_wh, or energy.battery.capacity_wh: {{{profile.tier}: 15}}"
+            raise ExperimentError(message("energy.battery", what, fix=fix))
+        return None

@@ -1,0 +1,86 @@
+"""The experiment: one typed, frozen object that determines every result of a run.
+
+The same schema is built in Python, read from YAML (`fedsim.config.loading`), overridden with
+`-s key.path=value`, and stored with the run. `runtime` and `name` are the only blocks that do
+not change a result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+
+from fedsim.component import Component, Config, build
+from fedsim.config.devices import ComputeConfig, EnergyConfig, MemoryConfig
+from fedsim.config.fields import Count, NonNegative, Positive
+from fedsim.config.learning import EvaluateConfig, LocalConfig, LoraConfig, NumericsConfig
+from fedsim.config.network import NetworkConfig, WireConfig
+from fedsim.config.population import PopulationConfig
+
+
+def _block(package: str) -> Any:
+    return Annotated[SerializeAsAny[Component], BeforeValidator(lambda value: build(package, value))]
+
+
+class BudgetConfig(Config):
+    """When a run ends: the first limit reached; at least one must be given."""
+
+    time_s: Positive | None = None
+    commits: Count | None = None
+    up_bytes: Positive | None = None
+
+    @model_validator(mode="after")
+    def _some_limit(self) -> BudgetConfig:
+        if self.time_s is None and self.commits is None and self.up_bytes is None:
+            raise ValueError("has no limit\n  fix: give at least one of time_s, commits, up_bytes")
+        return self
+
+
+class RuntimeConfig(Config):
+    """Where the real work runs; never changes a result."""
+
+    executor: Literal["ray", "inline"] = "ray"
+    workers: Count | Literal["auto"] = "auto"
+    address: str | None = None
+    gpus_per_worker: NonNegative = 0.0
+    cache_mb: NonNegative = 256.0
+    stall_s: Positive = 604_800.0
+    watchdog_s: Positive = 600.0
+
+
+class Experiment(Config):
+    """Everything that determines a result; `task`, `population` and `budget` must be given."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
+    seed: Annotated[int, Field(ge=0)] = 0
+    population: PopulationConfig
+    network: NetworkConfig = NetworkConfig()
+    compute: ComputeConfig = ComputeConfig()
+    memory: MemoryConfig = MemoryConfig()
+    energy: EnergyConfig = EnergyConfig()
+    task: _block("tasks")  # type: ignore[valid-type]
+    lora: LoraConfig = LoraConfig()
+    local: LocalConfig = LocalConfig(epochs=1)
+    wire: WireConfig = WireConfig()
+    protocol: _block("protocols") = Field(default={"kind": "synchronous"}, validate_default=True)  # type: ignore[valid-type]
+    aggregator: _block("aggregators") = Field(default={"kind": "fedit"}, validate_default=True)  # type: ignore[valid-type]
+    server_optimizer: _block("optimizers") = Field(default={"kind": "none"}, validate_default=True)  # type: ignore[valid-type]
+    sampler: _block("samplers") = Field(default={"kind": "uniform"}, validate_default=True)  # type: ignore[valid-type]
+    personal: _block("personal") = Field(default={"kind": "none"}, validate_default=True)  # type: ignore[valid-type]
+    budget: BudgetConfig
+    evaluate: EvaluateConfig = EvaluateConfig()
+    numerics: NumericsConfig = NumericsConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    def plain(self) -> dict[str, Any]:
+        """Return the configuration as plain YAML types, defaults filled in."""
+        return self.model_dump(mode="json")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything that determines a result (not `name`, not `runtime`)."""
+        plain = {key: value for key, value in self.plain().items() if key not in ("name", "runtime")}
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,19 @@
+"""Types of fields that several blocks share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Sigma = Annotated[float, Field(ge=0, le=3, allow_inf_nan=False)]
+WORDS = {
+    "population.availability": ("always", "charging"),
+    "population.rates": ("constant", "generated"),
+    "energy.battery.plugged": ("charging",),
+    "compute.calibration": ("none", "measured"),
+}
+"""Values of fields with a file that are not files."""

@@ -1,0 +1,155 @@
+"""Settings of what is trained and scored: `lora`, `local`, `evaluate` and `numerics`."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from fedsim.component import Config
+from fedsim.config.fields import Count, NonNegative, Positive
+
+
+class LoraConfig(Config):
+    """What is trained: adapters on `targets`, or the whole model (`full: true`).
+
+    Attributes:
+        r: the server's rank; also every client's, unless `rank_by` says otherwise.
+        alpha: the update of a weight is alpha / r times B A.
+        rank_by: `fixed`; `tier`: by class of device; `memory`: the largest that fits the device; `deadline`:
+            the largest that fits and lands within `protocol.deadline_s`, as `fedsim.clock.estimate.estimate` sees it.
+        ranks: rank by tier (`tier`), or the choices, ascending (`memory`, `deadline`; without them r, r/2, r/4,
+            ... 1). The largest is r.
+        scale: what a client of rank r_k multiplies B A with: `common` alpha / r for everybody, so that a slot
+            cut off or added changes nothing else; `own` alpha / r_k, as PEFT does by itself.
+    """
+
+    full: bool = False
+    r: Annotated[int, Field(ge=1)] = 8
+    alpha: Positive = 16.0
+    targets: str | tuple[str, ...] = "all-linear"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    rank_by: Literal["fixed", "tier", "memory", "deadline"] = "fixed"
+    ranks: dict[str, Annotated[int, Field(ge=1)]] | tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    scale: Literal["common", "own"] = "common"
+
+    @model_validator(mode="after")
+    def _ranks_of_a_kind(self) -> LoraConfig:
+        by, ranks = self.rank_by, self.ranks
+        if by == "fixed":
+            if ranks is not None:
+                fix = "remove it, or set rank_by: tier, memory or deadline"
+                raise ValueError(f"has `ranks` with `rank_by: fixed`\n  fix: {fix}")
+            return self
+        if by == "tier" and not isinstance(ranks, dict):
+            fix = f"add ranks, as in {{low: {max(1, self.r // 2)}, high: {self.r}}}"
+            raise ValueError(f"has `rank_by: tier` without a rank for each tier\n  fix: {fix}")
+        if by != "tier" and isinstance(ranks, dict):
+            fix = "give the choices, as in ranks: [2, 4, 8], or set rank_by: tier"
+            raise ValueError(f"has ranks by tier with `rank_by: {by}`\n  fix: {fix}")
+        if isinstance(ranks, tuple) and list(ranks) != sorted(set(ranks)):
+            raise ValueError(
+                f"has `ranks` that do not rise (got {list(ranks)})\n  fix: order them, each once"
+            )
+        given = ranks.values() if isinstance(ranks, dict) else ranks
+        if given is not None and max(given, default=0) != self.r:
+            largest = max(given, default=0)
+            fix = f"set r: {largest}" if largest else "give some ranks"
+            raise ValueError(f"has r = {self.r}, and `ranks` up to {largest}\n  fix: {fix}")
+        return self
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """Ranks that a client may have, ascending."""
+        if self.rank_by == "fixed":
+            return (self.r,)
+        if self.ranks is None:
+            return tuple(sorted({max(1, self.r >> i) for i in range(self.r.bit_length())}))
+        return tuple(sorted(set(self.ranks.values() if isinstance(self.ranks, dict) else self.ranks)))
+
+    def scale_of(self, rank: int) -> float:
+        """Return what a client of this rank multiplies B A with."""
+        return self.alpha / (self.r if self.scale == "common" else rank)
+
+
+class LocalConfig(Config):
+    """What a client does in one visit: `epochs` over its data, or exactly `steps` batches.
+
+    Attributes:
+        schedule: the learning rate of step t of T within a visit: `constant`; `linear` lr (1 - t / T); `cosine`
+            lr (1 + cos(pi t / T)) / 2 (Loshchilov and Hutter, arXiv 1608.03983), t from 0.
+        lr_decay: a visit that starts from version v has lr times lr_decay^v.
+        prox_mu: FedProx: mu/2 |x - start|^2 is added to the objective (arXiv 1812.06127).
+        clip_norm: longest gradient of a step, over all that the client trains.
+    """
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: Positive = 1.0e-3
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: NonNegative = 0.0
+    epochs: Count | None = None
+    steps: Count | None = None
+    batch: Count = 8
+    prox_mu: NonNegative = 0.0
+    clip_norm: Positive | None = None
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @model_validator(mode="after")
+    def _one_length(self) -> LocalConfig:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("has both `epochs` and `steps`\n  fix: remove one, or set it to null")
+        if self.epochs is None and self.steps is None:
+            object.__setattr__(self, "epochs", 1)  # frozen for others; a copy would warn in __init__
+        return self
+
+    def lr_share(self, step: int, steps: int) -> float:
+        """Return the learning rate of a step (from 0) of a visit of so many, as a share of `lr`."""
+        if self.schedule == "linear":
+            return 1.0 - step / steps
+        if self.schedule == "cosine":
+            return 0.5 * (1.0 + math.cos(math.pi * step / steps))
+        return 1.0
+
+    def at_version(self, version: int) -> LocalConfig:
+        """Return the training of a visit that starts from a version: its learning rate decayed."""
+        if self.lr_decay == 1.0:
+            return self
+        return self.model_copy(update={"lr": self.lr * self.lr_decay**version, "lr_decay": 1.0})
+
+    def steps_over(self, examples: int) -> int:
+        """Return the optimiser steps of a whole visit over so many examples."""
+        return self.steps if self.steps is not None else (self.epochs or 1) * -(-examples // self.batch)
+
+    def partial(self, steps: int) -> LocalConfig:
+        """Return the same training of exactly `steps` steps, its batches full: the first ones of a visit, or more."""
+        return self.model_copy(update={"epochs": None, "steps": steps})
+
+
+class EvaluateConfig(Config):
+    """What is scored and how often; version 0 and the last version always are.
+
+    `windows` bounds how much of each split is scored; `samples` are images that the model draws, in full.
+    With `ema`, what is scored, drawn and kept is a moving average of the server's models (`fedsim.server.averaging`); clients
+    never get it.
+    """
+
+    every_commits: Count = 5
+    splits: tuple[Literal["test", "valid", "clients", "samples"], ...] = ("test",)
+    windows: Count | None = None
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class NumericsConfig(Config):
+    """Settings that may change the last bits of a result; `auto` is resolved once and written down.
+
+    `client_batch` clients train in one call, by the `training` path (`fused`: written-out decoder,
+    `swapped`: any model with its target modules replaced, `sequential`: stock PEFT, one by one), at
+    most `tokens_at_once` tokens in a forward pass; the frozen backbone computes in `dtype`.
+    """
+
+    client_batch: Count | Literal["auto"] = "auto"
+    training: Literal["auto", "fused", "swapped", "sequential"] = "auto"
+    tokens_at_once: Count = 16_384
+    dtype: Literal["float32", "bfloat16"] = "float32"

@@ -1,0 +1,155 @@
+"""From a YAML file, `extends:` and `-s key.path=value` to a checked `Experiment`, or to plain words why not.
+
+    experiment = load("experiments/ptb/sync.yaml", ["seed=1", "protocol.kind=buffered"])
+    check(experiment)
+
+Rules: a file may extend one other (`extends: base.yaml`, one level); paths are relative to the file
+that gives them; `~` and `$VARIABLES` are expanded; choosing another `kind` for a block (or `lora.full`)
+drops what the block had for the old one; `sweep:` is for `sweep_points` only.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from fedsim.config import paths as places
+from fedsim.config.experiment import Experiment
+from fedsim.config.overrides import Draft, apply, draft_of, parsed, validated
+from fedsim.errors import ExperimentError, FedsimError, message
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9.]+")
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment.
+
+    Args:
+        path: the YAML file.
+        overrides: `key.path=value` each, the value in YAML; the last of two equal paths wins.
+
+    Raises:
+        ExperimentError: everything that is wrong with it, all at once.
+    """
+    draft = draft_of(path, overrides)
+    if "sweep" in draft.values:
+        what, fix = "is for `fedsim sweep` only", f"run `fedsim sweep {path}`, or remove the block"
+        raise ExperimentError(message(f"{draft.where}: sweep", what, fix=draft.origin(("sweep",)) + fix))
+    return validated(draft)
+
+
+def from_mapping(
+    mapping: Mapping[str, Any], where: str = "experiment", folder: Path | None = None
+) -> Experiment:
+    """Build an experiment from plain values; relative paths start at `folder` (default: here).
+
+    Raises:
+        ExperimentError: everything that is wrong with it, all at once.
+    """
+    folder = Path.cwd() if folder is None else folder
+    values = places.absolute(deepcopy(dict(mapping)), folder, where)
+    return validated(Draft(where, folder, values))
+
+
+def changed(experiment: Experiment, overrides: Sequence[str], where: str = "experiment") -> Experiment:
+    """Return an experiment with overrides as `-s` gives them; relative paths start here.
+
+    Raises:
+        ExperimentError: everything that is wrong with it, all at once.
+    """
+    draft = Draft(where, Path.cwd(), experiment.plain())
+    apply(draft, [parsed(text, draft) for text in overrides])
+    return validated(draft)
+
+
+def sweep_points(path: str | Path, overrides: Sequence[str] = ()) -> list[tuple[dict[str, Any], Experiment]]:
+    """Return (changed values, experiment) of every point of the grid in `sweep:`; the last key varies fastest.
+
+    Each experiment is named `NAME.LABEL`, see `label`.
+
+    Raises:
+        ExperimentError: no grid, an empty axis, or a point that is no valid experiment.
+    """
+    draft = draft_of(path, overrides)
+    grid = draft.values.pop("sweep", None)
+    where = f"{draft.where}: sweep"
+    fix = "write sweep: {key.path: [value, value], ...}"
+    if grid is None:
+        raise ExperimentError(message(where, "is required", fix=f"{fix}, or use `fedsim run {path}`"))
+    if not isinstance(grid, dict) or not grid:
+        raise ExperimentError(message(where, "must be a block of key paths", got=grid, fix=fix))
+    for key, axis in grid.items():
+        if not isinstance(axis, list) or not axis:
+            raise ExperimentError(message(f"{where}.{key}", "must be a list of values", got=axis, fix=fix))
+        if any(axis.count(value) > 1 for value in axis):
+            raise ExperimentError(message(f"{where}.{key}", "has a value twice", got=axis, fix="keep one"))
+    _refuse_overridden_axes(grid, overrides, where)
+    base_name = str(draft.values.get("name", "run"))
+    points: list[tuple[dict[str, Any], Experiment]] = []
+    problems: dict[str, None] = {}
+    for values in itertools.product(*grid.values()):
+        changed = dict(zip(grid, values, strict=True))
+        point = deepcopy(draft)
+        apply(point, [(tuple(key.split(".")), value, f"sweep.{key}") for key, value in changed.items()])
+        if "name" not in changed:
+            point.values["name"] = f"{base_name}.{label(changed)}"
+        try:
+            points.append((changed, validated(point)))
+        except ExperimentError as problem:
+            problems.update(dict.fromkeys([str(problem)]))
+    if problems:
+        raise ExperimentError("\n".join(problems))
+    return points
+
+
+def label(changed: Mapping[str, Any]) -> str:
+    """Return a folder name for one point of a sweep.
+
+    >>> label({"protocol.kind": "buffered", "seed": 2, "lora": {"r": 4}})
+    'protocol-buffered_seed-2_lora-r-4'
+    """
+
+    def text(value: Any) -> str:
+        if isinstance(value, Mapping):
+            return "-".join(f"{text(v)}" if k == "kind" else f"{k}-{text(v)}" for k, v in value.items())
+        if isinstance(value, list):
+            return "-".join(map(text, value))
+        return "none" if value is None else str(value)
+
+    parts = []
+    for key, value in changed.items():
+        name = key.removesuffix(".kind").rsplit(".", 1)[-1]
+        shown = text(value)
+        parts.append(_UNSAFE.sub("-", f"{name}-{Path(shown).name if '/' in shown else shown}").strip("-"))
+    return "_".join(parts)
+
+
+@contextmanager
+def naming(experiment: Experiment, where: str) -> Iterator[None]:
+    """Put the file, and the value if it is missing, into errors that begin with a field (`task.data: ...`)."""
+    try:
+        yield
+    except FedsimError as problem:
+        first, *others = str(problem).split("\n")
+        name = first.partition(":")[0]
+        if name.split(".")[0] not in Experiment.model_fields:
+            raise
+        value: Any = experiment.plain()
+        for key in name.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is not None and " (got " not in first and not isinstance(value, dict):
+            first = message("", first, got=value)
+        raise type(problem)("\n".join([f"{where}: {first}", *others])) from problem
+
+
+def _refuse_overridden_axes(grid: Mapping[str, Any], overrides: Sequence[str], where: str) -> None:
+    for text in overrides:
+        name = text.partition("=")[0].strip()
+        if name in grid:
+            fix = f"give -s 'sweep.{name}=[...]' instead"
+            raise ExperimentError(message(f"{where}.{name}", f"is swept, and -s sets {name} too", fix=fix))

@@ -1,0 +1,168 @@
+"""Plain values on their way from files and `-s` to an experiment, and where each of them was given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from fedsim.config import paths as places
+from fedsim.config import validation as explain
+from fedsim.config.experiment import Experiment
+from fedsim.config.problem import Problem
+from fedsim.errors import ExperimentError, message
+from fedsim.files import yaml_file as yamlfile
+
+KeyPath = tuple[str, ...]
+
+CHOICES = ("kind", "full")
+"""Keys that decide which other keys their block may have."""
+
+
+@dataclass
+class Draft:
+    """Plain values on their way to an experiment, and where each was given."""
+
+    where: str
+    folder: Path
+    values: dict[str, Any]
+    origins: dict[KeyPath, str] = field(default_factory=dict)
+
+    def origin(self, path: KeyPath) -> str:
+        """Return where the nearest enclosing key was given, as `line 7: `, or nothing."""
+        for end in range(len(path), 0, -1):
+            if path[:end] in self.origins:
+                return f"{self.origins[path[:end]]}: "
+        return ""
+
+
+def draft_of(path: str | Path, overrides: Sequence[str]) -> Draft:
+    """Read a file, what it extends, and overrides; raises ExperimentError."""
+    path = Path(path)
+    where = str(path)
+    document = yamlfile.read(path)
+    draft = Draft(
+        where, path.parent.absolute(), places.absolute(document.values, path.parent.absolute(), where)
+    )
+    draft.origins.update({keys: f"line {line}" for keys, line in document.lines.items()})
+    if "extends" in draft.values:
+        _extend(draft, document.lines)
+    apply(draft, [parsed(text, draft) for text in overrides])
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")
+    if stem and "name" not in draft.values:
+        draft.values["name"] = stem
+    return draft
+
+
+def _extend(draft: Draft, lines: Mapping[KeyPath, int]) -> None:
+    """Put the file that `extends:` names under the values of this one."""
+    named = draft.values.pop("extends")
+    at = f"{draft.where}: extends"
+    if not isinstance(named, str):
+        raise ExperimentError(message(at, "must be a file name", got=named, fix="write extends: base.yaml"))
+    path = draft.folder / places.expanded(named, at)
+    base = yamlfile.read(path, f"{at}: {named}")
+    if "extends" in base.values:
+        what = f"{named} extends another file itself"
+        raise ExperimentError(message(at, what, fix="one level is all there is: merge the two base files"))
+    under = places.absolute(base.values, path.parent.absolute(), f"{at}: {named}")
+    origins = {keys: f"line {line} of {named}" for keys, line in base.lines.items()}
+    draft.values = _merged(under, draft.values)
+    draft.origins = origins | {keys: f"line {line}" for keys, line in lines.items()}
+
+
+def _merged(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `over` laid on `under`, block by block; a block of another kind replaces the whole block."""
+    result = dict(under)
+    for key, value in over.items():
+        old = result.get(key)
+        result[key] = value
+        if isinstance(old, dict) and isinstance(value, dict) and key != "sweep":
+            other = any(c in value and _differ(value[c], old.get(c)) for c in CHOICES)
+            result[key] = value if other else _merged(old, value)
+    return result
+
+
+def parsed(text: str, draft: Draft) -> tuple[KeyPath, Any, str]:
+    """Return (path of keys, value, where it was given) of one `-s key.path=value`."""
+    name, equals, given = text.partition("=")
+    keys = tuple(name.strip().split("."))
+    if keys[0] == "sweep" and len(keys) > 1:
+        keys = ("sweep", ".".join(keys[1:]))
+    if not equals or not all(keys):
+        raise ExperimentError(message("-s", "must be key.path=value", got=text, fix="write -s seed=1"))
+    value = yamlfile.scalar(given, f"-s {name}")
+    return keys, _given_path(name.strip(), value, draft), f"-s {text}"
+
+
+def _given_path(name: str, value: Any, draft: Draft) -> Any:
+    """Resolve a path given by `-s`: beside the YAML file; failing that, where the command was typed."""
+    at = f"-s {name}"
+    beside = places.placed(name, value, draft.folder, at)
+    here = places.placed(name, value, Path.cwd(), at)
+    if isinstance(beside, str) and beside != here and not Path(beside).exists() and Path(here).exists():
+        return here
+    return beside
+
+
+def apply(draft: Draft, overrides: Sequence[tuple[KeyPath, Any, str]]) -> None:
+    """Set values: whole blocks before their keys, `kind` before its neighbours, else in the given order."""
+    for keys, value, text in sorted(overrides, key=lambda o: (len(o[0]), o[0][-1] not in CHOICES)):
+        at = draft.values
+        for depth, key in enumerate(keys[:-1], start=1):
+            if at.get(key) is None:
+                at[key] = _default_kind(keys[:depth]) if keys[depth] not in CHOICES else {}
+                draft.origins[keys[:depth]] = text
+            if not isinstance(at[key], dict):
+                name = ".".join(keys[:depth])
+                what = f"{name} is one value, not a block of keys"
+                where = f"{draft.where}: {'.'.join(keys)}"
+                raise ExperimentError(message(where, what, got=at[key], fix=f"{text}: set {name} itself"))
+            at = at[key]
+        if keys[-1] in CHOICES and _differ(at.get(keys[-1]), value):
+            at.clear()
+        at[keys[-1]] = value
+        draft.origins = {k: o for k, o in draft.origins.items() if k[: len(keys)] != keys}
+        draft.origins[keys] = text
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Compare two choices; leaving `full` out is `full: false`."""
+    return bool((one or None) != (other or None))
+
+
+def _default_kind(path: KeyPath) -> dict[str, Any]:
+    default = Experiment.model_fields[path[0]].default if path[0] in Experiment.model_fields else None
+    return dict(default) if len(path) == 1 and isinstance(default, dict) else {}
+
+
+def validated(draft: Draft) -> Experiment:
+    """Return the experiment, or raise ExperimentError with everything that is wrong."""
+    try:
+        experiment = Experiment.model_validate(draft.values)
+    except ValidationError as error:
+        problems = explain.problems(error, draft.values)
+        raise ExperimentError(_text(draft, problems)) from None
+    problems = explain.mistaken_booleans(experiment, draft.values)
+    if problems:
+        raise ExperimentError(_text(draft, problems))
+    return experiment
+
+
+def _text(draft: Draft, problems: Sequence[Problem]) -> str:
+    return "\n".join(sentence(draft.where, p, draft.origin(p.path)) for p in problems)
+
+
+def sentence(where: str, problem: Problem, origin: str) -> str:
+    """Return `FILE: field.path: problem (got ...)` and, on a second line, the fix."""
+    at = f"{where}: {problem.name}" if problem.path else where
+    text = message(at, problem.what)
+    if problem.has_value:
+        shown = repr(problem.got)
+        longest = 1000 if isinstance(problem.got, str | Path) else 80  # a path is no use without its end
+        text += f" (got {shown if len(shown) <= longest else shown[: longest - 3] + '...'})"
+    return f"{text}\n  fix: {origin}{problem.fix}"

@@ -1,0 +1,75 @@
+"""Paths in a configuration: relative to the file that gives them, `~` and `$VARIABLES` expanded."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from fedsim.config.fields import WORDS
+from fedsim.errors import ExperimentError, message
+
+PATHS = frozenset(
+    {
+        "population.devices",
+        "population.networks",
+        "population.availability",
+        "population.rates",
+        "compute.calibration",
+        "energy.battery.plugged",
+    }
+)
+"""Fields that are always a file, unless they hold a word of their own (`fits.WORDS`)."""
+
+MAYBE_PATHS = frozenset({"task.model", "task.data"})
+"""Fields that are a file or folder if one of that name exists beside the YAML file."""
+
+
+def absolute(values: dict[str, Any], folder: Path, where: str) -> dict[str, Any]:
+    """Return the values of a file with every path absolute."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if key == "sweep" and isinstance(value, dict):
+            result[key] = {
+                name: [placed(name, v, folder, f"{where}: sweep.{name}") for v in axis]
+                if isinstance(axis, list)
+                else axis
+                for name, axis in value.items()
+            }
+        else:
+            result[key] = placed(key, value, folder, f"{where}: {key}")
+    return result
+
+
+def placed(name: str, value: Any, folder: Path, where: str) -> Any:
+    """Return a value, or a whole block, with its paths absolute; `name` is its path of keys."""
+    if isinstance(value, dict):
+        return {key: placed(f"{name}.{key}", item, folder, f"{where}.{key}") for key, item in value.items()}
+    return _resolved(name, value, folder, where)
+
+
+def _resolved(name: str, value: Any, folder: Path, where: str) -> Any:
+    """Return the value of the field `name`, absolute if it is a path."""
+    if not isinstance(value, str) or not value:
+        return value
+    relative = value.startswith(("./", "../", "~/"))
+    if name in PATHS:
+        is_path = value not in WORDS.get(name, ())
+    elif name in MAYBE_PATHS:
+        is_path = relative or value[0] in "/~$." or (folder / value).exists()
+    else:
+        is_path = relative and name.startswith("task.")
+    if not is_path:
+        return value
+    return os.path.normpath(folder / expanded(value, where))
+
+
+def expanded(text: str, where: str) -> str:
+    """Expand `~` and `$NAME`; an unset variable is an error, not an odd file name."""
+    result = os.path.expandvars(os.path.expanduser(text))  # noqa: PTH111
+    unset = re.search(r"\$\{?(\w+)", result)
+    if unset:
+        what = f"the environment variable {unset[1]} is not set"
+        raise ExperimentError(message(where, what, got=text, fix=f"export {unset[1]}=..., or write the path"))
+    return result

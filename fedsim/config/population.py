@@ -1,0 +1,96 @@
+"""Settings of who takes part: `population`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from fedsim.component import Config
+from fedsim.config.fields import Count
+from fedsim.devices.availability import DAY_S
+
+
+class PopulationConfig(Config):
+    """Who takes part: a preset or the user's own tables, how many, when they are there, on what links.
+
+    `on_close` says what happens to a visit whose device goes away (its window closes, an outage, its battery is
+    low, it is too warm): `lost`; `pause`: it goes on when the device is back; `partial`: training ends with
+    the last whole step, and what there is is uploaded when the device is back (a download that is cut is lost).
+    """
+
+    preset: str | None = None
+    devices: Path | None = None
+    networks: Path | None = None
+    clients: Count
+    availability: str = "always"
+    time_zones: tuple[Annotated[float, Field(ge=-24, le=24, allow_inf_nan=False)], ...] = (0.0,)
+    outages: Outages | None = None
+    on_close: Literal["lost", "pause", "partial"] = "lost"
+    wifi_only: bool | None = None
+    rates: str = "constant"
+    rates_at_end: Literal["loop", "hold", "fail"] | None = None
+    rates_phase: Literal["start", "random"] = "start"
+    rates_level: Literal["trace", "client"] = "trace"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PopulationConfig:
+        if (self.preset is None) == (self.devices is None):
+            both = "neither `preset` nor" if self.preset is None else "both `preset` and"
+            raise ValueError(f"has {both} `devices`\n  fix: give one: a preset, or a devices table")
+        if self.devices is not None and self.networks is None:
+            raise ValueError("has `devices` without `networks`\n  fix: add networks: FILE")
+        return self
+
+    @model_validator(mode="after")
+    def _rates_that_end(self) -> PopulationConfig:
+        traced = self.rates not in ("constant", "generated")
+        if traced and self.rates_at_end is None:
+            fix = "add rates_at_end: loop, hold or fail"
+            raise ValueError(f"has `rates` from a file, which ends\n  fix: {fix}")
+        for name, plain in (("rates_at_end", None), ("rates_phase", "start"), ("rates_level", "trace")):
+            if not traced and getattr(self, name) != plain:
+                raise ValueError(
+                    f"has `{name}` without a file of rates\n  fix: remove it, or add rates: FILE"
+                )
+        if self.rates_phase == "random" and self.rates_at_end != "loop":
+            fix = "set rates_at_end: loop, or rates_phase: start"
+            raise ValueError(f"has `rates_phase: random` for traces that do not loop\n  fix: {fix}")
+        return self
+
+    @model_validator(mode="after")
+    def _zones_of_windows(self) -> PopulationConfig:
+        if not self.time_zones:
+            raise ValueError("has no `time_zones`\n  fix: remove it, or give hours, as in time_zones: [0, 8]")
+        if self.availability == "always" and self.time_zones != (0.0,):
+            fix = "remove it, or set availability: charging or a file"
+            raise ValueError(f"has `time_zones` for clients that are always there\n  fix: {fix}")
+        return self
+
+
+class Outages(Config):
+    """Which clients are gone together, how often and for how long.
+
+    Attributes:
+        by: `region`: each client lives in one of `regions`, drawn by address; `network` or `tier`: those of one
+            row, or one class, of the tables; `everyone`: the server itself is cut off.
+        regions: number of regions.
+        per_day: outages that a group has in a day, on average, for every day that it is up.
+        mean_s: how long they last on average.
+    """
+
+    by: Literal["region", "network", "tier", "everyone"] = "region"
+    regions: Annotated[int, Field(ge=1)] = 10
+    per_day: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+    mean_s: Annotated[float, Field(gt=0, le=1e7, allow_inf_nan=False)]
+
+    @property
+    def up_s(self) -> float:
+        """Mean time between two outages."""
+        return DAY_S / self.per_day
+
+    @property
+    def up_share(self) -> float:
+        """Share of time without: up / (up + down)."""
+        return self.up_s / (self.up_s + self.mean_s)

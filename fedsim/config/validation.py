@@ -1,0 +1,198 @@
+"""What is wrong with a configuration, in plain words: pydantic's errors as `path: problem (got ...)` and a fix.
+
+Knows nothing about files. A `Problem` has the path of keys, so that whoever read the file can say
+where that key was given.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from fedsim.component import find, kinds
+from fedsim.config.experiment import Experiment
+from fedsim.config.problem import _ABSENT, Problem
+from fedsim.config.schema import model_at, package_of
+from fedsim.errors import ExperimentError, nearest
+
+_EXAMPLES = {
+    "task": "add `task: {kind: language}`",
+    "population": "add `population: {preset: mixed_edge_2025, clients: 100}`",
+    "budget": "add `budget: {time_s: 86400}` (or commits, up_bytes)",
+    "population.clients": "add `clients: 100`",
+}
+
+_WANTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite_number": "a finite number",
+    "bool": "true or false",
+    "string": "text",
+    "path": "a path",
+    "model": "a block of keys",
+    "dict": "a block of keys",
+    "mapping": "a block of keys",
+    "list": "a list",
+    "tuple": "a list",
+    "none": "null",
+}
+
+
+def problems(error: ValidationError, raw: Mapping[str, Any]) -> list[Problem]:
+    """Return what is wrong, one problem a field, in the order of the schema.
+
+    Args:
+        error: what validating `raw` as an `Experiment` raised.
+        raw: the plain values that were given.
+    """
+    by_path: dict[tuple[str, ...], list[ErrorDetails]] = {}
+    for detail in error.errors():
+        by_path.setdefault(_path(detail, raw), []).append(detail)
+    return [_problem(path, details, raw) for path, details in by_path.items()]
+
+
+def mistaken_booleans(experiment: Experiment, raw: Mapping[str, Any]) -> list[Problem]:
+    """Return true/false given where a number belongs (pydantic takes true for 1)."""
+    found: list[Problem] = []
+
+    def visit(value: Any, typed: Any, path: tuple[str, ...]) -> None:
+        if isinstance(value, Mapping) and isinstance(typed, BaseModel):
+            for key, item in value.items():
+                visit(item, getattr(typed, key, None), (*path, key))
+        elif isinstance(value, bool) and isinstance(typed, int | float) and not isinstance(typed, bool):
+            found.append(Problem(path, "must be a number", "give a number, not true or false", value))
+
+    visit(raw, experiment, ())
+    return found
+
+
+def _path(detail: ErrorDetails, raw: Any) -> tuple[str, ...]:
+    """Return pydantic's location without its own words (names of union members and validators)."""
+    path: list[str] = []
+    at = raw
+    for i, part in enumerate(detail["loc"]):
+        if isinstance(at, Mapping) and part in at:
+            at = at[str(part)]
+        elif isinstance(at, list | tuple) and isinstance(part, int) and part < len(at):
+            at = at[part]
+        elif not (detail["type"] == "missing" and i == len(detail["loc"]) - 1):
+            continue
+        path.append(str(part))
+    return tuple(path)
+
+
+def _problem(path: tuple[str, ...], details: list[ErrorDetails], raw: Mapping[str, Any]) -> Problem:
+    first = details[0]
+    kind = first["type"]
+    if kind == "missing":
+        return Problem(path, "is required", _EXAMPLES.get(".".join(path), f"add `{path[-1]}: ...`"))
+    if kind == "extra_forbidden":
+        return Problem(path, "no such key", _other_keys(path, raw), first["input"])
+    if kind in ("union_tag_not_found", "union_tag_invalid"):
+        return _wrong_kind(path, first)
+    if kind == "string_pattern_mismatch":
+        what = "must be letters, digits, dots, dashes and underscores, the first one a letter or digit"
+        return Problem(path, what, "give a plain name, as in my-run.1", first["input"])
+    if kind in ("value_error", "assertion_error"):
+        return _own_words(path, first, raw)
+    wanted = list(dict.fromkeys(_wanted(detail) for detail in details))
+    give = [f"a value {word}" if word.startswith(("greater ", "less ")) else word for word in wanted]
+    give = [f"a value of {word}" if word.startswith("at ") else word for word in give]
+    fix = _fix(path, details, raw, " or ".join(give))
+    return Problem(path, f"must be {' or '.join(wanted)}", fix, first["input"])
+
+
+def _wanted(detail: ErrorDetails) -> str:
+    """Return what a value must be, to follow `must be`."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    bounds = {
+        "greater_than": ("gt", "greater than"),
+        "greater_than_equal": ("ge", "at least"),
+        "less_than": ("lt", "less than"),
+        "less_than_equal": ("le", "at most"),
+    }
+    if kind in bounds:
+        key, words = bounds[kind]
+        return f"{words} {context[key]:g}"
+    if kind in ("literal_error", "enum"):
+        return str(context["expected"])
+    if kind in _WANTED:
+        return _WANTED[kind]
+    return _WANTED.get(kind.split("_")[0], detail["msg"].removeprefix("Input should be "))
+
+
+def _fix(path: tuple[str, ...], details: list[ErrorDetails], raw: Mapping[str, Any], wanted: str) -> str:
+    names = [
+        name
+        for detail in details
+        if detail["type"] == "literal_error"
+        for name in re.findall(r"'([^']*)'", str(detail.get("ctx", {}).get("expected", "")))
+    ]
+    value = details[0]["input"]
+    if names and isinstance(value, str) and (hint := nearest(value, names)).startswith("did you mean"):
+        return hint
+    model = model_at(path[:-1], raw)
+    field = model.model_fields.get(path[-1]) if model is not None and path else None
+    if field is None or field.is_required() or isinstance(field.default, BaseModel | dict):
+        return f"give {wanted}"
+    default = json.dumps(field.default) if isinstance(field.default, bool | None) else str(field.default)
+    return f"give {wanted}, or leave it out (default: {default})"
+
+
+def _wrong_kind(path: tuple[str, ...], detail: ErrorDetails) -> Problem:
+    context = detail.get("ctx", {})
+    given = detail["input"]
+    if detail["type"] == "union_tag_not_found":
+        return Problem(path, "needs `kind:`", "add `kind: ...`, the name of what you want", given)
+    valid = re.findall(r"'([^']*)'", str(context.get("expected_tags", "")))
+    tag = context.get("tag")
+    return Problem((*path, "kind"), "no such kind", nearest(str(tag), valid), tag)
+
+
+def _own_words(path: tuple[str, ...], detail: ErrorDetails, raw: Mapping[str, Any]) -> Problem:
+    """Return the problem that a validator of ours raised as a ValueError, with its own fix if it has one."""
+    value = detail["input"]
+    package = package_of(path)
+    if package is not None:
+        kind = value.get("kind") if isinstance(value, Mapping) else None
+        if isinstance(kind, str):
+            try:
+                find(package, kind)
+            except ExperimentError as problem:
+                what, fix = _parts(str(problem).removeprefix("kind: "), "choose another kind")
+                return Problem((*path, "kind"), what.replace(f" (got {kind!r})", ""), fix, kind)
+        elif kind is None:
+            valid = ", ".join(kinds(package))
+            what = "needs `kind:`" if isinstance(value, Mapping) else "must be a block with `kind:`"
+            return Problem(path, what, f"write `kind:` and one of: {valid}", value)
+        else:
+            return Problem((*path, "kind"), "must be text", nearest(str(kind), kinds(package)), kind)
+    what, fix = _parts(str(detail["ctx"]["error"]), "")
+    if not fix:  # `unknown preset; did you mean 'x'?`
+        what, _, fix = what.partition("; ")
+    return Problem(path, what, fix or "change it", _ABSENT if " (got " in what else value)
+
+
+def _parts(text: str, fix: str) -> tuple[str, str]:
+    what, _, own = text.partition("\n  fix: ")
+    return what, own or fix
+
+
+def _other_keys(path: tuple[str, ...], raw: Mapping[str, Any]) -> str:
+    """Return the nearest key that exists here, the block it belongs to, or all keys."""
+    model = model_at(path[:-1], raw)
+    keys = list(model.model_fields) if model is not None else []
+    hint = nearest(path[-1], keys)
+    if hint.startswith("did you mean"):
+        return f"{hint} The keys here are: {', '.join(sorted(keys))}"
+    elsewhere = [
+        f"{block}.{path[-1]}"
+        for block in Experiment.model_fields
+        if (other := model_at((block,), raw)) is not None and path[-1] in other.model_fields
+    ]
+    return f"did you mean {elsewhere[0]!r}?" if elsewhere else f"remove it, or {hint}"

@@ -1,0 +1,1 @@
+"""Operations, memory, traffic and joules of a model; uses settings, and no torch."""

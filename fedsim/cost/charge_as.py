@@ -1,0 +1,130 @@
+"""`charge_as`: the model that the clock charges, declared apart from the one that trains.
+
+On a small machine a tiny model trains for real while times, memory, bytes and joules are those of
+the declared one. Everything is checked here, before anything is drawn or loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from fedsim.component import Config
+from fedsim.cost.architecture import GROUPS, NAMES, PRESETS, Architecture, Family
+from fedsim.errors import ExperimentError, nearest
+
+_Count = Annotated[int, Field(ge=1)]
+_DIMENSIONS = ("family", "layers", "width", "ffn", "heads", "kv_heads", "head_dim", "vocab", "tied")
+
+
+class ChargeAs(Config):
+    """The model that the clock charges, when it is not the one that trains.
+
+    Either a `preset`, or `layers`, `width` and `vocab` of your own; with a preset, every dimension
+    given beside it replaces the preset's.
+
+    Attributes:
+        preset: a name of `fedsim.cost.architecture.PRESETS`.
+        family: projections, norms and biases of a layer; `llama` without a preset.
+        layers, width, vocab: needed without a preset.
+        ffn: inner width of the MLP; 4 x width without a preset.
+        heads, kv_heads, head_dim: attention; without `heads`, q, k, v are as wide as the model.
+        params, matmul_params: counts to charge instead of those that follow from the dimensions.
+        r, targets: the adapters charged: `all-linear`, `attention`, or projection names.
+        adapted_layers: the layers that carry them, by index from 0 (PEFT's `layers_to_transform`); all without it.
+        checkpoint: whether activations are recomputed in the backward pass instead of kept.
+        tokens_per_visit: tokens charged for a visit; without it, those really trained on.
+        sequence, batch: tokens of a sequence; sequences in one pass (larger batches accumulate).
+        weight_bytes: bytes of one frozen weight: 2 is bf16, 4 float32, 0.5 four bits.
+        phi: share of the network that the backward pass goes through, the lowest adapted layer and all above;
+            without it, what follows from `adapted_layers`.
+    """
+
+    preset: str | None = None
+    family: Family | None = None
+    layers: _Count | None = None
+    width: _Count | None = None
+    ffn: _Count | None = None
+    heads: _Count | None = None
+    kv_heads: _Count | None = None
+    head_dim: _Count | None = None
+    vocab: _Count | None = None
+    tied: bool | None = None
+    params: _Count | None = None
+    matmul_params: _Count | None = None
+    r: _Count = 8
+    targets: str | tuple[str, ...] = "all-linear"
+    adapted_layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    checkpoint: bool = False
+    tokens_per_visit: _Count | None = None
+    sequence: _Count | None = None
+    batch: _Count = 1
+    weight_bytes: Annotated[float, Field(gt=0, le=8)] = 2.0
+    phi: Annotated[float, Field(ge=0, le=1)] | None = None
+
+    @field_validator("preset")
+    @classmethod
+    def _known_preset(cls, value: str | None) -> str | None:
+        if value is not None and value not in PRESETS:
+            raise ValueError(f"unknown preset; {nearest(value, PRESETS)}")
+        return value
+
+    @field_validator("targets")
+    @classmethod
+    def _known_targets(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        names = (value,) if isinstance(value, str) else value
+        if not names:
+            raise ValueError(f"at least one projection is needed; {nearest('', (*GROUPS, *NAMES))}")
+        for name in names:
+            if name not in (*GROUPS, *NAMES):
+                raise ValueError(f"unknown projection {name!r}; {nearest(name, (*GROUPS, *NAMES))}")
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> ChargeAs:
+        missing = [name for name in ("layers", "width", "vocab") if getattr(self, name) is None]
+        if self.preset is None and missing:
+            raise ValueError(f"without a preset, {', '.join(missing)} must be given; or set `preset:`")
+        try:
+            self.architecture.targeted(self.targets)
+        except ExperimentError as problem:  # pydantic names the field only for a ValueError
+            raise ValueError(str(problem)) from problem
+        layers, adapted = self.architecture.layers, self.adapted_layers
+        if adapted is not None and (not adapted or max(adapted) >= layers):
+            raise ValueError(
+                f"adapted_layers must name some of the layers 0 to {layers - 1} (got {list(adapted)})"
+            )
+        return self
+
+    @property
+    def adapted(self) -> tuple[int, ...]:
+        """Indices of the layers that carry adapters, each once, lowest first."""
+        if self.adapted_layers is None:
+            return tuple(range(self.architecture.layers))
+        return tuple(sorted(set(self.adapted_layers)))
+
+    @property
+    def architecture(self) -> Architecture:
+        """The dimensions charged: the preset's with the given ones in their place.
+
+        Raises:
+            ValueError: heads that do not divide the width, or are not a multiple of `kv_heads`.
+        """
+        given: dict[str, Any] = {
+            name: value for name in _DIMENSIONS if (value := getattr(self, name)) is not None
+        }
+        if self.sequence is not None:
+            given["sequence"] = self.sequence
+        if self.preset is not None:
+            built = replace(PRESETS[self.preset], **given)
+        else:
+            width, heads = given["width"], self.heads or 1
+            if self.head_dim is None and width % heads:
+                raise ValueError(f"heads must divide the width (got {heads} and {width}); or give head_dim")
+            plain = {"family": "llama", "ffn": 4 * width, "heads": heads, "kv_heads": heads}
+            built = Architecture(**(plain | {"head_dim": width // heads} | given))
+        if built.heads % built.kv_heads:
+            raise ValueError(f"heads must be a multiple of kv_heads (got {built.heads} and {built.kv_heads})")
+        return built

@@ -1,0 +1,50 @@
+"""`charge_as` for images: the denoiser that the clock charges, when it is not the one that trains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, field_validator
+
+from fedsim.component import Config
+from fedsim.errors import nearest
+
+if TYPE_CHECKING:
+    from fedsim.cost.shape import ModelShape
+
+PRESETS = ("ddpm-cifar10-32",)
+"""Denoisers whose configuration ships, in `fedsim/denoisers/`."""
+
+_Count = Annotated[int, Field(ge=1)]
+
+
+class ChargeImages(Config):
+    """The denoiser that the clock charges: its FLOPs, memory and adapter follow from its configuration.
+
+    Attributes:
+        preset: `ddpm-cifar10-32` is google/ddpm-cifar10-32 (35.7 M parameters), the model of DDPM on CIFAR-10.
+        r, targets: the adapters charged, as in `lora`.
+        images_per_visit: images charged for a visit; without it, those really trained on.
+        batch: images in one pass (larger batches accumulate).
+        weight_bytes: bytes of one frozen weight: 2 is half precision.
+    """
+
+    preset: str
+    r: _Count = 8
+    targets: str | tuple[str, ...] = ("attention", "resnets")
+    images_per_visit: _Count | None = None
+    batch: _Count = 32
+    weight_bytes: Annotated[float, Field(gt=0, le=8)] = 4.0
+
+    @field_validator("preset")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in PRESETS:
+            raise ValueError(f"unknown preset; {nearest(value, PRESETS)}")
+        return value
+
+    def shape(self, *, full: bool) -> ModelShape:
+        """Return the size of the declared denoiser with its adapters, or trained whole."""
+        from fedsim.training.diffusion.cost import declared
+
+        return declared(self, full=full)

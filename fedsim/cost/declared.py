@@ -1,0 +1,48 @@
+"""The model that the clock charges: the one that is trained, or the one that is declared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedsim.cost.architecture import lora_params
+from fedsim.cost.charge_as import ChargeAs
+from fedsim.cost.shape import ModelShape, above_share
+
+
+def declared(charge: Any, full: bool) -> ModelShape:
+    """Return the shape of a task's `charge_as`: its own, or a transformer's."""
+    own = getattr(charge, "shape", None)
+    found: ModelShape = charged(charge, full) if own is None else own(full=full)
+    return found
+
+
+def charged(charge: ChargeAs, full: bool) -> ModelShape:
+    """Return the shape that `charge_as` declares; `full` trains (and sends) all parameters."""
+    arch = charge.architecture
+    params = arch.params if charge.params is None else charge.params
+    matmul = charge.matmul_params
+    if matmul is None:  # of a declared total, all but an untied look-up table multiply
+        counted = params - (0 if arch.tied else arch.embedding_params)
+        matmul = arch.matmul_params if charge.params is None else max(counted, 1)
+    adapted = charge.adapted
+    lowest = 0 if full else adapted[0]
+    above = above_share(lowest, arch.layers, arch.matmul_params, arch.embedding_params)
+    adapters = lora_params(arch.targeted(charge.targets), charge.r) * len(adapted) // arch.layers
+    declared = charge.params is not None or charge.matmul_params is not None
+    return ModelShape(
+        name=charge.preset or "custom",
+        layers=arch.layers,
+        width=arch.width,
+        vocab=arch.vocab,
+        params=params,
+        matmul_params=matmul,
+        adapter_params=params if full else adapters,
+        sequence=arch.sequence,
+        batch=charge.batch,
+        phi=above if charge.phi is None else charge.phi,
+        full=full,
+        weight_bytes=4.0 if full else charge.weight_bytes,
+        checkpoint=charge.checkpoint,
+        lowest=lowest,
+        blocks=() if declared else arch.blocks(charge.targets, 0 if full else charge.r, adapted),
+    )

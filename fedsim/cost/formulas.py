@@ -1,0 +1,135 @@
+"""What one visit costs: FLOPs, memory and bytes, from the size of the model alone.
+
+The model that really trains may be tiny while the clock charges a large one (`charge_as`); both are
+a `ModelShape` here. Rough by nature: with one calibration point per device and model, times are
+good to 10-20 % and energies to 40 %; without one, times to a factor of 2-5.
+"""
+
+from __future__ import annotations
+
+from fedsim.cost.layers import forward_flops as forward_token_flops
+from fedsim.cost.layers import token_flops
+from fedsim.cost.shape import ModelShape
+
+CAUSAL = 0.5
+"""kappa: a causal kernel computes half of the attention matrix."""
+OPTIMIZER_BYTES = 16
+"""Per trained parameter: float32 weight, gradient and two AdamW moments, 4 bytes each."""
+ACTIVATION_BYTES = 24
+"""Kept for the backward pass per layer, token and unit of width, bf16, frozen weights: 20-28 (assumption)."""
+FULL_ACTIVATION_BYTES = 34
+"""The same when all weights train (Korthikanti et al. 2022, arXiv 2205.05198, without the attention matrix)."""
+CHECKPOINT_BYTES = 2
+"""Kept per layer, token and unit of width with checkpointing: the layer's input in bf16; one layer is live."""
+LOGIT_BYTES = 6
+"""Per token and word: bf16 logits and their float32 gradient; between 4 (in place) and 8 (assumption)."""
+RUNTIME_BYTES = 0.25e9
+"""The app, the runtime and its buffers: 0.2-0.3 GB (assumption)."""
+COPY_BYTES = 4
+"""A quantised weight that is unpacked to bf16 in memory is written and read again, 2 bytes each."""
+UPDATE_BYTES = 28
+"""AdamW reads weight, gradient and two moments and writes all but the gradient: 7 float32 a trained number."""
+
+
+def train_flops(shape: ModelShape, tokens: int, *, layered: bool = False) -> float:
+    """Return the floating-point operations of training on `tokens` tokens.
+
+    Adapters: T (2P + 2P phi + 6A + 12 L s d kappa): forward 2P, backward through the activations
+    2P phi, no gradients for frozen weights; 4P against the 6P of full training, so LoRA saves at
+    most a third. Attention is 4 L s d forward and twice that backward (Kaplan et al., arXiv
+    2001.08361, appendix), halved by a causal kernel. Checkpointing computes the layers forward once more
+    (not the head), as far down as the backward pass goes.
+
+    With `layered` every matrix product of `shape.blocks` is counted instead: gradients of activations above
+    the lowest adapter only, attention as wide as its heads (`fedsim.cost.layers`).
+
+    Raises:
+        ValueError: `layered` without known layers.
+    """
+    if shape.operations is not None:
+        return float(tokens) * shape.operations.flops(checkpoint=shape.checkpoint) / shape.sequence
+    if layered:
+        if not shape.blocks:
+            raise ValueError(f"the layers of {shape.name} are not known")
+        return float(tokens) * token_flops(
+            shape.blocks,
+            shape.head_params,
+            shape.sequence,
+            kappa=CAUSAL,
+            full=shape.full,
+            checkpoint=shape.checkpoint,
+        )
+    attention = 12 * shape.layers * shape.sequence * shape.width * CAUSAL
+    if shape.full:
+        each = 6 * shape.matmul_params + attention
+    else:
+        each = 2 * shape.matmul_params * (1 + shape.phi) + 6 * shape.adapter_params + attention
+    if shape.checkpoint:
+        again = 2 * max(shape.matmul_params - shape.head_params, 0) + attention / 3
+        each += again * shape.phi if shape.full else (again + 2 * shape.adapter_params) * shape.phi
+    return float(tokens) * each
+
+
+def forward_flops(shape: ModelShape, tokens: int, *, layered: bool = False) -> float:
+    """Return the floating-point operations of one forward pass over `tokens` tokens.
+
+    T (2P + 2A + 4 L s d kappa), without A for a whole model; the forward part of `train_flops`.
+
+    Raises:
+        ValueError: `layered` without known layers.
+    """
+    if shape.operations is not None:
+        return float(tokens) * shape.operations.forward / shape.sequence
+    if layered:
+        if not shape.blocks:
+            raise ValueError(f"the layers of {shape.name} are not known")
+        return tokens * forward_token_flops(shape.blocks, shape.head_params, shape.sequence, kappa=CAUSAL)
+    adapters = 0 if shape.full else shape.adapter_params
+    attention = 4 * shape.layers * shape.sequence * shape.width * CAUSAL
+    return tokens * (2 * (shape.matmul_params + adapters) + attention)
+
+
+def train_memory_bytes(shape: ModelShape) -> float:
+    """Return the peak memory of training in bytes: weights, optimiser, activations, logits, runtime.
+
+    Full training holds 16 bytes a parameter instead of the frozen weights and 16 A. Layers below the lowest
+    adapter keep no activations. With checkpointing each of the others keeps its input, and one is live
+    at a time.
+    """
+    tokens = shape.sequence * shape.batch
+    if shape.full:
+        held, kept = float(OPTIMIZER_BYTES * shape.params), FULL_ACTIVATION_BYTES
+    else:
+        held = shape.weight_bytes * shape.params + OPTIMIZER_BYTES * shape.adapter_params
+        kept = ACTIVATION_BYTES
+    held += 4.0 * shape.resting * shape.adapter_params
+    if shape.operations is not None:
+        each = shape.operations.activation_bytes(
+            checkpoint=shape.checkpoint, number_bytes=min(4.0, shape.weight_bytes)
+        )
+        return held + shape.batch * each + RUNTIME_BYTES
+    layers = shape.layers - shape.lowest
+    activations = layers * tokens * shape.width * kept
+    if shape.checkpoint:
+        activations = (layers * CHECKPOINT_BYTES + kept) * tokens * shape.width
+    return held + activations + tokens * shape.vocab * LOGIT_BYTES + RUNTIME_BYTES
+
+
+def moved_bytes(shape: ModelShape, steps: int, updates: int, *, copied: bool = False) -> float:
+    """Return a lower bound of the memory traffic of `steps` passes and `updates` optimiser steps [bytes].
+
+    Each pass reads the weights once forward and, as far down as it goes, once backward (twice in
+    full training, once more with checkpointing); each update goes over the trained numbers. Activations
+    are left out: a bound below.
+
+    Args:
+        shape: the model; weights of less than 2 bytes are quantised.
+        steps: forward and backward passes, accumulated ones counted.
+        updates: optimiser steps.
+        copied: whether quantised weights are unpacked to bf16 in memory (bitsandbytes) and not on the way
+            into the product (llama.cpp).
+    """
+    weight = shape.weight_bytes + (COPY_BYTES if copied and shape.weight_bytes < 2 else 0)
+    reads = 1 + shape.phi * (1 + int(shape.full) + int(shape.checkpoint))
+    trained = shape.params if shape.full else shape.adapter_params
+    return steps * weight * shape.matmul_params * reads + float(UPDATE_BYTES * updates) * trained

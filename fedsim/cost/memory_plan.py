@@ -1,0 +1,80 @@
+"""What does not fit the device: a smaller micro-batch, checkpointing, a smaller rank, or no training.
+
+Measures are tried in the order of `memory.when_short`: the first alone, then with the second, and so
+on, each as mildly as will do. The virtual clock pays for them; what is learned stays the same (a batch in
+parts adds up to the same gradient, recomputed activations are the same).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from fedsim.cost.formulas import train_memory_bytes
+from fedsim.cost.shape import ModelShape, with_rank
+
+Measure = Literal["micro-batch", "checkpoint", "rank"]
+
+FITS, REFUSED = "fits", "refused"
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How a device trains a model.
+
+    Attributes:
+        shape: the model as it is trained there: `batch` is the micro-batch.
+        memory_bytes: peak memory of that.
+        words: `fits`, `refused`, or what was done (`micro-batch 2, checkpoint`).
+    """
+
+    shape: ModelShape
+    memory_bytes: float
+    words: str
+
+    @property
+    def fits(self) -> bool:
+        """Whether the device trains at all."""
+        return self.words != REFUSED
+
+
+def plan_memory(shape: ModelShape, usable_bytes: float, measures: Sequence[Measure]) -> MemoryPlan:
+    """Return the mildest way to train in `usable_bytes`; refused as it was asked for if there is none.
+
+    Of the measures allowed so far, checkpointing is taken whole; then the largest micro-batch, at the
+    largest of the ranks r, r / 2, r / 4, ... that fits.
+    """
+    asked = train_memory_bytes(shape)
+    if asked <= usable_bytes:
+        return MemoryPlan(shape, asked, FITS)
+    for n in range(1, len(measures) + 1):
+        for way in _ways(shape, measures[:n]):
+            needed = train_memory_bytes(way)
+            if needed <= usable_bytes:
+                return MemoryPlan(way, needed, _words(shape, way))
+    return MemoryPlan(shape, asked, REFUSED)
+
+
+def _ways(shape: ModelShape, measures: Sequence[Measure]) -> Iterator[ModelShape]:
+    kept = replace(shape, checkpoint=shape.checkpoint or "checkpoint" in measures)
+    ranked = "rank" in measures and shape.rank
+    for rank in _halves(shape.rank) if ranked else (shape.rank,):
+        sized = kept if rank == shape.rank else with_rank(kept, rank)
+        for batch in range(shape.batch, 0, -1) if "micro-batch" in measures else (shape.batch,):
+            yield replace(sized, batch=batch)
+
+
+def _halves(rank: int) -> Iterator[int]:
+    while rank:
+        yield rank
+        rank //= 2
+
+
+def _words(asked: ModelShape, way: ModelShape) -> str:
+    done = [
+        (way.batch != asked.batch, f"micro-batch {way.batch}"),
+        (way.checkpoint and not asked.checkpoint, "checkpoint"),
+        (way.rank != asked.rank, f"rank {way.rank}"),
+    ]
+    return ", ".join(words for applies, words in done if applies)

@@ -1,0 +1,32 @@
+"""The work of one visit: operations, steps, bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything one visit moves, computes and holds, as the clock charges it.
+
+    Attributes:
+        down_bytes, up_bytes: payload charged each way.
+        flops: floating-point operations of the training.
+        memory_bytes: peak memory that training needs.
+        tokens: tokens trained on.
+        serialized_down_bytes, serialized_up_bytes: bytes of the tensors really serialised.
+        steps: forward and backward passes, accumulated ones counted.
+        moved_bytes: bytes through the device's memory that no cache saves.
+        memory_plan: what was done so that it fits.
+    """
+
+    down_bytes: int
+    up_bytes: int
+    flops: float
+    memory_bytes: float
+    tokens: int
+    serialized_down_bytes: int
+    serialized_up_bytes: int
+    steps: int = 1
+    moved_bytes: float = 0.0
+    memory_plan: str = "fits"

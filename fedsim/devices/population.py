@@ -1,0 +1,286 @@
+"""Populations: every client a device, a link, and times when it is there; drawn all at once.
+
+tier -> device by share -> effective speed; network by what the device can use -> down, up, round trip.
+RAM, power and battery follow the device row, so that fast devices tend to have more memory without
+any such law being imposed. Client i of a seed is the same client in a population of any size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.devices.availability import Availability, Presence
+from fedsim.devices.draws import choose, draws, nearest_row, network_weights
+from fedsim.devices.link_rates import LinkRates, link_rates
+from fedsim.devices.presence import presence
+from fedsim.devices.presets import Recipe, preset_names, recipe_of_files, recipe_of_preset
+from fedsim.devices.table_checks import TIERS, check
+from fedsim.devices.tables import Floats, Names
+from fedsim.network.rate_tables import Direction
+from fedsim.network.traces import Rates
+
+if TYPE_CHECKING:
+    from fedsim.config.population import PopulationConfig
+
+__all__ = ["Population", "Profile", "check", "draw", "draw_devices", "preset_names", "show"]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One client's device and link.
+
+    Attributes:
+        client: index in the population.
+        device, tier, network: row, class and link of the tables.
+        flops_per_s: effective speed of LoRA training (4 FLOPs a parameter and token).
+        memory_bytes: RAM of the device.
+        usable_memory_bytes: what training may take of it.
+        memory_bytes_per_s: memory bandwidth.
+        down_bytes_per_s, up_bytes_per_s: (mean) rate of the client's own link, headers included.
+        rtt_s: round trip to the server.
+        framing: bytes on the link per byte of payload.
+        train_w, idle_w: power of the whole device while training, and idle.
+        down_radio_w, up_radio_w: power of an active radio at no load.
+        down_radio_j_per_byte, up_radio_j_per_byte: energy of each byte on top.
+        battery_wh: capacity; 0: no battery.
+        cpu_quota, cpu_period_s: share of a CPU that the device is, given out once a period; 1: all of it.
+        tail_s, tail_w: how long the radio stays up after a transfer, and its power then.
+    """
+
+    client: int
+    device: str
+    tier: str
+    network: str
+    flops_per_s: float
+    memory_bytes: float
+    usable_memory_bytes: float
+    memory_bytes_per_s: float
+    down_bytes_per_s: float
+    up_bytes_per_s: float
+    rtt_s: float
+    framing: float
+    train_w: float
+    idle_w: float
+    down_radio_w: float
+    down_radio_j_per_byte: float
+    up_radio_w: float
+    up_radio_j_per_byte: float
+    battery_wh: float
+    cpu_quota: float = 1.0
+    cpu_period_s: float = 0.1
+    tail_s: float = 0.0
+    tail_w: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """n clients as arrays, (n,) each, named as the fields of `Profile`.
+
+    Attributes:
+        availability: when they are there.
+        sources: preset, tables and their SHA-256, for the record of a run.
+        link_rates: how the links' rates change over time; None: they never do.
+    """
+
+    device: Names
+    tier: Names
+    network: Names
+    flops_per_s: Floats
+    memory_bytes: Floats
+    usable_memory_bytes: Floats
+    memory_bytes_per_s: Floats
+    down_bytes_per_s: Floats
+    up_bytes_per_s: Floats
+    rtt_s: Floats
+    framing: Floats
+    train_w: Floats
+    idle_w: Floats
+    down_radio_w: Floats
+    down_radio_j_per_byte: Floats
+    up_radio_w: Floats
+    up_radio_j_per_byte: Floats
+    battery_wh: Floats
+    cpu_quota: Floats
+    cpu_period_s: Floats
+    tail_s: Floats
+    tail_w: Floats
+    availability: Presence
+    sources: dict[str, str]
+    link_rates: LinkRates | None = None
+
+    @property
+    def n(self) -> int:
+        """Number of clients."""
+        return len(self.device)
+
+    def __len__(self) -> int:
+        return self.n
+
+    def profile(self, client: int) -> Profile:
+        """Return one client.
+
+        Raises:
+            IndexError: no such client.
+        """
+        found = self._recent.get(client)
+        if found is None:
+            if not 0 <= client < self.n:
+                raise IndexError(f"client {client} of a population of {self.n}")
+            if len(self._recent) >= RECENT:
+                self._recent.clear()
+            found = Profile(client, **{name: _plain(getattr(self, name)[client]) for name in _ARRAYS})
+            self._recent[client] = found
+        return found
+
+    @cached_property
+    def _recent(self) -> dict[int, Profile]:
+        return {}
+
+    @property
+    def varying(self) -> bool:
+        """Whether the rate of any link changes over time."""
+        return self.link_rates is not None
+
+    def rates(self, client: int, direction: Direction) -> Rates | None:
+        """Return the rate of one link over time; None: constant, at that of the profile.
+
+        Raises:
+            IndexError: no such client.
+        """
+        if not 0 <= client < self.n:
+            raise IndexError(f"client {client} of a population of {self.n}")
+        return None if self.link_rates is None else self.link_rates.of(client, direction)
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays by name, `client` first."""
+        return {"client": np.arange(self.n), **{name: getattr(self, name) for name in _ARRAYS}}
+
+
+RECENT = 16_384
+"""Profiles kept at hand: half a kilobyte each, and a visit asks for its client's several times."""
+_ARRAYS = tuple(field.name for field in fields(Profile))[1:]
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str) else float(value)
+
+
+def draw(config: PopulationConfig, seed: int) -> Population:
+    """Return the population of an experiment.
+
+    Raises:
+        ProfileError: unknown preset, or a broken device, network or availability table.
+    """
+    population = draw_devices(config, config.clients, seed)
+    columns = {"network": population.network, "tier": population.tier}
+    there, used = presence(config, columns, seed)
+    return replace(population, availability=there, sources=population.sources | used)
+
+
+def draw_devices(
+    source: PopulationConfig | str, n: int, seed: int, *, wifi_only: bool | None = None
+) -> Population:
+    """Return n clients of a preset (by name) or of a configuration, always there.
+
+    Args:
+        source: name of a preset, or the configuration of a population.
+        n: number of clients; the first n of a larger draw are the same.
+        seed: address of the randomness.
+        wifi_only: no client on a cellular network; default: the configuration's, else only if it
+            takes part while charging.
+
+    Raises:
+        ProfileError: unknown preset, or a broken device or network table.
+    """
+    if isinstance(source, str):
+        return _drawn(recipe_of_preset(source), n, seed, wifi_only=bool(wifi_only))
+    if source.preset is not None:
+        recipe = recipe_of_preset(source.preset)
+    else:
+        assert source.devices is not None and source.networks is not None  # noqa: PT018
+        recipe = recipe_of_files(source.devices, source.networks)
+    if wifi_only is None:
+        wifi_only = source.availability == "charging" if source.wifi_only is None else source.wifi_only
+    population = _drawn(recipe, n, seed, wifi_only=wifi_only)
+    drawn: dict[Direction, Floats] = {"down": population.down_bytes_per_s, "up": population.up_bytes_per_s}
+    varying, means, used = link_rates(source, population.network, drawn, recipe.networks, seed)
+    return replace(
+        population,
+        down_bytes_per_s=means["down"],
+        up_bytes_per_s=means["up"],
+        link_rates=varying,
+        sources=population.sources | used,
+    )
+
+
+def _drawn(recipe: Recipe, n: int, seed: int, *, wifi_only: bool) -> Population:
+    chance, z = draws(n, seed)
+    devices, nets, spread = recipe.devices, recipe.networks, recipe.spread
+    if recipe.latency is None:
+        row = choose(recipe.device_weight, chance[0])
+        flops_per_s = devices.flops_per_s[row] * np.exp(spread * devices.sigma_ln[row] * z[0])
+    else:
+        flops_per_s = recipe.latency.flops_per_s(chance[0])
+        row = nearest_row(devices.flops_per_s, recipe.nearest, flops_per_s)
+    mobile, fixed = network_weights(recipe, wifi_only=wifi_only)
+    link = np.where(devices.cellular[row], choose(mobile, chance[1]), choose(fixed, chance[1]))
+    rho = nets.correlation[link]
+    z_up = rho * z[1] + np.sqrt(1 - rho**2) * z[2]
+    return Population(
+        device=devices.device[row],
+        tier=devices.tier[row],
+        network=nets.network[link],
+        flops_per_s=flops_per_s,
+        down_bytes_per_s=nets.down_bytes_per_s[link] * np.exp(spread * nets.down_sigma_ln[link] * z[1]),
+        up_bytes_per_s=nets.up_bytes_per_s[link] * np.exp(spread * nets.up_sigma_ln[link] * z_up),
+        rtt_s=nets.rtt_s[link] * np.exp(spread * nets.rtt_sigma_ln[link] * z[3]),
+        **{name: getattr(devices, name)[row] for name in _OF_DEVICE},
+        **{name: getattr(nets, name)[link] for name in _OF_NETWORK},
+        availability=Availability.always(n),
+        sources=recipe.sources | {"wifi_only": str(wifi_only).lower(), "availability": "always"},
+    )
+
+
+_OF_DEVICE = (
+    *("memory_bytes", "usable_memory_bytes", "memory_bytes_per_s", "train_w", "idle_w", "battery_wh"),
+    *("cpu_quota", "cpu_period_s"),
+)
+_OF_NETWORK = (
+    *("framing", "down_radio_w", "down_radio_j_per_byte", "up_radio_w", "up_radio_j_per_byte"),
+    *("tail_s", "tail_w"),
+)
+
+
+def show(preset: str, n: int = 20_000) -> list[dict[str, str | float]]:
+    """Return a preset as a small table: one row a tier, then `all`; quantiles over n drawn clients.
+
+    Raises:
+        ProfileError: no such preset.
+    """
+    population = draw_devices(preset, n, seed=0)
+    tiers = [tier for tier in TIERS if np.any(population.tier == tier)]
+    return [_summary(population, tier, population.tier == tier) for tier in tiers] + [
+        _summary(population, "all", np.ones(n, dtype=np.bool_))
+    ]
+
+
+def _summary(population: Population, tier: str, who: NDArray[np.bool_]) -> dict[str, str | float]:
+    def quantile(values: Floats, q: float) -> float:
+        return float(np.quantile(values[who], q))
+
+    return {
+        "tier": tier,
+        "share": float(who.mean()),
+        "gflop_per_s_p5": quantile(population.flops_per_s / 1e9, 0.05),
+        "gflop_per_s_p50": quantile(population.flops_per_s / 1e9, 0.5),
+        "gflop_per_s_p95": quantile(population.flops_per_s / 1e9, 0.95),
+        "ram_gb_p50": quantile(population.memory_bytes / 1e9, 0.5),
+        "down_mbps_p50": quantile(population.down_bytes_per_s / 125_000, 0.5),
+        "up_mbps_p50": quantile(population.up_bytes_per_s / 125_000, 0.5),
+        "rtt_ms_p50": quantile(population.rtt_s * 1e3, 0.5),
+    }

@@ -1,0 +1,114 @@
+"""When the clients of an experiment are there: always, while charging, or by a table; in which time zones."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import hetero_profiles
+from fedsim.config.fields import WORDS
+from fedsim.devices.availability import BLOCK, Availability, Presence, windows_of
+from fedsim.devices.charging import charging
+from fedsim.devices.outages import interrupted
+from fedsim.devices.tables import Floats, Names, read_window_table
+from fedsim.errors import ProfileError, message, nearest
+from fedsim.rng import stream
+
+if TYPE_CHECKING:
+    from fedsim.config.population import PopulationConfig
+
+
+def presence(
+    config: PopulationConfig, columns: dict[str, Names], seed: int
+) -> tuple[Presence, dict[str, str]]:
+    """Return when the clients are there, and what was used, for the record of a run.
+
+    Args:
+        config: `availability`, `time_zones` and `outages`.
+        columns: `network` and `tier` of every client, for outages that they share.
+        seed: address of the randomness.
+
+    Raises:
+        ProfileError: no such file, a broken one, or time zones for windows that do not repeat.
+    """
+    n, used = config.clients, {"availability": config.availability}
+    windows: Presence = Availability.always(n)
+    if config.availability != "always":
+        if config.time_zones != (0.0,):
+            used["time_zones"] = ", ".join(f"{zone:g}" for zone in config.time_zones)
+        windows, used["availability_sha256"] = windows_in_zones(
+            "population.availability", config.availability, n, config.time_zones, seed
+        )
+    if config.outages is None:
+        return windows, used
+    used["outages"] = ", ".join(f"{name} {value}" for name, value in config.outages)
+    return interrupted(windows, config.outages, columns, seed), used
+
+
+def windows_in_zones(
+    field: str, given: str, n: int, zones_h: Sequence[float], seed: int
+) -> tuple[Availability, str]:
+    """Return the windows that a field asks for, in the clients' time zones, and the SHA-256 of their source.
+
+    Args:
+        field: name of the field, for errors.
+        given: `charging` for the sessions of the generator, or the path of a table.
+        n: number of clients.
+        zones_h: as for `in_time_zones`.
+        seed: address of the randomness.
+
+    Raises:
+        ProfileError: no such file, a broken one, or time zones for windows that do not repeat.
+    """
+    if given == "charging":
+        figures = hetero_profiles.locate("charging.yaml").read_bytes()
+        drawn = in_time_zones(charging(n, seed), zones_h, seed)
+        return drawn, hashlib.sha256(figures).hexdigest()
+    path = Path(given)
+    if not path.is_file():
+        words = WORDS[field]
+        near = nearest(given, words)
+        fix = (
+            near
+            if near.startswith("did")
+            else f"write {', '.join(words)}, or the path of a CSV or Parquet file"
+        )
+        raise ProfileError(message(field, "no such file", got=given, fix=fix))
+    table = read_window_table(path)
+    if tuple(zones_h) != (0.0,) and math.isinf(table.period_s):
+        what = "windows that do not repeat cannot be moved to other time zones"
+        fix = "add the line `# period_s: 604800` to the table, or remove population.time_zones"
+        raise ProfileError(message(f"{path}: period_s", what, fix=fix))
+    return in_time_zones(windows_of(table, n, seed), zones_h, seed), table.sha256
+
+
+def in_time_zones(there: Availability, zones_h: Sequence[float], seed: int) -> Availability:
+    """Return the windows as people in several time zones have them: each client is in one, drawn by address.
+
+    Args:
+        there: windows by local time, which repeat.
+        zones_h: hours by which local time is ahead of the clock, each as likely (repeat one that is more so):
+            8 brings everything 8 hours earlier.
+        seed: address of the randomness.
+
+    Raises:
+        ValueError: windows that do not repeat.
+    """
+    if all(zone == 0 for zone in zones_h):
+        return there
+    return there.shifted(-3600.0 * zones_of(there.n, zones_h, seed))
+
+
+def zones_of(n: int, zones_h: Sequence[float], seed: int) -> Floats:
+    """Return each client's time zone, (n,) [h]: by how much its local time is ahead of the clock."""
+    blocks = range(-(-n // BLOCK))
+    drawn = np.concatenate(
+        [stream(seed, "time-zone", block).integers(len(zones_h), size=BLOCK) for block in blocks]
+    )
+    zones: Floats = np.asarray(zones_h, dtype=np.float64)[drawn[:n]]
+    return zones

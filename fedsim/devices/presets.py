@@ -1,0 +1,175 @@
+"""Presets of populations: which tables, with which shares, drawn by which law.
+
+A preset is a YAML file in `hetero_profiles/presets`; adding a file adds a preset.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Annotated, Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError, model_validator
+
+import hetero_profiles
+from fedsim.component import Config
+from fedsim.devices.tables import DeviceTable, Floats, NetworkTable, read_devices, read_networks
+from fedsim.errors import ProfileError, message, nearest
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Choice = str | dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+
+
+class Latency(Config):
+    """Speeds from a law instead of device rows: a constant over a lognormal latency cut to a range.
+
+    Memory, power and battery are those of the row, among `nearest`, whose speed is nearest.
+    """
+
+    median_ms: Positive
+    sigma_ln: Positive
+    low_ms: Positive
+    high_ms: Positive
+    gflop_per_sample: Positive
+    nearest: tuple[str, ...]
+
+    def flops_per_s(self, chance: Floats) -> Floats:
+        """Return the speeds at these points of the distribution (uniform in [0, 1)), by inversion."""
+        law = NormalDist(math.log(self.median_ms), self.sigma_ln)
+        grid = np.linspace(math.log(self.low_ms), math.log(self.high_ms), 2049)
+        below = np.array([law.cdf(x) for x in grid])
+        latency_ms = np.exp(np.interp(below[0] + chance * (below[-1] - below[0]), below, grid))
+        return np.asarray(1e9 * self.gflop_per_sample / (1e-3 * latency_ms), dtype=np.float64)
+
+
+class Preset(Config):
+    """What a preset file holds; `device_share` or `latency` picks the devices."""
+
+    about: str
+    source: str
+    licence: str
+    devices: str
+    device_share: Choice | None = None
+    latency: Latency | None = None
+    networks: str
+    network_share: Choice
+    spread: bool = True
+
+    @model_validator(mode="after")
+    def _one_law(self) -> Preset:
+        if (self.device_share is None) == (self.latency is None):
+            raise ValueError("give exactly one of `device_share` and `latency`")
+        return self
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a population is drawn from.
+
+    Attributes:
+        device_weight, network_weight: one weight a row of the tables; only ratios matter.
+        spread: 1, or 0 for devices and links that are exactly the medians of their rows.
+        latency: law of the speeds, where the device rows do not give it.
+        sources: what was used, with the SHA-256 of each table, for the record of a run.
+    """
+
+    devices: DeviceTable
+    device_weight: Floats
+    networks: NetworkTable
+    network_weight: Floats
+    sources: dict[str, str]
+    spread: float = 1.0
+    latency: Latency | None = None
+
+    @property
+    def nearest(self) -> NDArray[np.int64]:
+        """Rows of the device table that a latency law chooses among."""
+        assert self.latency is not None
+        wanted = self.latency.nearest
+        return np.flatnonzero(np.isin(self.devices.device.astype(str), wanted))
+
+
+def preset_names() -> list[str]:
+    """Return the names of the presets, sorted."""
+    names = (name for name in hetero_profiles.names() if name.startswith("presets/"))
+    return sorted(Path(name).stem for name in names)
+
+
+def preset(name: str) -> Preset:
+    """Return a preset by name.
+
+    Raises:
+        ProfileError: there is none of that name, or its file is not a preset.
+    """
+    if name not in preset_names():
+        raise ProfileError(message("preset", "no such preset", got=name, fix=nearest(name, preset_names())))
+    path = hetero_profiles.locate(f"presets/{name}.yaml")
+    try:
+        values: Any = yaml.safe_load(path.read_text("utf-8"))
+        return Preset.model_validate(values)
+    except (yaml.YAMLError, ValidationError) as problem:
+        fix = "compare it with the other presets"
+        raise ProfileError(message(str(path), f"is not a preset ({problem})", fix=fix)) from problem
+
+
+def recipe_of_preset(name: str) -> Recipe:
+    """Return the recipe of a preset.
+
+    Raises:
+        ProfileError: unknown preset, or it names a table, column or row that does not exist.
+    """
+    chosen = preset(name)
+    devices, networks = (
+        read_devices(_table(name, chosen.devices)),
+        read_networks(_table(name, chosen.networks)),
+    )
+    share = chosen.device_share if chosen.latency is None else dict.fromkeys(chosen.latency.nearest, 1.0)
+    return Recipe(
+        devices=devices,
+        device_weight=devices.shares.pick(share),
+        networks=networks,
+        network_weight=networks.shares.pick(chosen.network_share),
+        sources={
+            "preset": name,
+            "devices": chosen.devices,
+            "devices_sha256": devices.sha256,
+            "networks": chosen.networks,
+            "networks_sha256": networks.sha256,
+        },
+        spread=float(chosen.spread),
+        latency=chosen.latency,
+    )
+
+
+def recipe_of_files(devices_path: Path, networks_path: Path) -> Recipe:
+    """Return the recipe of the user's own tables, with their column `share`.
+
+    Raises:
+        ProfileError: the first problem of a table, with its row and column.
+    """
+    devices, networks = read_devices(devices_path), read_networks(networks_path)
+    return Recipe(
+        devices=devices,
+        device_weight=devices.shares.pick(None),
+        networks=networks,
+        network_weight=networks.shares.pick(None),
+        sources={
+            "devices": str(devices_path),
+            "devices_sha256": devices.sha256,
+            "networks": str(networks_path),
+            "networks_sha256": networks.sha256,
+        },
+    )
+
+
+def _table(preset_name: str, name: str) -> Path:
+    try:
+        return hetero_profiles.locate(name)
+    except FileNotFoundError as problem:
+        where = f"preset {preset_name}"
+        raise ProfileError(message(where, "no such table", got=name, fix=str(problem))) from problem

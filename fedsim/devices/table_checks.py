@@ -1,0 +1,248 @@
+"""What a device, network or availability table must hold, and every way in which one fails to.
+
+Columns that are not named here (peaks, notes, sources) are the reader's own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.errors import ProfileError
+from fedsim.files.user_tables import Column, Rows, numbers, problems, read_rows
+from fedsim.network.rate_tables import RATE_COLUMNS, rate_problems
+
+
+@dataclass(frozen=True)
+class Tier:
+    """What the class of a device implies.
+
+    Attributes:
+        usable_memory: share of RAM that training may take; the rest is the system's (estimate:
+            phones and tablets kill background work early, boards and PCs do not).
+        cellular: whether such devices may be on a cellular network at all.
+    """
+
+    usable_memory: float
+    cellular: bool = False
+
+
+TIERS: dict[str, Tier] = {
+    "mcu": Tier(0.8),
+    "iot": Tier(0.8),
+    "sbc": Tier(0.8),
+    "jetson": Tier(0.8),
+    "phone-low": Tier(0.45, cellular=True),
+    "phone-mid": Tier(0.45, cellular=True),
+    "phone-high": Tier(0.45, cellular=True),
+    "tablet": Tier(0.45),
+    "laptop": Tier(0.8),
+    "laptop-dgpu": Tier(0.8),
+    "desktop": Tier(0.8),
+    "server": Tier(0.8),
+}
+
+SPEEDS = ("eff_lora_lo_gflop_per_s", "eff_lora_gflop_per_s", "eff_lora_hi_gflop_per_s")
+
+DEVICE_COLUMNS = (
+    Column("device", "key"),
+    Column("class", "text", choices=tuple(TIERS)),
+    *(Column(name, positive=True) for name in SPEEDS),
+    Column("ram_gb", positive=True),
+    Column("memory_bandwidth_gb_per_s", positive=True),
+    Column("train_w", positive=True),
+    Column("idle_w", low=0.0),
+    Column("battery_wh", low=0.0),
+)
+OPTIONAL_DEVICE_COLUMNS = (
+    Column("cpu_quota", positive=True, high=1.0),
+    Column("cpu_period_ms", positive=True),
+)
+"""A device that is a share of a CPU: the speed is then that of a second of CPU; 1 and 100 without them."""
+NETWORK_COLUMNS = (
+    Column("network", "key"),
+    Column("access", "text", choices=("wifi", "wired", "cellular")),
+    Column("down_mbps", positive=True),
+    Column("down_sigma_ln", low=0.0, high=5.0),
+    Column("up_mbps", positive=True),
+    Column("up_sigma_ln", low=0.0, high=5.0),
+    Column("down_up_correlation", low=-1.0, high=1.0),
+    Column("rtt_ms", positive=True),
+    Column("rtt_sigma_ln", low=0.0, high=5.0),
+    Column("packet_bytes", low=1448.0, high=9000.0),
+    *(Column(f"{way}_radio_w", low=0.0) for way in ("down", "up")),
+    *(Column(f"{way}_radio_mw_per_mbps", low=0.0) for way in ("down", "up")),
+)
+VARIATION_COLUMNS = (
+    Column("within_cv", low=0.0, high=5.0),
+    Column("autocorrelation_1s", low=0.0, high=0.99),
+    Column("outage_share", low=0.0, high=0.9),
+    Column("outage_mean_s", low=1.0, high=86_400.0),
+)
+"""How a link's rate varies, as the fields of `RateLaw`; only generated rates need these columns."""
+OPTIONAL_NETWORK_COLUMNS = (Column("tail_s", low=0.0), Column("tail_w", low=0.0))
+"""How long the radio stays up after a transfer, and its power then; 0 without them."""
+SPEED_COLUMNS = (
+    *(Column(name, "text") for name in ("device", "model", "stack")),
+    Column("tokens_per_s", positive=True),
+    Column("gflop_per_token", positive=True),
+)
+WINDOW_COLUMNS = (Column("start_s", low=0.0), Column("stop_s", low=0.0))
+
+
+def check(path: Path | str) -> list[str]:
+    """Return every problem of a table, one message each; an empty list means that it can be used.
+
+    What the file is meant to be is told by its columns.
+    """
+    try:
+        rows = read_rows(Path(path))
+    except ProfileError as problem:
+        return [str(problem)]
+    kinds: tuple[tuple[tuple[Column, ...], Callable[[Rows], Iterator[str]]], ...] = (
+        (DEVICE_COLUMNS, device_problems),
+        (NETWORK_COLUMNS, network_problems),
+        (WINDOW_COLUMNS, window_problems),
+        (RATE_COLUMNS, rate_problems),
+        (SPEED_COLUMNS, speed_problems),
+    )
+    # The kind of which the file has the largest part of the columns: one that lacks a column is still known.
+    parts = [sum(c.name in rows.cells for c in columns) / len(columns) for columns, _ in kinds]
+    if max(parts) == 0:
+        fix = "; ".join(
+            f"{kind}: {', '.join(column.name for column in columns)}"
+            for kind, (columns, _) in zip(
+                ("devices", "networks", "windows", "rates", "speeds"), kinds, strict=True
+            )
+        )
+        what = "is neither a device, nor a network, nor an availability table, nor one of rates or speeds"
+        return [rows.say(None, "", what, got=sorted(rows.cells), fix=f"give it the columns of one ({fix})")]
+    return list(kinds[int(np.argmax(parts))][1](rows))
+
+
+def device_problems(rows: Rows) -> Iterator[str]:
+    """Yield the problems of a device table."""
+    yield from problems(rows, (*DEVICE_COLUMNS, *_given(rows, OPTIONAL_DEVICE_COLUMNS), *_share_checks(rows)))
+    yield from _ordered(rows, *SPEEDS[:2])
+    yield from _ordered(rows, *SPEEDS[1:])
+    yield from _ordered(rows, "idle_w", "train_w")
+    yield from _share_sums(rows)
+
+
+def network_problems(rows: Rows) -> Iterator[str]:
+    """Yield the problems of a network table."""
+    given = _given(rows, (*VARIATION_COLUMNS, *OPTIONAL_NETWORK_COLUMNS))
+    yield from problems(rows, (*NETWORK_COLUMNS, *given, *_share_checks(rows)))
+    yield from _share_sums(rows)
+    if {"outage_share", "outage_mean_s"} <= set(rows.cells):
+        share, mean_s = numbers(rows, "outage_share"), numbers(rows, "outage_mean_s")
+        for row in np.flatnonzero(mean_s * (1 - share) < 1):
+            what = f"must be at least 1 / (1 - outage_share) = {1 / (1 - share[row]):g}"
+            fix = "outages, and the times between them, last at least a second"
+            yield rows.say(int(row), "outage_mean_s", what, float(mean_s[row]), fix)
+
+
+def speed_problems(rows: Rows) -> Iterator[str]:
+    """Yield the problems of a table of measured speeds."""
+    yield from problems(rows, SPEED_COLUMNS)
+    seen: dict[tuple[str, ...], int] = {}
+    cells = (map(str, rows.cells.get(name, [])) for name in ("device", "model", "stack"))
+    for row, key in enumerate(zip(*cells, strict=False)):
+        if key in seen:
+            what = f"is in row {rows.numbers[seen[key]]} already, for the same device and model"
+            yield rows.say(row, "stack", what, key[2], "keep one of them, or name another stack")
+        seen.setdefault(key, row)
+
+
+def window_problems(rows: Rows) -> Iterator[str]:
+    """Yield the problems of a table of windows."""
+    owner = "trace" if "trace" in rows.cells and "client" not in rows.cells else "client"
+    column = Column(owner, "text") if owner == "trace" else Column(owner, low=0.0)
+    period_s = period_of(rows)
+    if period_s is not None and not (0 < period_s < math.inf):
+        got = rows.facts["period_s"]
+        yield rows.say(None, "period_s", "must be a number greater than 0", got, "write `# period_s: 604800`")
+        return
+    found = list(problems(rows, (column, *WINDOW_COLUMNS)))
+    yield from found
+    if found:
+        return
+    start, stop = numbers(rows, "start_s"), numbers(rows, "stop_s")
+    for row in np.flatnonzero(stop <= start):
+        what = f"must be after start_s = {start[row]:g}"
+        yield rows.say(int(row), "stop_s", what, float(stop[row]), "give windows a positive length")
+    if period_s is not None:
+        for row in np.flatnonzero(stop > period_s):
+            fix = "split the window at the end of the period"
+            what = f"lies beyond the period of {period_s:g} s"
+            yield rows.say(int(row), "stop_s", what, float(stop[row]), fix)
+    if owner == "client":
+        client = numbers(rows, "client")
+        for row in np.flatnonzero(client != np.floor(client)):
+            yield rows.say(int(row), "client", "must be a whole number", float(client[row]), "count from 0")
+    yield from _overlaps(rows, owners(rows), start, stop)
+
+
+def _overlaps(
+    rows: Rows, owner: NDArray[np.int64], start: NDArray[np.float64], stop: NDArray[np.float64]
+) -> Iterator[str]:
+    order = np.lexsort((stop, start, owner))
+    one, next_ = order[:-1], order[1:]
+    for k in np.flatnonzero((owner[one] == owner[next_]) & (start[next_] < stop[one])):
+        other = rows.numbers[one[k]]
+        what = f"overlaps the window of row {other}, which ends at {stop[one[k]]:g}"
+        yield rows.say(int(next_[k]), "start_s", what, float(start[next_[k]]), "join the two windows")
+
+
+def owners(rows: Rows) -> NDArray[np.int64]:
+    """Return whose each window is: the client's number, or the trace's place in order of appearance."""
+    if "client" in rows.cells:
+        return numbers(rows, "client").astype(np.int64)
+    places: dict[str, int] = {}
+    return np.array([places.setdefault(str(t), len(places)) for t in rows.cells["trace"]], dtype=np.int64)
+
+
+def period_of(rows: Rows) -> float | None:
+    """Return the period that the file states [s], NaN if it is no number, None if there is none."""
+    text = rows.facts.get("period_s")
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return math.nan
+
+
+def share_columns(rows: Rows) -> list[str]:
+    """Return the names of the columns that say how often each row occurs."""
+    return [name for name in rows.cells if name == "share" or name.startswith("share_")]
+
+
+def _given(rows: Rows, columns: tuple[Column, ...]) -> list[Column]:
+    return [column for column in columns if column.name in rows.cells]
+
+
+def _share_checks(rows: Rows) -> list[Column]:
+    return [Column(name, low=0.0) for name in share_columns(rows)]
+
+
+def _share_sums(rows: Rows) -> Iterator[str]:
+    if not share_columns(rows):
+        yield rows.say(
+            None, "share", "the column is missing", fix="add it: how often each row occurs, any unit"
+        )
+    for name in share_columns(rows):
+        values = numbers(rows, name)
+        if np.all(values == 0):
+            yield rows.say(None, name, "all shares are 0", fix="give at least one row a positive share")
+
+
+def _ordered(rows: Rows, low: str, high: str) -> Iterator[str]:
+    if low in rows.cells and high in rows.cells:
+        small, large = numbers(rows, low), numbers(rows, high)
+        for row in np.flatnonzero(small > large):
+            what = f"must be at least {low} = {small[row]:g}"
+            yield rows.say(int(row), high, what, float(large[row]), f"swap them, or correct {high}")

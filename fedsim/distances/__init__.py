@@ -1,6 +1,0 @@
-"""Distances between two sets of feature vectors, in NumPy: Frechet and kernel, with the sums they need."""
-
-from fedsim.distances.frechet import Moments, frechet
-from fedsim.distances.kernel import kernel_distance, within
-
-__all__ = ["Moments", "frechet", "kernel_distance", "within"]

@@ -1,0 +1,227 @@
+"""A Ray of our own, on the loopback device only, and how many workers a Ray can hold.
+
+Takes the `ray` module as an argument: only `fedsim.executors.ray` imports it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fedsim.errors import HostError, message
+from fedsim.executors.host import WORKER_BYTES, cores, free_memory_bytes
+from fedsim.executors.queue import AHEAD, IN_FLIGHT
+from fedsim.jobs import CALL_BYTES
+
+INLINE = "-s runtime.executor=inline needs no Ray"
+DAEMON_BYTES = 400 * 2**20
+"""Ray's own processes, all of them (measured); 170 MiB without `SERVICES`."""
+STORE_BYTES = 160 * 2**20
+"""Shared memory for what moves between processes, apart from whole vectors and results."""
+RESULTS = AHEAD + IN_FLIGHT
+"""Calls of one worker whose results may lie there at a time."""
+SERVICES = ("start_monitor", "start_log_monitor", "start_api_server")
+"""Processes that Ray starts for others: autoscaler, forwarder of logs, dashboard (50 MiB each, measured)."""
+VECTORS = 16
+"""Vectors the store has room for beside that."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the workers ask of a machine."""
+
+    workers: int | Literal["auto"]
+    gpus_per_worker: float
+    model_bytes: int
+    vector_bytes: int
+
+    @property
+    def worker_bytes(self) -> int:
+        """Memory of one worker: Python with torch, and the model twice (weights, activations)."""
+        return WORKER_BYTES + 2 * self.model_bytes
+
+
+def quiet_environment() -> None:
+    """Switch off Ray's telemetry and its notice of a lost worker, which we count and replace.
+
+    Called before `import ray`, which reads such settings then.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed while executing")
+
+
+def fitting(needs: Needs) -> tuple[int, str]:
+    """Return how many workers fit this machine, at least 1, and why."""
+    free = free_memory_bytes()
+    n = cores()
+    if free is None:
+        return n, f"{n} cores"
+    room = max(0, free - DAEMON_BYTES) // needs.worker_bytes
+    if room < n:
+        return max(1, room), f"memory: {free / 2**30:.1f} GiB free, {needs.worker_bytes / 2**20:.0f} MiB each"
+    return n, f"{n} cores"
+
+
+# our own ----------------------------------------------------------------------------------------
+
+
+def start(ray: Any, needs: Needs) -> None:
+    """Start Ray on this machine only, for `needs.workers` processes.
+
+    Raises:
+        HostError: it does not start, twice.
+    """
+    assert needs.workers != "auto"
+    options: dict[str, Any] = {
+        "address": "local",  # otherwise a Ray that somebody else left running is joined
+        "num_cpus": needs.workers,
+        "include_dashboard": False,
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "object_store_memory": _store_bytes(needs),
+    }
+    first: Exception | None = None
+    for _attempt in range(2):  # a busy machine can miss Ray's own fixed start-up limits
+        try:
+            with _loopback(ray), _few_processes(ray), _one_thread_children(), quiet():
+                ray.init(_node_ip_address="127.0.0.1", **options)
+            return
+        except Exception as problem:
+            first = first or problem
+            ray.shutdown()
+            if isinstance(problem, OSError):  # Ray keeps its token in the home folder
+                os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+            time.sleep(1.0)
+    logs = os.path.join(tempfile.gettempdir(), "ray", "session_latest", "logs")  # noqa: PTH118
+    what = f"does not start on this machine ({line(first)}; logs in {logs})"
+    raise HostError(message("ray", what, fix=INLINE)) from first
+
+
+def store_bytes(ray: Any) -> float:
+    """Return the shared memory for vectors and results of the connected Ray, all nodes together."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(float(r.get("object_store_memory", 0.0)) for r in nodes)
+
+
+def _store_bytes(needs: Needs) -> int:
+    assert needs.workers != "auto"
+    results = needs.workers * RESULTS * max(CALL_BYTES, needs.vector_bytes)
+    wanted = STORE_BYTES + VECTORS * needs.vector_bytes + results
+    free = free_memory_bytes()
+    return wanted if free is None else max(80 * 2**20, min(wanted, free // 4))  # Ray's least: 75 MiB
+
+
+@contextmanager
+def _loopback(ray: Any) -> Iterator[None]:
+    """Make Ray bind to 127.0.0.1, as it does by itself on macOS and Windows only.
+
+    Ray turns a loopback `_node_ip_address` into the machine's outer address unless this setting is
+    off; it is read at import and again in every process it starts.
+    """
+    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    constants: Any = getattr(getattr(ray, "_private", None), "ray_constants", None)
+    before, known = os.environ.get(name), getattr(constants, "ENABLE_RAY_CLUSTER", None)
+    os.environ[name] = "0"
+    if known is not None:
+        constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        _put_back(name, before)
+        if known is not None:
+            constants.ENABLE_RAY_CLUSTER = known
+
+
+@contextmanager
+def _few_processes(ray: Any) -> Iterator[None]:
+    """Leave out Ray's processes that nobody here uses; `ray.init` has no option for that.
+
+    A Ray that does not have these names starts whatever it starts.
+    """
+    node: Any = getattr(getattr(getattr(ray, "_private", None), "node", None), "Node", None)
+    kept = {name: vars(node)[name] for name in SERVICES if name in vars(node)} if node else {}
+    for name in kept:
+        setattr(node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, method in kept.items():
+            setattr(node, name, method)
+
+
+@contextmanager
+def _one_thread_children() -> Iterator[None]:
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        _put_back("OMP_NUM_THREADS", before)
+
+
+def _put_back(name: str, before: str | None) -> None:
+    if before is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = before
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep notices of Ray's start out of the terminal; errors are raised, not printed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger = logging.getLogger("ray")
+        logger.setLevel(logging.ERROR)
+        yield
+
+
+def line(problem: Exception | None) -> str:
+    """Return the first line of an error."""
+    lines = str(problem).strip().splitlines()
+    return lines[0] if lines else type(problem).__name__
+
+
+# what there is ----------------------------------------------------------------------------------
+
+
+def allowed(ray: Any, needs: Needs) -> tuple[int, str]:
+    """Return how many workers the connected Ray can hold and why, checked against `needs`.
+
+    Raises:
+        HostError: more is asked than there is, so that workers would wait forever.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus = sum(int(r.get("CPU", 0)) for r in nodes)
+    memory = sum(int(r.get("memory", 0) // needs.worker_bytes) for r in nodes)
+    gpus = needs.gpus_per_worker
+    if gpus:
+        whole = sum(r.get("GPU", 0.0) for r in nodes)
+        by_gpu = sum(min(int(r.get("GPU", 0.0) / gpus + 1e-9), int(r.get("CPU", 0))) for r in nodes)
+        asked = 1 if needs.workers == "auto" else needs.workers
+        if by_gpu < asked:
+            what = f"{asked} workers with {gpus:g} GPU each do not fit: Ray has {whole:g} GPUs"
+            raise HostError(
+                message("runtime.gpus_per_worker", what, got=gpus, fix="-s runtime.gpus_per_worker=0")
+            )
+        cpus = by_gpu
+    if needs.workers == "auto":
+        return max(1, min(cpus, memory)), f"{cpus} places, memory for {memory} on {len(nodes)} nodes"
+    if needs.workers > cpus:
+        raise HostError(
+            message(
+                "runtime.workers",
+                f"Ray has {cpus} CPUs, one a worker",
+                got=needs.workers,
+                fix=f"-s runtime.workers={max(cpus, 1)}",
+            )
+        )
+    return needs.workers, "as asked"

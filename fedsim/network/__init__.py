@@ -1,0 +1,1 @@
+"""From bytes to seconds, and the bytes themselves; uses settings and SimPy."""

@@ -1,0 +1,134 @@
+"""The wire between the server and its clients in one run: what each side gets of what the other sends."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedsim.adapters.adapter import Layout, Vector
+from fedsim.files.client_vectors import Kept
+from fedsim.network.messages import decode, encode, extent, format_of
+from fedsim.rng import stream
+
+if TYPE_CHECKING:
+    from fedsim.adapters.payload import Payload
+    from fedsim.config.network import WireConfig
+    from fedsim.network.base import Direction
+
+
+class Link:
+    """Codes and decodes everything that travels; in plain float32 it hands everything on as it is.
+
+    The model that comes down is coded once a version, so all clients of a version start from the same
+    values, and a client's move is counted from what it really got. What is not in a payload never
+    travels: it stays on its side, exact.
+    """
+
+    def __init__(
+        self,
+        wire: WireConfig,
+        layout: Layout,
+        seed: int,
+        *,
+        refactors: bool = False,
+        residuals: Kept | None = None,
+    ) -> None:
+        """Take the format, what travels, the seed that addresses all chance, and where residuals are kept.
+
+        Args:
+            wire: the format of both directions.
+            layout: of all vectors.
+            seed: of the experiment.
+            refactors: whether the rule's factors are comparable only within one frame (see `up`).
+            residuals: an empty view to keep error feedback in; None: in a temporary file.
+        """
+        self._wire, self._seed, self._layout = wire, seed, layout
+        self._refactors = refactors
+        self._residuals = Kept() if residuals is None else residuals
+        self._frames: dict[int, Hashable] = {}
+        self._version = -1
+        self._coded: dict[Payload, tuple[Vector, Vector]] = {}
+
+    def down(self, version: int, start: Vector, payload: Payload) -> Vector:
+        """Return what a client holds after its download: the same array for the same start and payload."""
+        if format_of(self._wire, "down").plain or not extent(self._layout, payload).numbers:
+            return start
+        if version != self._version:
+            self._version = version
+            self._coded.clear()
+        key = replace(payload, extra_floats=0)
+        known = self._coded.get(key)
+        if known is None or known[0] is not start:
+            got = self._through("down", start, payload, ("wire-down", version))
+            known = self._coded[key] = (start, self._joined(payload, start, got))
+        return known[1]
+
+    def up(
+        self,
+        client: int,
+        visit: int,
+        start: Vector,
+        end: Vector,
+        payload: Payload,
+        *,
+        frame: tuple[int, str] = (0, ""),
+    ) -> Vector:
+        """Return where the client ended, as the server understands it: start + Q(end - start + residual).
+
+        Call it once for every update that is taken, a client's visits in their order. An end that is not
+        finite is returned as it is.
+
+        Args:
+            client: whose.
+            visit: its how-many-th; with the client it addresses the chance.
+            start: what the client got (`down`), in the layout's shape.
+            end: where it ended.
+            payload: what goes up of it.
+            frame: version it was dispatched from and the rule's phase. With a rule that refactors, a residual
+                is forgotten unless it is of the same phase, or of the same version where phases have no name.
+        """
+        if format_of(self._wire, "up").plain or not extent(self._layout, payload).numbers:
+            return end
+        move = end - start
+        if not np.all(np.isfinite(move)):
+            return end
+        owed = self._owed(client, frame)
+        where = extent(self._layout, payload)
+        if owed is not None:
+            move = where.into(move, where.of(move) + where.of(owed))
+        got = self._through("up", move, payload, ("wire", client, visit))
+        if self._wire.error_feedback:
+            before = np.zeros_like(move) if owed is None else owed
+            left = where.into(before, where.of(move) - where.of(got))
+            self._residuals = self._residuals.including({client: left})
+        return self._joined(payload, end, start + got)
+
+    def residual(self, client: int) -> Vector | None:
+        """Return what the client still owes, in the layout's shape; None if it has never sent anything."""
+        return self._residuals.get(client)
+
+    def _owed(self, client: int, frame: tuple[int, str]) -> Vector | None:
+        if not self._wire.error_feedback:
+            return None
+        version, phase = frame
+        now: Hashable = (phase or version) if self._refactors else None
+        same = self._frames.get(client) == now
+        self._frames[client] = now
+        return self._residuals.get(client) if same else None
+
+    def _through(
+        self, direction: Direction, vector: Vector, payload: Payload, address: tuple[str | int, ...]
+    ) -> Vector:
+        chance = stream(self._seed, *address) if self._wire.rounding == "stochastic" else None
+        data = encode(self._wire, self._layout, payload, direction, vector, chance)
+        return decode(self._wire, self._layout, payload, direction, data)
+
+    def _joined(self, payload: Payload, own: Vector, sent: Vector) -> Vector:
+        """Return `sent` where the payload is, `own` elsewhere; read-only."""
+        where = extent(self._layout, payload)
+        found = where.into(own, where.of(sent))
+        found.flags.writeable = False
+        return found

@@ -1,0 +1,194 @@
+"""Rates that are generated: a lognormal AR(1) of one-second steps around a link's mean, with outages.
+
+Every block of seconds has its own address, so the rate at any time is had without those before it. The two
+processes forget: the AR(1) by its own decay over the block before (at most 0.99^2048 = 1e-9 of a standard
+deviation is left out), the outages at each second that is decisive whatever the state before it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.network.traces import BLOCK, Floats
+from fedsim.rng import stream
+
+
+@dataclass(frozen=True)
+class RateLaw:
+    """How a link's rate varies around its mean; the figures are columns of a network table.
+
+    Attributes:
+        within_cv: standard deviation over mean of the rate, while there is no outage.
+        autocorrelation_1s: of the rate, between one second and the next, while there is no outage.
+        outage_share: share of the time at rate 0.
+        outage_mean_s: mean length of an outage; lengths are geometric, in whole seconds.
+    """
+
+    within_cv: float
+    autocorrelation_1s: float
+    outage_share: float
+    outage_mean_s: float
+
+    def __post_init__(self) -> None:
+        """Check the figures.
+
+        Raises:
+            ValueError: out of range; an outage and the time between two must both last a second or more.
+        """
+        within = 0 <= self.within_cv <= 5 and 0 <= self.autocorrelation_1s <= 0.99
+        if not (within and 0 <= self.outage_share <= 0.9 and 1 <= self.outage_mean_s < math.inf):
+            raise ValueError(f"{self} is out of range")
+        if self.ends + self.begins > 1:
+            raise ValueError(f"outage_mean_s must be at least 1 / (1 - outage_share) (got {self})")
+
+    @property
+    def sigma_ln(self) -> float:
+        """Standard deviation of the logarithm: sqrt(ln(1 + cv^2))."""
+        return math.sqrt(math.log1p(self.within_cv**2))
+
+    @property
+    def phi(self) -> float:
+        """Autocorrelation of the logarithm at 1 s: ln(1 + r cv^2) / ln(1 + cv^2), exact for a lognormal."""
+        square = self.within_cv**2
+        return math.log1p(self.autocorrelation_1s * square) / math.log1p(square) if square else 0.0
+
+    @property
+    def ends(self) -> float:
+        """Chance that an outage ends with this second."""
+        return 1 / self.outage_mean_s
+
+    @property
+    def begins(self) -> float:
+        """Chance that one begins after a second without."""
+        return self.outage_share / (self.outage_mean_s * (1 - self.outage_share))
+
+
+@dataclass(frozen=True)
+class LognormalAR1:
+    """The rate of one client's link in one direction: `mean x factor`, a new factor each second.
+
+    The factor is exp(sigma X - sigma^2 / 2) / (1 - outage_share), X a standard normal AR(1), and 0 in an
+    outage: the mean over all time is the link's. Outages are common to both directions of a client; X is
+    not, since nothing measured says how the two move together.
+
+    Attributes:
+        mean_bytes_per_s: of the link, outages included.
+        law: how it varies.
+        seed, client: address of the randomness.
+        direction: `down` or `up`.
+    """
+
+    mean_bytes_per_s: float
+    law: RateLaw
+    seed: int
+    client: int
+    direction: Literal["down", "up"]
+
+    def _block(self, block: int) -> tuple[Floats, Floats]:
+        return _factors(self.law, self.seed, self.client, self.direction, block)
+
+    def rate(self, t_s: float) -> float:
+        """Return the bytes per second in the second that holds `t_s`."""
+        block, second = divmod(math.floor(t_s), BLOCK)
+        return self.mean_bytes_per_s * float(self._block(block)[0][second])
+
+    def next_change(self, t_s: float) -> float:
+        """Return the end of the second that holds `t_s`."""
+        return math.floor(t_s) + 1.0
+
+    def finish_s(self, start_s: float, n_bytes: float) -> float:
+        """Return the time at which n bytes that start at `start_s` are through."""
+        if n_bytes <= 0:
+            return start_s
+        whole = math.floor(start_s)
+        block, second = divmod(whole, BLOCK)
+        factors, carried = self._block(block)
+        left = n_bytes / self.mean_bytes_per_s
+        factor, until_s = float(factors[second]), whole + 1.0
+        if factor > 0 and left <= factor * (until_s - start_s):
+            return start_s + left / factor
+        left += float(carried[second + 1]) - factor * (until_s - start_s)
+        while left > carried[-1]:
+            left -= float(carried[-1])
+            block += 1
+            factors, carried = self._block(block)
+        at = int(np.searchsorted(carried, left)) - 1
+        if at < 0:
+            return float(block * BLOCK)
+        return block * BLOCK + at + (left - float(carried[at])) / float(factors[at])
+
+    def carried_bytes(self, start_s: float, stop_s: float) -> float:
+        """Return the bytes carried from `start_s` to `stop_s`, which must not come first."""
+        if stop_s <= start_s:
+            return 0.0
+        (first, begun), (last, stopped) = self._carried(start_s), self._carried(stop_s)
+        between = sum(float(self._block(block)[1][-1]) for block in range(first, last))
+        return self.mean_bytes_per_s * max(0.0, between + stopped - begun)
+
+    def _carried(self, t_s: float) -> tuple[int, float]:
+        """Return the block of `t_s`, and what it has carried until then, over the mean rate."""
+        whole = math.floor(t_s)
+        block, second = divmod(whole, BLOCK)
+        factors, carried = self._block(block)
+        return block, float(carried[second]) + float(factors[second]) * (t_s - whole)
+
+
+@lru_cache(maxsize=1024)
+def _factors(law: RateLaw, seed: int, client: int, direction: str, block: int) -> tuple[Floats, Floats]:
+    """Return the factors of a block's seconds (BLOCK,), and their sum by the start of each (BLOCK + 1,)."""
+    row = ("down", "up").index(direction)
+    noise = np.concatenate([_draws(seed, client, b)[0][row] for b in (block - 1, block)])
+    x = _ar1(noise * math.sqrt(1 - law.phi**2), law.phi)[BLOCK:]
+    factors = np.exp(law.sigma_ln * x - law.sigma_ln**2 / 2) / (1 - law.outage_share)
+    if law.outage_share:
+        factors[_out(law, seed, client, block)] = 0.0
+    return factors, np.append(0.0, np.cumsum(factors))
+
+
+@lru_cache(maxsize=256)
+def _draws(seed: int, client: int, block: int) -> tuple[Floats, Floats]:
+    """Return normals (2, BLOCK) for down and up, and uniforms (BLOCK,) for outages."""
+    rng = stream(seed, "rate", client, block)
+    return rng.standard_normal((2, BLOCK)), rng.random(BLOCK)
+
+
+def _ar1(noise: Floats, phi: float) -> Floats:
+    """Return x with x[k] = phi x[k - 1] + noise[k], by doubling: log2(n) passes instead of n steps."""
+    x, reach = noise.copy(), 1
+    while reach < len(x) and phi**reach > 0:
+        x[reach:] = x[reach:] + phi**reach * x[:-reach]
+        reach *= 2
+    return x
+
+
+def _out(law: RateLaw, seed: int, client: int, block: int) -> NDArray[np.bool_]:
+    """Return which seconds of a block are in an outage, (BLOCK,).
+
+    One uniform u a second: u < `begins` ends up out and u >= 1 - `ends` in service, whatever was before;
+    any other u changes nothing. So the last decisive second tells the state.
+    """
+    u = _draws(seed, client, block)[1]
+    last = np.maximum.accumulate(np.where(_decisive(law, u), np.arange(BLOCK), -1))
+    out = u[last] < law.begins
+    if last[0] < 0:
+        out[last < 0] = _out_at_the_end(law, seed, client, block - 1)
+    return out
+
+
+def _out_at_the_end(law: RateLaw, seed: int, client: int, block: int) -> bool:
+    while True:
+        u = _draws(seed, client, block)[1]
+        decisive = np.flatnonzero(_decisive(law, u))
+        if len(decisive):
+            return bool(u[decisive[-1]] < law.begins)
+        block -= 1
+
+
+def _decisive(law: RateLaw, u: Floats) -> NDArray[np.bool_]:
+    return (u < law.begins) | (u >= 1 - law.ends)

@@ -1,0 +1,120 @@
+"""What the clock asks of a network, and the simplest one: every client alone on its own link."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fedsim.instants import At, Instant
+from fedsim.network.base import Direction, Transfer
+from fedsim.network.tcp import SHORTEST_S, loss_limit, sent_bytes, transfer_s
+
+if TYPE_CHECKING:
+    from simpy import Environment, Event
+
+    from fedsim.devices.population import Population
+
+
+class PrivateLinks:
+    """Every client on its own link of constant rate, never slower for the others.
+
+    The server caps each transfer's rate. Durations are those of `fedsim.network.tcp.transfer_s`, or with `naive`
+    just size / rate, the formula of simulators that know no TCP.
+    """
+
+    def __init__(
+        self,
+        env: Environment,
+        population: Population,
+        server_up_bytes_per_s: float,
+        server_down_bytes_per_s: float,
+        *,
+        loss: float = 0.0,
+        naive: bool = False,
+    ) -> None:
+        """Take the clock, the clients, the server's own rates (its uplink feeds downloads), and how links err.
+
+        Args:
+            env: the clock.
+            population: whose links.
+            server_up_bytes_per_s: most that any download gets of the server.
+            server_down_bytes_per_s: most that any upload gets of it.
+            loss: share of packets lost under loss-based congestion control.
+            naive: take size / rate for the duration.
+        """
+        self._env = env
+        self._population = population
+        self._server = {"down": server_up_bytes_per_s, "up": server_down_bytes_per_s}
+        self._loss, self._naive = loss, naive
+
+    def bytes_per_s(self, direction: Direction, client: int) -> float:
+        """Return the rate of a transfer: the slower of the client's and the server's side, less by losses."""
+        profile = self._population.profile(client)
+        own = profile.down_bytes_per_s if direction == "down" else profile.up_bytes_per_s
+        rate = min(own, self._server[direction])
+        return min(rate, loss_limit(self._loss, profile.rtt_s)) if self._loss else rate
+
+    def duration_s(self, direction: Direction, client: int, n_bytes: int) -> float:
+        """Return the seconds of a transfer: positive for any payload, 0 for none."""
+        seconds = transfer_s(n_bytes, *self._path(direction, client))
+        return max(seconds, SHORTEST_S) if n_bytes else 0.0
+
+    def transfer(self, direction: Direction, client: int, n_bytes: int) -> Transfer:
+        """Start a transfer now."""
+        return _Alone(self._env, n_bytes, self._path(direction, client))
+
+    def _path(self, direction: Direction, client: int) -> tuple[float, float, float]:
+        """Return rate, round trip and framing of a transfer."""
+        rate = self.bytes_per_s(direction, client)
+        if self._naive:
+            return rate, 0.0, 1.0
+        profile = self._population.profile(client)
+        return rate, profile.rtt_s, profile.framing
+
+
+class _Alone:
+    """A transfer whose end is known when it starts."""
+
+    def __init__(self, env: Environment, n_bytes: int, path: tuple[float, float, float]) -> None:
+        self._env, self._n_bytes, self._path = env, n_bytes, path
+        self.done = env.event()
+        self._began_s = float(env.now)
+        self._before = 0  # bytes sent before the last resume
+        self._over = False
+        self._alarm: Event | None = None
+        self.resume()
+
+    def resume(self) -> None:
+        if self._over or self._alarm is not None:
+            return
+        left, rtt_s = self._n_bytes - self._before, self._path[1]
+        seconds = transfer_s(left, *self._path)
+        if self._before:  # the last bytes may all have left, and not have arrived
+            seconds = max(seconds, 1.5 * rtt_s)
+        if self._n_bytes:
+            seconds = max(seconds, SHORTEST_S)
+        self._since_s = float(self._env.now)
+        self._due_s = self._since_s + seconds
+        self._took_s = (self._since_s - self._began_s) + seconds
+        self._alarm = At(self._env, seconds, Instant.LANDING)
+        self._alarm.callbacks.append(self._arrive)
+
+    def _arrive(self, alarm: Event) -> None:
+        if alarm is self._alarm:
+            self._alarm, self._before, self._over = None, self._n_bytes, True
+            self.done.succeed(self._took_s)
+
+    def sent_bytes(self, at_s: float | None = None) -> int:
+        if self._alarm is None:
+            return self._before
+        elapsed_s = (float(self._env.now) if at_s is None else at_s) - self._since_s
+        return self._before + sent_bytes(elapsed_s, self._n_bytes - self._before, *self._path)
+
+    def pause(self) -> None:
+        if self._alarm is not None and self._env.now < self._due_s:
+            self._before = self.sent_bytes()
+            self._alarm = None
+
+    def cancel(self) -> int:
+        self.pause()
+        self._over = self._alarm is None
+        return self.sent_bytes()

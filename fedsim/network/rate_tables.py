@@ -1,0 +1,114 @@
+"""Tables of rate traces: `trace, time_s` and a rate for one or both directions, unit in the column's name.
+
+A row's rate holds from its time on; a trace's last row says when it ends (its own rate is used by `hold` only).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.errors import ProfileError
+from fedsim.files.user_tables import Column, Rows, numbers, problems, read_rows
+from fedsim.network.traces import AtEnd, RateTrace
+
+Direction = Literal["down", "up"]
+DIRECTIONS: tuple[Direction, ...] = ("down", "up")
+BYTES_PER_S = {"bytes_per_s": 1.0, "kbps": 125.0, "mbps": 125_000.0}
+"""Bytes per second of one of each unit: 1 kbps = 1,000 bit/s."""
+RATE_COLUMNS = (Column("trace", "text"), Column("time_s", low=0.0, high=1e10))
+HIGHEST = 1e12
+
+
+@dataclass(frozen=True)
+class RateTable:
+    """Traces of a file, in order of appearance.
+
+    Attributes:
+        path, sha256: the file.
+        names: label of each trace.
+        traces: direction -> one `RateTrace` a label; a direction that the file does not have is absent.
+    """
+
+    path: Path
+    sha256: str
+    names: tuple[str, ...]
+    traces: dict[Direction, tuple[RateTrace, ...]]
+
+
+def read_rate_table(path: Path, at_end: AtEnd) -> RateTable:
+    """Return the traces of a table.
+
+    Raises:
+        ProfileError: the first problem, with its row and column.
+    """
+    rows = read_rows(path)
+    first = next(rate_problems(rows), None)
+    if first is not None:
+        raise ProfileError(first)
+    times_s, places = numbers(rows, "time_s"), _places(rows)
+    traces: dict[Direction, tuple[RateTrace, ...]] = {}
+    for direction in DIRECTIONS:
+        for name, unit in _rate_columns(rows, direction):
+            rates = BYTES_PER_S[unit] * numbers(rows, name)
+            traces[direction] = tuple(
+                RateTrace(times_s[at], rates[at], at_end, f"{path}: trace {label}")
+                for label, at in places.items()
+            )
+    return RateTable(path, rows.sha256, tuple(places), traces)
+
+
+def rate_problems(rows: Rows) -> Iterator[str]:
+    """Yield the problems of a table of rates."""
+    rates = [name for direction in DIRECTIONS for name, _ in _rate_columns(rows, direction)]
+    if not rates:
+        yield rows.say(
+            None, "down_kbps", "there is no column of rates", sorted(rows.cells), f"add one of: {_known()}"
+        )
+    for direction in DIRECTIONS:
+        twice = [name for name, _ in _rate_columns(rows, direction)]
+        if len(twice) > 1:
+            yield rows.say(None, direction, "has a rate in two units", twice, "keep one of the columns")
+    found = list(problems(rows, (*RATE_COLUMNS, *(Column(name, low=0.0, high=HIGHEST) for name in rates))))
+    yield from found
+    if found:
+        return
+    times_s, values = numbers(rows, "time_s"), {name: numbers(rows, name) for name in rates}
+    for label, at in _places(rows).items():
+        if times_s[at[0]] != 0:
+            fix = "subtract it from all times of the trace"
+            what = f"the first time of trace {label} must be 0"
+            yield rows.say(int(at[0]), "time_s", what, float(times_s[at[0]]), fix)
+        for k in np.flatnonzero(np.diff(times_s[at]) <= 0):
+            what = f"must be after row {rows.numbers[at[k]]} of trace {label} ({times_s[at[k]]:g} s)"
+            row = int(at[k + 1])
+            yield rows.say(row, "time_s", what, float(times_s[row]), "sort the rows, one a time")
+        if len(at) == 1:
+            fix = "add a row at the time at which the trace ends"
+            yield rows.say(int(at[0]), "time_s", f"trace {label} has no end", float(times_s[at[0]]), fix)
+        for name in rates:
+            if len(at) > 1 and not np.any(values[name][at[:-1]] > 0):
+                what, fix = f"trace {label} never carries anything", "leave it out, or correct the rates"
+                yield rows.say(int(at[0]), name, what, 0.0, fix)
+
+
+def _rate_columns(rows: Rows, direction: Direction) -> list[tuple[str, str]]:
+    """Return the columns of a direction, with their units."""
+    return [(f"{direction}_{unit}", unit) for unit in BYTES_PER_S if f"{direction}_{unit}" in rows.cells]
+
+
+def _known() -> str:
+    return ", ".join(f"{direction}_{unit}" for direction in DIRECTIONS for unit in BYTES_PER_S)
+
+
+def _places(rows: Rows) -> dict[str, NDArray[np.int64]]:
+    """Return the rows of each trace, in order of appearance."""
+    found: dict[str, list[int]] = {}
+    for row, label in enumerate(rows.cells["trace"]):
+        found.setdefault(str(label), []).append(row)
+    return {label: np.array(at, dtype=np.int64) for label, at in found.items()}

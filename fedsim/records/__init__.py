@@ -1,0 +1,1 @@
+"""The tables of a run: written, read, viewed, audited; uses no simulator."""

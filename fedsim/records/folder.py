@@ -1,0 +1,158 @@
+"""The files of a run folder: claimed once, folded atomically, readable after a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fedsim.errors import RunFolderError, message
+from fedsim.files import atomic
+from fedsim.records import tables
+
+ROWS = ("visits", "commits", "scores", "personal")
+"""Tables that are written row by row; `clients` comes whole."""
+
+
+def holds_run(folder: str | Path) -> bool:
+    """Tell whether a folder is taken by a run, of whatever status."""
+    folder = Path(folder)
+    heads = any((folder / name).exists() for name in ("run.json", "experiment.yaml"))
+    return heads or has_lines(folder) or any((folder / f"{t}.parquet").exists() for t in tables.TABLES)
+
+
+def has_lines(folder: Path) -> bool:
+    """Tell whether a folder holds lines that are not folded yet."""
+    return any(lines_of(folder, table).exists() for table in ROWS)
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, experiment: Mapping[str, Any], info: Mapping[str, Any]) -> Iterator[None]:
+    """Create a run folder with its two head files; if anything goes wrong inside, undo it.
+
+    Raises:
+        RunFolderError: the folder holds a run already or cannot be created.
+    """
+    text = yaml.safe_dump(dict(experiment), sort_keys=False, allow_unicode=True)
+    made = next((p for p in reversed([folder, *folder.parents]) if not p.exists()), None)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if holds_run(folder):
+            raise RunFolderError(message(str(folder), "holds a run already", fix="give another --out"))
+        claim = (folder / "run.json").open("x")  # of two runs that start at once, one gets the folder
+        claim.close()
+    except FileExistsError as problem:
+        what = "holds a run already" if folder.is_dir() else "is a file, not a folder"
+        raise RunFolderError(message(str(folder), what, fix="give another --out")) from problem
+    except OSError as problem:
+        raise RunFolderError(message(str(folder), f"cannot be created ({problem.strerror})")) from problem
+    before = set(folder.iterdir())
+    try:
+        atomic.replace(folder / "experiment.yaml", text.encode())
+        write_info(folder, info)
+        yield
+    except BaseException:
+        for path in {folder / "run.json", *(set(folder.iterdir()) - before)}:
+            path.unlink(missing_ok=True)
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+        raise
+
+
+def read_head(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return `run.json` and the plain configuration.
+
+    Raises:
+        RunFolderError: the folder does not exist, holds no run, or one that cannot be read.
+    """
+    if not folder.is_dir():
+        fix = "give the folder that `fedsim run` named at its end"
+        raise RunFolderError(message(str(folder), "no such folder", fix=fix))
+    for name in ("run.json", "experiment.yaml"):
+        if not (folder / name).is_file():
+            raise RunFolderError(message(str(folder), f"holds no run (no {name})"))
+    try:
+        info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        experiment = yaml.safe_load((folder / "experiment.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as problem:
+        raise RunFolderError(message(str(folder), f"cannot be read ({problem})")) from problem
+    if not isinstance(info, dict) or "status" not in info or not isinstance(experiment, dict):
+        raise RunFolderError(message(str(folder), "run.json or experiment.yaml is damaged"))
+    return info, experiment
+
+
+def read_tables(folder: Path, *, complete: bool = False) -> dict[str, tables.Columns]:
+    """Read every table: lines if there are any (they are the truth until folded), else Parquet."""
+    found = {}
+    for table in tables.TABLES:
+        stored = folder / f"{table}.parquet"
+        try:
+            parts = (tables.pack(table, rows) for rows in tables.read_lines(lines_of(folder, table)))
+            found[table] = tables.joined(table, parts)
+        except FileNotFoundError:
+            wanted = complete or stored.exists()
+            found[table] = tables.read_parquet(table, stored) if wanted else tables.joined(table, [])
+        except KeyError as problem:
+            raise RunFolderError(
+                message(str(lines_of(folder, table)), f"a row has no {problem}")
+            ) from problem
+    return found
+
+
+def fold(folder: Path, columns: Mapping[str, tables.Columns], info: Mapping[str, Any]) -> None:
+    """Write Parquet, then run.json, then drop the lines: whatever is cut off here can be done again."""
+    for table in tables.TABLES:
+        if lines_of(folder, table).exists() or not (folder / f"{table}.parquet").exists():
+            tables.write_parquet(table, columns[table], folder / f"{table}.parquet")
+    write_info(folder, info)
+    for table in ROWS:
+        lines_of(folder, table).unlink(missing_ok=True)
+
+
+def read_wall(folder: Path) -> list[dict[str, Any]]:
+    """Return the wall-clock lines of a run, if it has any."""
+    path = folder / "wall.jsonl"
+    return [row for rows in tables.read_lines(path) for row in rows] if path.exists() else []
+
+
+def write_info(folder: Path, info: Mapping[str, Any]) -> None:
+    """Write `run.json` atomically."""
+    text = json.dumps(finite(info), indent=2, default=tables.plain, allow_nan=False)
+    atomic.replace(folder / "run.json", (text + "\n").encode())
+
+
+def finite(value: Any) -> Any:
+    """Return plain JSON values; NaN and infinity, which JSON does not have, become null."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def may_be_alive(info: Mapping[str, Any]) -> bool:
+    """Tell whether the process of a run may still write: alive here, or on a host we cannot see."""
+    if info.get("host") != socket.gethostname() or "pid" not in info or os.name == "nt":
+        return True
+    try:
+        os.kill(int(info["pid"]), 0)  # signal 0 only asks (on Windows it would not)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's process
+        return True
+    return True
+
+
+def lines_of(folder: Path, table: str) -> Path:
+    """Return where a table's lines are while a run goes."""
+    return folder / f"{table}.jsonl"

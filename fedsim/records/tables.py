@@ -1,0 +1,280 @@
+"""The tables of a run: their columns, and how rows become JSON lines, frames and Parquet.
+
+A row travels as one JSON line while the run goes (a kill loses nothing) and ends in Parquet. Floats
+are written with `repr`, so they come back to the bit; `NaN` and `Infinity` are written as Python's
+`json` writes them. Equal tables give equal Parquet bytes: nothing in a file depends on the clock,
+the host or the pandas that wrote it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.errors import RunError, RunFolderError, message
+from fedsim.files.atomic import replace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Columns = dict[str, NDArray[Any]]
+
+TABLES: dict[str, dict[str, str]] = {
+    "clients": {
+        "client": "int64",
+        "device": "str",
+        "tier": "str",
+        "network": "str",
+        "rank": "int64",
+        "flops_per_s": "float64",
+        "memory_bytes": "float64",
+        "usable_memory_bytes": "float64",
+        "needed_memory_bytes": "float64",
+        "memory_plan": "str",
+        "idle_w": "float64",
+        "down_bytes_per_s": "float64",
+        "up_bytes_per_s": "float64",
+        "rtt_s": "float64",
+        "online_share": "float64",
+        "examples": "int64",
+        "tokens": "int64",
+    },
+    "visits": {
+        "order": "int64",
+        "client": "int64",
+        "visit": "int64",
+        "version": "int64",
+        "round": "int64",
+        "dispatched_s": "float64",
+        "downloaded_s": "float64",
+        "trained_s": "float64",
+        "landed_s": "float64",
+        "ended_s": "float64",
+        "outcome": "str",
+        "away": "str",
+        "paused_s": "float64",
+        "work_share": "float64",
+        "battery": "float64",
+        "staleness": "int64",
+        "down_bytes": "int64",
+        "up_bytes": "int64",
+        "serialized_down_bytes": "int64",
+        "serialized_up_bytes": "int64",
+        "flops": "float64",
+        "joules": "float64",
+        "gross_joules": "float64",
+        "rank": "int64",
+        "memory_plan": "str",
+        "trained": "bool",
+        "examples": "int64",
+        "tokens": "int64",
+        "loss": "float64",
+        "committed_version": "int64",
+    },
+    "commits": {
+        "version": "int64",
+        "time_s": "float64",
+        "updates": "int64",
+        "mean_staleness": "float64",
+        "max_staleness": "int64",
+        "up_bytes": "int64",
+        "total_up_bytes": "int64",
+        "total_down_bytes": "int64",
+        "total_joules": "float64",
+        "update_norm": "float64",
+        "mean_cosine": "float64",
+    },
+    "scores": {
+        "version": "int64",
+        "time_s": "float64",
+        "split": "str",
+        "metric": "str",
+        "value": "float64",
+    },
+    "personal": {
+        "client": "int64",
+        "kind": "str",
+        "unseen": "bool",
+        "seen": "int64",
+        "metric": "str",
+        "metric_global": "float64",
+        "metric_personal": "float64",
+        "metric_local": "float64",
+        "gain": "float64",
+        "tokens": "int64",
+    },
+}
+"""Column -> dtype of each table, in the order they are written."""
+
+ORDER: dict[str, tuple[str, ...]] = {
+    "clients": ("client",),
+    "visits": ("dispatched_s", "order"),
+    "commits": ("version",),
+    "scores": ("version",),
+    "personal": ("client",),
+}
+"""How each table is sorted; rows that tie keep the order in which they were written."""
+
+OUTCOMES = ("landed", "offline", "memory", "late", "surplus", "rejected", "polled", "failed", "in_flight")
+"""How a visit can end; `in_flight`: the run ended first."""
+
+CAUSES = ("window", "outage", "battery", "heat")
+"""Why a device goes away."""
+
+_CHUNK = 8192  # rows parsed at a time: a million visits fold in a few hundred MB
+_KINDS = {"int64": "iu", "float64": "fiu", "bool": "b"}
+
+
+def plain(value: Any) -> Any:
+    """Return NumPy scalars and arrays, and paths, as the plain values that JSON has."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no place in a table")
+
+
+encode = json.JSONEncoder(default=plain, separators=(",", ":")).encode
+
+
+def check_row(table: str, row: Mapping[str, Any]) -> None:
+    """Compare a row's keys with the table's columns.
+
+    Raises:
+        RunError: a column is missing or unknown.
+    """
+    columns = TABLES[table]
+    if row.keys() != columns.keys():
+        missing = [name for name in columns if name not in row]
+        unknown = [name for name in row if name not in columns]
+        raise RunError(
+            message(table, "a row does not fit its table", got={"missing": missing, "unknown": unknown})
+        )
+
+
+def pack(table: str, rows: Sequence[Mapping[str, Any]]) -> Columns:
+    """Turn rows into one array a column, exactly of the table's dtypes.
+
+    Raises:
+        RunError: a value is of the wrong type (a float among integers, a number among names).
+    """
+    return {
+        name: _array(f"{table}.{name}", [row[name] for row in rows], dtype)
+        for name, dtype in TABLES[table].items()
+    }
+
+
+def _array(where: str, values: Any, dtype: str) -> NDArray[Any]:
+    if dtype == "str":
+        found = [sys.intern(str(v)) if isinstance(v, str) else _refuse(where, v, dtype) for v in values]
+        array = np.empty(len(found), dtype=object)
+        array[:] = found
+        return array
+    array = np.asarray(values)
+    if dtype == "int64" and array.dtype.kind == "f" and bool(np.all(array == np.trunc(array))):
+        array = array.astype(dtype)  # a whole number of bytes that came out of a float formula
+    if array.size and array.dtype.kind not in _KINDS[dtype]:
+        _refuse(where, array.tolist()[:3], dtype)
+    return array.astype(dtype)
+
+
+def _refuse(where: str, value: Any, dtype: str) -> Any:
+    raise RunError(message(where, f"values must be {dtype}", got=value))
+
+
+def fit(table: str, columns: Mapping[str, Any]) -> Columns:
+    """Pick a table's columns out of whole arrays; arrays that the table does not have are left out.
+
+    Raises:
+        RunError: a column is missing, of the wrong type, or of another length than the rest.
+    """
+    missing = [name for name in TABLES[table] if name not in columns]
+    if missing:
+        raise RunError(message(table, "columns are missing", got=missing))
+    arrays = {name: _array(f"{table}.{name}", columns[name], dtype) for name, dtype in TABLES[table].items()}
+    if len({len(array) for array in arrays.values()}) > 1:
+        lengths = {name: len(array) for name, array in arrays.items()}
+        raise RunError(message(table, "columns differ in length", got=lengths))
+    return arrays
+
+
+def joined(table: str, parts: Iterable[Columns]) -> Columns:
+    """Concatenate parts and sort them stably by the table's order."""
+    found = [pack(table, []), *parts]
+    columns = {name: np.concatenate([part[name] for part in found]) for name in TABLES[table]}
+    index = np.lexsort([columns[name] for name in reversed(ORDER[table])])
+    return {name: column[index] for name, column in columns.items()}
+
+
+def frame(table: str, columns: Columns) -> pd.DataFrame:
+    """Return a data frame with exactly the table's columns and dtypes, also without rows."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {name: pd.Series(columns[name], dtype=dtype) for name, dtype in TABLES[table].items()}
+    )
+
+
+def read_lines(path: Path) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of a JSON-lines file in chunks; a half-written last line is dropped.
+
+    Raises:
+        RunFolderError: a line before the last is not JSON.
+        FileNotFoundError: there is no such file.
+    """
+    with path.open("rb") as file:
+        chunk: list[dict[str, Any]] = []
+        for number, line in enumerate(file, start=1):
+            try:
+                chunk.append(json.loads(line))
+            except ValueError as problem:
+                if file.read(1):
+                    where = f"{path}: line {number}"
+                    raise RunFolderError(message(where, f"is not JSON ({problem})")) from problem
+                break
+            if len(chunk) == _CHUNK:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
+
+
+def write_parquet(table: str, columns: Columns, path: Path) -> None:
+    """Write a table atomically; equal columns give equal bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {"str": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
+    schema = pa.schema([(name, types[dtype]) for name, dtype in TABLES[table].items()])
+    arrays = [pa.array(columns[field.name], type=field.type, from_pandas=False) for field in schema]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd")
+    replace(path, sink.getvalue().to_pybytes())
+
+
+def read_parquet(table: str, path: Path) -> Columns:
+    """Read a table back.
+
+    Raises:
+        RunFolderError: the file is missing, unreadable, or has other columns.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with path.open("rb") as file:
+            found = pq.read_table(file)
+    except (OSError, pa.ArrowException) as problem:
+        raise RunFolderError(message(str(path), f"cannot be read ({problem})")) from problem
+    if found.column_names != list(TABLES[table]):
+        raise RunFolderError(message(str(path), "has other columns than this version of fedsim writes"))
+    return {
+        name: _array(f"{table}.{name}", found[name].to_numpy(zero_copy_only=False), dtype)
+        for name, dtype in TABLES[table].items()
+    }

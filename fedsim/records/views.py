@@ -1,0 +1,268 @@
+"""Views of a run: pure functions from its tables to small frames with units in their column names.
+
+Nothing here draws or prints; the report, the notebooks and the command line show what these return.
+Costs are those the clock charged; a loss counts with what it had used until then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from fedsim.errors import RunFolderError, message, nearest
+from fedsim.metrics.direction import rises
+from fedsim.records.run import Run
+from fedsim.records.tables import OUTCOMES
+
+X = Literal["version", "time_s", "up_bytes", "down_bytes", "joules"]
+AXES: tuple[X, ...] = ("version", "time_s", "up_bytes", "down_bytes", "joules")
+
+
+def headline(run: Run, split: str = "test") -> str | None:
+    """Return the first metric that was scored on a split, or None if there is none."""
+    metrics = run.scores.loc[run.scores["split"] == split, "metric"]
+    return str(metrics.iloc[0]) if len(metrics) else None
+
+
+def scored(run: Run, metric: str, split: str = "test") -> pd.DataFrame:
+    """Return every score of a metric with what the run had cost by that version.
+
+    Returns:
+        Columns version, time_s, up_bytes, down_bytes, joules (totals of all visits that had ended,
+        lost ones included; 0 at version 0) and value; one row a scored version.
+
+    Raises:
+        RunFolderError: the run has no such metric on that split.
+    """
+    known = run.scores.loc[run.scores["split"] == split, "metric"]
+    if metric not in set(known):
+        where = f"run {run.name}: scores of split {split!r}"
+        fix = nearest(metric, set(known)) if len(known) else "give evaluate.splits this split"
+        raise RunFolderError(message(where, "no such metric", got=metric, fix=fix))
+    rows = run.scores.loc[(run.scores["split"] == split) & (run.scores["metric"] == metric)]
+    totals = {"total_up_bytes": "up_bytes", "total_down_bytes": "down_bytes", "total_joules": "joules"}
+    costs = run.commits[["version", *totals]].rename(columns=totals)
+    joined = rows[["version", "time_s", "value"]].merge(costs, on="version", how="left")
+    joined = joined.fillna(dict.fromkeys(totals.values(), 0))  # version 0 is made by no commit
+    return joined.astype({"up_bytes": "int64", "down_bytes": "int64"})[[*AXES, "value"]]
+
+
+def curve(run: Run, metric: str, x: X = "time_s", split: str = "test") -> pd.DataFrame:
+    """Return a metric against one of the axes: columns `x` and `value`.
+
+    Raises:
+        RunFolderError: the run has no such metric on that split.
+    """
+    return scored(run, metric, split)[[x, "value"]]
+
+
+def at(
+    run: Run, *, time_s: float | None = None, up_bytes: float | None = None, joules: float | None = None
+) -> pd.DataFrame:
+    """Return the last scores within a budget: columns split, metric, version, value.
+
+    A commit counts if what the run had spent by then is at most the budget in each unit given; scores
+    are not interpolated. Version 0 costs nothing, so there is always a row if there are scores.
+    """
+    limits = {"time_s": time_s, "up_bytes": up_bytes, "joules": joules}
+    rows = []
+    for split, metric in run.scores[["split", "metric"]].drop_duplicates().itertuples(index=False):
+        found = scored(run, metric, split)
+        for name, limit in limits.items():
+            if limit is not None:
+                found = found[found[name] <= limit]
+        if len(found):
+            last = found.iloc[-1]
+            rows.append((split, metric, int(last["version"]), float(last["value"])))
+    return pd.DataFrame(rows, columns=["split", "metric", "version", "value"])
+
+
+def common_target(runs: Sequence[Run], metric: str, split: str = "test") -> float:
+    """Return the best value that every run reached at some time: the fair target to compare at."""
+    values = [scored(run, metric, split)["value"] for run in runs]
+    return float(min(v.max() for v in values) if rises(metric) else max(v.min() for v in values))
+
+
+def time_to_target(runs: Sequence[Run], metric: str, target: float, split: str = "test") -> pd.DataFrame:
+    """Return what each run had cost at its first score that reaches a target.
+
+    Returns:
+        One row a run: run, version, time_s, up_bytes, down_bytes, joules, value; NaN if the target
+        was never reached. Only scored versions count: the resolution is `evaluate.every_commits`.
+    """
+    rows = []
+    for run in runs:
+        found = scored(run, metric, split)
+        reached = found[found["value"] >= target] if rises(metric) else found[found["value"] <= target]
+        first = reached.head(1).to_dict("records")
+        rows.append({"run": run.name, **(first[0] if first else {})})
+    found = pd.DataFrame(rows, columns=["run", *AXES, "value"])
+    return found.astype(dict.fromkeys([*AXES, "value"], "float64"))
+
+
+def tiers(run: Run) -> list[str]:
+    """Return the tiers of the population, slowest (by median FLOP/s) first."""
+    speed = run.clients.groupby("tier", sort=True)["flops_per_s"].median()
+    return [str(tier) for tier in speed.sort_values(kind="stable").index]
+
+
+def _visits_by_tier(run: Run) -> pd.DataFrame:
+    return run.visits.merge(run.clients[["client", "tier"]], on="client", how="left", validate="many_to_one")
+
+
+def losses_by_cause(run: Run) -> pd.DataFrame:
+    """Return how visits ended: counts, one row a tier (slowest first), one column an outcome that occurred."""
+    visits = _visits_by_tier(run)
+    counts = pd.crosstab(visits["tier"], visits["outcome"])
+    occurred = [name for name in OUTCOMES if name in counts.columns]
+    table = counts.reindex(index=tiers(run), columns=occurred, fill_value=0)
+    return table.rename_axis(index="tier", columns=None)
+
+
+def participation(run: Run) -> pd.DataFrame:
+    """Return who took part: one row a client.
+
+    Returns:
+        Columns client, tier, device, online_share, visits (dispatched), landed, committed (landed and
+        used by a commit).
+    """
+    marks = pd.DataFrame(
+        {
+            "client": run.visits["client"],
+            "visits": 1,
+            "landed": run.visits["outcome"].eq("landed"),
+            "committed": run.visits["committed_version"].ge(0),
+        }
+    )
+    counts = marks.groupby("client")[["visits", "landed", "committed"]].sum().astype("int64").reset_index()
+    known = run.clients[["client", "tier", "device", "online_share"]].merge(counts, on="client", how="left")
+    return known.fillna({"visits": 0, "landed": 0, "committed": 0}).astype(
+        {"visits": "int64", "landed": "int64", "committed": "int64"}
+    )
+
+
+def participation_by_tier(run: Run) -> pd.DataFrame:
+    """Return each tier's share of the clients and of the updates that were committed.
+
+    Returns:
+        One row a tier, slowest first: clients, never_committed (clients without any update in the
+        model), client_share, update_share (NaN if nothing was committed).
+    """
+    people = participation(run)
+    found = people.groupby("tier").agg(
+        clients=("client", "size"),
+        never_committed=("committed", lambda c: int((c == 0).sum())),
+        committed=("committed", "sum"),
+    )
+    found["client_share"] = found["clients"] / len(people)
+    total = int(found["committed"].sum())
+    found["update_share"] = found["committed"] / total if total else np.nan
+    columns = ["clients", "never_committed", "client_share", "update_share"]
+    return found.reindex(tiers(run))[columns].rename_axis("tier")
+
+
+def staleness(run: Run) -> pd.DataFrame:
+    """Return how many committed updates had which staleness [commits between dispatch and use]."""
+    used = run.visits.loc[run.visits["committed_version"] >= 0, "staleness"]
+    counts = used.value_counts().sort_index()
+    return pd.DataFrame({"staleness": counts.index.astype("int64"), "updates": counts.to_numpy("int64")})
+
+
+def phase_seconds(run: Run) -> pd.DataFrame:
+    """Return where the time of landed visits goes: mean virtual seconds by tier.
+
+    Returns:
+        One row a tier with a landed visit, slowest first: visits, download_s, train_s, upload_s.
+    """
+    landed = _visits_by_tier(run)
+    landed = landed[landed["outcome"] == "landed"]
+    phases = pd.DataFrame(
+        {
+            "tier": landed["tier"],
+            "visits": 1,
+            "download_s": landed["downloaded_s"] - landed["dispatched_s"],
+            "train_s": landed["trained_s"] - landed["downloaded_s"],
+            "upload_s": landed["landed_s"] - landed["trained_s"],
+        }
+    )
+    how = {"visits": "sum", "download_s": "mean", "train_s": "mean", "upload_s": "mean"}
+    found = phases.groupby("tier").agg(how)
+    return found.reindex([tier for tier in tiers(run) if tier in found.index]).rename_axis("tier")
+
+
+def work(run: Run) -> pd.DataFrame:
+    """Return what visits used, by what became of it.
+
+    Returns:
+        One row an ending that occurred: `committed`, `uncommitted` (landed, but no commit used it),
+        and every other outcome. Columns visits, seconds (virtual device time), down_bytes, up_bytes,
+        flops, joules.
+    """
+    visits = run.visits
+    used = visits["committed_version"].ge(0).to_numpy()
+    landed = visits["outcome"].eq("landed").to_numpy()
+    outcomes = visits["outcome"].to_numpy(dtype=object)
+    ending = np.where(used, "committed", np.where(landed, "uncommitted", outcomes))
+    spent = pd.DataFrame(
+        {
+            "ending": ending.astype(str),
+            "visits": 1,
+            "seconds": visits["ended_s"] - visits["dispatched_s"],
+            **{name: visits[name] for name in ("down_bytes", "up_bytes", "flops", "joules")},
+        }
+    )
+    found = spent.groupby("ending").sum()
+    order = ["committed", "uncommitted", *OUTCOMES[1:]]
+    return found.reindex([name for name in order if name in found.index]).rename_axis("ending")
+
+
+def wasted_work(run: Run) -> pd.DataFrame:
+    """Return what was spent on visits that changed no model, by cause: `work` without `committed` and `polled`.
+
+    Columns as `work`; `attrs["share"]` holds their share of all visits, seconds, bytes, FLOPs and joules.
+    """
+    everything = work(run)
+    wasted = everything.drop(index=["committed", "polled"], errors="ignore")
+    total = everything.sum()
+    wasted.attrs["share"] = {
+        name: float(wasted[name].sum() / total[name]) if total[name] else 0.0 for name in wasted.columns
+    }
+    return wasted
+
+
+def uplink_reduction(run: Run) -> pd.DataFrame:
+    """Return how many bytes the adapters save on the uplink against full-model FedAvg.
+
+    Full-model FedAvg (McMahan et al., AISTATS 2017) with the same schedule uploads all N_total
+    parameters with each update: T |S| N_total 4 bytes for T rounds of |S| updates in float32. T |S| is
+    the number of uploads that really landed here.
+
+    Returns:
+        One row: uploads, adapter_bytes (of those uploads), full_bytes, reduction (1 - their ratio;
+        NaN without uploads), lost_up_bytes (of uploads that did not land), up_bytes (all),
+        serialized_up_bytes (of the tensors really serialised), adapter_params, params.
+
+    Raises:
+        RunFolderError: the run ended before it wrote down what was charged.
+    """
+    facts = run.info.get("charged")
+    if not facts:
+        raise RunFolderError(message(f"run {run.name}", "run.json does not say which model was charged"))
+    landed = run.visits[run.visits["outcome"] == "landed"]
+    adapter_bytes, up_bytes = int(landed["up_bytes"].sum()), int(run.visits["up_bytes"].sum())
+    full_bytes = len(landed) * int(facts["full_model_bytes"])
+    row = {
+        "uploads": len(landed),
+        "adapter_bytes": adapter_bytes,
+        "full_bytes": full_bytes,
+        "reduction": 1.0 - adapter_bytes / full_bytes if full_bytes else np.nan,
+        "lost_up_bytes": up_bytes - adapter_bytes,
+        "up_bytes": up_bytes,
+        "serialized_up_bytes": int(run.visits["serialized_up_bytes"].sum()),
+        "adapter_params": int(facts["adapter_params"]),
+        "params": int(facts["params"]),
+    }
+    return pd.DataFrame([row])

@@ -1,0 +1,263 @@
+"""After the run: the model that each client ends with, on its own held-out part, beside three others.
+
+    metric_global     the shared model as it is after the run (nothing of the client's own in it)
+    metric_personal   the client's model: what `personal.kind` says, or the rule if clients keep a part under it
+    metric_local      a model trained on this client's data alone, `personal.local_epochs` from version 0
+    gain              by how much the personal model is better than the shared one, above 0 if it is
+
+All are scored on the same split, which nobody trained on. `seen` counts the client's visits that are in
+the model; clients that were held out (`unseen`), like those of which nothing was committed, follow the
+method's way for clients that join. As in FedGen-Edge (arXiv 2511.11585), where the method is fine-tuning
+and the gain is perplexity(global) - perplexity(personal).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fedsim.adapters.adapter import Vector
+from fedsim.aggregators._base import Ask, ServerModel
+from fedsim.clock.plan import Plan
+from fedsim.config.experiment import Experiment
+from fedsim.executors import Executor, Ticket
+from fedsim.jobs import Job, ScoreJob, Task, Update, add_sums
+from fedsim.metrics.direction import rises
+from fedsim.personal import Personal, Used, tuned
+from fedsim.personal.folding import weighted
+from fedsim.personal.held_out import unseen
+from fedsim.rng import stream
+from fedsim.server.handles import Handles
+from fedsim.server.private_parts import Privates
+
+
+@dataclass(frozen=True)
+class _Visit:
+    """A client after the run: the training it could do now, and what it has kept (None: nothing)."""
+
+    client: int
+    job: Job
+    own: Vector | None
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Clients whose last trainings are under way: their own (`after`), and training alone."""
+
+    visits: list[_Visit]
+    after: list[Job | None]
+    after_ticket: Ticket | None
+    alone: list[Job | None]
+    alone_ticket: Ticket | None
+
+    def ends(self) -> tuple[list[Update | None], list[Update | None]]:
+        """Wait for the trainings; return what both gave, one a client, None where there was none."""
+        return _spread(self.after, self.after_ticket), _spread(self.alone, self.alone_ticket)
+
+
+def _failed(update: Update) -> bool:
+    return not np.all(np.isfinite(update.end))
+
+
+def _spread(jobs: Sequence[Job | None], ticket: Ticket | None) -> list[Update | None]:
+    done = iter([] if ticket is None else ticket.result())
+    return [None if job is None else next(done) for job in jobs]
+
+
+def rows(
+    plan: Plan, executor: Executor, model: ServerModel, state: Any, privates: Privates
+) -> Iterator[dict[str, Any]]:
+    """Yield one row a client, ascending; none where there is nothing personal to look at.
+
+    Args:
+        plan: of the run.
+        executor: where to train and score.
+        model: the server's, at the end of the run.
+        state: the rule's.
+        privates: what the clients have kept, nothing under way.
+    """
+    personal, rule = privates.kind, plan.experiment.aggregator
+    keeps = rule.traits.personal
+    if personal.kind == "none" and not (keeps or privates.unseen or personal.local_epochs):
+        return
+    last = _Last(plan, executor, model, state, privates)
+    clients, together = chosen(plan.experiment), int(plan.experiment.numerics.client_batch)
+    # a few calls ahead of the one that is read: every worker is busy, and memory stays bounded
+    ahead: deque[_Group] = deque()
+    for at in range(0, len(clients), together):
+        ahead.append(last.begin(clients[at : at + together]))
+        if len(ahead) > 2 * executor.workers:
+            yield from last.scored(ahead.popleft())
+    while ahead:
+        yield from last.scored(ahead.popleft())
+
+
+def shown(plan: Plan, model: ServerModel) -> list[int]:
+    """Return the clients that end with a model of their own, ascending; none where all have the shared one."""
+    personal: Any = plan.experiment.personal
+    if personal.kind != "none":
+        return chosen(plan.experiment)
+    rule = plan.experiment.aggregator
+    return [c for c in chosen(plan.experiment) if c in model.personal] if rule.traits.personal else []
+
+
+def models(
+    plan: Plan,
+    executor: Executor,
+    model: ServerModel,
+    state: Any,
+    privates: Privates,
+    clients: Sequence[int],
+) -> list[Used]:
+    """Return the models that some clients end with, as they are scored; arguments as of `rows`."""
+    return _Last(plan, executor, model, state, privates).models(clients)
+
+
+def chosen(experiment: Experiment) -> list[int]:
+    """Return who is looked at, ascending: all, or those held out and `personal.clients` of the others."""
+    personal: Any = experiment.personal
+    held = set(unseen(experiment))
+    others = [client for client in range(experiment.population.clients) if client not in held]
+    if personal.clients is not None and personal.clients < len(others):
+        drawn = stream(experiment.seed, "personal-clients").choice(
+            others, size=personal.clients, replace=False
+        )
+        others = [int(client) for client in drawn]
+    return sorted({*others, *held})
+
+
+def epochs_after(experiment: Experiment) -> int:
+    """Return the epochs trained after the run, all clients together, if everybody who is asked has landed."""
+    personal: Any = experiment.personal
+    epochs = getattr(personal, "epochs", 0)
+    who = chosen(experiment) if personal.everybody_after else unseen(experiment)
+    alone = len(chosen(experiment)) * (personal.local_epochs or 0)
+    return len(who) * (1 if epochs is None else int(epochs)) + alone
+
+
+class _Last:
+    """The last act of a run, for some clients at a time."""
+
+    def __init__(
+        self, plan: Plan, executor: Executor, model: ServerModel, state: Any, privates: Privates
+    ) -> None:
+        """Take a run at its end."""
+        self._plan, self._executor, self._privates = plan, executor, privates
+        self._model, self._state = model, state
+        self._task: Task = plan.task
+        self._kind: Personal = privates.kind
+        self._rule: Any = plan.experiment.aggregator
+        self._handles = Handles(executor)
+        self._unseen = set(privates.unseen)
+        rules_own = self._kind.kind == "none" and self._rule.traits.personal
+        self._named = self._rule.kind if rules_own else self._kind.kind
+        self._base = None if model.base is None or not model.base.version else model.base.vector
+        self._shared = Used(model.adapter.vector, self._base)
+
+    # training -----------------------------------------------------------------------------------
+
+    def begin(self, clients: Sequence[int]) -> _Group:
+        """Have clients train what they train last."""
+        visits = [self._visit(client) for client in clients]
+        after = [self._after(visit) for visit in visits]
+        alone = [self._alone(visit) for visit in visits]
+        return _Group(visits, after, self._trained(after), alone, self._trained(alone))
+
+    def models(self, clients: Sequence[int]) -> list[Used]:
+        """Return what clients end with."""
+        visits = [self._visit(client) for client in clients]
+        after = [self._after(visit) for visit in visits]
+        ends = _spread(after, self._trained(after))
+        return [self._own_model(visit, end) for visit, end in zip(visits, ends, strict=True)]
+
+    def _visit(self, client: int) -> _Visit:
+        """Return what a visit without an upload would be now."""
+        plan, layout = self._plan, self._task.layout
+        rank = plan.rank(client)
+        common = layout.modules[0].scale if layout.modules else 1.0
+        scale = plan.experiment.lora.scale_of(rank) if rank else common
+        offer = self._rule.offer(self._state, self._model, Ask(client, 0, rank, scale, None))
+        start = self._privates.start(client, offer.start)
+        job = Job(
+            client,
+            0,
+            start,
+            plan.experiment.local,
+            plan.experiment.seed,
+            purpose="personal",
+            rank=rank if rank < layout.rank else None,
+            scale=None if scale == common else scale,
+            base=self._base,
+        )
+        return _Visit(client, job, self._privates.kept.get(client))
+
+    def _after(self, visit: _Visit) -> Job | None:
+        return self._kind.after(self._privates.home, visit.job, visit.own)
+
+    def _alone(self, visit: _Visit) -> Job | None:
+        local = tuned(visit.job.local, self._kind.local_epochs or 0, None)
+        if local is None:
+            return None
+        start = self._privates.home.initial
+        return replace(visit.job, start=start, base=None, local=local, purpose="alone")
+
+    def _trained(self, jobs: Sequence[Job | None]) -> Ticket | None:
+        made = [self._handles.in_place(job) for job in jobs if job is not None]
+        return self._executor.train(made) if made else None
+
+    # scores -------------------------------------------------------------------------------------
+
+    def scored(self, group: _Group) -> Iterator[dict[str, Any]]:
+        """Yield the rows of clients once they have trained."""
+        open_ = []
+        for visit, after, alone in zip(group.visits, *group.ends(), strict=True):
+            self._privates.faulty += after is not None and _failed(after)
+            models = [self._shared, self._own_model(visit, after)]
+            if alone is not None:
+                models.append(self._at_layout_scale(visit, Used(alone.end)))
+            open_.append((visit, [self._held_out(visit.client, model) for model in models]))
+        for visit, tickets in open_:
+            yield self._row(visit, [ticket.result() for ticket in tickets])
+
+    def _own_model(self, visit: _Visit, update: Update | None) -> Used:
+        end = None if update is None or _failed(update) else update.end  # failed: it uses what it had
+        if end is None and visit.own is None and not self._rule.traits.personal:
+            return self._shared  # nothing of its own: the shared model, at the server's rank
+        return self._at_layout_scale(visit, self._kind.model(self._privates.home, visit.job, visit.own, end))
+
+    def _at_layout_scale(self, visit: _Visit, used: Used) -> Used:
+        """Return a model as it is scored: scores multiply B A with the layout's scale."""
+        if visit.job.scale is None:
+            return used
+        layout = self._task.layout
+        return replace(used, vector=weighted(layout, used.vector, visit.job.scale / layout.modules[0].scale))
+
+    def _held_out(self, client: int, model: Used) -> Ticket:
+        vector = self._handles.of(model.vector) if model is self._shared else model.vector
+        base = self._handles.of(model.base)
+        probes = self._task.probes("client", client=client)
+        return self._executor.score([ScoreJob(vector, probe, base) for probe in probes])
+
+    def _row(self, visit: _Visit, scored: Sequence[Sequence[Mapping[str, float]]]) -> dict[str, Any]:
+        sums = [add_sums(parts) for parts in scored]
+        found = [self._task.metrics(one) for one in sums]
+        metric = next(iter(found[0]))
+        shared, personal = found[0][metric], found[1][metric]
+        tokens = sums[0].get("tokens", math.nan)
+        return {
+            "client": visit.client,
+            "kind": self._named,
+            "unseen": visit.client in self._unseen,
+            "seen": int(self._privates.seen[visit.client]),
+            "metric": metric,
+            "metric_global": shared,
+            "metric_personal": personal,
+            "metric_local": found[2][metric] if len(found) > 2 else math.nan,
+            "gain": personal - shared if rises(metric) else shared - personal,
+            "tokens": int(tokens) if math.isfinite(tokens) else 0,
+        }

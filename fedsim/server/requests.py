@@ -1,0 +1,151 @@
+"""Who is asked: requests for clients, served in the order in which they were made.
+
+Pure bookkeeping over the roster; when to look again is the server's to arrange.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.clock.roster import Roster
+from fedsim.config.experiment import Experiment
+from fedsim.devices.population import Population
+from fedsim.errors import RunError, message
+from fedsim.personal.held_out import unseen
+from fedsim.rng import stream
+from fedsim.samplers.seen import Records
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """Somebody waits for `n` clients since `since_s` [virtual s]; `grant` hands them over.
+
+    `among` are the only clients that will do (ascending), a pool; None: everybody. A sampler that polls
+    grants more than n.
+    """
+
+    n: int
+    grant: Callable[[list[int]], Any]
+    since_s: float
+    among: NDArray[np.int64] | None = field(default=None, repr=False)
+
+    @property
+    def pool(self) -> int:
+        """What tells requests of one pool from those of another; 0 for everybody."""
+        return 0 if self.among is None else id(self.among)
+
+    def of(self, idle: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return those of the idle clients that will do, ascending."""
+        return idle if self.among is None else np.intersect1d(idle, self.among, assume_unique=True)
+
+
+class Desk:
+    """The requests that wait, and the clients that could serve them."""
+
+    def __init__(
+        self, experiment: Experiment, population: Population, roster: Roster, records: Records
+    ) -> None:
+        """Take who there is; `records` is what the sampler may know of the past."""
+        self._experiment, self._population, self._roster = experiment, population, roster
+        self._records = records
+        self._sampler: Any = experiment.sampler
+        self._requests: deque[Request] = deque()
+        self._draws = 0
+        self._most_idle: dict[int, int] = {}
+        self._held: set[int] = set()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._requests)
+
+    def ask(self, request: Request) -> None:
+        """Queue a request."""
+        self._requests.append(request)
+
+    def hold(self, client: int) -> None:
+        """Keep a client from being asked, although its visit has ended, until `free`."""
+        self._held.add(client)
+        self._roster.reserve(np.array([client]))
+
+    def free(self, clients: Sequence[int]) -> None:
+        """Let held clients be asked again."""
+        for client in clients:
+            self._held.discard(client)
+            self._roster.release(client)
+
+    def keep(self, client: int) -> None:
+        """Count a client as busy although its visit has ended: a choice is pending, then a dispatch or `free`."""
+        self._roster.reserve(np.array([client]))
+
+    def serve(self, now_s: float) -> float:
+        """Grant requests, in their order, for which there are enough idle and online clients.
+
+        A request that has to wait keeps back the later ones of its pool, and no others.
+
+        Returns:
+            When more clients may be there [virtual s], inf if nobody waits or nobody will come by himself.
+
+        Raises:
+            RunError: a request can never be granted, or has waited longer than `runtime.stall_s`.
+        """
+        if not self._requests:
+            return math.inf
+        idle, next_s = self._roster.idle(now_s), math.inf
+        short: dict[int, Request] = {}
+        waiting, self._requests = self._requests, deque()
+        for request in waiting:
+            fit = request.of(idle)
+            if request.pool in short:
+                self._requests.append(request)
+                continue
+            self._most_idle[request.pool] = max(self._most_idle.get(request.pool, 0), len(fit))
+            if len(fit) < request.n:
+                short[request.pool] = request
+                self._requests.append(request)
+                continue
+            chosen = self._chosen(request, fit, now_s)
+            idle = np.delete(idle, np.searchsorted(idle, chosen))
+            del self._most_idle[request.pool]
+            request.grant([int(client) for client in chosen])
+        if short:
+            next_s = self._roster.availability.next_start_s(now_s)
+        for request in short.values():
+            self._give_up_if_hopeless(request, now_s, next_s)
+        return next_s
+
+    def _chosen(self, request: Request, fit: NDArray[np.int64], now_s: float) -> NDArray[np.int64]:
+        rng = stream(self._experiment.seed, "sample", self._draws)
+        self._draws += 1
+        chosen: NDArray[np.int64] = self._sampler.choose(fit, request.n, rng, self._records.now(now_s))
+        self._roster.reserve(chosen)
+        return chosen
+
+    def _give_up_if_hopeless(self, request: Request, now_s: float, next_s: float) -> None:
+        nothing_flies = self._roster.busy == len(self._held)
+        able = self._roster.able(request.among)
+        waited_s = now_s - request.since_s
+        stall_s = self._experiment.runtime.stall_s
+        if able >= request.n and not (nothing_flies and math.isinf(next_s)) and waited_s <= stall_s:
+            return
+        share = float(np.mean(self._roster.availability.share()))
+        held = len(unseen(self._experiment))
+        small, strangers = self._roster.excluded - held, f", {held} are held out" if held else ""
+        everybody = len(self._population) if request.among is None else len(request.among)
+        raise RunError(
+            message(
+                "run",
+                f"nobody to ask: {request.n} idle clients online at once were needed, at most "
+                f"{self._most_idle[request.pool]} of {everybody} were there between {request.since_s:.0f} s and "
+                f"{now_s:.0f} s of virtual time (clients are online {share:.0%} of the time, "
+                f"{self._roster.busy} were busy, {small} have too little memory{strangers})",
+                fix="ask fewer (protocol.cohort, protocol.concurrency), take more clients, or a longer runtime.stall_s",
+            )
+        )

@@ -1,0 +1,1 @@
+"""The images task: data, features, and the task that workers get."""

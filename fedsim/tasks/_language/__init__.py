@@ -1,0 +1,1 @@
+"""The language task: text, tokens, topics, and the task that workers get."""

@@ -1,0 +1,208 @@
+"""From a configuration to a language task: tokens, blocks, clients, windows, and the facts about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.errors import DataError, message
+from fedsim.jobs import TaskContext
+from fedsim.rng import seed_of, stream
+from fedsim.tasks._language.task import LanguageTask, Ragged, Shards
+from fedsim.tasks._language.text import Texts, digest, read
+from fedsim.tasks._language.tokens import Stream, Windows, cuts, full, joined, lines, tokenise, whole
+from fedsim.tasks._language.topics import divergence_bits, topics
+from fedsim.tasks.partition import Blocks, Dirichlet, Iid, Pathological, partition
+from fedsim.training import hub, lora
+
+if TYPE_CHECKING:
+    from fedsim.tasks.language import Language
+
+Ints = NDArray[np.int64]
+BLOCK = 512
+"""Tokens of a block where there is plenty: about 25 lines of newspaper, enough to have a topic."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The training text in blocks: tokens [starts, stops) of each, who owns them, what they are about."""
+
+    starts: Ints
+    stops: Ints
+    owners: Ints
+    labels: Ints | None
+    names: list[str]
+
+
+def prepare(config: Language, context: TaskContext) -> LanguageTask:
+    """Return the task; see `Language.build`."""
+    name = _model(config)
+    skeleton = _checked(name, config.sequence)
+    layout = lora.layout(skeleton, context.lora)
+    tokenizer = hub.tokenizer(name)
+    splits = {key: _sorted(texts) for key, texts in read(config.source()).items()}
+    eos, vocabulary = hub.end_of_text(tokenizer), int(skeleton.config.vocab_size)
+    assert eos is not None
+    first = eos if tokenizer.bos_token_id is None else int(tokenizer.bos_token_id)
+    streams = {key: tokenise(tokenizer, texts.texts, eos, vocabulary) for key, texts in splits.items()}
+    for key, row in streams.items():
+        _fits(row, key, vocabulary, name)
+    train, minimum = streams["train"], 2 * config.sequence
+    size = max(minimum, min(max(BLOCK, 4 * config.sequence), train.tokens.size // (16 * context.clients)))
+    cut, facts = _labelled(
+        _blocks(splits["train"], train, size, minimum), config, splits["train"], train, context
+    )
+    blocks = Blocks(cut.stops - cut.starts, cut.labels, cut.owners)
+    rng = stream(context.seed, "partition")
+    share, repaired = partition(config.partition, blocks, context.clients, minimum, rng)
+    shards = _shards(
+        [full(train, _where(cut, blocks), config.sequence, first) for blocks in share],
+        config.holdout,
+        context.seed,
+    )
+    plain, _ = partition(Iid(), blocks, context.clients, minimum, stream(context.seed, "partition", "iid"))
+    facts |= {
+        "repaired_blocks": repaired,
+        "blocks": int(blocks.sizes.size),
+        "token_divergence_bits": _token_divergence(cut, share, train, vocabulary),
+        "token_divergence_iid_bits": _token_divergence(cut, plain, train, vocabulary),
+    }
+    if blocks.labels is not None:
+        facts["class_divergence_bits"] = _class_divergence(blocks, share)
+        facts["class_divergence_iid_bits"] = _class_divergence(blocks, plain)
+    return LanguageTask(
+        model=name,
+        lora=context.lora,
+        numerics=context.numerics,
+        cache_bytes=context.cache_bytes,
+        gpus_per_worker=context.gpus_per_worker,
+        seed=context.seed,
+        layout=layout,
+        shape=lora.shape(skeleton, name, layout, config.sequence, context.local.batch),
+        shards=shards,
+        test=whole(streams["test"], config.sequence, first),
+        valid=whole(streams["valid"], config.sequence, first) if "valid" in streams else None,
+        facts={
+            "model": config.model,
+            "vocabulary": vocabulary,
+            "corpus": config.data,
+            "corpus_sha256": digest(splits),
+            "newline": config.newline,
+            "sequence": config.sequence,
+            "partition": config.partition.kind,
+            "train_words": int(train.words.sum()),
+            "train_tokens": int(train.tokens.size),
+            **facts,
+        },
+    )
+
+
+def _model(config: Language) -> str:
+    if config.model != "builtin":
+        return config.model
+    from fedsim.builtin import model_folder
+
+    return str(model_folder())
+
+
+def _checked(name: str, sequence: int) -> Any:
+    """Return the model without weights, after the checks that need none."""
+    skeleton = hub.skeleton(name)
+    hub.check_weights(name)
+    longest = getattr(skeleton.config, "max_position_embeddings", None)
+    if longest is not None and sequence > longest:
+        fix = f"set task.sequence to {longest} or less"
+        raise DataError(
+            message("task.sequence", f"the model reads {longest} tokens at most", got=sequence, fix=fix)
+        )
+    return skeleton
+
+
+def _fits(row: Stream, split: str, vocabulary: int, name: str) -> None:
+    if int(row.tokens.max()) >= vocabulary:
+        what = f"the tokenizer gives token {int(row.tokens.max())} ({split}), the model knows {vocabulary}"
+        raise DataError(
+            message("task.model", what, got=name, fix="give a folder whose tokenizer fits its model")
+        )
+
+
+def _sorted(texts: Texts) -> Texts:
+    """Bring each owner's units, and in them each label's, together; otherwise in their order."""
+    owner = {name: i for i, name in enumerate(dict.fromkeys(texts.owners))}
+    keys: list[Ints] = [np.array([owner[name] for name in texts.owners])]
+    if texts.labels is not None:
+        keys.insert(0, np.unique(texts.labels, return_inverse=True)[1])
+    return texts.take(np.lexsort(keys).tolist())
+
+
+def _blocks(texts: Texts, row: Stream, size: int, minimum: int) -> Cut:
+    owner = {name: i for i, name in enumerate(dict.fromkeys(texts.owners))}
+    owners = np.array([owner[name] for name in texts.owners])
+    names: list[str] = []
+    labels = np.zeros(len(texts), dtype=np.int64)
+    if texts.labels is not None:
+        found, labels = np.unique(texts.labels, return_inverse=True)
+        names = [str(label) for label in found]
+    changes = np.flatnonzero((np.diff(owners) != 0) | (np.diff(labels) != 0)) + 1
+    run_starts = np.concatenate([[0], row.stops[changes - 1]])
+    run_stops = np.concatenate([row.stops[changes - 1], row.stops[-1:]])
+    found_cuts = np.array(list(cuts(run_starts, run_stops, row.stops, size, minimum)), dtype=np.int64)
+    starts, stops = found_cuts[:, 0], found_cuts[:, 1]
+    unit = np.searchsorted(row.stops, starts, side="right")
+    return Cut(starts, stops, owners[unit], None if texts.labels is None else labels[unit], names)
+
+
+def _labelled(
+    cut: Cut, config: Language, texts: Texts, row: Stream, context: TaskContext
+) -> tuple[Cut, dict[str, Any]]:
+    """Return the blocks with the classes that the partition needs, and what is said about them."""
+    how = config.partition
+    if not isinstance(how, Dirichlet | Pathological):
+        return cut, {}
+    if how.over == "label" and cut.labels is None:
+        fix = "set task.label_column, or partition over topics"
+        raise DataError(message("task.partition.over", "the data have no labels", got=how.over, fix=fix))
+    if how.over != "topics" and cut.labels is not None:
+        return cut, {"classes_from": "labels", "classes": len(cut.names), "class_names": cut.names}
+    text = lines(texts.texts)
+    ends = np.concatenate([[0], row.ends])
+    pieces = [text[ends[a] : ends[b]] for a, b in zip(cut.starts, cut.stops, strict=True)]
+    found, names = topics(pieces, how.topics, seed_of(context.seed, "topics"))
+    facts = {"classes_from": "topics (TF-IDF, k-means)", "classes": how.topics, "class_names": names}
+    return Cut(cut.starts, cut.stops, cut.owners, found, names), facts
+
+
+def _where(cut: Cut, blocks: Ints) -> Ints:
+    return np.concatenate([np.arange(cut.starts[b], cut.stops[b]) for b in blocks])
+
+
+def _token_divergence(cut: Cut, share: Sequence[Ints], row: Stream, vocabulary: int) -> float:
+    counts = (np.bincount(row.tokens[_where(cut, mine)], minlength=vocabulary) for mine in share)
+    return divergence_bits(counts, np.bincount(row.tokens, minlength=vocabulary))
+
+
+def _class_divergence(blocks: Blocks, share: Sequence[Ints]) -> float:
+    assert blocks.labels is not None
+    count = int(blocks.labels.max()) + 1
+    every = np.bincount(blocks.labels, blocks.sizes, minlength=count)
+    return divergence_bits(
+        (np.bincount(blocks.labels[m], blocks.sizes[m], minlength=count) for m in share), every
+    )
+
+
+def _shards(parts: Sequence[Windows], holdout: float, seed: int) -> Shards:
+    """Draw the windows that each client does not train on: the share `holdout`, at least one."""
+    training, held = [], []
+    at = 0
+    for client, part in enumerate(parts):
+        n = len(part)
+        apart = min(n - 1, max(1, round(holdout * n)))
+        drawn = stream(seed, "holdout", client).permutation(n) + at
+        held.append(np.sort(drawn[:apart]))
+        training.append(np.sort(drawn[apart:]))
+        at += n
+    return Shards(joined(parts), Ragged.of(training), Ragged.of(held))

@@ -1,0 +1,1 @@
+"""Denoisers: their process, adapters, costs and scores."""

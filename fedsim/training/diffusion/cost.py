@@ -1,0 +1,229 @@
+"""What a denoiser costs: every matrix product of one image, counted on the model without weights.
+
+The model is wrapped by stock PEFT on torch's meta device and run once, which computes shapes and no number. A
+product of (m, k) by (k, n) is 2 m k n operations; a convolution is one at every place of its output. Backward it
+is as much again for the gradient of the input, if that has one, and for the gradient of the weight, if
+it trains: so what is below the lowest adapter costs nothing backward. Norms, activation functions and
+resampling are left out, as for text. What autograd keeps is counted as it is kept.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from fedsim.adapters.adapter import Layout
+from fedsim.config.learning import LoraConfig
+from fedsim.cost.operations import Operations
+from fedsim.cost.shape import ModelShape
+from fedsim.training.diffusion import lora as denoiser_lora
+from fedsim.training.diffusion import models as denoisers
+from fedsim.training.diffusion import process as diffusion
+from fedsim.training.diffusion.models import Signature
+from fedsim.training.lora import peft_config
+
+if TYPE_CHECKING:
+    from fedsim.cost.charge_images import ChargeImages
+
+BLOCKS = ("ResnetBlock2D", "Attention", "BasicTransformerBlock", "Downsample2D", "Upsample2D")
+"""What checkpointing computes again, one at a time."""
+
+
+def shape(
+    model: Any, how: Signature, name: str, trained: Layout, batch: int, counted: Operations | None = None
+) -> ModelShape:
+    """Return the size of a denoiser for the cost model; a token is a pixel, a sequence an image.
+
+    Args:
+        model: the denoiser; weights not needed, and not changed.
+        how: how it is called.
+        name: for tables and messages.
+        trained: what is trained.
+        batch: images in one pass.
+        counted: what an image costs, if that is known already.
+    """
+    params = sum(p.numel() for p in model.parameters())
+    multiplying = denoiser_lora.sites(model)
+    weights = sum(s.inputs * s.outputs * math.prod(s.kernel) for s in multiplying)
+    counted = operations(model, how, trained) if counted is None else counted
+    width = max((s.outputs for s in multiplying), default=1)
+    return ModelShape(
+        name=name,
+        layers=len(multiplying),
+        width=width,
+        vocab=how.channels,
+        params=params,
+        matmul_params=weights,
+        adapter_params=trained.size,
+        sequence=how.size**2,
+        batch=batch,
+        full=trained.full,
+        operations=counted,
+    )
+
+
+def operations(model: Any, how: Signature, trained: Layout) -> Operations:
+    """Return what one image costs: the model's forward and backward pass with its adapters, and a slot of their rank."""
+    counts = _counts(model, how, trained)
+    if trained.full:
+        return counts
+    wider = Layout(tuple(m.at_rank(m.rank + 1, m.scale) for m in trained.modules))
+    more = _counts(model, how, wider)
+    names = ("forward", "backward", "kept_bytes", "boundary_bytes", "block_bytes")
+    slot = Operations(**{name: getattr(more, name) - getattr(counts, name) for name in names})
+    return replace(counts, rank=trained.rank, slot=slot)
+
+
+def _counts(model: Any, how: Signature, trained: Layout) -> Operations:
+    wrapped = _wrapped(model, trained)
+    products, kept = Products(), Kept({_storage(p) for p in wrapped.parameters()})
+    x = torch.zeros(1, *how.shape, device="meta")
+    t = torch.zeros(1, dtype=torch.int64, device="meta")
+    told = torch.zeros(1, dtype=torch.int64, device="meta") if how.table else None
+    with torch.enable_grad(), products, kept.watching(wrapped), torch.device("meta"):
+        diffusion.predicted(wrapped, how, x, t, told)
+    return Operations(products.forward, products.backward, kept.total, kept.boundaries, kept.largest)
+
+
+@lru_cache(maxsize=16)
+def of_named(name: str, trained: Layout, batch: int) -> ModelShape:
+    """Return the size of a denoiser by name; what an image costs is counted once a process."""
+    return shape(
+        denoisers.skeleton(name), denoisers.signature(name), name, trained, batch, _counted(name, trained)
+    )
+
+
+@lru_cache(maxsize=16)
+def _counted(name: str, trained: Layout) -> Operations:
+    return operations(denoisers.skeleton(name), denoisers.signature(name), trained)
+
+
+def _wrapped(model: Any, trained: Layout) -> Any:
+    """Return a copy of a model on the meta device with stock PEFT layers, or with all weights free."""
+    bare = copy.deepcopy(model).to("meta").eval()
+    if trained.full:
+        return bare.requires_grad_(requires_grad=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from peft import get_peft_model
+
+        first = trained.modules[0]
+        config = peft_config(bare, trained, LoraConfig(r=first.rank, alpha=first.scale * first.rank))
+        return get_peft_model(bare, config).to("meta").eval()
+
+
+@dataclass
+class Products(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped here
+    """Counts the matrix products of what runs inside it, and of the backward pass that would follow."""
+
+    forward: int = 0
+    backward: int = 0
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run a function of torch, counting those that multiply matrices."""
+        given = dict(kwargs or {})
+        out = func(*args, **given)
+        functional = torch.nn.functional
+        if func in (functional.linear, torch.conv2d, functional.conv2d):
+            x, weight = args[0], args[1]
+            # a convolution multiplies (in x kernel) numbers for each of its outputs; linear: `in`
+            self._add(2 * out.numel() * math.prod(weight.shape[1:]), x, weight)
+        elif func in (torch.bmm, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__):
+            self._add(2 * out.numel() * args[0].shape[-1], args[0], args[1])
+        elif func is torch.baddbmm:
+            self._add(2 * out.numel() * args[1].shape[-1], args[1], args[2])
+        elif func is functional.scaled_dot_product_attention:
+            q, k, v = args[:3] if len(args) >= 3 else (given["query"], given["key"], given["value"])
+            scores = q.numel() * k.shape[-2]
+            self._add(2 * scores, q, k)
+            self._add(2 * scores // q.shape[-1] * v.shape[-1], q.requires_grad or k.requires_grad, v)
+        return out
+
+    def _add(self, flops: int, *factors: Any) -> None:
+        """Count a product of two factors, each with a gradient or without."""
+        needed = [f if isinstance(f, bool) else f.requires_grad for f in factors]
+        self.forward += flops
+        self.backward += flops * sum(needed)
+
+
+@dataclass
+class Kept:
+    """Counts the bytes that autograd keeps for the backward pass, each memory once, parameters not.
+
+    Attributes:
+        ignored: memory that is there anyway.
+    """
+
+    ignored: set[int]
+    total: int = 0
+    boundaries: int = 0
+    largest: int = 0
+    _seen: dict[int, Any] = field(default_factory=dict)
+
+    @contextmanager
+    def watching(self, model: Any) -> Iterator[None]:
+        """Count while the model runs; its blocks are watched one by one."""
+        handles, before = [], [0]
+
+        def enters(module: Any, args: Any) -> None:
+            before[0] = self.total
+            self.boundaries += _bytes(args[0]) if args else 0
+
+        def leaves(module: Any, args: Any, out: Any) -> None:
+            self.largest = max(self.largest, self.total - before[0])
+
+        inner: set[int] = set()
+        for module in model.modules():
+            if type(module).__name__ in BLOCKS and id(module) not in inner:
+                inner |= {id(m) for m in module.modules()}
+                handles += [module.register_forward_pre_hook(enters), module.register_forward_hook(leaves)]
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor):
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _pack(self, tensor: Any) -> Any:
+        key = _storage(tensor)
+        if key not in self.ignored and key not in self._seen:
+            self._seen[key] = tensor  # held, so that the memory's address is not given to another one
+            self.total += tensor.untyped_storage().nbytes()
+        return tensor
+
+
+def _storage(tensor: Any) -> int:
+    return int(tensor.untyped_storage()._cdata)  # noqa: SLF001  # the address of the storage object
+
+
+def _bytes(value: Any) -> int:
+    return int(value.numel() * value.element_size()) if hasattr(value, "numel") else 0
+
+
+@lru_cache(maxsize=8)
+def declared(charge: ChargeImages, *, full: bool) -> ModelShape:
+    """Return the size of a preset denoiser with the adapters that `charge_as` declares."""
+    source = files("fedsim.builtin.denoisers").joinpath(f"{charge.preset}.json").read_text(encoding="utf-8")
+    raw = json.loads(source)
+    kind = getattr(denoisers.libraries(), raw["_class_name"])
+    with torch.device("meta"):
+        model = kind.from_config(raw).eval()
+    how = Signature(raw["_class_name"], raw["in_channels"], raw["sample_size"])
+    lora = LoraConfig(full=True) if full else LoraConfig(r=charge.r, alpha=charge.r, targets=charge.targets)
+    trained = denoiser_lora.layout(model, lora)
+    found = shape(model, how, charge.preset, trained, charge.batch)
+    return replace(found, weight_bytes=4.0 if full else charge.weight_bytes)

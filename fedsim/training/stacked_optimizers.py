@@ -1,0 +1,100 @@
+"""Optimisers on the stacked factors of k clients: one step moves all, each by its own settings.
+
+The arithmetic is torch's: AdamW (arXiv 1711.05101; betas 0.9 and 0.999, eps 1e-8) with its fused
+kernel, called with one row a client so that a row's last bits do not depend on its neighbours; SGD
+with momentum (no dampening) and weight decay added to the gradient.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.optim.adamw import adamw
+
+from fedsim.config.learning import LocalConfig
+
+
+def column(values: Sequence[float], like: Any) -> Any:
+    """Return numbers, one a client, as (k, 1) in the dtype and on the device of `like`."""
+    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
+
+
+def _alike(rates: Sequence[float]) -> dict[float, list[int]]:
+    """Return who has each rate, ascending."""
+    found: dict[float, list[int]] = {}
+    for i, rate in enumerate(rates):
+        found.setdefault(rate, []).append(i)
+    return found
+
+
+class AdamW:
+    """Adaptive moments and decoupled weight decay; no client's state outlives the call it is made for."""
+
+    def __init__(self, factors: Any, local: Sequence[LocalConfig], free: Any | None) -> None:
+        """Start afresh for `factors` (k, size), changed in place; `free` is 0 where nothing may move."""
+        self._rates = [one.lr for one in local]
+        self._alike = _alike(self._rates)
+        self._factors = factors
+        self._rows = factors.unbind()
+        self._first = torch.zeros_like(factors).unbind()
+        self._second = torch.zeros_like(factors).unbind()
+        self._steps = torch.zeros(len(factors), dtype=torch.float32, device=factors.device).unbind()
+        decay = column([one.lr * one.weight_decay for one in local], factors)
+        self._keep = None
+        if any(one.weight_decay for one in local):
+            self._keep = 1 - (decay if free is None else decay * free)
+
+    def step(self, gradients: Any, shares: Sequence[float] | None = None) -> None:
+        """Move the first len(gradients) clients against `gradients` (which may be changed).
+
+        `shares` is what each takes of its learning rate; None: all of it.
+        """
+        k = len(gradients)
+        if self._keep is not None:
+            keep = self._keep[:k]
+            self._factors[:k].mul_(keep if shares is None else 1 - (1 - keep) * column(shares, self._factors))
+        rows = gradients.unbind()
+        now_alike = self._alike
+        if shares is not None:
+            now_alike = _alike([rate * share for rate, share in zip(self._rates, shares, strict=False)])
+        for rate, alike in now_alike.items():
+            own = alike[: bisect_left(alike, k)]
+            if not own:
+                continue
+            now, by, first, second, count = (
+                [of[i] for i in own] for of in (self._rows, rows, self._first, self._second, self._steps)
+            )
+            adamw(
+                now, by, first, second, [], count, fused=True, amsgrad=False, beta1=0.9, beta2=0.999,
+                lr=rate, weight_decay=0.0, eps=1e-8, maximize=False,
+            )  # fmt: skip
+
+
+class Sgd:
+    """Gradient descent with momentum."""
+
+    def __init__(self, factors: Any, local: Sequence[LocalConfig], free: Any | None) -> None:
+        """Start afresh for `factors` (k, size), changed in place; `free` is 0 where nothing may move."""
+        self._factors = factors
+        self._down = column([-one.lr for one in local], factors)
+        self._momentum = column([one.momentum for one in local], factors)
+        self._decay = self._velocity = None
+        if any(one.weight_decay for one in local):
+            decay = column([one.weight_decay for one in local], factors)
+            self._decay = decay if free is None else decay * free
+        if any(one.momentum for one in local):
+            self._velocity = torch.zeros_like(factors)
+
+    def step(self, gradients: Any, shares: Sequence[float] | None = None) -> None:
+        """Move the first len(gradients) clients against `gradients`, as `AdamW.step` does."""
+        k = len(gradients)
+        factors = self._factors[:k]
+        if self._decay is not None:
+            gradients.addcmul_(factors, self._decay[:k])
+        if self._velocity is not None:
+            gradients = self._velocity[:k].mul_(self._momentum[:k]).add_(gradients)
+        down = self._down[:k]
+        factors.addcmul_(gradients, down if shares is None else down * column(shares, factors))
