@@ -11,7 +11,7 @@ from worlds import experiment, plan, simulated
 from fedsim.checks.blocks import misfits
 from fedsim.network.build import network_of
 from fedsim.network.private import PrivateLinks
-from fedsim.network.shared import SharedLinks
+from fedsim.network.shared import FluidNetwork
 from fedsim.network.traces import RateTrace
 from fedsim.records.verify import verify
 from fedsim.runs.dry_run import dry_run
@@ -31,8 +31,8 @@ def test_the_configuration_picks_the_network():
     varying = {(0, "up"): RateTrace(np.array([0.0]), np.array([1e6]), "hold")}
     assert isinstance(built(), PrivateLinks)
     assert isinstance(built(model="size-over-rate"), PrivateLinks)
-    assert isinstance(built(sharing="max-min"), SharedLinks)
-    assert isinstance(built(links=varying), SharedLinks)
+    assert isinstance(built(sharing="max-min"), FluidNetwork)
+    assert isinstance(built(links=varying), FluidNetwork)
 
 
 def test_size_over_rate_knows_no_round_trip():

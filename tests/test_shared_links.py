@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fedsim.instants import At, Instant
 from fedsim.network.pipe import Constant, Slower
 from fedsim.network.private import PrivateLinks
-from fedsim.network.shared import SharedLinks
+from fedsim.network.shared import FluidNetwork
 from fedsim.network.tcp import transfer_s
 from fedsim.network.traces import RateTrace
 
@@ -38,7 +38,7 @@ def population(*rates, rtt_s=0.0, framing=1.0, over_time=None):
 
 def shared(*rates, server=10.0, **links):
     env = simpy.Environment()
-    return env, SharedLinks(env, population(*rates, **links), server, server)
+    return env, FluidNetwork(env, population(*rates, **links), server, server)
 
 
 def at(env, when_s, act):
@@ -60,7 +60,7 @@ def landings(env, transfers):
 
 def test_uploads_share_the_server_s_downlink_and_downloads_its_uplink():
     env = simpy.Environment()
-    network = SharedLinks(env, population(50.0, 50.0), 20.0, 10.0)
+    network = FluidNetwork(env, population(50.0, 50.0), 20.0, 10.0)
     transfers = [
         network.transfer(direction, client, 100) for direction in ("up", "down") for client in (0, 1)
     ]
@@ -101,7 +101,7 @@ def test_the_fast_path_and_the_slow_path_are_one(rates, n_bytes, rtt_s, share):
     for over_time in (None, {(i, "up"): Slower(Constant(r), Constant(r)) for i, r in enumerate(rates)}):
         env = simpy.Environment()
         links = population(*rates, rtt_s=rtt_s, framing=IP, over_time=over_time)
-        network = SharedLinks(env, links, sum(rates) * 2, sum(rates) * 2)
+        network = FluidNetwork(env, links, sum(rates) * 2, sum(rates) * 2)
         transfers = [network.transfer("up", client, n_bytes) for client in range(len(rates))]
         rounds = (
             int(share * max(transfer_s(n_bytes, r, rtt_s, IP) for r in rates) / rtt_s) if rtt_s > 1e-3 else 0
@@ -119,7 +119,7 @@ def test_isolated_transfers_follow_their_rates_and_slow_nobody_down():
     steps = RateTrace(np.array([0.0, 4.0, 9.0]), np.array([1.0, 0.0, 3.0]), "hold")
     env = simpy.Environment()
     links = population(5.0, 50.0, over_time={(0, "up"): steps})
-    network = SharedLinks(env, links, 10.0, 10.0, isolated=True)
+    network = FluidNetwork(env, links, 10.0, 10.0, isolated=True)
     transfers = [network.transfer("up", 0, 10), network.transfer("up", 1, 100), network.transfer("up", 1, 0)]
     assert network.duration_s("up", 0, 10) == 11.0
     assert landings(env, transfers) == {0: 11.0, 1: 10.0, 2: 0.0}
@@ -128,7 +128,7 @@ def test_isolated_transfers_follow_their_rates_and_slow_nobody_down():
 def test_the_server_s_rate_may_change_over_time():
     steps = RateTrace(np.array([0.0, 4.0, 9.0]), np.array([1.0, 0.0, 3.0]), "hold")
     env = simpy.Environment()
-    network = SharedLinks(env, population(5.0, 5.0), 10.0, steps)
+    network = FluidNetwork(env, population(5.0, 5.0), 10.0, steps)
     transfers = [network.transfer("up", client, 5) for client in (0, 1)]
     assert landings(env, transfers) == {0: 11.0, 1: 11.0}
 
@@ -146,7 +146,7 @@ def test_alone_on_the_link_is_what_an_estimate_says():
 
 def test_a_link_that_stands_still_for_ever_leaves_the_clock_in_peace():
     env = simpy.Environment()
-    network = SharedLinks(
+    network = FluidNetwork(
         env, population(5.0), 10.0, RateTrace(np.array([0.0, 4.0]), np.array([1.0, 0.0]), "hold")
     )
     stuck = network.transfer("up", 0, 5)
@@ -157,7 +157,7 @@ def test_a_link_that_stands_still_for_ever_leaves_the_clock_in_peace():
 
 def test_losses_limit_each_connection():
     env = simpy.Environment()
-    lossy = SharedLinks(env, population(1e7, rtt_s=0.05), 1e6, 1e6, loss=0.01)
+    lossy = FluidNetwork(env, population(1e7, rtt_s=0.05), 1e6, 1e6, loss=0.01)
     assert lossy.bytes_per_s("up", 0) < 2.5e5
     transfer = lossy.transfer("up", 0, 10**6)
     env.run()

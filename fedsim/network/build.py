@@ -7,7 +7,7 @@ import simpy
 from fedsim.clock.plan import Plan
 from fedsim.network.base import Network
 from fedsim.network.private import PrivateLinks
-from fedsim.network.shared import SharedLinks
+from fedsim.network.shared import FluidNetwork
 
 BYTES_PER_S = 1e6 / 8  # of one Mbit/s
 
@@ -19,4 +19,4 @@ def network_of(plan: Plan, env: simpy.Environment) -> Network:
     private = asked.sharing == "private"
     if asked.model == "size-over-rate" or (private and not population.varying):
         return PrivateLinks(env, population, up, down, loss=asked.loss, naive=asked.model != "tcp")
-    return SharedLinks(env, population, up, down, loss=asked.loss, isolated=private)
+    return FluidNetwork(env, population, up, down, loss=asked.loss, isolated=private)

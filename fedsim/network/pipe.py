@@ -1,6 +1,6 @@
 """Transfers over one direction of the server's link: handshake, slow start, fair shares, last packet's way.
 
-A transfer waits a round trip for its handshake, then takes part in the `StarLink`, and its last byte
+A transfer waits a round trip for its handshake, then takes part in the `MaxMinLink`, and its last byte
 arrives half a round trip after it was sent. Its cap is the rate of the client's own link; slow start
 lowers it: round k lets 2^k x 15,000 bytes through, one round a round trip, until the window covers the
 link's bandwidth-delay product or the rest of the file. Alone on a link of constant rate this is
@@ -18,7 +18,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Literal, NamedTuple, Protocol
 
-from fedsim.network.max_min import StarLink
+from fedsim.network.max_min import MaxMinLink
 from fedsim.network.tcp import FIRST_WINDOW_BYTES, ROUNDING_BYTES, SHORTEST_S
 
 STALLED_S = 30 * 86_400.0
@@ -152,7 +152,7 @@ class Pipe:
         """Take the server's rate (`Constant(math.inf)` if it limits nothing)."""
         self.stamp = 0
         self._capacity = capacity
-        self._star: StarLink | None = None
+        self._star: MaxMinLink | None = None
         self._agenda: list[tuple[float, int, Flow | Access | Pipe]] = []
         self._moving: dict[int, Flow] = {}
         self._numbers, self._stamps = count(), count(1)
@@ -289,10 +289,10 @@ class Pipe:
 
     # rates ----------------------------------------------------------------------------------------
 
-    def _on_star(self, at_s: float) -> StarLink:
+    def _on_star(self, at_s: float) -> MaxMinLink:
         """Return the star; its capacity is followed only while somebody is on it."""
         if self._star is None:
-            self._star = StarLink(self._capacity.rate(at_s), at_s)
+            self._star = MaxMinLink(self._capacity.rate(at_s), at_s)
             self._schedule(self, self._capacity.next_change(at_s))
         elif not self._moving:
             self._star.set_capacity(self._capacity.rate(at_s), at_s)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fedsim.devices.population import Population
 
 
-class SharedLinks:
+class FluidNetwork:
     """Clients share the server's link fairly; their own links and the server's may change over time.
 
     With `isolated`, transfers do not slow each other down: the server's rate is the most that any of them

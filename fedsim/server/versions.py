@@ -20,7 +20,7 @@ from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, own
 from fedsim.clock.plan import Plan
 from fedsim.errors import FedsimError, RunError, message
 from fedsim.jobs import Job
-from fedsim.network.coding import Link
+from fedsim.network.coding import Coder
 from fedsim.server.private_parts import Privates
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Versions:
         self.state: Any = self.rule.init(model)
         self._optimizer: Any = experiment.server_optimizer
         self._optimizer_state = self._optimizer.init(layout.size)
-        self._link = Link(experiment.wire, layout, experiment.seed, refactors=self.rule.traits.refactors)
+        self._coder = Coder(experiment.wire, layout, experiment.seed, refactors=self.rule.traits.refactors)
         self.scale = layout.modules[0].scale if layout.modules else 1.0
 
     # what is sent -------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ class Versions:
 
     def sent(self, ask: Ask, offer: Offer, steps: int | None = None) -> Sent:
         """Return what an offer is on the client's side of the wire, and the training it is for."""
-        start = self._link.down(self.number, offer.start, offer.down)
+        start = self._coder.down(self.number, offer.start, offer.down)
         composed = self.privates.start(ask.client, start)
         common = self.model.adapter.holds(offer.start) and composed is start
         return Sent(ask, offer, start, self.model.base, self._job(ask, offer, composed, steps), common)
@@ -131,7 +131,7 @@ class Versions:
     def received(self, visit: Visit, sent: Sent, end: Vector) -> Vector:
         """Return where a client ended as far as the server may know: what is private stays, the rest is coded."""
         frame = (visit.version, sent.offer.phase)
-        found = self._link.up(visit.client, visit.visit, sent.job.start, end, sent.offer.up, frame=frame)
+        found = self._coder.up(visit.client, visit.visit, sent.job.start, end, sent.offer.up, frame=frame)
         return self.privates.landed(visit.client, sent.ask.rank, sent.start, found)
 
     def contribution(self, visit: Visit, sent: Sent, end: Vector, weight: float) -> Contribution:
