@@ -25,6 +25,7 @@ from fedsim.cost.work import Work
 from fedsim.devices.compute import Machines, step_noise, training, under_quota_s
 from fedsim.devices.measured_speeds import read_speeds, unit_normals, with_speeds
 from fedsim.devices.population import draw_devices
+from fedsim.devices.thermal import cooled_k, heated_k, onset_s
 from fedsim.errors import ExperimentError, ProfileError
 from fedsim.records.verify import verify
 from fedsim.runs.simulation import simulate
@@ -122,9 +123,9 @@ HEAT = PRESETS["moderate"]
 
 def test_a_phone_at_5_watts_throttles_after_161_seconds_and_one_at_4_watts_never():
     # 30 K in the long run, 25 K at the cap: 90 s x ln(30 / 5)
-    assert HEAT.onset_s(0.0, 5.0) == pytest.approx(90 * math.log(6)) == pytest.approx(161.26, abs=0.01)
-    assert HEAT.onset_s(0.0, 4.0) == math.inf
-    assert HEAT.onset_s(25.0, 5.0) == 0.0
+    assert onset_s(HEAT, 0.0, 5.0) == pytest.approx(90 * math.log(6)) == pytest.approx(161.26, abs=0.01)
+    assert onset_s(HEAT, 0.0, 4.0) == math.inf
+    assert onset_s(HEAT, 25.0, 5.0) == 0.0
 
 
 def test_work_beyond_the_onset_runs_at_the_throttled_speed():
@@ -154,10 +155,10 @@ def test_only_devices_without_a_fan_get_hot():
 
 
 def test_rest_cools_in_closed_form_and_may_be_cut_anywhere():
-    assert HEAT.cooled_k(25.0, 0.5, 135.0) == pytest.approx(3 + 22 / math.e)
-    assert HEAT.cooled_k(25.0, 0.5, 1e9) == pytest.approx(3.0)
-    half = HEAT.cooled_k(HEAT.cooled_k(25.0, 0.5, 40.0), 0.5, 60.0)
-    assert half == pytest.approx(HEAT.cooled_k(25.0, 0.5, 100.0))
+    assert cooled_k(HEAT, 25.0, 0.5, 135.0) == pytest.approx(3 + 22 / math.e)
+    assert cooled_k(HEAT, 25.0, 0.5, 1e9) == pytest.approx(3.0)
+    half = cooled_k(HEAT, cooled_k(HEAT, 25.0, 0.5, 40.0), 0.5, 60.0)
+    assert half == pytest.approx(cooled_k(HEAT, 25.0, 0.5, 100.0))
 
 
 @given(
@@ -165,10 +166,10 @@ def test_rest_cools_in_closed_form_and_may_be_cut_anywhere():
     work_s=st.floats(1, 5000),
 )  # fmt: skip
 def test_heat_never_passes_the_cap_and_a_warmer_phone_is_never_faster(heat_k, watts, one, two, work_s):
-    assert HEAT.heated_k(heat_k, watts, one + two) == pytest.approx(
-        HEAT.heated_k(HEAT.heated_k(heat_k, watts, one), watts, two), abs=1e-9
+    assert heated_k(HEAT, heat_k, watts, one + two) == pytest.approx(
+        heated_k(HEAT, heated_k(HEAT, heat_k, watts, one), watts, two), abs=1e-9
     )
-    assert HEAT.heated_k(heat_k, watts, one) <= 25.0
+    assert heated_k(HEAT, heat_k, watts, one) <= 25.0
     profile, work = replace(PHONE, train_w=watts, idle_w=0.1), replace(WORK, flops=work_s * 1e9)
     compute = ComputeConfig(thermal="moderate")
     warm, cool = (training(profile, work, compute, heat_k=k).duration_s for k in (heat_k, 0.0))

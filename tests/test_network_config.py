@@ -24,7 +24,7 @@ SHARED = {"sharing": "max-min", "server_up_mbps": 1e12, "server_down_mbps": 0.00
 def built(links=None, **network):
     made = plan(ROUNDS, [1.0] * 6, network=network)
     made.population.links.update(links or {})
-    return network_of(made, simpy.Environment())
+    return network_of(made.experiment.network, made.population, simpy.Environment())
 
 
 def test_the_configuration_picks_the_network():
@@ -37,7 +37,10 @@ def test_the_configuration_picks_the_network():
 
 def test_size_over_rate_knows_no_round_trip():
     made = plan(ROUNDS, [1.0] * 6, rate=1000.0, rtt_s=2.0, network={"model": "size-over-rate"})
-    assert network_of(made, simpy.Environment()).duration_s("up", 0, 5000) == 5.0
+    env = simpy.Environment()
+    transfer = network_of(made.experiment.network, made.population, env).transfer("up", 0, 5000)
+    env.run()
+    assert transfer.done.value == 5.0
 
 
 @pytest.mark.parametrize(

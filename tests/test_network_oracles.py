@@ -111,7 +111,7 @@ def closed_network(n, think, sizes, capacity, cap, horizon_s):
     profile = SimpleNamespace(down_bytes_per_s=cap, up_bytes_per_s=cap, rtt_s=0.0, framing=1.0)
     population = SimpleNamespace(
         profile=lambda _: profile,
-        columns=lambda: dict.fromkeys(("down_bytes_per_s", "up_bytes_per_s"), np.full(n, cap)),
+        mean_rates=lambda _: np.full(n, cap),
         varying=False,
         rates=lambda *_: None,
     )
@@ -170,7 +170,7 @@ def test_a_connection_that_comes_and_goes(again):
     profile = SimpleNamespace(down_bytes_per_s=1e6, up_bytes_per_s=1e6, rtt_s=0.0, framing=1.0)
     population = SimpleNamespace(
         profile=lambda _: profile,
-        columns=lambda: {"down_bytes_per_s": np.full(2, 1e6), "up_bytes_per_s": np.full(2, 1e6)},
+        mean_rates=lambda _: np.full(2, 1e6),
         varying=False,
         rates=lambda *_: None,
     )

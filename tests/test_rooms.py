@@ -39,6 +39,7 @@ FLOORS = (
     ("component",),
     ("errors",),
     ("rng",),
+    ("arrays",),
 )
 """From the roof down: a room uses its own floor and those below it."""
 

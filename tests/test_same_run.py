@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 from worlds import plan
 
+from fedsim.config.classes import CLASSES
 from fedsim.config.experiment import Experiment
 from fedsim.cost.formulas import train_memory_bytes
 from fedsim.cost.shape import with_rank_share
-from fedsim.devices.table_checks import TIERS
 from fedsim.records.tables import TABLES
 from fedsim.records.verify import verify
 from fedsim.records.writer import Writer
@@ -306,7 +306,7 @@ def test_training_converges_to_the_mean_of_the_optima():
     np.testing.assert_allclose(vector, everybody.task.optima.mean(axis=0), atol=1e-4)
 
 
-BY_TIER = {"r": 8, "rank_by": "tier", "ranks": {tier: (2, 4, 8)[i % 3] for i, tier in enumerate(TIERS)}}
+BY_TIER = {"r": 8, "rank_by": "tier", "ranks": {tier: (2, 4, 8)[i % 3] for i, tier in enumerate(CLASSES)}}
 
 
 @pytest.mark.ray

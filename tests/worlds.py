@@ -63,6 +63,9 @@ class World:
     def rates(self, client, direction):
         return self.links.get((client, direction))
 
+    def mean_rates(self, direction):
+        return np.array([getattr(p, f"{direction}_bytes_per_s") for p in self.profiles])
+
     def columns(self):
         names = ("client", "device", "tier", "network", "flops_per_s", "memory_bytes", "usable_memory_bytes")
         names += ("idle_w", "down_bytes_per_s", "up_bytes_per_s", "rtt_s")

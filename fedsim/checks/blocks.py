@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from fedsim.config.classes import CLASSES
 from fedsim.config.experiment import Experiment
 from fedsim.config.fields import WORDS
 from fedsim.config.learning import LoraConfig
@@ -134,8 +135,6 @@ def _training(experiment: Experiment) -> list[Problem]:
 
 
 def _compute(experiment: Experiment) -> list[Problem]:
-    from fedsim.devices.table_checks import TIERS
-
     compute, found = experiment.compute, list[Problem]()
     given, words = compute.calibration, WORDS["compute.calibration"]
     if given not in words and not Path(given).is_file():
@@ -164,20 +163,18 @@ def _compute(experiment: Experiment) -> list[Problem]:
         if isinstance(by_tier, dict):
             named.append((("energy", "battery", name), by_tier))
     for path, tiers in named:
-        for tier in set(tiers) - set(TIERS):
-            found.append(Problem(path, "no such class of devices", nearest(tier, TIERS), tier))
+        for tier in set(tiers) - set(CLASSES):
+            found.append(Problem(path, "no such class of devices", nearest(tier, CLASSES), tier))
     found += _ranks(experiment)
     return found
 
 
 def _ranks(experiment: Experiment) -> list[Problem]:
     """Ranks by device: known tiers, a deadline where one is needed, a rule that a smaller adapter goes with."""
-    from fedsim.devices.table_checks import TIERS
-
     lora, found = experiment.lora, list[Problem]()
     rule: Any = experiment.aggregator
-    for tier in set(lora.ranks) - set(TIERS) if isinstance(lora.ranks, dict) else ():
-        found.append(Problem(("lora", "ranks"), "no such class of devices", nearest(tier, TIERS), tier))
+    for tier in set(lora.ranks) - set(CLASSES) if isinstance(lora.ranks, dict) else ():
+        found.append(Problem(("lora", "ranks"), "no such class of devices", nearest(tier, CLASSES), tier))
     if lora.rank_by == "deadline" and getattr(experiment.protocol, "deadline_s", None) is None:
         fix = "give protocol.deadline_s, or set lora.rank_by: memory"
         found.append(Problem(("lora", "rank_by"), "needs a deadline of the protocol", fix, lora.rank_by))

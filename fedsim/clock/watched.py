@@ -16,9 +16,10 @@ from fedsim.config.experiment import Experiment
 from fedsim.cost.energy import BatteryState
 from fedsim.devices.availability import BLOCK
 from fedsim.devices.battery import NOTHING, Charge, Draw, Supply
-from fedsim.devices.compute import Machines, Training, thermal_of
+from fedsim.devices.compute import Machines, Training
 from fedsim.devices.population import Population, Profile
 from fedsim.devices.presence import windows_in_zones, zones_of
+from fedsim.devices.thermal import settled_k, thermal_of
 from fedsim.errors import ExperimentError, message
 from fedsim.instants import At, Instant
 from fedsim.rng import stream
@@ -339,7 +340,7 @@ def _devices(experiment: Experiment, population: Population) -> list[_Device]:
     ahead_s = 3600.0 * zones_of(n, zones_h, seed)
     found = []
     for p, hot in zip(profiles, gated, strict=True):
-        capacity_wh = battery.capacity_of(p)
+        capacity_wh = battery.capacity_of(p.tier, p.device, p.battery_wh)
         if capacity_wh is None:
             found.append(_Device(p, None, None, gated=hot))
             continue
@@ -373,8 +374,8 @@ def _gated(experiment: Experiment, profile: Profile) -> bool:
     thermal = thermal_of(experiment.compute, profile.tier)
     if thermal is None or not thermal.gates:
         return False
-    if thermal.settled_k(profile.idle_w) >= thermal.start_k:
-        rest_c = thermal.ambient_c + thermal.settled_k(profile.idle_w)
+    if settled_k(thermal, profile.idle_w) >= thermal.start_k:
+        rest_c = thermal.ambient_c + settled_k(thermal, profile.idle_w)
         what = f"{profile.device} is never that cool: at rest it has {rest_c:.1f} degrees"
         fix = f"set it above {rest_c:.1f}, or leave {profile.tier} out of compute.thermal.tiers"
         raise ExperimentError(

@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fedsim.component import Config
-from fedsim.config.fields import Count
-from fedsim.devices.availability import DAY_S
+from fedsim.config.fields import DAY_S, Count
 
 
 class PopulationConfig(Config):

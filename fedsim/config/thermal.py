@@ -1,7 +1,6 @@
-"""Heat: a phone that trains gets warm and slows down; one that rests cools. First order, in closed form.
+"""Settings of heat: how a device warms, at which temperature it slows down, and when it is left alone.
 
-The temperature above the surroundings goes to resistance x power with a time constant; at the cap the
-governor lowers the clock so that it stays there. Without a fan only: phones, unless told otherwise.
+What follows from them is in `fedsim.devices.thermal`.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from fedsim.component import Config
-
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from fedsim.config.classes import CLASSES
+from fedsim.config.fields import Positive
 
 
 class Thermal(Config):
@@ -38,13 +37,13 @@ class Thermal(Config):
             `start_below_c`; None: the device trains on at a lower clock.
     """
 
-    resistance_k_per_w: _Positive = 6.0
-    heating_s: _Positive = 90.0
-    cooling_s: _Positive = 135.0
+    resistance_k_per_w: Positive = 6.0
+    heating_s: Positive = 90.0
+    cooling_s: Positive = 135.0
     ambient_c: Annotated[float, Field(ge=-50, le=60)] = 25.0
     cap_c: Annotated[float, Field(le=120)] = 50.0
     throttled_speed: Annotated[float, Field(gt=0, le=1)] = 0.75
-    tiers: tuple[str, ...] = ("phone-low", "phone-mid", "phone-high")
+    tiers: tuple[str, ...] = tuple(name for name, implied in CLASSES.items() if implied.heats)
     start_below_c: Annotated[float, Field(le=120)] | None = None
     stop_above_c: Annotated[float, Field(le=120)] | None = None
 
@@ -95,51 +94,6 @@ class Thermal(Config):
     def cap_k(self) -> float:
         """The cap above the surroundings [K]."""
         return self.cap_c - self.ambient_c
-
-    @property
-    def sustained_w(self) -> float:
-        """The power that holds the cap [W]."""
-        return self.cap_k / self.resistance_k_per_w
-
-    def settled_k(self, watts: float) -> float:
-        """Return where this power leads in the long run, at most the cap [K above the surroundings]."""
-        return min(self.resistance_k_per_w * watts, self.cap_k)
-
-    def heated_k(self, heat_k: float, watts: float, seconds: float) -> float:
-        """Return the temperature after so much training, at most the cap [K above the surroundings]."""
-        end_k = self.resistance_k_per_w * watts
-        return min(end_k + (heat_k - end_k) * math.exp(-seconds / self.heating_s), self.cap_k)
-
-    def cooled_k(self, heat_k: float, idle_w: float, seconds: float) -> float:
-        """Return the temperature after so much rest [K above the surroundings]."""
-        end_k = self.settled_k(idle_w)
-        return end_k + (heat_k - end_k) * math.exp(-seconds / self.cooling_s)
-
-    def onset_s(self, heat_k: float, watts: float) -> float:
-        """Return how long training at this power goes at full speed; inf if the cap is never reached [s]."""
-        return self.reaches_s(heat_k, watts, self.cap_k)
-
-    def reaches_s(self, heat_k: float, watts: float, to_k: float) -> float:
-        """Return how long training at this power, at full speed, takes to get this warm; inf if it never does [s].
-
-        tau ln((R P - heat) / (R P - to)), the inverse of `heated_k`.
-        """
-        end_k = self.resistance_k_per_w * watts
-        if heat_k >= to_k:
-            return 0.0 if end_k > to_k else math.inf
-        if end_k <= to_k:
-            return math.inf
-        return self.heating_s * math.log((end_k - heat_k) / (end_k - to_k))
-
-    def cools_s(self, heat_k: float, idle_w: float, to_k: float) -> float:
-        """Return how long a device at rest takes to cool to this; inf if it never does [s].
-
-        tau ln((heat - end) / (to - end)), the inverse of `cooled_k`.
-        """
-        if heat_k <= to_k:
-            return 0.0
-        end_k = self.settled_k(idle_w)
-        return math.inf if to_k <= end_k else self.cooling_s * math.log((heat_k - end_k) / (to_k - end_k))
 
 
 PRESETS: dict[str, Thermal] = {"moderate": Thermal(), "severe": Thermal(throttled_speed=0.23)}

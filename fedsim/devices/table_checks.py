@@ -7,51 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.config.classes import CLASSES
 from fedsim.errors import ProfileError
 from fedsim.files.user_tables import Column, Rows, numbers, problems, read_rows
 from fedsim.network.rate_tables import RATE_COLUMNS, rate_problems
-
-
-@dataclass(frozen=True)
-class Tier:
-    """What the class of a device implies.
-
-    Attributes:
-        usable_memory: share of RAM that training may take; the rest is the system's (estimate:
-            phones and tablets kill background work early, boards and PCs do not).
-        cellular: whether such devices may be on a cellular network at all.
-    """
-
-    usable_memory: float
-    cellular: bool = False
-
-
-TIERS: dict[str, Tier] = {
-    "mcu": Tier(0.8),
-    "iot": Tier(0.8),
-    "sbc": Tier(0.8),
-    "jetson": Tier(0.8),
-    "phone-low": Tier(0.45, cellular=True),
-    "phone-mid": Tier(0.45, cellular=True),
-    "phone-high": Tier(0.45, cellular=True),
-    "tablet": Tier(0.45),
-    "laptop": Tier(0.8),
-    "laptop-dgpu": Tier(0.8),
-    "desktop": Tier(0.8),
-    "server": Tier(0.8),
-}
 
 SPEEDS = ("eff_lora_lo_gflop_per_s", "eff_lora_gflop_per_s", "eff_lora_hi_gflop_per_s")
 
 DEVICE_COLUMNS = (
     Column("device", "key"),
-    Column("class", "text", choices=tuple(TIERS)),
+    Column("class", "text", choices=tuple(CLASSES)),
     *(Column(name, positive=True) for name in SPEEDS),
     Column("ram_gb", positive=True),
     Column("memory_bandwidth_gb_per_s", positive=True),

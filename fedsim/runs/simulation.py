@@ -135,7 +135,7 @@ def world(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent) 
     server = Server(
         env,
         plan,
-        network=network_of(plan, env),
+        network=network_of(experiment.network, plan.population, env),
         model=ServerModel(Adapter(task.layout, vector), personal=Kept(kept_by_rule)),
         trainer=trainer,
         ledger=ledger,
