@@ -305,7 +305,7 @@ def test_phones_that_train_round_after_round_get_slower_and_an_estimate_is_of_a_
         assert first[client] == pytest.approx(cool.train_s)
         assert visits.joules.iloc[client] == pytest.approx(cool.joules, rel=1e-6)
     rest_s = first[0] - first[1]  # the faster one waits for the round, and cools
-    heat_k = PRESETS["severe"].cooled_k(25.0, 0.5, rest_s)
+    heat_k = cooled_k(PRESETS["severe"], 25.0, 0.5, rest_s)
     warm = training(profile, work, made.experiment.compute, heat_k=heat_k)
     assert first[1] < second[1] == pytest.approx(warm.duration_s, rel=1e-4)
     assert second[0] == pytest.approx(
