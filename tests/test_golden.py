@@ -3,12 +3,13 @@
 If a change is meant: python tests/golden.py --write, and say in the changelog what changed and why.
 """
 
-import fedsim
 import golden
 import numpy as np
 import pandas as pd
 import pytest
 from digests import columns, differences, digest
+
+import fedsim
 
 
 @pytest.mark.parametrize("name", golden.NAMES)
