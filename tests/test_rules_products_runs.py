@@ -284,10 +284,10 @@ def test_small_devices_train_their_slots_and_count_with_their_product(kind, prot
 
 
 def language(model, data):
-    """The blocks of a tiny language model."""
+    """The blocks of a tiny language model, in steps so small that the last bit of a product stays small."""
     return {
         "task": {"kind": "language", "model": model, "data": str(data), "sequence": 16},
-        "local": {"lr": 0.05, "steps": 6, "batch": 4},
+        "local": {"lr": 0.005, "steps": 12, "batch": 4},
         "evaluate": {"splits": ["test"], "every_commits": COMMITS, "windows": 16},
     }
 
@@ -301,7 +301,7 @@ def test_unequal_devices_teach_a_language_model_together(kind, protocol, gpt2, t
     run, _ = ran(world)
 
     first, last = run.scores.query("metric == 'perplexity'").sort_values("version")["value"].iloc[[0, -1]]
-    assert last < 0.95 * first
+    assert last < 0.95 * first, "0.90 to 0.93; weights perturbed by 1e-7 move it by less than 1e-6"
     assert {c.rank for _, contributions, *_ in given for c in contributions} == {1, 2}
     for before, contributions, weights, after in given:
         close(changed(after), promised(kind, before, contributions, weights), rtol=1e-4)
