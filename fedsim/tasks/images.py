@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from fedsim.cost.declared import Charge
 from fedsim.jobs import TaskContext
 from fedsim.tasks._images.settings import ImagesSettings
 
@@ -30,3 +31,12 @@ class Images(ImagesSettings):
         from fedsim.tasks._images.build import prepare
 
         return prepare(self, context)
+
+    def charge(self, *, full: bool) -> Charge | None:
+        """Return what `charge_as` declares: a pixel is a token, an image a sequence."""
+        if self.charge_as is None:
+            return None
+        from fedsim.training.diffusion.cost import declared
+
+        shape, images = declared(self.charge_as, full=full), self.charge_as.images_per_visit
+        return Charge(shape, None if images is None else images * shape.sequence)

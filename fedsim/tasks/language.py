@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from fedsim.cost.declared import Charge, charge_of
 from fedsim.jobs import TaskContext
 from fedsim.tasks._language.settings import LanguageSettings
 
@@ -31,3 +32,7 @@ class Language(LanguageSettings):
         from fedsim.tasks._language.build import prepare
 
         return prepare(self, context)
+
+    def charge(self, *, full: bool) -> Charge | None:
+        """Return what `charge_as` declares."""
+        return charge_of(self.charge_as, full=full)

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fedsim.component import Component, Config
+from fedsim.component import Config
 from fedsim.config.fields import Count
 from fedsim.cost.charge_images import ChargeImages
+from fedsim.tasks._base import TaskComponent
 from fedsim.tasks.partition import Iid, Partition
 
 
@@ -30,7 +31,7 @@ class FeaturesConfig(Config):
     resize: Count | None = None
 
 
-class ImagesSettings(Component):
+class ImagesSettings(TaskComponent):
     """Which model, which images, who has them, and how samples are looked at.
 
     Attributes:
@@ -82,3 +83,7 @@ class ImagesSettings(Component):
         if self.samples == 1:
             raise ValueError("`samples` of one image have no spread\n  fix: draw at least 2, or 0 for none")
         return self
+
+    def sources(self) -> dict[str, str]:
+        """Return the model and the data."""
+        return {"model": self.model, "data": self.data}

@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fedsim.component import Component
 from fedsim.config.fields import Count
 from fedsim.cost.charge_as import ChargeAs
+from fedsim.tasks._base import TaskComponent
 from fedsim.tasks.partition import Iid, Partition
 
 
-class LanguageSettings(Component):
+class LanguageSettings(TaskComponent):
     """Which model, which text, and who has it.
 
     A window predicts `sequence` tokens from those before them in the window and one more. Test and
@@ -49,3 +49,7 @@ class LanguageSettings(Component):
     sequence: Count = 64
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
     charge_as: ChargeAs | None = None
+
+    def sources(self) -> dict[str, str]:
+        """Return the model and the data."""
+        return {"model": self.model, "data": self.data}
