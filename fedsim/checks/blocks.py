@@ -192,10 +192,7 @@ def _ranks(experiment: Experiment) -> list[Problem]:
 def _sources(experiment: Experiment) -> list[Problem]:
     """Model and data by path must be there; by hub id they must at least look like one."""
     found: list[Problem] = []
-    for name in ("model", "data"):
-        source = getattr(experiment.task, name, None)
-        if not isinstance(source, str):
-            continue
+    for name, source in experiment.task.sources().items():
         at = ("task", name)
         path = Path(source)
         if path.exists():

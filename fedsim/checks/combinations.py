@@ -30,7 +30,7 @@ def choice_of(experiment: Experiment) -> Choice:
         feedback=e.wire.error_feedback,
         average=e.evaluate.ema > 0,
         personal=e.personal,
-        whole=e.lora.full or getattr(e.task, "layout", None) == "whole",
+        whole=e.lora.full or e.task.whole(),
     )
 
 

@@ -27,7 +27,7 @@ def problems(experiment: Experiment) -> list[Problem]:
     if lam and experiment.local.optimizer == "sgd" and lam * lr >= 2.0:
         what = f"makes each step overshoot the shared model (lam times lr = {lam * lr:g}, not below 2)"
         found.append(Problem(("personal", "lam"), what, f"set it to at most {1 / lr:g}", lam))
-    if personal.adds_products and getattr(experiment.task, "over_factors", False):
+    if personal.adds_products and experiment.task.over_factors:
         what = f"adds products B A, and task {experiment.task.kind} only knows the factors' entries"
         fix = "choose another task, or personal.kind: fine-tune, fedper or ditto"
         found.append(Problem(("personal", "kind"), what, fix, personal.kind))

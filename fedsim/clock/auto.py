@@ -36,18 +36,18 @@ def resolved(experiment: Experiment, task: Task) -> Experiment:
     workers of this machine is never looked at. On a GPU it is what a worker's share of its memory holds, up to
     the same share of a round: workers with a quarter of a card each get a quarter of the clients each.
     """
-    asked, found = experiment.numerics, {}
+    asked, found = experiment.numerics, dict[str, Any]()
     if asked.client_batch == "auto":
         protocol: Any = experiment.protocol
         at_once = int(getattr(protocol, "cohort", getattr(protocol, "buffer", FEW)))
-        suggest = getattr(task, "suggested_client_batch", None)
-        size = max(FEW, min(MANY, at_once // CALLS)) if suggest is None else int(suggest())
+        suggested = task.suggested_client_batch()
+        size = max(FEW, min(MANY, at_once // CALLS)) if suggested is None else suggested
         room = CALL_BYTES // (4 * max(1, task.layout.size))
         share = min(1.0, experiment.runtime.gpus_per_worker or 1.0)
         most = math.ceil(at_once * share) if _on_gpu(experiment) else min(math.ceil(at_once / 4), room)
         found["client_batch"] = max(1, min(size, most))
-    if asked.training == "auto" and hasattr(task, "suggested_training"):
-        found["training"] = task.suggested_training()
+    if asked.training == "auto" and (training := task.suggested_training()) is not None:
+        found["training"] = training
     return experiment.model_copy(update={"numerics": asked.model_copy(update=found)})
 
 

@@ -21,7 +21,7 @@ from fedsim.clock import ranks
 from fedsim.clock.auto import context_of, resolved
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig
-from fedsim.cost.declared import declared
+from fedsim.cost.declared import Charge
 from fedsim.cost.formulas import moved_bytes, train_flops
 from fedsim.cost.memory_plan import MemoryPlan, plan_memory
 from fedsim.cost.shape import ModelShape, adapter_bytes, with_rank_share
@@ -32,6 +32,7 @@ from fedsim.errors import ExperimentError, message
 from fedsim.jobs import Task
 from fedsim.network.base import Direction
 from fedsim.network.messages import bytes_of, charged_bytes
+from fedsim.tasks._base import built
 
 GROUND = ("seed", "population", "task", "lora", "local", "compute", "numerics", "runtime")
 """Blocks that population, data and layout depend on."""
@@ -95,10 +96,7 @@ class Plan:
     @cached_property
     def _tokens_charged(self) -> int | None:
         """Tokens of a whole visit, if `charge_as` declares them."""
-        tokens, images = (getattr(self._charge, f"{name}_per_visit", None) for name in ("tokens", "images"))
-        if isinstance(images, int):
-            return images * self.shape.sequence
-        return tokens if isinstance(tokens, int) else None
+        return None if self._charge is None else self._charge.visit_tokens
 
     def work(self, client: int, steps: int | None = None, rank: int | None = None) -> Work:
         """Return what a visit of a client computes and holds; a whole adapter goes both ways, until `sent`.
@@ -245,9 +243,11 @@ class Plan:
     # the charged model --------------------------------------------------------------------------
 
     @cached_property
-    def _charge(self) -> Any:
-        """The task's `charge_as`; None where the clock charges the model that trains."""
-        return getattr(self.experiment.task, "charge_as", None)
+    def _charge(self) -> Charge | None:
+        """What the task's `charge_as` declares; None where the clock charges the model that trains."""
+        component: Any = self.experiment.task
+        charge: Charge | None = component.charge(full=self.experiment.lora.full)
+        return charge
 
     @property
     def charged(self) -> bool:
@@ -291,12 +291,12 @@ def prepare(experiment: Experiment, like: Plan | None = None) -> Plan:
     component: Any = experiment.task
     if like is None:
         population = draw(experiment.population, experiment.seed)
-        task: Task = component.build(context_of(experiment))
+        task = built(component, context_of(experiment))
     else:
         population, task = like.population, like.task
     experiment = resolved(experiment, task)
-    charge = getattr(component, "charge_as", None)
-    shape = task.shape if charge is None else declared(charge, full=experiment.lora.full)
+    charge: Charge | None = component.charge(full=experiment.lora.full)
+    shape = task.shape if charge is None else charge.shape
     if experiment.compute.flops == "layers" and not shape.blocks and shape.operations is None:
         fix = "set compute.flops: parameters, or charge_as without params and matmul_params"
         what = f"the layers of {shape.name} are not known"

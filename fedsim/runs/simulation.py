@@ -55,7 +55,7 @@ def begin(executor: Executor, experiment: Experiment) -> None:
     """
     start = getattr(executor, "begin", None)
     if start is not None and not experiment.lora.full:
-        start(getattr(experiment.task, "worker_modules", ()))
+        start(experiment.task.worker_modules)
 
 
 def simulate(

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from fedsim.aggregators._base import ServerModel
 from fedsim.clock.plan import Plan
 from fedsim.executors import Executor
 from fedsim.files import atomic
-from fedsim.jobs import SPLIT, Probe, ScoreJob
+from fedsim.jobs import SPLIT, DrawingTask, Probe, ScoreJob
 from fedsim.personal import Used
 from fedsim.server import personalize
 from fedsim.server.private_parts import Privates
@@ -56,11 +56,12 @@ def hang(
         privates: what the clients have kept, nothing under way.
         folder: where to.
     """
-    if not getattr(plan.task, "draws", False):
+    task = plan.task
+    if not isinstance(task, DrawingTask):
         return []
     folder.mkdir(parents=True, exist_ok=True)
     captions = []
-    for picture in pictures(plan, executor, model, state, privates):
+    for picture in pictures(plan, task, executor, model, state, privates):
         name = f"{picture.name}.png"
         atomic.replace(folder / name, png(grid(picture.images)))
         captions.append({"file": name, "caption": picture.caption})
@@ -70,13 +71,13 @@ def hang(
 
 
 def pictures(
-    plan: Plan, executor: Executor, model: ServerModel, state: Any, privates: Privates
+    plan: Plan, task: DrawingTask, executor: Executor, model: ServerModel, state: Any, privates: Privates
 ) -> Iterator[Picture]:
     """Yield real images of the clients, samples of version 0 and of the last one, and a few clients' own.
 
     Where clients keep a part of the model, nothing is drawn with what they share.
     """
-    n, task = COLUMNS * ROWS, cast(Any, plan.task)
+    n = COLUMNS * ROWS
     yield Picture("real", "Images that the clients have", task.real(n))
     yield Picture(
         "before", "Before: drawn by the pretrained model", _drawn(executor, Used(task.initial()), n)

@@ -392,8 +392,8 @@ class Sized:
 
     def __init__(self, floats, suggests=None):
         self.layout = Layout(tensors=(Tensor("x", (floats,)),))
-        if suggests is not None:
-            self.suggested_client_batch = lambda: suggests
+        self.suggested_client_batch = lambda: suggests
+        self.suggested_training = lambda: None
 
 
 @pytest.mark.parametrize(
