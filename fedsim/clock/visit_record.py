@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from fedsim.clock.attendance import Cause
+from fedsim.clock.online.attendance import Cause
 from fedsim.clock.usage import Usage
 from fedsim.clock.visit_order import Outcome, Phase, VisitOrder
 

@@ -21,11 +21,11 @@ from fedsim.adapters.sums import Moves
 from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel
 from fedsim.clock.device_training import Machines
 from fedsim.clock.estimate import Estimate, estimate
+from fedsim.clock.online.build import attendance_of
 from fedsim.clock.plan import Plan
 from fedsim.clock.roster import Roster
 from fedsim.clock.visit import Visit
 from fedsim.clock.visit_order import DeviceWorld, OnClose, VisitOrder
-from fedsim.clock.watched import attendance
 from fedsim.cost.shape import backbone_bytes
 from fedsim.cost.work import Work
 from fedsim.errors import RunError, message
@@ -66,7 +66,7 @@ class Server:
         self.average = Average(model, experiment.evaluate.ema)
         self.watch: Callable[[Visit, Job], None] | None = None
         machines = Machines(experiment.compute, experiment.seed)
-        self.attendance = attendance(env, experiment, population, machines)
+        self.attendance = attendance_of(env, experiment, population, machines)
         self.world = DeviceWorld(
             env,
             network,
