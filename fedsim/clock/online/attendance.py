@@ -84,12 +84,11 @@ class Windowed:
     def goes_offline(self, client: int) -> Event:
         """Return the end of the client's window: one event for all of its visits in that window."""
         _, until_s = self._windows.window(client, self._env.now)
-        known = self._closing.get(client)
-        if known is not None and known[0] == until_s:
-            return known[1]
-        finite = math.isfinite(until_s)
+        closing = self._closing.get(client)
+        if closing is not None and closing[0] == until_s:
+            return closing[1]
         env = self._env
-        event = At(env, until_s - env.now, Instant.OFFLINE) if finite else env.event()
+        event = At(env, until_s - env.now, Instant.OFFLINE) if math.isfinite(until_s) else env.event()
         self._closing[client] = (until_s, event)
         return event
 
