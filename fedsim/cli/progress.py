@@ -162,13 +162,12 @@ class _Bar:
 
 def verdict(run: Run, *, next_command: str | None = None) -> str:
     """Return what happened, in a few lines: learning, losses by cause, bytes, saved training, paths."""
-    info, totals = run.info, run.info.get("totals", {})
-    wall = info.get("wall_s")
-    took = f" ({duration(wall)} here)" if wall is not None else ""
+    info, totals = run.info, run.info.totals
+    took = f" ({duration(info.wall_s)} here)" if info.wall_s is not None else ""
     done = f"{len(run.commits)} commits from {len(run.visits)} visits"
-    lines = [f"{info['status']}: {done} in {duration(info.get('end_time_s', 0.0))} of virtual time{took}"]
-    if info.get("reason"):
-        lines.append(f"reason: {info['reason']}")
+    lines = [f"{info.status}: {done} in {duration(info.end_time_s)} of virtual time{took}"]
+    if info.reason:
+        lines.append(f"reason: {info.reason}")
     if run.visits.empty:
         lines.append("nobody was asked: never were enough clients idle and online at once")
     test = run.scores[run.scores["split"] == "test"]
@@ -192,12 +191,12 @@ def verdict(run: Run, *, next_command: str | None = None) -> str:
         causes = ", ".join(f"{str(cause).replace('_', ' ')} {n}" for cause, n in lost.items())
         lines.append(f"did not land: {int(lost.sum())} of {len(run.visits)} visits ({causes})")
     lines.append(
-        f"sent: {said('bytes', totals.get('up_bytes', 0))} up, {said('bytes', totals.get('down_bytes', 0))} down;"
-        f" devices used {said('joules', totals.get('joules', 0.0))}"
+        f"sent: {said('bytes', totals.up_bytes)} up, {said('bytes', totals.down_bytes)} down;"
+        f" devices used {said('joules', totals.joules)}"
     )
-    if len(run.visits) and not info.get("timeline_only"):
+    if len(run.visits) and not info.timeline_only:
         lines.append(
-            f"never trained, because the clock had lost them: {percent(info.get('saved_share', 0.0))} of the visits"
+            f"never trained, because the clock had lost them: {percent(info.saved_share)} of the visits"
         )
     if run.folder is not None:
         lines.append(f"run folder: {run.folder}")

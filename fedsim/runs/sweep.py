@@ -191,13 +191,13 @@ def _finished(point: Point, *, timeline_only: bool) -> Run | None:
         return None
     run = load(point.folder)
     digest = resolved_like(point.experiment, run.experiment).digest
-    same = run.info.get("digest") == digest and bool(run.info.get("timeline_only")) == timeline_only
-    if run.info["status"] == "done":
+    same = run.info.digest == digest and run.info.timeline_only == timeline_only
+    if run.info.status == "done":
         if same:
             return run
         what, fix = "holds the run of another experiment", "choose another --out, or move that folder away"
         raise RunFolderError(message(str(point.folder), what, fix=fix))
-    if run.info["status"] == "running":
+    if run.info.status == "running":
         what, fix = "holds a run that is still going", "wait for it, or choose another --out"
         raise RunFolderError(message(str(point.folder), what, fix=fix))
     number = 1
@@ -213,10 +213,10 @@ def summary(results: Sequence[Result]) -> list[dict[str, str]]:
     for result in results:
         row = {"point": result.point.label, "status": result.status}
         if result.run is not None:
-            run, totals = result.run, result.run.info.get("totals", {})
+            run, info = result.run, result.run.info
             row["commits"] = str(len(run.commits))
-            row["virtual time"] = duration(run.info.get("end_time_s", 0.0))
-            row["up"] = said("bytes", totals.get("up_bytes", 0))
+            row["virtual time"] = duration(info.end_time_s)
+            row["up"] = said("bytes", info.totals.up_bytes)
             test = run.scores[run.scores["split"] == "test"]
             if len(test):
                 metric = test["metric"].iloc[0]
