@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.clock.attendance import CAUSES, Attendance, Cause, Windowed
+from fedsim.clock.attendance import Attendance, Windowed
 from fedsim.clock.device_training import Machines
 from fedsim.config.experiment import Experiment
 from fedsim.cost.energy import BatteryState
@@ -21,6 +21,8 @@ from fedsim.devices.population import Population, Profile
 from fedsim.devices.presence import windows_in_zones, zones_of
 from fedsim.errors import ExperimentError, message
 from fedsim.instants import At, Instant
+from fedsim.records.info import Batteries
+from fedsim.records.rows import CAUSES, Cause
 from fedsim.rng import stream
 
 if TYPE_CHECKING:
@@ -202,8 +204,8 @@ class Watched:
             return math.nan
         return device.charge.until(now_s, device.supply, device.draw).battery.level
 
-    def facts(self, now_s: float) -> dict[str, Any]:
-        """Return the share of time that devices were away, by why they went, and what the batteries took and gave."""
+    def facts(self, now_s: float) -> tuple[dict[Cause, float], Batteries | None]:
+        """Return why devices were offline, as shares of their time, and what the batteries took and gave."""
         self._run(now_s)
         away_s = dict(self._away_s)
         for device in self._devices:
@@ -211,18 +213,18 @@ class Watched:
             if not device.there:
                 away_s[device.cause] += now_s - device.left_s
         whole_s = self.n * now_s or 1.0
-        found: dict[str, Any] = {"away_share": {cause: s / whole_s for cause, s in away_s.items() if s}}
+        shares = {cause: s / whole_s for cause, s in away_s.items() if s}
         charges = [d.charge for d in self._devices if d.charge is not None]
-        if charges:
-            found["batteries"] = {
-                "devices": len(charges),
-                "start_j": self._began_j,
-                "received_j": math.fsum(c.received_j for c in charges),
-                "supplied_j": math.fsum(c.supplied_j for c in charges),
-                "end_j": math.fsum(c.battery.stored_j for c in charges),
-                "mean_level": float(np.mean([c.battery.level for c in charges])),
-            }
-        return found
+        if not charges:
+            return shares, None
+        return shares, Batteries(
+            devices=len(charges),
+            start_j=self._began_j,
+            received_j=math.fsum(c.received_j for c in charges),
+            supplied_j=math.fsum(c.supplied_j for c in charges),
+            end_j=math.fsum(c.battery.stored_j for c in charges),
+            mean_level=float(np.mean([c.battery.level for c in charges])),
+        )
 
     # turns --------------------------------------------------------------------------------------
 

@@ -223,7 +223,7 @@ def summed(info: RunInfo, columns: Mapping[str, Columns]) -> RunInfo:
 def totals_of(columns: Mapping[str, Columns]) -> Totals:
     """Return what the tables of a run add up to."""
     visits = columns["visits"]
-    outcomes = {name: n for name in OUTCOMES if (n := int((visits["outcome"] == name).sum()))}
+    outcomes: dict[str, int] = {name: n for name in OUTCOMES if (n := int((visits["outcome"] == name).sum()))}
     return Totals(
         clients=len(columns["clients"]["client"]),
         visits=len(visits["order"]),
@@ -240,8 +240,8 @@ def totals_of(columns: Mapping[str, Columns]) -> Totals:
 
 def last_instant_s(columns: Mapping[str, Columns]) -> float:
     """Return the latest virtual time in the tables of a run [s]; 0 of one in which nothing happened."""
-    parts = [columns["visits"]["ended_s"], columns["commits"]["time_s"], columns["scores"]["time_s"], [0.0]]
-    return float(np.nanmax(np.concatenate(parts)))
+    parts = [columns["visits"]["ended_s"], columns["commits"]["time_s"], columns["scores"]["time_s"]]
+    return float(np.nanmax(np.concatenate([*parts, np.zeros(1)])))
 
 
 def saved_share(columns: Mapping[str, Columns]) -> float:

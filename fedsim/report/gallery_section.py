@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def sentence(run: Run, metric: str) -> str:
     return f"{text}; that of {run.info.task['test_images']:,} real test images is {number(real)}."
 
 
-def how(facts: dict[str, Any], seed: Any, counts: list[int]) -> str:
+def how(facts: Mapping[str, Any], seed: Any, counts: list[int]) -> str:
     """Return what a distance rests on: without it, two distances cannot be compared.
 
     Args:
