@@ -16,11 +16,12 @@ import simpy
 
 from fedsim.clock.device_training import DeviceTraining
 from fedsim.clock.usage import Usage, active_j, tails_j
-from fedsim.clock.visit_order import DeviceWorld, OnClose, Outcome, Phase, VisitOrder
+from fedsim.clock.visit_order import DeviceWorld, OnClose, Phase, VisitOrder
 from fedsim.clock.visit_record import VisitRecord
 from fedsim.cost.energy import gross_j
 from fedsim.instants import First
 from fedsim.network.base import Direction, Transfer
+from fedsim.records.rows import Outcome
 
 SMALLEST_REFUSAL_S = 1e-3
 """A refusal takes at least this long, or a server that asks again at once would stop time."""

@@ -14,10 +14,6 @@ from fedsim.cost.work import Work
 from fedsim.devices.population import Profile
 from fedsim.network.base import Network
 
-Outcome = Literal[
-    "landed", "offline", "memory", "late", "surplus", "rejected", "polled", "failed", "in_flight"
-]
-"""How a visit ended; `in_flight`: it has not."""
 OnClose = Literal["lost", "pause", "partial"]
 """What becomes of a visit whose device goes offline: `population.on_close`."""
 Phase = Literal["down", "train", "up"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from fedsim.clock.online.attendance import Cause
 from fedsim.clock.usage import Usage
-from fedsim.clock.visit_order import Outcome, Phase, VisitOrder
+from fedsim.clock.visit_order import Phase, VisitOrder
+from fedsim.records.rows import Cause, Outcome
 
 
 class VisitRecord:
@@ -33,7 +33,8 @@ class VisitRecord:
         self.away: Cause | Literal[""] = ""
         self.battery = self._loss = math.nan
         self._outcome: Outcome = "in_flight"
-        self._committed_version, self._trained = -1, False
+        self._committed_version = -1
+        self._handed_over = self._computed = False
         self._paused_s: dict[Phase, float] = {"down": 0.0, "train": 0.0, "up": 0.0}
         self._usage: Usage | None = None
 
@@ -79,13 +80,18 @@ class VisitRecord:
         return self._loss
 
     @property
-    def trained(self) -> bool:
-        """Whether its values were computed; `trained_s` is when its device had finished."""
-        return self._trained
+    def handed_over(self) -> bool:
+        """Whether its training was needed: it was handed over, in a timeline-only run to nobody."""
+        return self._handed_over
 
-    def mark_trained(self) -> None:
-        """Its training was handed to an executor."""
-        self._trained = True
+    @property
+    def computed(self) -> bool:
+        """Whether its training was really computed; `trained_s` is when its device had finished."""
+        return self._computed
+
+    def hand_over(self, *, computed: bool) -> None:
+        """Its training is needed now; `computed`: an executor computes it."""
+        self._handed_over, self._computed = True, computed
 
     def report_loss(self, loss: float) -> None:
         """Its training has been computed, with this mean loss."""

@@ -7,19 +7,17 @@ batteries and heat, which depend on what our own work has done to a device.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Protocol
 
 from fedsim.devices.availability import There
 from fedsim.devices.compute import Training
 from fedsim.devices.population import Population
 from fedsim.instants import At, Instant
+from fedsim.records.info import Batteries
+from fedsim.records.rows import Cause
 
 if TYPE_CHECKING:
     from simpy import Environment, Event
-
-Cause = Literal["window", "outage", "battery", "heat"]
-"""Why a device is offline."""
-CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 
 class Attendance(There, Protocol):
@@ -65,8 +63,11 @@ class Attendance(There, Protocol):
         """Return what share of the battery is there, if nothing changes until `now_s`; NaN without one."""
         ...
 
-    def facts(self, now_s: float) -> dict[str, dict[str, float]]:
-        """Return what is known of all devices until now, for the record of a run; empty if none is watched."""
+    def facts(self, now_s: float) -> tuple[dict[Cause, float] | None, Batteries | None]:
+        """Return why devices were offline until now, as shares of their time, and what their batteries took and gave.
+
+        None of what is not watched.
+        """
         ...
 
 
@@ -122,6 +123,6 @@ class Windowed:
         """Return NaN."""
         return math.nan
 
-    def facts(self, now_s: float) -> dict[str, dict[str, float]]:
+    def facts(self, now_s: float) -> tuple[None, None]:
         """Return nothing."""
-        return {}
+        return None, None

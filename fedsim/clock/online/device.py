@@ -10,11 +10,11 @@ from typing import Literal, NamedTuple
 from simpy import Event
 
 from fedsim.clock.device_training import Machines
-from fedsim.clock.online.attendance import Cause
 from fedsim.devices.availability import Presence
 from fedsim.devices.battery import NOTHING, Charge, Draw, Supply
 from fedsim.devices.compute import Training
 from fedsim.devices.population import Profile
+from fedsim.records.rows import Cause
 
 LOOK_S = 86_400.0
 """How far ahead a transition of a battery is looked for; if there is none, one looks again then."""

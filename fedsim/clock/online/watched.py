@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.clock.online.attendance import CAUSES, Cause
 from fedsim.clock.online.device import Transition, WatchedDevice
-from fedsim.clock.online.facts import facts_of, stored_j
+from fedsim.clock.online.facts import balance_of, offline_shares, stored_j
 from fedsim.devices.availability import There
 from fedsim.devices.compute import Training
 from fedsim.instants import At, Instant
+from fedsim.records.info import Batteries
+from fedsim.records.rows import CAUSES, Cause
 
 if TYPE_CHECKING:
     from simpy import Environment, Event
@@ -66,12 +67,13 @@ class Watched:
         self._advance_to(now_s)
         return self._heap[0][0] if self._heap else math.inf
 
-    def facts(self, now_s: float) -> dict[str, dict[str, float]]:
-        """Return the share of time that devices were offline, by cause, and what the batteries took and gave."""
+    def facts(self, now_s: float) -> tuple[dict[Cause, float], Batteries | None]:
+        """Return why devices were offline, as shares of their time, and what the batteries took and gave."""
         self._advance_to(now_s)
         for device in self._devices:
             device.settle(now_s)
-        return facts_of(self._devices, self._offline_s, self._stored_at_start_j, now_s)
+        shares = offline_shares(self._devices, self._offline_s, now_s)
+        return shares, balance_of(self._devices, self._stored_at_start_j)
 
     def _advance_to(self, now_s: float) -> None:
         """Let everybody's transitions happen until now, each at its own time."""

@@ -18,8 +18,9 @@ import yaml
 import fedsim
 from fedsim.cli.app import call
 from fedsim.cli.printing import estimates, listing, table
-from fedsim.cli.progress import Progress, seconds, verdict
+from fedsim.cli.progress import Progress, verdict
 from fedsim.errors import HostError, RunError
+from fedsim.records.quantities import duration
 
 EXPERIMENT = {
     "name": "tiny",
@@ -418,7 +419,7 @@ def test_the_verdict_tells_what_was_learnt_lost_and_sent(done):
     [(0.0, "0s"), (59.94, "59.9s"), (60.0, "1m"), (3599.9, "59m59s"), (86400.0, "1d"), (90061.0, "1d1h")],
 )
 def test_durations_read_well(value, words):
-    assert seconds(value) == words
+    assert duration(value) == words
 
 
 def test_a_table_aligns_its_columns():

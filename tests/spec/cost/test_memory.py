@@ -130,7 +130,7 @@ def test_clients_do_what_they_must_and_the_tables_say_so():
 
 
 def test_the_report_says_how_devices_held_the_model():
-    from fedsim.report.visit_sections import people
+    from fedsim.report.visit_sections import clients
 
     usable = [1e12, 1e12, memory(batch=4), 0.5e9]
     run = simulate(made(["micro-batch"], usable), timeline_only=True)
