@@ -327,6 +327,8 @@ def _same(found: Any, wanted: Any) -> Mask:
 
 
 def _totals(run: Run) -> Iterator[str]:
+    if run.info.status in UNFINISHED:
+        return
     told, v = run.info.totals, run.visits
     sums = (
         ("visits", told.visits, len(v)),

@@ -259,7 +259,7 @@ def test_a_signal_ends_a_run_and_keeps_its_tables(here, capsys, number, code):
     assert "tables so far: r " in err
     assert "Traceback" not in err
     run = fedsim.load(here / "r")
-    assert run.info["status"] == "interrupted"
+    assert run.info.status == "interrupted"
     assert len(run.commits) >= 2
     assert said(capsys, "report", "r")[0] == 0
 
@@ -305,7 +305,7 @@ def test_reports_of_one_run_several_runs_and_a_folder_of_runs(done, here, capsys
 
 def test_replay_trains_a_recorded_visit_again(done, capsys):
     visits = fedsim.load(done).visits
-    row = visits[visits.trained & (visits.version > 0)].iloc[0]
+    row = visits[visits.computed & (visits.version > 0)].iloc[0]
     code, out, _ = said(capsys, "replay", done, "--client", row.client, "--visit", row.visit)
     assert code == 0
     assert f"training loss {float(row.loss)!r}, recorded {float(row.loss)!r}" in out

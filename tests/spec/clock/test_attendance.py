@@ -71,9 +71,9 @@ def test_a_paused_visit_goes_on_when_the_battery_has_recovered(tmp_path):
     assert found.landed_s.tolist() == pytest.approx([50_000 + 1800 / 9.5 + 140], abs=NEAR)
     assert found.paused_s.tolist() == pytest.approx([50_000 + 1800 / 9.5 - 360], abs=NEAR)
     assert found.joules.tolist() == pytest.approx([4.5 * 500], abs=1e-2)
-    away = {"battery": (50_000 + 1800 / 9.5 - 360) / run.info["end_time_s"]}
-    assert run.info["away_share"] == pytest.approx(away, abs=1e-6)
-    told = run.info["batteries"]
+    away = {"battery": (50_000 + 1800 / 9.5 - 360) / run.info.end_time_s}
+    assert run.info.away_share == pytest.approx(away, abs=1e-6)
+    told = run.info.batteries
     assert told["end_j"] == pytest.approx(told["start_j"] + told["received_j"] - told["supplied_j"])
 
 
@@ -113,7 +113,7 @@ def test_a_battery_gives_what_the_visits_are_charged_and_what_the_phone_draws_an
     made = made.alike(made.experiment.model_copy(update={"energy": energy}))
     found, run = visits(made)
 
-    told = run.info["batteries"]
+    told = run.info.batteries
     idle_j = 2 * 0.5 * 1000.0
     flying = found.outcome == "in_flight"  # what these will be charged at once is not paid yet
     most_j, least_j = found.joules.sum(), found.joules[~flying].sum()
@@ -128,7 +128,7 @@ def test_a_device_on_the_mains_does_not_care(tmp_path):
 
     assert found.outcome.tolist() == ["landed"] * 3
     assert found.battery.isna().all()
-    assert "batteries" not in run.info
+    assert run.info.batteries is None
 
 
 def test_nobody_who_did_not_ask_is_watched():
