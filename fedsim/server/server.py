@@ -19,14 +19,15 @@ from numpy.typing import NDArray
 from fedsim.adapters.payload import NOTHING
 from fedsim.adapters.sums import Moves
 from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel
+from fedsim.clock.device_training import Machines
 from fedsim.clock.estimate import Estimate, estimate
+from fedsim.clock.online.build import attendance_of
 from fedsim.clock.plan import Plan
 from fedsim.clock.roster import Roster
-from fedsim.clock.visit import OnClose, Visit
-from fedsim.clock.watched import attendance
+from fedsim.clock.visit import Visit
+from fedsim.clock.visit_order import DeviceWorld, OnClose, VisitOrder
 from fedsim.cost.shape import backbone_bytes
 from fedsim.cost.work import Work
-from fedsim.devices.compute import Machines
 from fedsim.errors import RunError, message
 from fedsim.instants import At, Instant
 from fedsim.jobs import Job, Update
@@ -64,8 +65,16 @@ class Server:
         self.versions = Versions(plan, model, privates)
         self.average = Average(model, experiment.evaluate.ema)
         self.watch: Callable[[Visit, Job], None] | None = None
-        self.machines = Machines(experiment.compute, experiment.seed)
-        self.attendance = attendance(env, experiment, population, self.machines)
+        machines = Machines(experiment.compute, experiment.seed)
+        self.attendance = attendance_of(env, experiment, population, machines)
+        self.world = DeviceWorld(
+            env,
+            network,
+            machines,
+            self.attendance,
+            tail=experiment.energy.tail,
+            detect_after_s=experiment.network.detect_after_s,
+        )
         self.roster = Roster(self.attendance)
         for client in privates.unseen:
             self.roster.exclude(client)
@@ -204,25 +213,17 @@ class Server:
     def _leave(self, sent: Sent, work: Work, round_: int, on_close: OnClose = "lost") -> Visit:
         """Send what is offered on its way; `on_close` says what happens if the device goes away."""
         client = sent.ask.client
-        visit = Visit(
-            self.env,
-            self.network,
+        order = VisitOrder(
             profile=self.population.profile(client),
-            work=work,
             order=self._dispatches,
             visit=sent.ask.visit,
             version=self.version,
-            round_=round_,
+            round=round_,
             start=sent.job.start,
-            attendance=self.attendance,
-            detect_after_s=self.experiment.network.detect_after_s,
-            machines=self.machines,
-            tail=self.experiment.energy.tail,
-            on_end=self._ended,
-            on_close=on_close,
+            work=work,
             steps=self._steps(sent.job) if on_close == "partial" else 0,
-            shorten=self._shorten,
         )
+        visit = Visit(self.world, order, on_end=self._ended, on_close=on_close, on_cut=self._shorten)
         self._dispatches += 1
         self._visits_of[client] += 1
         self.open[visit.order] = visit
@@ -400,7 +401,7 @@ class Server:
             self._refuse(visit, "rejected")
 
     def _refuse(self, visit: Visit, outcome: Literal["surplus", "rejected"]) -> None:
-        visit.outcome = outcome
+        visit.refuse(outcome)
         self.trainer.forget(visit)
         self._settle(visit)
 
@@ -433,8 +434,7 @@ class Server:
         self.last_commit_s = float(self.env.now)
         jobs = [self._sent[visit.order].job for visit in taken]
         for visit in taken:
-            visit.staleness = self.version - 1 - visit.version
-            visit.committed_version = self.version
+            visit.commit(self.version)
             self._settle(visit)
         self.trainer.renew(self.model)
         self.ledger.commit(self.version, self.env.now, taken, moves, before, self.model.adapter)
@@ -458,7 +458,7 @@ class Server:
         """
         size = self.model.adapter.layout.size
         for visit, update in results:
-            visit.loss = update.loss
+            visit.report_loss(update.loss)
             sent = self._sent[visit.order]
             reason = update.fault(size)
             if reason is None:

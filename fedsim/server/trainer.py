@@ -77,7 +77,7 @@ class Trainer:
         self._cuttable: dict[int, Job] = {}
         self._may_cut = experiment.population.on_close == "partial"
         self._evaluations: deque[_Evaluation] = deque()
-        self.dispatched = self.trained = 0
+        self.handed_over = 0
 
     def expect(self, visit: Visit, job: Job, *, common: bool) -> None:
         """Note the job of a visit at its dispatch, its vectors as they are.
@@ -85,7 +85,6 @@ class Trainer:
         A start that many visits have in `common` is shared with the workers once, like the base; one of a
         single client travels with its job.
         """
-        self.dispatched += 1
         if self.executor is not None:
             start = self._handle(job.start) if common else _read_only(job.start)
             base = None if job.base is None else self._handle(job.base)
@@ -161,13 +160,14 @@ class Trainer:
         others = sorted(self._pending.values(), key=lambda p: (p[0].version, p[0].order))
         queue = needed + others
         self._pending.clear()
-        self.trained += len(queue)
+        for visit, _ in queue:  # one that is cut short after it was handed over comes again
+            self.handed_over += not visit.handed_over
+            visit.hand_over(computed=self.executor is not None)
         if self.executor is None:
             return
         for cut in batches(len(queue), self._size):
             ticket = self.executor.train([job for _, job in queue[cut]])
             for index, (visit, _) in enumerate(queue[cut]):
-                visit.trained = True
                 self._tickets[visit.order] = (ticket, index)
 
     def losses(self, asked: Sequence[tuple[int, Vector, Vector | None]]) -> list[float]:
@@ -267,4 +267,4 @@ def _blame(problem: WorkerError, landed: Sequence[Visit]) -> None:
     blamed = str(problem).partition(": ")[0].split("; ")
     for visit in landed:
         if f"client {visit.client}, visit {visit.visit}" in blamed:
-            visit.outcome = "failed"
+            visit.fail()

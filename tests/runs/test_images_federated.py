@@ -60,12 +60,12 @@ def test_flora_moves_the_base_of_a_denoiser_and_stock_peft_loads_what_is_left(tm
     experiment = asked(aggregator={"kind": "flora"})
     run = fedsim.simulate(experiment, out=tmp_path / "run")
     assert losses(run)[-1] < losses(run)[0]
-    assert run.info["saved_adapter"]["base_version"] == 2
+    assert run.info.saved_adapter.base_version == 2
     assert same_schedule(experiment, run)
     assert verify(run) == []
 
     task = prepare(experiment).task
-    assert run.info["saved_adapter"]["rank"] > task.layout.rank  # stacks of five clients
+    assert run.info.saved_adapter.rank > task.layout.rank  # stacks of five clients
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = PeftModel.from_pretrained(

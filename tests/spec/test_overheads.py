@@ -434,8 +434,8 @@ def test_a_size_that_is_given_stays_and_one_that_is_found_is_written_down(tmp_pa
     run = simulate(asked, out=tmp_path / "run")
 
     assert run.experiment["numerics"]["client_batch"] == 3
-    assert resolved_like(asked, run.experiment).digest == run.info["digest"]
-    assert resolved(asked, asked.task.build(context_of(asked))).digest == run.info["digest"]
+    assert resolved_like(asked, run.experiment).digest == run.info.digest
+    assert resolved(asked, asked.task.build(context_of(asked))).digest == run.info.digest
 
 
 # between processes ------------------------------------------------------------------------------
@@ -474,7 +474,7 @@ run = simulate(Experiment.model_validate({
     "personal": {"kind": "fine-tune"},
     "runtime": {"executor": "inline"},
 }))
-assert len(run.commits) == 3 and run.visits.trained.all()
+assert len(run.commits) == 3 and run.visits.computed.all()
 assert not [name for name in sys.modules if name.split(".")[0] == "ray"]
 print("ran")
 """

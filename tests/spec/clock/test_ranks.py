@@ -213,7 +213,7 @@ def test_flops_memory_and_bytes_follow_the_rank():
     assert visits["up_bytes"][1] == 4 * made.shape.adapter_params
     serialised = visits["serialized_up_bytes"][[0, 1, 2]].tolist()  # A 6 wide, B 6 high, float32
     assert serialised == [4 * 2 * 12, 4 * 8 * 12, 4 * 2 * 12]
-    assert run.info["charged"]["clients_by_rank"] == {"2": 2, "8": 1}
+    assert run.info.charged.clients_by_rank == {"2": 2, "8": 1}
 
 
 # a part of the work -----------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def test_a_visit_is_charged_download_training_and_upload_by_hand():
     # 1 MB each way takes 1 s: twice 1 W x 1 s and 2 uJ x 10^6 bytes; training at 4.5 W above idle
     assert found.joules.tolist() == pytest.approx([2 * 3.0 + 45.0, 2 * 3.0 + 90.0])
     assert found.gross_joules.tolist() == pytest.approx([51.0 + 0.5 * 12.0, 96.0 + 0.5 * 22.0])
-    assert run.info["totals"]["gross_joules"] == pytest.approx(found.gross_joules.sum())
+    assert run.info.totals.gross_joules == pytest.approx(found.gross_joules.sum())
 
 
 def test_the_tail_is_off_by_default_and_ends_with_the_upload_or_by_itself():

@@ -434,9 +434,9 @@ def test_what_a_poll_costs_by_hand():
     assert trained.dispatched_s.tolist() == pytest.approx([8.0, 8.0], abs=1e-4)  # all have answered
     assert trained.down_bytes.tolist() == [0, 0]
     assert trained.up_bytes.tolist() == [32, 32]
-    assert run.info["totals"]["up_bytes"] == 4 * 4 + 2 * 32
-    assert run.info["totals"]["down_bytes"] == 4 * 32
-    assert run.info["totals"]["joules"] == pytest.approx(40.0 + 2 * sum((trained.client + 1) * 3.0), abs=1e-3)
+    assert run.info.totals.up_bytes == 4 * 4 + 2 * 32
+    assert run.info.totals.down_bytes == 4 * 32
+    assert run.info.totals.joules == pytest.approx(40.0 + 2 * sum((trained.client + 1) * 3.0), abs=1e-3)
 
 
 def test_a_poll_cannot_be_trained_again(tmp_path):

@@ -568,14 +568,14 @@ def test_a_run_scores_losses_distances_and_shares(run):
     fd = views.scored(run, "FD(digits-cnn)", "samples")["value"]
     assert len(fd) == 2
     assert all(map(math.isfinite, fd))
-    facts = run.info["task"]
+    facts = run.info.task
     assert (facts["samples"], facts["extractor"], facts["resize"]) == (
         60,
         "digits-cnn",
         "8-bit pixels, as they are",
     )
     assert len(facts["extractor_sha256"]) == 64
-    assert run.info["charged"]["adapter_bytes"] == 4 * run.info["task"]["trainable_params"]
+    assert run.info.charged.adapter_bytes == 4 * run.info.task["trainable_params"]
     assert list(run.personal["metric"]) == ["loss", "loss"]
 
 
@@ -585,9 +585,9 @@ def test_runs_are_compared_by_what_they_draw(run, tmp_path):
 
     from fedsim.report import gallery_section, labels
 
-    other = replace(run, info={**run.info, "name": "other"})
-    task = {**run.info["task"], "extractor_sha256": "0"}
-    blind = replace(run, info={**run.info, "name": "blind", "task": task})
+    other = replace(run, info=replace(run.info, name="other"))
+    task = {**run.info.task, "extractor_sha256": "0"}
+    blind = replace(run, info=replace(run.info, name="blind", task=task))
     (section,) = gallery_section.beside(labels.compared([run, other, blind]))
     (table,) = section.tables
     assert [row[:2] for row in table.rows] == [(name, "60") for name in [row[0] for row in table.rows]]
@@ -659,7 +659,7 @@ def test_a_grid_shows_every_image_enlarged_by_a_whole_factor():
 def test_the_demo_s_verdict_says_what_changed(run):
     from dataclasses import replace
 
-    text = demo_images.verdict([replace(run, info={**run.info, "name": "images-sync"})])
+    text = demo_images.verdict([replace(run, info=replace(run.info, name="images-sync"))])
     assert text.startswith(
         "FD(digits-cnn) of 60 samples to the 719 images of the clients (real test images: 4):\n  images-sync "
     )
