@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, field_validator
 
 from fedsim.component import Config
-from fedsim.errors import nearest
+from fedsim.errors import invalid, nearest
 
 if TYPE_CHECKING:
     from fedsim.cost.shape import ModelShape
@@ -40,7 +40,7 @@ class ChargeImages(Config):
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in PRESETS:
-            raise ValueError(f"unknown preset; {nearest(value, PRESETS)}")
+            raise invalid("unknown preset", fix=nearest(value, PRESETS))
         return value
 
     def shape(self, *, full: bool) -> ModelShape:
