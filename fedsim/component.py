@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from fedsim.errors import ExperimentError, message, nearest
+from fedsim.errors import ExperimentError, as_invalid, invalid, message, nearest
 
 
 class Config(BaseModel):
@@ -87,13 +88,14 @@ def build(package: str, value: Any) -> Component:
     """
     if isinstance(value, Component):
         return value
-    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
-        # a ValueError, because that is what pydantic reports with the field
-        raise ValueError(  # noqa: TRY004
-            f"needs `kind:`, one of: {', '.join(kinds(package))}, or package.module:Class"
-        )
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if kind is None:
+        what = "needs `kind:`" if isinstance(value, Mapping) else "must be a block with `kind:`"
+        raise invalid(what, fix=f"write `kind:` and one of: {', '.join(kinds(package))}")
+    if not isinstance(kind, str):
+        raise invalid("must be text", where="kind", got=kind, fix=nearest(str(kind), kinds(package)))
     try:
-        found = find(package, value["kind"])
+        found = find(package, kind)
     except ExperimentError as problem:
-        raise ValueError(str(problem).removeprefix("kind: ")) from problem
+        raise as_invalid(problem.message) from problem
     return found.model_validate(value)

@@ -19,6 +19,7 @@ from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, Trai
 from fedsim.aggregators._factors import Padding, SlotMean, moved, payload, start
 from fedsim.aggregators._staleness import Polynomial, Staleness, discount
 from fedsim.component import Component
+from fedsim.errors import invalid
 
 LEAST = 1e-150
 """Least weight of a client: clients whose products are all 0 count alike, beside others they do not count."""
@@ -62,9 +63,8 @@ class HetLoRA(Component):
     @model_validator(mode="after")
     def _penalty_of_what(self) -> HetLoRA:
         if self.penalty and self.prune is None:
-            raise ValueError(
-                "has a `penalty` for slots that are never pruned\n  fix: add prune: 0.5, or remove it"
-            )
+            what = "has a `penalty` for slots that are never pruned"
+            raise invalid(what, fix="add prune: 0.5, or remove it")
         return self
 
     def init(self, model: ServerModel) -> Ranks:

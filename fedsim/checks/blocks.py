@@ -11,10 +11,9 @@ from fedsim.config.classes import CLASSES
 from fedsim.config.experiment import Experiment
 from fedsim.config.fields import WORDS
 from fedsim.config.learning import LoraConfig
-from fedsim.config.overrides import sentence
 from fedsim.config.problem import Problem
 from fedsim.config.thermal import Thermal
-from fedsim.errors import ExperimentError, nearest
+from fedsim.errors import ExperimentError, nearest, several
 
 _HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 
@@ -217,4 +216,4 @@ def check(experiment: Experiment, where: str = "experiment") -> None:
     """
     found = misfits(experiment)
     if found:
-        raise ExperimentError("\n".join(sentence(where, problem, "") for problem in found))
+        raise ExperimentError(several([problem.located(where) for problem in found]))

@@ -10,7 +10,7 @@ from fedsim.component import Config
 from fedsim.config.classes import CLASSES
 from fedsim.config.fields import NonNegative, Sigma
 from fedsim.config.thermal import Thermal
-from fedsim.errors import ExperimentError, message
+from fedsim.errors import ExperimentError, Shown, invalid, message
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Watts = Annotated[float, Field(ge=0, le=1000)]
@@ -123,14 +123,11 @@ class Battery(Config):
             (*self.awake, "awake must be two hours of a day, the first less than the second"),
         ):
             if not low < high:
-                raise ValueError(
-                    f"{names} (got {low:g} and {high:g})\n  fix: as in stop_below: 0.3, start_at: 0.5, awake: [9, 24]"
-                )
+                fix = "as in stop_below: 0.3, start_at: 0.5, awake: [9, 24]"
+                raise invalid(names, got=Shown(f"{low:g} and {high:g}"), fix=fix)
         if self.initial[0] > self.initial[1]:
-            raise ValueError(
-                f"initial must be the lowest and the highest level (got {list(self.initial)})\n"
-                "  fix: as in initial: [0.2, 1.0]"
-            )
+            what = "initial must be the lowest and the highest level"
+            raise invalid(what, got=list(self.initial), fix="as in initial: [0.2, 1.0]")
         return self
 
     def watts(self, name: Literal["charge_w", "use_w"], tier: str) -> float:

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from fedsim.component import Config
 from fedsim.config.classes import CLASSES
 from fedsim.config.fields import Positive
+from fedsim.errors import Shown, invalid
 
 
 class Thermal(Config):
@@ -50,29 +51,24 @@ class Thermal(Config):
     @model_validator(mode="after")
     def _cap_above_ambient(self) -> Thermal:
         if self.cap_c <= self.ambient_c:
-            raise ValueError(
-                f"cap_c must be above ambient_c (got {self.cap_c:g} and {self.ambient_c:g})\n"
-                "  fix: give a cap of about 50 degrees"
-            )
+            got = Shown(f"{self.cap_c:g} and {self.ambient_c:g}")
+            raise invalid("cap_c must be above ambient_c", got=got, fix="give a cap of about 50 degrees")
         return self
 
     @model_validator(mode="after")
     def _limits_in_order(self) -> Thermal:
         start_c, stop_c = self.start_below_c, self.stop_above_c
         if start_c is not None and start_c <= self.ambient_c:
-            raise ValueError(
-                f"start_below_c must be above ambient_c (got {start_c:g} and {self.ambient_c:g})\n"
-                "  fix: give a temperature to which a device cools, about 40 degrees"
-            )
+            got = Shown(f"{start_c:g} and {self.ambient_c:g}")
+            fix = "give a temperature to which a device cools, about 40 degrees"
+            raise invalid("start_below_c must be above ambient_c", got=got, fix=fix)
         if stop_c is None:
             return self
         if start_c is None or not start_c < stop_c <= self.cap_c:
             start = "none" if start_c is None else f"{start_c:g}"
-            raise ValueError(
-                f"stop_above_c must lie above start_below_c and not above cap_c "
-                f"(got {stop_c:g}, {start} and {self.cap_c:g})\n"
-                "  fix: as in start_below_c: 40, stop_above_c: 48, cap_c: 50"
-            )
+            what = "stop_above_c must lie above start_below_c and not above cap_c"
+            got = Shown(f"{stop_c:g}, {start} and {self.cap_c:g}")
+            raise invalid(what, got=got, fix="as in start_below_c: 40, stop_above_c: 48, cap_c: 50")
         return self
 
     @property

@@ -24,7 +24,7 @@ from fedsim.devices.table_checks import (
     share_columns,
     window_problems,
 )
-from fedsim.errors import ProfileError, message
+from fedsim.errors import Message, ProfileError, message
 from fedsim.files.user_tables import Rows, numbers, read_rows
 from fedsim.network.base import MBPS
 from fedsim.network.generated import RateLaw
@@ -209,7 +209,7 @@ def read_window_table(path: Path) -> WindowTable:
     )
 
 
-def _sound(rows: Rows, found: Callable[[Rows], Iterator[str]]) -> Rows:
+def _sound(rows: Rows, found: Callable[[Rows], Iterator[Message]]) -> Rows:
     first = next(found(rows), None)
     if first is not None:
         raise ProfileError(first)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from fedsim.adapters.adapter import Vector
-from fedsim.errors import FedsimError, WorkerError, message
+from fedsim.errors import FedsimError, Message, WorkerError
 from fedsim.executors.host import cores
 from fedsim.jobs import Job, ScoreJob, Task
 
@@ -31,11 +31,12 @@ class Failure:
     """One item's exception, named and printed.
 
     Attributes:
-        who: the client and visit, or the piece of an evaluation.
+        who: the client and visit, or the piece of an evaluation, in words.
         what: type and first line of the original exception; the message of a `FedsimError`.
         trace: the traceback where it was raised.
         original: the exception itself; pickled bytes of it on the way between two processes.
         expected: it is a `FedsimError` that knows its own exit code (not a `WorkerError`).
+        blamed: the (client, visit) pairs of the trainings among what failed.
     """
 
     who: str
@@ -43,6 +44,7 @@ class Failure:
     trace: str
     original: BaseException | bytes | None
     expected: bool
+    blamed: tuple[tuple[int, int], ...] = ()
 
     def packed(self) -> Failure:
         """Return it ready to travel: the exception pickled, or left behind if it cannot be."""
@@ -56,7 +58,7 @@ class Failure:
         cause = self._unpacked()
         if self.expected and isinstance(cause, FedsimError):
             return cause
-        error = kind(message(self.who, self.what, fix=fix))
+        error = kind(Message(self.what, self.who, fix=fix, blamed=self.blamed))
         if cause is None:
             cause = RuntimeError(self.what)
         if cause.__traceback__ is None:
@@ -110,12 +112,18 @@ def perform(
                 try:
                     _run(task, verb, [item])
                 except (Exception, SystemExit) as alone:
-                    return failure(names([item]), alone)
-        return failure(names(items), problem)
+                    return failure([item], alone)
+        return failure(items, problem)
 
 
-def failure(who: str, problem: BaseException) -> Failure:
-    """Return an exception as a value."""
+def failure(items: Sequence[Item], problem: BaseException) -> Failure:
+    """Return the exception that the work on some items ended with, as a value."""
+    blamed = tuple((item.client, item.visit) for item in items if isinstance(item, Job))
+    return replace(failure_of(names(items), problem), blamed=blamed)
+
+
+def failure_of(who: str, problem: BaseException) -> Failure:
+    """Return an exception as a value; `who` says what was done."""
     own = isinstance(problem, FedsimError)
     lines = str(problem).strip().splitlines()
     named = ": ".join([type(problem).__name__, *lines[:1]])

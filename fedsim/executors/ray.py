@@ -24,7 +24,7 @@ from fedsim.adapters.adapter import Vector
 from fedsim.errors import HostError, message
 from fedsim.executors import ray_cluster as joining
 from fedsim.executors import ray_session as session
-from fedsim.executors.calls import Failure, Item, Verb, failure, names, one_thread, perform, warm
+from fedsim.executors.calls import Failure, Item, Verb, failure, failure_of, one_thread, perform, warm
 from fedsim.executors.packing import packed, unpacked
 from fedsim.executors.queue import Call, Dispatch, WorkerLost
 from fedsim.jobs import Job, ScoreJob, Task
@@ -318,7 +318,7 @@ class _Worker:
             warm(self._task)
             one_thread()
         except (Exception, SystemExit) as problem:
-            return _packed((where, failure("a worker cannot load the task", problem).packed()))
+            return _packed((where, failure_of("a worker cannot load the task", problem).packed()))
         return _packed((where, None))
 
     def call(self, verb: Verb, parts: list[Any], refs: dict[int, Any]) -> list[Any]:
@@ -330,7 +330,7 @@ class _Worker:
         try:
             return _packed(outcome)
         except Exception as problem:  # an update's state that cannot be pickled
-            return _packed(failure(names(items), problem).packed())
+            return _packed(failure(items, problem).packed())
 
     def _settle_in(self, path: list[str], gpu: bool) -> None:
         sys.path += [place for place in path if place not in sys.path]

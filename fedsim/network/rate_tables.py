@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedsim.errors import ProfileError
+from fedsim.errors import Message, ProfileError
 from fedsim.files.user_tables import Column, Rows, numbers, problems, read_rows
 from fedsim.network.base import DIRECTIONS, KBPS, MBPS, Direction
 from fedsim.network.traces import AtEnd, RateTrace
@@ -64,7 +64,7 @@ def read_rate_table(path: Path, at_end: AtEnd) -> RateTable:
     return RateTable(path, rows.sha256, tuple(places), traces)
 
 
-def rate_problems(rows: Rows) -> Iterator[str]:
+def rate_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a table of rates."""
     rates = [name for direction in DIRECTIONS for name, _ in _rate_columns(rows, direction)]
     if not rates:

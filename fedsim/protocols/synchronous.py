@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from fedsim.component import Component
+from fedsim.errors import invalid
 
 if TYPE_CHECKING:
     from fedsim.server.server import Server
@@ -35,7 +36,7 @@ class Synchronous(Component):
     @model_validator(mode="after")
     def _reachable(self) -> Synchronous:
         if self.min_reports > self.cohort:
-            raise ValueError(f"`min_reports` ({self.min_reports}) cannot exceed `cohort` ({self.cohort})")
+            raise invalid(f"`min_reports` ({self.min_reports}) cannot exceed `cohort` ({self.cohort})")
         return self
 
     @property

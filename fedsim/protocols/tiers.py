@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from fedsim.adapters.adapter import Vector
 from fedsim.component import Component
-from fedsim.errors import RunError, message
+from fedsim.errors import RunError, invalid, message
 from fedsim.rng import stream
 
 if TYPE_CHECKING:
@@ -64,12 +64,12 @@ class Tiers(Component):
         for name in ("probabilities", "credits"):
             given = getattr(self, name)
             if isinstance(given, tuple) and len(given) != self.tiers:
-                raise ValueError(f"`{name}` has {len(given)} entries for {self.tiers} tiers")
+                raise invalid(f"`{name}` has {len(given)} entries for {self.tiers} tiers")
             if isinstance(given, tuple) and not any(given):
-                raise ValueError(f"`{name}` leaves no tier to draw")
+                raise invalid(f"`{name}` leaves no tier to draw")
         odds, given = self._first_weights(), self._credits()
         if not any(p and c for p, c in zip(odds, given, strict=True)):
-            raise ValueError("no tier has both a probability and credits")
+            raise invalid("no tier has both a probability and credits")
         return self
 
     @model_validator(mode="after")
@@ -77,7 +77,7 @@ class Tiers(Component):
         turns = self.across == "turns"
         for name in ("prior",) if turns else ("probabilities", "interval", "credits"):
             if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"`{name}` has no meaning with `across: {self.across}`")
+                raise invalid(f"`{name}` has no meaning with `across: {self.across}`")
         return self
 
     @property

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from fedsim.component import Component
+from fedsim.errors import invalid
 
 if TYPE_CHECKING:
     from fedsim.server.server import Server
@@ -45,7 +46,7 @@ class Timely(Component):
     @model_validator(mode="after")
     def _reachable(self) -> Timely:
         if self.k > self.cohort:
-            raise ValueError(f"`k` ({self.k}) cannot exceed `cohort` ({self.cohort})")
+            raise invalid(f"`k` ({self.k}) cannot exceed `cohort` ({self.cohort})")
         return self
 
     @property

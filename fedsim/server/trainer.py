@@ -150,7 +150,7 @@ class Trainer:
                 try:
                     read, updates = ticket, ticket.result()
                 except WorkerError as problem:
-                    _blame(problem, landed)
+                    _blame(problem.blamed, landed)
                     raise
             update, updates[index] = updates[index], None
             yield visit, update
@@ -262,9 +262,8 @@ def _read_only(vector: Vector) -> Vector:
     return view
 
 
-def _blame(problem: WorkerError, landed: Sequence[Visit]) -> None:
-    """Mark the visits that an error names as `failed`."""
-    blamed = str(problem).partition(": ")[0].split("; ")
+def _blame(blamed: Sequence[tuple[int, int]], landed: Sequence[Visit]) -> None:
+    """Mark the visits that an error blames, each a (client, visit), as `failed`."""
     for visit in landed:
-        if f"client {visit.client}, visit {visit.visit}" in blamed:
+        if (visit.client, visit.visit) in blamed:
             visit.fail()
