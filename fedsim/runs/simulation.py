@@ -50,13 +50,12 @@ def executor_for(experiment: Experiment) -> Executor:
 
 
 def begin(executor: Executor, experiment: Experiment) -> None:
-    """Let the workers start while the task is prepared, if the executor can do that.
+    """Let the workers start while the task is prepared.
 
     Vectors must be small for it: the room for them is set aside before their size is known.
     """
-    start = getattr(executor, "begin", None)
-    if start is not None and not experiment.lora.full:
-        start(experiment.task.worker_modules)
+    if not experiment.lora.full:
+        executor.prestart(experiment.task.worker_modules)
 
 
 def simulate(

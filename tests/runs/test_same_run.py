@@ -99,7 +99,7 @@ def test_killing_a_worker_in_mid_run_changes_no_table():
         # the first worker process, once some commits have been made
         while not done.is_set() and not killed:
             if commits:
-                pid = executor.pids()[0]
+                pid = int(executor.places()[0].split()[1])
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
             time.sleep(0.01)

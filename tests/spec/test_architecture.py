@@ -25,7 +25,7 @@ ALLOWED = {
         "simulation.py",
         "protocols/",
     },
-    "ray": {"executors/ray.py"},
+    "ray": {"executors/ray.py", "executors/ray_worker.py"},
     "torch": {"training/", "tasks/", "doctor.py"},
     "transformers": {"training/", "tasks/", "builtin/"},
     "peft": {"training/", "tasks/"},
