@@ -121,6 +121,10 @@ class LocalConfig(Config):
         """Return the optimiser steps of a whole visit over so many examples."""
         return self.steps if self.steps is not None else (self.epochs or 1) * -(-examples // self.batch)
 
+    def examples_over(self, examples: int) -> int:
+        """Return how many examples one visit over so many goes through, repetitions counted."""
+        return self.steps * self.batch if self.steps is not None else (self.epochs or 1) * examples
+
     def partial(self, steps: int) -> LocalConfig:
         """Return the same training of exactly `steps` steps, its batches full: the first ones of a visit, or more."""
         return self.model_copy(update={"epochs": None, "steps": steps})
