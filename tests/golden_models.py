@@ -109,7 +109,7 @@ def experiment(name, gpt2):
     blocks = {
         "name": name,
         "seed": 5,
-        "population": {"preset": "mixed_edge_2025", "clients": 16},
+        "population": {"preset": "mixed_edge_2025", "clients": 40},
         "lora": {"r": 4, "alpha": 8},
         "budget": {"commits": 2},
         "runtime": {"executor": "inline"},
@@ -130,8 +130,18 @@ def digests_of(name, gpt2, folder):
     }
     return {
         **{key: digest(values) for key, values in found.items()},
-        **{key: hashlib.sha256(path.read_bytes()).hexdigest() for key, path in files.items()},
+        **{key: tensors(path) for key, path in files.items()},
     }
+
+
+def tensors(path):
+    """Return the SHA-256 of a file's tensors in the order of their names; its header's order may be any."""
+    from safetensors.numpy import load_file
+
+    found = hashlib.sha256()
+    for name, array in sorted(load_file(path).items()):
+        found.update(f"{name} {array.dtype.str} {array.shape}\n".encode() + array.tobytes())
+    return found.hexdigest()
 
 
 def compared(one, other):
