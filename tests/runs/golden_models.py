@@ -1,8 +1,8 @@
 """Small runs of real models, to compare two checkouts on one machine.
 
-    PYTHONPATH=/path/to/a python tests/golden_models.py a.json
-    PYTHONPATH=/path/to/b python tests/golden_models.py b.json
-    python tests/golden_models.py --compare a.json b.json
+    PYTHONPATH=/path/to/a python tests/runs/golden_models.py a.json
+    PYTHONPATH=/path/to/b python tests/runs/golden_models.py b.json
+    python tests/runs/golden_models.py --compare a.json b.json
 
 A file holds the SHA-256 of every column of every table and of every file of the adapter. What real models compute has other
 last bits on another processor or with another torch, so these files are made where they are compared and never kept.
