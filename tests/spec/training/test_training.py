@@ -22,11 +22,6 @@ R4 = LoraConfig(r=4, alpha=8.0)
 FULL = LoraConfig(full=True)
 
 
-@pytest.fixture(params=["llama", "gpt2"])
-def model(request):
-    return request.getfixturevalue(request.param)
-
-
 def random_vector(layout, seed=0):
     return np.random.default_rng(seed).normal(0, 0.1, layout.size).astype(np.float32)
 
