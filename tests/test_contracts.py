@@ -28,7 +28,7 @@ from extensions import installed
 from factors import LAYERS, SCALE, dense, slot_mask, some_model
 
 from fedsim.adapters.adapter import Adapter
-from fedsim.aggregators._base import Ask, ServerModel
+from fedsim.aggregators._base import Invitation, ServerModel
 from fedsim.aggregators._base import own as own_model
 from fedsim.checks.limits import Choice, refusals
 from fedsim.network.messages import bytes_of, decode, encode
@@ -115,7 +115,7 @@ def test_an_offer_is_pure_and_keeps_to_the_clients_slots(kind):
             before = print_of([state, model])
             for c, offer in zip(came, offers, strict=True):
                 again = [
-                    rule.offer(state, model, Ask(c.client, 0, c.rank, SCALE, seen))
+                    rule.offer(state, model, Invitation(c.client, 0, c.rank, SCALE, seen))
                     for seen in (None, c.version)
                 ]
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedsim.aggregators._base import Ask, Contribution, own
+from fedsim.aggregators._base import Invitation, Contribution, own
 from fedsim.aggregators.hetlora import tail
 from fedsim.clock.auto import resolved
 from fedsim.clock.plan import prepare
@@ -149,7 +149,7 @@ def test_the_penalty_makes_the_last_slots_smaller_and_hetlora_then_drops_them(be
     plan = planned(begun, {"kind": "hetlora", "prune": 0.5, "penalty": 1.0}, "synchronous")
     _, model = trained(executor, plan)
     rule, task = plan.experiment.aggregator, plan.task
-    offer = rule.offer({}, model, Ask(0, 9, 4, 2.0, None))
+    offer = rule.offer({}, model, Invitation(0, 9, 4, 2.0, None))
     local = LocalConfig(optimizer="sgd", lr=0.1, steps=4, batch=4)
     plain, held = (Job(0, 9, offer.start, local, 0, tail=given) for given in (None, offer.tail))
 

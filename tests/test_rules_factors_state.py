@@ -20,7 +20,7 @@ from factors import (
 from pydantic import ValidationError
 
 from fedsim.adapters.adapter import Adapter, Layout, Module
-from fedsim.aggregators._base import Ask, ServerModel, own
+from fedsim.aggregators._base import Invitation, ServerModel, own
 from fedsim.aggregators.fedit import FedIT
 from fedsim.aggregators.fedsa import FedSA
 from fedsim.aggregators.ffa import FFA
@@ -42,7 +42,7 @@ B_NAMES = {"linear.lora_B", "conv1d.lora_B", "conv2d.lora_B"}
 def offered(rule, state=None, *, last_seen=None, rank=RANK, model=None, client=0):
     model = some_model() if model is None else model
     return rule.offer(
-        rule.init(model) if state is None else state, model, Ask(client, 0, rank, SCALE, last_seen)
+        rule.init(model) if state is None else state, model, Invitation(client, 0, rank, SCALE, last_seen)
     )
 
 
@@ -241,7 +241,7 @@ def test_private_parts_keep_their_product_in_a_scale_of_their_own(rule):
     model = some_model(b=False)
     c = visited(rule, rule.init(model), model, 0, rank=2, scale=8.0)
     made, state = rule.apply(rule.init(model), model, [c])
-    again = rule.offer(state, made, Ask(0, 1, 2, 8.0, 0))
+    again = rule.offer(state, made, Invitation(0, 1, 2, 8.0, 0))
 
     np.testing.assert_allclose(dense(own(rule, made, 0), SCALE), dense(c.end, 8.0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(dense(again.start, 8.0), dense(c.end, 8.0), rtol=1e-4, atol=1e-5)

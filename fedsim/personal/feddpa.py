@@ -12,7 +12,7 @@ from fedsim.aggregators._base import Traits
 from fedsim.config.fields import Positive
 from fedsim.config.learning import LocalConfig
 from fedsim.jobs import Job
-from fedsim.personal import Home, Personal, Used, tuned
+from fedsim.personal._base import Home, Personal, Used, tuned
 from fedsim.personal.folding import scale_of, weighted
 
 

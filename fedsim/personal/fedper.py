@@ -12,7 +12,7 @@ from fedsim.aggregators._base import Traits
 from fedsim.config.fields import Count, Positive
 from fedsim.errors import ExperimentError, message
 from fedsim.jobs import Job
-from fedsim.personal import Home, Personal, Used, tuned, values, with_values
+from fedsim.personal._base import Home, Personal, Used, tuned, values, with_values
 
 
 class FedPer(Personal):

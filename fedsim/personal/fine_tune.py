@@ -10,7 +10,7 @@ from pydantic import Field
 from fedsim.adapters.adapter import Vector
 from fedsim.config.fields import Positive
 from fedsim.jobs import Job
-from fedsim.personal import Home, Personal, tuned
+from fedsim.personal._base import Home, Personal, tuned
 
 
 class FineTune(Personal):

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from fedsim.adapters.adapter import Vector
-from fedsim.aggregators._base import Ask, ServerModel
+from fedsim.aggregators._base import Invitation, ServerModel
 from fedsim.clock.plan import Plan
 from fedsim.config.experiment import Experiment
 from fedsim.executors import Executor, Ticket
@@ -181,7 +181,7 @@ class _Last:
         rank = plan.rank(client)
         common = layout.modules[0].scale if layout.modules else 1.0
         scale = plan.experiment.lora.scale_of(rank) if rank else common
-        offer = self._rule.offer(self._state, self._model, Ask(client, 0, rank, scale, None))
+        offer = self._rule.offer(self._state, self._model, Invitation(client, 0, rank, scale, None))
         start = self._privates.start(client, offer.start)
         job = Job(
             client,

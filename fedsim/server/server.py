@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fedsim.adapters.payload import NOTHING
 from fedsim.adapters.sums import Moves
-from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel
+from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel
 from fedsim.clock.estimate import Estimate, estimate
 from fedsim.clock.plan import Plan
 from fedsim.clock.roster import Roster
@@ -260,11 +260,11 @@ class Server:
             tail=self.experiment.energy.tail,
         )
 
-    def _ask(self, client: int, rank: int | None) -> Ask:
+    def _ask(self, client: int, rank: int | None) -> Invitation:
         visit = int(self._visits_of[client])
         return self.versions.ask(client, visit, self._last_seen.get(client), rank)
 
-    def _work(self, ask: Ask, offer: Offer, steps: int | None) -> Work:
+    def _work(self, ask: Invitation, offer: Offer, steps: int | None) -> Work:
         if self._polled.get(ask.client) == self.version:
             offer = replace(offer, down=NOTHING)
         work = self.plan.sent(self.plan.work(ask.client, steps, ask.rank or None), offer)

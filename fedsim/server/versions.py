@@ -16,7 +16,7 @@ import numpy as np
 
 from fedsim.adapters.adapter import Vector
 from fedsim.adapters.moved_base import Base
-from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, own
+from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel, own
 from fedsim.clock.plan import Plan
 from fedsim.errors import FedsimError, RunError, message
 from fedsim.jobs import Job
@@ -42,7 +42,7 @@ class Sent:
         common: whether many clients of this version start there.
     """
 
-    ask: Ask
+    ask: Invitation
     offer: Offer
     start: Vector
     base: Base | None
@@ -72,13 +72,13 @@ class Versions:
 
     # what is sent -------------------------------------------------------------------------------
 
-    def ask(self, client: int, visit: int, last_seen: int | None, rank: int | None) -> Ask:
+    def ask(self, client: int, visit: int, last_seen: int | None, rank: int | None) -> Invitation:
         """Return who is asked; `rank` is the most slots, None: the client's own."""
         found = self.plan.rank(client, rank)
         scale = self.plan.experiment.lora.scale_of(found) if found else self.scale
-        return Ask(client, visit, found, scale, last_seen)
+        return Invitation(client, visit, found, scale, last_seen)
 
-    def offer(self, ask: Ask) -> Offer:
+    def offer(self, ask: Invitation) -> Offer:
         """Return what the rule offers, less what is private."""
         try:
             offer: Offer = self.rule.offer(self.state, self.model, ask)
@@ -86,14 +86,14 @@ class Versions:
             self._blame("offers", problem)
         return self.privates.offer(offer)
 
-    def sent(self, ask: Ask, offer: Offer, steps: int | None = None) -> Sent:
+    def sent(self, ask: Invitation, offer: Offer, steps: int | None = None) -> Sent:
         """Return what an offer is on the client's side of the wire, and the training it is for."""
         start = self._link.down(self.number, offer.start, offer.down)
         composed = self.privates.start(ask.client, start)
         common = self.model.adapter.holds(offer.start) and composed is start
         return Sent(ask, offer, start, self.model.base, self._job(ask, offer, composed, steps), common)
 
-    def _job(self, ask: Ask, offer: Offer, start: Vector, steps: int | None) -> Job:
+    def _job(self, ask: Invitation, offer: Offer, start: Vector, steps: int | None) -> Job:
         smaller = ask.rank < self.model.adapter.layout.rank
         return Job(
             ask.client,
