@@ -9,7 +9,6 @@ idle clients happen when somebody looks, those of working ones are on the clock:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from fedsim.devices.availability import There
@@ -28,35 +27,39 @@ CAUSES: tuple[Cause, ...] = ("window", "outage", "battery", "heat")
 class Attendance(There, Protocol):
     """What a visit and the roster ask of the devices."""
 
-    def away(self, client: int) -> Event:
+    def goes_offline(self, client: int) -> Event:
         """Return the event that the device goes away; it has happened if the device is away."""
         ...
 
-    def back(self, client: int) -> Event | None:
+    def online_again(self, client: int) -> Event | None:
         """Return the event that a device which has gone away is back; None if it will never be."""
         ...
 
-    def why(self, client: int) -> Cause:
+    def why_offline(self, client: int) -> Cause:
         """Return why the device that has gone away is away."""
         ...
 
-    def strain(self, client: int, watts: float = 0.0, training: Training | None = None) -> None:
+    def begin_load(self, client: int, watts: float = 0.0, training: Training | None = None) -> None:
         """Our work begins to draw so much above idle, or to train."""
         ...
 
-    def relax(self, client: int, used_j: Callable[[], float], *, over: bool = False) -> None:
+    def follows_battery(self, client: int) -> bool:
+        """Return whether the device has a battery that is followed: then `end_load` needs the joules."""
+        ...
+
+    def end_load(self, client: int, used_j: float, *, over: bool = False) -> None:
         """Our work draws nothing more for now; the visit has used so much above idle until now.
 
         What its powers do not account for (a price a byte, a radio's tail) is taken from the battery at once.
 
         Args:
             client: whose device.
-            used_j: joules of the whole visit so far.
+            used_j: joules of the whole visit so far; anything where no battery is followed.
             over: whether the visit has ended.
         """
         ...
 
-    def level(self, client: int, now_s: float) -> float:
+    def battery_level(self, client: int, now_s: float) -> float:
         """Return what share of the battery is there, if nothing changes until `now_s`; NaN without one."""
         ...
 
@@ -76,7 +79,7 @@ class Windowed:
         self.online, self.next_start_s = self._there.online, self._there.next_start_s
         self.share = self._there.share
 
-    def away(self, client: int) -> Event:
+    def goes_offline(self, client: int) -> Event:
         """Return the end of the client's window: one event for all of its visits in that window."""
         _, until_s = self._there.window(client, self._env.now)
         known = self._closing.get(client)
@@ -88,7 +91,7 @@ class Windowed:
         self._closing[client] = (until_s, event)
         return event
 
-    def back(self, client: int) -> Event | None:
+    def online_again(self, client: int) -> Event | None:
         """Return the start of the client's next window (it may come a rounding early, which changes nothing)."""
         start_s, _ = self._there.window(client, self._gone_s(client))
         if math.isinf(start_s):
@@ -99,17 +102,21 @@ class Windowed:
         """Return when the client went away: the clock may be a rounding short of it."""
         return max(self._closing[client][0], float(self._env.now))
 
-    def why(self, client: int) -> Cause:
+    def why_offline(self, client: int) -> Cause:
         """Return why the client is away."""
         return self._there.reason(client, self._gone_s(client))
 
-    def strain(self, client: int, watts: float = 0.0, training: Training | None = None) -> None:
+    def begin_load(self, client: int, watts: float = 0.0, training: Training | None = None) -> None:
         """Windows do not depend on work."""
 
-    def relax(self, client: int, used_j: Callable[[], float], *, over: bool = False) -> None:
+    def follows_battery(self, client: int) -> bool:
+        """Return False."""
+        return False
+
+    def end_load(self, client: int, used_j: float, *, over: bool = False) -> None:
         """Windows do not depend on work."""
 
-    def level(self, client: int, now_s: float) -> float:
+    def battery_level(self, client: int, now_s: float) -> float:
         """Return NaN."""
         return math.nan
 

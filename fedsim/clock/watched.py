@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.clock.attendance import CAUSES, Attendance, Cause, Windowed
+from fedsim.clock.device_training import Machines
 from fedsim.config.experiment import Experiment
 from fedsim.cost.energy import BatteryState
 from fedsim.devices.availability import BLOCK
 from fedsim.devices.battery import NOTHING, Charge, Draw, Supply
-from fedsim.devices.compute import Machines, Training, thermal_of
+from fedsim.devices.compute import Training, thermal_of
 from fedsim.devices.population import Population, Profile
 from fedsim.devices.presence import windows_in_zones, zones_of
 from fedsim.errors import ExperimentError, message
@@ -140,7 +140,7 @@ class Watched:
 
     # what a visit asks and does -----------------------------------------------------------------
 
-    def away(self, client: int) -> Event:
+    def goes_offline(self, client: int) -> Event:
         """Return the event that the device goes away; it has happened if the device is away."""
         device = self._devices[client]
         device.gone = event = self._env.event()
@@ -150,7 +150,7 @@ class Watched:
             event.succeed()
         return event
 
-    def back(self, client: int) -> Event | None:
+    def online_again(self, client: int) -> Event | None:
         """Return the event that the device is back; None if no window will open any more."""
         device = self._devices[client]
         if not device.there and math.isinf(device.turn_s):
@@ -162,11 +162,11 @@ class Watched:
             self._arm(client)
         return event
 
-    def why(self, client: int) -> Cause:
+    def why_offline(self, client: int) -> Cause:
         """Return why the device went away last."""
         return self._devices[client].cause
 
-    def strain(self, client: int, watts: float = 0.0, training: Training | None = None) -> None:
+    def begin_load(self, client: int, watts: float = 0.0, training: Training | None = None) -> None:
         """Our work begins to draw so much above idle, or to train."""
         device = self._devices[client]
         device.settle(float(self._env.now))
@@ -179,19 +179,23 @@ class Watched:
         device.draw = Draw.of(device.time_s, powers)
         self._foresee(client)
 
-    def relax(self, client: int, used_j: Callable[[], float], *, over: bool = False) -> None:
+    def follows_battery(self, client: int) -> bool:
+        """Return whether the device has a battery."""
+        return self._devices[client].charge is not None
+
+    def end_load(self, client: int, used_j: float, *, over: bool = False) -> None:
         """Our work draws nothing more for now; the visit has used so much above idle until now."""
         device = self._devices[client]
         device.settle(float(self._env.now))
         device.draw, device.hot_s, device.working = NOTHING, math.inf, not over
         if device.charge is not None:
-            charge = device.charge.spend(max(0.0, used_j() - device.charge.worked_j))
+            charge = device.charge.spend(max(0.0, used_j - device.charge.worked_j))
             device.charge = replace(charge, worked_j=0.0) if over else charge
         if over:
             device.gone = device.came = None
         self._foresee(client)
 
-    def level(self, client: int, now_s: float) -> float:
+    def battery_level(self, client: int, now_s: float) -> float:
         """Return what share of the battery is there, if nothing changes until `now_s`; NaN without one."""
         device = self._devices[client]
         if device.charge is None or device.supply is None:

@@ -3,7 +3,7 @@
     full speed: max(FLOPs / speed, bytes moved / memory bandwidth) + passes x overhead,
     times the noise of this visit's passes, stretched by a CPU quota, then by heat.
 
-With nothing switched on it is FLOPs / speed. Heat goes in and comes out as a number; `Machines` keeps
+With nothing switched on it is FLOPs / speed. Heat goes in and comes out as a number; the clock keeps
 that number for every client between its visits.
 """
 
@@ -153,38 +153,3 @@ def under_quota_s(cpu_s: float, quota: float, period_s: float) -> float:
     """
     pauses = max(math.ceil(cpu_s / (quota * period_s) * (1 - 1e-12)) - 1, 0)
     return cpu_s + pauses * (1 - quota) * period_s
-
-
-class Machines:
-    """The clients' devices between visits: how warm each is, and the noise of its visits."""
-
-    def __init__(self, compute: ComputeConfig, seed: int) -> None:
-        self._compute, self._seed = compute, seed
-        self._heat: dict[int, tuple[float, float]] = {}
-
-    def start(self, profile: Profile, work: Work, visit: int, now_s: float, *, part: float = 1.0) -> Training:
-        """Return the course of a training, or of the `part` that is left of one, from now on the device as it is."""
-        sigma = self._compute.sigma("step_sigma", profile.tier)
-        noise = step_noise(sigma, work.steps, self._seed, profile.client, visit)
-        heat_k = self.heat_k(profile, now_s)
-        return training(profile, work, self._compute, noise=noise, heat_k=heat_k, part=part)
-
-    def stop(self, profile: Profile, training: Training, elapsed_s: float, now_s: float) -> None:
-        """Note how warm the device is `elapsed_s` into a training that ends now, done or not."""
-        if training.thermal is not None:
-            self._heat[profile.client] = (training.heat_after_k(elapsed_s), now_s)
-
-    def heat_k(self, profile: Profile, now_s: float) -> float | None:
-        """Return the temperature of an idle device [K above the surroundings]; None if it is not modelled."""
-        thermal = thermal_of(self._compute, profile.tier)
-        if thermal is None:
-            return None
-        heat_k, since_s = self._heat.get(profile.client, (thermal.settled_k(profile.idle_w), now_s))
-        return thermal.cooled_k(heat_k, profile.idle_w, now_s - since_s)
-
-    def cool_s(self, profile: Profile, now_s: float) -> float:
-        """Return how long an idle device needs to be cool enough for new work; 0 where heat keeps nobody away."""
-        thermal, heat_k = thermal_of(self._compute, profile.tier), self.heat_k(profile, now_s)
-        if thermal is None or heat_k is None or not thermal.gates:
-            return 0.0
-        return thermal.cools_s(heat_k, profile.idle_w, thermal.start_k)

@@ -34,11 +34,11 @@ class Ledger:
 
     def count(self, visit: Visit) -> None:
         """Add what an ended visit has used to the totals."""
-        used = visit.used()
-        self.up_bytes += int(used["up_bytes"])
-        self.down_bytes += int(used["down_bytes"])
-        self.joules += used["joules"]
-        self.gross_joules += used["gross_joules"]
+        usage = visit.usage
+        self.up_bytes += usage.up_bytes
+        self.down_bytes += usage.down_bytes
+        self.joules += usage.joules
+        self.gross_joules += usage.gross_joules
 
     def refuse(self, visit: Visit, reason: str) -> None:
         """Note that an update arrived and was not taken, and why; the first `NAMED` are named in `run.json`."""
@@ -51,7 +51,7 @@ class Ledger:
 
     def settle(self, visit: Visit, rank: int) -> None:
         """Write a visit whose fate is final, and the rank it trained at."""
-        used, work = visit.used(), visit.work
+        usage, work = visit.usage, visit.work
         began_upload = not math.isnan(visit.trained_s)
         self.outcomes[visit.outcome] = self.outcomes.get(visit.outcome, 0) + 1
         self.visits += 1
@@ -74,13 +74,13 @@ class Ledger:
                 "battery": visit.battery,
                 "staleness": visit.staleness,
                 "committed_version": visit.committed_version,
-                "down_bytes": int(used["down_bytes"]),
-                "up_bytes": int(used["up_bytes"]),
+                "down_bytes": usage.down_bytes,
+                "up_bytes": usage.up_bytes,
                 "serialized_down_bytes": work.serialized_down_bytes,
                 "serialized_up_bytes": work.serialized_up_bytes if began_upload else 0,
-                "flops": used["flops"],
-                "joules": used["joules"],
-                "gross_joules": used["gross_joules"],
+                "flops": usage.flops,
+                "joules": usage.joules,
+                "gross_joules": usage.gross_joules,
                 "rank": rank,
                 "memory_plan": work.memory_plan,
                 "trained": visit.trained,
@@ -111,7 +111,7 @@ class Ledger:
             "updates": len(taken),
             "mean_staleness": float(np.mean(staleness)),
             "max_staleness": int(max(staleness)),
-            "up_bytes": sum(int(v.used()["up_bytes"]) for v in taken),
+            "up_bytes": sum(v.usage.up_bytes for v in taken),
             "total_up_bytes": self.up_bytes,
             "total_down_bytes": self.down_bytes,
             "total_joules": self.joules,

@@ -167,7 +167,7 @@ class Trainer:
         for cut in batches(len(queue), self._size):
             ticket = self.executor.train([job for _, job in queue[cut]])
             for index, (visit, _) in enumerate(queue[cut]):
-                visit.trained = True
+                visit.mark_trained()
                 self._tickets[visit.order] = (ticket, index)
 
     def losses(self, asked: Sequence[tuple[int, Vector, Vector | None]]) -> list[float]:
@@ -267,4 +267,4 @@ def _blame(problem: WorkerError, landed: Sequence[Visit]) -> None:
     blamed = str(problem).partition(": ")[0].split("; ")
     for visit in landed:
         if f"client {visit.client}, visit {visit.visit}" in blamed:
-            visit.outcome = "failed"
+            visit.fail()

@@ -11,8 +11,8 @@ import simpy
 from worlds import plan
 
 from fedsim.clock.attendance import Windowed
+from fedsim.clock.device_training import Machines
 from fedsim.clock.watched import Watched, attendance
-from fedsim.devices.compute import Machines
 from fedsim.errors import ExperimentError, RunError
 from fedsim.records.verify import verify
 from fedsim.runs.simulation import simulate

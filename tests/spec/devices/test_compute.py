@@ -14,6 +14,7 @@ from worlds import device, experiment, plan
 
 import hetero_profiles
 from fedsim.checks.blocks import misfits
+from fedsim.clock.device_training import Machines
 from fedsim.clock.estimate import estimate
 from fedsim.clock.plan import prepare
 from fedsim.config.devices import ComputeConfig
@@ -22,7 +23,7 @@ from fedsim.cost.charge_as import ChargeAs
 from fedsim.cost.declared import charged
 from fedsim.cost.formulas import train_flops
 from fedsim.cost.work import Work
-from fedsim.devices.compute import Machines, step_noise, training, under_quota_s
+from fedsim.devices.compute import step_noise, training, under_quota_s
 from fedsim.devices.measured_speeds import read_speeds, unit_normals, with_speeds
 from fedsim.devices.population import draw_devices
 from fedsim.errors import ExperimentError, ProfileError
@@ -177,14 +178,16 @@ def test_heat_never_passes_the_cap_and_a_warmer_phone_is_never_faster(heat_k, wa
 
 def test_a_phone_carries_its_heat_to_the_next_visit_and_loses_it_in_between():
     machines = Machines(ComputeConfig(thermal="moderate"), seed=0)
-    first = machines.start(PHONE, WORK, 0, now_s=100.0)
-    machines.stop(PHONE, first, first.duration_s, 100.0 + first.duration_s)
+    first = machines.begin_training(PHONE, WORK, 0, now_s=100.0)
+    machines.end_training(PHONE, first, first.duration_s, 100.0 + first.duration_s)
     ended = 100.0 + first.duration_s
-    again = machines.start(PHONE, WORK, 1, now_s=ended)
+    again = machines.begin_training(PHONE, WORK, 1, now_s=ended)
     assert (again.onset_s, again.duration_s) == (0.0, 600.0 / 0.75)
-    later = machines.start(PHONE, WORK, 1, now_s=ended + 135.0)
+    later = machines.begin_training(PHONE, WORK, 1, now_s=ended + 135.0)
     assert later.heat_k == pytest.approx(3 + 22 / math.e)
-    assert machines.start(PHONE, WORK, 1, now_s=ended + 1e5).duration_s == pytest.approx(first.duration_s)
+    assert machines.begin_training(PHONE, WORK, 1, now_s=ended + 1e5).duration_s == pytest.approx(
+        first.duration_s
+    )
 
 
 def test_a_cap_below_the_surroundings_is_refused():
