@@ -37,7 +37,9 @@ class DeskAlarm:
             return
         now_s = float(self._env.now)
         next_s = self._desk.serve(now_s)
-        if math.isfinite(next_s) and self._next_s != next_s:  # equal to the bit: one and the same window's start
+        if (
+            math.isfinite(next_s) and self._next_s != next_s
+        ):  # equal to the bit: one and the same window's start
             self._next_s = next_s
             At(self._env, next_s - now_s, Instant.LANDING).callbacks.append(self._on_window)
 

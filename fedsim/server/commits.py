@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,7 @@ class Commit:
         accepted: visits whose update the rule has got, in the order of client and visit.
         refused: visits whose update it has not, with the reason in words.
         reports: losses of the accepted ones.
-        moves: sums of the moves of the accepted ones.
+        moves: sums of the moves of the accepted ones; None where nobody has really moved.
     """
 
     def __init__(
@@ -50,19 +50,22 @@ class Commit:
         self.accepted: list[Visit] = []
         self.refused: list[tuple[Visit, str]] = []
         self.reports: list[Report] = []
-        self.moves = Moves(versions.model.adapter.layout.size)
+        self.moves: Moves | None = None
 
     def __iter__(self) -> Iterator[Contribution]:
         """Yield what the rule sees. Faulty updates are refused: they are in no sum."""
-        size = self.moves.size
+        size = self._versions.model.adapter.layout.size
+        self.moves = moves = Moves(size)
         for visit, update in self._results:
-            visit.loss = update.loss
+            visit.report_loss(update.loss)
             dispatched = self._dispatched[visit.order]
             fault = update.fault(size)
             if fault is None:
-                end = np.require(update.end, requirements="O")  # out of the executor's store, if it lies there
+                end = np.require(
+                    update.end, requirements="O"
+                )  # out of the executor's store, if it lies there
                 end = self._versions.received(visit, dispatched, end)
-                fault = None if self.moves.add(dispatched.shared_start, end) else "the move is not finite"
+                fault = None if moves.add(dispatched.shared_start, end) else "the move is not finite"
             if fault is not None:
                 self.refused.append((visit, fault))
                 continue
@@ -79,9 +82,9 @@ class BlankCommit(Commit):
         landed: Sequence[Visit],
         dispatched: Mapping[int, Dispatched],
         versions: Versions,
-        examples: Mapping[int, int],
+        examples: Callable[[int], int],
     ) -> None:
-        """Take the visits; `examples` are each client's."""
+        """Take the visits; `examples` gives those of a client."""
         super().__init__((), dispatched, versions)
         self._landed, self._examples = landed, examples
 
@@ -91,5 +94,5 @@ class BlankCommit(Commit):
             dispatched = self._dispatched[visit.order]
             self.accepted.append(visit)
             yield self._versions.contribution(
-                visit, dispatched, dispatched.shared_start, float(self._examples[visit.client])
+                visit, dispatched, dispatched.shared_start, float(self._examples(visit.client))
             )

@@ -6,10 +6,7 @@ SimPy decides when; the executor computes what. A dispatch leaves a pending job 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -17,19 +14,17 @@ import simpy
 from numpy.typing import NDArray
 
 from fedsim.adapters.adapter import Vector
-from fedsim.adapters.payload import NOTHING
-from fedsim.aggregators._base import Invitation, Offer, ServerModel
-from fedsim.clock.estimate import Estimate, estimate
+from fedsim.aggregators._base import ServerModel
+from fedsim.clock.device_training import Machines
+from fedsim.clock.estimate import Estimate
 from fedsim.clock.plan import Plan
 from fedsim.clock.protocol import Blend, Steps
 from fedsim.clock.roster import Roster
-from fedsim.clock.visit import OnClose, Visit
+from fedsim.clock.visit import Visit
+from fedsim.clock.visit_order import DeviceWorld
 from fedsim.clock.watched import attendance
-from fedsim.cost.shape import backbone_bytes
-from fedsim.cost.work import Work
-from fedsim.devices.compute import Machines
 from fedsim.errors import RunError, message
-from fedsim.instants import At, Instant
+from fedsim.instants import Instant
 from fedsim.jobs import Job
 from fedsim.network.base import Network
 from fedsim.samplers._base import PollingSampler
@@ -37,20 +32,23 @@ from fedsim.samplers.seen import Records
 from fedsim.server.alarm import DeskAlarm
 from fedsim.server.averaging import Average
 from fedsim.server.clients import ClientBook
+from fedsim.server.clock_verbs import ClockVerbs
 from fedsim.server.commits import BlankCommit, Commit
 from fedsim.server.ledger import Ledger
-from fedsim.server.polling import Poll, poll_work, polled
+from fedsim.server.offers import Offers
+from fedsim.server.open_visits import OpenVisits
+from fedsim.server.polling import Poll, polled
 from fedsim.server.private_parts import PrivateParts
 from fedsim.server.requests import Desk, PoolRequest
 from fedsim.server.rounds import by_landing, enough_landed
 from fedsim.server.trainer import Trainer
-from fedsim.server.versions import Dispatched, Versions
+from fedsim.server.versions import Versions
 
 OnDispatch = Callable[[Visit, Job], None]
 """Told of each visit that trains, at its dispatch, with its job, vectors as they are."""
 
 
-class Server:
+class Server(ClockVerbs):
     """Mechanism without policy; a protocol is a generator over these verbs (`fedsim.clock.protocol.Verbs`).
 
     Attributes:
@@ -71,29 +69,39 @@ class Server:
         on_dispatch: OnDispatch | None = None,
     ) -> None:
         """Stand at time 0 with nobody asked."""
+        super().__init__(env)
         experiment, population = plan.experiment, plan.population
-        self.env, self.plan, self.experiment, self.population = env, plan, experiment, population
-        self.network, self.trainer, self.ledger, self.private_parts = network, trainer, ledger, private_parts
+        self.plan, self.experiment, self.population = plan, experiment, population
+        self.trainer, self.ledger, self.private_parts = trainer, ledger, private_parts
         self.versions = Versions(plan, model, private_parts)
         self.average = Average(model, experiment.evaluate.ema)
-        self.machines = Machines(experiment.compute, experiment.seed)
-        self.attendance = attendance(env, experiment, population, self.machines)
+        self.over, self.last_commit_s, self._on_dispatch = False, 0.0, on_dispatch
+        machines = Machines(experiment.compute, experiment.seed)
+        self.attendance = attendance(env, experiment, population, machines)
         self.roster = Roster(self.attendance)
         for client in private_parts.unseen:
             self.roster.exclude(client)
         self.seen = Records(population.availability, plan.task.examples)
         self.desk = Desk(plan, self.roster, self.seen, held_out=len(private_parts.unseen))
-        self.over = False
-        self.last_commit_s = 0.0
         self._alarm = DeskAlarm(env, self.desk)
-        self._on_dispatch = on_dispatch
         self._book = ClientBook(len(population))
-        self._open: dict[int, Visit] = {}
-        self._dispatched: dict[int, Dispatched] = {}
-        self._uncommitted: set[int] = set()
-        self._visits = 0
+        self._offers = Offers(plan, self.versions, self._book)
+        detect_after_s, tail = experiment.network.detect_after_s, experiment.energy.tail
+        self._visits = OpenVisits(
+            DeviceWorld(env, network, machines, self.attendance, tail=tail, detect_after_s=detect_after_s),
+            plan,
+            book=self._book,
+            ledger=ledger,
+            trainer=trainer,
+            seen=self.seen,
+            roster=self.roster,
+            desk=self.desk,
+            alarm=self._alarm,
+            one_at_a_time=private_parts.waits,
+            on_exhausted=self.end,
+        )
 
-    # the model ----------------------------------------------------------------------------------
+    # what there is ------------------------------------------------------------------------------
 
     @property
     def version(self) -> int:
@@ -110,8 +118,6 @@ class Server:
         """The shared adapter of this version, (size,) float32."""
         return self.versions.model.adapter.vector
 
-    # what there is ------------------------------------------------------------------------------
-
     @property
     def clients(self) -> int:
         """How many clients there are."""
@@ -126,33 +132,6 @@ class Server:
     def seed(self) -> int:
         """The experiment's seed."""
         return self.experiment.seed
-
-    # the clock ----------------------------------------------------------------------------------
-
-    @property
-    def now_s(self) -> float:
-        """The time now [virtual s]."""
-        return float(self.env.now)
-
-    def process(self, generator: Generator[Any, Any, Any]) -> simpy.Process:
-        """Start a process."""
-        return self.env.process(generator)
-
-    def event(self) -> simpy.Event:
-        """Return an event that happens when somebody says so (`succeed`)."""
-        return self.env.event()
-
-    def timeout(self, delay_s: float) -> simpy.Event:
-        """Return an event `delay_s` from now [virtual s]."""
-        return self.env.timeout(delay_s)
-
-    def all_of(self, events: Iterable[simpy.Event]) -> simpy.Event:
-        """Return the event that all have happened."""
-        return self.env.all_of(events)
-
-    def turn(self, instant: Instant, *, at_s: float | None = None) -> simpy.Event:
-        """Return the event that an instant (None: this one) has come to its commits (or dispatches)."""
-        return At(self.env, 0.0 if at_s is None else at_s - self.env.now, instant)
 
     # whom ---------------------------------------------------------------------------------------
 
@@ -207,11 +186,11 @@ class Server:
             steps: optimiser steps, if fewer than a whole visit has (partial work; charged accordingly).
             rank: slots of each factor, if fewer than the client's.
         """
-        invitation = self._invitation(client, rank)
-        offer = self.versions.offer(invitation)
+        invitation = self._offers.invitation(client, rank)
+        offer = self._offers.offer(invitation)
         dispatched = self.versions.dispatched(invitation, offer, steps)
-        on_close = self.experiment.population.on_close
-        visit = self._begin_visit(dispatched, self._work(invitation, offer, steps), round_, on_close)
+        work, on_close = self._offers.work(invitation, offer, steps), self.experiment.population.on_close
+        visit = self._visits.begin(dispatched, work, self.version, round_, on_close)
         self._book.polled.pop(client, None)
         self.seen.ask(client)
         self.trainer.expect(visit, dispatched.job, common=dispatched.common)
@@ -224,10 +203,10 @@ class Server:
 
         Once it has answered it stays busy, so that nobody else asks it before the choice: `free` it or dispatch.
         """
-        invitation = self._invitation(client, None)
-        offer = self.versions.offer(invitation)
-        work = self._with_backbone(client, poll_work(self.plan, client, invitation.rank, offer))
-        visit = self._begin_visit(self.versions.dispatched(invitation, offer), work, -1)
+        invitation = self._offers.invitation(client)
+        offer = self._offers.offer(invitation)
+        work = self._offers.poll_work(invitation, offer)
+        visit = self._visits.begin(self.versions.dispatched(invitation, offer), work, self.version)
         visit.ignore("polled")
         own_scale = invitation.scale != self.versions.scale
         vector = self.model.adapter.cut(invitation.rank) if own_scale else visit.start
@@ -246,117 +225,8 @@ class Server:
         return self.plan.rank(client)
 
     def estimate(self, client: int, *, steps: int | None = None, rank: int | None = None) -> Estimate:
-        """Return how a visit would go if it began now, alone on its own link, on a cool device.
-
-        It knows the client's window and its outages; what battery and heat will do is not foreseen.
-        """
-        invitation = self._invitation(client, rank)
-        _, until_s = self.population.availability.window(client, self.env.now)
-        return estimate(
-            self.population.profile(client),
-            self._work(invitation, self.versions.offer(invitation), steps),
-            self.now_s,
-            until_s,
-            compute=self.experiment.compute,
-            tail=self.experiment.energy.tail,
-        )
-
-    def _invitation(self, client: int, rank: int | None) -> Invitation:
-        book = self._book
-        return self.versions.invitation(client, book.visits(client), book.last_seen.get(client), rank)
-
-    def _work(self, invitation: Invitation, offer: Offer, steps: int | None) -> Work:
-        client = invitation.client
-        if self._book.polled.get(client) == self.version:
-            offer = replace(offer, down=NOTHING)
-        work = self.plan.work(client, offer, steps=steps, rank=invitation.rank or None)
-        return self._with_backbone(client, work)
-
-    def _with_backbone(self, client: int, work: Work) -> Work:
-        """Add the frozen backbone to a client's first download, if it is not preinstalled."""
-        if self.experiment.network.backbone == "preinstalled" or self._book.has_backbone(client):
-            return work
-        return replace(work, down_bytes=work.down_bytes + backbone_bytes(self.plan.shape))
-
-    def _begin_visit(
-        self, dispatched: Dispatched, work: Work, round_: int, on_close: OnClose = "lost"
-    ) -> Visit:
-        """Send what is offered on its way; `on_close` says what happens if the device goes away."""
-        client, job = dispatched.invitation.client, dispatched.job
-        visit = Visit(
-            self.env,
-            self.network,
-            profile=self.population.profile(client),
-            work=work,
-            order=self._visits,
-            visit=dispatched.invitation.visit,
-            version=self.version,
-            round_=round_,
-            start=job.start,
-            attendance=self.attendance,
-            detect_after_s=self.experiment.network.detect_after_s,
-            machines=self.machines,
-            tail=self.experiment.energy.tail,
-            on_end=self._on_visit_end,
-            on_close=on_close,
-            steps=job.local.steps_over(self.plan.task.examples(client)) if on_close == "partial" else 0,
-            shorten=self._on_shortened,
-        )
-        self._visits += 1
-        self._book.begin_visit(client)
-        self._open[visit.order] = visit
-        self._dispatched[visit.order] = dispatched
-        visit.process.callbacks.append(partial(self._on_process_end, visit))
-        return visit
-
-    # how visits end -----------------------------------------------------------------------------
-
-    def _on_shortened(self, visit: Visit, steps: int) -> None:
-        """The device went away after `steps` steps: they are all that is trained."""
-        dispatched = self._dispatched[visit.order]
-        self._dispatched[visit.order] = replace(dispatched, job=replace(dispatched.job, upto=steps))
-        self.trainer.shorten(visit, steps)
-
-    def _on_visit_end(self, visit: Visit) -> None:
-        """The device has finished with a visit: what it used is in the books from now on."""
-        if not math.isnan(visit.downloaded_s):
-            self._book.note_download(visit.client, visit.version)
-        self.ledger.count(visit)
-        if visit.outcome == "landed":
-            self.seen.land(visit.client, visit.landed_s - visit.dispatched_s)
-        else:
-            if visit.outcome == "polled":
-                self._book.polled[visit.client] = visit.version
-            self.trainer.forget(visit)
-            self._settle(visit)
-        limit = self.experiment.budget.up_bytes
-        if limit is not None and self.ledger.up_bytes >= limit:
-            # what lands or is committed in this same instant still counts; then it is over
-            At(self.env, 0.0, Instant.EVALUATE).callbacks.append(lambda _event: self.end())
-
-    def _on_process_end(self, visit: Visit, _event: simpy.Event) -> None:
-        """The server knows how a visit ended: the client may be asked again, unless it is too small.
-
-        One whose private part is in a visit that has landed waits until that is committed or refused, and one
-        that has answered a poll until the choice.
-        """
-        self.roster.release(visit.client)
-        if self.private_parts.waits and visit.order in self._open and visit.outcome == "landed":
-            self._uncommitted.add(visit.client)
-            self.hold(visit.client)
-        if visit.outcome == "polled":
-            self.desk.keep_busy(visit.client)
-        if visit.outcome == "memory":
-            self.roster.exclude(visit.client)
-        self._alarm.ring()
-
-    def _settle(self, visit: Visit) -> None:
-        """Write a visit whose fate is final."""
-        del self._open[visit.order]
-        self.ledger.settle(visit, self._dispatched.pop(visit.order).invitation.rank)
-        if visit.client in self._uncommitted:
-            self._uncommitted.remove(visit.client)
-            self.free([visit.client])
+        """Return how a visit would go if it began now, alone on its own link, on a cool device."""
+        return self._offers.estimate(client, self.now_s, steps=steps, rank=rank)
 
     # rounds -------------------------------------------------------------------------------------
 
@@ -378,7 +248,7 @@ class Server:
         """
         landed = by_landing(visits)
         for visit in landed[want:]:
-            self._refuse(visit, "surplus")
+            self._visits.refuse(visit, "surplus")
         why: Literal["surplus", "late"] = "surplus" if len(landed) >= want else "late"
         for visit in visits:
             if not visit.ended:
@@ -389,12 +259,7 @@ class Server:
     def reject(self, landed: Sequence[Visit]) -> None:
         """Drop landed visits: their round had too few reports."""
         for visit in landed:
-            self._refuse(visit, "rejected")
-
-    def _refuse(self, visit: Visit, outcome: Literal["surplus", "rejected"]) -> None:
-        visit.outcome = outcome
-        self.trainer.forget(visit)
-        self._settle(visit)
+            self._visits.refuse(visit, "rejected")
 
     # values -------------------------------------------------------------------------------------
 
@@ -407,19 +272,18 @@ class Server:
         """
         if self.over:
             return
-        landed = sorted(landed, key=lambda v: (v.client, v.visit))
         before, commit = self.model.adapter, self._made(landed, blend)
         if not commit.accepted:
             return
         self.seen.commit()
         self.last_commit_s = self.now_s
-        jobs = [self._dispatched[visit.order].job for visit in commit.accepted]
+        jobs = [self._visits.dispatched[visit.order].job for visit in commit.accepted]
         for visit in commit.accepted:
-            visit.staleness = self.version - 1 - visit.version
-            visit.committed_version = self.version
-            self._settle(visit)
+            visit.commit(self.version)
+            self._visits.settle(visit)
         self.trainer.renew(self.model)
-        self.ledger.commit(self.version, self.env.now, commit.accepted, commit.moves, before, self.model.adapter)
+        after = self.model.adapter
+        self.ledger.commit(self.version, self.env.now, commit.accepted, commit.moves, before, after)
         self.average.follow(self.model, self.version)
         if self.version % self.experiment.evaluate.every_commits == 0:
             self.evaluate()
@@ -429,18 +293,19 @@ class Server:
 
     def _made(self, landed: Sequence[Visit], blend: Blend | None) -> Commit:
         """Make the next version of what has landed; returns what was taken of it."""
-        results = self.trainer.results(landed)
+        landed = sorted(landed, key=lambda v: (v.client, v.visit))
+        results, dispatched = self.trainer.results(landed), self._visits.dispatched
         if results is None:
-            blank = BlankCommit(landed, self._dispatched, self.versions, self.plan.task.examples)
+            blank = BlankCommit(landed, dispatched, self.versions, self.plan.task.examples)
             self.versions.make_blank(blank)
             return blank
-        commit = Commit(results, self._dispatched, self.versions)
+        commit = Commit(results, dispatched, self.versions)
         try:
             self.versions.make(commit, blend)
         finally:
             for visit, reason in commit.refused:
                 self.ledger.refuse(visit, reason)
-                self._refuse(visit, "rejected")
+                self._visits.refuse(visit, "rejected")
             for report in commit.reports:
                 self.seen.report(report.client, report.loss, report.square)
         return commit
@@ -459,11 +324,7 @@ class Server:
 
     def close(self, now_s: float) -> None:
         """Write the visits that are still open as they stand at `now_s`."""
-        for visit in sorted(self._open.values(), key=lambda v: v.order):
-            if not visit.ended:
-                visit.close(now_s)
-                self.ledger.count(visit)
-            self._settle(visit)
+        self._visits.close(now_s)
 
     def refuse_to_spin(self) -> None:
         """Raise if the run has no horizon and nothing has been committed for `runtime.stall_s`.
@@ -474,10 +335,10 @@ class Server:
         stall_s = self.experiment.runtime.stall_s
         if self.env.now - self.last_commit_s <= stall_s:
             return
-        ended = ", ".join(f"{n} {outcome}" for outcome, n in sorted(self.ledger.outcomes.items()))
+        outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(self.ledger.outcomes.items()))
         what = (
             f"no commit in {stall_s:.0f} s of virtual time, and no budget.time_s to end the run "
-            f"(visits: {ended or 'none ended'})"
+            f"(visits: {outcomes or 'none ended'})"
         )
         fix = "give budget.time_s, a longer protocol.deadline_s, a smaller protocol.buffer or min_reports"
         raise RunError(message("run", what, fix=fix))
