@@ -75,7 +75,9 @@ def fitted(package: str, component: type[Component], kind: str) -> type[Componen
     if wrong is not None:
         what, fix = wrong
         raise ExperimentError(message("kind", f"{component.__name__} {what}", got=kind, fix=fix))
-    return adopted(component, seam)
+    cls = adopted(component, seam)
+    assert issubclass(cls, Component)
+    return cls
 
 
 def _imported(kind: str) -> type[Component]:

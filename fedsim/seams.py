@@ -7,6 +7,7 @@ base's defaults for all that is optional. What is missing or takes other argumen
 from __future__ import annotations
 
 import inspect
+import types
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
@@ -51,9 +52,12 @@ def adopted(cls: type[BaseModel], seam: type[BaseModel]) -> type[BaseModel]:
     """Return the class itself if it derives from the seam's base, else it with the base's defaults behind it."""
     if issubclass(cls, seam):
         return cls
-    body = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    body: dict[str, Any] = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
     body["__reduce__"] = lambda self: (_restored, (cls, seam, self.__getstate__()))
-    return type(cls)(cls.__name__, (cls, seam), body)
+    made: type[BaseModel] = types.new_class(
+        cls.__name__, (cls, seam), exec_body=lambda names: names.update(body)
+    )
+    return made
 
 
 def _restored(cls: type[BaseModel], seam: type[BaseModel], state: dict[Any, Any]) -> BaseModel:

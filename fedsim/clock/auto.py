@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from fedsim.clock.components import Parts
+from fedsim.clock.components import parts_of
 from fedsim.config.experiment import Experiment
 from fedsim.jobs import CALL_BYTES, Task, TaskContext
 
@@ -29,7 +29,7 @@ def context_of(experiment: Experiment) -> TaskContext:
     )
 
 
-def with_auto_filled(experiment: Experiment, parts: Parts, task: Task) -> Experiment:
+def with_auto_filled(experiment: Experiment, task: Task) -> Experiment:
     """Return the experiment with `auto` numerics replaced by what will be used.
 
     The task says what suits it. A client batch is also at most a quarter of a round or buffer, so that
@@ -39,7 +39,7 @@ def with_auto_filled(experiment: Experiment, parts: Parts, task: Task) -> Experi
     """
     numerics, filled = experiment.numerics, dict[str, Any]()
     if numerics.client_batch == "auto":
-        at_once = parts.protocol.updates_per_commit or FEW
+        at_once = parts_of(experiment).protocol.updates_per_commit or FEW
         size = task.suggested_client_batch() or max(FEW, min(MANY, at_once // CALLS))
         room = CALL_BYTES // (4 * max(1, task.layout.size))
         share = min(1.0, experiment.runtime.gpus_per_worker or 1.0)

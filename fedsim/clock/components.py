@@ -30,7 +30,7 @@ class Parts:
     task: TaskComponent
 
 
-def parts(experiment: Experiment) -> Parts:
+def parts_of(experiment: Experiment) -> Parts:
     """Return an experiment's components.
 
     Raises:

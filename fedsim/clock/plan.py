@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedsim.aggregators._base import Offer
 from fedsim.clock.auto import context_of, with_auto_filled
-from fedsim.clock.components import Parts, parts
+from fedsim.clock.components import Parts, parts_of
 from fedsim.clock.ranks import ranks_of
 from fedsim.clock.sizing import Sizing, TrainingPlan
 from fedsim.config.experiment import Experiment
@@ -25,6 +25,7 @@ from fedsim.devices.measured_speeds import with_speeds
 from fedsim.devices.population import Population, draw
 from fedsim.errors import ExperimentError, message
 from fedsim.jobs import Task
+from fedsim.tasks._base import built
 
 GROUND = ("seed", "population", "task", "lora", "local", "compute", "numerics", "runtime")
 """Blocks that population, data and layout depend on."""
@@ -48,7 +49,7 @@ class Plan:
     @cached_property
     def parts(self) -> Parts:
         """The experiment's components."""
-        return parts(self.experiment)
+        return parts_of(self.experiment)
 
     @cached_property
     def sizing(self) -> Sizing:
@@ -57,7 +58,7 @@ class Plan:
 
     def alike(self, experiment: Experiment) -> Plan:
         """Return the plan of an experiment with the same seed, population, task, `lora`, `local`, `compute`."""
-        filled = with_auto_filled(experiment, parts(experiment), self.task)
+        filled = with_auto_filled(experiment, self.task)
         return replace(self, experiment=filled)
 
     # a visit ------------------------------------------------------------------------------------
@@ -136,14 +137,15 @@ def prepare(experiment: Experiment, like: Plan | None = None) -> Plan:
     Raises:
         ProfileError, DataError, ExperimentError: whatever is wrong with the input.
     """
-    components = parts(experiment)
+    components = parts_of(experiment)
     if like is None:
         population = draw(experiment.population, experiment.seed)
-        task = components.task.build(context_of(experiment))
+        task = built(components.task, context_of(experiment))
     else:
         population, task = like.population, like.task
-    experiment = with_auto_filled(experiment, components, task)
-    shape = components.task.charged_shape(full=experiment.lora.full) or task.shape
+    experiment = with_auto_filled(experiment, task)
+    charge = components.task.charge(full=experiment.lora.full)
+    shape = task.shape if charge is None else charge.shape
     _refuse_unknown_layers(experiment, shape)
     components.personal.private(task.layout)  # refuses more layers than there are
     if like is None:

@@ -53,8 +53,9 @@ class Sizing:
     def __init__(self, experiment: Experiment, parts: Parts, task: Task, shape: ModelShape) -> None:
         """Start with nothing remembered."""
         self._experiment, self._parts, self._task, self.shape = experiment, parts, task, shape
-        self.charged = parts.task.charged_shape(full=experiment.lora.full) is not None
-        self._tokens_declared = parts.task.charged_tokens(shape)
+        charge = parts.task.charge(full=experiment.lora.full)
+        self.charged = charge is not None
+        self._tokens_declared = None if charge is None else charge.visit_tokens
         self._plans: dict[tuple[float, int], TrainingPlan] = {}
         self._works: dict[tuple[int, int | None, float, int], Work] = {}
         self._payload_bytes: dict[tuple[Payload, Direction], tuple[int, int]] = {}

@@ -125,10 +125,8 @@ def failure(who: str, problem: BaseException) -> Failure:
 
 
 def warm(task: Task) -> None:
-    """Load what the task loads lazily, if it says how (an optional method `warm`)."""
-    load = getattr(task, "warm", None)
-    if load is not None:
-        load()
+    """Load what the task loads lazily."""
+    task.warm()
 
 
 def _resolved(item: Item, resolve: Callable[[Any], Vector]) -> Item:

@@ -15,6 +15,7 @@ from fedsim.aggregators._base import Offer, Traits
 from fedsim.component import Component
 from fedsim.config.fields import Count
 from fedsim.config.learning import LocalConfig
+from fedsim.config.problem import Problem
 from fedsim.cost.shape import ModelShape
 from fedsim.cost.work import Work
 from fedsim.jobs import Job
@@ -68,6 +69,10 @@ class Personal(Component):
         """Return (what is wrong, fix) if this kind has no meaning with a rule or with whole models."""
         return None
 
+    def problems(self, local: LocalConfig) -> list[Problem]:
+        """Return what is wrong with its own settings beside those of the visits' training."""
+        return []
+
     # a part that never travels ------------------------------------------------------------------
 
     def private(self, layout: Layout) -> tuple[str, ...]:
@@ -115,6 +120,11 @@ class Personal(Component):
     def everybody_after(self) -> bool:
         """Whether every client trains after the run, and not only those that never landed."""
         return False
+
+    @property
+    def epochs_at_end(self) -> int:
+        """Epochs that a client trains after the run, if it trains then."""
+        return 0
 
     @property
     def resting(self) -> int:

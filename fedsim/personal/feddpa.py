@@ -53,6 +53,11 @@ class FedDPA(Personal):
     lr: Positive | None = None
 
     @property
+    def epochs_at_end(self) -> int:
+        """E."""
+        return 1 if self.epochs is None else self.epochs
+
+    @property
     def everybody_after(self) -> bool:
         """Whether the local adapters are trained after the run."""
         return self.train == "after"

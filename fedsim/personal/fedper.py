@@ -39,6 +39,11 @@ class FedPer(Personal):
 
     waits: ClassVar[bool] = True
 
+    @property
+    def epochs_at_end(self) -> int:
+        """E."""
+        return self.epochs
+
     def misfit(self, traits: Traits, *, full: bool) -> tuple[str, str] | None:
         """Return why a rule does not average the shared layers by themselves."""
         if full:

@@ -30,6 +30,11 @@ class FineTune(Personal):
     lr: Positive | None = None
 
     @property
+    def epochs_at_end(self) -> int:
+        """E."""
+        return self.epochs
+
+    @property
     def everybody_after(self) -> bool:
         """All clients train their copies."""
         return True

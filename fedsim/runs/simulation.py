@@ -14,6 +14,7 @@ import simpy
 
 from fedsim.adapters.adapter import Adapter
 from fedsim.aggregators._base import ServerModel
+from fedsim.clock.components import parts_of
 from fedsim.clock.plan import Plan, prepare
 from fedsim.clock.plan_tables import charged_facts, clients_table
 from fedsim.config.experiment import Experiment
@@ -26,8 +27,8 @@ from fedsim.records.writer import Writer
 from fedsim.server import personalize
 from fedsim.server.gallery import hang
 from fedsim.server.ledger import Ledger, OnEvent
-from fedsim.server.private_parts import Privates
-from fedsim.server.server import Server
+from fedsim.server.private_parts import PrivateParts
+from fedsim.server.server import OnDispatch, Server
 from fedsim.server.trainer import Trainer
 
 
@@ -55,7 +56,7 @@ def begin(executor: Executor, experiment: Experiment) -> None:
     """
     start = getattr(executor, "begin", None)
     if start is not None and not experiment.lora.full:
-        start(getattr(experiment.task, "worker_modules", ()))
+        start(experiment.task.worker_modules)
 
 
 def simulate(
@@ -100,9 +101,14 @@ def simulate(
 
 def _refuse_values(experiment: Experiment) -> None:
     """Raise if losses decide whom the server asks or when: there is no schedule without training then."""
-    for block in ("sampler", "protocol", "aggregator"):
-        component: Any = getattr(experiment, block)
-        if getattr(component, "reads_values", False):
+    parts = parts_of(experiment)
+    deciding = (
+        ("sampler", parts.sampler, parts.sampler.reads_values),
+        ("protocol", parts.protocol, parts.protocol.reads_values),
+        ("aggregator", parts.aggregator, parts.aggregator.reads_values),
+    )
+    for block, component, reads_values in deciding:
+        if reads_values:
             what = "decides by what training has computed, so there is no timeline without it"
             fix = f"run with training, or choose another {block}"
             raise ExperimentError(message(f"{block}.kind", what, got=component.kind, fix=fix))
@@ -122,7 +128,13 @@ def _closed_whatever_happens(writer: Writer) -> Iterator[None]:
         raise
 
 
-def world(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent) -> Server:
+def world(
+    plan: Plan,
+    executor: Executor | None,
+    writer: Writer,
+    tell: OnEvent,
+    on_dispatch: OnDispatch | None = None,
+) -> Server:
     """Return the server of a plan at time 0, its protocol about to begin; without an executor nothing trains."""
     experiment, task = plan.experiment, plan.task
     if executor is not None:
@@ -139,10 +151,10 @@ def world(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent) 
         model=ServerModel(Adapter(task.layout, vector), personal=Kept(kept_by_rule)),
         trainer=trainer,
         ledger=ledger,
-        privates=Privates(experiment, task.layout, vector, executor, writer.folder),
+        on_dispatch=on_dispatch,
+        private_parts=PrivateParts(experiment, task.layout, vector, executor, writer.folder),
     )
-    protocol: Any = experiment.protocol
-    server.process(protocol.run(server))
+    server.process(plan.parts.protocol.run(server))
     return server
 
 
@@ -169,16 +181,16 @@ def course(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent)
     ended_s = run_to_the_end(server, tell)
     if server.version and server.version % experiment.evaluate.every_commits:
         server.evaluate()
-    trainer.finish()
-    server.privates.finish()
+    trainer.evaluations.hand_over(all_of_them=True)
+    server.private_parts.finish()
     if executor is not None:
         model = server.average.model
-        for row in personalize.rows(plan, executor, model, server.state, server.privates):
+        for row in personalize.rows(plan, executor, model, server.state, server.private_parts):
             writer.personal(row)
         if writer.folder is not None:
-            if not server.privates.waits:
+            if not server.private_parts.waits:
                 writer.note(_saved(plan, model, writer.folder / "adapter"))
-            hang(plan, executor, model, server.state, server.privates, writer.folder / "samples")
+            hang(plan, executor, model, server.state, server.private_parts, writer.folder / "samples")
     facts = {
         "executor": type(executor).__name__ if executor is not None else "none (timeline only)",
         "workers": workers,
@@ -193,7 +205,7 @@ def course(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent)
             "outcomes": dict(sorted(ledger.outcomes.items())),
             "refused": ledger.refused,
         },
-        "faulty_personal": server.privates.faulty,
+        "faulty_personal": server.private_parts.faulty,
         **server.attendance.facts(ended_s),
         "saved_share": 1.0 - trainer.trained / trainer.dispatched if trainer.dispatched else 0.0,
     }

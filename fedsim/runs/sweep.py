@@ -133,14 +133,14 @@ def _finished(point: Point, *, timeline_only: bool) -> Run | None:
     Raises:
         RunFolderError: the folder holds a run of another experiment.
     """
-    from fedsim.clock.auto import resolved_like
+    from fedsim.clock.auto import with_auto_as_stored
     from fedsim.records.folder import holds_run
     from fedsim.records.run import load
 
     if not holds_run(point.folder):
         return None
     run = load(point.folder)
-    digest = resolved_like(point.experiment, run.experiment).digest
+    digest = with_auto_as_stored(point.experiment, run.experiment).digest
     same = run.info.get("digest") == digest and bool(run.info.get("timeline_only")) == timeline_only
     if run.info["status"] == "done":
         if same:

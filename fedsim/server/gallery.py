@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,10 @@ from fedsim.aggregators._base import ServerModel
 from fedsim.clock.plan import Plan
 from fedsim.executors import Executor
 from fedsim.files import atomic
-from fedsim.jobs import SPLIT, Probe, ScoreJob
+from fedsim.jobs import SPLIT, DrawingTask, Probe, ScoreJob
 from fedsim.personal import Used
 from fedsim.server import personalize
-from fedsim.server.private_parts import Privates
+from fedsim.server.private_parts import PrivateParts
 
 COLUMNS, ROWS = 10, 4
 """Tiles of a grid."""
@@ -44,7 +44,7 @@ class Picture:
 
 
 def hang(
-    plan: Plan, executor: Executor, model: ServerModel, state: Any, privates: Privates, folder: Path
+    plan: Plan, executor: Executor, model: ServerModel, state: Any, private_parts: PrivateParts, folder: Path
 ) -> list[str]:
     """Write the grids of a finished run into `folder`, if its task draws images; return the files' names.
 
@@ -53,14 +53,15 @@ def hang(
         executor: where to train and draw.
         model: the server's, at the end of the run.
         state: the rule's.
-        privates: what the clients have kept, nothing under way.
+        private_parts: what the clients have kept, nothing under way.
         folder: where to.
     """
-    if not getattr(plan.task, "draws", False):
+    task = plan.task
+    if not isinstance(task, DrawingTask):
         return []
     folder.mkdir(parents=True, exist_ok=True)
     captions = []
-    for picture in pictures(plan, executor, model, state, privates):
+    for picture in pictures(plan, task, executor, model, state, private_parts):
         name = f"{picture.name}.png"
         atomic.replace(folder / name, png(grid(picture.images)))
         captions.append({"file": name, "caption": picture.caption})
@@ -70,23 +71,28 @@ def hang(
 
 
 def pictures(
-    plan: Plan, executor: Executor, model: ServerModel, state: Any, privates: Privates
+    plan: Plan,
+    task: DrawingTask,
+    executor: Executor,
+    model: ServerModel,
+    state: Any,
+    private_parts: PrivateParts,
 ) -> Iterator[Picture]:
     """Yield real images of the clients, samples of version 0 and of the last one, and a few clients' own.
 
     Where clients keep a part of the model, nothing is drawn with what they share.
     """
-    n, task = COLUMNS * ROWS, cast(Any, plan.task)
+    n = COLUMNS * ROWS
     yield Picture("real", "Images that the clients have", task.real(n))
     yield Picture(
         "before", "Before: drawn by the pretrained model", _drawn(executor, Used(task.initial()), n)
     )
-    if not privates.waits:
+    if not private_parts.waits:
         base = None if model.base is None or not model.base.version else model.base.vector
         shared = Used(model.adapter.vector, base)
         yield Picture("after", "After: drawn with the federated adapter", _drawn(executor, shared, n))
     clients = personalize.shown(plan, model)[:PERSONAL]
-    own = personalize.models(plan, executor, model, state, privates, clients) if clients else ()
+    own = personalize.models(plan, executor, model, state, private_parts, clients) if clients else ()
     for client, used in zip(clients, own, strict=True):
         caption = f"Client {client}, whose images are {task.classes_of(client)}: drawn with its own adapter"
         yield Picture(f"client-{client}", caption, _drawn(executor, used, n))

@@ -52,8 +52,13 @@ class OpenVisits:
         Args:
             world: where visits happen.
             plan: of the experiment.
-            book, ledger, trainer, seen: told how visits end.
-            roster, desk, alarm: told when clients may be asked again.
+            book: told what clients have downloaded.
+            ledger: told what visits have used, and their fate.
+            trainer: told which trainings nobody needs.
+            seen: told what samplers may know.
+            roster: told who is idle again.
+            desk: told whom to hold.
+            alarm: rung when somebody may be asked again.
             one_at_a_time: whether a client is not asked again before its landed visit is committed or refused.
             on_exhausted: called when `budget.up_bytes` is used up.
         """

@@ -23,6 +23,7 @@ import numpy as np
 
 from fedsim.adapters.adapter import Vector
 from fedsim.aggregators._base import Invitation, ServerModel
+from fedsim.clock.components import parts_of
 from fedsim.clock.plan import Plan
 from fedsim.config.experiment import Experiment
 from fedsim.executors import Executor, Ticket
@@ -33,7 +34,7 @@ from fedsim.personal.folding import weighted
 from fedsim.personal.held_out import unseen
 from fedsim.rng import stream
 from fedsim.server.handles import Handles
-from fedsim.server.private_parts import Privates
+from fedsim.server.private_parts import PrivateParts
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def _spread(jobs: Sequence[Job | None], ticket: Ticket | None) -> list[Update | 
 
 
 def rows(
-    plan: Plan, executor: Executor, model: ServerModel, state: Any, privates: Privates
+    plan: Plan, executor: Executor, model: ServerModel, state: Any, private_parts: PrivateParts
 ) -> Iterator[dict[str, Any]]:
     """Yield one row a client, ascending; none where there is nothing personal to look at.
 
@@ -79,13 +80,13 @@ def rows(
         executor: where to train and score.
         model: the server's, at the end of the run.
         state: the rule's.
-        privates: what the clients have kept, nothing under way.
+        private_parts: what the clients have kept, nothing under way.
     """
-    personal, rule = privates.kind, plan.experiment.aggregator
+    personal, rule = private_parts.kind, plan.experiment.aggregator
     keeps = rule.traits.personal
-    if personal.kind == "none" and not (keeps or privates.unseen or personal.local_epochs):
+    if personal.kind == "none" and not (keeps or private_parts.unseen or personal.local_epochs):
         return
-    last = _Last(plan, executor, model, state, privates)
+    last = _Last(plan, executor, model, state, private_parts)
     clients, together = chosen(plan.experiment), int(plan.experiment.numerics.client_batch)
     # a few calls ahead of the one that is read: every worker is busy, and memory stays bounded
     ahead: deque[_Group] = deque()
@@ -99,10 +100,10 @@ def rows(
 
 def shown(plan: Plan, model: ServerModel) -> list[int]:
     """Return the clients that end with a model of their own, ascending; none where all have the shared one."""
-    personal: Any = plan.experiment.personal
+    personal = plan.parts.personal
     if personal.kind != "none":
         return chosen(plan.experiment)
-    rule = plan.experiment.aggregator
+    rule = plan.parts.aggregator
     return [c for c in chosen(plan.experiment) if c in model.personal] if rule.traits.personal else []
 
 
@@ -111,17 +112,17 @@ def models(
     executor: Executor,
     model: ServerModel,
     state: Any,
-    privates: Privates,
+    private_parts: PrivateParts,
     clients: Sequence[int],
 ) -> list[Used]:
     """Return the models that some clients end with, as they are scored; arguments as of `rows`."""
-    return _Last(plan, executor, model, state, privates).models(clients)
+    return _Last(plan, executor, model, state, private_parts).models(clients)
 
 
 def chosen(experiment: Experiment) -> list[int]:
     """Return who is looked at, ascending: all, or those held out and `personal.clients` of the others."""
-    personal: Any = experiment.personal
-    held = set(unseen(experiment))
+    personal = parts_of(experiment).personal
+    held = set(unseen(personal, experiment))
     others = [client for client in range(experiment.population.clients) if client not in held]
     if personal.clients is not None and personal.clients < len(others):
         drawn = stream(experiment.seed, "personal-clients").choice(
@@ -133,27 +134,26 @@ def chosen(experiment: Experiment) -> list[int]:
 
 def epochs_after(experiment: Experiment) -> int:
     """Return the epochs trained after the run, all clients together, if everybody who is asked has landed."""
-    personal: Any = experiment.personal
-    epochs = getattr(personal, "epochs", 0)
-    who = chosen(experiment) if personal.everybody_after else unseen(experiment)
+    personal = parts_of(experiment).personal
+    trainees = chosen(experiment) if personal.everybody_after else unseen(personal, experiment)
     alone = len(chosen(experiment)) * (personal.local_epochs or 0)
-    return len(who) * (1 if epochs is None else int(epochs)) + alone
+    return len(trainees) * personal.epochs_at_end + alone
 
 
 class _Last:
     """The last act of a run, for some clients at a time."""
 
     def __init__(
-        self, plan: Plan, executor: Executor, model: ServerModel, state: Any, privates: Privates
+        self, plan: Plan, executor: Executor, model: ServerModel, state: Any, private_parts: PrivateParts
     ) -> None:
         """Take a run at its end."""
-        self._plan, self._executor, self._privates = plan, executor, privates
+        self._plan, self._executor, self._privates = plan, executor, private_parts
         self._model, self._state = model, state
         self._task: Task = plan.task
-        self._kind: Personal = privates.kind
-        self._rule: Any = plan.experiment.aggregator
+        self._kind: Personal = private_parts.kind
+        self._rule = plan.parts.aggregator
         self._handles = Handles(executor)
-        self._unseen = set(privates.unseen)
+        self._unseen = set(private_parts.unseen)
         rules_own = self._kind.kind == "none" and self._rule.traits.personal
         self._named = self._rule.kind if rules_own else self._kind.kind
         self._base = None if model.base is None or not model.base.version else model.base.vector
@@ -239,7 +239,7 @@ class _Last:
 
     def _held_out(self, client: int, model: Used) -> Ticket:
         vector = self._handles.of(model.vector) if model is self._shared else model.vector
-        base = self._handles.of(model.base)
+        base = self._handles.of_change(model.base)
         probes = self._task.probes("client", client=client)
         return self._executor.score([ScoreJob(vector, probe, base) for probe in probes])
 

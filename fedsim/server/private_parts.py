@@ -19,7 +19,7 @@ import numpy as np
 
 from fedsim.adapters.adapter import Layout, Vector
 from fedsim.aggregators._base import Offer
-from fedsim.clock.components import Parts
+from fedsim.clock.components import parts_of
 from fedsim.config.experiment import Experiment
 from fedsim.executors import Executor, Ticket
 from fedsim.files.client_vectors import Kept
@@ -53,13 +53,13 @@ class PrivateParts:
     def __init__(
         self,
         experiment: Experiment,
-        parts: Parts,
         layout: Layout,
         initial: Vector,
         executor: Executor | None = None,
         folder: Path | None = None,
     ) -> None:
         """Take version 0 (`initial`), where to train (None: nothing is), and the run's folder (None: no name)."""
+        parts = parts_of(experiment)
         self.kind = parts.personal
         self._executor = executor
         self._clients_per_call = experiment.numerics.clients_per_call if executor is not None else 1

@@ -23,7 +23,7 @@ class _Count:
         self.reached = env.event()
         self._want, self._landed, self._under_way = want, 0, 0
         for visit in visits:
-            if visit.process.callbacks is None:
+            if visit.process.processed:
                 self._landed += visit.outcome == "landed"
             else:
                 self._under_way += 1

@@ -114,6 +114,11 @@ class Server(ClockVerbs):
         return self.versions.model
 
     @property
+    def state(self) -> Any:
+        """What the rule remembers."""
+        return self.versions.state
+
+    @property
     def vector(self) -> Vector:
         """The shared adapter of this version, (size,) float32."""
         return self.versions.model.adapter.vector
@@ -214,7 +219,7 @@ class Server(ClockVerbs):
 
     def losses(self, polls: Sequence[Poll]) -> list[float]:
         """Return what polled clients answer: the mean loss on each one's training data."""
-        return self.trainer.losses([(p.visit.client, p.vector, p.base) for p in polls])
+        return self.trainer.evaluations.losses([(p.visit.client, p.vector, p.base) for p in polls])
 
     def steps(self, client: int) -> int:
         """Return the optimiser steps of a whole visit of a client."""
@@ -313,7 +318,7 @@ class Server(ClockVerbs):
     def evaluate(self) -> None:
         """Queue the scores of this version: of the shared model, or of every client's own where there are any."""
         models = self.versions.client_models()
-        self.trainer.evaluate(self.version, self.last_commit_s, self.average.model, models)
+        self.trainer.evaluations.queue(self.version, self.last_commit_s, self.average.model, models)
 
     # the end ------------------------------------------------------------------------------------
 

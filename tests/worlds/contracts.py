@@ -9,7 +9,7 @@ from typing import get_args
 import numpy as np
 
 from fedsim.adapters.adapter import Layout, Tensor
-from fedsim.aggregators._base import Invitation, Contribution
+from fedsim.aggregators._base import Contribution, Invitation
 from fedsim.component import build, kinds
 from fedsim.config.network import WireConfig
 from fedsim.files.client_vectors import Kept

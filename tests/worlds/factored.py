@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fedsim.adapters.adapter import Adapter, Layout, Module
-from fedsim.aggregators._base import Invitation, Contribution, ServerModel
+from fedsim.aggregators._base import Contribution, Invitation, ServerModel
 
 RANK, SCALE = 3, 2.0
 KINDS = Layout(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from fedsim.rng import stream
 from fedsim.tasks._images import data as _images_data
 from fedsim.tasks._images import features as _images_features
 from fedsim.tasks._images.data import Pictures
+from fedsim.tasks._images.settings import ImagesSettings
 from fedsim.tasks._images.task import ImagesTask
 from fedsim.tasks._language.topics import divergence_bits
 from fedsim.tasks.partition import Blocks, Dirichlet, Pathological, partition
@@ -23,15 +24,12 @@ from fedsim.training.diffusion import lora as denoiser_lora
 from fedsim.training.diffusion import models as denoisers
 from fedsim.training.diffusion.lora import Source
 
-if TYPE_CHECKING:
-    from fedsim.tasks.images import Images
-
 Ints = NDArray[np.int64]
 LEAST = 2
 """Images of a client: one to train on, one held out."""
 
 
-def prepare(config: Images, context: TaskContext) -> ImagesTask:
+def prepare(config: ImagesSettings, context: TaskContext) -> ImagesTask:
     """Return the task; see `Images.build`."""
     name = str(digits.model_folder()) if config.model == "builtin" else config.model
     how = denoisers.signature(name)
@@ -123,7 +121,7 @@ def prepare(config: Images, context: TaskContext) -> ImagesTask:
     )
 
 
-def _classes(config: Images, train: Pictures, how: denoisers.Signature) -> tuple[int, ...]:
+def _classes(config: ImagesSettings, train: Pictures, how: denoisers.Signature) -> tuple[int, ...]:
     """Return the classes that clients have, sorted."""
     there = np.unique(train.labels).tolist()
     wanted = digits.NEW if config.classes is None and config.data == "builtin" else config.classes
@@ -156,7 +154,7 @@ def part_of(
     return pictures if kept.all() else pictures.take(kept)
 
 
-def _features(config: Images) -> _images_features.Features | None:
+def _features(config: ImagesSettings) -> _images_features.Features | None:
     asked = config.features
     kind = asked.kind
     if kind == "auto":

@@ -26,7 +26,7 @@ from fedsim.adapters.adapter import Layout, Vector
 from fedsim.config.learning import LocalConfig, NumericsConfig
 from fedsim.cost.shape import ModelShape
 from fedsim.errors import DataError, message
-from fedsim.jobs import SPLIT, Job, Probe, Sums, Update
+from fedsim.jobs import SPLIT, DrawingTask, Job, Probe, Sums, Update
 from fedsim.metrics import Moments, frechet, kernel_distance
 from fedsim.metrics.direction import SAMPLES_DRAWN
 from fedsim.rng import stream
@@ -53,7 +53,7 @@ FEWEST, MOST, TOGETHER = 2, 16, 2**20
 
 
 @dataclass(frozen=True)
-class ImagesTask:
+class ImagesTask(DrawingTask):
     """Who has which images, and a denoiser by name.
 
     Attributes:
@@ -88,9 +88,6 @@ class ImagesTask:
     held_out: tuple[Rows, ...] = field(repr=False)
     test: Pictures = field(repr=False)
     facts: dict[str, Any] = field(repr=False)
-
-    draws = True
-    """It has pictures to show; see `fedsim.server.gallery`."""
 
     @property
     def clients(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 from fedsim.errors import DataError, message
 from fedsim.jobs import TaskContext
 from fedsim.rng import seed_of, stream
+from fedsim.tasks._language.settings import LanguageSettings
 from fedsim.tasks._language.task import LanguageTask, Ragged, Shards
-from fedsim.tasks._language.text import Texts, digest, read
+from fedsim.tasks._language.text import Source, Texts, digest, read
 from fedsim.tasks._language.tokens import Stream, Windows, cuts, full, joined, lines, tokenise, whole
 from fedsim.tasks._language.topics import divergence_bits, topics
 from fedsim.tasks.partition import Blocks, Dirichlet, Iid, Pathological, partition
 from fedsim.training import hub, lora
-
-if TYPE_CHECKING:
-    from fedsim.tasks.language import Language
 
 Ints = NDArray[np.int64]
 BLOCK = 512
@@ -38,13 +36,13 @@ class Cut:
     names: list[str]
 
 
-def prepare(config: Language, context: TaskContext) -> LanguageTask:
+def prepare(config: LanguageSettings, context: TaskContext) -> LanguageTask:
     """Return the task; see `Language.build`."""
     name = _model(config)
     skeleton = _checked(name, config.sequence)
     layout = lora.layout(skeleton, context.lora)
     tokenizer = hub.tokenizer(name)
-    splits = {key: _sorted(texts) for key, texts in read(config.source()).items()}
+    splits = {key: _sorted(texts) for key, texts in read(_source(config)).items()}
     eos, vocabulary = hub.end_of_text(tokenizer), int(skeleton.config.vocab_size)
     assert eos is not None
     first = eos if tokenizer.bos_token_id is None else int(tokenizer.bos_token_id)
@@ -101,7 +99,19 @@ def prepare(config: Language, context: TaskContext) -> LanguageTask:
     )
 
 
-def _model(config: Language) -> str:
+def _source(config: LanguageSettings) -> Source:
+    return Source(
+        config.data,
+        config.data_config,
+        config.data_revision,
+        config.text_column,
+        config.client_column,
+        config.label_column,
+        config.newline,
+    )
+
+
+def _model(config: LanguageSettings) -> str:
     if config.model != "builtin":
         return config.model
     from fedsim.builtin import model_folder
@@ -157,7 +167,7 @@ def _blocks(texts: Texts, row: Stream, size: int, minimum: int) -> Cut:
 
 
 def _labelled(
-    cut: Cut, config: Language, texts: Texts, row: Stream, context: TaskContext
+    cut: Cut, config: LanguageSettings, texts: Texts, row: Stream, context: TaskContext
 ) -> tuple[Cut, dict[str, Any]]:
     """Return the blocks with the classes that the partition needs, and what is said about them."""
     how = config.partition

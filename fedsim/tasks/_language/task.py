@@ -20,7 +20,7 @@ from fedsim.adapters.adapter import Layout, Vector
 from fedsim.config.learning import LocalConfig, LoraConfig, NumericsConfig
 from fedsim.cost.shape import ModelShape
 from fedsim.errors import DataError, message
-from fedsim.jobs import Job, Probe, Sums, Update
+from fedsim.jobs import Job, Probe, Sums, Task, Update
 from fedsim.rng import stream
 from fedsim.tasks._language.tokens import Windows
 from fedsim.training import frozen_prefix as prefix
@@ -91,7 +91,7 @@ class Shards:
 
 
 @dataclass(frozen=True)
-class LanguageTask:
+class LanguageTask(Task):
     """Who has which windows, and a model by name.
 
     Attributes:
