@@ -76,17 +76,26 @@ class Plan:
         """Return the tokens charged for a visit of a client; `charge_as` may declare those of a whole one."""
         return self.sizing.tokens(client, self.local(client, steps))
 
-    def work(self, client: int, offer: Offer, *, steps: int | None = None, rank: int | None = None) -> Work:
+    def work(
+        self,
+        client: int,
+        offer: Offer | None = None,
+        *,
+        steps: int | None = None,
+        rank: int | None = None,
+    ) -> Work:
         """Return what a visit of a client computes, holds and sends.
 
         Args:
             client: who.
-            offer: what travels.
+            offer: what travels; None: what the rule offers first.
             steps: optimiser steps, if not those of a whole visit.
             rank: slots of each factor, if fewer than the client's.
         """
-        memory_and_rank = self._memory_and_rank(client, rank)
-        return self.sizing.work(client, self.local(client, steps), *memory_and_rank, offer)
+        usable_bytes, slots = self._memory_and_rank(client, rank)
+        if offer is None:
+            offer = self.sizing.first_offer(client, slots)
+        return self.sizing.work(client, self.local(client, steps), usable_bytes, slots, offer)
 
     def training_plan(self, client: int, rank: int | None = None) -> TrainingPlan:
         """Return how a client trains, at its own rank or at a smaller one."""
