@@ -18,7 +18,7 @@ from fedsim.adapters.sums import Moves, WeightedSum
 from fedsim.aggregators._base import Contribution, ServerModel
 from fedsim.aggregators.fedit import FedIT
 from fedsim.aggregators.mixing import Mixing
-from fedsim.clock.auto import context_of, resolved, resolved_like
+from fedsim.clock.auto import context_of, with_auto_as_stored, with_auto_filled
 from fedsim.config.learning import LocalConfig
 from fedsim.executors.inline import Inline
 from fedsim.executors.packing import packed, unpacked
@@ -414,7 +414,7 @@ def test_the_size_of_a_client_batch_follows_from_the_task_and_the_round(protocol
     asked = experiment(protocol, 20_000)
     for workers in (1, 7, "auto"):
         runtime = asked.runtime.model_copy(update={"workers": workers})
-        found = resolved(asked.model_copy(update={"runtime": runtime}), Sized(floats, suggests))
+        found = with_auto_filled(asked.model_copy(update={"runtime": runtime}), Sized(floats, suggests))
         assert found.numerics.client_batch == size
 
 
@@ -423,19 +423,19 @@ def test_workers_that_share_a_gpu_share_a_round(share, size):
     """20 clients a round, of which a whole card would hold 64."""
     asked = experiment({"kind": "synchronous", "cohort": 20}, 20)
     runtime = asked.runtime.model_copy(update={"gpus_per_worker": share})
-    found = resolved(asked.model_copy(update={"runtime": runtime}), Sized(8, 64))
+    found = with_auto_filled(asked.model_copy(update={"runtime": runtime}), Sized(8, 64))
     assert found.numerics.client_batch == size
 
 
 def test_a_size_that_is_given_stays_and_one_that_is_found_is_written_down(tmp_path):
     given_ = experiment(SYNC, 20, numerics={"client_batch": 7})
-    assert resolved(given_, Sized(8)).numerics.client_batch == 7
+    assert with_auto_filled(given_, Sized(8)).numerics.client_batch == 7
     asked = experiment(SYNC, 20, budget={"commits": 1})
     run = simulate(asked, out=tmp_path / "run")
 
     assert run.experiment["numerics"]["client_batch"] == 3
-    assert resolved_like(asked, run.experiment).digest == run.info.digest
-    assert resolved(asked, asked.task.build(context_of(asked))).digest == run.info.digest
+    assert with_auto_as_stored(asked, run.experiment).digest == run.info.digest
+    assert with_auto_filled(asked, asked.task.build(context_of(asked))).digest == run.info.digest
 
 
 # between processes ------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ FLOORS = (
     ("metrics",),
     ("instants",),
     ("component",),
+    ("seams",),
     ("errors",),
     ("rng",),
     ("arrays",),
