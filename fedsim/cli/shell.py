@@ -144,6 +144,13 @@ def runs_in(folder: Path) -> list[Path]:
     return inside
 
 
+def beside(folders: Sequence[Path]) -> Path:
+    """Return where a page about some run folders lies: in the only one, or in the nearest folder that holds all."""
+    if len(folders) == 1:
+        return folders[0].absolute()
+    return Path(os.path.commonpath([str(folder.absolute().parent) for folder in folders]))
+
+
 def importable(folder: Path) -> None:
     """Let `kind: module:Class` find modules beside the YAML file and where the command was typed."""
     for place in (str(folder.absolute()), str(Path.cwd())):
