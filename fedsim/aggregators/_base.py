@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 from fedsim.adapters.adapter import Adapter, Vector
 from fedsim.adapters.moved_base import Base
 from fedsim.adapters.payload import Payload, Trains
-from fedsim.files.client_vectors import NOTHING_KEPT, Kept
+from fedsim.files.client_vectors import NO_VECTORS, ClientVectors
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class ServerModel:
 
     adapter: Adapter
     base: Base | None = None
-    personal: Kept = NOTHING_KEPT
+    personal: ClientVectors = NO_VECTORS
 
 
 def own(rule: Any, model: ServerModel, client: int) -> Vector | None:
