@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedsim.cli.arguments import Changes, File, RunFolder, TimelineOnly
-from fedsim.cli.shell import importable, importable_by_workers, kept, new_folder, say, wants_traceback
+from fedsim.cli.shell import importable, importable_by_workers, new_folder, say, tables_named, wants_traceback
 
 if TYPE_CHECKING:
     from fedsim.clock.plan import Plan
@@ -135,5 +135,5 @@ def _simulated(
     from fedsim.cli.progress import Progress
     from fedsim.runs.simulation import simulate
 
-    with Progress() as progress, kept(folder):
+    with Progress() as progress, tables_named(folder):
         return simulate(plan, executor, out=folder, timeline_only=timeline_only, on_event=progress)

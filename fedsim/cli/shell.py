@@ -95,7 +95,7 @@ def error(message: Message | str) -> None:
 
 
 @contextmanager
-def kept(folder: Path) -> Iterator[None]:
+def tables_named(folder: Path) -> Iterator[None]:
     """Say where the tables are when a run ends early."""
     try:
         yield
