@@ -6,8 +6,9 @@ import simpy
 
 from fedsim.config.devices import ComputeConfig
 from fedsim.cost.work import Work
-from fedsim.devices.compute import Training, step_noise, thermal_of, training
+from fedsim.devices.compute import Training, step_noise, training
 from fedsim.devices.population import Profile
+from fedsim.devices.thermal import cooled_k, cools_s, settled_k, thermal_of
 
 
 class Machines:
@@ -37,15 +38,15 @@ class Machines:
         thermal = thermal_of(self._compute, profile.tier)
         if thermal is None:
             return None
-        heat_k, since_s = self._heat.get(profile.client, (thermal.settled_k(profile.idle_w), now_s))
-        return thermal.cooled_k(heat_k, profile.idle_w, now_s - since_s)
+        heat_k, since_s = self._heat.get(profile.client, (settled_k(thermal, profile.idle_w), now_s))
+        return cooled_k(thermal, heat_k, profile.idle_w, now_s - since_s)
 
     def cool_s(self, profile: Profile, now_s: float) -> float:
         """Return how long an idle device needs to be cool enough for new work; 0 where heat keeps nobody offline."""
         thermal, heat_k = thermal_of(self._compute, profile.tier), self.heat_k(profile, now_s)
         if thermal is None or heat_k is None or not thermal.gates:
             return 0.0
-        return thermal.cools_s(heat_k, profile.idle_w, thermal.start_k)
+        return cools_s(thermal, heat_k, profile.idle_w, thermal.start_k)
 
 
 class DeviceTraining:

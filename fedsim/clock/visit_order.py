@@ -8,8 +8,8 @@ from typing import Literal
 import simpy
 
 from fedsim.adapters.adapter import Vector
-from fedsim.clock.attendance import Attendance
 from fedsim.clock.device_training import Machines
+from fedsim.clock.online.attendance import Attendance
 from fedsim.cost.work import Work
 from fedsim.devices.population import Profile
 from fedsim.network.base import Network

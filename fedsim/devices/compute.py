@@ -11,15 +11,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedsim.config.devices import ComputeConfig
-from fedsim.config.thermal import PRESETS, Thermal
 from fedsim.cost.energy import training_j
 from fedsim.cost.work import Work
 from fedsim.devices.population import Profile
+from fedsim.devices.thermal import (
+    heated_k,
+    onset_s,
+    reaches_s,
+    settled_k,
+    sustained_w,
+    thermal_of,
+)
 from fedsim.rng import stream
+
+if TYPE_CHECKING:
+    from fedsim.config.thermal import Thermal
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,7 @@ class Training:
         """Return the temperature after `elapsed_s` of it [K above the surroundings]."""
         if self.thermal is None:
             return 0.0
-        return self.thermal.heated_k(self.heat_k, self.train_w, elapsed_s)
+        return heated_k(self.thermal, self.heat_k, self.train_w, elapsed_s)
 
     @property
     def powers(self) -> tuple[tuple[float, float], ...]:
@@ -76,7 +87,7 @@ class Training:
         """How long until heat stops it (`compute.thermal.stop_above_c`); inf: it does not [s]."""
         if self.thermal is None:
             return math.inf
-        return self.thermal.reaches_s(self.heat_k, self.train_w, self.thermal.stop_k)
+        return reaches_s(self.thermal, self.heat_k, self.train_w, self.thermal.stop_k)
 
     def _worked_s(self, elapsed_s: float) -> float:
         """Seconds at full speed that do the work of the first `elapsed_s`."""
@@ -113,24 +124,18 @@ def training(
     thermal = thermal_of(compute, profile.tier) if compute is not None else None
     if thermal is None:
         return Training(seconds, profile.train_w)
-    heat_k = thermal.settled_k(profile.idle_w) if heat_k is None else heat_k
-    onset_s = thermal.onset_s(heat_k, profile.train_w)
-    hot_s = max(0.0, seconds - onset_s) / thermal.throttled_speed
+    heat_k = settled_k(thermal, profile.idle_w) if heat_k is None else heat_k
+    full_speed_s = onset_s(thermal, heat_k, profile.train_w)
+    hot_s = max(0.0, seconds - full_speed_s) / thermal.throttled_speed
     return Training(
-        duration_s=min(seconds, onset_s) + hot_s,
+        duration_s=min(seconds, full_speed_s) + hot_s,
         train_w=profile.train_w,
-        onset_s=onset_s,
+        onset_s=full_speed_s,
         speed=thermal.throttled_speed,
-        throttled_w=thermal.sustained_w,
+        throttled_w=sustained_w(thermal),
         heat_k=heat_k,
         thermal=thermal,
     )
-
-
-def thermal_of(compute: ComputeConfig, tier: str) -> Thermal | None:
-    """Return the heat model of a class of devices, None if it has none."""
-    chosen = compute.thermal if isinstance(compute.thermal, Thermal) else PRESETS.get(compute.thermal)
-    return chosen if chosen is not None and tier in chosen.tiers else None
 
 
 def step_noise(sigma: float, steps: int, seed: int, client: int, visit: int) -> float:

@@ -11,14 +11,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.executors import Executor
 from fedsim.files import atomic
-from fedsim.jobs import SPLIT, Probe, ScoreJob
+from fedsim.jobs import SPLIT, DrawingTask, Probe, ScoreJob
 from fedsim.personal import Used
 from fedsim.server.personalize import FinalState, client_models, with_models
 
@@ -42,11 +41,12 @@ class Picture:
 
 def hang(final: FinalState, folder: Path) -> list[str]:
     """Write the grids of a finished run into `folder`, if its task draws images; return the files' names."""
-    if not getattr(final.plan.task, "draws", False):
+    task = final.plan.task
+    if not isinstance(task, DrawingTask):
         return []
     folder.mkdir(parents=True, exist_ok=True)
     captions = []
-    for picture in pictures(final):
+    for picture in pictures(final, task):
         name = f"{picture.name}.png"
         atomic.replace(folder / name, png(grid(picture.images)))
         captions.append({"file": name, "caption": picture.caption})
@@ -55,16 +55,16 @@ def hang(final: FinalState, folder: Path) -> list[str]:
     return [entry["file"] for entry in captions]
 
 
-def pictures(final: FinalState) -> Iterator[Picture]:
+def pictures(final: FinalState, task: DrawingTask) -> Iterator[Picture]:
     """Yield real images of the clients, samples of version 0 and of the last one, and a few clients' own.
 
     Where clients keep a part of the model, nothing is drawn with what they share.
     """
-    n, task, executor = COLUMNS * ROWS, cast(Any, final.plan.task), final.executor
+    n, executor = COLUMNS * ROWS, final.executor
     yield Picture("real", "Images that the clients have", task.real(n))
     before = _drawn(executor, Used(task.initial()), n)
     yield Picture("before", "Before: drawn by the pretrained model", before)
-    if not final.privates.waits:
+    if not final.private_parts.waits:
         after = _drawn(executor, final.shared, n)
         yield Picture("after", "After: drawn with the federated adapter", after)
     clients = with_models(final)[:PERSONAL]

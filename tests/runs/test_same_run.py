@@ -14,8 +14,8 @@ import pytest
 from worlds import plan
 from worlds.same_runs import BUFFERED, DEADLINE, RULES, finished, inline, planned, ruled
 
+from fedsim.config.classes import CLASSES
 from fedsim.config.experiment import Experiment
-from fedsim.devices.table_checks import TIERS
 from fedsim.records.tables import TABLES
 from fedsim.records.verify import verify
 from fedsim.records.writer import Writer
@@ -99,7 +99,7 @@ def test_killing_a_worker_in_mid_run_changes_no_table():
         # the first worker process, once some commits have been made
         while not done.is_set() and not killed:
             if commits:
-                pid = executor.pids()[0]
+                pid = int(executor.places()[0].split()[1])
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
             time.sleep(0.01)
@@ -260,7 +260,7 @@ def test_training_converges_to_the_mean_of_the_optima():
     np.testing.assert_allclose(vector, everybody.task.optima.mean(axis=0), atol=1e-4)
 
 
-BY_TIER = {"r": 8, "rank_by": "tier", "ranks": {tier: (2, 4, 8)[i % 3] for i, tier in enumerate(TIERS)}}
+BY_TIER = {"r": 8, "rank_by": "tier", "ranks": {tier: (2, 4, 8)[i % 3] for i, tier in enumerate(CLASSES)}}
 
 
 @pytest.mark.ray

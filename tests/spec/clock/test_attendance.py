@@ -10,9 +10,10 @@ import pytest
 import simpy
 from worlds import plan
 
-from fedsim.clock.attendance import Windowed
 from fedsim.clock.device_training import Machines
-from fedsim.clock.watched import Watched, attendance
+from fedsim.clock.online.attendance import Windowed
+from fedsim.clock.online.build import attendance_of
+from fedsim.clock.online.watched import Watched
 from fedsim.errors import ExperimentError, RunError
 from fedsim.records.verify import verify
 from fedsim.runs.simulation import simulate
@@ -132,7 +133,7 @@ def test_a_device_on_the_mains_does_not_care(tmp_path):
 
 def test_nobody_who_did_not_ask_is_watched():
     made = phones([1.0])
-    there = attendance(
+    there = attendance_of(
         simpy.Environment(), made.experiment, made.population, Machines(made.experiment.compute, 0)
     )
 
@@ -146,7 +147,7 @@ def test_nobody_who_did_not_ask_is_watched():
 def watched(made):
     env = simpy.Environment()
     machines = Machines(made.experiment.compute, made.experiment.seed)
-    found = attendance(env, made.experiment, made.population, machines)
+    found = attendance_of(env, made.experiment, made.population, machines)
     assert isinstance(found, Watched)
     return found
 

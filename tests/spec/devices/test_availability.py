@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import hetero_profiles
+from fedsim.config.fields import DAY_S
 from fedsim.config.population import PopulationConfig
-from fedsim.devices.availability import DAY_S, Availability, read_windows
+from fedsim.devices.availability import Availability, read_windows
 from fedsim.devices.charging import charging
 from fedsim.devices.population import draw
 from fedsim.devices.presence import in_time_zones

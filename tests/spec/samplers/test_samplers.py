@@ -26,7 +26,7 @@ from fedsim.samplers.oort import Oort, _rounded
 from fedsim.samplers.power_of_choice import PowerOfChoice
 from fedsim.samplers.seen import Records
 from fedsim.samplers.uniform import Uniform
-from fedsim.server.requests import Desk, Request
+from fedsim.server.requests import Desk, PoolRequest
 
 SYNC = {"kind": "synchronous", "cohort": 2}
 GREEDY = {"explore": 0.0, "explore_min": 0.0}
@@ -102,11 +102,11 @@ class Served:
     def __init__(self, n, sampler="uniform"):
         made = plan(SYNC, [1.0] * n, sampler={"kind": sampler})
         self.roster = Roster(made.population.availability)
-        self.desk = Desk(made.experiment, made.population, self.roster, records(n))
+        self.desk = Desk(made, self.roster, records(n))
         self.granted = {}
 
     def ask(self, name, n, among=None):
-        self.desk.ask(Request(n, lambda chosen: self.granted.update({name: sorted(chosen)}), 0.0, among))
+        self.desk.ask(PoolRequest(n, lambda chosen: self.granted.update({name: sorted(chosen)}), 0.0, among))
 
 
 def test_requests_of_one_pool_are_served_in_their_order():

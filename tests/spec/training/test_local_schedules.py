@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_batched import WHOLE, clients, distance, ends, largest_move, oracle, swapped
 from worlds import plan
+from worlds.client_batches import WHOLE, clients, distance, ends, largest_move, oracle, swapped
 
 from fedsim.config.learning import LocalConfig
 from fedsim.executors.inline import Inline

@@ -22,11 +22,6 @@ R4 = LoraConfig(r=4, alpha=8.0)
 FULL = LoraConfig(full=True)
 
 
-@pytest.fixture(params=["llama", "gpt2"])
-def model(request):
-    return request.getfixturevalue(request.param)
-
-
 def random_vector(layout, seed=0):
     return np.random.default_rng(seed).normal(0, 0.1, layout.size).astype(np.float32)
 
@@ -370,7 +365,7 @@ def test_a_visit_is_as_long_as_foretold_and_passes_over_examples_evenly(n, batch
     made = list(local.batches(n, Job(2, 1, None, how, 0)))
     rows = np.concatenate(made)
     assert len(made) == local.steps(n, how)
-    assert rows.size == local.passes(n, how)
+    assert rows.size == how.examples_over(n)
     assert all(len(b) == batch for b in made) or not by_steps
     counts = np.bincount(rows, minlength=n)
     assert counts.max() - counts.min() <= 1

@@ -1,9 +1,7 @@
-"""Whose device is there now, and the events of one that goes away and comes back.
+"""What a visit and the roster ask of the clients' devices, and the answers where windows alone decide.
 
-`Windowed` knows windows and outages, which are functions of time alone. `Watched` also follows batteries and
-heat, which depend on what our own work has done to a device. Every client has one *next turn*, solved in
-closed form: when it goes away if it is there, when it comes if it is away. A heap holds these turns; those of
-idle clients happen when somebody looks, those of working ones are on the clock: O(log n) a turn.
+`Windowed` knows windows and outages, which are functions of time alone. `fedsim.clock.online.watched` also follows
+batteries and heat, which depend on what our own work has done to a device.
 """
 
 from __future__ import annotations
@@ -23,22 +21,26 @@ if TYPE_CHECKING:
 
 
 class Attendance(There, Protocol):
-    """What a visit and the roster ask of the devices."""
+    """What a visit and the roster ask of the devices.
+
+    `online` and `next_start_s` are questions for which time goes on: what was due by then has happened when they
+    are answered, and events of the clock may have been triggered.
+    """
 
     def goes_offline(self, client: int) -> Event:
-        """Return the event that the device goes away; it has happened if the device is away."""
+        """Return the event that the device goes offline; it has happened if the device is offline."""
         ...
 
     def online_again(self, client: int) -> Event | None:
-        """Return the event that a device which has gone away is back; None if it will never be."""
+        """Return the event that the device is online again, at once if it is online; None if it will never be."""
         ...
 
     def why_offline(self, client: int) -> Cause:
-        """Return why the device that has gone away is away."""
+        """Return why the device that has gone offline is offline."""
         ...
 
     def begin_load(self, client: int, watts: float = 0.0, training: Training | None = None) -> None:
-        """Our work begins to draw so much above idle, or to train."""
+        """Our work begins to draw so much above idle [W], or to train."""
         ...
 
     def follows_battery(self, client: int) -> bool:
@@ -52,7 +54,7 @@ class Attendance(There, Protocol):
 
         Args:
             client: whose device.
-            used_j: joules of the whole visit so far; anything where no battery is followed.
+            used_j: joules of the whole visit so far; not read where no battery is followed.
             over: whether the visit has ended.
         """
         ...
@@ -70,42 +72,42 @@ class Attendance(There, Protocol):
 
 
 class Windowed:
-    """Clients that are there by windows and outages alone."""
+    """Clients that are online by windows and outages alone."""
 
     def __init__(self, env: Environment, population: Population) -> None:
         """Take the clock and the clients."""
-        self._env, self._there = env, population.availability
+        self._env, self._windows = env, population.availability
         self._closing: dict[int, tuple[float, Event]] = {}
-        self.n, self.constant = self._there.n, self._there.constant
-        self.online, self.next_start_s = self._there.online, self._there.next_start_s
-        self.share = self._there.share
+        self.n, self.constant = self._windows.n, self._windows.constant
+        self.online, self.next_start_s = self._windows.online, self._windows.next_start_s
+        self.share = self._windows.share
 
     def goes_offline(self, client: int) -> Event:
         """Return the end of the client's window: one event for all of its visits in that window."""
-        _, until_s = self._there.window(client, self._env.now)
-        known = self._closing.get(client)
-        if known is not None and known[0] == until_s:
-            return known[1]
-        finite = math.isfinite(until_s)
+        _, until_s = self._windows.window(client, self._env.now)
+        closing = self._closing.get(client)
+        if closing is not None and closing[0] == until_s:
+            return closing[1]
         env = self._env
-        event = At(env, until_s - env.now, Instant.OFFLINE) if finite else env.event()
+        event = At(env, until_s - env.now, Instant.OFFLINE) if math.isfinite(until_s) else env.event()
         self._closing[client] = (until_s, event)
         return event
 
     def online_again(self, client: int) -> Event | None:
         """Return the start of the client's next window (it may come a rounding early, which changes nothing)."""
-        start_s, _ = self._there.window(client, self._gone_s(client))
+        start_s, _ = self._windows.window(client, self._offline_since_s(client))
         if math.isinf(start_s):
             return None
         return At(self._env, start_s - self._env.now, Instant.LANDING)
 
-    def _gone_s(self, client: int) -> float:
-        """Return when the client went away: the clock may be a rounding short of it."""
-        return max(self._closing[client][0], float(self._env.now))
+    def _offline_since_s(self, client: int) -> float:
+        """Return when the client went offline: the clock may be a rounding short of it."""
+        now_s = float(self._env.now)
+        return max(self._closing[client][0], now_s) if client in self._closing else now_s
 
     def why_offline(self, client: int) -> Cause:
-        """Return why the client is away."""
-        return self._there.reason(client, self._gone_s(client))
+        """Return why the client is offline."""
+        return self._windows.reason(client, self._offline_since_s(client))
 
     def begin_load(self, client: int, watts: float = 0.0, training: Training | None = None) -> None:
         """Windows do not depend on work."""
