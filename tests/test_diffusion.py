@@ -14,7 +14,7 @@ from fedsim.adapters.moved_base import dense_size, split
 from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.errors import DataError, ExperimentError
 from fedsim.jobs import Job
-from fedsim.training import batched, lora, sequential
+from fedsim.training import lora, sequential
 from fedsim.training.diffusion import denoising
 from fedsim.training.diffusion import lora as denoiser_lora
 from fedsim.training.diffusion import models as denoisers
@@ -22,6 +22,7 @@ from fedsim.training.diffusion import process as diffusion
 from fedsim.training.diffusion import scores as image_scores
 from fedsim.training.diffusion.lora import Source
 from fedsim.training.diffusion.process import Process
+from fedsim.training.stacked import batched
 
 LORA = LoraConfig(r=2, alpha=4.0, targets="all")
 LOCAL = LocalConfig(lr=0.01, steps=2, batch=4)

@@ -20,9 +20,10 @@ from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.jobs import Job, Update
 from fedsim.runs.replay import Replay, replay
-from fedsim.training import batched, local, lora, sequential
+from fedsim.training import local, lora, sequential
 from fedsim.training.backbone import Stack
 from fedsim.training.fused import fused
+from fedsim.training.stacked import batched
 
 R16 = LoraConfig(r=16, alpha=8.0, targets="all-linear")
 MODELS = {"gpt2": lambda: gpt2_of(n_layer=2), "llama": lambda: llama_of(num_hidden_layers=2)}

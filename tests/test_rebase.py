@@ -15,10 +15,11 @@ from fedsim.adapters.folding import folded
 from fedsim.adapters.moved_base import Base, dense_shape, dense_size, split
 from fedsim.config.learning import LoraConfig
 from fedsim.jobs import Job
-from fedsim.training import batched, hub, lora, sequential
-from fedsim.training.frozen_prefix import Prefix
+from fedsim.training import hub, lora, sequential
 from fedsim.training.fused import fused
-from fedsim.training.swapped import Swap
+from fedsim.training.stacked import batched
+from fedsim.training.stacked.frozen_prefix import Prefix
+from fedsim.training.stacked.swapped import Swap
 
 WHOLE = 10**9
 

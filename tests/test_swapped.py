@@ -18,9 +18,9 @@ from fedsim.errors import ExperimentError
 from fedsim.jobs import Job, TaskContext
 from fedsim.tasks.language import Language
 from fedsim.training import hub, local, lora, noise, sequential, text_model
-from fedsim.training import stacked_optimizers as steps
 from fedsim.training.backbone import Stack
-from fedsim.training.swapped import Swap, Swapped, refusal
+from fedsim.training.stacked import optimizers as steps
+from fedsim.training.stacked.swapped import Swap, Swapped, refusal
 
 ALPHA = 8.0
 CONVOLUTIONS = {

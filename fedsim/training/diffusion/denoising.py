@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from fedsim.adapters.adapter import Layout, Vector
 from fedsim.jobs import Job
-from fedsim.training.backbone import Stack
+from fedsim.training.backbone import Backbone, Stack
 from fedsim.training.diffusion import process as diffusion
 from fedsim.training.diffusion.models import Signature
 from fedsim.training.diffusion.process import Noised, Process
+from fedsim.training.feeds import Feed
 from fedsim.training.lora import Trainee
-from fedsim.training.swapped import Swap
+from fedsim.training.stacked.swapped import Swap
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +46,8 @@ class Shard:
         return Shard(self.pixels[rows], self.labels[rows])
 
 
-class Denoiser:
-    """A frozen denoiser whose target layers add each client's own adapter: a `Backbone` of images."""
-
-    prefix_layers = 0
+class Denoiser(Backbone):
+    """A frozen denoiser whose target layers add each client's own adapter."""
 
     def __init__(
         self, model: Any, layout: Layout, how: Signature, process: Process, *, told: bool = False
@@ -73,6 +72,10 @@ class Denoiser:
     def feed(self, data: Sequence[Shard], jobs: Sequence[Job]) -> Noising:
         """Return what cuts batches from the clients' images."""
         return Noising(data, jobs, self.process, self.device, self.dtype, told=self.told)
+
+    def length(self, examples: Shard) -> int:
+        """Return 0: all images of a model are of one size."""
+        return 0
 
     def gradients(
         self, stack: Stack, tokens: Noised, weights: Any, hidden: Any | None = None
@@ -103,8 +106,8 @@ class Denoiser:
         return predict
 
 
-class Noising:
-    """The images of k clients on the device, and their noised batches: a `Feed`."""
+class Noising(Feed):
+    """The images of k clients on the device, and their noised batches."""
 
     def __init__(
         self,

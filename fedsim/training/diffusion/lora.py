@@ -18,12 +18,12 @@ from fedsim.adapters.adapter import Layout, Module, Tensor, Vector
 from fedsim.adapters.folding import folded
 from fedsim.config.learning import LoraConfig
 from fedsim.errors import ExperimentError, message, nearest
-from fedsim.training import swapped
 from fedsim.training.backbone import Path as TrainingPath
 from fedsim.training.diffusion import models as denoisers
 from fedsim.training.diffusion.denoising import Denoiser
 from fedsim.training.diffusion.process import Process
 from fedsim.training.lora import Trainee, peft_config
+from fedsim.training.stacked import swapped
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 RESNETS = ("conv1", "conv2", "conv_shortcut", "time_emb_proj")

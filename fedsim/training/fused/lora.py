@@ -206,7 +206,7 @@ class Matrix:
         return p.scales[:, part.index, None, None]
 
     def _mask(self, part: Part, p: Pass) -> Any:
-        noise = p.noise[0]
+        noise = p.masks.noise
         assert noise is not None, "a program with dropout was replayed without masks"
         mask = noise(part.index, (p.k, p.shape.rows, p.shape.length, self.inputs))
         return mask.view(p.k, p.tokens_each, self.inputs)
