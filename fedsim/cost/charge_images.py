@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from fedsim.component import Config
-from fedsim.errors import nearest
+from fedsim.errors import invalid, nearest
 
 PRESETS = ("ddpm-cifar10-32",)
 """Denoisers whose configuration ships, in `fedsim/denoisers/`."""
@@ -37,5 +37,5 @@ class ChargeImages(Config):
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in PRESETS:
-            raise ValueError(f"unknown preset; {nearest(value, PRESETS)}")
+            raise invalid("unknown preset", fix=nearest(value, PRESETS))
         return value

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from fedsim.component import Config
 from fedsim.config.fields import Count
 from fedsim.cost.charge_images import ChargeImages
+from fedsim.errors import invalid
 from fedsim.tasks._base import TaskComponent
 from fedsim.tasks.partition import Iid, Partition
 
@@ -77,11 +78,11 @@ class ImagesSettings(TaskComponent):
     @model_validator(mode="after")
     def _some_images(self) -> ImagesSettings:
         if self.share[0] >= self.share[1]:
-            raise ValueError("`share` is empty\n  fix: give from < to, as in share: [0.5, 1]")
+            raise invalid("`share` is empty", fix="give from < to, as in share: [0.5, 1]")
         if self.classes is not None and len(set(self.classes)) != len(self.classes):
-            raise ValueError("`classes` names one twice\n  fix: name each class once")
+            raise invalid("`classes` names one twice", fix="name each class once")
         if self.samples == 1:
-            raise ValueError("`samples` of one image have no spread\n  fix: draw at least 2, or 0 for none")
+            raise invalid("`samples` of one image have no spread", fix="draw at least 2, or 0 for none")
         return self
 
     def sources(self) -> dict[str, str]:

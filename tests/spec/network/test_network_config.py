@@ -1,0 +1,98 @@
+"""Shared links in whole runs: what the configuration builds, what it refuses, and that runs stay exact."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import simpy
+from worlds import experiment, plan, simulated
+
+from fedsim.checks.blocks import misfits
+from fedsim.network.build import network_of
+from fedsim.network.private import PrivateLinks
+from fedsim.network.shared import FluidNetwork
+from fedsim.network.traces import RateTrace
+from fedsim.records.verify import verify
+from fedsim.runs.dry_run import dry_run
+from fedsim.runs.simulation import simulate
+
+ROUNDS = {"kind": "synchronous", "cohort": 6}
+SHARED = {"sharing": "max-min", "server_up_mbps": 1e12, "server_down_mbps": 0.001, "detect_after_s": 30.0}
+
+
+def built(links=None, **network):
+    made = plan(ROUNDS, [1.0] * 6, network=network)
+    made.population.links.update(links or {})
+    return network_of(made.experiment.network, made.population, simpy.Environment())
+
+
+def test_the_configuration_picks_the_network():
+    varying = {(0, "up"): RateTrace(np.array([0.0]), np.array([1e6]), "hold")}
+    assert isinstance(built(), PrivateLinks)
+    assert isinstance(built(model="size-over-rate"), PrivateLinks)
+    assert isinstance(built(sharing="max-min"), FluidNetwork)
+    assert isinstance(built(links=varying), FluidNetwork)
+
+
+def test_size_over_rate_knows_no_round_trip():
+    made = plan(ROUNDS, [1.0] * 6, rate=1000.0, rtt_s=2.0, network={"model": "size-over-rate"})
+    env = simpy.Environment()
+    transfer = network_of(made.experiment.network, made.population, env).transfer("up", 0, 5000)
+    env.run()
+    assert transfer.done.value == 5.0
+
+
+@pytest.mark.parametrize(
+    ("network", "at"),
+    [
+        ({"loss": 0.01}, "network.loss"),
+        ({"model": "size-over-rate", "sharing": "max-min"}, "network.sharing"),
+        ({"model": "size-over-rate", "congestion": "loss-based", "loss": 0.01}, "network.congestion"),
+    ],
+)
+def test_settings_without_effect_are_refused(network, at):
+    assert at in {".".join(problem.path) for problem in misfits(experiment(ROUNDS, 6, network=network))}
+
+
+def test_settings_that_fit_are_not():
+    lossy = {"sharing": "max-min", "congestion": "loss-based", "loss": 0.01}
+    assert misfits(experiment(ROUNDS, 6, network=lossy)) == []
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        ROUNDS | {"over_select": 1.5, "deadline_s": 3.0},
+        ROUNDS | {"over_select": 1.5, "late": "finish"},
+        {"kind": "buffered", "concurrency": 8, "buffer": 3},
+    ],
+)
+def test_shared_runs_repeat_to_the_bit_and_pass_the_auditor(protocol):
+    """Windows close in mid-transfer too, so that bytes of lost visits are counted."""
+    online = [[(0.0, 20.0 + 3.1 * c), (60.0, 400.0)] for c in range(12)]
+    train_s = np.linspace(0.3, 2.0, 12).tolist()
+    runs = [
+        simulated(protocol, train_s, online=online, network=SHARED, budget={"time_s": 90.0}) for _ in range(2)
+    ]
+    for table in ("visits", "commits"):
+        pd.testing.assert_frame_equal(*(getattr(run, table) for run in runs), check_exact=True)
+    assert verify(runs[0]) == []
+    assert len(runs[0].visits) > 20
+
+
+def test_a_lost_visit_has_sent_what_its_share_allowed():
+    """Two uploads at once of 125 bytes/s: the one whose window closes after 0.1 s has sent 6 of its bytes."""
+    online = [[(0.0, 1.1)], [(0.0, 1e6)]]
+    protocol = {"kind": "synchronous", "cohort": 2}
+    run = simulated(protocol, [1.0, 1.0], online=online, network=SHARED, budget={"commits": 1})
+    lost = run.visits[run.visits.outcome == "offline"].iloc[0]
+    assert lost.up_bytes == 6
+
+
+def test_a_dry_run_tells_of_the_shared_timeline():
+    made = plan(ROUNDS, [1.0] * 6, network=SHARED, budget={"commits": 3})
+    run = simulate(made, timeline_only=True)
+    assert dry_run(made, measure=False)["virtual_s"] == run.info.end_time_s
+    private = plan(ROUNDS, [1.0] * 6, network=SHARED | {"sharing": "private"}, budget={"commits": 3})
+    assert run.info.end_time_s > simulate(private, timeline_only=True).info.end_time_s

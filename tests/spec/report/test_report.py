@@ -1,0 +1,424 @@
+"""The report is one file that needs no network, says what was run, and is sane for any run."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from plotly.offline import get_plotlyjs
+from worlds.small_runs import EXPERIMENT, INFO, small, without_rows
+
+from fedsim import report
+from fedsim.config.experiment import Experiment
+from fedsim.errors import RunFolderError
+from fedsim.records import quantities
+from fedsim.records.info import RunInfo
+from fedsim.records.run import Run
+from fedsim.report import labels, page
+
+VOID = {"meta", "link", "br", "hr", "img", "input", "col", "wbr"}
+SINGLE = (
+    "What was run",
+    "How good the model became",
+    "Who took part",
+    "The devices",
+    "Who was lost, and why",
+    "How stale the updates were",
+    "Where a visit's time goes",
+    "Where virtual time went",
+    "How fairly clients took part",
+    "What was uploaded, against full-model FedAvg",
+    "What was spent in vain",
+    "What a personal copy gains",
+    "Configuration",
+)
+SEVERAL = (
+    "What is compared",
+    "Which gets there first",
+    "Who was lost, and what was spent in vain",
+    "Uploads and personal gains",
+    "Configuration",
+)
+
+
+class Document(HTMLParser):
+    """Reads a page: headings, text, ids, tables, what it would load, and whether its tags are closed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.wrong: list[str] = []
+        self.loads: list[str] = []
+        self.headings: list[str] = []
+        self.ids: list[str] = []
+        self.scripts: list[str] = []
+        self.styles: list[str] = []
+        self.words: list[str] = []
+        self.links: list[str] = []
+        self.feed(html)
+        self.close()
+        self.wrong += self.open
+        self.text = re.sub(r"\s+", " ", " ".join(self.words).replace("\u00a0", " "))
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+        if "id" in found:
+            self.ids.append(found["id"])
+        if tag == "a":
+            self.links.append(found["href"])
+        else:
+            self.loads += [v for k, v in attrs if k in ("src", "href", "srcset", "data", "action")]
+        if tag in ("h1", "h2"):
+            self.headings.append("")
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(f"/{tag}")
+
+    def handle_data(self, data):
+        if not self.open:
+            return
+        if self.open[-1] == "script":
+            self.scripts.append(data)
+        elif self.open[-1] == "style":
+            self.styles.append(data)
+        else:
+            self.words.append(data)
+            if self.open[-1] in ("h1", "h2"):
+                self.headings[-1] += data
+
+
+def read(tmp_path, *runs: Run, whole: bool = False) -> Document:
+    """Write and read a report; without Plotly's own 5 MB, which take a second to parse, unless `whole`."""
+    html = report.write(runs, tmp_path / "report.html").read_text(encoding="utf-8")
+    return Document(html if whole else html.replace(get_plotlyjs(), ""))
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory) -> Document:
+    """The report of the small run."""
+    return read(tmp_path_factory.mktemp("report"), small())
+
+
+def renamed(name: str, run: Run | None = None, seed: int = 0, **changes) -> Run:
+    run = run or small()
+    plain = Experiment.model_validate({**EXPERIMENT.plain(), "name": name, "seed": seed, **changes}).plain()
+    frames = {t: getattr(run, t) for t in ("clients", "visits", "commits", "scores", "personal")}
+    return Run(folder=None, experiment=plain, info=replace(run.info, name=name, seed=seed), **frames)
+
+
+SYNC = {"kind": "synchronous", "cohort": 3}
+
+
+def slower() -> Run:
+    """The run of `small` with all scores and commits at twice the time."""
+    run = small()
+    scores, commits = run.scores.copy(), run.commits.copy()
+    scores["time_s"] *= 2.0
+    commits["time_s"] *= 2.0
+    return small(scores=scores, commits=commits)
+
+
+def figures(document: Document) -> list[list[dict]]:
+    """The traces of every figure in a page."""
+    found = []
+    for script in document.scripts:
+        if call := re.search(r"Plotly\.newPlot\(\s*\"[^\"]+\",\s*(\[.*\]),\s*\{", script, re.DOTALL):
+            traces, _ = json.JSONDecoder().raw_decode(call.group(1))
+            found.append(traces)
+    return found
+
+
+def test_a_report_of_one_run_has_every_section(document):
+    assert document.headings == ["small", *SINGLE]
+
+
+def test_a_report_of_several_runs_is_one_comparison(tmp_path):
+    document = read(tmp_path, renamed("a"), renamed("b", protocol=SYNC))
+
+    assert document.headings == ["2 runs compared", *SEVERAL]
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_a_report_is_well_formed_and_needs_no_network(tmp_path, runs):
+    document = read(tmp_path, *[renamed(f"run{i}") for i in range(runs)], whole=True)
+    page_links = [link for link in document.links if not link.startswith("#")]
+
+    assert document.wrong == []
+    assert document.loads == []
+    assert page_links == []
+    assert not re.search(r"@import|url\(", "".join(document.styles))
+    assert len(document.ids) == len(set(document.ids))
+    assert {link[1:] for link in document.links} <= set(document.ids)
+
+
+def test_plotly_is_inside_exactly_once(tmp_path):
+    html = report.write([small()], tmp_path / "report.html").read_text(encoding="utf-8")
+
+    assert len(re.findall(r"\* plotly\.js v\d", html)) == 1
+    assert "cdn.plot.ly/plotly" not in html
+    assert 3e6 < len(html) < 8e6
+
+
+def test_equal_runs_give_equal_bytes(tmp_path):
+    one = report.write([small()], tmp_path / "a.html").read_bytes()
+    other = report.write([small()], tmp_path / "b.html").read_bytes()
+
+    assert one == other
+
+
+def test_the_page_says_what_was_run(document):
+    text = document.text
+
+    assert "4 of preset homogeneous; availability: always" in text
+    assert "buffered: concurrency 3, buffer 2" in text
+    assert "fedit" in text
+    assert "LoRA adapters of rank 8, alpha 16, on all-linear: 10 of 1,000 parameters" in text
+    assert "30 s of virtual time" in text
+    assert "Inline, 1 worker; 1.50 s of real time; started 2026-01-02 03:04 UTC" in text
+    assert "9f9f9f9f9f9f9f9f…" in text
+
+
+def test_the_verdict_is_in_the_cards():
+    cards = {card.label: card for card in page.cards(small())}
+
+    assert cards["perplexity"].value == "40 → 25"
+    assert cards["virtual time"].value == "30 s"
+    assert cards["virtual time"].note == "2 commits, 7 visits"
+    assert cards["uploaded"].value == "170 B"
+    assert cards["uploaded"].note == "99.0 % less than full-model FedAvg"
+    assert cards["of visits were lost"].value == "42.9 %"  # three of seven
+    assert cards["of clients are in the model"].value == "50.0 %"  # clients 0 and 3 of four
+    assert cards["energy of the devices"].note == "50.0 % of it in vain"
+    assert cards["of training saved"].value == "42.9 %"
+    assert cards["personal gain in perplexity"].value == "+1"
+    assert cards["personal gain in perplexity"].note == "mean over 4 clients; 25.0 % got worse"
+
+
+def test_the_numbers_in_words_and_tables_are_those_of_the_run(document):
+    text = document.text
+
+    assert (
+        "Test perplexity fell from 40 to 25 in 16 s of virtual time, 2 commits and 120 B of uploads." in text
+    )
+    assert "20 (version 1)" in text  # the best score, not the last
+    assert "4 of 7 visits landed. 3 (42.9 %) were lost" in text
+    assert "1 went offline, 1 out of memory and 1 after the deadline" in text
+    assert "A committed update was 0.333 commits old on average, 1 at most; 66.7 % were fresh." in text
+    assert "full-model FedAvg: 4 · 1,000 · 4 = 16 kB" in text
+    assert "this run, N_LoRA: 4 · 10 · 4 = 160 B" in text
+    assert "99.0 %" in text
+    assert "Uploads that did not land took another 10 B." in text
+    assert "170 B (170 B)" in text  # uploaded, charged
+    assert "20 B (20 B)" in text  # uploaded, really serialised
+    assert "4 clients gained 1 in perplexity on average (median 1); 25.0 % got worse." in text
+
+
+def test_charge_as_cannot_be_missed(tmp_path, document):
+    charged = replace(INFO.charged, declared=True, model="gemma-3-270m", params=268_098_176)
+    text = read(tmp_path, small(info=replace(INFO, charged=charged))).text
+
+    assert "Charged as another model" in text
+    assert "charged as for gemma-3-270m (268,098,176 parameters)" in text
+    assert (
+        "every update counts 40 B on the virtual links, while 4 B of tensors were really serialised" in text
+    )
+    assert "Charged as another model" not in document.text
+
+
+def test_curves_are_drawn_in_the_units_of_their_axes(tmp_path):
+    hours = small()
+    scores, commits = hours.scores.copy(), hours.commits.copy()
+    scores["time_s"] *= 3600.0
+    commits["time_s"] *= 3600.0
+    commits["total_up_bytes"] *= 10**8
+    document = read(tmp_path, small(scores=scores, commits=commits))
+    by_time, by_commits, by_bytes = (t for t in figures(document)[0] if t["name"] == "test")
+
+    assert by_time["x"] == [0.0, 4.0, 16.0]
+    assert by_commits["x"] == [0.0, 1.0, 2.0]
+    assert by_bytes["x"] == [0.0, 4.0, 12.0]
+    assert by_time["y"] == [40.0, 20.0, 25.0]
+    html = "".join(document.scripts)
+    assert "virtual time [h]" in html
+    assert "uploaded [GB]" in html
+
+
+def test_gains_below_zero_never_share_a_bar_with_gains_above(document):
+    worse, better = figures(document)[-1][:2]
+
+    assert sum(worse["y"]) == 1
+    assert sum(better["y"]) == 3
+    assert all(x < 0 for x in worse["x"])
+    assert all(x > 0 for x in better["x"])
+
+
+def test_gains_are_told_by_part_by_tier_and_beside_training_alone(document):
+    assert "After fine-tuning on their own data, 4 clients gained 1 in perplexity on average" in document.text
+    assert "held out 1 0 0 0 0 0 0 0 %" in document.text
+    assert "tier slow 3 0.333 -1 -0.800 0 1.60 2 33.3 %" in document.text
+    assert "alone 10.5 10.5 50.0 %" in document.text
+    boxes = figures(document)[-1][2:]
+    assert [(box["name"], sorted(box["x"])) for box in boxes] == [
+        ("slow", [-1.0, 2.0]), ("fast", [3.0]), ("held out", [0.0])
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("missing", "says"),
+    [
+        (("scores",), "No model was scored."),
+        (("personal",), "Clients kept no copies of their own in this run."),
+        (("visits", "commits", "scores", "personal"), "No visit was dispatched."),
+        (("clients", "visits", "commits", "scores", "personal"), "The run ended before it had clients."),
+    ],
+)
+def test_what_a_run_does_not_have_is_said_in_words(tmp_path, missing, says):
+    document = read(tmp_path, without_rows(*missing))
+
+    assert document.headings == ["small", *SINGLE]
+    assert document.wrong == []
+    assert says in document.text
+    assert "nan" not in document.text.lower().split()
+
+
+def test_a_run_without_a_commit_or_with_a_single_visit_gives_a_page(tmp_path):
+    run = small()
+    none = run.visits.assign(committed_version=-1, staleness=-1)
+    uncommitted = small(visits=none, commits=run.commits.iloc[:0], scores=run.scores.iloc[:3])
+    single = small(visits=run.visits.iloc[:1], commits=run.commits.iloc[:1], scores=run.scores.iloc[:6])
+
+    document = read(tmp_path, uncommitted)
+    assert "Test perplexity is 40; it was scored once." in document.text
+    assert "No update was committed." in document.text
+    assert "All 1 committed updates were fresh" in read(tmp_path, single).text
+
+
+def test_a_timeline_only_run_is_announced_as_such(tmp_path):
+    bare = without_rows("scores", "personal")
+    text = read(
+        tmp_path, small(scores=bare.scores, personal=bare.personal, info=replace(INFO, timeline_only=True))
+    ).text
+
+    assert "Nothing was trained" in text
+    assert "7 visits and 2 commits in 30 s of virtual time." in text
+    assert "of training saved" not in text
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "says"),
+    [
+        ("failed", "nobody came online", "The run failed: nobody came online"),
+        ("interrupted", "", "The run was interrupted."),
+        ("killed", "", "The run was killed"),
+        ("running", "", "still going"),
+    ],
+)
+def test_a_run_that_did_not_finish_says_so_first(tmp_path, status, reason, says):
+    info = RunInfo(name="small", status=status, seed=0, digest="", reason=reason)
+    document = read(tmp_path, small(info=info))
+
+    assert says in document.text
+    assert document.text.index(says) < document.text.index("What was run")
+    assert "does not say which model was charged" in document.text
+
+
+def test_names_from_tables_cannot_break_the_page(tmp_path):
+    nasty = "</script><b>&"
+    clients = small().clients.assign(tier=[nasty, nasty, nasty, "fast"], device=nasty)
+    document = read(tmp_path, small(clients=clients))
+
+    assert document.wrong == []
+    assert nasty in document.text
+
+
+def test_the_verdict_of_a_comparison_names_who_is_first_and_by_how_much(tmp_path):
+    text = read(tmp_path, renamed("slow", slower(), protocol=SYNC), renamed("quick")).text
+
+    assert (
+        "quick reached a test perplexity of 20 in 4 s of virtual time, 2 times sooner than slow, which took 8 s."
+        in text
+    )
+    assert "protocol.kind synchronous buffered" in text
+
+
+def test_repetitions_of_a_configuration_are_averaged(tmp_path):
+    runs = [
+        renamed("slow", slower(), protocol=SYNC),
+        renamed("slow", slower(), seed=1, protocol=SYNC),
+        renamed("quick"),
+        renamed("quick", slower(), seed=1),
+    ]
+    document = read(tmp_path, *runs)
+
+    assert labels.compared(runs).groups == [0, 0, 1, 1]
+    assert "quick (mean of 2 seeds) reached a test perplexity of 20 in 6 s" in document.text
+    assert "1.33 times sooner than slow (mean of 2 seeds), which took 8 s." in document.text
+    assert "6 ± 2.8 s" in document.text  # of 4 and 8: standard deviation sqrt(8)
+
+
+@pytest.mark.parametrize(
+    ("runs", "names"),
+    [
+        ([renamed("a"), renamed("b", protocol=SYNC)], ["a", "b"]),
+        ([renamed("a"), renamed("a", seed=1)], ["a, seed 0", "a, seed 1"]),
+        ([renamed("a"), renamed("a", protocol=SYNC)], None),
+        ([renamed("a"), renamed("a")], ["a, seed 0", "a, seed 0 #2"]),
+    ],
+)
+def test_labels_tell_runs_apart(runs, names):
+    found = labels.compared(runs).labels
+
+    assert len(set(found)) == len(runs)
+    if names is None:  # one name for two configurations: named by what differs
+        assert found[0].startswith("buffered")
+        assert found[1].startswith("synchronous")
+    else:
+        assert found == names
+
+
+def test_a_run_without_scores_is_left_out_of_the_curves_only(tmp_path):
+    bare = without_rows("scores")
+    document = read(tmp_path, renamed("a"), renamed("b", bare), renamed("c", protocol=SYNC))
+
+    assert "1 run without this metric is not drawn." in document.text
+    curves, endings = figures(document)
+    assert {trace["name"] for trace in curves} == {"a", "c"}
+    assert [len(trace["y"]) for trace in endings] == [3] * 4  # landed, offline, memory, late of three runs
+
+
+def test_two_runs_without_any_score_compare_by_their_costs(tmp_path):
+    bare = without_rows("scores")
+
+    assert "None of the runs scored a model." in read(tmp_path, renamed("a", bare), renamed("b", bare)).text
+
+
+def test_a_report_of_nothing_or_to_nowhere_is_refused(tmp_path):
+    with pytest.raises(RunFolderError, match="at least one run"):
+        report.write([], tmp_path / "report.html")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match="cannot be written"):
+        report.write([small()], tmp_path / "file" / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "words"),
+    [
+        ("time_s", 119.0, "119 s"),
+        ("time_s", 120.0, "2 min"),
+        ("time_s", 7200.0, "2 h"),
+        ("time_s", 172_800.0, "2 days"),
+        ("time_s", float("nan"), "–"),
+        ("bytes", 0, "0 B"),
+        ("bytes", 1_179_648, "1.18 MB"),
+        ("joules", 999, "999 J"),
+        ("joules", 1500, "1.50 kJ"),
+    ],
+)
+def test_quantities_are_said_in_the_unit_that_suits_them(kind, value, words):
+    assert quantities.said(kind, value) == words
