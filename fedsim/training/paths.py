@@ -51,9 +51,9 @@ def choose(model: Any, layout: Layout, path: Path = "auto") -> Backbone | None:
     from fedsim.training import fused
     from fedsim.training.stacked import swapped
 
-    found = resolved(model, layout, path)
-    if found == "sequential":
+    trained = resolved(model, layout, path)
+    if trained == "sequential":
         return None
-    if found == "swapped":
+    if trained == "swapped":
         return swapped.Swapped(model, layout)
     return fused.fused(model, layout)

@@ -121,8 +121,8 @@ class Noising(Feed):
     ) -> None:
         self._jobs, self._process, self._told = jobs, process, told
         self._device, self._dtype = device, dtype
-        self._pixels = torch.from_numpy(np.concatenate([own.pixels for own in data])).to(device)
-        self._labels = torch.from_numpy(np.concatenate([own.labels for own in data])).to(device)
+        self._pixels = torch.from_numpy(np.concatenate([shard.pixels for shard in data])).to(device)
+        self._labels = torch.from_numpy(np.concatenate([shard.labels for shard in data])).to(device)
         self._from = torch.tensor(np.cumsum([0, *map(len, data[:-1])]), device=device)
         self._shape: diffusion.Shape = tuple(self._pixels.shape[1:])
         self.tokens = self._shape[1] * self._shape[2]
@@ -142,9 +142,9 @@ class Noising(Feed):
         noise = torch.zeros(images.shape)
         t = torch.zeros(picked.shape, dtype=torch.int64)
         for at, (job, real) in enumerate(zip(self._jobs[clients], lengths, strict=True)):
-            own, when = diffusion.of_step(job, step, real, self._shape, self._process.steps)
-            own, when = own[rows], when[rows]
-            noise[at, : len(own)], t[at, : len(own)] = own, when
+            drawn, when = diffusion.of_step(job, step, real, self._shape, self._process.steps)
+            drawn, when = drawn[rows], when[rows]
+            noise[at, : len(drawn)], t[at, : len(drawn)] = drawn, when
         labels = self._labels[chosen] if self._told else None
         return self._process.noised(images, noise.to(self._device, self._dtype), t.to(self._device), labels)
 

@@ -177,10 +177,10 @@ class Decoder(Backbone):
         """Write the program of a shape."""
         p = self._pass(shape)
         h = p.hidden if shape.entered else self._enter(p)
-        kept = []
+        states = []
         for block in self._blocks[self.prefix_layers :]:
             h, state = block.forward(h, p)
-            kept.append(state)
+            states.append(state)
         norm, head = self._frozen.norm, self._frozen.head
         y = p.ws("y", 0, *h.shape)
         state = norm.forward(h, y, p)
@@ -192,7 +192,7 @@ class Decoder(Backbone):
             dh = p.ws("dh", 0, *y.shape)
             norm.backward(dy, dh, state, p, add=False)
             for block in reversed(self._blocks[self.prefix_layers :]):
-                block.backward(dh, kept.pop(), p, lowest=block.layer == self.prefix_layers)
+                block.backward(dh, states.pop(), p, lowest=block.layer == self.prefix_layers)
         return p
 
     def _enter(self, p: Pass) -> Any:

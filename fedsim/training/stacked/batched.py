@@ -208,7 +208,7 @@ def score(
         base: change of the frozen weights under all of them, or None.
     """
     backbone.rebase(base)
-    longest = max((len(own) for own in windows), default=0)
+    longest = max((len(ids) for ids in windows), default=0)
     totals = np.zeros(len(vectors))
     with one_thread():
         for clients, part in pieces(len(vectors), longest, 1, rows) if longest else ():

@@ -109,11 +109,11 @@ class Swap:
         with self.set(stack) as leaves, torch.enable_grad():
             loss = losses(self.model)
             wanted = [leaf for leaf in leaves if leaf.requires_grad]
-            found = iter(torch.autograd.grad(loss.sum(), wanted, allow_unused=True))
+            gradients = iter(torch.autograd.grad(loss.sum(), wanted, allow_unused=True))
         k = stack.factors.shape[0]
         parts = []
         for leaf, size in zip(leaves, self._sizes, strict=True):
-            gradient = next(found) if leaf.requires_grad else None
+            gradient = next(gradients) if leaf.requires_grad else None
             parts.append(leaf.new_zeros(k, size) if gradient is None else gradient.reshape(k, size))
         return loss.detach(), torch.cat(parts, dim=1).to(stack.factors.dtype)
 
