@@ -15,7 +15,7 @@ from fedsim.files.client_vectors import ClientVectors
 from fedsim.jobs import Job, Update
 from fedsim.personal.held_out import unseen
 from fedsim.server.private_parts import PrivateParts
-from fedsim.tasks.quadratic import descend
+from fedsim.tasks._descent import descend
 
 SYNC = {"kind": "synchronous", "cohort": 4}
 # two blocks of 2 slots: A (2, 3) and B (4, 2), A (2, 4) and B (3, 2)
