@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from fedsim.adapters.adapter import Layout, Tensor, Vector
-from fedsim.component import Component
 from fedsim.config.learning import LocalConfig
 from fedsim.cost.shape import ModelShape
-from fedsim.jobs import Job, Probe, Sums, TaskContext, Update
+from fedsim.jobs import Job, Probe, Sums, Task, TaskContext, Update
+from fedsim.tasks import TaskComponent
 
 MATRICES = ((128, 384), (128, 128), (512, 128)) * 4
 """(in, out) of W1's adapted matrices; rank 8."""
 
 
-class Trivial(Component):
+class Trivial(TaskComponent):
     """`task: {kind: "benchmarks.trivial_task:Trivial"}`."""
 
     def build(self, context: TaskContext) -> TrivialTask:
@@ -29,7 +29,7 @@ class Trivial(Component):
 
 
 @dataclass(frozen=True)
-class TrivialTask:
+class TrivialTask(Task):
     """Implements `fedsim.jobs.Task`."""
 
     clients: int
@@ -73,7 +73,7 @@ class TrivialTask:
         """Return one piece."""
         return [Probe(split, 0, 1)]
 
-    def score(self, vector: Vector, probe: Probe) -> Sums:
+    def score(self, vector: Vector, probe: Probe, base: Vector | None = None) -> Sums:
         """Return the mean of the vector: the number of rounds."""
         return {"nll": float(np.mean(vector)), "tokens": 1.0}
 
@@ -85,9 +85,10 @@ class TrivialTask:
         """Return its size."""
         return {"model": "trivial", "trainable_params": self.layout.size}
 
-    def save_adapter(self, vector: Vector, folder: Path) -> None:
+    def save_adapter(self, vector: Vector, folder: Path, base: Vector | None = None) -> int:
         """Write the vector, so that the end of a run costs what it costs elsewhere."""
         from safetensors.numpy import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
         save_file({"vector": vector.copy()}, folder / "model.safetensors")
+        return self.layout.rank

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from fedsim.errors import ExperimentError, message, nearest
+from fedsim.errors import ExperimentError, as_invalid, invalid, message, nearest
+from fedsim.seams import adopted, misfit, seam_for
 
 
 class Config(BaseModel):
@@ -53,13 +55,30 @@ def find(package: str, kind: str) -> type[Component]:
         ExperimentError: no such kind, or the import path does not lead to a `Component`.
     """
     if ":" in kind:
-        return _imported(kind)
+        return fitted(package, _imported(kind), kind)
     module = kind.replace("-", "_")
     if kind not in kinds(package):
         raise ExperimentError(message("kind", "no such kind", got=kind, fix=nearest(kind, kinds(package))))
-    found = component_in(package, module)
-    assert found is not None
-    return found
+    component = component_in(package, module)
+    assert component is not None
+    return fitted(package, component, kind)
+
+
+def fitted(package: str, component: type[Component], kind: str) -> type[Component]:
+    """Return a class as its seam knows it: with the defaults of the seam's base class for what is optional.
+
+    Raises:
+        ExperimentError: the class lacks something that fedsim calls, or it takes other arguments.
+    """
+    seams: tuple[type[Component], ...] = importlib.import_module(f"fedsim.{package}").SEAMS
+    seam = seam_for(component, seams)
+    wrong = misfit(component, seam)
+    if wrong is not None:
+        what, fix = wrong
+        raise ExperimentError(message("kind", f"{component.__name__} {what}", got=kind, fix=fix))
+    cls = adopted(component, seam)
+    assert issubclass(cls, Component)
+    return cls
 
 
 def _imported(kind: str) -> type[Component]:
@@ -86,14 +105,28 @@ def build(package: str, value: Any) -> Component:
         pydantic.ValidationError: for wrong fields.
     """
     if isinstance(value, Component):
-        return value
-    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
-        # a ValueError, because that is what pydantic reports with the field
-        raise ValueError(  # noqa: TRY004
-            f"needs `kind:`, one of: {', '.join(kinds(package))}, or package.module:Class"
-        )
+        try:
+            return placed(package, value)
+        except ExperimentError as problem:
+            raise as_invalid(problem.message) from problem
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if kind is None:
+        what = "needs `kind:`" if isinstance(value, Mapping) else "must be a block with `kind:`"
+        raise invalid(what, fix=f"write `kind:` and one of: {', '.join(kinds(package))}")
+    if not isinstance(kind, str):
+        raise invalid("must be text", where="kind", got=kind, fix=nearest(str(kind), kinds(package)))
     try:
-        found = find(package, value["kind"])
+        found = find(package, kind)
     except ExperimentError as problem:
-        raise ValueError(str(problem).removeprefix("kind: ")) from problem
+        raise as_invalid(problem.message) from problem
     return found.model_validate(value)
+
+
+def placed(package: str, component: Component) -> Component:
+    """Return a ready component as an instance of what its seam knows.
+
+    Raises:
+        ExperimentError: its class lacks something that fedsim calls, or it takes other arguments.
+    """
+    cls = fitted(package, type(component), component.kind)
+    return component if isinstance(component, cls) else cls.model_validate(dict(component))

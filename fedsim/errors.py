@@ -9,21 +9,91 @@
         WorkerError                 1   one client's training failed (names client and visit)
       HostError                     3   this machine: Ray, memory, a missing package, the watchdog
 
-Each carries exactly one message (SimPy and Ray rebuild exceptions from `args`):
-`where: what is wrong (got ...)`, then on a second line `fix: ...`.
+Each carries exactly one argument (SimPy and Ray rebuild exceptions from `args`), a `Message`: what is wrong,
+where, what was given, the way out and whom it blames are data. Its text is
+`where: what is wrong (got ...)`, then on a second line `fix: ...`; nothing reads that text again.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
+
+from pydantic_core import PydanticCustomError
+
+
+class Absent(enum.Enum):
+    """The type of `ABSENT`: one value, the same one in every process."""
+
+    ABSENT = "no value"
+
+
+ABSENT = Absent.ABSENT
+"""No offending value: the message has no `(got ...)`."""
+
+
+class Shown(str):
+    """Words for what was given, shown as they are: `(got 25 and 30)`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """Return the words, without quotes."""
+        return str(self)
+
+
+@dataclass(frozen=True)
+class Message:
+    """What went wrong, as data; its `str()` is what the user reads.
+
+    Attributes:
+        what: the sentence, without place and value.
+        where: a file and line, a path of keys, a client: what it is about.
+        got: the offending value; one that is no plain value is held as its `repr`, which every process can read.
+        fix: one way out.
+        blamed: the (client, visit) pairs whose work failed.
+        others: what else is wrong, each on lines of its own.
+    """
+
+    what: str
+    where: str = ""
+    got: object = ABSENT
+    fix: str | None = None
+    blamed: tuple[tuple[int, int], ...] = ()
+    others: tuple[Message, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not _plain(self.got):
+            object.__setattr__(self, "got", Shown(repr(self.got)))
+
+    @property
+    def headline(self) -> str:
+        """Where, what and the value: the text without the way out."""
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return text if self.got is ABSENT else f"{text} (got {self.got!r})"
+
+    def __str__(self) -> str:
+        text = f"{self.headline}\n  fix: {self.fix}" if self.fix else self.headline
+        return "\n".join([text, *map(str, self.others)])
 
 
 class FedsimError(Exception):
     """Base of all expected errors; its one argument is the whole message."""
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: Message | str) -> None:
+        super().__init__(message)
+
+    @property
+    def message(self) -> Message:
+        """What is wrong, as data."""
+        content: Message | str = self.args[0]
+        return content if isinstance(content, Message) else Message(content)
 
 
 class ExperimentError(FedsimError):
@@ -55,7 +125,12 @@ class RunError(FedsimError):
 
 
 class WorkerError(RunError):
-    """The training or evaluation of one client failed."""
+    """The training or evaluation of one client failed; `blamed` says whose."""
+
+    @property
+    def blamed(self) -> tuple[tuple[int, int], ...]:
+        """The (client, visit) pairs whose work failed; empty where it was an evaluation."""
+        return self.message.blamed
 
 
 class HostError(FedsimError):
@@ -64,20 +139,50 @@ class HostError(FedsimError):
     exit_code = 3
 
 
-_NOTHING = object()
-
-
-def message(where: str, what: str, *, got: Any = _NOTHING, fix: str | None = None) -> str:
-    """Return the text of an error: where, what, the offending value, and one way out.
+def message(where: str, what: str, *, got: object = ABSENT, fix: str | None = None) -> Message:
+    """Return what is wrong: where, what, the offending value, and one way out.
 
     >>> print(message("a.yaml: lora.r", "must be at least 1", got=0, fix="set lora.r: 8"))
     a.yaml: lora.r: must be at least 1 (got 0)
       fix: set lora.r: 8
     """
-    text = f"{where}: {what}" if where else what
-    if got is not _NOTHING:
-        text += f" (got {got!r})"
-    return f"{text}\n  fix: {fix}" if fix else text
+    return Message(what, where, got, fix)
+
+
+def several(messages: Sequence[Message]) -> Message:
+    """Return one message that says them all, in their order.
+
+    >>> print(several([message("a", "is odd"), message("b", "is even", fix="add 1")]))
+    a: is odd
+    b: is even
+      fix: add 1
+    """
+    first, *rest = messages
+    others = [m for message in rest for m in (replace(message, others=()), *message.others)]
+    return replace(first, others=(*first.others, *others))
+
+
+def invalid(
+    what: str, *, fix: str = "change it", got: object = ABSENT, where: str = ""
+) -> PydanticCustomError:
+    """Return what a validator of a settings class raises (a `ValueError`); its parts arrive as data.
+
+    Args:
+        what: the sentence; the block's path of keys goes before it.
+        fix: one way out.
+        got: the offending value; without it, the value of the validated block or field is shown.
+        where: the key below the validated block that it is about.
+    """
+    return as_invalid(Message(what, where, got, fix))
+
+
+def as_invalid(content: Message) -> PydanticCustomError:
+    """Return a message as what a validator raises; `problems` in `fedsim.config.validation` reads it back."""
+    return PydanticCustomError(INVALID, "{text}", {"text": str(content), "message": content})
+
+
+INVALID = "fedsim"
+"""Pydantic's type of the errors that our own validators raise."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
@@ -91,3 +196,12 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     names = sorted(valid)
     close = difflib.get_close_matches(str(name), names, n=1)
     return f"did you mean {close[0]!r}?" if close else f"choose one of: {', '.join(names)}"
+
+
+def _plain(value: Any) -> bool:
+    """Whether every process can read the value back: numbers, text, paths, and lists and mappings of them."""
+    if isinstance(value, Mapping):
+        return type(value) is dict and all(_plain(item) for pair in value.items() for item in pair)
+    if type(value) in (list, tuple):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, bool | int | float | str | Path | Absent)

@@ -7,12 +7,14 @@ backbone is loaded by the worker that first needs it and never pickled.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedsim.adapters.adapter import Layout, Vector
 from fedsim.adapters.payload import Trains
@@ -127,69 +129,104 @@ Sums = dict[str, Any]
 """Additive parts of a metric (`nll`, `tokens`, `words`, `bytes`), float64 numbers or arrays; summed in probe order."""
 
 
-class Task(Protocol):
-    """Data, model and loss; the runtime side of a task component. Picklable without the backbone."""
+class Task(ABC):
+    """Data, model and loss; the runtime side of a task component. Picklable without the backbone.
 
-    @property
-    def clients(self) -> int:
-        """Number of clients that have a shard."""
-        ...
+    What is not abstract has a default that suits a task which needs no more.
+    """
 
-    @property
-    def layout(self) -> Layout:
-        """What an update holds; known without loading weights."""
-        ...
+    if TYPE_CHECKING:  # at run time these are a task's own: fields of a dataclass, say
 
-    @property
-    def shape(self) -> ModelShape:
-        """Size of the model that really trains, for the cost model."""
-        ...
+        @property
+        def clients(self) -> int:
+            """Number of clients that have a shard."""
 
+        @property
+        def layout(self) -> Layout:
+            """What an update holds; known without loading weights."""
+
+        @property
+        def shape(self) -> ModelShape:
+            """Size of the model that really trains, for the cost model."""
+
+    @abstractmethod
     def examples(self, client: int) -> int:
         """Training examples in the client's shard (>= 1)."""
-        ...
 
+    @abstractmethod
     def tokens(self, client: int, local: LocalConfig) -> int:
         """Tokens that one visit of this client trains on; known without training."""
-        ...
 
-    # A task may also have `warm()`: load what is loaded lazily, before the clock starts; and what
-    # `auto` in `numerics` stands for: `suggested_client_batch() -> int`, `suggested_training() -> str`.
-
+    @abstractmethod
     def initial(self) -> Vector:
         """Return version 0: LoRA's own initialisation (B = 0), or the pre-trained weights if full."""
-        ...
 
+    @abstractmethod
     def train(self, jobs: Sequence[Job]) -> list[Update]:
         """Train each job from its start, on its base; results do not depend on how jobs are grouped."""
-        ...
 
+    @abstractmethod
     def probes(self, split: str, windows: int | None = None, client: int | None = None) -> list[Probe]:
         """Return fixed pieces that together evaluate a split.
 
         `test`, `valid`, `clients` (what all clients keep apart), `client` (what one keeps apart), `shard` (what
         one trains on).
         """
-        ...
 
+    @abstractmethod
     def score(self, vector: Vector, probe: Probe, base: Vector | None = None) -> Sums:
         """Return the additive sums of one piece; `base` changes the frozen weights (`Base.vector`)."""
-        ...
 
+    @abstractmethod
     def metrics(self, sums: Sums) -> dict[str, float]:
         """Turn summed parts into metrics by name; the first is the headline."""
-        ...
 
+    @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Return plain facts for run.json and the report (model, parameters, corpus hash, ...)."""
-        ...
 
+    @abstractmethod
     def save_adapter(self, vector: Vector, folder: Path, base: Vector | None = None) -> int:
         """Write the final adapter so that stock PEFT (or transformers, if full) loads it; returns its rank.
 
         With a `base`, change and adapter become one adapter of the rank they need together.
         """
-        ...
+
+    def warm(self) -> None:  # noqa: B027  # a task without anything to load is complete
+        """Load what is loaded lazily, before the clock starts."""
+
+    def suggested_client_batch(self) -> int | None:
+        """Return what `numerics.client_batch: auto` stands for; None: what the round alone says."""
+        return None
+
+    def suggested_training(self) -> Literal["fused", "swapped", "sequential"] | None:
+        """Return what `numerics.training: auto` stands for; None: there is no choice."""
+        return None
+
+
+class DrawingTask(Task):
+    """A task whose model draws pictures: `score` answers a probe of the split `SPLIT` with `images`."""
+
+    @abstractmethod
+    def real(self, n: int) -> NDArray[np.uint8]:
+        """Return n of the clients' images, (n, C, H, W)."""
+
+    @abstractmethod
+    def classes_of(self, client: int) -> str:
+        """Return the names of a client's classes, for a caption."""
+
+
+ATTRIBUTES = ("clients", "layout", "shape")
+
+
+def missing(task: object) -> list[str]:
+    """Return what an object lacks to be a `Task`, by name.
+
+    >>> missing(object())[:4]
+    ['clients', 'layout', 'shape', 'examples']
+    """
+    methods = [name for name, member in vars(Task).items() if callable(member) and not name.startswith("_")]
+    return [name for name in (*ATTRIBUTES, *methods) if not hasattr(task, name)]
 
 
 @dataclass(frozen=True)

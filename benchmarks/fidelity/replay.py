@@ -10,18 +10,20 @@ from benchmarks.fidelity.rows import Quota, Scenario
 from benchmarks.fidelity.steps import Steps
 from benchmarks.fidelity.tally import Durations
 from fedsim.devices.compute import under_quota_s
-from fedsim.network.pipe import Asked, Constant, Path, predict
-from fedsim.network.traces import RateTrace
+from fedsim.network.pipe import OneWayLink
+from fedsim.network.predict import PlannedTransfer, transfers_s
+from fedsim.network.traces import ConstantRate, RateTrace
 
 
 def fedsim(scenario: Scenario) -> Durations:
     """Return the durations that fedsim's shared links give to these uploads."""
-    paths = [
-        Path(_rates(up), rtt_s, scenario.framing)
+    links = [
+        OneWayLink(_rates(up), rtt_s, scenario.framing)
         for up, rtt_s in zip(scenario.up, scenario.rtt_s, strict=True)
     ]
-    asked = [Asked(flow.client, flow.size_bytes, flow.start_s) for flow in scenario.flows]
-    return predict(asked, paths, Constant(math.inf) if scenario.server is None else _rates(scenario.server))
+    transfers = [PlannedTransfer(flow.client, flow.size_bytes, flow.start_s) for flow in scenario.flows]
+    server = ConstantRate(math.inf) if scenario.server is None else _rates(scenario.server)
+    return transfers_s(transfers, links, server)
 
 
 def quota_s(row: Quota) -> float:
@@ -41,9 +43,9 @@ def size_over_rate(scenario: Scenario) -> Durations:
     ]
 
 
-def _rates(steps: Steps) -> Constant | RateTrace:
+def _rates(steps: Steps) -> ConstantRate | RateTrace:
     if steps.is_constant:
-        return Constant(steps.bytes_per_s[0])
+        return ConstantRate(steps.bytes_per_s[0])
     return RateTrace(np.array(steps.times_s), np.array(steps.bytes_per_s), "hold")
 
 

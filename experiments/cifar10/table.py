@@ -29,7 +29,7 @@ AXES = {
 
 def named(run: fedsim.Run) -> str:
     """Return the name of a run without the experiment's, and its seed if it is another than 0."""
-    seed = run.info["seed"]
+    seed = run.info.seed
     return run.name.removeprefix("cifar10-") + (f", seed {seed}" if seed else "")
 
 
@@ -102,7 +102,7 @@ def main(folders: list[str]) -> None:
     curves = [
         run for run in runs if (run.scores["split"] == SPLIT).any() and len(views.scored(run, "loss")) > 2
     ]
-    time_s = min((float(run.info["end_time_s"]) for run in curves), default=math.inf)
+    time_s = min((float(run.info.end_time_s) for run in curves), default=math.inf)
     up_bytes = min((float(run.visits.up_bytes.sum()) for run in curves), default=math.inf)
     header = ["run", "commits", "visits", "landed", "GB up", "version 0", f"at {time_s / 3600:.1f} h"]
     header += [f"at {up_bytes / 1e9:.2f} GB", f"last {LAST}", f"KID, last {LAST}", "their classes", "loss"]

@@ -19,7 +19,7 @@ def row(run: fedsim.Run, equal_bytes: float) -> list[str]:
     """Return one line: what the run reached, at equal virtual time and at equal bytes."""
     scores = views.scored(run, METRIC)
     first, last, best = scores.value.iloc[0], scores.value.iloc[-1], scores.value.min()
-    up = run.info["totals"]["up_bytes"]
+    up = run.info.totals.up_bytes
     by_time = [within(run, time_s=h * 3600) for h in HOURS]
     by_bytes = within(run, up_bytes=equal_bytes)
     counts = [str(len(run.commits)), str(len(run.visits)), f"{(run.visits.outcome == 'landed').mean():.0%}"]
@@ -37,7 +37,7 @@ def row(run: fedsim.Run, equal_bytes: float) -> list[str]:
 
 runs = [fedsim.load(folder) for folder in sys.argv[1:]]
 federated = [run for run in runs if len(run.clients) > 1]
-equal = min(run.info["totals"]["up_bytes"] for run in federated if run.info["totals"]["up_bytes"])
+equal = min(run.info.totals.up_bytes for run in federated if run.info.totals.up_bytes)
 head = ["run", "commits", "visits", "landed", "GB up", "version 0", *(f"at {h} h" for h in HOURS)]
 head += [f"at {equal / 1e9:.2f} GB", "best", "last"]
 print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))

@@ -83,7 +83,7 @@ def table(head: list[str], rows: Iterable[list[str]]) -> None:
 
 def rules_table(rules: Runs, protocol: str) -> None:
     """Print what the rules reach under one protocol, the best last perplexity first."""
-    total: Callable[[fedsim.Run, str], float] = lambda run, key: float(run.info["totals"][key])  # noqa: E731
+    total: Callable[[fedsim.Run, str], float] = lambda run, key: float(getattr(run.info.totals, key))  # noqa: E731
     mine = {key: runs for key, runs in rules.items() if key[2] == protocol}
     order = sorted(
         mine, key=lambda key: np.mean([perplexity(run, time_s=HOURS[-1] * 3600) for run in mine[key]])

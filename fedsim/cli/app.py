@@ -151,6 +151,7 @@ def sweep(
     The grid is the file's `sweep:` block; points that are done already are skipped.
     """
     from fedsim.cli.printing import table
+    from fedsim.cli.progress import Progress
     from fedsim.report import write
     from fedsim.runs.sweep import points, run_all, summary
 
@@ -158,7 +159,8 @@ def sweep(
     grid = points(experiment, set or (), out)
     for point in grid:
         importable_by_workers(point.experiment, experiment.parent)
-    results = run_all(grid, timeline_only=timeline_only, say=say, debug=wants_traceback(sys.argv))
+    debug = wants_traceback(sys.argv)
+    results = run_all(grid, timeline_only=timeline_only, say=say, watch=Progress, debug=debug)
     runs = [result.run for result in results if result.run is not None]
     print(table(summary(results)))
     if runs:

@@ -75,12 +75,12 @@ def verdict(runs: Sequence[Run]) -> str:
         )
     lines.append("Uploaded, lost work included, against full-model FedAvg with the same uploads:")
     for run in runs:
-        charged = run.info["charged"]
-        up, full = run.info["totals"]["up_bytes"], charged["full_model_bytes"]
-        equal = up * full / charged["adapter_bytes"]
+        charged, up = run.info.charged, run.info.totals.up_bytes
+        assert charged is not None
+        equal = up * charged.full_model_bytes / charged.adapter_bytes
         lines.append(
             f"  {run.name:<13} {up / 1e9:.2f} GB against {equal / 1e9:,.0f} GB ({1 - up / equal:.2%} less;"
-            f" {charged['adapter_params']:,} of {charged['params']:,} parameters, charged as {charged['model']})"
+            f" {charged.adapter_params:,} of {charged.params:,} parameters, charged as {charged.model})"
         )
     lines.append("Visits by how they ended:")
     for run in runs:
@@ -88,6 +88,6 @@ def verdict(runs: Sequence[Run]) -> str:
             f"{n} {str(o).replace('_', ' ')}" for o, n in run.visits.outcome.value_counts().items()
         )
         lines.append(
-            f"  {run.name:<13} {outcomes}; {run.info['saved_share']:.0%} of the training was never needed"
+            f"  {run.name:<13} {outcomes}; {run.info.saved_share:.0%} of the training was never needed"
         )
     return "\n".join(lines)

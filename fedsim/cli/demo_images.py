@@ -60,7 +60,7 @@ def verdict(runs: Sequence[Run]) -> str:
     from fedsim.records import views
     from fedsim.records.quantities import percent
 
-    facts = runs[0].info["task"]
+    facts = runs[0].info.task
     metric = str(views.headline(runs[0], "samples"))
     real = views.curve(runs[0], f"{metric} of test images", split="samples")["value"].iloc[0]
     count, known = facts["samples"], facts["reference_images"]
@@ -84,10 +84,11 @@ def verdict(runs: Sequence[Run]) -> str:
         lines.append(f"  {run.name:<15} {percent(total.iloc[0])} -> {percent(total.iloc[-1])}   ({each})")
     lines.append("Uploaded, lost work included, against full-model FedAvg with the same uploads:")
     for run in runs:
-        charged, up = run.info["charged"], run.info["totals"]["up_bytes"]
-        full = up * charged["full_model_bytes"] / charged["adapter_bytes"]
+        charged, up = run.info.charged, run.info.totals.up_bytes
+        assert charged is not None
+        full = up * charged.full_model_bytes / charged.adapter_bytes
         lines.append(
-            f"  {run.name:<15} {up / 1e9:.2f} GB against {full / 1e9:.1f} GB ({1 - up / full:.1%} less, charged as {charged['model']})"
+            f"  {run.name:<15} {up / 1e9:.2f} GB against {full / 1e9:.1f} GB ({1 - up / full:.1%} less, charged as {charged.model})"
         )
     pictures = [f"{run.folder}/samples/after.png" for run in runs if run.folder is not None]
     return "\n".join([*lines, f"pictures: {', '.join(pictures)}"] if pictures else lines)

@@ -120,9 +120,12 @@ def _embedded() -> Iterator[Finding]:
 
         builtin.model_folder()
         count = len(builtin.documents())
-    except (FedsimError, ImportError, OSError) as problem:
-        what, _, fix = str(problem).partition("\n  fix: ")
-        yield Finding("bad", f"embedded model and text: {what}", fix)
+    except FedsimError as problem:
+        said = problem.message
+        yield Finding("bad", f"embedded model and text: {said.headline}", said.fix or "")
+        return
+    except (ImportError, OSError) as problem:
+        yield Finding("bad", f"embedded model and text: {problem}")
         return
     yield Finding(
         "ok", f"embedded model and text: {count} documents of this Python's own reference and library"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fedsim.cli.progress import seconds
-from fedsim.records.quantities import said
+from fedsim.records.quantities import duration, said
 
 if TYPE_CHECKING:
     from fedsim.runs.replay import Replay
@@ -50,14 +49,14 @@ def estimates(facts: Mapping[str, Any]) -> str:
     lines = [
         f"visits: {facts['visits']} ({outcomes})",
         f"commits: {facts['commits']}, evaluations: {facts['evaluations']}",
-        f"virtual time: {seconds(facts['virtual_s'])} ({facts['virtual_s'] / 3600:.2f} hours)",
+        f"virtual time: {duration(facts['virtual_s'])} ({facts['virtual_s'] / 3600:.2f} hours)",
         f"bytes: {said('bytes', facts['up_bytes'])} up, {said('bytes', facts['down_bytes'])} down",
         f"energy of the devices: {energy} ({facts['joules']:.0f} joules) above idle, {gross} in all",
         f"visits that really train: {facts['trained_visits']}",
     ]
     if "machine_s" in facts:
         each = f"{facts['train_s_per_visit']:.3g} s a visit, {facts['score_s']:.3g} s an evaluation"
-        lines.append(f"this machine, one worker: about {seconds(facts['machine_s'])} ({each})")
+        lines.append(f"this machine, one worker: about {duration(facts['machine_s'])} ({each})")
     return "\n".join(lines)
 
 

@@ -6,14 +6,13 @@ run waits for scores, which take long where images are drawn, it says how many a
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from fedsim.records.quantities import percent, said
+from fedsim.records.quantities import duration, percent, said
 
 if TYPE_CHECKING:
     from fedsim.records.run import Run
@@ -109,7 +108,7 @@ class Progress:
 
     def _line(self, version: int, time_s: float, *parts: str) -> None:
         if self._bar is None:
-            self._say(" | ".join([f"v{version}", f"t={seconds(time_s)}", *parts]))
+            self._say(" | ".join([f"v{version}", f"t={duration(time_s)}", *parts]))
 
     def _say(self, text: str) -> None:
         self._wrote_s = time.monotonic()
@@ -150,7 +149,9 @@ class _Bar:
 
     def move(self, share: float, facts: Mapping[str, Any]) -> None:
         self._version = facts.get("version", self._version)
-        now = " | ".join(p for p in (f"t={seconds(facts['time_s'])}", f"v{self._version}", self._metric) if p)
+        now = " | ".join(
+            p for p in (f"t={duration(facts['time_s'])}", f"v{self._version}", self._metric) if p
+        )
         task = self._rich.tasks[0]
         done = max(task.completed, share)
         self._rich.update(self._task, completed=done, now=now, description="virtual time")
@@ -161,13 +162,12 @@ class _Bar:
 
 def verdict(run: Run, *, next_command: str | None = None) -> str:
     """Return what happened, in a few lines: learning, losses by cause, bytes, saved training, paths."""
-    info, totals = run.info, run.info.get("totals", {})
-    wall = info.get("wall_s")
-    took = f" ({seconds(wall)} here)" if wall is not None else ""
+    info, totals = run.info, run.info.totals
+    took = f" ({duration(info.wall_s)} here)" if info.wall_s is not None else ""
     done = f"{len(run.commits)} commits from {len(run.visits)} visits"
-    lines = [f"{info['status']}: {done} in {seconds(info.get('end_time_s', 0.0))} of virtual time{took}"]
-    if info.get("reason"):
-        lines.append(f"reason: {info['reason']}")
+    lines = [f"{info.status}: {done} in {duration(info.end_time_s)} of virtual time{took}"]
+    if info.reason:
+        lines.append(f"reason: {info.reason}")
     if run.visits.empty:
         lines.append("nobody was asked: never were enough clients idle and online at once")
     test = run.scores[run.scores["split"] == "test"]
@@ -191,12 +191,12 @@ def verdict(run: Run, *, next_command: str | None = None) -> str:
         causes = ", ".join(f"{str(cause).replace('_', ' ')} {n}" for cause, n in lost.items())
         lines.append(f"did not land: {int(lost.sum())} of {len(run.visits)} visits ({causes})")
     lines.append(
-        f"sent: {said('bytes', totals.get('up_bytes', 0))} up, {said('bytes', totals.get('down_bytes', 0))} down;"
-        f" devices used {said('joules', totals.get('joules', 0.0))}"
+        f"sent: {said('bytes', totals.up_bytes)} up, {said('bytes', totals.down_bytes)} down;"
+        f" devices used {said('joules', totals.joules)}"
     )
-    if len(run.visits) and not info.get("timeline_only"):
+    if len(run.visits) and not info.timeline_only:
         lines.append(
-            f"never trained, because the clock had lost them: {percent(info.get('saved_share', 0.0))} of the visits"
+            f"never trained, because the clock had lost them: {percent(info.saved_share)} of the visits"
         )
     if run.folder is not None:
         lines.append(f"run folder: {run.folder}")
@@ -207,24 +207,6 @@ def verdict(run: Run, *, next_command: str | None = None) -> str:
     return "\n".join(lines)
 
 
-def seconds(value: float) -> str:
-    """Return a duration for people.
-
-    >>> [seconds(s) for s in (0, 9.25, 75, 13260, 100000)]
-    ['0s', '9.2s', '1m15s', '3h41m', '1d3h']
-    """
-    if not math.isfinite(value):
-        return "never"
-    if value < 60:
-        return f"{value:.1f}s" if value % 1 else f"{value:.0f}s"
-    whole = int(value)
-    for big, small, unit in ((86400, 3600, "dh"), (3600, 60, "hm"), (60, 1, "ms")):
-        if whole >= big:
-            rest = whole % big // small
-            return f"{whole // big}{unit[0]}{rest}{unit[1]}" if rest else f"{whole // big}{unit[0]}"
-    raise AssertionError(value)
-
-
 def _headline(metrics: Mapping[str, float]) -> str | None:
     return next((f"{name} {value:.4g}" for name, value in metrics.items()), None)
 
@@ -232,7 +214,7 @@ def _headline(metrics: Mapping[str, float]) -> str | None:
 def _limits(budget: Mapping[str, Any]) -> str:
     shown = []
     if budget.get("time_s"):
-        shown.append(seconds(budget["time_s"]))
+        shown.append(duration(budget["time_s"]))
     if budget.get("commits"):
         shown.append(f"{budget['commits']} commits")
     if budget.get("up_bytes"):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fedsim.errors import FedsimError, RunFolderError, message
+from fedsim.errors import FedsimError, Message, RunFolderError, message
 
 if TYPE_CHECKING:
     from fedsim.config.experiment import Experiment
@@ -45,7 +45,7 @@ def answered(app: Callable[..., Any], args: Sequence[str]) -> int:
 def _answer(problem: Exception) -> int:
     """Say on stderr what went wrong, in the form of `fedsim.errors`, and return the exit code."""
     if isinstance(problem, FedsimError):
-        error(str(problem))
+        error(problem.message)
         return problem.exit_code
     if hasattr(problem, "format_message"):  # a usage error of typer
         context = getattr(problem, "ctx", None)
@@ -53,20 +53,17 @@ def _answer(problem: Exception) -> int:
             print(problem.format_message(), file=sys.stderr)
         else:
             command = context.command_path if context else "fedsim"
-            error(message("", problem.format_message().rstrip("."), fix=f"see `{command} --help`"))
+            error(Message(problem.format_message().rstrip("."), fix=f"see `{command} --help`"))
         return 2
     if isinstance(problem, ModuleNotFoundError) and not str(problem.name).startswith("fedsim"):
-        error(message("", f"the package {problem.name} is not installed", fix=f"pip install {problem.name}"))
+        error(Message(f"the package {problem.name} is not installed", fix=f"pip install {problem.name}"))
         return 3
     if isinstance(problem, MemoryError):
-        error(message("", "out of memory", fix="fewer workers (-s runtime.workers=1) or a smaller model"))
+        error(Message("out of memory", fix="fewer workers (-s runtime.workers=1) or a smaller model"))
         return 3
     first = next(iter(str(problem).splitlines()), "no message")
-    error(
-        message(
-            "", f"unexpected {type(problem).__name__}: {first}", fix="run again with --debug and report it"
-        )
-    )
+    what = f"unexpected {type(problem).__name__}: {first}"
+    error(Message(what, fix="run again with --debug and report it"))
     return 1
 
 
@@ -91,9 +88,9 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def error(text: str) -> None:
+def error(message: Message | str) -> None:
     """Print a message; several problems in one message get one `error:` each."""
-    for line in text.splitlines():
+    for line in str(message).splitlines():
         say(line if line.startswith("  ") else f"error: {line}")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from fedsim.clock.plan import Plan
 from fedsim.cost.formulas import train_memory_bytes
 from fedsim.cost.shape import adapter_bytes
+from fedsim.records.info import Charged
 
 
 def clients_table(plan: Plan) -> dict[str, Any]:
@@ -17,7 +18,7 @@ def clients_table(plan: Plan) -> dict[str, Any]:
     n = len(plan.population)
     columns = dict(plan.population.columns())
     columns["rank"] = plan.ranks
-    memory = [plan.way_of(client).memory for client in range(n)]
+    memory = [plan.training_plan(client).memory for client in range(n)]
     columns["needed_memory_bytes"] = np.array([m.memory_bytes for m in memory])
     columns["memory_plan"] = np.array([m.words for m in memory], dtype=object)
     columns["online_share"] = plan.population.availability.share()
@@ -26,20 +27,22 @@ def clients_table(plan: Plan) -> dict[str, Any]:
     return columns
 
 
-def charged_facts(plan: Plan) -> dict[str, Any]:
+def charged_facts(plan: Plan) -> Charged:
     """Return what the clock charged: the model's size, an adapter's bytes, a full model's bytes."""
     full = replace(plan.shape, full=True, adapter_params=plan.shape.params)
-    ways = [plan.way_of(client) for client in range(len(plan.population))]
+    plans = [plan.training_plan(client) for client in range(len(plan.population))]
     by_rank, count = np.unique(plan.ranks, return_counts=True)
-    return {
-        "declared": plan.charged,
-        "model": plan.shape.name,
-        "params": plan.shape.params,
-        "adapter_params": plan.shape.adapter_params,
-        "adapter_bytes": plan.adapter_bytes,
-        "serialized_adapter_bytes": 4 * plan.task.layout.size,
-        "full_model_bytes": adapter_bytes(full),
-        "memory_bytes": train_memory_bytes(plan.shape),
-        "mean_flops_per_visit": float(np.mean([way.flops(plan.tokens(c)) for c, way in enumerate(ways)])),
-        "clients_by_rank": {str(r): int(n) for r, n in zip(by_rank, count, strict=True)},
-    }
+    return Charged(
+        declared=plan.sizing.charged,
+        model=plan.shape.name,
+        params=plan.shape.params,
+        adapter_params=plan.shape.adapter_params,
+        adapter_bytes=plan.sizing.adapter_bytes,
+        serialized_adapter_bytes=4 * plan.task.layout.size,
+        full_model_bytes=adapter_bytes(full),
+        memory_bytes=train_memory_bytes(plan.shape),
+        mean_flops_per_visit=float(
+            np.mean([training.flops(plan.tokens(c)) for c, training in enumerate(plans)])
+        ),
+        clients_by_rank={str(r): int(n) for r, n in zip(by_rank, count, strict=True)},
+    )

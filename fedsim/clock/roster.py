@@ -12,15 +12,19 @@ class Roster:
     """The server's list of clients: busy from the moment they are chosen until it knows the end."""
 
     def __init__(self, availability: There) -> None:
+        """Take the clients, nobody busy.
+
+        Args:
+            availability: who is online when; asking may let time go on (see `fedsim.clock.online.attendance`).
+        """
         self.availability = availability
         self._busy = np.zeros(availability.n, dtype=np.bool_)
-        self._out = np.zeros(availability.n, dtype=np.bool_)
-        self._always = availability.constant
+        self._excluded = np.zeros(availability.n, dtype=np.bool_)
 
     def idle(self, now_s: float) -> NDArray[np.int64]:
         """Return the clients that are online, not busy and not known to be too small, ascending."""
-        free = ~(self._busy | self._out)
-        if not self._always:
+        free = ~(self._busy | self._excluded)
+        if not self.availability.constant:
             free &= self.availability.online(now_s)
         return np.flatnonzero(free)
 
@@ -34,16 +38,16 @@ class Roster:
 
     def exclude(self, client: int) -> None:
         """Never ask a client again: it has said that the training does not fit its memory."""
-        self._out[client] = True
+        self._excluded[client] = True
 
     def able(self, among: NDArray[np.int64] | None = None) -> int:
         """Number of clients, of these or of all, that may still be asked at some time."""
-        return int((~self._out if among is None else ~self._out[among]).sum())
+        return int((~self._excluded if among is None else ~self._excluded[among]).sum())
 
     @property
     def excluded(self) -> int:
         """Number of clients that will not be asked again."""
-        return int(self._out.sum())
+        return int(self._excluded.sum())
 
     @property
     def busy(self) -> int:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from fedsim.component import Config
+from fedsim.config.classes import CLASSES
 from fedsim.config.fields import NonNegative, Sigma
 from fedsim.config.thermal import Thermal
-from fedsim.errors import ExperimentError, message
-
-if TYPE_CHECKING:
-    from fedsim.devices.population import Profile
-
+from fedsim.errors import ExperimentError, Shown, invalid, message
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Watts = Annotated[float, Field(ge=0, le=1000)]
 Hours = Annotated[float, Field(ge=0, le=24)]
 Capacity = Annotated[float, Field(gt=0, le=10_000)]
-PORTABLE = ("phone-low", "phone-mid", "phone-high", "tablet", "laptop", "laptop-dgpu")
-"""Classes of devices that have a battery; the others are on the mains unless the tables say otherwise."""
 
 
 class ComputeConfig(Config):
@@ -128,14 +123,11 @@ class Battery(Config):
             (*self.awake, "awake must be two hours of a day, the first less than the second"),
         ):
             if not low < high:
-                raise ValueError(
-                    f"{names} (got {low:g} and {high:g})\n  fix: as in stop_below: 0.3, start_at: 0.5, awake: [9, 24]"
-                )
+                fix = "as in stop_below: 0.3, start_at: 0.5, awake: [9, 24]"
+                raise invalid(names, got=Shown(f"{low:g} and {high:g}"), fix=fix)
         if self.initial[0] > self.initial[1]:
-            raise ValueError(
-                f"initial must be the lowest and the highest level (got {list(self.initial)})\n"
-                "  fix: as in initial: [0.2, 1.0]"
-            )
+            what = "initial must be the lowest and the highest level"
+            raise invalid(what, got=list(self.initial), fix="as in initial: [0.2, 1.0]")
         return self
 
     def watts(self, name: Literal["charge_w", "use_w"], tier: str) -> float:
@@ -144,20 +136,24 @@ class Battery(Config):
         default: float = type(self).model_fields[name].default
         return value.get(tier, default) if isinstance(value, dict) else value
 
-    def capacity_of(self, profile: Profile) -> float | None:
+    def capacity_of(self, tier: str, device: str, battery_wh: float) -> float | None:
         """Return a device's capacity [Wh]; None: it is on the mains.
+
+        Args:
+            tier: class of the device.
+            device: its row, for the error.
+            battery_wh: what its row says; 0: nothing.
 
         Raises:
             ExperimentError: a phone, tablet or laptop whose capacity is not known.
         """
-        given = self.capacity_wh
-        own = given.get(profile.tier) if isinstance(given, dict) else given
-        if own is not None:
-            return own
-        if profile.battery_wh > 0:
-            return profile.battery_wh
-        if profile.tier in PORTABLE:
-            what = f"the capacity of {profile.device} ({profile.tier}) is not known: its battery_wh is 0"
-            fix = f"give its row a battery_wh, or energy.battery.capacity_wh: {{{profile.tier}: 15}}"
+        asked_wh = self.capacity_wh.get(tier) if isinstance(self.capacity_wh, dict) else self.capacity_wh
+        if asked_wh is not None:
+            return asked_wh
+        if battery_wh > 0:
+            return battery_wh
+        if tier in CLASSES and CLASSES[tier].portable:
+            what = f"the capacity of {device} ({tier}) is not known: its battery_wh is 0"
+            fix = f"give its row a battery_wh, or energy.battery.capacity_wh: {{{tier}: 15}}"
             raise ExperimentError(message("energy.battery", what, fix=fix))
         return None

@@ -19,6 +19,7 @@ from fedsim.config.fields import Count, NonNegative, Positive
 from fedsim.config.learning import EvaluateConfig, LocalConfig, LoraConfig, NumericsConfig
 from fedsim.config.network import NetworkConfig, WireConfig
 from fedsim.config.population import PopulationConfig
+from fedsim.errors import invalid
 
 
 def _block(package: str) -> Any:
@@ -35,7 +36,7 @@ class BudgetConfig(Config):
     @model_validator(mode="after")
     def _some_limit(self) -> BudgetConfig:
         if self.time_s is None and self.commits is None and self.up_bytes is None:
-            raise ValueError("has no limit\n  fix: give at least one of time_s, commits, up_bytes")
+            raise invalid("has no limit", fix="give at least one of time_s, commits, up_bytes")
         return self
 
 

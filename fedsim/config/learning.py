@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from fedsim.component import Config
 from fedsim.config.fields import Count, NonNegative, Positive
+from fedsim.errors import invalid
 
 
 class LoraConfig(Config):
@@ -40,23 +41,21 @@ class LoraConfig(Config):
         if by == "fixed":
             if ranks is not None:
                 fix = "remove it, or set rank_by: tier, memory or deadline"
-                raise ValueError(f"has `ranks` with `rank_by: fixed`\n  fix: {fix}")
+                raise invalid("has `ranks` with `rank_by: fixed`", fix=fix)
             return self
         if by == "tier" and not isinstance(ranks, dict):
             fix = f"add ranks, as in {{low: {max(1, self.r // 2)}, high: {self.r}}}"
-            raise ValueError(f"has `rank_by: tier` without a rank for each tier\n  fix: {fix}")
+            raise invalid("has `rank_by: tier` without a rank for each tier", fix=fix)
         if by != "tier" and isinstance(ranks, dict):
             fix = "give the choices, as in ranks: [2, 4, 8], or set rank_by: tier"
-            raise ValueError(f"has ranks by tier with `rank_by: {by}`\n  fix: {fix}")
+            raise invalid(f"has ranks by tier with `rank_by: {by}`", fix=fix)
         if isinstance(ranks, tuple) and list(ranks) != sorted(set(ranks)):
-            raise ValueError(
-                f"has `ranks` that do not rise (got {list(ranks)})\n  fix: order them, each once"
-            )
+            raise invalid("has `ranks` that do not rise", got=list(ranks), fix="order them, each once")
         given = ranks.values() if isinstance(ranks, dict) else ranks
         if given is not None and max(given, default=0) != self.r:
             largest = max(given, default=0)
             fix = f"set r: {largest}" if largest else "give some ranks"
-            raise ValueError(f"has r = {self.r}, and `ranks` up to {largest}\n  fix: {fix}")
+            raise invalid(f"has r = {self.r}, and `ranks` up to {largest}", fix=fix)
         return self
 
     @property
@@ -99,7 +98,7 @@ class LocalConfig(Config):
     @model_validator(mode="after")
     def _one_length(self) -> LocalConfig:
         if self.epochs is not None and self.steps is not None:
-            raise ValueError("has both `epochs` and `steps`\n  fix: remove one, or set it to null")
+            raise invalid("has both `epochs` and `steps`", fix="remove one, or set it to null")
         if self.epochs is None and self.steps is None:
             object.__setattr__(self, "epochs", 1)  # frozen for others; a copy would warn in __init__
         return self
@@ -121,6 +120,10 @@ class LocalConfig(Config):
     def steps_over(self, examples: int) -> int:
         """Return the optimiser steps of a whole visit over so many examples."""
         return self.steps if self.steps is not None else (self.epochs or 1) * -(-examples // self.batch)
+
+    def examples_over(self, examples: int) -> int:
+        """Return how many examples one visit over so many goes through, repetitions counted."""
+        return self.steps * self.batch if self.steps is not None else (self.epochs or 1) * examples
 
     def partial(self, steps: int) -> LocalConfig:
         """Return the same training of exactly `steps` steps, its batches full: the first ones of a visit, or more."""
@@ -153,3 +156,9 @@ class NumericsConfig(Config):
     training: Literal["auto", "fused", "swapped", "sequential"] = "auto"
     tokens_at_once: Count = 16_384
     dtype: Literal["float32", "bfloat16"] = "float32"
+
+    @property
+    def clients_per_call(self) -> int:
+        """`client_batch` as a number, which it is in every plan."""
+        assert self.client_batch != "auto", "a plan fills it in"
+        return self.client_batch

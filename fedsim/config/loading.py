@@ -15,13 +15,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fedsim.config import paths as places
 from fedsim.config.experiment import Experiment
 from fedsim.config.overrides import Draft, apply, draft_of, parsed, validated
-from fedsim.errors import ExperimentError, FedsimError, message
+from fedsim.errors import ABSENT, ExperimentError, FedsimError, Message, message, several
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9.]+")
 
@@ -91,7 +92,7 @@ def sweep_points(path: str | Path, overrides: Sequence[str] = ()) -> list[tuple[
     _refuse_overridden_axes(grid, overrides, where)
     base_name = str(draft.values.get("name", "run"))
     points: list[tuple[dict[str, Any], Experiment]] = []
-    problems: dict[str, None] = {}
+    problems: dict[str, Message] = {}  # by its text: many points share a mistake
     for values in itertools.product(*grid.values()):
         changed = dict(zip(grid, values, strict=True))
         point = deepcopy(draft)
@@ -101,9 +102,9 @@ def sweep_points(path: str | Path, overrides: Sequence[str] = ()) -> list[tuple[
         try:
             points.append((changed, validated(point)))
         except ExperimentError as problem:
-            problems.update(dict.fromkeys([str(problem)]))
+            problems[str(problem)] = problem.message
     if problems:
-        raise ExperimentError("\n".join(problems))
+        raise ExperimentError(several([*problems.values()]))
     return points
 
 
@@ -135,16 +136,16 @@ def naming(experiment: Experiment, where: str) -> Iterator[None]:
     try:
         yield
     except FedsimError as problem:
-        first, *others = str(problem).split("\n")
-        name = first.partition(":")[0]
-        if name.split(".")[0] not in Experiment.model_fields:
+        said = problem.message
+        keys = said.where.split(".")
+        if keys[0] not in Experiment.model_fields:
             raise
         value: Any = experiment.plain()
-        for key in name.split("."):
+        for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
-        if value is not None and " (got " not in first and not isinstance(value, dict):
-            first = message("", first, got=value)
-        raise type(problem)("\n".join([f"{where}: {first}", *others])) from problem
+        missing = said.got is ABSENT and value is not None and not isinstance(value, dict)
+        located = replace(said, where=f"{where}: {said.where}", got=value if missing else said.got)
+        raise type(problem)(located) from problem
 
 
 def _refuse_overridden_axes(grid: Mapping[str, Any], overrides: Sequence[str], where: str) -> None:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from fedsim.component import Config
 from fedsim.config.fields import NonNegative, Positive
+from fedsim.errors import invalid
 
 
 class NetworkConfig(Config):
@@ -57,5 +58,5 @@ class WireConfig(Config):
     def _something_to_feed_back(self) -> WireConfig:
         if self.error_feedback and self.dtype == "float32" and self.top_k == 1.0:
             fix = "set wire.top_k below 1 or another wire.dtype, or remove it"
-            raise ValueError(f"has `error_feedback`, and nothing is lost on the way up\n  fix: {fix}")
+            raise invalid("has `error_feedback`, and nothing is lost on the way up", fix=fix)
         return self

@@ -14,7 +14,7 @@ from fedsim.config import paths as places
 from fedsim.config import validation as explain
 from fedsim.config.experiment import Experiment
 from fedsim.config.problem import Problem
-from fedsim.errors import ExperimentError, message
+from fedsim.errors import ExperimentError, Message, message, several
 from fedsim.files import yaml_file as yamlfile
 
 KeyPath = tuple[str, ...]
@@ -146,23 +146,12 @@ def validated(draft: Draft) -> Experiment:
         experiment = Experiment.model_validate(draft.values)
     except ValidationError as error:
         problems = explain.problems(error, draft.values)
-        raise ExperimentError(_text(draft, problems)) from None
+        raise ExperimentError(_all(draft, problems)) from None
     problems = explain.mistaken_booleans(experiment, draft.values)
     if problems:
-        raise ExperimentError(_text(draft, problems))
+        raise ExperimentError(_all(draft, problems))
     return experiment
 
 
-def _text(draft: Draft, problems: Sequence[Problem]) -> str:
-    return "\n".join(sentence(draft.where, p, draft.origin(p.path)) for p in problems)
-
-
-def sentence(where: str, problem: Problem, origin: str) -> str:
-    """Return `FILE: field.path: problem (got ...)` and, on a second line, the fix."""
-    at = f"{where}: {problem.name}" if problem.path else where
-    text = message(at, problem.what)
-    if problem.has_value:
-        shown = repr(problem.got)
-        longest = 1000 if isinstance(problem.got, str | Path) else 80  # a path is no use without its end
-        text += f" (got {shown if len(shown) <= longest else shown[: longest - 3] + '...'})"
-    return f"{text}\n  fix: {origin}{problem.fix}"
+def _all(draft: Draft, problems: Sequence[Problem]) -> Message:
+    return several([problem.located(draft.where, draft.origin(problem.path)) for problem in problems])

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fedsim.component import Config
-from fedsim.config.fields import Count
-from fedsim.devices.availability import DAY_S
+from fedsim.config.fields import DAY_S, Count
+from fedsim.errors import invalid
 
 
 class PopulationConfig(Config):
@@ -38,9 +38,9 @@ class PopulationConfig(Config):
     def _one_source(self) -> PopulationConfig:
         if (self.preset is None) == (self.devices is None):
             both = "neither `preset` nor" if self.preset is None else "both `preset` and"
-            raise ValueError(f"has {both} `devices`\n  fix: give one: a preset, or a devices table")
+            raise invalid(f"has {both} `devices`", fix="give one: a preset, or a devices table")
         if self.devices is not None and self.networks is None:
-            raise ValueError("has `devices` without `networks`\n  fix: add networks: FILE")
+            raise invalid("has `devices` without `networks`", fix="add networks: FILE")
         return self
 
     @model_validator(mode="after")
@@ -48,24 +48,22 @@ class PopulationConfig(Config):
         traced = self.rates not in ("constant", "generated")
         if traced and self.rates_at_end is None:
             fix = "add rates_at_end: loop, hold or fail"
-            raise ValueError(f"has `rates` from a file, which ends\n  fix: {fix}")
+            raise invalid("has `rates` from a file, which ends", fix=fix)
         for name, plain in (("rates_at_end", None), ("rates_phase", "start"), ("rates_level", "trace")):
             if not traced and getattr(self, name) != plain:
-                raise ValueError(
-                    f"has `{name}` without a file of rates\n  fix: remove it, or add rates: FILE"
-                )
+                raise invalid(f"has `{name}` without a file of rates", fix="remove it, or add rates: FILE")
         if self.rates_phase == "random" and self.rates_at_end != "loop":
             fix = "set rates_at_end: loop, or rates_phase: start"
-            raise ValueError(f"has `rates_phase: random` for traces that do not loop\n  fix: {fix}")
+            raise invalid("has `rates_phase: random` for traces that do not loop", fix=fix)
         return self
 
     @model_validator(mode="after")
     def _zones_of_windows(self) -> PopulationConfig:
         if not self.time_zones:
-            raise ValueError("has no `time_zones`\n  fix: remove it, or give hours, as in time_zones: [0, 8]")
+            raise invalid("has no `time_zones`", fix="remove it, or give hours, as in time_zones: [0, 8]")
         if self.availability == "always" and self.time_zones != (0.0,):
             fix = "remove it, or set availability: charging or a file"
-            raise ValueError(f"has `time_zones` for clients that are always there\n  fix: {fix}")
+            raise invalid("has `time_zones` for clients that are always there", fix=fix)
         return self
 
 

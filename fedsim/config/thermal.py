@@ -1,7 +1,6 @@
-"""Heat: a phone that trains gets warm and slows down; one that rests cools. First order, in closed form.
+"""Settings of heat: how a device warms, at which temperature it slows down, and when it is left alone.
 
-The temperature above the surroundings goes to resistance x power with a time constant; at the cap the
-governor lowers the clock so that it stays there. Without a fan only: phones, unless told otherwise.
+What follows from them is in `fedsim.devices.thermal`.
 """
 
 from __future__ import annotations
@@ -12,8 +11,9 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from fedsim.component import Config
-
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from fedsim.config.classes import CLASSES
+from fedsim.config.fields import Positive
+from fedsim.errors import Shown, invalid
 
 
 class Thermal(Config):
@@ -38,42 +38,37 @@ class Thermal(Config):
             `start_below_c`; None: the device trains on at a lower clock.
     """
 
-    resistance_k_per_w: _Positive = 6.0
-    heating_s: _Positive = 90.0
-    cooling_s: _Positive = 135.0
+    resistance_k_per_w: Positive = 6.0
+    heating_s: Positive = 90.0
+    cooling_s: Positive = 135.0
     ambient_c: Annotated[float, Field(ge=-50, le=60)] = 25.0
     cap_c: Annotated[float, Field(le=120)] = 50.0
     throttled_speed: Annotated[float, Field(gt=0, le=1)] = 0.75
-    tiers: tuple[str, ...] = ("phone-low", "phone-mid", "phone-high")
+    tiers: tuple[str, ...] = tuple(name for name, implied in CLASSES.items() if implied.heats)
     start_below_c: Annotated[float, Field(le=120)] | None = None
     stop_above_c: Annotated[float, Field(le=120)] | None = None
 
     @model_validator(mode="after")
     def _cap_above_ambient(self) -> Thermal:
         if self.cap_c <= self.ambient_c:
-            raise ValueError(
-                f"cap_c must be above ambient_c (got {self.cap_c:g} and {self.ambient_c:g})\n"
-                "  fix: give a cap of about 50 degrees"
-            )
+            got = Shown(f"{self.cap_c:g} and {self.ambient_c:g}")
+            raise invalid("cap_c must be above ambient_c", got=got, fix="give a cap of about 50 degrees")
         return self
 
     @model_validator(mode="after")
     def _limits_in_order(self) -> Thermal:
         start_c, stop_c = self.start_below_c, self.stop_above_c
         if start_c is not None and start_c <= self.ambient_c:
-            raise ValueError(
-                f"start_below_c must be above ambient_c (got {start_c:g} and {self.ambient_c:g})\n"
-                "  fix: give a temperature to which a device cools, about 40 degrees"
-            )
+            got = Shown(f"{start_c:g} and {self.ambient_c:g}")
+            fix = "give a temperature to which a device cools, about 40 degrees"
+            raise invalid("start_below_c must be above ambient_c", got=got, fix=fix)
         if stop_c is None:
             return self
         if start_c is None or not start_c < stop_c <= self.cap_c:
             start = "none" if start_c is None else f"{start_c:g}"
-            raise ValueError(
-                f"stop_above_c must lie above start_below_c and not above cap_c "
-                f"(got {stop_c:g}, {start} and {self.cap_c:g})\n"
-                "  fix: as in start_below_c: 40, stop_above_c: 48, cap_c: 50"
-            )
+            what = "stop_above_c must lie above start_below_c and not above cap_c"
+            got = Shown(f"{stop_c:g}, {start} and {self.cap_c:g}")
+            raise invalid(what, got=got, fix="as in start_below_c: 40, stop_above_c: 48, cap_c: 50")
         return self
 
     @property
@@ -95,51 +90,6 @@ class Thermal(Config):
     def cap_k(self) -> float:
         """The cap above the surroundings [K]."""
         return self.cap_c - self.ambient_c
-
-    @property
-    def sustained_w(self) -> float:
-        """The power that holds the cap [W]."""
-        return self.cap_k / self.resistance_k_per_w
-
-    def settled_k(self, watts: float) -> float:
-        """Return where this power leads in the long run, at most the cap [K above the surroundings]."""
-        return min(self.resistance_k_per_w * watts, self.cap_k)
-
-    def heated_k(self, heat_k: float, watts: float, seconds: float) -> float:
-        """Return the temperature after so much training, at most the cap [K above the surroundings]."""
-        end_k = self.resistance_k_per_w * watts
-        return min(end_k + (heat_k - end_k) * math.exp(-seconds / self.heating_s), self.cap_k)
-
-    def cooled_k(self, heat_k: float, idle_w: float, seconds: float) -> float:
-        """Return the temperature after so much rest [K above the surroundings]."""
-        end_k = self.settled_k(idle_w)
-        return end_k + (heat_k - end_k) * math.exp(-seconds / self.cooling_s)
-
-    def onset_s(self, heat_k: float, watts: float) -> float:
-        """Return how long training at this power goes at full speed; inf if the cap is never reached [s]."""
-        return self.reaches_s(heat_k, watts, self.cap_k)
-
-    def reaches_s(self, heat_k: float, watts: float, to_k: float) -> float:
-        """Return how long training at this power, at full speed, takes to get this warm; inf if it never does [s].
-
-        tau ln((R P - heat) / (R P - to)), the inverse of `heated_k`.
-        """
-        end_k = self.resistance_k_per_w * watts
-        if heat_k >= to_k:
-            return 0.0 if end_k > to_k else math.inf
-        if end_k <= to_k:
-            return math.inf
-        return self.heating_s * math.log((end_k - heat_k) / (end_k - to_k))
-
-    def cools_s(self, heat_k: float, idle_w: float, to_k: float) -> float:
-        """Return how long a device at rest takes to cool to this; inf if it never does [s].
-
-        tau ln((heat - end) / (to - end)), the inverse of `cooled_k`.
-        """
-        if heat_k <= to_k:
-            return 0.0
-        end_k = self.settled_k(idle_w)
-        return math.inf if to_k <= end_k else self.cooling_s * math.log((heat_k - end_k) / (to_k - end_k))
 
 
 PRESETS: dict[str, Thermal] = {"moderate": Thermal(), "severe": Thermal(throttled_speed=0.23)}

@@ -14,11 +14,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from fedsim.component import find, kinds
 from fedsim.config.experiment import Experiment
-from fedsim.config.problem import _ABSENT, Problem
-from fedsim.config.schema import model_at, package_of
-from fedsim.errors import ExperimentError, nearest
+from fedsim.config.problem import Problem
+from fedsim.config.schema import model_at
+from fedsim.errors import ABSENT, INVALID, Message, nearest
 
 _EXAMPLES = {
     "task": "add `task: {kind: language}`",
@@ -98,8 +97,10 @@ def _problem(path: tuple[str, ...], details: list[ErrorDetails], raw: Mapping[st
     if kind == "string_pattern_mismatch":
         what = "must be letters, digits, dots, dashes and underscores, the first one a letter or digit"
         return Problem(path, what, "give a plain name, as in my-run.1", first["input"])
-    if kind in ("value_error", "assertion_error"):
-        return _own_words(path, first, raw)
+    if kind == INVALID:
+        return _refused(path, first)
+    if kind in ("value_error", "assertion_error"):  # of a user's validator
+        return Problem(path, str(first["ctx"]["error"]), "change it", first["input"])
     wanted = list(dict.fromkeys(_wanted(detail) for detail in details))
     give = [f"a value {word}" if word.startswith(("greater ", "less ")) else word for word in wanted]
     give = [f"a value of {word}" if word.startswith("at ") else word for word in give]
@@ -154,33 +155,12 @@ def _wrong_kind(path: tuple[str, ...], detail: ErrorDetails) -> Problem:
     return Problem((*path, "kind"), "no such kind", nearest(str(tag), valid), tag)
 
 
-def _own_words(path: tuple[str, ...], detail: ErrorDetails, raw: Mapping[str, Any]) -> Problem:
-    """Return the problem that a validator of ours raised as a ValueError, with its own fix if it has one."""
-    value = detail["input"]
-    package = package_of(path)
-    if package is not None:
-        kind = value.get("kind") if isinstance(value, Mapping) else None
-        if isinstance(kind, str):
-            try:
-                find(package, kind)
-            except ExperimentError as problem:
-                what, fix = _parts(str(problem).removeprefix("kind: "), "choose another kind")
-                return Problem((*path, "kind"), what.replace(f" (got {kind!r})", ""), fix, kind)
-        elif kind is None:
-            valid = ", ".join(kinds(package))
-            what = "needs `kind:`" if isinstance(value, Mapping) else "must be a block with `kind:`"
-            return Problem(path, what, f"write `kind:` and one of: {valid}", value)
-        else:
-            return Problem((*path, "kind"), "must be text", nearest(str(kind), kinds(package)), kind)
-    what, fix = _parts(str(detail["ctx"]["error"]), "")
-    if not fix:  # `unknown preset; did you mean 'x'?`
-        what, _, fix = what.partition("; ")
-    return Problem(path, what, fix or "change it", _ABSENT if " (got " in what else value)
-
-
-def _parts(text: str, fix: str) -> tuple[str, str]:
-    what, _, own = text.partition("\n  fix: ")
-    return what, own or fix
+def _refused(path: tuple[str, ...], detail: ErrorDetails) -> Problem:
+    """Return the problem that a validator of ours raised, its parts as data."""
+    said: Message = detail["ctx"]["message"]
+    below = said.where.split(".") if said.where else []
+    value = detail["input"] if said.got is ABSENT else said.got
+    return Problem((*path, *below), said.what, said.fix or "change it", value)
 
 
 def _other_keys(path: tuple[str, ...], raw: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Literal
 
 from fedsim.cost.layers import Layer, Map
-from fedsim.errors import ExperimentError
+from fedsim.errors import ExperimentError, message
 
 Family = Literal["llama", "qwen2", "gemma3", "gpt2"]
 Dims = tuple[int, int]
@@ -144,7 +144,8 @@ class Architecture:
         found = tuple(p for p in own if p == name or p.endswith(f".{name}"))
         if not found:
             valid = ", ".join((*GROUPS, *own))
-            raise ExperimentError(f"targets: a {self.family} model has no {name!r}; choose from: {valid}")
+            what = f"a {self.family} model has no {name!r}"
+            raise ExperimentError(message("targets", what, fix=f"choose from: {valid}"))
         return found
 
 

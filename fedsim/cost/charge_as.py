@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fedsim.component import Config
 from fedsim.cost.architecture import GROUPS, NAMES, PRESETS, Architecture, Family
-from fedsim.errors import ExperimentError, nearest
+from fedsim.errors import ExperimentError, Shown, invalid, nearest
 
 _Count = Annotated[int, Field(ge=1)]
 _DIMENSIONS = ("family", "layers", "width", "ffn", "heads", "kv_heads", "head_dim", "vocab", "tied")
@@ -68,7 +68,7 @@ class ChargeAs(Config):
     @classmethod
     def _known_preset(cls, value: str | None) -> str | None:
         if value is not None and value not in PRESETS:
-            raise ValueError(f"unknown preset; {nearest(value, PRESETS)}")
+            raise invalid("unknown preset", fix=nearest(value, PRESETS))
         return value
 
     @field_validator("targets")
@@ -76,26 +76,25 @@ class ChargeAs(Config):
     def _known_targets(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         names = (value,) if isinstance(value, str) else value
         if not names:
-            raise ValueError(f"at least one projection is needed; {nearest('', (*GROUPS, *NAMES))}")
+            raise invalid("at least one projection is needed", fix=nearest("", (*GROUPS, *NAMES)))
         for name in names:
             if name not in (*GROUPS, *NAMES):
-                raise ValueError(f"unknown projection {name!r}; {nearest(name, (*GROUPS, *NAMES))}")
+                raise invalid(f"unknown projection {name!r}", fix=nearest(name, (*GROUPS, *NAMES)))
         return value
 
     @model_validator(mode="after")
     def _complete(self) -> ChargeAs:
         missing = [name for name in ("layers", "width", "vocab") if getattr(self, name) is None]
         if self.preset is None and missing:
-            raise ValueError(f"without a preset, {', '.join(missing)} must be given; or set `preset:`")
+            raise invalid(f"without a preset, {', '.join(missing)} must be given", fix="or set `preset:`")
         try:
             self.architecture.targeted(self.targets)
         except ExperimentError as problem:  # pydantic names the field only for a ValueError
-            raise ValueError(str(problem)) from problem
+            raise invalid(problem.message.headline, fix=problem.message.fix or "change it") from problem
         layers, adapted = self.architecture.layers, self.adapted_layers
         if adapted is not None and (not adapted or max(adapted) >= layers):
-            raise ValueError(
-                f"adapted_layers must name some of the layers 0 to {layers - 1} (got {list(adapted)})"
-            )
+            what = f"adapted_layers must name some of the layers 0 to {layers - 1}"
+            raise invalid(what, got=list(adapted))
         return self
 
     @property
@@ -122,9 +121,11 @@ class ChargeAs(Config):
         else:
             width, heads = given["width"], self.heads or 1
             if self.head_dim is None and width % heads:
-                raise ValueError(f"heads must divide the width (got {heads} and {width}); or give head_dim")
+                got = Shown(f"{heads} and {width}")
+                raise invalid("heads must divide the width", got=got, fix="or give head_dim")
             plain = {"family": "llama", "ffn": 4 * width, "heads": heads, "kv_heads": heads}
             built = Architecture(**(plain | {"head_dim": width // heads} | given))
         if built.heads % built.kv_heads:
-            raise ValueError(f"heads must be a multiple of kv_heads (got {built.heads} and {built.kv_heads})")
+            got = Shown(f"{built.heads} and {built.kv_heads}")
+            raise invalid("heads must be a multiple of kv_heads", got=got)
         return built

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
 from fedsim.component import Config
-from fedsim.errors import nearest
-
-if TYPE_CHECKING:
-    from fedsim.cost.shape import ModelShape
+from fedsim.errors import invalid, nearest
 
 PRESETS = ("ddpm-cifar10-32",)
 """Denoisers whose configuration ships, in `fedsim/denoisers/`."""
@@ -40,11 +37,5 @@ class ChargeImages(Config):
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in PRESETS:
-            raise ValueError(f"unknown preset; {nearest(value, PRESETS)}")
+            raise invalid("unknown preset", fix=nearest(value, PRESETS))
         return value
-
-    def shape(self, *, full: bool) -> ModelShape:
-        """Return the size of the declared denoiser with its adapters, or trained whole."""
-        from fedsim.training.diffusion.cost import declared
-
-        return declared(self, full=full)

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 from fedsim.cost.architecture import lora_params
 from fedsim.cost.charge_as import ChargeAs
 from fedsim.cost.shape import ModelShape, above_share
 
 
-def declared(charge: Any, full: bool) -> ModelShape:
-    """Return the shape of a task's `charge_as`: its own, or a transformer's."""
-    own = getattr(charge, "shape", None)
-    found: ModelShape = charged(charge, full) if own is None else own(full=full)
-    return found
+@dataclass(frozen=True)
+class Charge:
+    """What the clock charges instead of the model that trains.
+
+    Attributes:
+        shape: size of the declared model.
+        visit_tokens: tokens of a whole visit; None: those really trained on.
+    """
+
+    shape: ModelShape
+    visit_tokens: int | None = None
+
+
+def charge_of(charge_as: ChargeAs | None, *, full: bool) -> Charge | None:
+    """Return what a task's `charge_as` declares; None without it."""
+    if charge_as is None:
+        return None
+    return Charge(charged(charge_as, full), charge_as.tokens_per_visit)
 
 
 def charged(charge: ChargeAs, full: bool) -> ModelShape:

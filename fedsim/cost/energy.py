@@ -7,7 +7,7 @@ marginal + idle power x time. Good to 40 % at best: powers are those of a whole 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 J_PER_WH = 3600.0
 
@@ -72,39 +72,3 @@ class BatteryState:
     def stored_j(self) -> float:
         """Energy in it [J]."""
         return self.level * self.capacity_j
-
-    def after(self, dt_s: float, load_w: float, charge_w: float = 0.0) -> BatteryState:
-        """Return the battery `dt_s` later, between empty and full.
-
-        Args:
-            dt_s: time that passes, not negative.
-            load_w: what the whole device draws (gross power).
-            charge_w: what the charger gives.
-
-        Raises:
-            ValueError: time runs backwards, or a power is negative or not finite.
-        """
-        if not 0 <= dt_s < math.inf:
-            raise ValueError(f"dt_s must be finite and not negative (got {dt_s})")
-        moved = self.level + _net_w(load_w, charge_w) * dt_s / self.capacity_j
-        return replace(self, level=min(max(moved, 0.0), 1.0))
-
-    def time_until(self, level: float, load_w: float, charge_w: float = 0.0) -> float:
-        """Return the seconds until the battery is at `level`; 0 if it is, inf if it never will be.
-
-        Raises:
-            ValueError: as `after`, or a level outside 0..1.
-        """
-        if not 0 <= level <= 1:
-            raise ValueError(f"level must be between 0 and 1 (got {level})")
-        missing_j, net_w = (level - self.level) * self.capacity_j, _net_w(load_w, charge_w)
-        if missing_j == 0:
-            return 0.0
-        return missing_j / net_w if missing_j * net_w > 0 else math.inf
-
-
-def _net_w(load_w: float, charge_w: float) -> float:
-    for name, watts in (("load_w", load_w), ("charge_w", charge_w)):
-        if not 0 <= watts < math.inf:
-            raise ValueError(f"{name} must be finite and not negative (got {watts})")
-    return charge_w - load_w

@@ -16,7 +16,6 @@ from fedsim.devices.tables import WindowTable, read_window_table
 from fedsim.devices.windows import Floats, normal_form
 from fedsim.rng import stream
 
-DAY_S = 86_400.0
 BLOCK = 4096
 """Clients that share one address of randomness; part of every population, so it must not change."""
 

@@ -11,8 +11,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from fedsim.config.fields import DAY_S
 from fedsim.cost.energy import BatteryState
-from fedsim.devices.availability import DAY_S, Availability
+from fedsim.devices.availability import Availability
 
 
 class Power(NamedTuple):
@@ -136,7 +137,7 @@ class Charge:
     def _walk(self, to_s: float, supply: Supply, draw: Draw, *, first: bool) -> tuple[Charge, bool]:
         """Return it at `to_s`, or where it first turns, and whether it turned; from one change of power to the next.
 
-        `BatteryState.after` and `time_until`, written out: a run asks for millions of these steps.
+        Written out in plain numbers: a run asks for millions of these steps.
         """
         if self.time_s >= to_s:
             return self, False

@@ -10,7 +10,8 @@ import yaml
 from numpy.typing import NDArray
 
 import hetero_profiles
-from fedsim.devices.availability import BLOCK, DAY_S, Availability
+from fedsim.config.fields import DAY_S
+from fedsim.devices.availability import BLOCK, Availability
 from fedsim.devices.windows import Floats
 from fedsim.rng import stream
 

@@ -3,7 +3,7 @@
     full speed: max(FLOPs / speed, bytes moved / memory bandwidth) + passes x overhead,
     times the noise of this visit's passes, stretched by a CPU quota, then by heat.
 
-With nothing switched on it is FLOPs / speed. Heat goes in and comes out as a number; `Machines` keeps
+With nothing switched on it is FLOPs / speed. Heat goes in and comes out as a number; the clock keeps
 that number for every client between its visits.
 """
 
@@ -11,15 +11,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedsim.config.devices import ComputeConfig
-from fedsim.config.thermal import PRESETS, Thermal
 from fedsim.cost.energy import training_j
 from fedsim.cost.work import Work
 from fedsim.devices.population import Profile
+from fedsim.devices.thermal import (
+    heated_k,
+    onset_s,
+    reaches_s,
+    settled_k,
+    sustained_w,
+    thermal_of,
+)
 from fedsim.rng import stream
+
+if TYPE_CHECKING:
+    from fedsim.config.thermal import Thermal
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,7 @@ class Training:
         """Return the temperature after `elapsed_s` of it [K above the surroundings]."""
         if self.thermal is None:
             return 0.0
-        return self.thermal.heated_k(self.heat_k, self.train_w, elapsed_s)
+        return heated_k(self.thermal, self.heat_k, self.train_w, elapsed_s)
 
     @property
     def powers(self) -> tuple[tuple[float, float], ...]:
@@ -76,7 +87,7 @@ class Training:
         """How long until heat stops it (`compute.thermal.stop_above_c`); inf: it does not [s]."""
         if self.thermal is None:
             return math.inf
-        return self.thermal.reaches_s(self.heat_k, self.train_w, self.thermal.stop_k)
+        return reaches_s(self.thermal, self.heat_k, self.train_w, self.thermal.stop_k)
 
     def _worked_s(self, elapsed_s: float) -> float:
         """Seconds at full speed that do the work of the first `elapsed_s`."""
@@ -113,24 +124,18 @@ def training(
     thermal = thermal_of(compute, profile.tier) if compute is not None else None
     if thermal is None:
         return Training(seconds, profile.train_w)
-    heat_k = thermal.settled_k(profile.idle_w) if heat_k is None else heat_k
-    onset_s = thermal.onset_s(heat_k, profile.train_w)
-    hot_s = max(0.0, seconds - onset_s) / thermal.throttled_speed
+    heat_k = settled_k(thermal, profile.idle_w) if heat_k is None else heat_k
+    full_speed_s = onset_s(thermal, heat_k, profile.train_w)
+    hot_s = max(0.0, seconds - full_speed_s) / thermal.throttled_speed
     return Training(
-        duration_s=min(seconds, onset_s) + hot_s,
+        duration_s=min(seconds, full_speed_s) + hot_s,
         train_w=profile.train_w,
-        onset_s=onset_s,
+        onset_s=full_speed_s,
         speed=thermal.throttled_speed,
-        throttled_w=thermal.sustained_w,
+        throttled_w=sustained_w(thermal),
         heat_k=heat_k,
         thermal=thermal,
     )
-
-
-def thermal_of(compute: ComputeConfig, tier: str) -> Thermal | None:
-    """Return the heat model of a class of devices, None if it has none."""
-    chosen = compute.thermal if isinstance(compute.thermal, Thermal) else PRESETS.get(compute.thermal)
-    return chosen if chosen is not None and tier in chosen.tiers else None
 
 
 def step_noise(sigma: float, steps: int, seed: int, client: int, visit: int) -> float:
@@ -153,38 +158,3 @@ def under_quota_s(cpu_s: float, quota: float, period_s: float) -> float:
     """
     pauses = max(math.ceil(cpu_s / (quota * period_s) * (1 - 1e-12)) - 1, 0)
     return cpu_s + pauses * (1 - quota) * period_s
-
-
-class Machines:
-    """The clients' devices between visits: how warm each is, and the noise of its visits."""
-
-    def __init__(self, compute: ComputeConfig, seed: int) -> None:
-        self._compute, self._seed = compute, seed
-        self._heat: dict[int, tuple[float, float]] = {}
-
-    def start(self, profile: Profile, work: Work, visit: int, now_s: float, *, part: float = 1.0) -> Training:
-        """Return the course of a training, or of the `part` that is left of one, from now on the device as it is."""
-        sigma = self._compute.sigma("step_sigma", profile.tier)
-        noise = step_noise(sigma, work.steps, self._seed, profile.client, visit)
-        heat_k = self.heat_k(profile, now_s)
-        return training(profile, work, self._compute, noise=noise, heat_k=heat_k, part=part)
-
-    def stop(self, profile: Profile, training: Training, elapsed_s: float, now_s: float) -> None:
-        """Note how warm the device is `elapsed_s` into a training that ends now, done or not."""
-        if training.thermal is not None:
-            self._heat[profile.client] = (training.heat_after_k(elapsed_s), now_s)
-
-    def heat_k(self, profile: Profile, now_s: float) -> float | None:
-        """Return the temperature of an idle device [K above the surroundings]; None if it is not modelled."""
-        thermal = thermal_of(self._compute, profile.tier)
-        if thermal is None:
-            return None
-        heat_k, since_s = self._heat.get(profile.client, (thermal.settled_k(profile.idle_w), now_s))
-        return thermal.cooled_k(heat_k, profile.idle_w, now_s - since_s)
-
-    def cool_s(self, profile: Profile, now_s: float) -> float:
-        """Return how long an idle device needs to be cool enough for new work; 0 where heat keeps nobody away."""
-        thermal, heat_k = thermal_of(self._compute, profile.tier), self.heat_k(profile, now_s)
-        if thermal is None or heat_k is None or not thermal.gates:
-            return 0.0
-        return thermal.cools_s(heat_k, profile.idle_w, thermal.start_k)

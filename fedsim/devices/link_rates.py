@@ -13,9 +13,9 @@ from fedsim.config.fields import WORDS
 from fedsim.devices.availability import BLOCK
 from fedsim.devices.tables import Floats, Names, NetworkTable
 from fedsim.errors import ProfileError, message, nearest
+from fedsim.network.base import Direction, Rates
 from fedsim.network.generated import LognormalAR1, RateLaw
-from fedsim.network.rate_tables import Direction, RateTable, read_rate_table
-from fedsim.network.traces import Rates
+from fedsim.network.rate_tables import RateTable, read_rate_table
 from fedsim.rng import stream
 
 if TYPE_CHECKING:

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.config.classes import CLASSES
 from fedsim.devices.availability import Availability, Presence
 from fedsim.devices.draws import choose, draws, nearest_row, network_weights
 from fedsim.devices.link_rates import LinkRates, link_rates
 from fedsim.devices.presence import presence
 from fedsim.devices.presets import Recipe, preset_names, recipe_of_files, recipe_of_preset
-from fedsim.devices.table_checks import TIERS, check
+from fedsim.devices.table_checks import check
 from fedsim.devices.tables import Floats, Names
-from fedsim.network.rate_tables import Direction
-from fedsim.network.traces import Rates
+from fedsim.network.base import MBPS, Direction, Rates
 
 if TYPE_CHECKING:
     from fedsim.config.population import PopulationConfig
@@ -156,6 +156,10 @@ class Population:
             raise IndexError(f"client {client} of a population of {self.n}")
         return None if self.link_rates is None else self.link_rates.of(client, direction)
 
+    def mean_rates(self, direction: Direction) -> Floats:
+        """Return the (mean) rate of every client's link, (n,) [bytes/s]."""
+        return self.down_bytes_per_s if direction == "down" else self.up_bytes_per_s
+
     def columns(self) -> dict[str, NDArray[Any]]:
         """Return the arrays by name, `client` first."""
         return {"client": np.arange(self.n), **{name: getattr(self, name) for name in _ARRAYS}}
@@ -263,7 +267,7 @@ def show(preset: str, n: int = 20_000) -> list[dict[str, str | float]]:
         ProfileError: no such preset.
     """
     population = draw_devices(preset, n, seed=0)
-    tiers = [tier for tier in TIERS if np.any(population.tier == tier)]
+    tiers = [tier for tier in CLASSES if np.any(population.tier == tier)]
     return [_summary(population, tier, population.tier == tier) for tier in tiers] + [
         _summary(population, "all", np.ones(n, dtype=np.bool_))
     ]
@@ -280,7 +284,7 @@ def _summary(population: Population, tier: str, who: NDArray[np.bool_]) -> dict[
         "gflop_per_s_p50": quantile(population.flops_per_s / 1e9, 0.5),
         "gflop_per_s_p95": quantile(population.flops_per_s / 1e9, 0.95),
         "ram_gb_p50": quantile(population.memory_bytes / 1e9, 0.5),
-        "down_mbps_p50": quantile(population.down_bytes_per_s / 125_000, 0.5),
-        "up_mbps_p50": quantile(population.up_bytes_per_s / 125_000, 0.5),
+        "down_mbps_p50": quantile(population.down_bytes_per_s / MBPS, 0.5),
+        "up_mbps_p50": quantile(population.up_bytes_per_s / MBPS, 0.5),
         "rtt_ms_p50": quantile(population.rtt_s * 1e3, 0.5),
     }

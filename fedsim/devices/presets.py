@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError, model_validator
 import hetero_profiles
 from fedsim.component import Config
 from fedsim.devices.tables import DeviceTable, Floats, NetworkTable, read_devices, read_networks
-from fedsim.errors import ProfileError, message, nearest
+from fedsim.errors import ProfileError, invalid, message, nearest
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Choice = str | dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
@@ -63,7 +63,7 @@ class Preset(Config):
     @model_validator(mode="after")
     def _one_law(self) -> Preset:
         if (self.device_share is None) == (self.latency is None):
-            raise ValueError("give exactly one of `device_share` and `latency`")
+            raise invalid("give exactly one of `device_share` and `latency`")
         return self
 
 

@@ -7,51 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.errors import ProfileError
+from fedsim.config.classes import CLASSES
+from fedsim.errors import Message, ProfileError
 from fedsim.files.user_tables import Column, Rows, numbers, problems, read_rows
 from fedsim.network.rate_tables import RATE_COLUMNS, rate_problems
-
-
-@dataclass(frozen=True)
-class Tier:
-    """What the class of a device implies.
-
-    Attributes:
-        usable_memory: share of RAM that training may take; the rest is the system's (estimate:
-            phones and tablets kill background work early, boards and PCs do not).
-        cellular: whether such devices may be on a cellular network at all.
-    """
-
-    usable_memory: float
-    cellular: bool = False
-
-
-TIERS: dict[str, Tier] = {
-    "mcu": Tier(0.8),
-    "iot": Tier(0.8),
-    "sbc": Tier(0.8),
-    "jetson": Tier(0.8),
-    "phone-low": Tier(0.45, cellular=True),
-    "phone-mid": Tier(0.45, cellular=True),
-    "phone-high": Tier(0.45, cellular=True),
-    "tablet": Tier(0.45),
-    "laptop": Tier(0.8),
-    "laptop-dgpu": Tier(0.8),
-    "desktop": Tier(0.8),
-    "server": Tier(0.8),
-}
 
 SPEEDS = ("eff_lora_lo_gflop_per_s", "eff_lora_gflop_per_s", "eff_lora_hi_gflop_per_s")
 
 DEVICE_COLUMNS = (
     Column("device", "key"),
-    Column("class", "text", choices=tuple(TIERS)),
+    Column("class", "text", choices=tuple(CLASSES)),
     *(Column(name, positive=True) for name in SPEEDS),
     Column("ram_gb", positive=True),
     Column("memory_bandwidth_gb_per_s", positive=True),
@@ -104,7 +74,7 @@ def check(path: Path | str) -> list[str]:
         rows = read_rows(Path(path))
     except ProfileError as problem:
         return [str(problem)]
-    kinds: tuple[tuple[tuple[Column, ...], Callable[[Rows], Iterator[str]]], ...] = (
+    kinds: tuple[tuple[tuple[Column, ...], Callable[[Rows], Iterator[Message]]], ...] = (
         (DEVICE_COLUMNS, device_problems),
         (NETWORK_COLUMNS, network_problems),
         (WINDOW_COLUMNS, window_problems),
@@ -121,11 +91,12 @@ def check(path: Path | str) -> list[str]:
             )
         )
         what = "is neither a device, nor a network, nor an availability table, nor one of rates or speeds"
-        return [rows.say(None, "", what, got=sorted(rows.cells), fix=f"give it the columns of one ({fix})")]
-    return list(kinds[int(np.argmax(parts))][1](rows))
+        fix = f"give it the columns of one ({fix})"
+        return [str(rows.say(None, "", what, got=sorted(rows.cells), fix=fix))]
+    return [*map(str, kinds[int(np.argmax(parts))][1](rows))]
 
 
-def device_problems(rows: Rows) -> Iterator[str]:
+def device_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a device table."""
     yield from problems(rows, (*DEVICE_COLUMNS, *_given(rows, OPTIONAL_DEVICE_COLUMNS), *_share_checks(rows)))
     yield from _ordered(rows, *SPEEDS[:2])
@@ -134,7 +105,7 @@ def device_problems(rows: Rows) -> Iterator[str]:
     yield from _share_sums(rows)
 
 
-def network_problems(rows: Rows) -> Iterator[str]:
+def network_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a network table."""
     given = _given(rows, (*VARIATION_COLUMNS, *OPTIONAL_NETWORK_COLUMNS))
     yield from problems(rows, (*NETWORK_COLUMNS, *given, *_share_checks(rows)))
@@ -147,7 +118,7 @@ def network_problems(rows: Rows) -> Iterator[str]:
             yield rows.say(int(row), "outage_mean_s", what, float(mean_s[row]), fix)
 
 
-def speed_problems(rows: Rows) -> Iterator[str]:
+def speed_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a table of measured speeds."""
     yield from problems(rows, SPEED_COLUMNS)
     seen: dict[tuple[str, ...], int] = {}
@@ -159,7 +130,7 @@ def speed_problems(rows: Rows) -> Iterator[str]:
         seen.setdefault(key, row)
 
 
-def window_problems(rows: Rows) -> Iterator[str]:
+def window_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a table of windows."""
     owner = "trace" if "trace" in rows.cells and "client" not in rows.cells else "client"
     column = Column(owner, "text") if owner == "trace" else Column(owner, low=0.0)
@@ -190,7 +161,7 @@ def window_problems(rows: Rows) -> Iterator[str]:
 
 def _overlaps(
     rows: Rows, owner: NDArray[np.int64], start: NDArray[np.float64], stop: NDArray[np.float64]
-) -> Iterator[str]:
+) -> Iterator[Message]:
     order = np.lexsort((stop, start, owner))
     one, next_ = order[:-1], order[1:]
     for k in np.flatnonzero((owner[one] == owner[next_]) & (start[next_] < stop[one])):
@@ -229,7 +200,7 @@ def _share_checks(rows: Rows) -> list[Column]:
     return [Column(name, low=0.0) for name in share_columns(rows)]
 
 
-def _share_sums(rows: Rows) -> Iterator[str]:
+def _share_sums(rows: Rows) -> Iterator[Message]:
     if not share_columns(rows):
         yield rows.say(
             None, "share", "the column is missing", fix="add it: how often each row occurs, any unit"
@@ -240,7 +211,7 @@ def _share_sums(rows: Rows) -> Iterator[str]:
             yield rows.say(None, name, "all shares are 0", fix="give at least one row a positive share")
 
 
-def _ordered(rows: Rows, low: str, high: str) -> Iterator[str]:
+def _ordered(rows: Rows, low: str, high: str) -> Iterator[Message]:
     if low in rows.cells and high in rows.cells:
         small, large = numbers(rows, low), numbers(rows, high)
         for row in np.flatnonzero(small > large):

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.config.classes import CLASSES
 from fedsim.devices.table_checks import (
     SPEEDS,
-    TIERS,
     VARIATION_COLUMNS,
     device_problems,
     network_problems,
@@ -24,8 +24,9 @@ from fedsim.devices.table_checks import (
     share_columns,
     window_problems,
 )
-from fedsim.errors import ProfileError, message
+from fedsim.errors import Message, ProfileError, message
 from fedsim.files.user_tables import Rows, numbers, read_rows
+from fedsim.network.base import MBPS
 from fedsim.network.generated import RateLaw
 
 Floats = NDArray[np.float64]
@@ -150,14 +151,14 @@ def read_devices(path: Path) -> DeviceTable:
         flops_per_s=1e9 * median,
         sigma_ln=np.log(hi / lo) / (2 * P95),
         memory_bytes=memory_bytes,
-        usable_memory_bytes=memory_bytes * np.array([TIERS[t].usable_memory for t in tier]),
+        usable_memory_bytes=memory_bytes * np.array([CLASSES[t].usable_memory for t in tier]),
         memory_bytes_per_s=1e9 * numbers(rows, "memory_bandwidth_gb_per_s"),
         train_w=numbers(rows, "train_w"),
         idle_w=numbers(rows, "idle_w"),
         battery_wh=numbers(rows, "battery_wh"),
         cpu_quota=_optional(rows, "cpu_quota", 1.0),
         cpu_period_s=1e-3 * _optional(rows, "cpu_period_ms", 100.0),
-        cellular=np.array([TIERS[t].cellular for t in tier], dtype=np.bool_),
+        cellular=np.array([CLASSES[t].cellular for t in tier], dtype=np.bool_),
     )
 
 
@@ -173,9 +174,9 @@ def read_networks(path: Path) -> NetworkTable:
         shares=_shares(rows, "network"),
         network=np.array(rows.cells["network"], dtype=object),
         cellular=np.array([access == "cellular" for access in rows.cells["access"]], dtype=np.bool_),
-        down_bytes_per_s=125_000 * numbers(rows, "down_mbps"),
+        down_bytes_per_s=MBPS * numbers(rows, "down_mbps"),
         down_sigma_ln=numbers(rows, "down_sigma_ln"),
-        up_bytes_per_s=125_000 * numbers(rows, "up_mbps"),
+        up_bytes_per_s=MBPS * numbers(rows, "up_mbps"),
         up_sigma_ln=numbers(rows, "up_sigma_ln"),
         correlation=numbers(rows, "down_up_correlation"),
         rtt_s=1e-3 * numbers(rows, "rtt_ms"),
@@ -208,7 +209,7 @@ def read_window_table(path: Path) -> WindowTable:
     )
 
 
-def _sound(rows: Rows, found: Callable[[Rows], Iterator[str]]) -> Rows:
+def _sound(rows: Rows, found: Callable[[Rows], Iterator[Message]]) -> Rows:
     first = next(found(rows), None)
     if first is not None:
         raise ProfileError(first)

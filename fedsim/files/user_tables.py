@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.errors import ProfileError, message, nearest
+from fedsim.errors import ABSENT, Message, ProfileError, message, nearest
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,15 @@ class Rows:
     cells: dict[str, list[Any]]
     facts: dict[str, str]
     sha256: str
-    ragged: tuple[str, ...] = ()
+    ragged: tuple[Message, ...] = ()
 
-    def say(self, row: int | None, column: str, what: str, got: Any = None, fix: str | None = None) -> str:
+    def say(
+        self, row: int | None, column: str, what: str, got: Any = None, fix: str | None = None
+    ) -> Message:
         """Return the message of a problem at the k-th row (None: of the whole file)."""
         where = str(self.path) if row is None else f"{self.path} row {self.numbers[row]}"
         where = f"{where}: {column}" if column else where
-        return message(where, what, fix=fix) if got is None else message(where, what, got=got, fix=fix)
+        return Message(what, where, ABSENT if got is None else got, fix)
 
 
 def read_rows(path: Path) -> Rows:
@@ -159,7 +161,7 @@ def _parquet_rows(path: Path, digest: str) -> Rows:
     return Rows(path, list(range(1, table.num_rows + 1)), cells, facts, digest)
 
 
-def problems(rows: Rows, columns: Iterable[Column]) -> Iterator[str]:
+def problems(rows: Rows, columns: Iterable[Column]) -> Iterator[Message]:
     """Yield a message for every missing column and every cell that is not what its column must hold."""
     yield from rows.ragged
     for column in columns:
@@ -189,7 +191,7 @@ def _number(cell: Any) -> float:
         return math.nan
 
 
-def _number_problems(rows: Rows, column: Column) -> Iterator[str]:
+def _number_problems(rows: Rows, column: Column) -> Iterator[Message]:
     values = numbers(rows, column.name)
     wrong = ~np.isfinite(values) | (values < column.low) | (values > column.high)
     if column.positive:
@@ -218,7 +220,7 @@ def _fix(column: Column) -> str:
     return f"write a number{low}{high}, without a unit"
 
 
-def _text_problems(rows: Rows, column: Column) -> Iterator[str]:
+def _text_problems(rows: Rows, column: Column) -> Iterator[Message]:
     seen: dict[str, int] = {}
     for row, cell in enumerate(rows.cells[column.name]):
         text = "" if cell is None else str(cell)

@@ -10,6 +10,7 @@ from fedsim.errors import ProfileError, message
 from fedsim.files.user_tables import Column, numbers, problems, read_rows
 from fedsim.importers.options import Options
 from fedsim.importers.traces import Curve
+from fedsim.network.base import KBPS
 
 ABOUT = "table of time_s,kbps: each rate holds until the next row; --last-s says how long the last one does"
 COLUMNS = (Column("time_s", low=0.0, high=1e10), Column("kbps", low=0.0, high=1e9))
@@ -26,7 +27,7 @@ def read(path: Path, options: Options) -> Curve:
     first = next(problems(rows, COLUMNS), None)
     if first is not None:
         raise ProfileError(first)
-    times, rates = numbers(rows, "time_s"), 125 * numbers(rows, "kbps")
+    times, rates = numbers(rows, "time_s"), KBPS * numbers(rows, "kbps")
     lengths = np.diff(times)
     for row in np.flatnonzero(lengths <= 0):
         what = f"must be after row {rows.numbers[row]} ({times[row]:g} s)"

@@ -14,6 +14,7 @@ from fedsim.errors import ProfileError, message
 from fedsim.importers.numbers import number
 from fedsim.importers.options import Options
 from fedsim.importers.traces import Curve
+from fedsim.network.base import MBPS
 
 ABOUT = "Pensieve cooked trace: two columns, seconds and Mbps, without a header"
 
@@ -44,7 +45,7 @@ def read(path: Path, options: Options) -> Curve:
                 message(f"{where}: seconds", what, got=time_s, fix="sort the lines, one a time")
             )
         times.append(time_s)
-        rates.append(125_000 * mbps)
+        rates.append(MBPS * mbps)
     if len(times) < 2:
         fix = "a rate needs the time before it"
         raise ProfileError(message(str(path), "has fewer than two rows", got=len(times), fix=fix))

@@ -11,6 +11,7 @@ from fedsim.importers.numbers import number
 from fedsim.importers.options import Options
 from fedsim.importers.plain_json import read_json
 from fedsim.importers.traces import Curve
+from fedsim.network.base import KBPS
 
 ABOUT = (
     "SABRE network trace: JSON list of duration_ms, bandwidth_kbps, latency_ms (latency is checked, not kept)"
@@ -38,6 +39,6 @@ def read(path: Path, options: Options) -> Curve:
         if missing is not None:
             raise ProfileError(message(f"{where}: {missing}", "is missing", fix="add it"))
         lengths[row] = number(where, "duration_ms", entry["duration_ms"], positive=True) / 1000
-        rates[row] = 125 * number(where, "bandwidth_kbps", entry["bandwidth_kbps"], high=1e9)
+        rates[row] = KBPS * number(where, "bandwidth_kbps", entry["bandwidth_kbps"], high=1e9)
         number(where, "latency_ms", entry["latency_ms"])
     return np.append(0.0, np.cumsum(lengths)), np.append(rates, rates[-1])

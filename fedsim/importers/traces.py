@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from fedsim.arrays import Floats
 from fedsim.errors import ProfileError, message
 from fedsim.importers.formats import Format
 from fedsim.importers.options import Options
 from fedsim.importers.table import Table, spread
-from fedsim.network.traces import Floats, RateTrace
+from fedsim.network.base import MBPS
+from fedsim.network.traces import RateTrace
 
 Curve = tuple[Floats, Floats]
 """Times [s] from 0, the last of them the end; rates [bytes/s], the last of them again that before the end."""
@@ -63,8 +65,8 @@ def _table(files: Sequence[Path], options: Options, read: Reader) -> Table:
         figures["cut off"] = f"at most {cut_s:g} s, where one direction is longer than the other"
     for name in names:
         mbps = name.replace("bytes_per_s", "mbps")
-        figures |= {mbps: spread(np.array(columns[name]) / 125_000)}
-        figures |= {f"mean {mbps} of a trace": spread(np.array(means[name]) / 125_000)}
+        figures |= {mbps: spread(np.array(columns[name]) / MBPS)}
+        figures |= {f"mean {mbps} of a trace": spread(np.array(means[name]) / MBPS)}
     return Table("rates", columns, facts, figures)
 
 

@@ -1,4 +1,4 @@
-"""What a network is: transfers that take virtual time, in two directions."""
+"""What a network is: transfers that take virtual time, in two directions, over the clients' links."""
 
 from __future__ import annotations
 
@@ -7,9 +7,76 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from simpy import Event
 
+    from fedsim.arrays import Floats
+
 
 Direction = Literal["down", "up"]
 """Seen from the client: `down` is the model to the client, `up` the update to the server."""
+DIRECTIONS: tuple[Direction, ...] = ("down", "up")
+KBPS, MBPS = 125.0, 125_000.0
+"""Bytes per second of one kbit/s and of one Mbit/s."""
+
+
+class Rates(Protocol):
+    """A rate that changes in steps, headers included; pure: it can be asked at any time, in any order."""
+
+    def rate(self, t_s: float) -> float:
+        """Return the bytes per second from `t_s` on; 0 in an outage."""
+        ...
+
+    def next_change(self, t_s: float) -> float:
+        """Return the next end of a step, later than `t_s`; inf if there is none."""
+        ...
+
+
+class ClientLink(Protocol):
+    """One client's own link."""
+
+    @property
+    def down_bytes_per_s(self) -> float:
+        """(Mean) rate of downloads, headers included."""
+        ...
+
+    @property
+    def up_bytes_per_s(self) -> float:
+        """(Mean) rate of uploads, headers included."""
+        ...
+
+    @property
+    def rtt_s(self) -> float:
+        """Round trip to the server."""
+        ...
+
+    @property
+    def framing(self) -> float:
+        """Bytes on the link per byte of payload."""
+        ...
+
+
+class Links(Protocol):
+    """The links of all clients; a population has them."""
+
+    @property
+    def varying(self) -> bool:
+        """Whether the rate of any link changes over time."""
+        ...
+
+    def profile(self, client: int) -> ClientLink:
+        """Return the link of one client."""
+        ...
+
+    def rates(self, client: int, direction: Direction) -> Rates | None:
+        """Return the rate of one link over time; None: constant, at that of its profile."""
+        ...
+
+    def mean_rates(self, direction: Direction) -> Floats:
+        """Return the (mean) rate of every client's link, (n,)."""
+        ...
+
+
+def mean_rate(link: ClientLink, direction: Direction) -> float:
+    """Return the (mean) rate of a link in one direction [bytes/s]."""
+    return link.down_bytes_per_s if direction == "down" else link.up_bytes_per_s
 
 
 class Transfer(Protocol):
@@ -42,12 +109,4 @@ class Network(Protocol):
 
     def transfer(self, direction: Direction, client: int, n_bytes: int) -> Transfer:
         """Start a transfer now."""
-        ...
-
-    def duration_s(self, direction: Direction, client: int, n_bytes: int) -> float:
-        """Return how long the transfer would take from now if the client were alone."""
-        ...
-
-    def bytes_per_s(self, direction: Direction, client: int) -> float:
-        """Return the mean rate of that transfer if the client were alone, headers included."""
         ...

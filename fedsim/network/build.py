@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import simpy
+from typing import TYPE_CHECKING
 
-from fedsim.clock.plan import Plan
-from fedsim.network.base import Network
+from fedsim.network.base import MBPS, Links, Network
 from fedsim.network.private import PrivateLinks
-from fedsim.network.shared import SharedLinks
+from fedsim.network.shared import FluidNetwork
 
-BYTES_PER_S = 1e6 / 8  # of one Mbit/s
+if TYPE_CHECKING:
+    from simpy import Environment
+
+    from fedsim.config.network import NetworkConfig
 
 
-def network_of(plan: Plan, env: simpy.Environment) -> Network:
-    """Return the network of an experiment on a clock."""
-    asked, population = plan.experiment.network, plan.population
-    up, down = asked.server_up_mbps * BYTES_PER_S, asked.server_down_mbps * BYTES_PER_S
-    private = asked.sharing == "private"
-    if asked.model == "size-over-rate" or (private and not population.varying):
-        return PrivateLinks(env, population, up, down, loss=asked.loss, naive=asked.model != "tcp")
-    return SharedLinks(env, population, up, down, loss=asked.loss, isolated=private)
+def network_of(config: NetworkConfig, links: Links, env: Environment) -> Network:
+    """Return the network that the settings describe, over these clients' links, on a clock."""
+    up, down = config.server_up_mbps * MBPS, config.server_down_mbps * MBPS
+    private = config.sharing == "private"
+    if config.model == "size-over-rate" or (private and not links.varying):
+        return PrivateLinks(env, links, up, down, loss=config.loss, naive=config.model != "tcp")
+    return FluidNetwork(env, links, up, down, loss=config.loss, isolated=private)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fedsim.network.base import Direction
 
 
-class Link:
+class Coder:
     """Codes and decodes everything that travels; in plain float32 it hands everything on as it is.
 
     The model that comes down is coded once a version, so all clients of a version start from the same

@@ -10,13 +10,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fedsim.network.traces import BLOCK, Floats
+from fedsim.network.base import DIRECTIONS, Direction
 from fedsim.rng import stream
+
+if TYPE_CHECKING:
+    from fedsim.arrays import Bools, Floats
+
+BLOCK_S = 2048
+"""Seconds that share one address of randomness; part of every generated rate, so it must not change."""
 
 
 @dataclass(frozen=True)
@@ -88,74 +93,36 @@ class LognormalAR1:
     law: RateLaw
     seed: int
     client: int
-    direction: Literal["down", "up"]
-
-    def _block(self, block: int) -> tuple[Floats, Floats]:
-        return _factors(self.law, self.seed, self.client, self.direction, block)
+    direction: Direction
 
     def rate(self, t_s: float) -> float:
         """Return the bytes per second in the second that holds `t_s`."""
-        block, second = divmod(math.floor(t_s), BLOCK)
-        return self.mean_bytes_per_s * float(self._block(block)[0][second])
+        block, second = divmod(math.floor(t_s), BLOCK_S)
+        factors = _factors(self.law, self.seed, self.client, self.direction, block)
+        return self.mean_bytes_per_s * float(factors[second])
 
     def next_change(self, t_s: float) -> float:
         """Return the end of the second that holds `t_s`."""
         return math.floor(t_s) + 1.0
 
-    def finish_s(self, start_s: float, n_bytes: float) -> float:
-        """Return the time at which n bytes that start at `start_s` are through."""
-        if n_bytes <= 0:
-            return start_s
-        whole = math.floor(start_s)
-        block, second = divmod(whole, BLOCK)
-        factors, carried = self._block(block)
-        left = n_bytes / self.mean_bytes_per_s
-        factor, until_s = float(factors[second]), whole + 1.0
-        if factor > 0 and left <= factor * (until_s - start_s):
-            return start_s + left / factor
-        left += float(carried[second + 1]) - factor * (until_s - start_s)
-        while left > carried[-1]:
-            left -= float(carried[-1])
-            block += 1
-            factors, carried = self._block(block)
-        at = int(np.searchsorted(carried, left)) - 1
-        if at < 0:
-            return float(block * BLOCK)
-        return block * BLOCK + at + (left - float(carried[at])) / float(factors[at])
-
-    def carried_bytes(self, start_s: float, stop_s: float) -> float:
-        """Return the bytes carried from `start_s` to `stop_s`, which must not come first."""
-        if stop_s <= start_s:
-            return 0.0
-        (first, begun), (last, stopped) = self._carried(start_s), self._carried(stop_s)
-        between = sum(float(self._block(block)[1][-1]) for block in range(first, last))
-        return self.mean_bytes_per_s * max(0.0, between + stopped - begun)
-
-    def _carried(self, t_s: float) -> tuple[int, float]:
-        """Return the block of `t_s`, and what it has carried until then, over the mean rate."""
-        whole = math.floor(t_s)
-        block, second = divmod(whole, BLOCK)
-        factors, carried = self._block(block)
-        return block, float(carried[second]) + float(factors[second]) * (t_s - whole)
-
 
 @lru_cache(maxsize=1024)
-def _factors(law: RateLaw, seed: int, client: int, direction: str, block: int) -> tuple[Floats, Floats]:
-    """Return the factors of a block's seconds (BLOCK,), and their sum by the start of each (BLOCK + 1,)."""
-    row = ("down", "up").index(direction)
+def _factors(law: RateLaw, seed: int, client: int, direction: Direction, block: int) -> Floats:
+    """Return the factors of a block's seconds, (BLOCK_S,)."""
+    row = DIRECTIONS.index(direction)
     noise = np.concatenate([_draws(seed, client, b)[0][row] for b in (block - 1, block)])
-    x = _ar1(noise * math.sqrt(1 - law.phi**2), law.phi)[BLOCK:]
+    x = _ar1(noise * math.sqrt(1 - law.phi**2), law.phi)[BLOCK_S:]
     factors = np.exp(law.sigma_ln * x - law.sigma_ln**2 / 2) / (1 - law.outage_share)
     if law.outage_share:
         factors[_out(law, seed, client, block)] = 0.0
-    return factors, np.append(0.0, np.cumsum(factors))
+    return factors
 
 
 @lru_cache(maxsize=256)
 def _draws(seed: int, client: int, block: int) -> tuple[Floats, Floats]:
-    """Return normals (2, BLOCK) for down and up, and uniforms (BLOCK,) for outages."""
+    """Return normals (2, BLOCK_S) for down and up, and uniforms (BLOCK_S,) for outages."""
     rng = stream(seed, "rate", client, block)
-    return rng.standard_normal((2, BLOCK)), rng.random(BLOCK)
+    return rng.standard_normal((2, BLOCK_S)), rng.random(BLOCK_S)
 
 
 def _ar1(noise: Floats, phi: float) -> Floats:
@@ -167,14 +134,14 @@ def _ar1(noise: Floats, phi: float) -> Floats:
     return x
 
 
-def _out(law: RateLaw, seed: int, client: int, block: int) -> NDArray[np.bool_]:
-    """Return which seconds of a block are in an outage, (BLOCK,).
+def _out(law: RateLaw, seed: int, client: int, block: int) -> Bools:
+    """Return which seconds of a block are in an outage, (BLOCK_S,).
 
     One uniform u a second: u < `begins` ends up out and u >= 1 - `ends` in service, whatever was before;
     any other u changes nothing. So the last decisive second tells the state.
     """
     u = _draws(seed, client, block)[1]
-    last = np.maximum.accumulate(np.where(_decisive(law, u), np.arange(BLOCK), -1))
+    last = np.maximum.accumulate(np.where(_decisive(law, u), np.arange(BLOCK_S), -1))
     out = u[last] < law.begins
     if last[0] < 0:
         out[last < 0] = _out_at_the_end(law, seed, client, block - 1)
@@ -190,5 +157,5 @@ def _out_at_the_end(law: RateLaw, seed: int, client: int, block: int) -> bool:
         block -= 1
 
 
-def _decisive(law: RateLaw, u: Floats) -> NDArray[np.bool_]:
+def _decisive(law: RateLaw, u: Floats) -> Bools:
     return (u < law.begins) | (u >= 1 - law.ends)

@@ -40,7 +40,7 @@ class _Class:
 _Finish = tuple[float, int, int, _Class]
 
 
-class StarLink:
+class MaxMinLink:
     """Flows with caps on one link of a capacity; sizes in bytes, rates in bytes/s, times in s.
 
     Flows have numbers; of two that finish at once, the smaller number goes first. Every change takes the

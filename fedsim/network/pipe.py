@@ -1,6 +1,6 @@
 """Transfers over one direction of the server's link: handshake, slow start, fair shares, last packet's way.
 
-A transfer waits a round trip for its handshake, then takes part in the `StarLink`, and its last byte
+A transfer waits a round trip for its handshake, then takes part in the `MaxMinLink`, and its last byte
 arrives half a round trip after it was sent. Its cap is the rate of the client's own link; slow start
 lowers it: round k lets 2^k x 15,000 bytes through, one round a round trip, until the window covers the
 link's bandwidth-delay product or the rest of the file. Alone on a link of constant rate this is
@@ -12,106 +12,53 @@ fair shares can be right about a single transfer.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal
 
-from fedsim.network.max_min import StarLink
+from fedsim.network.max_min import MaxMinLink
 from fedsim.network.tcp import FIRST_WINDOW_BYTES, ROUNDING_BYTES, SHORTEST_S
 
-STALLED_S = 30 * 86_400.0
-"""`predict` calls it for ever when nothing moves for so long: two looping rates that are never positive together
-change without end."""
-
-
-class Steps(Protocol):
-    """A rate that changes in steps; `fedsim.network.traces` has traces and a generator."""
-
-    def rate(self, t_s: float) -> float:
-        """Return the bytes per second from `t_s` on."""
-        ...
-
-    def next_change(self, t_s: float) -> float:
-        """Return the next end of a step, later than `t_s`; inf if there is none."""
-        ...
+if TYPE_CHECKING:
+    from fedsim.network.base import Rates
 
 
 @dataclass(frozen=True)
-class Constant:
-    """A rate that never changes."""
-
-    bytes_per_s: float
-
-    def rate(self, t_s: float) -> float:
-        """Return the bytes per second."""
-        return self.bytes_per_s
-
-    def next_change(self, t_s: float) -> float:
-        """Return inf."""
-        return math.inf
-
-
-@dataclass(frozen=True)
-class Slower:
-    """The slower of two rates at any time."""
-
-    one: Steps
-    other: Steps
-
-    def rate(self, t_s: float) -> float:
-        """Return the bytes per second from `t_s` on."""
-        return min(self.one.rate(t_s), self.other.rate(t_s))
-
-    def next_change(self, t_s: float) -> float:
-        """Return the next end of a step of either."""
-        return min(self.one.next_change(t_s), self.other.next_change(t_s))
-
-
-@dataclass(frozen=True)
-class Path:
+class OneWayLink:
     """A client's own link in one direction.
 
     Attributes:
-        steps: its rate, headers included.
+        rates: its rate over time, headers included.
         rtt_s: round trip to the server.
         framing: bytes on the link per byte of payload.
         limit: most that one connection can hold, whatever the link (`fedsim.network.tcp.loss_limit`) [bytes/s].
     """
 
-    steps: Steps
+    rates: Rates
     rtt_s: float
     framing: float
     limit: float = math.inf
 
 
-class Asked(NamedTuple):
-    """A transfer to predict: who, how much payload, from when."""
-
-    client: int
-    n_bytes: int
-    start_s: float
-
-
-class Access:
+class LinkInUse:
     """A client's link while transfers use it; its own fair shares make the caps of several of them.
 
     Attributes:
-        path: what it is.
+        side: whose it is: rate, round trip, framing.
         rate: of the link now [bytes/s], followed only while something moves over it.
-        members: what moves over it.
+        flows: what moves over it, by number.
         users: transfers under way on it, for whoever keeps it.
     """
 
-    __slots__ = ("members", "path", "rate", "stamp", "users")
+    __slots__ = ("flows", "rate", "side", "stamp", "users")
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, side: OneWayLink) -> None:
         """Nobody is on it yet."""
-        self.path = path
+        self.side = side
         self.rate = 0.0
         self.stamp = self.users = 0
-        self.members: dict[int, Flow] = {}
+        self.flows: dict[int, Flow] = {}
 
 
 class Flow:
@@ -120,16 +67,16 @@ class Flow:
     Attributes:
         began_s, arrived_s: first SYN, and the last byte's arrival (NaN until then).
         place: handshake -> moving -> arriving -> arrived, or stopped.
-        left: bytes on the link still to send; the star knows better while it is moving.
+        left: bytes on the link still to send; the shares know better while it is moving.
         window: of slow start, in bytes; infinite once it limits nothing.
     """
 
-    __slots__ = ("access", "arrived_s", "began_s", "left", "n_bytes", "number", "place", "stamp", "window")
+    __slots__ = ("arrived_s", "began_s", "left", "link", "n_bytes", "number", "place", "stamp", "window")
 
-    def __init__(self, number: int, access: Access, n_bytes: int, began_s: float) -> None:
+    def __init__(self, number: int, link: LinkInUse, n_bytes: int, began_s: float) -> None:
         """A transfer that has not begun."""
-        self.number, self.access, self.n_bytes, self.began_s = number, access, n_bytes, began_s
-        self.left = n_bytes * access.path.framing
+        self.number, self.link, self.n_bytes, self.began_s = number, link, n_bytes, began_s
+        self.left = n_bytes * link.side.framing
         self.window = math.inf
         self.arrived_s = math.nan
         self.stamp = 0
@@ -138,8 +85,8 @@ class Flow:
     @property
     def limit(self) -> float:
         """Most that the connection itself allows now [bytes/s]: window over round trip, and losses."""
-        path = self.access.path
-        return min(path.limit, self.window / path.rtt_s) if path.rtt_s else path.limit
+        side = self.link.side
+        return min(side.limit, self.window / side.rtt_s) if side.rtt_s else side.limit
 
 
 class Pipe:
@@ -148,16 +95,16 @@ class Pipe:
     Times given must not decrease; `run` to a time before changing anything at that time.
     """
 
-    def __init__(self, capacity: Steps) -> None:
-        """Take the server's rate (`Constant(math.inf)` if it limits nothing)."""
+    def __init__(self, capacity: Rates) -> None:
+        """Take the server's rate (`ConstantRate(math.inf)` if it limits nothing)."""
         self.stamp = 0
         self._capacity = capacity
-        self._star: StarLink | None = None
-        self._agenda: list[tuple[float, int, Flow | Access | Pipe]] = []
+        self._shares: MaxMinLink | None = None
+        self._agenda: list[tuple[float, int, Flow | LinkInUse | Pipe]] = []
         self._moving: dict[int, Flow] = {}
         self._numbers, self._stamps = count(), count(1)
 
-    def open(self, access: Access, n_bytes: int, at_s: float) -> Flow:
+    def open(self, link: LinkInUse, n_bytes: int, at_s: float) -> Flow:
         """Start a transfer; nothing to send arrives at once.
 
         Raises:
@@ -165,7 +112,7 @@ class Pipe:
         """
         if n_bytes < 0:
             raise ValueError(f"n_bytes must not be negative (got {n_bytes})")
-        flow = Flow(next(self._numbers), access, n_bytes, at_s)
+        flow = Flow(next(self._numbers), link, n_bytes, at_s)
         if n_bytes:
             self.resume(flow, at_s)
         else:
@@ -177,14 +124,14 @@ class Pipe:
         """Let a stopped transfer go on with what it has left, on a new connection."""
         if flow.place == "stopped":
             flow.place = "handshake"
-            self._schedule(flow, at_s + flow.access.path.rtt_s)
+            self._schedule(flow, at_s + flow.link.side.rtt_s)
 
     def stop(self, flow: Flow, at_s: float) -> None:
         """Stop a transfer, which frees its share; what has arrived has arrived."""
         if flow.place == "arrived":
             return
         if flow.place == "moving":
-            flow.left = self._on_star(at_s).remove(flow.number, at_s)
+            flow.left = self._shares_at(at_s).remove(flow.number, at_s)
             self._leave(flow, at_s)
         flow.stamp = 0
         flow.place = "stopped"
@@ -192,11 +139,11 @@ class Pipe:
     def sent(self, flow: Flow, at_s: float) -> int:
         """Return the payload that has left the sender by `at_s`, if nothing happens until then."""
         left = flow.left
-        if flow.place == "moving" and self._star is not None and flow.number in self._star:
-            left = self._star.left(flow.number, at_s)
+        if flow.place == "moving" and self._shares is not None and flow.number in self._shares:
+            left = self._shares.left(flow.number, at_s)
         if left <= 0:
             return flow.n_bytes
-        return max(0, min(flow.n_bytes, int(flow.n_bytes - left / flow.access.path.framing + ROUNDING_BYTES)))
+        return max(0, min(flow.n_bytes, int(flow.n_bytes - left / flow.link.side.framing + ROUNDING_BYTES)))
 
     def next_s(self) -> float:
         """Return when something happens next; inf if nothing will."""
@@ -207,7 +154,7 @@ class Pipe:
         agenda = self._agenda
         while agenda and agenda[0][2].stamp != agenda[0][1]:
             heappop(agenda)
-        due = self._star.next_finish() if self._moving and self._star is not None else None
+        due = self._shares.next_finish() if self._moving and self._shares is not None else None
         return due[0] if due is not None else math.inf, agenda[0][0] if agenda else math.inf
 
     def run(self, to_s: float) -> list[Flow]:
@@ -223,10 +170,10 @@ class Pipe:
             _, _, what = heappop(self._agenda)
             if isinstance(what, Flow):
                 self._happen(what, at_s, arrived)
-            elif isinstance(what, Access):
+            elif isinstance(what, LinkInUse):
                 self._change(what, at_s)
             elif self._moving:
-                self._on_star(at_s).set_capacity(self._capacity.rate(at_s), at_s)
+                self._shares_at(at_s).set_capacity(self._capacity.rate(at_s), at_s)
                 self._schedule(self, self._capacity.next_change(at_s))
 
     # what happens to a transfer -------------------------------------------------------------------
@@ -238,121 +185,89 @@ class Pipe:
         elif flow.place == "moving":
             flow.window *= 2
             self._round(flow, at_s)
-            self._share(flow.access, at_s)
+            self._share(flow.link, at_s)
         else:
             flow.place = "arrived"
             flow.arrived_s = at_s
             arrived.append(flow)
 
     def _join(self, flow: Flow, at_s: float) -> None:
-        access = flow.access
+        link = flow.link
         flow.place = "moving"
         flow.window = FIRST_WINDOW_BYTES
-        if not access.members:
-            access.rate = access.path.steps.rate(at_s)
-            self._schedule(access, access.path.steps.next_change(at_s))
-        star = self._on_star(at_s)
-        self._moving[flow.number] = access.members[flow.number] = flow
+        if not link.flows:
+            link.rate = link.side.rates.rate(at_s)
+            self._schedule(link, link.side.rates.next_change(at_s))
+        shares = self._shares_at(at_s)
+        self._moving[flow.number] = link.flows[flow.number] = flow
         self._round(flow, at_s)
-        star.add(flow.number, flow.left, min(access.rate, flow.limit), at_s)
-        if len(access.members) > 1:
-            self._share(access, at_s)
+        shares.add(flow.number, flow.left, min(link.rate, flow.limit), at_s)
+        if len(link.flows) > 1:
+            self._share(link, at_s)
 
     def _round(self, flow: Flow, at_s: float) -> None:
         """Begin a round trip of slow start, or end it: the window covers the link, or what is left."""
         if math.isinf(flow.window):
             return
-        path, rate = flow.access.path, min(flow.access.rate, flow.access.path.limit)
+        side, rate = flow.link.side, min(flow.link.rate, flow.link.side.limit)
         if rate == 0:  # an outage: the next round begins after it
             return
-        star = self._on_star(at_s)
-        left = flow.left if flow.number not in star else star.left(flow.number, at_s)
-        if flow.window >= rate * path.rtt_s or left <= flow.window + ROUNDING_BYTES:
+        shares = self._shares_at(at_s)
+        left = flow.left if flow.number not in shares else shares.left(flow.number, at_s)
+        if flow.window >= rate * side.rtt_s or left <= flow.window + ROUNDING_BYTES:
             flow.window = math.inf
         else:
-            self._schedule(flow, at_s + path.rtt_s)
+            self._schedule(flow, at_s + side.rtt_s)
 
     def _all_sent(self, at_s: float) -> None:
-        _, number = self._on_star(at_s).finish()
+        _, number = self._shares_at(at_s).finish()
         flow = self._moving[number]
         flow.left = 0.0
         self._leave(flow, at_s)
         flow.place = "arriving"
-        self._schedule(flow, max(at_s + flow.access.path.rtt_s / 2, flow.began_s + SHORTEST_S))
+        self._schedule(flow, max(at_s + flow.link.side.rtt_s / 2, flow.began_s + SHORTEST_S))
 
     def _leave(self, flow: Flow, at_s: float) -> None:
-        del self._moving[flow.number], flow.access.members[flow.number]
-        if flow.access.members:
-            self._share(flow.access, at_s)
+        del self._moving[flow.number], flow.link.flows[flow.number]
+        if flow.link.flows:
+            self._share(flow.link, at_s)
         else:
-            flow.access.stamp = 0
+            flow.link.stamp = 0
 
     # rates ----------------------------------------------------------------------------------------
 
-    def _on_star(self, at_s: float) -> StarLink:
-        """Return the star; its capacity is followed only while somebody is on it."""
-        if self._star is None:
-            self._star = StarLink(self._capacity.rate(at_s), at_s)
+    def _shares_at(self, at_s: float) -> MaxMinLink:
+        """Return the fair shares; their capacity is followed only while somebody has one."""
+        if self._shares is None:
+            self._shares = MaxMinLink(self._capacity.rate(at_s), at_s)
             self._schedule(self, self._capacity.next_change(at_s))
         elif not self._moving:
-            self._star.set_capacity(self._capacity.rate(at_s), at_s)
+            self._shares.set_capacity(self._capacity.rate(at_s), at_s)
             self._schedule(self, self._capacity.next_change(at_s))
-        return self._star
+        return self._shares
 
-    def _change(self, access: Access, at_s: float) -> None:
+    def _change(self, link: LinkInUse, at_s: float) -> None:
         """The client's own link has another rate from now on."""
-        before, access.rate = access.rate, access.path.steps.rate(at_s)
-        self._schedule(access, access.path.steps.next_change(at_s))
-        if before == 0 < access.rate:
-            for flow in access.members.values():
+        before, link.rate = link.rate, link.side.rates.rate(at_s)
+        self._schedule(link, link.side.rates.next_change(at_s))
+        if before == 0 < link.rate:
+            for flow in link.flows.values():
                 if not flow.stamp:
                     self._round(flow, at_s)
-        self._share(access, at_s)
+        self._share(link, at_s)
 
-    def _share(self, access: Access, at_s: float) -> None:
+    def _share(self, link: LinkInUse, at_s: float) -> None:
         """Give each transfer of a client its cap: the client's own link, shared max-min by their limits."""
-        star = self._on_star(at_s)
-        rate, n = access.rate, len(access.members)
-        flows = access.members.values()
+        shares = self._shares_at(at_s)
+        rate, n = link.rate, len(link.flows)
+        flows = link.flows.values()
         for flow in sorted(flows, key=lambda flow: (flow.limit, flow.number)) if n > 1 else flows:
             cap = min(rate / n, flow.limit)
-            star.set_cap(flow.number, cap, at_s)
+            shares.set_cap(flow.number, cap, at_s)
             rate, n = rate - cap, n - 1
 
-    def _schedule(self, what: Flow | Access | Pipe, at_s: float) -> None:
+    def _schedule(self, what: Flow | LinkInUse | Pipe, at_s: float) -> None:
         """Note the next thing that happens to something; what was noted before is void."""
         what.stamp = next(self._stamps)
         if at_s < math.inf:
             heappush(self._agenda, (at_s, what.stamp, what))
-
-
-def predict(asked: Sequence[Asked], paths: Mapping[int, Path] | Sequence[Path], server: Steps) -> list[float]:
-    """Return the seconds that each of some transfers in one direction takes, beside the others.
-
-    Args:
-        asked: the transfers, in any order.
-        paths: each client's own link.
-        server: the rate of the server's link, headers included.
-
-    Returns:
-        Seconds from `start_s` to the last byte's arrival, one a transfer; inf where rates stay 0, or let
-        nothing through for `STALLED_S`.
-    """
-    pipe = Pipe(server)
-    accesses: dict[int, Access] = {}
-    flows: dict[int, Flow] = {}
-    for i in sorted(range(len(asked)), key=lambda i: (asked[i].start_s, i)):
-        client, n_bytes, start_s = asked[i]
-        pipe.run(start_s)
-        if client not in accesses:
-            accesses[client] = Access(paths[client])
-        flows[i] = pipe.open(accesses[client], n_bytes, start_s)
-    now_s, moved = max((one.start_s for one in asked), default=0.0), -1
-    while (next_s := pipe.next_s()) < math.inf:
-        now_s = max(now_s, next_s) + STALLED_S
-        pipe.run(now_s)
-        before, moved = moved, sum(pipe.sent(flow, now_s) for flow in flows.values())
-        if moved == before:
-            break
-    took = (flows[i].arrived_s - flows[i].began_s for i in range(len(asked)))
-    return [math.inf if math.isnan(s) else s for s in took]

@@ -1,17 +1,15 @@
-"""What the clock asks of a network, and the simplest one: every client alone on its own link."""
+"""The simplest network: every client alone on its own link of constant rate."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fedsim.instants import At, Instant
-from fedsim.network.base import Direction, Transfer
+from fedsim.network.base import Direction, Links, Transfer, mean_rate
 from fedsim.network.tcp import SHORTEST_S, loss_limit, sent_bytes, transfer_s
 
 if TYPE_CHECKING:
     from simpy import Environment, Event
-
-    from fedsim.devices.population import Population
 
 
 class PrivateLinks:
@@ -24,7 +22,7 @@ class PrivateLinks:
     def __init__(
         self,
         env: Environment,
-        population: Population,
+        links: Links,
         server_up_bytes_per_s: float,
         server_down_bytes_per_s: float,
         *,
@@ -35,46 +33,42 @@ class PrivateLinks:
 
         Args:
             env: the clock.
-            population: whose links.
+            links: of the clients.
             server_up_bytes_per_s: most that any download gets of the server.
             server_down_bytes_per_s: most that any upload gets of it.
             loss: share of packets lost under loss-based congestion control.
             naive: take size / rate for the duration.
         """
         self._env = env
-        self._population = population
+        self._links = links
         self._server = {"down": server_up_bytes_per_s, "up": server_down_bytes_per_s}
         self._loss, self._naive = loss, naive
 
-    def bytes_per_s(self, direction: Direction, client: int) -> float:
-        """Return the rate of a transfer: the slower of the client's and the server's side, less by losses."""
-        profile = self._population.profile(client)
-        own = profile.down_bytes_per_s if direction == "down" else profile.up_bytes_per_s
-        rate = min(own, self._server[direction])
-        return min(rate, loss_limit(self._loss, profile.rtt_s)) if self._loss else rate
-
-    def duration_s(self, direction: Direction, client: int, n_bytes: int) -> float:
-        """Return the seconds of a transfer: positive for any payload, 0 for none."""
-        seconds = transfer_s(n_bytes, *self._path(direction, client))
-        return max(seconds, SHORTEST_S) if n_bytes else 0.0
-
     def transfer(self, direction: Direction, client: int, n_bytes: int) -> Transfer:
-        """Start a transfer now."""
+        """Start a transfer now: its duration is positive for any payload, 0 for none."""
         return _Alone(self._env, n_bytes, self._path(direction, client))
 
-    def _path(self, direction: Direction, client: int) -> tuple[float, float, float]:
-        """Return rate, round trip and framing of a transfer."""
-        rate = self.bytes_per_s(direction, client)
-        if self._naive:
-            return rate, 0.0, 1.0
-        profile = self._population.profile(client)
-        return rate, profile.rtt_s, profile.framing
+    def _path(self, direction: Direction, client: int) -> _Path:
+        """Return the path of a transfer: the slower of the client's and the server's side, less by losses."""
+        link = self._links.profile(client)
+        rate = min(mean_rate(link, direction), self._server[direction])
+        if self._loss:
+            rate = min(rate, loss_limit(self._loss, link.rtt_s))
+        return _Path(rate, 0.0, 1.0) if self._naive else _Path(rate, link.rtt_s, link.framing)
+
+
+class _Path(NamedTuple):
+    """What a transfer goes over, as `fedsim.network.tcp` takes it."""
+
+    bytes_per_s: float
+    rtt_s: float
+    framing: float
 
 
 class _Alone:
     """A transfer whose end is known when it starts."""
 
-    def __init__(self, env: Environment, n_bytes: int, path: tuple[float, float, float]) -> None:
+    def __init__(self, env: Environment, n_bytes: int, path: _Path) -> None:
         self._env, self._n_bytes, self._path = env, n_bytes, path
         self.done = env.event()
         self._began_s = float(env.now)
@@ -86,10 +80,10 @@ class _Alone:
     def resume(self) -> None:
         if self._over or self._alarm is not None:
             return
-        left, rtt_s = self._n_bytes - self._before, self._path[1]
+        left = self._n_bytes - self._before
         seconds = transfer_s(left, *self._path)
         if self._before:  # the last bytes may all have left, and not have arrived
-            seconds = max(seconds, 1.5 * rtt_s)
+            seconds = max(seconds, 1.5 * self._path.rtt_s)
         if self._n_bytes:
             seconds = max(seconds, SHORTEST_S)
         self._since_s = float(self._env.now)

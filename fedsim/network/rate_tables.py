@@ -8,18 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fedsim.errors import ProfileError
+from fedsim.errors import Message, ProfileError
 from fedsim.files.user_tables import Column, Rows, numbers, problems, read_rows
+from fedsim.network.base import DIRECTIONS, KBPS, MBPS, Direction
 from fedsim.network.traces import AtEnd, RateTrace
 
-Direction = Literal["down", "up"]
-DIRECTIONS: tuple[Direction, ...] = ("down", "up")
-BYTES_PER_S = {"bytes_per_s": 1.0, "kbps": 125.0, "mbps": 125_000.0}
+if TYPE_CHECKING:
+    from fedsim.arrays import Ints
+
+BYTES_PER_S_OF = {"bytes_per_s": 1.0, "kbps": KBPS, "mbps": MBPS}
 """Bytes per second of one of each unit: 1 kbps = 1,000 bit/s."""
 RATE_COLUMNS = (Column("trace", "text"), Column("time_s", low=0.0, high=1e10))
 HIGHEST = 1e12
@@ -55,7 +56,7 @@ def read_rate_table(path: Path, at_end: AtEnd) -> RateTable:
     traces: dict[Direction, tuple[RateTrace, ...]] = {}
     for direction in DIRECTIONS:
         for name, unit in _rate_columns(rows, direction):
-            rates = BYTES_PER_S[unit] * numbers(rows, name)
+            rates = BYTES_PER_S_OF[unit] * numbers(rows, name)
             traces[direction] = tuple(
                 RateTrace(times_s[at], rates[at], at_end, f"{path}: trace {label}")
                 for label, at in places.items()
@@ -63,7 +64,7 @@ def read_rate_table(path: Path, at_end: AtEnd) -> RateTable:
     return RateTable(path, rows.sha256, tuple(places), traces)
 
 
-def rate_problems(rows: Rows) -> Iterator[str]:
+def rate_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a table of rates."""
     rates = [name for direction in DIRECTIONS for name, _ in _rate_columns(rows, direction)]
     if not rates:
@@ -99,14 +100,14 @@ def rate_problems(rows: Rows) -> Iterator[str]:
 
 def _rate_columns(rows: Rows, direction: Direction) -> list[tuple[str, str]]:
     """Return the columns of a direction, with their units."""
-    return [(f"{direction}_{unit}", unit) for unit in BYTES_PER_S if f"{direction}_{unit}" in rows.cells]
+    return [(f"{direction}_{unit}", unit) for unit in BYTES_PER_S_OF if f"{direction}_{unit}" in rows.cells]
 
 
 def _known() -> str:
-    return ", ".join(f"{direction}_{unit}" for direction in DIRECTIONS for unit in BYTES_PER_S)
+    return ", ".join(f"{direction}_{unit}" for direction in DIRECTIONS for unit in BYTES_PER_S_OF)
 
 
-def _places(rows: Rows) -> dict[str, NDArray[np.int64]]:
+def _places(rows: Rows) -> dict[str, Ints]:
     """Return the rows of each trace, in order of appearance."""
     found: dict[str, list[int]] = {}
     for row, label in enumerate(rows.cells["trace"]):

@@ -1,7 +1,7 @@
-"""Rates that change over time: bytes per second as a step function, and when so many bytes are through.
+"""Rates over time: constant, the slower of two, or a trace of measured steps.
 
-Two kinds: a trace of measured steps, and a generator (lognormal AR(1) with outages, steps of one second).
-Both are pure functions of time: they can be asked at any time, in any order, and asking changes nothing.
+All are pure functions of time: they can be asked at any time, in any order, and asking changes nothing. Rates that
+are generated are in `fedsim.network.generated`.
 """
 
 from __future__ import annotations
@@ -11,42 +11,48 @@ import copy
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedsim.errors import RunError, message
 
-Floats = NDArray[np.float64]
+if TYPE_CHECKING:
+    from fedsim.arrays import Floats
+    from fedsim.network.base import Rates
+
 AtEnd = Literal["loop", "hold", "fail"]
-BLOCK = 2048
-"""Seconds that share one address of randomness; part of every generated rate, so it must not change."""
 
 
-class Rates(Protocol):
-    """What the network asks of a link whose rate changes; bytes are those on the link, headers included."""
+@dataclass(frozen=True)
+class ConstantRate:
+    """A rate that never changes."""
 
-    @property
-    def mean_bytes_per_s(self) -> float:
-        """Mean rate over all time (generated) or over the length of the trace."""
-        ...
+    bytes_per_s: float
 
     def rate(self, t_s: float) -> float:
-        """Return the bytes per second from `t_s` on; 0 in an outage."""
-        ...
+        """Return the bytes per second."""
+        return self.bytes_per_s
 
     def next_change(self, t_s: float) -> float:
-        """Return the next end of a step, later than `t_s`; inf if there is none."""
-        ...
+        """Return inf."""
+        return math.inf
 
-    def finish_s(self, start_s: float, n_bytes: float) -> float:
-        """Return the time at which n bytes that start at `start_s` are through; inf if never."""
-        ...
 
-    def carried_bytes(self, start_s: float, stop_s: float) -> float:
-        """Return the bytes that the link carries from `start_s` to `stop_s`."""
-        ...
+@dataclass(frozen=True)
+class SlowerRate:
+    """The slower of two rates at any time."""
+
+    first: Rates
+    second: Rates
+
+    def rate(self, t_s: float) -> float:
+        """Return the bytes per second from `t_s` on."""
+        return min(self.first.rate(t_s), self.second.rate(t_s))
+
+    def next_change(self, t_s: float) -> float:
+        """Return the next end of a step of either."""
+        return min(self.first.next_change(t_s), self.second.next_change(t_s))
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +60,8 @@ class RateTrace:
     """A step function of time, and what follows its end.
 
     >>> link = RateTrace(np.array([0.0, 4, 9]), np.array([1.0, 0, 3]), "hold")
-    >>> link.rate(5.0), link.next_change(5.0), link.finish_s(0.0, 10)
-    (0.0, 9.0, 11.0)
+    >>> link.rate(5.0), link.next_change(5.0)
+    (0.0, 9.0)
 
     Attributes:
         times_s: (k,) where each step begins, ascending from 0; the last is the end of the trace.
@@ -107,16 +113,17 @@ class RateTrace:
         return other
 
     @cached_property
-    def _steps(self) -> tuple[list[float], list[float], list[float]]:
-        """Times, rates, and the bytes carried by each time, unscaled."""
-        carried = np.append(0.0, np.cumsum(self.bytes_per_s[:-1] * np.diff(self.times_s)))
-        return self.times_s.tolist(), self.bytes_per_s.tolist(), carried.tolist()
+    def _steps(self) -> tuple[list[float], list[float]]:
+        """Times and rates, unscaled."""
+        return self.times_s.tolist(), self.bytes_per_s.tolist()
 
     @cached_property
     def mean_bytes_per_s(self) -> float:
         """Mean rate over the length of the trace."""
-        times, rates, carried = self._steps
-        return self.scale * (carried[-1] / times[-1] if len(times) > 1 else rates[0])
+        if len(self.times_s) == 1:
+            return self.scale * float(self.bytes_per_s[0])
+        carried_bytes = float(np.cumsum(self.bytes_per_s[:-1] * np.diff(self.times_s))[-1])
+        return self.scale * (carried_bytes / float(self.times_s[-1]))
 
     def _base(self, lap: int) -> float:
         return lap * self._steps[0][-1] - self.phase_s
@@ -165,45 +172,3 @@ class RateTrace:
     def next_change(self, t_s: float) -> float:
         """Return the next end of a step, later than `t_s`; inf if there is none (raises as `rate`)."""
         return self._end_of(*self._place(t_s))
-
-    def finish_s(self, start_s: float, n_bytes: float) -> float:
-        """Return the time at which n bytes that start at `start_s` are through; inf if never.
-
-        The first instant at which the integral of the rate reaches n_bytes, in closed form, whatever the
-        number of laps in between (raises as `rate`, where that instant lies beyond the end).
-        """
-        if n_bytes <= 0:
-            return start_s
-        times, rates, carried = self._steps
-        lap, base, step = self._place(start_s)
-        left, end_s = n_bytes / self.scale, self._end_of(lap, base, step)
-        if rates[step] > 0 and left <= rates[step] * (end_s - start_s):
-            return start_s + left / rates[step]
-        if math.isinf(end_s):
-            return math.inf
-        target = carried[step + 1] + left - rates[step] * (end_s - start_s)
-        if self.at_end == "loop":
-            laps = math.ceil(target / carried[-1]) - 1
-            base, target = self._base(lap + laps), target - laps * carried[-1]
-        at = bisect.bisect_left(carried, target) - 1
-        if at < len(times) - 1:
-            return max(start_s, base + times[at] + (target - carried[at]) / rates[at] if at >= 0 else base)
-        if self.at_end == "fail":
-            raise self._ended(times[-1])
-        if self.at_end == "loop":  # target is a lap to within rounding
-            return self._base(lap + laps + 1)
-        return base + times[-1] + (target - carried[-1]) / rates[-1] if rates[-1] else math.inf
-
-    def carried_bytes(self, start_s: float, stop_s: float) -> float:
-        """Return the bytes carried from `start_s` to `stop_s`, which must not come first (raises as `rate`)."""
-        if stop_s <= start_s:
-            return 0.0
-        times, rates, carried = self._steps
-        if self.at_end == "fail" and stop_s == times[-1]:
-            stop = 0, carried[-1]
-        else:
-            lap, base, step = self._place(stop_s)
-            stop = lap, carried[step] + rates[step] * (stop_s - base - times[step])
-        lap, base, step = self._place(start_s)
-        begun = carried[step] + rates[step] * (start_s - base - times[step])
-        return self.scale * max(0.0, (stop[0] - lap) * carried[-1] + (stop[1] - begun))

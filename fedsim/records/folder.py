@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import os
 import shutil
 import socket
@@ -17,8 +15,9 @@ import yaml
 from fedsim.errors import RunFolderError, message
 from fedsim.files import atomic
 from fedsim.records import tables
+from fedsim.records.info import RunInfo, read_info
 
-ROWS = ("visits", "commits", "scores", "personal")
+WRITTEN = ("visits", "commits", "scores", "personal")
 """Tables that are written row by row; `clients` comes whole."""
 
 
@@ -31,11 +30,11 @@ def holds_run(folder: str | Path) -> bool:
 
 def has_lines(folder: Path) -> bool:
     """Tell whether a folder holds lines that are not folded yet."""
-    return any(lines_of(folder, table).exists() for table in ROWS)
+    return any(lines_of(folder, table).exists() for table in WRITTEN)
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, experiment: Mapping[str, Any], info: Mapping[str, Any]) -> Iterator[None]:
+def claimed(folder: Path, experiment: Mapping[str, Any], info: RunInfo) -> Iterator[None]:
     """Create a run folder with its two head files; if anything goes wrong inside, undo it.
 
     Raises:
@@ -67,7 +66,7 @@ def claimed(folder: Path, experiment: Mapping[str, Any], info: Mapping[str, Any]
         raise
 
 
-def read_head(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_head(folder: Path) -> tuple[RunInfo, dict[str, Any]]:
     """Return `run.json` and the plain configuration.
 
     Raises:
@@ -79,41 +78,43 @@ def read_head(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     for name in ("run.json", "experiment.yaml"):
         if not (folder / name).is_file():
             raise RunFolderError(message(str(folder), f"holds no run (no {name})"))
+    info = read_info(folder / "run.json")
     try:
-        info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         experiment = yaml.safe_load((folder / "experiment.yaml").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as problem:
         raise RunFolderError(message(str(folder), f"cannot be read ({problem})")) from problem
-    if not isinstance(info, dict) or "status" not in info or not isinstance(experiment, dict):
-        raise RunFolderError(message(str(folder), "run.json or experiment.yaml is damaged"))
+    if not isinstance(experiment, dict):
+        raise RunFolderError(
+            message(str(folder / "experiment.yaml"), "is damaged: it holds no configuration")
+        )
     return info, experiment
 
 
 def read_tables(folder: Path, *, complete: bool = False) -> dict[str, tables.Columns]:
     """Read every table: lines if there are any (they are the truth until folded), else Parquet."""
-    found = {}
+    columns = {}
     for table in tables.TABLES:
         stored = folder / f"{table}.parquet"
         try:
-            parts = (tables.pack(table, rows) for rows in tables.read_lines(lines_of(folder, table)))
-            found[table] = tables.joined(table, parts)
+            parts = (tables.pack_lines(table, lines) for lines in tables.read_lines(lines_of(folder, table)))
+            columns[table] = tables.joined(table, parts)
         except FileNotFoundError:
             wanted = complete or stored.exists()
-            found[table] = tables.read_parquet(table, stored) if wanted else tables.joined(table, [])
+            columns[table] = tables.read_parquet(table, stored) if wanted else tables.joined(table, [])
         except KeyError as problem:
             raise RunFolderError(
                 message(str(lines_of(folder, table)), f"a row has no {problem}")
             ) from problem
-    return found
+    return columns
 
 
-def fold(folder: Path, columns: Mapping[str, tables.Columns], info: Mapping[str, Any]) -> None:
+def fold(folder: Path, columns: Mapping[str, tables.Columns], info: RunInfo) -> None:
     """Write Parquet, then run.json, then drop the lines: whatever is cut off here can be done again."""
     for table in tables.TABLES:
         if lines_of(folder, table).exists() or not (folder / f"{table}.parquet").exists():
             tables.write_parquet(table, columns[table], folder / f"{table}.parquet")
     write_info(folder, info)
-    for table in ROWS:
+    for table in WRITTEN:
         lines_of(folder, table).unlink(missing_ok=True)
 
 
@@ -123,29 +124,17 @@ def read_wall(folder: Path) -> list[dict[str, Any]]:
     return [row for rows in tables.read_lines(path) for row in rows] if path.exists() else []
 
 
-def write_info(folder: Path, info: Mapping[str, Any]) -> None:
+def write_info(folder: Path, info: RunInfo) -> None:
     """Write `run.json` atomically."""
-    text = json.dumps(finite(info), indent=2, default=tables.plain, allow_nan=False)
-    atomic.replace(folder / "run.json", (text + "\n").encode())
+    atomic.replace(folder / "run.json", info.text().encode())
 
 
-def finite(value: Any) -> Any:
-    """Return plain JSON values; NaN and infinity, which JSON does not have, become null."""
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def may_be_alive(info: Mapping[str, Any]) -> bool:
+def may_be_alive(info: RunInfo) -> bool:
     """Tell whether the process of a run may still write: alive here, or on a host we cannot see."""
-    if info.get("host") != socket.gethostname() or "pid" not in info or os.name == "nt":
+    if info.host != socket.gethostname() or info.pid is None or os.name == "nt":
         return True
     try:
-        os.kill(int(info["pid"]), 0)  # signal 0 only asks (on Windows it would not)
+        os.kill(info.pid, 0)  # signal 0 only asks (on Windows it would not)
     except ProcessLookupError:
         return False
     except PermissionError:  # somebody else's process

@@ -62,6 +62,24 @@ def said(kind: str, value: float) -> str:
     return f"{number(value / step.divisor)} {step.unit}"
 
 
+def duration(value: float) -> str:
+    """Return a duration for people.
+
+    >>> [duration(s) for s in (0, 9.25, 75, 13260, 100000)]
+    ['0s', '9.2s', '1m15s', '3h41m', '1d3h']
+    """
+    if not math.isfinite(value):
+        return "never"
+    if value < 60:
+        return f"{value:.1f}s" if value % 1 else f"{value:.0f}s"
+    whole = int(value)
+    for big, small, unit in ((86400, 3600, "dh"), (3600, 60, "hm"), (60, 1, "ms")):
+        if whole >= big:
+            rest = whole % big // small
+            return f"{whole // big}{unit[0]}{rest}{unit[1]}" if rest else f"{whole // big}{unit[0]}"
+    raise AssertionError(value)
+
+
 def spread(kind: str, mean: float, deviation: float) -> str:
     """Return a mean and its standard deviation in one unit.
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from fedsim.files import atomic
 from fedsim.records import folder as run_folder
 from fedsim.records import tables
+from fedsim.records.info import RunInfo, summed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,15 +29,14 @@ class Run:
     Attributes:
         folder: where it is stored; None if it lives in memory only (see `save`).
         experiment: the configuration as plain values; `Experiment.model_validate` gives the object back.
-        info: `run.json`: name, status, reason, seed, digest, wall times, host, versions, executor,
-            workers, end_time_s (virtual), totals, saved_share, task (facts about model and data).
-        clients, visits, commits, scores, personal: the tables, columns as in `fedsim.records.tables.TABLES`.
+        info: `run.json`: how it ended, what it took, facts about model and data.
+        clients, visits, commits, scores, personal: the tables, columns as in `fedsim.records.rows`.
         wall: wall-clock lines; never compared between runs.
     """
 
     folder: Path | None
     experiment: dict[str, Any]
-    info: dict[str, Any]
+    info: RunInfo
     clients: pd.DataFrame
     visits: pd.DataFrame
     commits: pd.DataFrame
@@ -49,12 +47,23 @@ class Run:
     @property
     def name(self) -> str:
         """Name of the run."""
-        return str(self.info["name"])
+        return self.info.name
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables by name, in the order of `fedsim.records.tables.TABLES`."""
+        return {
+            "clients": self.clients,
+            "visits": self.visits,
+            "commits": self.commits,
+            "scores": self.scores,
+            "personal": self.personal,
+        }
 
     def __repr__(self) -> str:
         where = f" in {self.folder}" if self.folder else ""
         counts = f"{len(self.commits)} commits, {len(self.visits)} visits, {len(self.clients)} clients"
-        return f"<Run {self.name}: {self.info['status']}, {counts}{where}>"
+        return f"<Run {self.name}: {self.info.status}, {counts}{where}>"
 
     def save(self, folder: str | Path) -> Run:
         """Write a run that lives in memory to a new folder, and return it with that folder.
@@ -64,14 +73,13 @@ class Run:
         """
         folder = Path(folder)
         with run_folder.claimed(folder, self.experiment, self.info):
-            for table in tables.TABLES:
-                columns = tables.fit(table, {name: s.to_numpy() for name, s in getattr(self, table).items()})
+            for table, rows in self.tables.items():
+                columns = tables.fit(table, {str(name): column.to_numpy() for name, column in rows.items()})
                 tables.write_parquet(table, columns, folder / f"{table}.parquet")
             if self.wall:
                 text = "".join(tables.encode(line) + "\n" for line in self.wall)
                 atomic.replace(folder / "wall.jsonl", text.encode())
-        values = {name: getattr(self, name) for name in tables.TABLES}
-        return Run(folder=folder, experiment=self.experiment, info=self.info, wall=self.wall, **values)
+        return replace(self, folder=folder)
 
 
 def load(folder: str | Path) -> Run:
@@ -85,44 +93,26 @@ def load(folder: str | Path) -> Run:
     """
     folder = Path(folder)
     info, experiment = run_folder.read_head(folder)
-    killed = info["status"] == "running" and not run_folder.may_be_alive(info)
-    columns = run_folder.read_tables(folder, complete=info["status"] != "running")
-    if info["status"] == "running":
-        info = {**info, **_totals(columns)}
+    running = info.status == "running"
+    killed = running and not run_folder.may_be_alive(info)
+    columns = run_folder.read_tables(folder, complete=not running)
+    if running:
+        info = summed(info, columns)
     if killed:
-        info = {**info, "status": "killed", "reason": "the process ended without closing the run"}
-    if killed or (info["status"] != "running" and run_folder.has_lines(folder)):
+        info = replace(info, status="killed", reason="the process ended without closing the run")
+    if killed or (not running and run_folder.has_lines(folder)):
         with contextlib.suppress(PermissionError):  # a read-only copy is as readable, only not tidied up
             run_folder.fold(folder, columns, info)
-    return _run(folder, experiment, info, columns, run_folder.read_wall(folder))
+    return run_of(folder, experiment, info, columns, run_folder.read_wall(folder))
 
 
-def _run(
+def run_of(
     folder: Path | None,
     experiment: dict[str, Any],
-    info: dict[str, Any],
+    info: RunInfo,
     columns: Mapping[str, tables.Columns],
     wall: list[dict[str, Any]],
 ) -> Run:
+    """Return a run of the columns of its tables."""
     frames = {table: tables.frame(table, columns[table]) for table in tables.TABLES}
     return Run(folder=folder, experiment=experiment, info=info, wall=wall, **frames)
-
-
-def _totals(columns: Mapping[str, tables.Columns]) -> dict[str, Any]:
-    """Return the sums that the command line and the report show."""
-    visits, commits = columns["visits"], columns["commits"]
-    count = len(visits["order"])
-    times = np.concatenate([visits["ended_s"], commits["time_s"], columns["scores"]["time_s"], [0.0]])
-    totals = {
-        "clients": len(columns["clients"]["client"]),
-        "visits": count,
-        "outcomes": {name: n for name in tables.OUTCOMES if (n := int((visits["outcome"] == name).sum()))},
-        "commits": len(commits["version"]),
-        "up_bytes": int(visits["up_bytes"].sum()),
-        "down_bytes": int(visits["down_bytes"].sum()),
-        "serialized_up_bytes": int(visits["serialized_up_bytes"].sum()),
-        "serialized_down_bytes": int(visits["serialized_down_bytes"].sum()),
-        "joules": float(visits["joules"].sum()),
-    }
-    saved = 1.0 - float(visits["trained"].sum()) / count if count else 0.0
-    return {"end_time_s": float(np.nanmax(times)), "totals": totals, "saved_share": saved}

@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fedsim.records import views
+from fedsim.records.rows import CAUSES
 from fedsim.records.run import Run
-from fedsim.records.tables import CAUSES
 
 PHASES = ("ask_s", "download_s", "train_s", "upload_s", "settle_s")
 """Parts of a commit's wait: until the client was asked, its three phases, after its update had landed."""
@@ -64,7 +64,7 @@ def waited_by_tier(run: Run) -> pd.DataFrame:
     sums["share"] = sums["total_s"] / total if total else np.nan
     tiers = [tier for tier in views.tiers(run) if tier in sums.index]
     sums = sums.reindex(tiers).rename_axis("tier")
-    sums.attrs["after_s"] = max(0.0, float(run.info.get("end_time_s") or total) - total)
+    sums.attrs["after_s"] = max(0.0, (run.info.end_time_s or total) - total)
     return sums
 
 
@@ -160,7 +160,7 @@ def little(run: Run) -> pd.DataFrame:
     """
     names = ["departures_per_s", "mean_s", "mean_number", "product", "relative_gap"]
     visits = run.visits
-    horizon = float(run.info.get("end_time_s") or visits["ended_s"].max() or 0.0)
+    horizon = run.info.end_time_s or float(visits["ended_s"].max() or 0.0)
     marks = ("dispatched_s", "downloaded_s", "trained_s", "landed_s")
     times = [visits[name].to_numpy(np.float64) for name in marks]
     going = visits["outcome"].eq("in_flight").to_numpy()

@@ -10,105 +10,27 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.errors import RunError, RunFolderError, message
 from fedsim.files.atomic import replace
+from fedsim.records.rows import ROWS, Row
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Columns = dict[str, NDArray[Any]]
 
+_DTYPES = {int: "int64", float: "float64", bool: "bool"}
+
 TABLES: dict[str, dict[str, str]] = {
-    "clients": {
-        "client": "int64",
-        "device": "str",
-        "tier": "str",
-        "network": "str",
-        "rank": "int64",
-        "flops_per_s": "float64",
-        "memory_bytes": "float64",
-        "usable_memory_bytes": "float64",
-        "needed_memory_bytes": "float64",
-        "memory_plan": "str",
-        "idle_w": "float64",
-        "down_bytes_per_s": "float64",
-        "up_bytes_per_s": "float64",
-        "rtt_s": "float64",
-        "online_share": "float64",
-        "examples": "int64",
-        "tokens": "int64",
-    },
-    "visits": {
-        "order": "int64",
-        "client": "int64",
-        "visit": "int64",
-        "version": "int64",
-        "round": "int64",
-        "dispatched_s": "float64",
-        "downloaded_s": "float64",
-        "trained_s": "float64",
-        "landed_s": "float64",
-        "ended_s": "float64",
-        "outcome": "str",
-        "away": "str",
-        "paused_s": "float64",
-        "work_share": "float64",
-        "battery": "float64",
-        "staleness": "int64",
-        "down_bytes": "int64",
-        "up_bytes": "int64",
-        "serialized_down_bytes": "int64",
-        "serialized_up_bytes": "int64",
-        "flops": "float64",
-        "joules": "float64",
-        "gross_joules": "float64",
-        "rank": "int64",
-        "memory_plan": "str",
-        "trained": "bool",
-        "examples": "int64",
-        "tokens": "int64",
-        "loss": "float64",
-        "committed_version": "int64",
-    },
-    "commits": {
-        "version": "int64",
-        "time_s": "float64",
-        "updates": "int64",
-        "mean_staleness": "float64",
-        "max_staleness": "int64",
-        "up_bytes": "int64",
-        "total_up_bytes": "int64",
-        "total_down_bytes": "int64",
-        "total_joules": "float64",
-        "update_norm": "float64",
-        "mean_cosine": "float64",
-    },
-    "scores": {
-        "version": "int64",
-        "time_s": "float64",
-        "split": "str",
-        "metric": "str",
-        "value": "float64",
-    },
-    "personal": {
-        "client": "int64",
-        "kind": "str",
-        "unseen": "bool",
-        "seen": "int64",
-        "metric": "str",
-        "metric_global": "float64",
-        "metric_personal": "float64",
-        "metric_local": "float64",
-        "gain": "float64",
-        "tokens": "int64",
-    },
+    table: {column: _DTYPES.get(hint, "str") for column, hint in get_type_hints(row).items()}
+    for table, row in ROWS.items()
 }
 """Column -> dtype of each table, in the order they are written."""
 
@@ -121,11 +43,8 @@ ORDER: dict[str, tuple[str, ...]] = {
 }
 """How each table is sorted; rows that tie keep the order in which they were written."""
 
-OUTCOMES = ("landed", "offline", "memory", "late", "surplus", "rejected", "polled", "failed", "in_flight")
-"""How a visit can end; `in_flight`: the run ended first."""
-
-CAUSES = ("window", "outage", "battery", "heat")
-"""Why a device goes away."""
+RENAMED = {"trained": "computed"}
+"""Columns of older runs -> what they are called now."""
 
 _CHUNK = 8192  # rows parsed at a time: a million visits fold in a few hundred MB
 _KINDS = {"int64": "iu", "float64": "fiu", "bool": "b"}
@@ -143,38 +62,37 @@ def plain(value: Any) -> Any:
 encode = json.JSONEncoder(default=plain, separators=(",", ":")).encode
 
 
-def check_row(table: str, row: Mapping[str, Any]) -> None:
-    """Compare a row's keys with the table's columns.
-
-    Raises:
-        RunError: a column is missing or unknown.
-    """
-    columns = TABLES[table]
-    if row.keys() != columns.keys():
-        missing = [name for name in columns if name not in row]
-        unknown = [name for name in row if name not in columns]
-        raise RunError(
-            message(table, "a row does not fit its table", got={"missing": missing, "unknown": unknown})
-        )
-
-
-def pack(table: str, rows: Sequence[Mapping[str, Any]]) -> Columns:
+def pack(table: str, rows: Sequence[Row]) -> Columns:
     """Turn rows into one array a column, exactly of the table's dtypes.
 
     Raises:
         RunError: a value is of the wrong type (a float among integers, a number among names).
     """
+    return _packed(table, lambda column: [getattr(row, column) for row in rows])
+
+
+def pack_lines(table: str, lines: Sequence[Mapping[str, Any]]) -> Columns:
+    """Turn the lines of a file, all of the same columns, into one array a column.
+
+    Raises:
+        KeyError: a line lacks a column.
+        RunError: a value is of the wrong type.
+    """
+    names = {RENAMED.get(name, name): name for name in lines[0]} if lines else {}
+    return _packed(table, lambda column: [line[names.get(column, column)] for line in lines])
+
+
+def _packed(table: str, values: Callable[[str], list[Any]]) -> Columns:
     return {
-        name: _array(f"{table}.{name}", [row[name] for row in rows], dtype)
-        for name, dtype in TABLES[table].items()
+        column: _array(f"{table}.{column}", values(column), dtype) for column, dtype in TABLES[table].items()
     }
 
 
 def _array(where: str, values: Any, dtype: str) -> NDArray[Any]:
     if dtype == "str":
-        found = [sys.intern(str(v)) if isinstance(v, str) else _refuse(where, v, dtype) for v in values]
-        array = np.empty(len(found), dtype=object)
-        array[:] = found
+        words = [sys.intern(str(v)) if isinstance(v, str) else _refuse(where, v, dtype) for v in values]
+        array = np.empty(len(words), dtype=object)
+        array[:] = words
         return array
     array = np.asarray(values)
     if dtype == "int64" and array.dtype.kind == "f" and bool(np.all(array == np.trunc(array))):
@@ -206,8 +124,8 @@ def fit(table: str, columns: Mapping[str, Any]) -> Columns:
 
 def joined(table: str, parts: Iterable[Columns]) -> Columns:
     """Concatenate parts and sort them stably by the table's order."""
-    found = [pack(table, []), *parts]
-    columns = {name: np.concatenate([part[name] for part in found]) for name in TABLES[table]}
+    parts = [pack(table, []), *parts]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in TABLES[table]}
     index = np.lexsort([columns[name] for name in reversed(ORDER[table])])
     return {name: column[index] for name, column in columns.items()}
 
@@ -269,12 +187,13 @@ def read_parquet(table: str, path: Path) -> Columns:
 
     try:
         with path.open("rb") as file:
-            found = pq.read_table(file)
+            stored = pq.read_table(file)
     except (OSError, pa.ArrowException) as problem:
         raise RunFolderError(message(str(path), f"cannot be read ({problem})")) from problem
-    if found.column_names != list(TABLES[table]):
+    stored = stored.rename_columns([RENAMED.get(name, name) for name in stored.column_names])
+    if stored.column_names != list(TABLES[table]):
         raise RunFolderError(message(str(path), "has other columns than this version of fedsim writes"))
     return {
-        name: _array(f"{table}.{name}", found[name].to_numpy(zero_copy_only=False), dtype)
+        name: _array(f"{table}.{name}", stored[name].to_numpy(zero_copy_only=False), dtype)
         for name, dtype in TABLES[table].items()
     }

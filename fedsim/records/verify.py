@@ -6,13 +6,16 @@ the first visit or commit which breaks it, and how many more do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.records.tables import CAUSES, OUTCOMES, TABLES
+from fedsim.records.info import UNFINISHED
+from fedsim.records.rows import CAUSES, OUTCOMES
+from fedsim.records.tables import TABLES
 from fedsim.records.verify_links import links
 
 if TYPE_CHECKING:
@@ -21,8 +24,6 @@ if TYPE_CHECKING:
     from fedsim.records.run import Run
 
 Mask = NDArray[np.bool_]
-UNFINISHED = ("running", "killed")
-"""Statuses of runs whose last visits have no row yet: sums over all visits cannot be checked."""
 INSTANTS = ("dispatched_s", "downloaded_s", "trained_s", "landed_s", "ended_s")
 
 
@@ -71,7 +72,7 @@ def _endings(run: Run) -> Iterator[str]:
         lambda r: f"has the place {r['order']} of another dispatch",
     )
     yield from _visits(v, v.duplicated(["client", "visit"]), lambda _: "has more than one ending")
-    if run.info.get("status") not in UNFINISHED:
+    if run.info.status not in UNFINISHED:
         nth = v.sort_values(["client", "visit"]).groupby("client").cumcount().reindex(v.index)
         gap = ~v.duplicated(["client", "visit"]) & (nth != v["visit"])
         yield from _visits(v, gap, lambda _: "follows a visit that has no row")
@@ -206,11 +207,11 @@ def _batteries(run: Run) -> Iterator[str]:
     yield from _visits(
         run.visits, (level < 0) | (level > 1), lambda r: f"leaves a battery at a level of {r['battery']}"
     )
-    told = run.info.get("batteries")
-    if told:
-        wanted = told["start_j"] + told["received_j"] - told["supplied_j"]
-        if not _same(told["end_j"], wanted):
-            yield f"run.json tells of {told['end_j']:.12g} J in batteries at the end, what came and went gives {wanted:.12g}"
+    told = run.info.batteries
+    if told is not None:
+        wanted = told.start_j + told.received_j - told.supplied_j
+        if not _same(told.end_j, wanted):
+            yield f"run.json tells of {told.end_j:.12g} J in batteries at the end, what came and went gives {wanted:.12g}"
 
 
 def _links(run: Run) -> Iterator[str]:
@@ -277,7 +278,7 @@ def _staleness(run: Run) -> Iterator[str]:
         lambda r: f"has staleness {r['staleness']}, the commits give {r['expected']}",
     )
     unknown = (v["committed_version"] != -1) & ~v["committed_version"].isin(c["version"])
-    if run.info.get("status") in UNFINISHED:  # the row of the commit itself comes last
+    if run.info.status in UNFINISHED:  # the row of the commit itself comes last
         unknown &= v["committed_version"] != len(c) + 1
     yield from _visits(v, unknown, lambda r: f"is in commit {r['committed_version']}, which does not exist")
     time_s = v["committed_version"].map(c.drop_duplicates("version").set_index("version")["time_s"])
@@ -298,7 +299,7 @@ def _commits(run: Run) -> Iterator[str]:
     for name, values in expected.items():
         found, wanted = c[name].to_numpy(), c["version"].map(values).fillna(0).to_numpy()
         yield from _rows(c, ~_same(found, wanted), name, found, wanted)
-    if run.info.get("status") in UNFINISHED:
+    if run.info.status in UNFINISHED:
         return
     ended, times = v["ended_s"].to_numpy(), c["time_s"].to_numpy()
     # What lands at the very instant of a commit is in its sums; what is stopped then may be or not.
@@ -326,13 +327,20 @@ def _same(found: Any, wanted: Any) -> Mask:
 
 
 def _totals(run: Run) -> Iterator[str]:
-    told = run.info.get("totals") or {}
-    summed: dict[str, Any] = {"visits": len(run.visits), "commits": len(run.commits)}
-    added = ("up_bytes", "down_bytes", "joules", "gross_joules")
-    summed |= {name: run.visits[name].sum() for name in added}
-    for name, value in summed.items():
-        if name in told and not _same(told[name], value):
-            yield f"run.json tells of {told[name]} {name} in total, the tables of {value}"
+    if run.info.status in UNFINISHED:
+        return
+    told, v = run.info.totals, run.visits
+    sums = (
+        ("visits", told.visits, len(v)),
+        ("commits", told.commits, len(run.commits)),
+        ("up_bytes", told.up_bytes, v["up_bytes"].sum()),
+        ("down_bytes", told.down_bytes, v["down_bytes"].sum()),
+        ("joules", told.joules, v["joules"].sum()),
+        ("gross_joules", told.gross_joules, v["gross_joules"].sum()),
+    )
+    for name, value, wanted in sums:
+        if not (_same(value, wanted) or math.isnan(value)):
+            yield f"run.json tells of {value} {name} in total, the tables of {wanted}"
 
 
 def _scores(run: Run) -> Iterator[str]:
@@ -348,7 +356,7 @@ def _scores(run: Run) -> Iterator[str]:
             yield f"version {row['version']} was scored at {row['time_s']:.6g} s, before its commit"
             break
     for version in sorted({0, last} - set(run.scores["version"])):
-        if run.info.get("status") == "done":
+        if run.info.status == "done":
             yield f"version {version} has no score, and the first and the last must have one"
 
 

@@ -14,8 +14,8 @@ import pandas as pd
 
 from fedsim.errors import RunFolderError, message, nearest
 from fedsim.metrics.direction import rises
+from fedsim.records.rows import OUTCOMES
 from fedsim.records.run import Run
-from fedsim.records.tables import OUTCOMES
 
 X = Literal["version", "time_s", "up_bytes", "down_bytes", "joules"]
 AXES: tuple[X, ...] = ("version", "time_s", "up_bytes", "down_bytes", "joules")
@@ -248,12 +248,12 @@ def uplink_reduction(run: Run) -> pd.DataFrame:
     Raises:
         RunFolderError: the run ended before it wrote down what was charged.
     """
-    facts = run.info.get("charged")
-    if not facts:
+    charged = run.info.charged
+    if charged is None:
         raise RunFolderError(message(f"run {run.name}", "run.json does not say which model was charged"))
     landed = run.visits[run.visits["outcome"] == "landed"]
     adapter_bytes, up_bytes = int(landed["up_bytes"].sum()), int(run.visits["up_bytes"].sum())
-    full_bytes = len(landed) * int(facts["full_model_bytes"])
+    full_bytes = len(landed) * charged.full_model_bytes
     row = {
         "uploads": len(landed),
         "adapter_bytes": adapter_bytes,
@@ -262,7 +262,7 @@ def uplink_reduction(run: Run) -> pd.DataFrame:
         "lost_up_bytes": up_bytes - adapter_bytes,
         "up_bytes": up_bytes,
         "serialized_up_bytes": int(run.visits["serialized_up_bytes"].sum()),
-        "adapter_params": int(facts["adapter_params"]),
-        "params": int(facts["params"]),
+        "adapter_params": charged.adapter_params,
+        "params": charged.params,
     }
     return pd.DataFrame([row])

@@ -9,6 +9,7 @@ import platform
 import socket
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -17,10 +18,14 @@ from fedsim.config.experiment import Experiment
 from fedsim.errors import HostError, message
 from fedsim.records import folder as run_folder
 from fedsim.records import tables
-from fedsim.records.run import Run, _run, _totals
+from fedsim.records.info import RunInfo, saved_share, summed
+from fedsim.records.rows import CommitRow, PersonalRow, Row, ScoreRow, VisitRow, plain
+from fedsim.records.run import Run, run_of
 
-Row = Mapping[str, Any]
 _PACKAGES = ("fedsim-edge", "numpy", "pandas", "pyarrow", "pydantic", "simpy", "torch", "transformers", "peft", "ray")  # fmt: skip
+
+PACKED = 8192
+"""Rows in memory that are packed into arrays, which are a tenth of their size."""
 
 
 class Writer:
@@ -37,8 +42,9 @@ class Writer:
         self._from_s = time.perf_counter()
         self._clients = tables.joined("clients", [])
         self._files: dict[str, BinaryIO] = {}
-        self._rows: dict[str, list[Row]] = {table: [] for table in (*run_folder.ROWS, "wall")}
-        self._packed: dict[str, list[tables.Columns]] = {table: [] for table in run_folder.ROWS}
+        self._rows: dict[str, list[Row]] = {table: [] for table in run_folder.WRITTEN}
+        self._wall: list[dict[str, Any]] = []
+        self._packed: dict[str, list[tables.Columns]] = {table: [] for table in run_folder.WRITTEN}
         if self.folder is not None:
             with run_folder.claimed(self.folder, self._experiment, self._info):
                 pass
@@ -49,93 +55,102 @@ class Writer:
         if self.folder is not None:
             tables.write_parquet("clients", self._clients, self.folder / "clients.parquet")
 
-    def visit(self, row: Row) -> None:
+    def visit(self, row: VisitRow) -> None:
         """Append a visit that has ended."""
         self._append("visits", row)
 
-    def commit(self, row: Row) -> None:
+    def commit(self, row: CommitRow) -> None:
         """Append a server step."""
         self._append("commits", row)
 
-    def score(self, row: Row) -> None:
+    def score(self, row: ScoreRow) -> None:
         """Append one metric of one version."""
         self._append("scores", row)
 
-    def personal(self, row: Row) -> None:
+    def personal(self, row: PersonalRow) -> None:
         """Append what one client gained from its own copy."""
         self._append("personal", row)
 
-    def wall(self, row: Row) -> None:
+    def wall(self, facts: Mapping[str, Any]) -> None:
         """Append something measured with a wall clock; `wall_s` since the start is added."""
-        self._line("wall", {"wall_s": time.perf_counter() - self._from_s, **row})
+        line = {"wall_s": time.perf_counter() - self._from_s, **facts}
+        if self.folder is None:
+            self._wall.append(line)
+        else:
+            self._write(self.folder, "wall", line)
 
-    def note(self, facts: Mapping[str, Any]) -> None:
-        """Add facts to `run.json` at once, so that they are known even if the run is killed."""
-        self._info.update(run_folder.finite(facts))
+    @property
+    def info(self) -> RunInfo:
+        """What `run.json` holds by now."""
+        return self._info
+
+    def note(self, info: RunInfo) -> None:
+        """Write `run.json` anew at once, so that its facts are known even if the run is killed."""
+        self._info = info
         if self.folder is not None:
-            run_folder.write_info(self.folder, self._info)
+            run_folder.write_info(self.folder, info)
 
     def _append(self, table: str, row: Row) -> None:
-        tables.check_row(table, row)
-        self._line(table, row)
-
-    def _line(self, table: str, row: Row) -> None:
-        if self.folder is None:
-            rows = self._rows[table]
-            rows.append(dict(row))
-            if len(rows) == 8192 and table in self._packed:  # dicts are ten times the size of arrays
-                self._packed[table].append(tables.pack(table, rows))
-                rows.clear()
+        if self.folder is not None:
+            if table not in self._files:
+                tables.pack(table, [row])  # a wrong type shows at the first row, not at the fold
+            self._write(self.folder, table, plain(row))
             return
+        rows = self._rows[table]
+        rows.append(row)
+        if len(rows) == PACKED:
+            self._packed[table].append(tables.pack(table, rows))
+            rows.clear()
+
+    def _write(self, folder: Path, name: str, line: Mapping[str, Any]) -> None:
         try:
-            file = self._files.get(table)
-            if file is None:
-                if table in run_folder.ROWS:
-                    tables.pack(table, [row])  # a wrong type shows at the first row, not at the fold
+            if name not in self._files:
                 # Unbuffered: a line is one write to the system, so a kill never loses an earlier one.
-                file = (self.folder / f"{table}.jsonl").open("ab", buffering=0)
-                self._files[table] = file
-            file.write((tables.encode(row) + "\n").encode())
+                self._files[name] = (folder / f"{name}.jsonl").open("ab", buffering=0)
+            self._files[name].write((tables.encode(line) + "\n").encode())
         except OSError as problem:
-            raise HostError(
-                message(str(self.folder), f"cannot write a row ({problem.strerror})")
-            ) from problem
+            raise HostError(message(str(folder), f"cannot write a row ({problem.strerror})")) from problem
 
     def close(
         self,
         *,
         status: Literal["done", "failed", "interrupted"],
         reason: str = "",
-        facts: Mapping[str, Any] | None = None,
+        ended: RunInfo | None = None,
     ) -> Run:
         """End the run: fold the lines into Parquet, complete `run.json`, and return the run.
 
         Args:
             status: how it ended.
             reason: why, in one sentence.
-            facts: more for `run.json`: executor, workers, end_time_s [virtual s], task, ...
+            ended: `run.json` with what the simulation knows at its end; without it, `end_time_s` and
+                `totals` are what the tables add up to.
         """
-        ended = {
-            "status": status,
-            "reason": reason,
-            "ended": _now(),
-            "wall_s": time.perf_counter() - self._from_s,
-        }
-        self._info.update(ended)
-        if self.folder is None:
-            columns = {"clients": self._clients}
-            for table in run_folder.ROWS:
-                parts = [*self._packed[table], tables.pack(table, self._rows[table])]
-                columns[table] = tables.joined(table, parts)
-            info = _ended(self._info, columns, facts or {})
-            return _run(None, self._experiment, info, columns, [dict(line) for line in self._rows["wall"]])
         for file in self._files.values():
             file.close()
         self._files.clear()
-        columns = run_folder.read_tables(self.folder)
-        info = _ended(self._info, columns, facts or {})
-        run_folder.fold(self.folder, columns, info)
-        return _run(self.folder, self._experiment, info, columns, run_folder.read_wall(self.folder))
+        columns = self._columns() if self.folder is None else run_folder.read_tables(self.folder)
+        info = summed(self._info, columns) if ended is None else ended
+        self._info = replace(
+            info,
+            status=status,
+            reason=reason,
+            ended=_now(),
+            wall_s=time.perf_counter() - self._from_s,
+            saved_share=saved_share(columns),
+        )
+        if self.folder is None:
+            return run_of(None, self._experiment, self._info, columns, [dict(line) for line in self._wall])
+        run_folder.fold(self.folder, columns, self._info)
+        return run_of(self.folder, self._experiment, self._info, columns, run_folder.read_wall(self.folder))
+
+    def _columns(self) -> dict[str, tables.Columns]:
+        """Return the tables of a run that lives in memory."""
+        columns = {"clients": self._clients}
+        for table in run_folder.WRITTEN:
+            parts = [*self._packed[table], tables.pack(table, self._rows[table])]
+            columns[table] = tables.joined(table, parts)
+        return columns
 
 
 def _portable(experiment: Experiment) -> dict[str, Any]:
@@ -148,37 +163,26 @@ def _portable(experiment: Experiment) -> dict[str, Any]:
             return {key: absolute(item, typed[key]) for key, item in stored.items()}
         return stored
 
-    found: dict[str, Any] = absolute(experiment.plain(), experiment.model_dump())
-    return found
+    values: dict[str, Any] = absolute(experiment.plain(), experiment.model_dump())
+    return values
 
 
-def _started(experiment: Experiment) -> dict[str, Any]:
+def _started(experiment: Experiment) -> RunInfo:
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-    return {
-        "name": experiment.name,
-        "status": "running",
-        "reason": "",
-        "seed": experiment.seed,
-        "digest": experiment.digest,
-        "started": _now(),
-        "ended": None,
-        "wall_s": None,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "versions": versions,
-    }
+    return RunInfo(
+        name=experiment.name,
+        status="running",
+        seed=experiment.seed,
+        digest=experiment.digest,
+        started=_now(),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        versions=versions,
+    )
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _ended(
-    info: Mapping[str, Any], columns: Mapping[str, tables.Columns], facts: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Complete `run.json`: what the simulation says goes before what the tables show."""
-    counted, said = _totals(columns), run_folder.finite(facts)
-    return {**info, **counted, **said, "totals": {**counted["totals"], **said.get("totals", {})}}

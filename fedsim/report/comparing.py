@@ -10,8 +10,8 @@ import pandas as pd
 from fedsim.records import gains as gain_views
 from fedsim.records import quantities, views
 from fedsim.records.quantities import number, percent, said
+from fedsim.records.rows import OUTCOMES
 from fedsim.records.run import Run
-from fedsim.records.tables import OUTCOMES
 from fedsim.report import figures, visit_figures
 from fedsim.report.labels import SEED, Compared
 from fedsim.report.parts import Section, Table, plural
@@ -20,15 +20,15 @@ from fedsim.report.parts import Section, Table, plural
 def setup(c: Compared) -> Section:
     """What is compared: the settings that differ, and the size of each run."""
     rows = [(key, *values) for key, values in c.differing]
-    rows.append(("seed", *(str(run.info.get("seed")) for run in c.runs)))
+    rows.append(("seed", *(str(run.info.seed) for run in c.runs)))
     text = f"{plural(len(c.runs), 'run')} of {plural(len(set(c.groups)), 'configuration')}; all other settings are equal."
     if not c.differing:
         text = f"{plural(len(c.runs), 'run')} of one configuration."
     totals = [
         (
             label,
-            str(run.info["status"]),
-            said("time_s", float(run.info.get("end_time_s") or 0.0)),
+            run.info.status,
+            said("time_s", run.info.end_time_s),
             number(len(run.commits)),
             number(len(run.visits)),
             said("bytes", int(run.visits["up_bytes"].sum())),
@@ -168,7 +168,7 @@ def _named(c: Compared, chosen: Sequence[int], i: int) -> str:
     return c.labels[i] if alone else f"{c.labels[i].split(SEED)[0]} (mean of {again} seeds)"
 
 
-def losses(c: Compared) -> Section:
+def endings(c: Compared) -> Section:
     """How visits ended, run beside run."""
     counted = [run.visits["outcome"].value_counts() for run in c.runs]
     counts = pd.DataFrame(counted, index=list(c.labels)).fillna(0).astype("int64")
@@ -212,7 +212,7 @@ def uplink(c: Compared) -> Section:
             if len(gain)
             else "–"
         )
-        if run.info.get("charged"):
+        if run.info.charged is not None:
             found = views.uplink_reduction(run).iloc[0]
             cells = (
                 number(found["uploads"]),

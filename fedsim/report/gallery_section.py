@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,12 @@ def sections(run: Run) -> list[Section]:
     title = "What the model draws"
     if metric is None:
         return [Section("samples", title, ["Nothing looked at the samples but you."], pictures=found)]
-    facts: dict[str, Any] = run.info.get("task", {})
+    facts = run.info.task
     return [
         Section(
             "samples",
             title,
-            [sentence(run, metric), how(facts, run.info.get("seed"), drawn(run))],
+            [sentence(run, metric), how(facts, run.info.seed, drawn(run))],
             figures.samples([run], [run.name], [0], distances(run)),
             READING,
             tables=_shares(run),
@@ -87,7 +88,7 @@ def beside(c: Compared) -> list[Section]:
     header = ["run", "N"]
     for name in names:
         header += [name, f"at {said('time_s', time_s)}", f"at {said('bytes', up_bytes)} up", "at the end"]
-    text = [how(runs[0].info.get("task", {}), runs[0].info.get("seed"), [])]
+    text = [how(runs[0].info.task, runs[0].info.seed, [])]
     if len(numbers) > 1:
         text.append(
             "The runs did not draw equally many samples everywhere: read Frechet distances at equal N only."
@@ -105,7 +106,7 @@ def beside(c: Compared) -> list[Section]:
 def _extractor(run: Run) -> tuple[str, str] | None:
     """Return what looked at a run's samples: the name of the distance, and the hash of the weights."""
     found = distances(run)
-    return (found[0], str(run.info.get("task", {}).get("extractor_sha256"))) if found else None
+    return (found[0], str(run.info.task.get("extractor_sha256"))) if found else None
 
 
 def sentence(run: Run, metric: str) -> str:
@@ -120,10 +121,10 @@ def sentence(run: Run, metric: str) -> str:
     if known not in set(run.scores["metric"]):
         return f"{text}."
     real = views.scored(run, known, SPLIT)["value"].iloc[0]
-    return f"{text}; that of {run.info['task']['test_images']:,} real test images is {number(real)}."
+    return f"{text}; that of {run.info.task['test_images']:,} real test images is {number(real)}."
 
 
-def how(facts: dict[str, Any], seed: Any, counts: list[int]) -> str:
+def how(facts: Mapping[str, Any], seed: Any, counts: list[int]) -> str:
     """Return what a distance rests on: without it, two distances cannot be compared.
 
     Args:

@@ -51,7 +51,7 @@ def compared(runs: Sequence[Run]) -> Compared:
             listing([_short(k, v[i]) for k, v in differing][:3]) or run.name for i, run in enumerate(runs)
         ]
     if len(set(labels)) < len(labels):
-        labels = [f"{label}{SEED}{run.info.get('seed')}" for label, run in zip(labels, runs, strict=True)]
+        labels = [f"{label}{SEED}{run.info.seed}" for label, run in zip(labels, runs, strict=True)]
     seen: dict[str, int] = {}
     unique = []
     for label in labels:

@@ -12,9 +12,9 @@ import yaml
 
 from fedsim.errors import RunFolderError, message
 from fedsim.files import atomic
-from fedsim.records import gains as gain_views
 from fedsim.records import views
-from fedsim.records.quantities import number, percent, said
+from fedsim.records.info import RunInfo
+from fedsim.records.quantities import said
 from fedsim.records.run import Run
 from fedsim.report import (
     comparing,
@@ -26,15 +26,8 @@ from fedsim.report import (
     straggler_sections,
     visit_sections,
 )
-from fedsim.report.parts import Card, Page, Section, listing, plural
-from fedsim.report.style import ENDINGS
-
-_ENDED = {
-    "running": "The run was still going when this page was made; the tables are those written so far.",
-    "killed": "The run was killed; the tables hold everything up to that moment.",
-    "failed": "The run failed",
-    "interrupted": "The run was interrupted",
-}
+from fedsim.report.cards import cards
+from fedsim.report.parts import Page, Section, listing, plural
 
 
 def write(runs: Sequence[Run], path: Path) -> Path:
@@ -60,7 +53,7 @@ def write(runs: Sequence[Run], path: Path) -> Path:
 def single(run: Run) -> Page:
     """Return the page about one run."""
     metric = views.headline(run)
-    lead = sections.sentence(run, metric) if metric else _timeline(run)
+    lead = _timeline(run) if metric is None else sections.sentence(run, metric)
     return Page(
         title=run.name,
         lead=lead,
@@ -68,17 +61,17 @@ def single(run: Run) -> Page:
         cards=cards(run),
         sections=[
             setup.section(run),
-            sections.progress(run),
+            sections.progress(run, metric),
             *gallery_section.sections(run),
-            visit_sections.people(run),
+            visit_sections.clients(run),
             sections.devices(run),
-            visit_sections.losses(run),
+            visit_sections.endings(run),
             visit_sections.staleness(run),
             visit_sections.phases(run),
-            straggler_sections.waits(run),
+            straggler_sections.waiting(run),
             straggler_sections.fairness(run),
             sections.uplink(run),
-            visit_sections.waste(run),
+            visit_sections.wasted_work(run),
             gain_sections.gains(run),
         ],
         configurations=[("experiment.yaml", _yaml(run))],
@@ -88,9 +81,9 @@ def single(run: Run) -> Page:
 
 def several(runs: Sequence[Run]) -> Page:
     """Return the page that compares runs."""
-    c = labels.compared(runs)
+    compared = labels.compared(runs)
     said_of: dict[tuple[str, str], list[str]] = {}
-    for label, run in zip(c.labels, runs, strict=True):
+    for label, run in zip(compared.labels, runs, strict=True):
         for note in _notes(run):
             said_of.setdefault(note, []).append(label)
     notes = [
@@ -99,88 +92,47 @@ def several(runs: Sequence[Run]) -> Page:
     ]
     return Page(
         title=f"{plural(len(runs), 'run')} compared",
-        lead=comparing.verdict(c),
+        lead=comparing.verdict(compared),
         notes=notes,
         cards=[],
         sections=[
-            comparing.setup(c),
-            comparing.progress(c),
-            *gallery_section.beside(c),
-            comparing.losses(c),
-            comparing.uplink(c),
+            comparing.setup(compared),
+            comparing.progress(compared),
+            *gallery_section.beside(compared),
+            comparing.endings(compared),
+            comparing.uplink(compared),
         ],
-        configurations=[(label, _yaml(run)) for label, run in zip(c.labels, runs, strict=True)],
+        configurations=[(label, _yaml(run)) for label, run in zip(compared.labels, runs, strict=True)],
         versions=_versions(runs[0]),
     )
 
 
-def cards(run: Run) -> list[Card]:
-    """Return the verdict in large figures."""
-    found = []
-    visits, total = run.visits, len(run.visits)
-    metric = views.headline(run)
-    if metric:
-        values = views.scored(run, metric)["value"]
-        note = f"test, {plural(len(values), 'score')}"
-        found.append(
-            Card(f"{number(values.iloc[0])} → {number(values.iloc[-1])}", metric.replace("_", " "), note)
-        )
-    ended = said("time_s", float(run.info.get("end_time_s") or 0.0))
-    found.append(
-        Card(ended, "virtual time", f"{plural(len(run.commits), 'commit')}, {plural(total, 'visit')}")
-    )
-    up = said("bytes", int(visits["up_bytes"].sum()))
-    reduction = (
-        float(views.uplink_reduction(run)["reduction"].iloc[0]) if run.info.get("charged") else float("nan")
-    )
-    less = f"{percent(reduction)} less than full-model FedAvg" if reduction > 0 else ""
-    found.append(Card(up, "uploaded", less))
-    if not total:
-        return found
-    outcomes = visits["outcome"].value_counts()
-    lost = outcomes.drop(["landed", "polled", "in_flight"], errors="ignore")
-    causes = listing([f"{n:,} {ENDINGS[str(name)][0]}" for name, n in lost.items()][:3])
-    found.append(Card(percent(float(lost.sum()) / total), "of visits were lost", causes))
-    inside = views.participation(run)["committed"].gt(0)
-    note = f"{int(inside.sum()):,} of {plural(len(inside), 'client')} have an update in it"
-    found.append(Card(percent(float(inside.mean())), "of clients are in the model", note))
-    share = views.wasted_work(run).attrs["share"]
-    energy = said("joules", float(visits["joules"].sum()))
-    found.append(Card(energy, "energy of the devices", f"{percent(share['joules'])} of it in vain"))
-    if not run.info.get("timeline_only"):
-        saved = percent(float(run.info.get("saved_share") or 0.0))
-        found.append(Card(saved, "of training saved", "visits lost in virtual time are never really trained"))
-    gains = gain_views.gains(run)
-    if len(gains):
-        top = gains.iloc[0]
-        note = f"mean over {plural(int(top['clients']), 'client')}; {percent(top['share_worse'])} got worse"
-        found.append(
-            Card(f"{top['mean']:+.3g}", f"personal gain in {str(top['metric']).replace('_', ' ')}", note)
-        )
-    return found
-
-
 def _notes(run: Run) -> list[tuple[str, str]]:
-    found = []
-    status, reason = str(run.info["status"]), str(run.info.get("reason") or "")
-    if status != "done":
-        text = _ENDED.get(status, status)
-        ended = text if text.endswith(".") else f"{text}: {reason}" if reason else f"{text}."
-        found.append((status.capitalize(), ended))
-    if run.info.get("timeline_only"):
-        found.append(
-            (
-                "Timeline only",
-                "Nothing was trained: the schedule, bytes and joules are those of a trained run.",
-            )
-        )
+    """Return the boxes that a reader must not miss: how it ended, and what was not trained or not charged as itself."""
+    notes = []
+    info = run.info
+    if info.status != "done":
+        notes.append((info.status.capitalize(), _ended(info)))
+    if info.timeline_only:
+        text = "Nothing was trained: the schedule, bytes and joules are those of a trained run."
+        notes.append(("Timeline only", text))
     if text := setup.charge(run):
-        found.append(("Charged as another model", text))
-    return found
+        notes.append(("Charged as another model", text))
+    return notes
+
+
+def _ended(info: RunInfo) -> str:
+    """Return the sentence about a run that did not come to its end."""
+    if info.status == "running":
+        return "The run was still going when this page was made; the tables are those written so far."
+    if info.status == "killed":
+        return "The run was killed; the tables hold everything up to that moment."
+    text = "The run was interrupted" if info.status == "interrupted" else "The run failed"
+    return f"{text}: {info.reason}" if info.reason else f"{text}."
 
 
 def _timeline(run: Run) -> str:
-    hours = said("time_s", float(run.info.get("end_time_s") or 0.0))
+    hours = said("time_s", run.info.end_time_s)
     return f"{plural(len(run.visits), 'visit')} and {plural(len(run.commits), 'commit')} in {hours} of virtual time."
 
 
@@ -189,8 +141,7 @@ def _yaml(run: Run) -> str:
 
 
 def _versions(run: Run) -> str:
-    versions = run.info.get("versions", {})
-    return ", ".join(f"{name} {version}" for name, version in versions.items())
+    return ", ".join(f"{name} {version}" for name, version in run.info.versions.items())
 
 
 def _rendered(page: Page) -> str:

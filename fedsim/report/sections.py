@@ -11,12 +11,11 @@ from fedsim.report import figures
 from fedsim.report.parts import Section, Table, plural
 
 
-def progress(run: Run) -> Section:
-    """How good the model became, and what that took."""
-    metric = views.headline(run)
+def progress(run: Run, metric: str | None) -> Section:
+    """How good the model became by its headline metric (None: nothing was scored), and what that took."""
     if metric is None:
         text = "The run was asked for its timeline only: no model was scored."
-        if not run.info.get("timeline_only"):
+        if not run.info.timeline_only:
             text = "No model was scored."
         return Section("progress", "How good the model became", [text])
     rows = []

@@ -30,7 +30,7 @@ LITTLE = 0.05
 """Gap in Little's law from which a reader is warned."""
 
 
-def waits(run: Run) -> Section:
+def waiting(run: Run) -> Section:
     """Where virtual time went: whom each commit waited for."""
     title = "Where virtual time went"
     found = stragglers.waited_by_tier(run)
@@ -76,7 +76,7 @@ def waits(run: Run) -> Section:
 def _away(run: Run) -> tuple[list[str], list[Table]]:
     """Why devices were away, as far as they were watched, and what became of visits in the middle of which they went."""
     found, text = stragglers.away(run), []
-    shares = run.info.get("away_share") or {}
+    shares = run.info.away_share or {}
     if shares:
         causes = [f"{percent(share)} because {CAUSES[cause]}" for cause, share in shares.items()]
         text.append(f"Of the devices' time, {percent(sum(shares.values()))} went by away: {listing(causes)}.")

@@ -12,7 +12,7 @@ from fedsim.report.parts import Section, Table, listing, plural
 from fedsim.report.style import ENDINGS
 
 
-def people(run: Run) -> Section:
+def clients(run: Run) -> Section:
     """Who took part: the devices, and whose updates are in the model."""
     found = views.participation_by_tier(run)
     clients = len(run.clients)
@@ -69,7 +69,7 @@ def _memory_plans(run: Run) -> list[Table]:
     return [Table(("memory", "clients", "share of clients", "visits"), rows, "How devices held the model")]
 
 
-def losses(run: Run) -> Section:
+def endings(run: Run) -> Section:
     """How visits ended, by tier and cause."""
     counts = views.losses_by_cause(run)
     total = int(counts.to_numpy().sum())
@@ -140,19 +140,19 @@ def phases(run: Run) -> Section:
     )
 
 
-def waste(run: Run) -> Section:
+def wasted_work(run: Run) -> Section:
     """What was spent in vain."""
     found = views.work(run)
     if found.empty:
         return Section("waste", "What was spent in vain", ["No visit was dispatched."])
     share = views.wasted_work(run).attrs["share"]
-    saved = float(run.info.get("saved_share") or 0.0)
+    saved = run.info.saved_share
     spent = (
         f"{percent(share['seconds'])} of the devices' time, {percent(share['up_bytes'])} of the uploaded bytes and "
         f"{percent(share['joules'])} of the energy went into visits that changed no model."
     )
     text = [spent]
-    if not run.info.get("timeline_only"):
+    if not run.info.timeline_only:
         text.append(
             f"{percent(saved)} of the visits were never really trained: virtual time had lost them before their "
             f"result was needed. The devices are charged for them all the same."

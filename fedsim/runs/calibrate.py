@@ -101,7 +101,7 @@ def measure(plan: Plan, *, repeats: int = 7, steps: int = 4, quota: bool = False
     finally:
         executor.close()
     return Measured(
-        model=Path(str(getattr(experiment.task, "model", task.shape.name))).name,
+        model=Path(experiment.task.sources().get("model", task.shape.name)).name,
         sequence=task.shape.sequence,
         batch=batch,
         flops=train_flops(task.shape, tokens, layered=experiment.compute.flops == "layers"),

@@ -25,18 +25,18 @@ def dry_run(plan: Plan, *, measure: bool = True) -> dict[str, Any]:
         train_s_per_visit, score_s and machine_s for one worker [s].
     """
     run = simulate(plan, timeline_only=True)
-    totals = run.info["totals"]
-    commits, every = int(totals["commits"]), plan.experiment.evaluate.every_commits
-    trained = round(totals["visits"] * (1.0 - run.info["saved_share"]))
+    totals = run.info.totals
+    commits, every = totals.commits, plan.experiment.evaluate.every_commits
+    trained = totals.handed_over or 0
     facts: dict[str, Any] = {
-        "visits": int(totals["visits"]),
+        "visits": totals.visits,
         "commits": commits,
-        "outcomes": totals["outcomes"],
-        "up_bytes": int(totals["up_bytes"]),
-        "down_bytes": int(totals["down_bytes"]),
-        "virtual_s": float(run.info["end_time_s"]),
-        "joules": float(totals["joules"]),
-        "gross_joules": float(totals["gross_joules"]),
+        "outcomes": dict(totals.outcomes),
+        "up_bytes": totals.up_bytes,
+        "down_bytes": totals.down_bytes,
+        "virtual_s": run.info.end_time_s,
+        "joules": totals.joules,
+        "gross_joules": totals.gross_joules,
         "trained_visits": trained,
         "evaluations": 1 + commits // every + bool(commits % every),
     }

@@ -6,14 +6,15 @@ import gc
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import simpy
 
 from fedsim.adapters.adapter import Adapter
 from fedsim.aggregators._base import ServerModel
+from fedsim.clock.components import parts_of
 from fedsim.clock.plan import Plan, prepare
 from fedsim.clock.plan_tables import charged_facts, clients_table
 from fedsim.config.experiment import Experiment
@@ -21,13 +22,13 @@ from fedsim.errors import ExperimentError, RunError, message
 from fedsim.executors import Executor
 from fedsim.files.client_vectors import Kept
 from fedsim.network.build import network_of
+from fedsim.records.info import RunInfo
 from fedsim.records.run import Run
 from fedsim.records.writer import Writer
-from fedsim.server import personalize
-from fedsim.server.gallery import hang
+from fedsim.runs.finish import ended, finish, write_report
 from fedsim.server.ledger import Ledger, OnEvent
-from fedsim.server.private_parts import Privates
-from fedsim.server.server import Server
+from fedsim.server.private_parts import PrivateParts
+from fedsim.server.server import OnDispatch, Server
 from fedsim.server.trainer import Trainer
 
 
@@ -49,13 +50,12 @@ def executor_for(experiment: Experiment) -> Executor:
 
 
 def begin(executor: Executor, experiment: Experiment) -> None:
-    """Let the workers start while the task is prepared, if the executor can do that.
+    """Let the workers start while the task is prepared.
 
     Vectors must be small for it: the room for them is set aside before their size is known.
     """
-    start = getattr(executor, "begin", None)
-    if start is not None and not experiment.lora.full:
-        start(getattr(experiment.task, "worker_modules", ()))
+    if not experiment.lora.full:
+        executor.prestart(experiment.task.worker_modules)
 
 
 def simulate(
@@ -65,16 +65,18 @@ def simulate(
     out: Path | str | None = None,
     timeline_only: bool = False,
     on_event: OnEvent | None = None,
+    report: bool = True,
 ) -> Run:
     """Run an experiment to the end of its budget.
 
     Args:
         experiment: the configuration, or what `prepare` made of it.
-        executor: where to train; by default what `runtime` asks for. One that is passed in is
-            opened on this experiment's task but not closed.
+        executor: where to train; by default what `runtime` asks for, closed at the end. One that is passed in
+            belongs to the caller: it is opened on this experiment's task, and open afterwards.
         out: run folder to write as the run goes; None keeps the tables in memory.
         timeline_only: the same schedule without weights or training.
         on_event: called with (kind, facts) as things happen in virtual time.
+        report: write `report.html` into the run folder, too.
 
     Returns:
         The run with its tables.
@@ -84,25 +86,36 @@ def simulate(
         KeyboardInterrupt: as raised; the tables written so far are kept.
     """
     tell = on_event or (lambda _kind, _facts: None)
+    settings, plan = (
+        (experiment.experiment, experiment) if isinstance(experiment, Plan) else (experiment, None)
+    )
     if timeline_only:
-        _refuse_values(experiment.experiment if isinstance(experiment, Plan) else experiment)
+        _refuse_values(settings)
     with ExitStack() as stack:
         worker = None if timeline_only else executor
         if executor is None and not timeline_only:
-            asked = experiment.experiment if isinstance(experiment, Plan) else experiment
-            worker = stack.enter_context(closing(executor_for(asked)))
-            begin(worker, asked)
-        plan = experiment if isinstance(experiment, Plan) else prepare(experiment)
+            worker = stack.enter_context(closing(executor_for(settings)))
+            begin(worker, settings)
+        plan = plan or prepare(settings)
         writer = Writer(None if out is None else Path(out), plan.experiment)
         with _closed_whatever_happens(writer):
-            return course(plan, worker, writer, tell)[0]
+            run, _ = course(plan, worker, writer, tell)
+            if report:
+                write_report(run)
+            tell("done", {"run": run})
+            return run
 
 
 def _refuse_values(experiment: Experiment) -> None:
     """Raise if losses decide whom the server asks or when: there is no schedule without training then."""
-    for block in ("sampler", "protocol", "aggregator"):
-        component: Any = getattr(experiment, block)
-        if getattr(component, "reads_values", False):
+    parts = parts_of(experiment)
+    deciding = (
+        ("sampler", parts.sampler, parts.sampler.reads_values),
+        ("protocol", parts.protocol, parts.protocol.reads_values),
+        ("aggregator", parts.aggregator, parts.aggregator.reads_values),
+    )
+    for block, component, reads_values in deciding:
+        if reads_values:
             what = "decides by what training has computed, so there is no timeline without it"
             fix = f"run with training, or choose another {block}"
             raise ExperimentError(message(f"{block}.kind", what, got=component.kind, fix=fix))
@@ -122,7 +135,13 @@ def _closed_whatever_happens(writer: Writer) -> Iterator[None]:
         raise
 
 
-def world(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent) -> Server:
+def world(
+    plan: Plan,
+    executor: Executor | None,
+    writer: Writer,
+    tell: OnEvent,
+    on_dispatch: OnDispatch | None = None,
+) -> Server:
     """Return the server of a plan at time 0, its protocol about to begin; without an executor nothing trains."""
     experiment, task = plan.experiment, plan.task
     if executor is not None:
@@ -135,85 +154,46 @@ def world(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent) 
     server = Server(
         env,
         plan,
-        network=network_of(plan, env),
+        network=network_of(experiment.network, plan.population, env),
         model=ServerModel(Adapter(task.layout, vector), personal=Kept(kept_by_rule)),
         trainer=trainer,
         ledger=ledger,
-        privates=Privates(experiment, task.layout, vector, executor, writer.folder),
+        on_dispatch=on_dispatch,
+        private_parts=PrivateParts(experiment, task.layout, vector, executor, writer.folder),
     )
-    protocol: Any = experiment.protocol
-    server.process(protocol.run(server))
+    server.process(plan.parts.protocol.run(server))
     return server
 
 
 def course(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent) -> tuple[Run, ServerModel]:
     """Run a plan from its first dispatch to its last table; returns the run and the final model."""
-    experiment, task = plan.experiment, plan.task
     writer.clients(clients_table(plan))
-    writer.note(
-        {
-            "timeline_only": executor is None,
-            "task": task.describe(),
-            "charged": charged_facts(plan),
-            "population": plan.population.sources,
-        }
-    )
+    writer.note(_begun(writer.info, plan, timeline_only=executor is None))
     server = world(plan, executor, writer, tell)
-    ledger, trainer = server.ledger, server.trainer
-    workers = executor.workers if executor is not None else 0
-    tell(
-        "start",
-        {"workers": workers, "clients": len(plan.population), "budget": experiment.budget.model_dump()},
-    )
+    workers = 0 if executor is None else executor.workers
+    budget = plan.experiment.budget.model_dump()
+    tell("start", {"workers": workers, "clients": len(plan.population), "budget": budget})
     server.evaluate()
     ended_s = run_to_the_end(server, tell)
-    if server.version and server.version % experiment.evaluate.every_commits:
+    if server.version and server.version % plan.experiment.evaluate.every_commits:
         server.evaluate()
-    trainer.finish()
-    server.privates.finish()
+    server.trainer.evaluations.hand_over(all_of_them=True)
+    server.private_parts.finish()
     if executor is not None:
-        model = server.average.model
-        for row in personalize.rows(plan, executor, model, server.state, server.privates):
-            writer.personal(row)
-        if writer.folder is not None:
-            if not server.privates.waits:
-                writer.note(_saved(plan, model, writer.folder / "adapter"))
-            hang(plan, executor, model, server.state, server.privates, writer.folder / "samples")
-    facts = {
-        "executor": type(executor).__name__ if executor is not None else "none (timeline only)",
-        "workers": workers,
-        "end_time_s": ended_s,
-        "totals": {
-            "visits": ledger.visits,
-            "commits": server.version,
-            "up_bytes": ledger.up_bytes,
-            "down_bytes": ledger.down_bytes,
-            "joules": ledger.joules,
-            "gross_joules": ledger.gross_joules,
-            "outcomes": dict(sorted(ledger.outcomes.items())),
-            "refused": ledger.refused,
-        },
-        "faulty_personal": server.privates.faulty,
-        **server.attendance.facts(ended_s),
-        "saved_share": 1.0 - trainer.trained / trainer.dispatched if trainer.dispatched else 0.0,
-    }
-    run = writer.close(status="done", facts=facts)
-    if run.folder is not None:
-        from fedsim.report import write
-
-        write([run], run.folder / "report.html")
-    tell("done", {"run": run})
+        finish(server, executor, writer)
+    run = writer.close(status="done", ended=ended(writer.info, server, executor, ended_s))
     return run, server.model
 
 
-def _saved(plan: Plan, model: ServerModel, folder: Path) -> dict[str, Any]:
-    """Write the final model for stock libraries; returns what `run.json` says about it."""
-    if model.base is None or not model.base.version:
-        plan.task.save_adapter(model.adapter.vector, folder)
-        return {}
-    rank = plan.task.save_adapter(model.adapter.vector, folder, model.base.vector)
-    about = "the change of the frozen weights and the adapter in one exact adapter"
-    return {"saved_adapter": {"rank": rank, "base_version": model.base.version, "holds": about}}
+def _begun(info: RunInfo, plan: Plan, *, timeline_only: bool) -> RunInfo:
+    """Complete `run.json` with what is known before the first dispatch."""
+    return replace(
+        info,
+        timeline_only=timeline_only,
+        task=plan.task.describe(),
+        charged=charged_facts(plan),
+        population=plan.population.sources,
+    )
 
 
 def run_to_the_end(server: Server, tell: OnEvent) -> float:

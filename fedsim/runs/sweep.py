@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from fedsim.checks.blocks import check
-from fedsim.cli.progress import Progress, seconds
-from fedsim.config.experiment import Experiment
+from fedsim.clock.auto import with_auto_as_stored
+from fedsim.clock.plan import Plan, ground, prepare
+from fedsim.config.experiment import Experiment, RuntimeConfig
 from fedsim.config.loading import label, naming, sweep_points
 from fedsim.errors import FedsimError, RunFolderError, message
-from fedsim.records.quantities import said
-
-if TYPE_CHECKING:
-    from fedsim.executors import Executor
-    from fedsim.records.run import Run
-
+from fedsim.executors import Executor
+from fedsim.records.folder import holds_run
+from fedsim.records.quantities import duration, said
+from fedsim.records.run import Run, load
+from fedsim.runs import simulation
+from fedsim.server.ledger import OnEvent
 
 PLANS = 4
 """Populations and data sets that are kept for later points."""
@@ -71,60 +73,112 @@ def points(path: str | Path, overrides: Sequence[str] = (), out: Path | None = N
 
 
 def run_all(
-    grid: Sequence[Point], *, timeline_only: bool = False, say: Callable[[str], None], debug: bool = False
+    grid: Sequence[Point],
+    *,
+    timeline_only: bool = False,
+    say: Callable[[str], None],
+    watch: Callable[[], AbstractContextManager[OnEvent]] = lambda: nullcontext(_unseen),
+    debug: bool = False,
 ) -> list[Result]:
     """Run the points in order; one that fails is reported and the next one goes on.
 
     One executor serves all points with the same `runtime`; after a failure a fresh one is made. Points
     that differ in neither population nor data share them.
-    """
-    from fedsim.clock.plan import Plan, ground, prepare
-    from fedsim.runs.simulation import executor_for, simulate
 
-    plans: dict[str, Plan] = {}
+    Args:
+        grid: the points, as of `points`.
+        timeline_only: the schedules without weights or training.
+        say: takes each line that tells how the grid goes.
+        watch: makes the observer of one run, which is entered before the run and left after it.
+        debug: print the traceback of a point that fails.
+    """
     results: list[Result] = []
-    worker: tuple[Any, Executor] | None = None
-    try:
+    with closing(_Shared()) as shared:
         for number, point in enumerate(grid, start=1):
-            head = f"[{number}/{len(grid)}] {point.label}"
+            tell = _headed(say, f"[{number}/{len(grid)}] {point.label}")
             try:
-                finished = _finished(point, timeline_only=timeline_only)
-                if finished is not None:
-                    say(f"{head}: done already, skipped")
-                    results.append(Result(point, "skipped", finished))
-                    continue
-                say(f"{head}: runs in {point.folder}")
-                with naming(point.experiment, point.label):
-                    known = ground(point.experiment)
-                    plan = prepare(point.experiment, plans.get(known))
-                    plans.setdefault(known, plan)
-                    if len(plans) > PLANS:
-                        del plans[next(iter(plans))]
-                if not timeline_only and (worker is None or worker[0] != point.experiment.runtime):
-                    if worker is not None:
-                        worker[1].close()
-                    worker = point.experiment.runtime, executor_for(point.experiment)
-                executor = None if timeline_only or worker is None else worker[1]
-                with Progress() as progress:
-                    run = simulate(
-                        plan, executor, out=point.folder, timeline_only=timeline_only, on_event=progress
-                    )
-                results.append(Result(point, "done", run))
+                result = _result(point, shared, timeline_only, tell, watch)
             except Exception as problem:
                 if debug:
                     traceback.print_exc()
-                expected = isinstance(problem, FedsimError)
-                text = str(problem) if expected else f"unexpected {type(problem).__name__}: {problem}"
-                say(f"{head}: failed\nerror: {text}")
-                code = problem.exit_code if isinstance(problem, FedsimError) else 1
-                results.append(Result(point, "failed", None, text.splitlines()[0], code))
-                if worker is not None:
-                    worker[1].close()
-                    worker = None
-    finally:
-        if worker is not None:
-            worker[1].close()
+                text, code = _said(problem)
+                tell(f"failed\nerror: {text}")
+                result = Result(point, "failed", None, text.splitlines()[0], code)
+                shared.close()
+            results.append(result)
     return results
+
+
+def _headed(say: Callable[[str], None], head: str) -> Callable[[str], None]:
+    return lambda text: say(f"{head}: {text}")
+
+
+def _unseen(_kind: str, _facts: dict[str, Any]) -> None:
+    """Take an event that nobody looks at."""
+
+
+def _result(
+    point: Point,
+    shared: _Shared,
+    timeline_only: bool,
+    say: Callable[[str], None],
+    watch: Callable[[], AbstractContextManager[OnEvent]],
+) -> Result:
+    """Run a point, unless its folder holds its run already."""
+    finished = _finished(point, timeline_only=timeline_only)
+    if finished is not None:
+        say("done already, skipped")
+        return Result(point, "skipped", finished)
+    say(f"runs in {point.folder}")
+    plan = shared.plan(point)
+    executor = None if timeline_only else shared.executor(point)
+    with watch() as on_event:
+        run = simulation.simulate(
+            plan, executor, out=point.folder, timeline_only=timeline_only, on_event=on_event
+        )
+    return Result(point, "done", run)
+
+
+def _said(problem: Exception) -> tuple[str, int]:
+    """Return what went wrong in words, and the exit code for it."""
+    if isinstance(problem, FedsimError):
+        return str(problem), problem.exit_code
+    return f"unexpected {type(problem).__name__}: {problem}", 1
+
+
+class _Shared:
+    """What points have in common: plans that were made already, and the executor of their `runtime`."""
+
+    def __init__(self) -> None:
+        self._plans: dict[str, Plan] = {}
+        self._runtime: RuntimeConfig | None = None
+        self._executor: Executor | None = None
+
+    def plan(self, point: Point) -> Plan:
+        """Return the plan of a point; population and data are those of an earlier point where they are equal."""
+        with naming(point.experiment, point.label):
+            known = ground(point.experiment)
+            plan = prepare(point.experiment, self._plans.get(known))
+        self._plans.setdefault(known, plan)
+        if len(self._plans) > PLANS:
+            del self._plans[next(iter(self._plans))]
+        return plan
+
+    def executor(self, point: Point) -> Executor:
+        """Return the executor that serves the point's `runtime`, not opened for its task yet."""
+        if self._executor is None or self._runtime != point.experiment.runtime:
+            self.close()
+            self._runtime, self._executor = (
+                point.experiment.runtime,
+                simulation.executor_for(point.experiment),
+            )
+        return self._executor
+
+    def close(self) -> None:
+        """Close the executor, if there is one; the next point gets a fresh one."""
+        if self._executor is not None:
+            self._executor.close()
+            self._executor = None
 
 
 def _finished(point: Point, *, timeline_only: bool) -> Run | None:
@@ -133,21 +187,17 @@ def _finished(point: Point, *, timeline_only: bool) -> Run | None:
     Raises:
         RunFolderError: the folder holds a run of another experiment.
     """
-    from fedsim.clock.auto import resolved_like
-    from fedsim.records.folder import holds_run
-    from fedsim.records.run import load
-
     if not holds_run(point.folder):
         return None
     run = load(point.folder)
-    digest = resolved_like(point.experiment, run.experiment).digest
-    same = run.info.get("digest") == digest and bool(run.info.get("timeline_only")) == timeline_only
-    if run.info["status"] == "done":
+    digest = with_auto_as_stored(point.experiment, run.experiment).digest
+    same = run.info.digest == digest and run.info.timeline_only == timeline_only
+    if run.info.status == "done":
         if same:
             return run
         what, fix = "holds the run of another experiment", "choose another --out, or move that folder away"
         raise RunFolderError(message(str(point.folder), what, fix=fix))
-    if run.info["status"] == "running":
+    if run.info.status == "running":
         what, fix = "holds a run that is still going", "wait for it, or choose another --out"
         raise RunFolderError(message(str(point.folder), what, fix=fix))
     number = 1
@@ -163,10 +213,10 @@ def summary(results: Sequence[Result]) -> list[dict[str, str]]:
     for result in results:
         row = {"point": result.point.label, "status": result.status}
         if result.run is not None:
-            run, totals = result.run, result.run.info.get("totals", {})
+            run, info = result.run, result.run.info
             row["commits"] = str(len(run.commits))
-            row["virtual time"] = seconds(run.info.get("end_time_s", 0.0))
-            row["up"] = said("bytes", totals.get("up_bytes", 0))
+            row["virtual time"] = duration(info.end_time_s)
+            row["up"] = said("bytes", info.totals.up_bytes)
             test = run.scores[run.scores["split"] == "test"]
             if len(test):
                 metric = test["metric"].iloc[0]

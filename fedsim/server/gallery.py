@@ -11,19 +11,15 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.aggregators._base import ServerModel
-from fedsim.clock.plan import Plan
 from fedsim.executors import Executor
 from fedsim.files import atomic
-from fedsim.jobs import SPLIT, Probe, ScoreJob
+from fedsim.jobs import SPLIT, DrawingTask, Probe, ScoreJob
 from fedsim.personal import Used
-from fedsim.server import personalize
-from fedsim.server.private_parts import Privates
+from fedsim.server.personalize import FinalState, client_models, with_models
 
 COLUMNS, ROWS = 10, 4
 """Tiles of a grid."""
@@ -43,24 +39,14 @@ class Picture:
     images: NDArray[np.uint8]
 
 
-def hang(
-    plan: Plan, executor: Executor, model: ServerModel, state: Any, privates: Privates, folder: Path
-) -> list[str]:
-    """Write the grids of a finished run into `folder`, if its task draws images; return the files' names.
-
-    Args:
-        plan: of the run.
-        executor: where to train and draw.
-        model: the server's, at the end of the run.
-        state: the rule's.
-        privates: what the clients have kept, nothing under way.
-        folder: where to.
-    """
-    if not getattr(plan.task, "draws", False):
+def hang(final: FinalState, folder: Path) -> list[str]:
+    """Write the grids of a finished run into `folder`, if its task draws images; return the files' names."""
+    task = final.plan.task
+    if not isinstance(task, DrawingTask):
         return []
     folder.mkdir(parents=True, exist_ok=True)
     captions = []
-    for picture in pictures(plan, executor, model, state, privates):
+    for picture in pictures(final, task):
         name = f"{picture.name}.png"
         atomic.replace(folder / name, png(grid(picture.images)))
         captions.append({"file": name, "caption": picture.caption})
@@ -69,32 +55,28 @@ def hang(
     return [entry["file"] for entry in captions]
 
 
-def pictures(
-    plan: Plan, executor: Executor, model: ServerModel, state: Any, privates: Privates
-) -> Iterator[Picture]:
+def pictures(final: FinalState, task: DrawingTask) -> Iterator[Picture]:
     """Yield real images of the clients, samples of version 0 and of the last one, and a few clients' own.
 
     Where clients keep a part of the model, nothing is drawn with what they share.
     """
-    n, task = COLUMNS * ROWS, cast(Any, plan.task)
+    n, executor = COLUMNS * ROWS, final.executor
     yield Picture("real", "Images that the clients have", task.real(n))
-    yield Picture(
-        "before", "Before: drawn by the pretrained model", _drawn(executor, Used(task.initial()), n)
-    )
-    if not privates.waits:
-        base = None if model.base is None or not model.base.version else model.base.vector
-        shared = Used(model.adapter.vector, base)
-        yield Picture("after", "After: drawn with the federated adapter", _drawn(executor, shared, n))
-    clients = personalize.shown(plan, model)[:PERSONAL]
-    own = personalize.models(plan, executor, model, state, privates, clients) if clients else ()
-    for client, used in zip(clients, own, strict=True):
+    before = _drawn(executor, Used(task.initial()), n)
+    yield Picture("before", "Before: drawn by the pretrained model", before)
+    if not final.private_parts.waits:
+        after = _drawn(executor, final.shared, n)
+        yield Picture("after", "After: drawn with the federated adapter", after)
+    clients = with_models(final)[:PERSONAL]
+    models = client_models(final, clients) if clients else ()
+    for client, model in zip(clients, models, strict=True):
         caption = f"Client {client}, whose images are {task.classes_of(client)}: drawn with its own adapter"
-        yield Picture(f"client-{client}", caption, _drawn(executor, used, n))
+        yield Picture(f"client-{client}", caption, _drawn(executor, model, n))
 
 
-def _drawn(executor: Executor, used: Used, n: int) -> NDArray[np.uint8]:
-    base = None if used.base is None else executor.share(used.base)
-    job = ScoreJob(executor.share(used.vector), Probe(SPLIT, 0, n), base)
+def _drawn(executor: Executor, model: Used, n: int) -> NDArray[np.uint8]:
+    base = None if model.base is None else executor.share(model.base)
+    job = ScoreJob(executor.share(model.vector), Probe(SPLIT, 0, n), base)
     images: NDArray[np.uint8] = executor.score([job]).result()[0]["images"]
     return images
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,24 @@ from fedsim.adapters.adapter import Adapter
 from fedsim.adapters.sums import Moves, length
 from fedsim.clock.visit import Visit
 from fedsim.jobs import Task
+from fedsim.records.info import Refusal, Totals
+from fedsim.records.rows import CommitRow, ScoreRow, VisitRow, plain
 from fedsim.records.writer import Writer
 
 OnEvent = Callable[[str, dict[str, Any]], None]
+"""(kind, facts) of something that has happened in virtual time."""
+
+
+def quiet(_kind: str, _facts: dict[str, Any]) -> None:
+    """Tell nobody."""
+
 
 NAMED = 100
 """Refused updates that are named in `run.json`; all are counted."""
 
 
 class Ledger:
-    """Writes rows and keeps the totals; what samplers may see of the past is here too."""
+    """Writes the rows of a run and keeps its totals."""
 
     def __init__(self, writer: Writer, task: Task, on_event: OnEvent) -> None:
         self._writer, self._task, self._on_event = writer, task, on_event
@@ -29,65 +38,86 @@ class Ledger:
         self.joules = self.gross_joules = 0.0
         self.outcomes: dict[str, int] = {}
         self.refused = 0
-        self.refusals: list[dict[str, Any]] = []
         self.visits = 0
+        self._serialized_up_bytes = self._serialized_down_bytes = 0
 
     def count(self, visit: Visit) -> None:
         """Add what an ended visit has used to the totals."""
-        used = visit.used()
-        self.up_bytes += int(used["up_bytes"])
-        self.down_bytes += int(used["down_bytes"])
-        self.joules += used["joules"]
-        self.gross_joules += used["gross_joules"]
+        usage = visit.usage
+        self.up_bytes += usage.up_bytes
+        self.down_bytes += usage.down_bytes
+        self.joules += usage.joules
+        self.gross_joules += usage.gross_joules
 
     def refuse(self, visit: Visit, reason: str) -> None:
         """Note that an update arrived and was not taken, and why; the first `NAMED` are named in `run.json`."""
-        row = {"client": visit.client, "visit": visit.visit, "reason": reason}
         self.refused += 1
-        if len(self.refusals) < NAMED:
-            self.refusals.append(row)
-            self._writer.note({"refused": list(self.refusals)})
-        self._on_event("refused", row)
+        if self.refused <= NAMED:
+            info = self._writer.info
+            refusals = (*info.refused, Refusal(visit.client, visit.visit, reason))
+            self._writer.note(replace(info, refused=refusals))
+        self._on_event("refused", {"client": visit.client, "visit": visit.visit, "reason": reason})
 
     def settle(self, visit: Visit, rank: int) -> None:
         """Write a visit whose fate is final, and the rank it trained at."""
-        used, work = visit.used(), visit.work
-        began_upload = not math.isnan(visit.trained_s)
-        self.outcomes[visit.outcome] = self.outcomes.get(visit.outcome, 0) + 1
+        row = self._row(visit, rank)
+        self.outcomes[row.outcome] = self.outcomes.get(row.outcome, 0) + 1
         self.visits += 1
-        self._writer.visit(
-            {
-                "order": visit.order,
-                "client": visit.client,
-                "visit": visit.visit,
-                "version": visit.version,
-                "round": visit.round,
-                "dispatched_s": visit.dispatched_s,
-                "downloaded_s": visit.downloaded_s,
-                "trained_s": visit.trained_s,
-                "landed_s": visit.landed_s,
-                "ended_s": visit.ended_s,
-                "outcome": visit.outcome,
-                "away": visit.away,
-                "paused_s": visit.paused_s,
-                "work_share": visit.work_share,
-                "battery": visit.battery,
-                "staleness": visit.staleness,
-                "committed_version": visit.committed_version,
-                "down_bytes": int(used["down_bytes"]),
-                "up_bytes": int(used["up_bytes"]),
-                "serialized_down_bytes": work.serialized_down_bytes,
-                "serialized_up_bytes": work.serialized_up_bytes if began_upload else 0,
-                "flops": used["flops"],
-                "joules": used["joules"],
-                "gross_joules": used["gross_joules"],
-                "rank": rank,
-                "memory_plan": work.memory_plan,
-                "trained": visit.trained,
-                "examples": self._task.examples(visit.client),
-                "tokens": round(work.tokens * visit.work_share),
-                "loss": visit.loss,
-            }
+        self._serialized_up_bytes += row.serialized_up_bytes
+        self._serialized_down_bytes += row.serialized_down_bytes
+        self._writer.visit(row)
+
+    def _row(self, visit: Visit, rank: int) -> VisitRow:
+        usage, work = visit.usage, visit.work
+        began_upload = not math.isnan(visit.trained_s)
+        return VisitRow(
+            order=visit.order,
+            client=visit.client,
+            visit=visit.visit,
+            version=visit.version,
+            round=visit.round,
+            dispatched_s=visit.dispatched_s,
+            downloaded_s=visit.downloaded_s,
+            trained_s=visit.trained_s,
+            landed_s=visit.landed_s,
+            ended_s=visit.ended_s,
+            outcome=visit.outcome,
+            away=visit.away,
+            paused_s=visit.paused_s,
+            work_share=visit.work_share,
+            battery=visit.battery,
+            staleness=visit.staleness,
+            down_bytes=usage.down_bytes,
+            up_bytes=usage.up_bytes,
+            serialized_down_bytes=work.serialized_down_bytes,
+            serialized_up_bytes=work.serialized_up_bytes if began_upload else 0,
+            flops=usage.flops,
+            joules=usage.joules,
+            gross_joules=usage.gross_joules,
+            rank=rank,
+            memory_plan=work.memory_plan,
+            computed=visit.computed,
+            examples=self._task.examples(visit.client),
+            tokens=round(work.tokens * visit.work_share),
+            loss=visit.loss,
+            committed_version=visit.committed_version,
+        )
+
+    def totals(self, *, clients: int, commits: int, handed_over: int) -> Totals:
+        """Return the totals of the run; those that the ledger does not count are handed in."""
+        return Totals(
+            clients=clients,
+            visits=self.visits,
+            commits=commits,
+            outcomes=dict(sorted(self.outcomes.items())),
+            up_bytes=self.up_bytes,
+            down_bytes=self.down_bytes,
+            serialized_up_bytes=self._serialized_up_bytes,
+            serialized_down_bytes=self._serialized_down_bytes,
+            joules=self.joules,
+            gross_joules=self.gross_joules,
+            refused=self.refused,
+            handed_over=handed_over,
         )
 
     def commit(
@@ -105,26 +135,25 @@ class Ledger:
         if moves is not None:
             norm = length(after.vector.astype(np.float64) - before.vector)
             cosine = moves.mean_cosine()
-        row = {
-            "version": version,
-            "time_s": float(time_s),
-            "updates": len(taken),
-            "mean_staleness": float(np.mean(staleness)),
-            "max_staleness": int(max(staleness)),
-            "up_bytes": sum(int(v.used()["up_bytes"]) for v in taken),
-            "total_up_bytes": self.up_bytes,
-            "total_down_bytes": self.down_bytes,
-            "total_joules": self.joules,
-            "update_norm": norm,
-            "mean_cosine": cosine,
-        }
+        row = CommitRow(
+            version=version,
+            time_s=float(time_s),
+            updates=len(taken),
+            mean_staleness=float(np.mean(staleness)),
+            max_staleness=int(max(staleness)),
+            up_bytes=sum(v.usage.up_bytes for v in taken),
+            total_up_bytes=self.up_bytes,
+            total_down_bytes=self.down_bytes,
+            total_joules=self.joules,
+            update_norm=norm,
+            mean_cosine=cosine,
+        )
         self._writer.commit(row)
         self._writer.wall({"version": version})
-        self._on_event("commit", row)
+        self._on_event("commit", plain(row))
 
     def score(self, version: int, time_s: float, split: str, metrics: dict[str, float]) -> None:
         """Write the metrics of one split at one version."""
         for metric, value in metrics.items():
-            row = {"version": version, "time_s": time_s, "split": split, "metric": metric, "value": value}
-            self._writer.score(row)
+            self._writer.score(ScoreRow(version, time_s, split, metric, value))
         self._on_event("score", {"version": version, "time_s": time_s, "split": split, "metrics": metrics})

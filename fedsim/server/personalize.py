@@ -22,18 +22,49 @@ from typing import Any
 import numpy as np
 
 from fedsim.adapters.adapter import Vector
-from fedsim.aggregators._base import Ask, ServerModel
+from fedsim.aggregators._base import Invitation, ServerModel
+from fedsim.clock.components import parts_of
 from fedsim.clock.plan import Plan
 from fedsim.config.experiment import Experiment
 from fedsim.executors import Executor, Ticket
-from fedsim.jobs import Job, ScoreJob, Task, Update, add_sums
+from fedsim.jobs import Job, ScoreJob, Update, add_sums
 from fedsim.metrics.direction import rises
 from fedsim.personal import Personal, Used, tuned
 from fedsim.personal.folding import weighted
 from fedsim.personal.held_out import unseen
+from fedsim.records.rows import PersonalRow
 from fedsim.rng import stream
 from fedsim.server.handles import Handles
-from fedsim.server.private_parts import Privates
+from fedsim.server.private_parts import PrivateParts
+
+
+@dataclass(frozen=True)
+class FinalState:
+    """A run whose last version is made.
+
+    Attributes:
+        plan: of the run.
+        executor: where to train and score.
+        model: the server's, at the end of the run.
+        state: the rule's.
+        private_parts: what the clients have kept, nothing under way.
+    """
+
+    plan: Plan
+    executor: Executor
+    model: ServerModel
+    state: Any
+    private_parts: PrivateParts
+
+    @property
+    def base(self) -> Vector | None:
+        """The change of the frozen weights; None if they have not changed."""
+        return None if self.model.base is None or not self.model.base.version else self.model.base.vector
+
+    @property
+    def shared(self) -> Used:
+        """The shared model, as it is scored."""
+        return Used(self.model.adapter.vector, self.base)
 
 
 @dataclass(frozen=True)
@@ -69,59 +100,42 @@ def _spread(jobs: Sequence[Job | None], ticket: Ticket | None) -> list[Update | 
     return [None if job is None else next(done) for job in jobs]
 
 
-def rows(
-    plan: Plan, executor: Executor, model: ServerModel, state: Any, privates: Privates
-) -> Iterator[dict[str, Any]]:
-    """Yield one row a client, ascending; none where there is nothing personal to look at.
-
-    Args:
-        plan: of the run.
-        executor: where to train and score.
-        model: the server's, at the end of the run.
-        state: the rule's.
-        privates: what the clients have kept, nothing under way.
-    """
-    personal, rule = privates.kind, plan.experiment.aggregator
-    keeps = rule.traits.personal
-    if personal.kind == "none" and not (keeps or privates.unseen or personal.local_epochs):
+def rows(final: FinalState) -> Iterator[PersonalRow]:
+    """Yield one row a client, ascending; none where there is nothing personal to look at."""
+    experiment, personal = final.plan.experiment, final.private_parts.kind
+    keeps = final.plan.parts.aggregator.traits.personal
+    if personal.kind == "none" and not (keeps or final.private_parts.unseen or personal.local_epochs):
         return
-    last = _Last(plan, executor, model, state, privates)
-    clients, together = chosen(plan.experiment), int(plan.experiment.numerics.client_batch)
+    last = _LastTraining(final)
+    clients, together = chosen(experiment), experiment.numerics.clients_per_call
     # a few calls ahead of the one that is read: every worker is busy, and memory stays bounded
     ahead: deque[_Group] = deque()
     for at in range(0, len(clients), together):
         ahead.append(last.begin(clients[at : at + together]))
-        if len(ahead) > 2 * executor.workers:
+        if len(ahead) > 2 * final.executor.workers:
             yield from last.scored(ahead.popleft())
     while ahead:
         yield from last.scored(ahead.popleft())
 
 
-def shown(plan: Plan, model: ServerModel) -> list[int]:
+def with_models(final: FinalState) -> list[int]:
     """Return the clients that end with a model of their own, ascending; none where all have the shared one."""
-    personal: Any = plan.experiment.personal
-    if personal.kind != "none":
-        return chosen(plan.experiment)
-    rule = plan.experiment.aggregator
-    return [c for c in chosen(plan.experiment) if c in model.personal] if rule.traits.personal else []
+    clients = chosen(final.plan.experiment)
+    if final.private_parts.kind.kind != "none":
+        return clients
+    keeps = final.plan.parts.aggregator.traits.personal
+    return [client for client in clients if client in final.model.personal] if keeps else []
 
 
-def models(
-    plan: Plan,
-    executor: Executor,
-    model: ServerModel,
-    state: Any,
-    privates: Privates,
-    clients: Sequence[int],
-) -> list[Used]:
-    """Return the models that some clients end with, as they are scored; arguments as of `rows`."""
-    return _Last(plan, executor, model, state, privates).models(clients)
+def client_models(final: FinalState, clients: Sequence[int]) -> list[Used]:
+    """Return the models that some clients end with, as they are scored."""
+    return _LastTraining(final).client_models(clients)
 
 
 def chosen(experiment: Experiment) -> list[int]:
     """Return who is looked at, ascending: all, or those held out and `personal.clients` of the others."""
-    personal: Any = experiment.personal
-    held = set(unseen(experiment))
+    personal = parts_of(experiment).personal
+    held = set(unseen(personal, experiment))
     others = [client for client in range(experiment.population.clients) if client not in held]
     if personal.clients is not None and personal.clients < len(others):
         drawn = stream(experiment.seed, "personal-clients").choice(
@@ -133,31 +147,26 @@ def chosen(experiment: Experiment) -> list[int]:
 
 def epochs_after(experiment: Experiment) -> int:
     """Return the epochs trained after the run, all clients together, if everybody who is asked has landed."""
-    personal: Any = experiment.personal
-    epochs = getattr(personal, "epochs", 0)
-    who = chosen(experiment) if personal.everybody_after else unseen(experiment)
+    personal = parts_of(experiment).personal
+    trainees = chosen(experiment) if personal.everybody_after else unseen(personal, experiment)
     alone = len(chosen(experiment)) * (personal.local_epochs or 0)
-    return len(who) * (1 if epochs is None else int(epochs)) + alone
+    return len(trainees) * personal.epochs_at_end + alone
 
 
-class _Last:
-    """The last act of a run, for some clients at a time."""
+class _LastTraining:
+    """What clients train after the run, and how good it is, for some clients at a time."""
 
-    def __init__(
-        self, plan: Plan, executor: Executor, model: ServerModel, state: Any, privates: Privates
-    ) -> None:
-        """Take a run at its end."""
-        self._plan, self._executor, self._privates = plan, executor, privates
-        self._model, self._state = model, state
-        self._task: Task = plan.task
-        self._kind: Personal = privates.kind
-        self._rule: Any = plan.experiment.aggregator
-        self._handles = Handles(executor)
-        self._unseen = set(privates.unseen)
+    def __init__(self, final: FinalState) -> None:
+        """Take a run whose last version is made."""
+        self._final, self._executor, self._privates = final, final.executor, final.private_parts
+        self._plan, self._task = final.plan, final.plan.task
+        self._kind: Personal = final.private_parts.kind
+        self._rule = final.plan.parts.aggregator
+        self._handles = Handles(final.executor)
+        self._unseen = set(final.private_parts.unseen)
         rules_own = self._kind.kind == "none" and self._rule.traits.personal
         self._named = self._rule.kind if rules_own else self._kind.kind
-        self._base = None if model.base is None or not model.base.version else model.base.vector
-        self._shared = Used(model.adapter.vector, self._base)
+        self._shared = final.shared
 
     # training -----------------------------------------------------------------------------------
 
@@ -168,12 +177,12 @@ class _Last:
         alone = [self._alone(visit) for visit in visits]
         return _Group(visits, after, self._trained(after), alone, self._trained(alone))
 
-    def models(self, clients: Sequence[int]) -> list[Used]:
+    def client_models(self, clients: Sequence[int]) -> list[Used]:
         """Return what clients end with."""
         visits = [self._visit(client) for client in clients]
         after = [self._after(visit) for visit in visits]
         ends = _spread(after, self._trained(after))
-        return [self._own_model(visit, end) for visit, end in zip(visits, ends, strict=True)]
+        return [self._client_model(visit, end) for visit, end in zip(visits, ends, strict=True)]
 
     def _visit(self, client: int) -> _Visit:
         """Return what a visit without an upload would be now."""
@@ -181,7 +190,9 @@ class _Last:
         rank = plan.rank(client)
         common = layout.modules[0].scale if layout.modules else 1.0
         scale = plan.experiment.lora.scale_of(rank) if rank else common
-        offer = self._rule.offer(self._state, self._model, Ask(client, 0, rank, scale, None))
+        offer = self._rule.offer(
+            self._final.state, self._final.model, Invitation(client, 0, rank, scale, None)
+        )
         start = self._privates.start(client, offer.start)
         job = Job(
             client,
@@ -192,7 +203,7 @@ class _Last:
             purpose="personal",
             rank=rank if rank < layout.rank else None,
             scale=None if scale == common else scale,
-            base=self._base,
+            base=self._final.base,
         )
         return _Visit(client, job, self._privates.kept.get(client))
 
@@ -212,19 +223,19 @@ class _Last:
 
     # scores -------------------------------------------------------------------------------------
 
-    def scored(self, group: _Group) -> Iterator[dict[str, Any]]:
+    def scored(self, group: _Group) -> Iterator[PersonalRow]:
         """Yield the rows of clients once they have trained."""
-        open_ = []
+        pending = []
         for visit, after, alone in zip(group.visits, *group.ends(), strict=True):
             self._privates.faulty += after is not None and _failed(after)
-            models = [self._shared, self._own_model(visit, after)]
+            models = [self._shared, self._client_model(visit, after)]
             if alone is not None:
                 models.append(self._at_layout_scale(visit, Used(alone.end)))
-            open_.append((visit, [self._held_out(visit.client, model) for model in models]))
-        for visit, tickets in open_:
+            pending.append((visit, [self._held_out(visit.client, model) for model in models]))
+        for visit, tickets in pending:
             yield self._row(visit, [ticket.result() for ticket in tickets])
 
-    def _own_model(self, visit: _Visit, update: Update | None) -> Used:
+    def _client_model(self, visit: _Visit, update: Update | None) -> Used:
         end = None if update is None or _failed(update) else update.end  # failed: it uses what it had
         if end is None and visit.own is None and not self._rule.traits.personal:
             return self._shared  # nothing of its own: the shared model, at the server's rank
@@ -239,25 +250,25 @@ class _Last:
 
     def _held_out(self, client: int, model: Used) -> Ticket:
         vector = self._handles.of(model.vector) if model is self._shared else model.vector
-        base = self._handles.of(model.base)
+        base = self._handles.of_change(model.base)
         probes = self._task.probes("client", client=client)
         return self._executor.score([ScoreJob(vector, probe, base) for probe in probes])
 
-    def _row(self, visit: _Visit, scored: Sequence[Sequence[Mapping[str, float]]]) -> dict[str, Any]:
-        sums = [add_sums(parts) for parts in scored]
-        found = [self._task.metrics(one) for one in sums]
-        metric = next(iter(found[0]))
-        shared, personal = found[0][metric], found[1][metric]
+    def _row(self, visit: _Visit, scores: Sequence[Sequence[Mapping[str, float]]]) -> PersonalRow:
+        sums = [add_sums(parts) for parts in scores]
+        metrics = [self._task.metrics(parts) for parts in sums]
+        metric = next(iter(metrics[0]))
+        shared, personal = metrics[0][metric], metrics[1][metric]
         tokens = sums[0].get("tokens", math.nan)
-        return {
-            "client": visit.client,
-            "kind": self._named,
-            "unseen": visit.client in self._unseen,
-            "seen": int(self._privates.seen[visit.client]),
-            "metric": metric,
-            "metric_global": shared,
-            "metric_personal": personal,
-            "metric_local": found[2][metric] if len(found) > 2 else math.nan,
-            "gain": personal - shared if rises(metric) else shared - personal,
-            "tokens": int(tokens) if math.isfinite(tokens) else 0,
-        }
+        return PersonalRow(
+            client=visit.client,
+            kind=self._named,
+            unseen=visit.client in self._unseen,
+            seen=int(self._privates.seen[visit.client]),
+            metric=metric,
+            metric_global=shared,
+            metric_personal=personal,
+            metric_local=metrics[2][metric] if len(metrics) > 2 else math.nan,
+            gain=personal - shared if rises(metric) else shared - personal,
+            tokens=int(tokens) if math.isfinite(tokens) else 0,
+        )

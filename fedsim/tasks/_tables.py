@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.errors import DataError, message, nearest
+from fedsim.training import hub
 
 Columns = dict[str, list[Any]]
 COLUMNS = ("text", "sentence", "content")
@@ -127,8 +128,7 @@ def from_hub(
             message("task.data", "the data set has no split train", got=", ".join(found), fix=fix)
         )
     if class_names is not None:
-        features = found[splits["train"]].features
-        class_names.update({c: f.names for c, f in features.items() if getattr(f, "names", None)})
+        class_names |= hub.class_names(found[splits["train"]])
     return {
         split: {c: list(found[own][c]) for c in found[own].column_names}
         for split, own in splits.items()

@@ -1,96 +1,25 @@
 """`task: {kind: images}`: image generation with a diffusion model of diffusers, on any images.
 
-The configuration, and its way to a task: read, resize, deal the images to clients. Weights are not loaded here.
+The way from a configuration to a task: read, resize, deal the images to clients. Weights are not loaded here.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, model_validator
-
-from fedsim.component import Component, Config
-from fedsim.config.fields import Count
-from fedsim.cost.charge_images import ChargeImages
+from fedsim.cost.declared import Charge
 from fedsim.jobs import TaskContext
-from fedsim.tasks.partition import Iid, Partition
+from fedsim.tasks._images.settings import ImagesSettings
 
 if TYPE_CHECKING:
     from fedsim.tasks._images.task import ImagesTask
 
 
-class FeaturesConfig(Config):
-    """What looks at images for the Frechet and the kernel distance.
-
-    Attributes:
-        kind: `digits-cnn` (ships), `classifier` (a file of your own), `efficientnet-lite0` (the extra
-            `metrics`), `inception`; `auto`: `digits-cnn` for the built-in digits, a classifier if one is given,
-            else none: loss only.
-        weights: Inception's, made by `scripts/inception_weights.py`.
-        classifier: a small classifier's file, which also counts the classes among the samples, whatever `kind`.
-        resize: pixels of a side that the extractor sees; by default 64 (EfficientNet), 299 (Inception: FID).
-    """
-
-    kind: Literal["auto", "none", "digits-cnn", "classifier", "efficientnet-lite0", "inception"] = "auto"
-    weights: str | None = None
-    classifier: str | None = None
-    resize: Count | None = None
-
-
-class Images(Component):
-    """Image generation by denoising diffusion.
-
-    Attributes:
-        model: `builtin`, a folder of diffusers (a model, or a pipeline with `unet/` or `transformer/`) with
-            its noise schedule, or a hub name.
-        data: `builtin`; a folder of images, one folder a class, with `train` and `test` if there are any; a
-            parquet file, or a folder of *train* and *test* ones; or the name of a hub data set (parquet).
-            Without a test split one in ten images of each class is held out as test.
-        data_config, data_revision: of a hub data set.
-        image_column, label_column: of a table; by default `img`, `image`, ... and `label`, ...
-        classes: the classes that clients have, by number; all without it, of the built-in digits 5 to 9.
-        share: which part of each class's training images clients have, from and to: [0.5, 1] leaves the first
-            half to whoever pretrained on it.
-        partition: who has which images; see `fedsim.tasks.partition`.
-        holdout: share of each client's images it does not train on, at least one.
-        prediction: what the model predicts; `auto`: as its schedule says.
-        conditional: whether a model that can be told the class is told it.
-        grid: timesteps, in the middle of equal parts, at which each evaluated image's loss is taken.
-        samples: images drawn for the distances, the same number at every version, at least 2; 0: none.
-        sampling_steps: steps of DDIM.
-        features: what looks at them.
-        charge_as: the model that the clock charges instead of the one that trains.
-    """
+class Images(ImagesSettings):
+    """Image generation by denoising diffusion; its fields are those of `ImagesSettings`."""
 
     worker_modules: ClassVar[tuple[str, ...]] = ("fedsim.training.diffusion.denoising", "diffusers.models")
     kind: Literal["images"] = "images"
-    model: str = "builtin"
-    data: str = "builtin"
-    data_config: str | None = None
-    data_revision: str | None = None
-    image_column: str | None = None
-    label_column: str | None = None
-    classes: tuple[Annotated[int, Field(ge=0)], ...] | None = None
-    share: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = (0.0, 1.0)
-    partition: Partition = Iid()
-    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    prediction: Literal["auto", "epsilon", "v_prediction", "sample"] = "auto"
-    conditional: bool = True
-    grid: Count = 8
-    samples: Annotated[int, Field(ge=0)] = 500
-    sampling_steps: Count = 25
-    features: FeaturesConfig = FeaturesConfig()
-    charge_as: ChargeImages | None = None
-
-    @model_validator(mode="after")
-    def _some_images(self) -> Images:
-        if self.share[0] >= self.share[1]:
-            raise ValueError("`share` is empty\n  fix: give from < to, as in share: [0.5, 1]")
-        if self.classes is not None and len(set(self.classes)) != len(self.classes):
-            raise ValueError("`classes` names one twice\n  fix: name each class once")
-        if self.samples == 1:
-            raise ValueError("`samples` of one image have no spread\n  fix: draw at least 2, or 0 for none")
-        return self
 
     def build(self, context: TaskContext) -> ImagesTask:
         """Read and split the images; weights are not loaded.
@@ -102,3 +31,12 @@ class Images(Component):
         from fedsim.tasks._images.build import prepare
 
         return prepare(self, context)
+
+    def charge(self, *, full: bool) -> Charge | None:
+        """Return what `charge_as` declares: a pixel is a token, an image a sequence."""
+        if self.charge_as is None:
+            return None
+        from fedsim.training.diffusion.cost import declared
+
+        shape, images = declared(self.charge_as, full=full), self.charge_as.images_per_visit
+        return Charge(shape, None if images is None else images * shape.sequence)

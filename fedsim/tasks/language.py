@@ -1,64 +1,26 @@
 """`task: {kind: language}`: causal language modelling with a Hugging Face model on any text.
 
-The configuration, and its way to a task: read, tokenise once, cut into blocks, deal the blocks to
-clients, cut every client's text into windows. Weights are not loaded here.
+The way from a configuration to a task: read, tokenise once, cut into blocks, deal the blocks to clients,
+cut every client's text into windows. Weights are not loaded here.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
-
-from fedsim.component import Component
-from fedsim.config.fields import Count
-from fedsim.cost.charge_as import ChargeAs
+from fedsim.cost.declared import Charge, charge_of
 from fedsim.jobs import TaskContext
-from fedsim.tasks.partition import Iid, Partition
+from fedsim.tasks._language.settings import LanguageSettings
 
 if TYPE_CHECKING:
     from fedsim.tasks._language.task import LanguageTask
 
 
-class Language(Component):
-    """Language modelling.
-
-    A window predicts `sequence` tokens from those before them in the window and one more. Test and
-    valid windows do not overlap, and their last one is padded, so each of their tokens counts once.
-
-    Attributes:
-        model: `builtin`, a folder written by `save_pretrained`, or a hub name.
-        data: `builtin`; a folder with files called *train* and, if there are any, *valid* and *test*; one
-            .txt, .parquet, .csv or .jsonl file; or the name of a hub data set (parquet). Without a
-            test file the last tenth is held out as test, which no client trains on.
-        data_config: configuration of a hub data set (`wikitext-2-raw-v1`).
-        data_revision: its branch or commit.
-        text_column: column of a table; by default `text`, `sentence`, `content` or the only text column.
-        client_column: who a row belongs to, for the partition `natural`.
-        label_column: a row's class, for `dirichlet` and `pathological`.
-        newline: `eos`: every line is a unit, stripped, and its newline is `<eos>` (the convention of Penn
-            Treebank, whose word count includes it); `keep`: newlines are text, a file, document or row is a
-            unit; `auto`: `eos` for text files, `keep` for the rest. Every unit ends with `<eos>`.
-        partition: who has which text; see `fedsim.tasks.partition`.
-        sequence: predicted tokens of a window.
-        holdout: share of each client's windows it does not train on, at least one.
-        charge_as: the model that the clock charges instead of the one that trains.
-    """
+class Language(LanguageSettings):
+    """Language modelling; its fields are those of `LanguageSettings`."""
 
     worker_modules: ClassVar[tuple[str, ...]] = ("transformers", "fedsim.training.batched")
     kind: Literal["language"] = "language"
-    model: str = "builtin"
-    data: str = "builtin"
-    data_config: str | None = None
-    data_revision: str | None = None
-    text_column: str | None = None
-    client_column: str | None = None
-    label_column: str | None = None
-    newline: Literal["auto", "eos", "keep"] = "auto"
-    partition: Partition = Iid()
-    sequence: Count = 64
-    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    charge_as: ChargeAs | None = None
 
     def build(self, context: TaskContext) -> LanguageTask:
         """Read, tokenise and split the text; weights are not loaded.
@@ -71,16 +33,6 @@ class Language(Component):
 
         return prepare(self, context)
 
-    def source(self) -> Any:
-        """Return what to read."""
-        from fedsim.tasks._language.text import Source
-
-        columns = {"text_column": self.text_column, "client_column": self.client_column}
-        return Source(
-            self.data,
-            self.data_config,
-            self.data_revision,
-            **columns,
-            label_column=self.label_column,
-            newline=self.newline,
-        )
+    def charge(self, *, full: bool) -> Charge | None:
+        """Return what `charge_as` declares."""
+        return charge_of(self.charge_as, full=full)

@@ -22,20 +22,21 @@ from pydantic import Field
 
 from fedsim.adapters.adapter import Layout, Module, Tensor, Vector
 from fedsim.adapters.moved_base import split
-from fedsim.component import Component
 from fedsim.config.fields import Count, NonNegative
 from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.cost.charge_as import ChargeAs
+from fedsim.cost.declared import Charge, charge_of
 from fedsim.cost.shape import ModelShape
 from fedsim.errors import ExperimentError, WorkerError, message
-from fedsim.jobs import Job, Probe, Sums, TaskContext, Update
+from fedsim.jobs import Job, Probe, Sums, Task, TaskContext, Update
 from fedsim.rng import stream
+from fedsim.tasks._base import TaskComponent
 
 PROBE_CLIENTS = 256
 """Clients whose objectives one probe of a split adds up."""
 
 
-class Quadratic(Component):
+class Quadratic(TaskComponent):
     """`task: {kind: quadratic}`.
 
     Attributes:
@@ -52,8 +53,6 @@ class Quadratic(Component):
     """
 
     over_factors: ClassVar[bool] = True
-    """The objective is over the factors' entries: the frozen weights under them, moved or not, are not in it."""
-
     kind: Literal["quadratic"] = "quadratic"
     dimension: Count = 8
     spread: NonNegative = 1.0
@@ -73,9 +72,17 @@ class Quadratic(Component):
         _check(context.local)
         return QuadraticTask(self, context.clients, context.seed, context.lora, context.local.batch)
 
+    def charge(self, *, full: bool) -> Charge | None:
+        """Return what `charge_as` declares."""
+        return charge_of(self.charge_as, full=full)
+
+    def whole(self) -> bool:
+        """Return whether the vector is one tensor."""
+        return self.layout == "whole"
+
 
 @dataclass(frozen=True)
-class QuadraticTask:
+class QuadraticTask(Task):
     """The runtime side: implements `fedsim.jobs.Task` in NumPy."""
 
     config: Quadratic

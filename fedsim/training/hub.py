@@ -133,6 +133,17 @@ def skeleton(name: str) -> Any:
     return _from(name, "architecture", build)
 
 
+def class_names(part: Any) -> dict[str, list[str]]:
+    """Return the names of the classes, by column, that a split of `datasets` gives."""
+    return {column: kind.names for column, kind in part.features.items() if getattr(kind, "names", None)}
+
+
+def longest(model: Any) -> int | None:
+    """Return the most tokens that a model reads at once, if its configuration says so."""
+    most: int | None = getattr(model.config, "max_position_embeddings", None)
+    return most
+
+
 def check_weights(name: str) -> None:
     """Raise a DataError if a folder holds no weights; a hub's are fetched by the first worker."""
     if is_hub_name(name):

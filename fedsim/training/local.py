@@ -31,13 +31,6 @@ def made(n: int, job: Job) -> int:
     return whole if job.upto is None else min(whole, job.upto)
 
 
-def passes(n: int, local: LocalConfig) -> int:
-    """Return how many examples one visit goes through, repetitions counted."""
-    if local.steps is not None:
-        return local.steps * local.batch
-    return (local.epochs or 1) * n
-
-
 def batches(n: int, job: Job) -> Iterator[Rows]:
     """Yield the rows of each step that the job makes, addressed by (seed, purpose, client, visit).
 

@@ -8,8 +8,11 @@ from fedsim.adapters.adapter import Layout
 from fedsim.errors import ExperimentError, message
 from fedsim.training.backbone import Backbone, Path
 
+Trained = Literal["fused", "swapped", "sequential"]
+"""How a model really trains: a `Path` that is no longer `auto`."""
 
-def resolved(model: Any, layout: Layout, path: Path) -> Literal["fused", "swapped", "sequential"]:
+
+def resolved(model: Any, layout: Layout, path: Path) -> Trained:
     """Return the path that trains `layout`; the model may be without weights (meta device).
 
     `auto` is the fused decoder where there is one, else the module swap, else (whole models, layers

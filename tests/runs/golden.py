@@ -80,7 +80,7 @@ def changes_without_training(name):
     run = fedsim.simulate(fedsim.read(FOLDER / f"{name}.yaml"), timeline_only=True)
 
     def scheduled(key):
-        return key.startswith(WITHOUT_TRAINING) and not is_value(key) and key != "visits.trained"
+        return key.startswith(WITHOUT_TRAINING) and not is_value(key) and key != "visits.computed"
 
     wanted = {key: value for key, value in stored(name).items() if scheduled(key)}
     got = {key: digest(values) for key, values in columns(run).items() if scheduled(key)}

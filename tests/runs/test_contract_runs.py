@@ -26,11 +26,11 @@ from fedsim.checks.limits import Choice, facts, refusals
 from fedsim.checks.page import protocols
 from fedsim.component import build, kinds
 from fedsim.network.messages import encode
-from fedsim.records.tables import OUTCOMES
+from fedsim.records.rows import OUTCOMES
 from fedsim.records.verify import verify
 from fedsim.rng import stream
 from fedsim.runs.simulation import simulate
-from fedsim.server.versions import Sent
+from fedsim.server.versions import Dispatched
 
 WORK_S = [0.7, 1.3, 2.1, 2.9, 3.7, 5.3]
 SMALL = {"cohort": 3, "concurrency": 4, "buffer": 2, "beat_s": 3.0, "tiers": 2, "k": 2, "deadline_s": 6.0}
@@ -128,7 +128,7 @@ def planned(row):
 
 def schedule(run):
     """What may not depend on whether anything was trained."""
-    values = ["trained", "loss", "tokens", "examples"]
+    values = ["computed", "loss", "tokens", "examples"]
     return run.visits.drop(columns=values), run.commits.drop(columns=["update_norm", "mean_cosine"])
 
 
@@ -155,17 +155,17 @@ def test_a_run_of_any_allowed_combination(row, monkeypatch):
     assert misfits(made.experiment) == []
     offered = {}
 
-    def sent(self, ask, offer, *rest):
-        offered[ask.client, ask.visit] = offer
-        return kept_sent(self, ask, offer, *rest)
+    def sent(self, invitation, offer, *rest):
+        offered[invitation.client, invitation.visit] = offer
+        return kept_sent(self, invitation, offer, *rest)
 
-    kept_sent = Sent.__init__
-    monkeypatch.setattr(Sent, "__init__", sent)
+    kept_sent = Dispatched.__init__
+    monkeypatch.setattr(Dispatched, "__init__", sent)
     run = simulate(made)
     visits = run.visits
 
     # it learns something finite, and passes its audit
-    assert run.info["status"] == "done"
+    assert run.info.status == "done"
     assert len(run.commits) == 5
     assert np.isfinite(run.scores.value).all()
     assert verify(run) == []

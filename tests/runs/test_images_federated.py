@@ -12,9 +12,9 @@ import fedsim
 from fedsim.adapters.moved_base import dense_size
 from fedsim.checks.blocks import check
 from fedsim.clock.plan import prepare
+from fedsim.config.classes import CLASSES
 from fedsim.config.experiment import Experiment
 from fedsim.cost.formulas import train_flops
-from fedsim.devices.table_checks import TIERS
 from fedsim.jobs import add_sums
 from fedsim.records import views
 from fedsim.records.verify import verify
@@ -60,12 +60,12 @@ def test_flora_moves_the_base_of_a_denoiser_and_stock_peft_loads_what_is_left(tm
     experiment = asked(aggregator={"kind": "flora"})
     run = fedsim.simulate(experiment, out=tmp_path / "run")
     assert losses(run)[-1] < losses(run)[0]
-    assert run.info["saved_adapter"]["base_version"] == 2
+    assert run.info.saved_adapter.base_version == 2
     assert same_schedule(experiment, run)
     assert verify(run) == []
 
     task = prepare(experiment).task
-    assert run.info["saved_adapter"]["rank"] > task.layout.rank  # stacks of five clients
+    assert run.info.saved_adapter.rank > task.layout.rank  # stacks of five clients
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = PeftModel.from_pretrained(
@@ -96,7 +96,7 @@ def test_ranks_by_tier_under_flexlora_train_and_are_charged_slot_by_slot(tmp_pat
     experiment = asked(
         population={"preset": "mixed_edge_2025", "clients": 6, "availability": "always"},
         lora={"r": 4, "alpha": 4, "targets": ["attention", "resnets"], "rank_by": "tier",
-              "ranks": {tier: RANKS.get(tier, 2) for tier in TIERS}},
+              "ranks": {tier: RANKS.get(tier, 2) for tier in CLASSES}},
         aggregator={"kind": "flexlora"},
         protocol={"kind": "synchronous", "cohort": 6},
     )  # fmt: skip
@@ -152,7 +152,7 @@ def test_partial_visits_of_declared_images_are_charged_in_proportion():
     charge = {"preset": "ddpm-cifar10-32", "images_per_visit": 100}
     task = {"kind": "images", "samples": 0, "charge_as": charge}
     plan = prepare(asked(task=task, compute={"flops": "layers"}))
-    whole, third = plan.work(0), plan.work(0, 1)
+    whole, third = plan.work(0), plan.work(0, steps=1)
     assert whole.tokens == 100 * 1024
     assert third.tokens == round(100 * 1024 / 3)
     assert whole.flops == pytest.approx(100 * plan.shape.operations.flops(checkpoint=False))

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from worlds.whole_runs import run_on
 
-from fedsim.aggregators._base import Ask, Contribution, own
+from fedsim.aggregators._base import Contribution, Invitation
 from fedsim.aggregators.hetlora import tail
-from fedsim.clock.auto import resolved
+from fedsim.clock.auto import with_auto_filled
 from fedsim.clock.plan import prepare
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig
@@ -67,7 +67,7 @@ def executor():
 
 def planned(begun, rule, protocol, **lora):
     asked = experiment(begun.experiment.task.data, rule, protocol, **lora)
-    return replace(begun, experiment=resolved(asked, begun.task))
+    return replace(begun, experiment=with_auto_filled(asked, begun.task))
 
 
 def perplexities(run):
@@ -92,7 +92,9 @@ def test_a_run_learns_from_clients_of_unequal_ranks(begun, executor, rule, proto
     if rule["kind"] == "fedsa":
         assert b.tobytes() == b0.tobytes(), "no B has come to the server"
         assert len(model.personal) > 1
-        assert any(np.any(split(plan, own(plan.experiment.aggregator, model, k))[1]) for k in range(4))
+        assert any(
+            np.any(split(plan, plan.experiment.aggregator.client_model(model, k))[1]) for k in range(4)
+        )
     assert (a.tobytes() != a0.tobytes()) == (rule["kind"] != "ffa")
 
 
@@ -144,7 +146,7 @@ def test_the_penalty_makes_the_last_slots_smaller_and_hetlora_then_drops_them(be
     plan = planned(begun, {"kind": "hetlora", "prune": 0.5, "penalty": 1.0}, "synchronous")
     _, model = run_on(plan, executor)
     rule, task = plan.experiment.aggregator, plan.task
-    offer = rule.offer({}, model, Ask(0, 9, 4, 2.0, None))
+    offer = rule.offer({}, model, Invitation(0, 9, 4, 2.0, None))
     local = LocalConfig(optimizer="sgd", lr=0.1, steps=4, batch=4)
     plain, held = (Job(0, 9, offer.start, local, 0, tail=given) for given in (None, offer.tail))
 

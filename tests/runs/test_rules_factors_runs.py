@@ -8,7 +8,6 @@ import pytest
 from worlds import plan
 from worlds.whole_runs import finished, run_on
 
-from fedsim.aggregators._base import own
 from fedsim.clock.plan import Plan
 
 N = 4
@@ -98,7 +97,7 @@ def test_fedsa_goes_to_the_mean_optimum_in_a_and_every_client_to_its_own_in_b():
 
     assert not np.any(factors_of(made, model.adapter.vector)[1])
     for k in range(N):
-        a, b = factors_of(made, own(rule, model, k))
+        a, b = factors_of(made, rule.client_model(model, k))
         np.testing.assert_allclose(a, c_a + Q**3 * (a0 - c_a), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(
             b, (1 - Q**3) * factors_of(made, made.task.optima[k])[1], rtol=1e-5, atol=1e-6
@@ -174,7 +173,7 @@ def test_rules_of_one_factor_run_with_unequal_ranks_and_their_own_scales(kind):
             aims = [4 / RANKS[k] * c[k][1][:, j] for k in owners(j)]
             np.testing.assert_allclose(b[:, j], np.mean(aims, axis=0), rtol=1e-4, atol=1e-4)
     if kind == "fedsa":
-        b3 = factors_of(made, own(made.experiment.aggregator, model, 3))[1]
+        b3 = factors_of(made, made.experiment.aggregator.client_model(model, 3))[1]
         np.testing.assert_allclose(b3[:, 0], 4 * c[3][1][:, 0], rtol=1e-4)
         assert not np.any(b3[:, 1:])
 
@@ -239,7 +238,7 @@ def test_stale_runs_are_what_the_table_of_visits_says(rule):
     if kind == "fedsa":
         for client, end in home.items():
             np.testing.assert_allclose(
-                factors_of(made, own(made.experiment.aggregator, model, client))[1],
+                factors_of(made, made.experiment.aggregator.client_model(model, client))[1],
                 factors_of(made, end)[1],
                 rtol=1e-4,
                 atol=1e-5,

@@ -16,7 +16,7 @@ DATA = Path(hetero_profiles.__file__).parent
 
 ALLOWED = {
     "simpy": {"instants.py", "network/", "clock/", "server/", "protocols/", "runs/"},
-    "ray": {"executors/"},
+    "ray": {"executors/ray.py", "executors/ray_worker.py"},
     "torch": {"training/", "tasks/", "cli/doctor.py"},
     "transformers": {"training/", "tasks/", "builtin/"},
     "peft": {"training/", "tasks/"},

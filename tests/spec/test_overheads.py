@@ -19,11 +19,11 @@ from fedsim.adapters.sums import Moves, WeightedSum
 from fedsim.aggregators._base import Contribution, ServerModel
 from fedsim.aggregators.fedit import FedIT
 from fedsim.aggregators.mixing import Mixing
-from fedsim.clock.auto import context_of, resolved, resolved_like
+from fedsim.clock.auto import context_of, with_auto_as_stored, with_auto_filled
 from fedsim.config.learning import LocalConfig
 from fedsim.executors.inline import Inline
 from fedsim.executors.packing import packed, unpacked
-from fedsim.executors.queue import AHEAD, Dispatch
+from fedsim.executors.queue import AHEAD, JobQueue
 from fedsim.jobs import CALL_BYTES, Job, Probe, ScoreJob, Update
 from fedsim.records.writer import Writer
 from fedsim.runs.simulation import course, simulate
@@ -269,27 +269,27 @@ def names(items):
 
 def queue(workers=2):
     pool = Pool()
-    dispatch = Dispatch(pool, workers, 30.0)
-    dispatch.ready()
-    return pool, dispatch
+    jobs = JobQueue(pool, workers, 30.0)
+    jobs.wait_until_ready()
+    return pool, jobs
 
 
-def training(dispatch, clients):
-    return [dispatch.submit("train", [Job(c, 0, None, LOCAL, 0)]) for c in clients]
+def training(jobs, clients):
+    return [jobs.submit("train", [Job(c, 0, None, LOCAL, 0)]) for c in clients]
 
 
-def scoring(dispatch, starts):
-    return [dispatch.submit("score", [ScoreJob(None, Probe("test", k, k + 1))]) for k in starts]
+def scoring(jobs, starts):
+    return [jobs.submit("score", [ScoreJob(None, Probe("test", k, k + 1))]) for k in starts]
 
 
 def test_finished_training_that_nobody_reads_is_bounded_and_all_of_it_comes_in_the_end():
-    pool, dispatch = queue()
-    calls = training(dispatch, range(200))
+    pool, jobs = queue()
+    calls = training(jobs, range(200))
     for call in calls:
-        dispatch.want(call)
+        jobs.want(call)
     unread = []
     for k, call in enumerate(calls):
-        assert names(dispatch.finish(call)) == [k]
+        assert names(jobs.result_of(call)) == [k]
         unread.append(sum(c.done for c in calls[k + 1 :]))
 
     assert max(unread) <= 2 * AHEAD + 2 * 2  # and what two workers hold
@@ -297,40 +297,40 @@ def test_finished_training_that_nobody_reads_is_bounded_and_all_of_it_comes_in_t
 
 
 def test_calls_that_nobody_can_read_any_more_do_not_block_the_others():
-    _, dispatch = queue()
-    calls = training(dispatch, range(100))
-    dispatch.finish(calls[0])
+    _, jobs = queue()
+    calls = training(jobs, range(100))
+    jobs.result_of(calls[0])
     del calls[1:60]
-    assert names(dispatch.finish(calls[-1])) == [99]
+    assert names(jobs.result_of(calls[-1])) == [99]
     calls.clear()
-    last = training(dispatch, [500])[0]
-    assert names(dispatch.finish(last)) == [500]
+    last = training(jobs, [500])[0]
+    assert names(jobs.result_of(last)) == [500]
 
 
 def test_the_last_call_may_be_read_first():
-    _, dispatch = queue()
-    calls = training(dispatch, range(100))
-    assert [names(dispatch.finish(c))[0] for c in reversed(calls)] == list(reversed(range(100)))
+    _, jobs = queue()
+    calls = training(jobs, range(100))
+    assert [names(jobs.result_of(c))[0] for c in reversed(calls)] == list(reversed(range(100)))
 
 
 def test_scores_are_begun_after_all_training_that_is_queued():
-    pool, dispatch = queue(workers=1)
-    scores = scoring(dispatch, range(3))
-    dispatch.poll()
+    pool, jobs = queue(workers=1)
+    scores = scoring(jobs, range(3))
+    jobs.poll()
     assert pool.begun == []
-    trained = training(dispatch, range(3))
+    trained = training(jobs, range(3))
     for call in trained:
-        dispatch.finish(call)
+        jobs.result_of(call)
     assert [verb for verb, _ in pool.begun[:3]] == ["train"] * 3
-    assert [names(dispatch.finish(call)) for call in scores] == [[0], [1], [2]]
+    assert [names(jobs.result_of(call)) for call in scores] == [[0], [1], [2]]
 
 
 def test_what_is_wanted_goes_before_what_was_queued_earlier():
-    pool, dispatch = queue(workers=1)
-    calls = training(dispatch, range(10))
+    pool, jobs = queue(workers=1)
+    calls = training(jobs, range(10))
     begun = len(pool.begun)
-    dispatch.want(calls[-1])
-    dispatch.finish(calls[-1])
+    jobs.want(calls[-1])
+    jobs.result_of(calls[-1])
     assert pool.begun[begun][1] == [9]
 
 
@@ -386,8 +386,8 @@ class Sized:
 
     def __init__(self, floats, suggests=None):
         self.layout = Layout(tensors=(Tensor("x", (floats,)),))
-        if suggests is not None:
-            self.suggested_client_batch = lambda: suggests
+        self.suggested_client_batch = lambda: suggests
+        self.suggested_training = lambda: None
 
 
 @pytest.mark.parametrize(
@@ -408,7 +408,7 @@ def test_the_size_of_a_client_batch_follows_from_the_task_and_the_round(protocol
     asked = experiment(protocol, 20_000)
     for workers in (1, 7, "auto"):
         runtime = asked.runtime.model_copy(update={"workers": workers})
-        found = resolved(asked.model_copy(update={"runtime": runtime}), Sized(floats, suggests))
+        found = with_auto_filled(asked.model_copy(update={"runtime": runtime}), Sized(floats, suggests))
         assert found.numerics.client_batch == size
 
 
@@ -417,19 +417,19 @@ def test_workers_that_share_a_gpu_share_a_round(share, size):
     """20 clients a round, of which a whole card would hold 64."""
     asked = experiment({"kind": "synchronous", "cohort": 20}, 20)
     runtime = asked.runtime.model_copy(update={"gpus_per_worker": share})
-    found = resolved(asked.model_copy(update={"runtime": runtime}), Sized(8, 64))
+    found = with_auto_filled(asked.model_copy(update={"runtime": runtime}), Sized(8, 64))
     assert found.numerics.client_batch == size
 
 
 def test_a_size_that_is_given_stays_and_one_that_is_found_is_written_down(tmp_path):
     given_ = experiment(SYNC, 20, numerics={"client_batch": 7})
-    assert resolved(given_, Sized(8)).numerics.client_batch == 7
+    assert with_auto_filled(given_, Sized(8)).numerics.client_batch == 7
     asked = experiment(SYNC, 20, budget={"commits": 1})
     run = simulate(asked, out=tmp_path / "run")
 
     assert run.experiment["numerics"]["client_batch"] == 3
-    assert resolved_like(asked, run.experiment).digest == run.info["digest"]
-    assert resolved(asked, asked.task.build(context_of(asked))).digest == run.info["digest"]
+    assert with_auto_as_stored(asked, run.experiment).digest == run.info.digest
+    assert with_auto_filled(asked, asked.task.build(context_of(asked))).digest == run.info.digest
 
 
 # between processes ------------------------------------------------------------------------------
@@ -468,7 +468,7 @@ run = simulate(Experiment.model_validate({
     "personal": {"kind": "fine-tune"},
     "runtime": {"executor": "inline"},
 }))
-assert len(run.commits) == 3 and run.visits.trained.all()
+assert len(run.commits) == 3 and run.visits.computed.all()
 assert not [name for name in sys.modules if name.split(".")[0] == "ray"]
 print("ran")
 """

@@ -37,8 +37,10 @@ FLOORS = (
     ("metrics",),
     ("instants",),
     ("component",),
+    ("seams",),
     ("errors",),
     ("rng",),
+    ("arrays",),
 )
 """From the roof down: a room uses its own floor and those below it."""
 

@@ -6,8 +6,9 @@ import heapq
 import math
 from typing import Any
 
+from fedsim.records.info import RunInfo, Totals, totals_of
 from fedsim.records.run import Run
-from fedsim.records.tables import TABLES, frame, joined, pack
+from fedsim.records.tables import TABLES, frame, joined, pack_lines
 
 NAN = math.nan
 SIZE = 1000
@@ -25,17 +26,20 @@ VISIT = {
     "flops": 0.0,
     "rank": 8,
     "memory_plan": "fits",
-    "trained": False,
+    "computed": False,
     "examples": 4,
     "tokens": 64,
     "loss": NAN,
 }
 
 
-def made(tables: dict[str, list[dict[str, Any]]], **info: Any) -> Run:
-    frames = {name: frame(name, joined(name, [pack(name, tables.get(name, []))])) for name in TABLES}
+def made(tables: dict[str, list[dict[str, Any]]], totals: Totals | None = None) -> Run:
+    """A run of these rows; its run.json tells of `totals`, or of what the rows add up to."""
+    columns = {name: joined(name, [pack_lines(name, tables.get(name, []))]) for name in TABLES}
+    frames = {name: frame(name, columns[name]) for name in TABLES}
     task = {"kind": "language", "charge_as": None}
-    return Run(None, {"task": task}, {"name": "handmade", "status": "done"} | info, **frames)
+    about = RunInfo(name="handmade", status="done", seed=0, digest="", totals=totals or totals_of(columns))
+    return Run(None, {"task": task}, about, **frames)
 
 
 def client(number: int, needed: float = 1e9) -> dict[str, Any]:
@@ -88,15 +92,22 @@ def by_hand() -> Run:
     names += ["ended_s", "outcome", "up_bytes", "joules"]
     visits = [VISIT | dict(zip(names, row, strict=True)) | {"down_bytes": SIZE} for row in rows]
     for order, version, staleness in ((0, 1, 0), (1, 2, 1), (3, 2, 0)):
-        visits[order] |= {"committed_version": version, "staleness": staleness, "trained": True, "loss": 2.5}
+        visits[order] |= {"committed_version": version, "staleness": staleness, "computed": True, "loss": 2.5}
     for row in visits:
         if not math.isnan(row["trained_s"]):
             row |= {"serialized_up_bytes": SIZE, "flops": 1e9}
     visits[4]["away"] = "window"
     visits[6]["down_bytes"] = 250
     visits[2]["memory_plan"] = "refused"
-    totals = {"visits": 7, "commits": 2, "up_bytes": 3400, "down_bytes": 6250, "joules": 16.25}
-    totals["gross_joules"] = 16.25 + IDLE_W * (6.0 + 10.0 + 1.5 + 6.0 + 5.0 + 5.5 + 0.5)
+    totals = Totals(
+        clients=3,
+        visits=7,
+        commits=2,
+        up_bytes=3400,
+        down_bytes=6250,
+        joules=16.25,
+        gross_joules=16.25 + IDLE_W * (6.0 + 10.0 + 1.5 + 6.0 + 5.0 + 5.5 + 0.5),
+    )
     return made(
         {
             "clients": [client(0), client(1), client(2, needed=2e9)],

@@ -20,6 +20,7 @@ import pandas as pd
 
 from fedsim.config.experiment import Experiment
 from fedsim.records import tables
+from fedsim.records.info import Charged, RunInfo
 from fedsim.records.run import Run
 
 NAN = math.nan
@@ -34,30 +35,29 @@ EXPERIMENT = Experiment.model_validate(
         "budget": {"time_s": 30.0},
     }
 )
-INFO = {
-    "name": "small",
-    "status": "done",
-    "reason": "",
-    "seed": 0,
-    "started": "2026-01-02T03:04:05+00:00",
-    "wall_s": 1.5,
-    "versions": {"python": "3.11.7"},
-    "executor": "Inline",
-    "workers": 1,
-    "timeline_only": False,
-    "end_time_s": 30.0,
-    "saved_share": 3 / 7,
-    "task": {"model": "toy", "parameters": 1000, "corpus_sha256": "9f" * 32},
-    "charged": {
-        "declared": False,
-        "model": "toy",
-        "params": 1000,
-        "adapter_params": 10,
-        "adapter_bytes": 40,
-        "serialized_adapter_bytes": 4,
-        "full_model_bytes": 4000,
-    },
-}
+INFO = RunInfo(
+    name="small",
+    status="done",
+    seed=0,
+    digest=EXPERIMENT.digest,
+    started="2026-01-02T03:04:05+00:00",
+    wall_s=1.5,
+    versions={"python": "3.11.7"},
+    executor="Inline",
+    workers=1,
+    end_time_s=30.0,
+    saved_share=3 / 7,
+    task={"model": "toy", "parameters": 1000, "corpus_sha256": "9f" * 32},
+    charged=Charged(
+        declared=False,
+        model="toy",
+        params=1000,
+        adapter_params=10,
+        adapter_bytes=40,
+        serialized_adapter_bytes=4,
+        full_model_bytes=4000,
+    ),
+)
 
 
 def table(name: str, rows: list[tuple], columns: str) -> pd.DataFrame:

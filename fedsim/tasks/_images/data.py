@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fedsim.builtin import digits
 from fedsim.errors import DataError, message, nearest
 from fedsim.tasks import _tables
+from fedsim.tasks._images.pictures import Pictures
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm")
 COLUMNS = {
@@ -26,29 +27,6 @@ PREPARED = "8 bit; centre-cropped to a square, PIL's bicubic where a file has an
 """How images come to the model's size; the extractor has its own way from there."""
 HELD_OUT = 10
 """Without a test split, one in so many images of each class is held out, the last of every ten."""
-
-
-@dataclass(frozen=True, eq=False)
-class Pictures:
-    """Images of one size with their classes.
-
-    Attributes:
-        pixels: uint8 (n, C, H, W).
-        labels: int64 (n,), numbers of `names`.
-        names: of the classes.
-    """
-
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.labels)
-
-    def take(self, rows: Any) -> Pictures:
-        """Return some of the images."""
-        return Pictures(self.pixels[rows], self.labels[rows], self.names)
 
 
 @dataclass(frozen=True)

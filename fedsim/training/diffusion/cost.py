@@ -18,13 +18,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 
 from fedsim.adapters.adapter import Layout
 from fedsim.config.learning import LoraConfig
+from fedsim.cost.charge_images import ChargeImages
 from fedsim.cost.operations import Operations
 from fedsim.cost.shape import ModelShape
 from fedsim.training.diffusion import lora as denoiser_lora
@@ -32,9 +33,6 @@ from fedsim.training.diffusion import models as denoisers
 from fedsim.training.diffusion import process as diffusion
 from fedsim.training.diffusion.models import Signature
 from fedsim.training.lora import peft_config
-
-if TYPE_CHECKING:
-    from fedsim.cost.charge_images import ChargeImages
 
 BLOCKS = ("ResnetBlock2D", "Attention", "BasicTransformerBlock", "Downsample2D", "Upsample2D")
 """What checkpointing computes again, one at a time."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from fedsim.errors import DataError, message
+from fedsim.errors import DataError, Message, message
 
 ORIGINAL = "6726825d"
 """First digits of the SHA-256 of the port's file; only weights from it may be called FID."""
@@ -203,6 +203,6 @@ def is_original(path: str) -> bool:
     return bool(made_from.startswith(ORIGINAL))
 
 
-def _wrong(path: str, what: str) -> str:
+def _wrong(path: str, what: str) -> Message:
     fix = "make it once: python scripts/inception_weights.py pt_inception-2015-12-05-6726825d.pth OUT.safetensors"
     return message("task.features.weights", f"{path} {what}", fix=fix)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from worlds.pairs import PAIR, contribution, model
 
 from fedsim.adapters.adapter import Layout, Module
-from fedsim.aggregators._base import Ask
+from fedsim.aggregators._base import Invitation
 from fedsim.aggregators._staleness import Constant, Hinge, Polynomial
 from fedsim.aggregators.fedit import FedIT
 from fedsim.aggregators.local_only import LocalOnly
@@ -137,7 +137,7 @@ def test_local_only_shares_nothing():
     rule = LocalOnly()
     after, _ = rule.apply(None, model([0, 0]), [contribution([0, 0], [1, 1], client=7)])
 
-    kept, new = (rule.offer(None, after, Ask(client, 1, 0, 1.0, None)) for client in (7, 8))
+    kept, new = (rule.offer(None, after, Invitation(client, 1, 0, 1.0, None)) for client in (7, 8))
 
     assert after.adapter.vector.tolist() == [0, 0]
     assert kept.start.tolist() == [1, 1]

@@ -18,8 +18,9 @@ import yaml
 import fedsim
 from fedsim.cli.app import call
 from fedsim.cli.printing import estimates, listing, table
-from fedsim.cli.progress import Progress, seconds, verdict
+from fedsim.cli.progress import Progress, verdict
 from fedsim.errors import HostError, RunError
+from fedsim.records.quantities import duration
 
 EXPERIMENT = {
     "name": "tiny",
@@ -258,7 +259,7 @@ def test_a_signal_ends_a_run_and_keeps_its_tables(here, capsys, number, code):
     assert "tables so far: r " in err
     assert "Traceback" not in err
     run = fedsim.load(here / "r")
-    assert run.info["status"] == "interrupted"
+    assert run.info.status == "interrupted"
     assert len(run.commits) >= 2
     assert said(capsys, "report", "r")[0] == 0
 
@@ -304,7 +305,7 @@ def test_reports_of_one_run_several_runs_and_a_folder_of_runs(done, here, capsys
 
 def test_replay_trains_a_recorded_visit_again(done, capsys):
     visits = fedsim.load(done).visits
-    row = visits[visits.trained & (visits.version > 0)].iloc[0]
+    row = visits[visits.computed & (visits.version > 0)].iloc[0]
     code, out, _ = said(capsys, "replay", done, "--client", row.client, "--visit", row.visit)
     assert code == 0
     assert f"training loss {float(row.loss)!r}, recorded {float(row.loss)!r}" in out
@@ -418,7 +419,7 @@ def test_the_verdict_tells_what_was_learnt_lost_and_sent(done):
     [(0.0, "0s"), (59.94, "59.9s"), (60.0, "1m"), (3599.9, "59m59s"), (86400.0, "1d"), (90061.0, "1d1h")],
 )
 def test_durations_read_well(value, words):
-    assert seconds(value) == words
+    assert duration(value) == words
 
 
 def test_a_table_aligns_its_columns():

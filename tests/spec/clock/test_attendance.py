@@ -10,9 +10,10 @@ import pytest
 import simpy
 from worlds import plan
 
-from fedsim.clock.attendance import Windowed
-from fedsim.clock.watched import Watched, attendance
-from fedsim.devices.compute import Machines
+from fedsim.clock.device_training import Machines
+from fedsim.clock.online.attendance import Windowed
+from fedsim.clock.online.build import attendance_of
+from fedsim.clock.online.watched import Watched
 from fedsim.errors import ExperimentError, RunError
 from fedsim.records.verify import verify
 from fedsim.runs.simulation import simulate
@@ -70,9 +71,9 @@ def test_a_paused_visit_goes_on_when_the_battery_has_recovered(tmp_path):
     assert found.landed_s.tolist() == pytest.approx([50_000 + 1800 / 9.5 + 140], abs=NEAR)
     assert found.paused_s.tolist() == pytest.approx([50_000 + 1800 / 9.5 - 360], abs=NEAR)
     assert found.joules.tolist() == pytest.approx([4.5 * 500], abs=1e-2)
-    away = {"battery": (50_000 + 1800 / 9.5 - 360) / run.info["end_time_s"]}
-    assert run.info["away_share"] == pytest.approx(away, abs=1e-6)
-    told = run.info["batteries"]
+    away = {"battery": (50_000 + 1800 / 9.5 - 360) / run.info.end_time_s}
+    assert run.info.away_share == pytest.approx(away, abs=1e-6)
+    told = run.info.batteries
     assert told["end_j"] == pytest.approx(told["start_j"] + told["received_j"] - told["supplied_j"])
 
 
@@ -112,7 +113,7 @@ def test_a_battery_gives_what_the_visits_are_charged_and_what_the_phone_draws_an
     made = made.alike(made.experiment.model_copy(update={"energy": energy}))
     found, run = visits(made)
 
-    told = run.info["batteries"]
+    told = run.info.batteries
     idle_j = 2 * 0.5 * 1000.0
     flying = found.outcome == "in_flight"  # what these will be charged at once is not paid yet
     most_j, least_j = found.joules.sum(), found.joules[~flying].sum()
@@ -127,12 +128,12 @@ def test_a_device_on_the_mains_does_not_care(tmp_path):
 
     assert found.outcome.tolist() == ["landed"] * 3
     assert found.battery.isna().all()
-    assert "batteries" not in run.info
+    assert run.info.batteries is None
 
 
 def test_nobody_who_did_not_ask_is_watched():
     made = phones([1.0])
-    there = attendance(
+    there = attendance_of(
         simpy.Environment(), made.experiment, made.population, Machines(made.experiment.compute, 0)
     )
 
@@ -146,7 +147,7 @@ def test_nobody_who_did_not_ask_is_watched():
 def watched(made):
     env = simpy.Environment()
     machines = Machines(made.experiment.compute, made.experiment.seed)
-    found = attendance(env, made.experiment, made.population, machines)
+    found = attendance_of(env, made.experiment, made.population, machines)
     assert isinstance(found, Watched)
     return found
 

@@ -247,7 +247,7 @@ def test_the_run_stops_at_the_horizon_and_accounts_what_is_under_way():
     assert under_way.joules == pytest.approx(8.0, abs=1e-3)
     assert outcome(run, 0) == ["landed"]  # landed, never committed: its round is still open
     assert run.visits.committed_version.max() == -1
-    assert run.info["end_time_s"] == 4.0
+    assert run.info.end_time_s == 4.0
 
 
 def test_the_horizon_is_exclusive():
@@ -265,7 +265,7 @@ def test_a_budget_of_uploaded_bytes_ends_the_run():
     run = simulated(SYNC, [1.0] * 3, budget={"up_bytes": 7 * payload})
 
     assert len(run.commits) == 3  # the seventh update lands in the third round; its whole instant counts
-    assert run.info["totals"]["up_bytes"] == run.visits.up_bytes.sum() == 9 * payload
+    assert run.info.totals.up_bytes == run.visits.up_bytes.sum() == 9 * payload
 
 
 def test_an_upload_that_is_stopped_by_the_commit_does_not_cost_the_round_its_commit():

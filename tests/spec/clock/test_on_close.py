@@ -225,11 +225,21 @@ def test_a_visit_that_was_trained_in_full_with_another_commit_is_trained_again_w
     assert last == pytest.approx(loss, rel=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_visit_that_is_computed_twice_counts_once_in_what_was_saved(seed):
+    run, timeline = both(seed=seed), both(seed=seed, timeline_only=True)
+
+    assert run.visits[run.visits.work_share < 1].computed.any()
+    assert run.info.saved_share == 1 - run.visits.computed.mean()
+    assert 0 <= run.info.saved_share < 1
+    assert run.info.totals.handed_over == timeline.info.totals.handed_over == run.visits.computed.sum()
+
+
 @pytest.mark.parametrize("policy", ["lost", "pause", "partial"])
 def test_the_schedule_is_the_same_to_the_bit_without_training(policy):
     trained, timeline = both(policy), both(policy, timeline_only=True)
 
-    same = [name for name in trained.visits.columns if name not in ("loss", "trained")]
+    same = [name for name in trained.visits.columns if name not in ("loss", "computed")]
     assert trained.visits[same].equals(timeline.visits[same])
 
 
@@ -247,7 +257,7 @@ def test_a_late_visit_that_finishes_in_vain_may_be_cut_too_and_trains_nobody():
 
     assert verify(run) == []
     first = run.visits.iloc[0]
-    assert (first.outcome, first.work_share, first.trained) == ("late", 0.4, False)
+    assert (first.outcome, first.work_share, first.computed) == ("late", 0.4, False)
     assert first.ended_s == pytest.approx(20.0, abs=NEAR)
 
 

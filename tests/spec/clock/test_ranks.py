@@ -108,6 +108,12 @@ def test_a_smaller_rank_when_memory_is_short_goes_with_a_rule_for_unequal_ranks(
     assert not misfits(asked)
 
 
+def work_at(made, client, rank):
+    """A whole visit's work if the client had this rank and its memory were what it is."""
+    room, offer = made.population.profile(client).usable_memory_bytes, made.sizing.first_offer(client, rank)
+    return made.sizing.work(client, made.experiment.local, room, rank, offer)
+
+
 # who gets which ---------------------------------------------------------------------------------
 
 
@@ -143,7 +149,7 @@ def test_by_memory_it_is_the_largest_whose_training_fits_to_the_byte():
     made = planned(4, memory=memory, task={"charge_as": CHARGED}, lora={"rank_by": "memory"})
 
     assert made.ranks.tolist() == [8, 4, 2, 1]
-    fits = [made.way_of(c).memory.memory_bytes <= memory[c] for c in range(4)]
+    fits = [made.training_plan(c).memory.memory_bytes <= memory[c] for c in range(4)]
     assert fits == [True, True, True, False]  # nothing fits the last: it has the smallest, and will refuse
 
 
@@ -155,7 +161,7 @@ def test_by_deadline_it_is_the_largest_that_lands_in_time():
     seconds = {
         (c, rank): estimate(
             made.population.profile(c),
-            made.sent(made.at_rank(c, rank), made.first_offer(c, rank)),
+            work_at(made, c, rank),
             0.0,
         ).total_s
         for c in range(3)
@@ -201,7 +207,10 @@ def test_flops_memory_and_bytes_follow_the_rank():
         lora={"rank_by": "tier", "ranks": {"low": 2, "high": 8}},
         tiers=["low", "high", "low"],
     )
-    small, whole = made.work(0), made.work(1)
+    small, whole = (
+        made.work(0),
+        made.work(1),
+    )
     low = with_rank(made.shape, 4)
 
     assert small.flops == train_flops(low, small.tokens)
@@ -213,7 +222,7 @@ def test_flops_memory_and_bytes_follow_the_rank():
     assert visits["up_bytes"][1] == 4 * made.shape.adapter_params
     serialised = visits["serialized_up_bytes"][[0, 1, 2]].tolist()  # A 6 wide, B 6 high, float32
     assert serialised == [4 * 2 * 12, 4 * 8 * 12, 4 * 2 * 12]
-    assert run.info["charged"]["clients_by_rank"] == {"2": 2, "8": 1}
+    assert run.info.charged.clients_by_rank == {"2": 2, "8": 1}
 
 
 # a part of the work -----------------------------------------------------------------------------

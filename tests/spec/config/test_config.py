@@ -339,7 +339,7 @@ def test_a_union_is_named_by_its_field_and_not_by_pydantic_s_words(write):
 def test_check_says_everything_that_does_not_fit_together(write):
     protocol = {"kind": "synchronous", "cohort": 21}
     path = write(changed(protocol=protocol, lora={"full": True, "r": 2}, local={"momentum": 0.9}))
-    text = words(config.check, config.load(path), "a.yaml")
+    text = words(check, config.load(path), "a.yaml")
     assert "a.yaml: protocol.cohort: asks more clients than there are (20) (got 21)" in text
     assert "a.yaml: lora.r: has no meaning with full: true (got 2)" in text
     assert "a.yaml: local.momentum: has no effect with adamw (got 0.9)" in text

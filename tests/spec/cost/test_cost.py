@@ -281,13 +281,13 @@ def test_a_declared_number_of_parameters_is_charged_as_it_stands():
 @pytest.mark.parametrize(
     ("given", "field", "problem"),
     [
-        ({"preset": "gemma-3-270"}, "preset", "unknown preset; did you mean 'gemma-3-270m'?"),
+        ({"preset": "gemma-3-270"}, "preset", "unknown preset\n  fix: did you mean 'gemma-3-270m'?"),
         ({"preset": "zzz"}, "preset", "choose one of: gemma-3-1b, gemma-3-270m, gpt2, qwen-0.5b, smollm2-135m"),
         ({}, None, "without a preset, layers, width, vocab must be given"),
         ({"layers": 2, "vocab": 9}, None, "without a preset, width must be given"),
-        ({"preset": "gpt2", "targets": "c_atn"}, "targets", "unknown projection 'c_atn'; did you mean 'c_attn'?"),
+        ({"preset": "gpt2", "targets": "c_atn"}, "targets", "unknown projection 'c_atn'\n  fix: did you mean 'c_attn'?"),
         ({"preset": "gpt2", "targets": []}, "targets", "at least one projection is needed"),
-        ({"preset": "gpt2", "targets": ["c_attn", "q_proj"]}, None, "targets: a gpt2 model has no 'q_proj'; choose from: all-linear, attention, c_attn,"),
+        ({"preset": "gpt2", "targets": ["c_attn", "q_proj"]}, None, "targets: a gpt2 model has no 'q_proj'\n  fix: choose from: all-linear, attention, c_attn,"),
         ({"preset": "qwen-0.5b", "targets": "c_fc"}, None, "targets: a qwen2 model has no 'c_fc'"),
         ({"preset": "gpt2", "r": 0}, "r", "greater than or equal to 1"),
         ({"preset": "gpt2", "tokens_per_visit": 0}, "tokens_per_visit", "greater than or equal to 1"),

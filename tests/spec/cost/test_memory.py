@@ -18,6 +18,7 @@ from fedsim.cost.memory_plan import plan_memory
 from fedsim.devices.population import draw_devices
 from fedsim.errors import ExperimentError
 from fedsim.records.verify import verify
+from fedsim.report.visit_sections import clients
 from fedsim.runs.simulation import simulate
 
 MEASURES = ("micro-batch", "checkpoint", "rank")
@@ -130,16 +131,14 @@ def test_clients_do_what_they_must_and_the_tables_say_so():
 
 
 def test_the_report_says_how_devices_held_the_model():
-    from fedsim.report.visit_sections import people
-
     usable = [1e12, 1e12, memory(batch=4), 0.5e9]
     run = simulate(made(["micro-batch"], usable), timeline_only=True)
-    [table] = [t for t in people(run).tables if t.header[0] == "memory"]
+    [table] = [t for t in clients(run).tables if t.header[0] == "memory"]
     assert sorted(table.rows) == [
         ("fits", "2", "50.0 %", "2"), ("micro-batch 4", "1", "25.0 %", "1"), ("refused", "1", "25.0 %", "1")
     ]  # fmt: skip
     as_asked = simulate(made("refuse", usable), timeline_only=True)
-    assert [t for t in people(as_asked).tables if t.header[0] == "memory"] == []
+    assert [t for t in clients(as_asked).tables if t.header[0] == "memory"] == []
 
 
 def test_by_default_a_device_that_is_short_refuses():

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from worlds.text_files import written
 
 import hetero_profiles
+from fedsim.config.fields import DAY_S
 from fedsim.config.population import PopulationConfig
-from fedsim.devices.availability import DAY_S, Availability, read_windows
+from fedsim.devices.availability import Availability, read_windows
 from fedsim.devices.charging import charging
 from fedsim.devices.population import draw
 from fedsim.devices.presence import in_time_zones

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles.battery import level_after, seconds_until
 from pydantic import ValidationError
 from worlds import device, windows
 
@@ -100,10 +101,19 @@ def test_under_one_power_it_is_the_linear_battery(level, load_w, charge_w, to_s)
     phone = charge(level, stop=0.01, low=False)
     house = Supply(windows([[(0.0, 1e9)]]), 0, load_w, 0.0, charge_w)
 
-    turn_s = phone.battery.time_until(0.01, load_w, charge_w)
+    turn_s = seconds_until(phone.battery, 0.01, load_w, charge_w)
     assert phone.turns_s(1e8, house) == (pytest.approx(turn_s) if turn_s <= 1e8 else math.inf)
-    after = phone.battery.after(to_s, load_w, charge_w)
-    assert phone.until(to_s, house).battery.level == pytest.approx(after.level, abs=1e-12)
+    expected = level_after(phone.battery, to_s, load_w, charge_w)
+    assert phone.until(to_s, house).battery.level == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_phone_that_trains_at_5_watts_empties_in_two_and_a_half_hours():
+    phone = charge(0.8, wh=15.4, stop=0.0, low=False)
+    house = Supply(windows([[(1e8, 1e9)]]), 0, 5.0, 0.0, 0.0)
+    assert phone.battery.capacity_j == 55_440.0
+    assert phone.until(3600.0, house).battery.stored_j == pytest.approx(0.8 * 55_440 - 18_000)
+    assert phone.until(8870.4, house).battery.level == pytest.approx(0.0)
+    assert phone.turns_s(1e6, house) == pytest.approx(8870.4)
 
 
 # any powers ---------------------------------------------------------------------------------------
@@ -190,11 +200,15 @@ def test_capacities_are_those_of_the_device_table_unless_given():
     phone = replace(device(0, flops_per_s=1.0), tier="phone-mid", battery_wh=15.4)
     board = replace(phone, tier="sbc", battery_wh=0.0)
 
-    assert Battery().capacity_of(phone) == 15.4
-    assert Battery().capacity_of(board) is None
-    assert Battery(capacity_wh={"phone-mid": 9.0}).capacity_of(phone) == 9.0
-    assert Battery(capacity_wh={"tablet": 9.0}).capacity_of(phone) == 15.4
-    assert Battery(capacity_wh=9.0).capacity_of(board) == 9.0
+    assert Battery().capacity_of(phone.tier, phone.device, phone.battery_wh) == 15.4
+    assert Battery().capacity_of(board.tier, board.device, board.battery_wh) is None
+    assert (
+        Battery(capacity_wh={"phone-mid": 9.0}).capacity_of(phone.tier, phone.device, phone.battery_wh) == 9.0
+    )
+    assert (
+        Battery(capacity_wh={"tablet": 9.0}).capacity_of(phone.tier, phone.device, phone.battery_wh) == 15.4
+    )
+    assert Battery(capacity_wh=9.0).capacity_of(board.tier, board.device, board.battery_wh) == 9.0
 
 
 def test_powers_are_of_all_devices_or_by_class_and_else_the_default():
@@ -208,14 +222,15 @@ def test_a_phone_without_a_known_battery_is_refused_by_name():
     phone = replace(device(0, flops_per_s=1.0), device="brick", tier="phone-low")
 
     with pytest.raises(ExperimentError, match=r"energy\.battery: the capacity of brick \(phone-low\) is not"):
-        Battery().capacity_of(phone)
+        Battery().capacity_of(phone.tier, phone.device, phone.battery_wh)
 
 
 def test_every_portable_device_of_the_presets_has_a_battery():
     for preset in ("mixed_edge_2025", "phones_2020", "flash_like", "fedscale_like"):
         people = draw_devices(preset, 300, 0)
         for client in range(300):
-            Battery().capacity_of(people.profile(client))
+            profile = people.profile(client)
+            Battery().capacity_of(profile.tier, profile.device, profile.battery_wh)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from worlds import device, experiment, plan
 
 import hetero_profiles
 from fedsim.checks.blocks import misfits
+from fedsim.clock.device_training import Machines
 from fedsim.clock.estimate import estimate
 from fedsim.clock.plan import prepare
 from fedsim.config.devices import ComputeConfig
@@ -22,9 +23,10 @@ from fedsim.cost.charge_as import ChargeAs
 from fedsim.cost.declared import charged
 from fedsim.cost.formulas import train_flops
 from fedsim.cost.work import Work
-from fedsim.devices.compute import Machines, step_noise, training, under_quota_s
+from fedsim.devices.compute import step_noise, training, under_quota_s
 from fedsim.devices.measured_speeds import read_speeds, unit_normals, with_speeds
 from fedsim.devices.population import draw_devices
+from fedsim.devices.thermal import cooled_k, heated_k, onset_s
 from fedsim.errors import ExperimentError, ProfileError
 from fedsim.records.verify import verify
 from fedsim.runs.simulation import simulate
@@ -122,9 +124,9 @@ HEAT = PRESETS["moderate"]
 
 def test_a_phone_at_5_watts_throttles_after_161_seconds_and_one_at_4_watts_never():
     # 30 K in the long run, 25 K at the cap: 90 s x ln(30 / 5)
-    assert HEAT.onset_s(0.0, 5.0) == pytest.approx(90 * math.log(6)) == pytest.approx(161.26, abs=0.01)
-    assert HEAT.onset_s(0.0, 4.0) == math.inf
-    assert HEAT.onset_s(25.0, 5.0) == 0.0
+    assert onset_s(HEAT, 0.0, 5.0) == pytest.approx(90 * math.log(6)) == pytest.approx(161.26, abs=0.01)
+    assert onset_s(HEAT, 0.0, 4.0) == math.inf
+    assert onset_s(HEAT, 25.0, 5.0) == 0.0
 
 
 def test_work_beyond_the_onset_runs_at_the_throttled_speed():
@@ -154,10 +156,10 @@ def test_only_devices_without_a_fan_get_hot():
 
 
 def test_rest_cools_in_closed_form_and_may_be_cut_anywhere():
-    assert HEAT.cooled_k(25.0, 0.5, 135.0) == pytest.approx(3 + 22 / math.e)
-    assert HEAT.cooled_k(25.0, 0.5, 1e9) == pytest.approx(3.0)
-    half = HEAT.cooled_k(HEAT.cooled_k(25.0, 0.5, 40.0), 0.5, 60.0)
-    assert half == pytest.approx(HEAT.cooled_k(25.0, 0.5, 100.0))
+    assert cooled_k(HEAT, 25.0, 0.5, 135.0) == pytest.approx(3 + 22 / math.e)
+    assert cooled_k(HEAT, 25.0, 0.5, 1e9) == pytest.approx(3.0)
+    half = cooled_k(HEAT, cooled_k(HEAT, 25.0, 0.5, 40.0), 0.5, 60.0)
+    assert half == pytest.approx(cooled_k(HEAT, 25.0, 0.5, 100.0))
 
 
 @given(
@@ -165,10 +167,10 @@ def test_rest_cools_in_closed_form_and_may_be_cut_anywhere():
     work_s=st.floats(1, 5000),
 )  # fmt: skip
 def test_heat_never_passes_the_cap_and_a_warmer_phone_is_never_faster(heat_k, watts, one, two, work_s):
-    assert HEAT.heated_k(heat_k, watts, one + two) == pytest.approx(
-        HEAT.heated_k(HEAT.heated_k(heat_k, watts, one), watts, two), abs=1e-9
+    assert heated_k(HEAT, heat_k, watts, one + two) == pytest.approx(
+        heated_k(HEAT, heated_k(HEAT, heat_k, watts, one), watts, two), abs=1e-9
     )
-    assert HEAT.heated_k(heat_k, watts, one) <= 25.0
+    assert heated_k(HEAT, heat_k, watts, one) <= 25.0
     profile, work = replace(PHONE, train_w=watts, idle_w=0.1), replace(WORK, flops=work_s * 1e9)
     compute = ComputeConfig(thermal="moderate")
     warm, cool = (training(profile, work, compute, heat_k=k).duration_s for k in (heat_k, 0.0))
@@ -177,14 +179,16 @@ def test_heat_never_passes_the_cap_and_a_warmer_phone_is_never_faster(heat_k, wa
 
 def test_a_phone_carries_its_heat_to_the_next_visit_and_loses_it_in_between():
     machines = Machines(ComputeConfig(thermal="moderate"), seed=0)
-    first = machines.start(PHONE, WORK, 0, now_s=100.0)
-    machines.stop(PHONE, first, first.duration_s, 100.0 + first.duration_s)
+    first = machines.begin_training(PHONE, WORK, 0, now_s=100.0)
+    machines.end_training(PHONE, first, first.duration_s, 100.0 + first.duration_s)
     ended = 100.0 + first.duration_s
-    again = machines.start(PHONE, WORK, 1, now_s=ended)
+    again = machines.begin_training(PHONE, WORK, 1, now_s=ended)
     assert (again.onset_s, again.duration_s) == (0.0, 600.0 / 0.75)
-    later = machines.start(PHONE, WORK, 1, now_s=ended + 135.0)
+    later = machines.begin_training(PHONE, WORK, 1, now_s=ended + 135.0)
     assert later.heat_k == pytest.approx(3 + 22 / math.e)
-    assert machines.start(PHONE, WORK, 1, now_s=ended + 1e5).duration_s == pytest.approx(first.duration_s)
+    assert machines.begin_training(PHONE, WORK, 1, now_s=ended + 1e5).duration_s == pytest.approx(
+        first.duration_s
+    )
 
 
 def test_a_cap_below_the_surroundings_is_refused():
@@ -304,7 +308,7 @@ def test_phones_that_train_round_after_round_get_slower_and_an_estimate_is_of_a_
         assert first[client] == pytest.approx(cool.train_s)
         assert visits.joules.iloc[client] == pytest.approx(cool.joules, rel=1e-6)
     rest_s = first[0] - first[1]  # the faster one waits for the round, and cools
-    heat_k = PRESETS["severe"].cooled_k(25.0, 0.5, rest_s)
+    heat_k = cooled_k(PRESETS["severe"], 25.0, 0.5, rest_s)
     warm = training(profile, work, made.experiment.compute, heat_k=heat_k)
     assert first[1] < second[1] == pytest.approx(warm.duration_s, rel=1e-4)
     assert second[0] == pytest.approx(

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import plan, windows
 
+from fedsim.config.fields import DAY_S
 from fedsim.config.population import Outages, PopulationConfig
-from fedsim.devices.availability import DAY_S, Availability
+from fedsim.devices.availability import Availability
 from fedsim.devices.outages import Interrupted, Line, interrupted
 from fedsim.devices.population import draw
 from fedsim.records.verify import verify

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from oracles.rates import carried_bytes
 
 from fedsim.cli.app import call
 from fedsim.config.population import PopulationConfig
@@ -75,7 +76,7 @@ def test_opportunities_are_counted_in_bins_and_every_byte_is_kept(tmp_path):
     link = links(imported("mahimahi", path, **DOWN), tmp_path).traces["down"][0]
     assert link.times_s.tolist() == [0, 1, 2, 2.5]
     assert link.bytes_per_s.tolist() == [4500, 3000, 3000, 3000]
-    assert link.carried_bytes(0, 2.5) == 6 * 1500
+    assert carried_bytes(link, 0, 2.5) == 6 * 1500
     fine = links(imported("mahimahi", path, bin_s=0.5, **DOWN), tmp_path).traces["down"][0]
     assert [fine.rate(t) for t in (0.2, 0.7, 1.2, 1.7, 2.2)] == [6000, 3000, 6000, 0, 3000]
 

@@ -11,7 +11,7 @@ from worlds import experiment, plan, simulated
 from fedsim.checks.blocks import misfits
 from fedsim.network.build import network_of
 from fedsim.network.private import PrivateLinks
-from fedsim.network.shared import SharedLinks
+from fedsim.network.shared import FluidNetwork
 from fedsim.network.traces import RateTrace
 from fedsim.records.verify import verify
 from fedsim.runs.dry_run import dry_run
@@ -24,20 +24,23 @@ SHARED = {"sharing": "max-min", "server_up_mbps": 1e12, "server_down_mbps": 0.00
 def built(links=None, **network):
     made = plan(ROUNDS, [1.0] * 6, network=network)
     made.population.links.update(links or {})
-    return network_of(made, simpy.Environment())
+    return network_of(made.experiment.network, made.population, simpy.Environment())
 
 
 def test_the_configuration_picks_the_network():
     varying = {(0, "up"): RateTrace(np.array([0.0]), np.array([1e6]), "hold")}
     assert isinstance(built(), PrivateLinks)
     assert isinstance(built(model="size-over-rate"), PrivateLinks)
-    assert isinstance(built(sharing="max-min"), SharedLinks)
-    assert isinstance(built(links=varying), SharedLinks)
+    assert isinstance(built(sharing="max-min"), FluidNetwork)
+    assert isinstance(built(links=varying), FluidNetwork)
 
 
 def test_size_over_rate_knows_no_round_trip():
     made = plan(ROUNDS, [1.0] * 6, rate=1000.0, rtt_s=2.0, network={"model": "size-over-rate"})
-    assert network_of(made, simpy.Environment()).duration_s("up", 0, 5000) == 5.0
+    env = simpy.Environment()
+    transfer = network_of(made.experiment.network, made.population, env).transfer("up", 0, 5000)
+    env.run()
+    assert transfer.done.value == 5.0
 
 
 @pytest.mark.parametrize(
@@ -90,6 +93,6 @@ def test_a_lost_visit_has_sent_what_its_share_allowed():
 def test_a_dry_run_tells_of_the_shared_timeline():
     made = plan(ROUNDS, [1.0] * 6, network=SHARED, budget={"commits": 3})
     run = simulate(made, timeline_only=True)
-    assert dry_run(made, measure=False)["virtual_s"] == run.info["end_time_s"]
+    assert dry_run(made, measure=False)["virtual_s"] == run.info.end_time_s
     private = plan(ROUNDS, [1.0] * 6, network=SHARED | {"sharing": "private"}, budget={"commits": 3})
-    assert run.info["end_time_s"] > simulate(private, timeline_only=True).info["end_time_s"]
+    assert run.info.end_time_s > simulate(private, timeline_only=True).info.end_time_s

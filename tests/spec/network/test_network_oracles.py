@@ -14,8 +14,8 @@ import pytest
 import simpy
 from worlds import simulated
 
-from fedsim.network.max_min import StarLink
-from fedsim.network.shared import SharedLinks
+from fedsim.network.max_min import MaxMinLink
+from fedsim.network.shared import FluidNetwork
 from fedsim.records.verify import verify
 
 
@@ -39,7 +39,7 @@ def open_queue(sizes, arrivals_per_s, capacity, cap):
     """Response time of each job, and how many it found on the link."""
     rng = np.random.default_rng(11)
     arrivals = np.cumsum(rng.exponential(1 / arrivals_per_s, len(sizes)))
-    star, took, found = StarLink(capacity), np.zeros(len(sizes)), []
+    star, took, found = MaxMinLink(capacity), np.zeros(len(sizes)), []
     for job, (at_s, size) in enumerate(zip(arrivals.tolist(), sizes.tolist(), strict=True)):
         while (due := star.next_finish()) is not None and due[0] <= at_s:
             end_s, who = star.finish()
@@ -111,11 +111,11 @@ def closed_network(n, think, sizes, capacity, cap, horizon_s):
     profile = SimpleNamespace(down_bytes_per_s=cap, up_bytes_per_s=cap, rtt_s=0.0, framing=1.0)
     population = SimpleNamespace(
         profile=lambda _: profile,
-        columns=lambda: dict.fromkeys(("down_bytes_per_s", "up_bytes_per_s"), np.full(n, cap)),
+        mean_rates=lambda _: np.full(n, cap),
         varying=False,
         rates=lambda *_: None,
     )
-    network = SharedLinks(env, population, 1e12, capacity)
+    network = FluidNetwork(env, population, 1e12, capacity)
     rng, took, begun = np.random.default_rng(2), [], set()
 
     def client(number):
@@ -170,11 +170,11 @@ def test_a_connection_that_comes_and_goes(again):
     profile = SimpleNamespace(down_bytes_per_s=1e6, up_bytes_per_s=1e6, rtt_s=0.0, framing=1.0)
     population = SimpleNamespace(
         profile=lambda _: profile,
-        columns=lambda: {"down_bytes_per_s": np.full(2, 1e6), "up_bytes_per_s": np.full(2, 1e6)},
+        mean_rates=lambda _: np.full(2, 1e6),
         varying=False,
         rates=lambda *_: None,
     )
-    network, rng, took = SharedLinks(env, population, 1e6, 1e6), np.random.default_rng(9), []
+    network, rng, took = FluidNetwork(env, population, 1e6, 1e6), np.random.default_rng(9), []
 
     def client():
         while True:

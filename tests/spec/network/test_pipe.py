@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.refill import filled
 
-from fedsim.network.pipe import Access, Asked, Constant, Path, Pipe, Slower, predict
+from fedsim.network.pipe import LinkInUse, OneWayLink, Pipe
+from fedsim.network.predict import PlannedTransfer, transfers_s
 from fedsim.network.tcp import loss_limit, transfer_s
-from fedsim.network.traces import RateTrace
+from fedsim.network.traces import ConstantRate, RateTrace, SlowerRate
 
 IP = 1500 / 1448
 MBIT = 1e6 / 8
-NO_LIMIT = Constant(math.inf)
+NO_LIMIT = ConstantRate(math.inf)
 
 
 class Steps:
@@ -34,12 +35,12 @@ class Steps:
 
 
 def path(rate, rtt_s=0.0, framing=1.0, limit=math.inf):
-    return Path(rate if hasattr(rate, "rate") else Constant(rate), rtt_s, framing, limit)
+    return OneWayLink(rate if hasattr(rate, "rate") else ConstantRate(rate), rtt_s, framing, limit)
 
 
 def together(asked, paths, server):
     """Seconds of transfers given as (bytes, start), each of its own client."""
-    return predict([Asked(i, n, start) for i, (n, start) in enumerate(asked)], paths, server)
+    return transfers_s([PlannedTransfer(i, n, start) for i, (n, start) in enumerate(asked)], paths, server)
 
 
 # alone ------------------------------------------------------------------------------------------------
@@ -54,7 +55,7 @@ def together(asked, paths, server):
     framing=st.sampled_from([IP, 1514 / 1448, 1.0]),
 )
 def test_alone_a_transfer_takes_what_the_closed_form_says(n_bytes, rate, server, rtt_s, framing):
-    [seconds] = together([(n_bytes, 3.0)], [path(rate, rtt_s, framing)], Constant(server))
+    [seconds] = together([(n_bytes, 3.0)], [path(rate, rtt_s, framing)], ConstantRate(server))
     assert seconds == pytest.approx(
         max(1e-6, transfer_s(n_bytes, min(rate, server), rtt_s, framing)), rel=1e-9
     )
@@ -66,7 +67,7 @@ def test_alone_a_transfer_takes_what_the_closed_form_says(n_bytes, rate, server,
 )  # fmt: skip
 def test_where_the_server_holds_all_links_everybody_is_alone(links):
     paths = [path(rate, rtt_s, IP) for _, _, rate, rtt_s in links]
-    server = Constant(sum(rate for _, _, rate, _ in links))
+    server = ConstantRate(sum(rate for _, _, rate, _ in links))
     found = together([(n, start) for n, start, _, _ in links], paths, server)
     alone = [max(1e-6, transfer_s(n, rate, rtt_s, IP)) for n, _, rate, rtt_s in links]
     assert found == pytest.approx(alone, rel=1e-9)
@@ -83,18 +84,18 @@ def test_bytes_that_never_pass_take_for_ever():
 
 
 def test_two_loops_that_are_never_open_together_let_nothing_pass_and_are_found_out(monkeypatch):
-    monkeypatch.setattr("fedsim.network.pipe.STALLED_S", 500.0)
+    monkeypatch.setattr("fedsim.network.predict.STALLED_S", 500.0)
     times = np.array([0.0, 1.0, 2.0])
     even = RateTrace(times, np.array([7.0, 0.0, 0.0]), "loop")
     odd = RateTrace(times, np.array([0.0, 7.0, 0.0]), "loop")
     rare = Steps((0, 1.0), (1, 0.0), (700, 1.0))  # one outage, long but not for ever
 
     assert together([(10, 0.0)], [path(even)], odd) == [math.inf]
-    assert together([(10, 0.0), (10, 0.0)], [path(even), path(Slower(even, odd))], NO_LIMIT) == [
+    assert together([(10, 0.0), (10, 0.0)], [path(even), path(SlowerRate(even, odd))], NO_LIMIT) == [
         pytest.approx(2 + 3 / 7),
         math.inf,
     ]
-    assert together([(10, 0.0)], [path(Slower(even, rare))], NO_LIMIT) == [pytest.approx(700 + 8 * 2 + 1)]
+    assert together([(10, 0.0)], [path(SlowerRate(even, rare))], NO_LIMIT) == [pytest.approx(700 + 8 * 2 + 1)]
 
 
 def test_negative_bytes_are_refused():
@@ -106,13 +107,15 @@ def test_negative_bytes_are_refused():
 
 
 def test_sizes_one_to_four_at_once_without_delay():
-    found = together([(n, 0.0) for n in (1, 2, 3, 4)], [path(50.0)] * 4, Constant(1.0))
+    found = together([(n, 0.0) for n in (1, 2, 3, 4)], [path(50.0)] * 4, ConstantRate(1.0))
     assert found == [4.0, 7.0, 9.0, 10.0]
 
 
 def test_handshake_and_last_packet_frame_the_fair_share():
     """Round trips of 0.2 s, but a first window that covers the file: 0.2 + (8,000 shared at 20,000/s) + 0.1."""
-    assert together([(4000, 0.0)] * 2, [path(1e6, 0.2)] * 2, Constant(20_000)) == pytest.approx([0.7, 0.7])
+    assert together([(4000, 0.0)] * 2, [path(1e6, 0.2)] * 2, ConstantRate(20_000)) == pytest.approx(
+        [0.7, 0.7]
+    )
 
 
 def test_slow_start_leaves_its_share_to_the_others():
@@ -123,26 +126,28 @@ def test_slow_start_leaves_its_share_to_the_others():
     other 50 kB at 0.1 + 1/7 s: 35 kB until 0.2 s, then 250 kB/s each, until 0.26 s. The first has sent
     15 kB by 0.2 s and 15 more by 0.26 s; then 300 kB/s (its window) until 0.3 s, after that all of C.
     """
-    first, second = together([(100_000, 0.0)] * 2, [path(1e6, 0.1), path(1e6)], Constant(0.5e6))
+    first, second = together([(100_000, 0.0)] * 2, [path(1e6, 0.1), path(1e6)], ConstantRate(0.5e6))
     assert second == pytest.approx(0.1 + 0.1 + 15_000 / 250_000)
     sent_by_300_ms = 15_000 + 15_000 + 0.04 * 300_000
     assert first == pytest.approx(0.3 + (100_000 - sent_by_300_ms) / 0.5e6 + 0.05)
 
 
 def test_two_transfers_of_one_client_share_its_link():
-    both = predict(
-        [Asked(0, 100, 0.0), Asked(0, 100, 0.0), Asked(1, 100, 0.0)], [path(10.0), path(10.0)], NO_LIMIT
+    both = transfers_s(
+        [PlannedTransfer(0, 100, 0.0), PlannedTransfer(0, 100, 0.0), PlannedTransfer(1, 100, 0.0)],
+        [path(10.0), path(10.0)],
+        NO_LIMIT,
     )
     assert both == [20.0, 20.0, 10.0]
-    late = predict([Asked(0, 100, 0.0), Asked(0, 25, 5.0)], [path(10.0)], NO_LIMIT)
+    late = transfers_s([PlannedTransfer(0, 100, 0.0), PlannedTransfer(0, 25, 5.0)], [path(10.0)], NO_LIMIT)
     assert late == [12.5, 5.0]
 
 
 def test_what_the_window_of_one_leaves_of_the_client_s_link_goes_to_its_other_transfer():
     """150 kB/s in the first round trip of the new one: 50 kB/s more than its half stay with the old one."""
-    paths = [path(Constant(400_000.0), 0.1)]
+    paths = [path(ConstantRate(400_000.0), 0.1)]
     pipe = Pipe(NO_LIMIT)
-    access = Access(paths[0])
+    access = LinkInUse(paths[0])
     old = pipe.open(access, 10**6, 0.0)
     pipe.run(2.0)
     new = pipe.open(access, 10**6, 2.0)
@@ -161,12 +166,12 @@ def test_what_the_window_of_one_leaves_of_the_client_s_link_goes_to_its_other_tr
 def test_rates_over_two_levels_of_links_are_max_min(caps, owner, capacity):
     """Filled from nothing: all rise until their client's link or the server's is full."""
     owner = [o % len(caps) for o in owner]
-    pipe = Pipe(Constant(capacity))
-    accesses = [Access(path(cap)) for cap in caps]
+    pipe = Pipe(ConstantRate(capacity))
+    accesses = [LinkInUse(path(cap)) for cap in caps]
     flows = [pipe.open(accesses[o], 10**9, 0.0) for o in owner]
     pipe.run(1.0)
     sent = [flow.left for flow in flows]
-    rates = {i: pipe._star.rate(flow.number) for i, flow in enumerate(flows)}
+    rates = {i: pipe._shares.rate(flow.number) for i, flow in enumerate(flows)}
     assert len(sent) == len(rates)
 
     wanted = dict.fromkeys(rates, 0.0)
@@ -194,14 +199,14 @@ def test_a_trace_is_integrated_exactly_whoever_s_link_it_is():
     steps = Steps((0, 1.0), (4, 0.0), (9, 3.0))
     assert together([(10, 0.0)], [path(steps)], NO_LIMIT) == [11.0]
     assert together([(10, 0.0)], [path(9.0)], steps) == [11.0]
-    assert together([(10, 0.0)], [path(Slower(Constant(9.0), steps))], NO_LIMIT) == [11.0]
+    assert together([(10, 0.0)], [path(SlowerRate(ConstantRate(9.0), steps))], NO_LIMIT) == [11.0]
 
 
 def test_a_link_may_change_between_two_of_its_transfers():
     steps = Steps((0, 1.0), (20, 4.0))
-    found = predict([Asked(0, 10, 0.0), Asked(0, 10, 30.0)], [path(steps)], NO_LIMIT)
+    found = transfers_s([PlannedTransfer(0, 10, 0.0), PlannedTransfer(0, 10, 30.0)], [path(steps)], NO_LIMIT)
     assert found == [10.0, 2.5]
-    found = predict([Asked(0, 10, 0.0), Asked(0, 10, 30.0)], [path(9.0)], steps)
+    found = transfers_s([PlannedTransfer(0, 10, 0.0), PlannedTransfer(0, 10, 30.0)], [path(9.0)], steps)
     assert found == [10.0, 2.5]
 
 
@@ -226,7 +231,7 @@ def test_slow_start_waits_for_the_end_of_an_outage():
 )  # fmt: skip
 def test_a_breakpoint_that_changes_nothing_changes_nothing(flows, server, at):
     asked = [(n, start) for n, start, _, _ in flows]
-    plain = together(asked, [path(rate, rtt_s, IP) for *_, rate, rtt_s in flows], Constant(server))
+    plain = together(asked, [path(rate, rtt_s, IP) for *_, rate, rtt_s in flows], ConstantRate(server))
 
     def broken(rate):
         return Steps((0, rate), *((t, rate) for t in sorted(at)))
@@ -244,7 +249,7 @@ def test_a_breakpoint_that_changes_nothing_changes_nothing(flows, server, at):
 def test_the_link_carries_what_was_asked_and_no_more_than_it_can(flows, server, seed):
     """Payload sent never falls, ends at all, and between two looks is at most what the link carries."""
     rng = np.random.default_rng(seed)
-    pipe = Pipe(Constant(server))
+    pipe = Pipe(ConstantRate(server))
     ends = sorted(rng.uniform(0, 60, 12))
     begun, looks = [], []
     pending = sorted((start, n, rate, rtt_s) for n, start, rate, rtt_s in flows)
@@ -252,7 +257,7 @@ def test_the_link_carries_what_was_asked_and_no_more_than_it_can(flows, server, 
         while pending and pending[0][0] <= now:
             start, n, rate, rtt_s = pending.pop(0)
             pipe.run(start)
-            begun.append(pipe.open(Access(path(rate, rtt_s)), n, start))
+            begun.append(pipe.open(LinkInUse(path(rate, rtt_s)), n, start))
         pipe.run(now)
         looks.append((now, [pipe.sent(flow, now) for flow in begun]))
     for (before_s, before), (after_s, after) in pairwise(looks):
@@ -274,7 +279,9 @@ def test_the_rate_under_losses_at_50_ms(percent, mbit_per_s):
 
 def test_losses_cap_a_connection_not_the_link():
     limit = loss_limit(0.01, 0.05)
-    slow, also = predict([Asked(0, 10**6, 0.0)] * 2, [path(20 * MBIT, 0.05, IP, limit)], NO_LIMIT)
+    slow, also = transfers_s(
+        [PlannedTransfer(0, 10**6, 0.0)] * 2, [path(20 * MBIT, 0.05, IP, limit)], NO_LIMIT
+    )
     assert slow == also == pytest.approx(transfer_s(10**6, limit, 0.05, IP))
 
 
@@ -315,7 +322,7 @@ FAIR_QUEUE = [
 def test_uploads_measured_behind_a_fair_queue_are_met(flows, measured, percent):
     asked = [(round(mb * 1e6), start) for *_, mb, start in flows]
     found = together(
-        asked, [path(rate * MBIT, rtt / 1e3, IP) for rate, rtt, *_ in flows], Constant(20 * MBIT)
+        asked, [path(rate * MBIT, rtt / 1e3, IP) for rate, rtt, *_ in flows], ConstantRate(20 * MBIT)
     )
     errors = [100 * (s / m - 1) for s, m in zip(found, measured, strict=True)]
     assert max(map(abs, errors)) < percent

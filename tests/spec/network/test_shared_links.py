@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsim.instants import At, Instant
-from fedsim.network.pipe import Constant, Slower
 from fedsim.network.private import PrivateLinks
-from fedsim.network.shared import SharedLinks
-from fedsim.network.tcp import transfer_s
-from fedsim.network.traces import RateTrace
+from fedsim.network.shared import FluidNetwork
+from fedsim.network.tcp import loss_limit, transfer_s
+from fedsim.network.traces import ConstantRate, RateTrace, SlowerRate
 
 IP = 1500 / 1448
 
@@ -27,10 +26,9 @@ def population(*rates, rtt_s=0.0, framing=1.0, over_time=None):
     made = [
         SimpleNamespace(down_bytes_per_s=r, up_bytes_per_s=r, rtt_s=rtt_s, framing=framing) for r in rates
     ]
-    columns = dict.fromkeys(("down_bytes_per_s", "up_bytes_per_s"), np.array(rates, dtype=float))
     return SimpleNamespace(
         profile=lambda client: made[client],
-        columns=lambda: columns,
+        mean_rates=lambda _: np.array(rates, dtype=float),
         varying=bool(over_time),
         rates=lambda client, direction: over_time.get((client, direction)),
     )
@@ -38,7 +36,7 @@ def population(*rates, rtt_s=0.0, framing=1.0, over_time=None):
 
 def shared(*rates, server=10.0, **links):
     env = simpy.Environment()
-    return env, SharedLinks(env, population(*rates, **links), server, server)
+    return env, FluidNetwork(env, population(*rates, **links), server, server)
 
 
 def at(env, when_s, act):
@@ -60,7 +58,7 @@ def landings(env, transfers):
 
 def test_uploads_share_the_server_s_downlink_and_downloads_its_uplink():
     env = simpy.Environment()
-    network = SharedLinks(env, population(50.0, 50.0), 20.0, 10.0)
+    network = FluidNetwork(env, population(50.0, 50.0), 20.0, 10.0)
     transfers = [
         network.transfer(direction, client, 100) for direction in ("up", "down") for client in (0, 1)
     ]
@@ -80,12 +78,9 @@ def test_a_latecomer_slows_the_others_from_its_handshake_on():
 
 def test_where_the_server_holds_everybody_the_closed_form_is_used():
     env, network = shared(4.0, 6.0, server=10.0, rtt_s=0.1, framing=IP)
-    private = PrivateLinks(env, population(4.0, 6.0, rtt_s=0.1, framing=IP), 10.0, 10.0)
     transfers = [network.transfer("down", client, 10**4) for client in (0, 1)]
     env.run()
-    assert [t.done.value for t in transfers] == [
-        private.duration_s("down", client, 10**4) for client in (0, 1)
-    ]
+    assert [t.done.value for t in transfers] == [transfer_s(10**4, rate, 0.1, IP) for rate in (4.0, 6.0)]
 
 
 @settings(deadline=None, max_examples=50)
@@ -98,10 +93,13 @@ def test_where_the_server_holds_everybody_the_closed_form_is_used():
 def test_the_fast_path_and_the_slow_path_are_one(rates, n_bytes, rtt_s, share):
     """Both end alike, and both have sent the same at the end of every round trip of slow start."""
     outcomes = []
-    for over_time in (None, {(i, "up"): Slower(Constant(r), Constant(r)) for i, r in enumerate(rates)}):
+    for over_time in (
+        None,
+        {(i, "up"): SlowerRate(ConstantRate(r), ConstantRate(r)) for i, r in enumerate(rates)},
+    ):
         env = simpy.Environment()
         links = population(*rates, rtt_s=rtt_s, framing=IP, over_time=over_time)
-        network = SharedLinks(env, links, sum(rates) * 2, sum(rates) * 2)
+        network = FluidNetwork(env, links, sum(rates) * 2, sum(rates) * 2)
         transfers = [network.transfer("up", client, n_bytes) for client in range(len(rates))]
         rounds = (
             int(share * max(transfer_s(n_bytes, r, rtt_s, IP) for r in rates) / rtt_s) if rtt_s > 1e-3 else 0
@@ -119,49 +117,44 @@ def test_isolated_transfers_follow_their_rates_and_slow_nobody_down():
     steps = RateTrace(np.array([0.0, 4.0, 9.0]), np.array([1.0, 0.0, 3.0]), "hold")
     env = simpy.Environment()
     links = population(5.0, 50.0, over_time={(0, "up"): steps})
-    network = SharedLinks(env, links, 10.0, 10.0, isolated=True)
+    network = FluidNetwork(env, links, 10.0, 10.0, isolated=True)
     transfers = [network.transfer("up", 0, 10), network.transfer("up", 1, 100), network.transfer("up", 1, 0)]
-    assert network.duration_s("up", 0, 10) == 11.0
     assert landings(env, transfers) == {0: 11.0, 1: 10.0, 2: 0.0}
 
 
 def test_the_server_s_rate_may_change_over_time():
     steps = RateTrace(np.array([0.0, 4.0, 9.0]), np.array([1.0, 0.0, 3.0]), "hold")
     env = simpy.Environment()
-    network = SharedLinks(env, population(5.0, 5.0), 10.0, steps)
+    network = FluidNetwork(env, population(5.0, 5.0), 10.0, steps)
     transfers = [network.transfer("up", client, 5) for client in (0, 1)]
     assert landings(env, transfers) == {0: 11.0, 1: 11.0}
 
 
-def test_alone_on_the_link_is_what_an_estimate_says():
+@pytest.mark.parametrize(("client", "rate"), [(0, 10.0), (1, 4.0)])
+def test_alone_on_the_link_the_slower_side_decides(client, rate):
     env, network = shared(50.0, 4.0, rtt_s=0.2, framing=IP)
-    assert network.duration_s("up", 0, 10**5) == pytest.approx(transfer_s(10**5, 10.0, 0.2, IP))
-    assert network.duration_s("up", 1, 10**5) == pytest.approx(transfer_s(10**5, 4.0, 0.2, IP))
-    assert network.duration_s("up", 0, 0) == 0.0
-    assert network.bytes_per_s("up", 0) == 10.0
-    assert network.bytes_per_s("up", 1) == 4.0
+    transfer = network.transfer("up", client, 10**5)
     env.run()
-    assert env.now == 0.0
+    assert transfer.done.value == pytest.approx(transfer_s(10**5, rate, 0.2, IP))
 
 
 def test_a_link_that_stands_still_for_ever_leaves_the_clock_in_peace():
     env = simpy.Environment()
-    network = SharedLinks(
+    network = FluidNetwork(
         env, population(5.0), 10.0, RateTrace(np.array([0.0, 4.0]), np.array([1.0, 0.0]), "hold")
     )
     stuck = network.transfer("up", 0, 5)
     assert landings(env, [stuck]) == {}
     assert stuck.sent_bytes() == 4
-    assert network.duration_s("up", 0, 5) == math.inf
 
 
 def test_losses_limit_each_connection():
     env = simpy.Environment()
-    lossy = SharedLinks(env, population(1e7, rtt_s=0.05), 1e6, 1e6, loss=0.01)
-    assert lossy.bytes_per_s("up", 0) < 2.5e5
+    lossy = FluidNetwork(env, population(1e7, rtt_s=0.05), 1e6, 1e6, loss=0.01)
+    assert loss_limit(0.01, 0.05) < 2.5e5
     transfer = lossy.transfer("up", 0, 10**6)
     env.run()
-    assert transfer.done.value == pytest.approx(transfer_s(10**6, lossy.bytes_per_s("up", 0), 0.05, 1.0))
+    assert transfer.done.value == pytest.approx(transfer_s(10**6, loss_limit(0.01, 0.05), 0.05, 1.0))
 
 
 # stopping and pausing ---------------------------------------------------------------------------------

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.refill import filled, finishes
 
-from fedsim.network.max_min import StarLink
+from fedsim.network.max_min import MaxMinLink
 
 # by hand ----------------------------------------------------------------------------------------------
 
 
 def loaded(capacity, sizes, caps):
-    star = StarLink(capacity)
+    star = MaxMinLink(capacity)
     for flow, (size, cap) in enumerate(zip(sizes, caps, strict=True)):
         star.add(flow, size, cap, 0.0)
     return star
@@ -80,7 +80,7 @@ def test_a_new_cap_counts_from_its_own_instant():
 
 
 def test_flows_that_tie_finish_at_one_instant_the_smaller_number_first():
-    star = StarLink(3.0)
+    star = MaxMinLink(3.0)
     for flow in (2, 0, 1):
         star.add(flow, 7.0, 5.0, 0.1)
     times, flows = zip(*finished(star), strict=True)
@@ -96,7 +96,7 @@ def test_caps_exactly_at_the_level_do_not_swing_from_side_to_side(capacity):
 
 
 def test_a_giant_that_comes_and_goes_leaves_no_rounding_behind():
-    star = StarLink(1e16)
+    star = MaxMinLink(1e16)
     star.add(0, 1e9, 0.3, 0.0)
     for flow in range(1, 200):
         star.add(flow, 1e9, 1e15 / 7, 0.0)
@@ -130,11 +130,11 @@ def test_notes_that_are_void_do_not_pile_up():
         (lambda star: star.set_cap(0, math.nan, 5.0), "cap must be at least 0 and less"),
         (lambda star: star.set_capacity(-1.0, 5.0), "capacity must be at least 0"),
         (lambda star: star.advance(4.0), "time cannot go back from 5.0 s to 4.0 s"),
-        (lambda _: StarLink(1.0).finish(), "no flow on this link ever finishes"),
+        (lambda _: MaxMinLink(1.0).finish(), "no flow on this link ever finishes"),
     ],
 )
 def test_nonsense_is_refused(act, problem):
-    star = StarLink(1.0)
+    star = MaxMinLink(1.0)
     star.add(0, 10, 1, 5.0)
     with pytest.raises(ValueError, match=problem):
         act(star)
@@ -145,7 +145,7 @@ def test_nonsense_is_refused(act, problem):
 
 def played(arrivals, capacity, changes=(), *, watch=None):
     """Finish times of the same scenario on a star; `watch` is called after every event."""
-    star = StarLink(capacity)
+    star = MaxMinLink(capacity)
     events = sorted([(t, 0, flow, size, cap) for t, flow, size, cap in arrivals] + [(t, 1, *c) for t, *c in changes],
                     key=lambda e: e[:2])  # fmt: skip
     done = {}
@@ -248,7 +248,7 @@ def test_hundreds_of_near_equal_caps_around_the_level_agree_too():
 @given(flows=flows, capacity=numbers, stop=st.floats(0, 30))
 def test_bytes_are_neither_made_nor_lost(flows, capacity, stop):
     """What has been let in is what was carried and what is left; nobody is carried faster than the link."""
-    star, carried, size_of = StarLink(capacity), 0.0, {}
+    star, carried, size_of = MaxMinLink(capacity), 0.0, {}
     for at_s, flow, size, cap in sorted(numbered(flows)):
         if at_s > stop:
             break

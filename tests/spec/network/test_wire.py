@@ -12,7 +12,7 @@ from worlds import plan
 from fedsim.adapters.adapter import Layout, Module, Tensor
 from fedsim.adapters.payload import NOTHING, WHOLE, Payload
 from fedsim.config.network import WireConfig
-from fedsim.network.coding import Link
+from fedsim.network.coding import Coder
 from fedsim.network.messages import Format, bytes_of, charged_bytes, decode, encode, extent, largest
 from fedsim.network.number_formats import LEVELS, pack, scales, unpack
 from fedsim.records.verify import verify
@@ -260,7 +260,7 @@ def test_the_oracle_of_gpt2():
 
 
 def link(layout=LAYOUT, **wire):
-    return Link(WireConfig(**wire), layout, 0)
+    return Coder(WireConfig(**wire), layout, 0)
 
 
 def test_plain_float32_hands_on_the_very_arrays():
@@ -288,7 +288,7 @@ def test_the_server_gets_start_plus_what_the_message_says():
     start, end, wire = normal("start"), normal("end"), WireConfig(dtype="int8", top_k=0.3)
     message = encode(wire, LAYOUT, WHOLE, "up", end - start, stream(0, "wire", 4, 2))
     expected = start + decode(wire, LAYOUT, WHOLE, "up", message)
-    assert np.array_equal(Link(wire, LAYOUT, 0).up(4, 2, start, end, WHOLE), expected)
+    assert np.array_equal(Coder(wire, LAYOUT, 0).up(4, 2, start, end, WHOLE), expected)
 
 
 def test_chance_is_addressed():
@@ -360,7 +360,7 @@ def test_phases_owe_for_their_own_factor():
 def test_a_residual_is_forgotten_when_the_factors_change_their_meaning(frames, kept):
     start, end = normal("start"), normal("end")
     fresh = link(top_k=0.1, error_feedback=True).up(0, 1, start, end, WHOLE)
-    wire = Link(WireConfig(top_k=0.1, error_feedback=True), LAYOUT, 0, refactors=True)
+    wire = Coder(WireConfig(top_k=0.1, error_feedback=True), LAYOUT, 0, refactors=True)
     wire.up(0, 0, normal(0), normal(1), WHOLE, frame=frames[0])
 
     found = wire.up(0, 1, start, end, WHOLE, frame=frames[1])
@@ -460,7 +460,7 @@ def test_the_model_is_made_of_what_was_understood():
 
     prepared = plan({**SYNC, "cohort": 1}, [1.0], wire=SMALL, budget={"commits": 1})
     run, task, local = simulate(prepared), prepared.task, prepared.experiment.local
-    wire = Link(prepared.experiment.wire, task.layout, prepared.experiment.seed)
+    wire = Coder(prepared.experiment.wire, task.layout, prepared.experiment.seed)
     start = wire.down(0, task.initial(), WHOLE)
     (update,) = task.train([jobs.Job(0, 0, start, local, prepared.experiment.seed)])
     model = wire.up(0, 0, start, update.end, WHOLE)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from hypothesis import strategies as st
 from fedsim.config.experiment import Experiment
 from fedsim.errors import RunError, RunFolderError
 from fedsim.records import tables
+from fedsim.records.info import Totals
+from fedsim.records.rows import CommitRow, ScoreRow, VisitRow, plain
 from fedsim.records.run import Run, load
 from fedsim.records.writer import Writer
 
@@ -63,13 +66,13 @@ def visit(order: int = 0, **changes):
         "gross_joules": 1 / 3 + 0.3,
         "rank": 8,
         "memory_plan": "fits",
-        "trained": True,
+        "computed": True,
         "examples": 8,
         "tokens": 512,
         "loss": 2.5,
         "committed_version": 1,
     }
-    return {**row, **changes}
+    return VisitRow(**{**row, **changes})
 
 
 LOST = {
@@ -77,7 +80,7 @@ LOST = {
     "trained_s": NAN,
     "landed_s": NAN,
     "loss": NAN,
-    "trained": False,
+    "computed": False,
     "staleness": -1,
     "committed_version": -1,
 }
@@ -97,11 +100,11 @@ def commit(version: int = 1, **changes):
         "update_norm": 0.25,
         "mean_cosine": NAN,
     }
-    return {**row, **changes}
+    return CommitRow(**{**row, **changes})
 
 
 def score(version: int, metric: str = "perplexity", value: float = 30.0):
-    return {"version": version, "time_s": 10.0 * version, "split": "test", "metric": metric, "value": value}
+    return ScoreRow(version, 10.0 * version, "test", metric, value)
 
 
 def clients(n: int = 3):
@@ -147,7 +150,7 @@ def python(code: str, *args: object, kill_when: str | None = None) -> int:
 def test_a_closed_run_loads_as_it_was_returned(tmp_path):
     writer = Writer(tmp_path / "a", experiment())
     fill(writer)
-    closed = writer.close(status="done", facts={"executor": "inline"})
+    closed = writer.close(status="done", ended=replace(writer.info, executor="inline"))
     loaded = load(tmp_path / "a")
 
     same(closed, loaded)
@@ -165,7 +168,7 @@ def test_a_run_in_memory_and_a_run_in_a_folder_have_equal_tables(tmp_path):
 
     same(*runs)
     assert runs[0].folder is None
-    assert runs[0].info["totals"] == runs[1].info["totals"]
+    assert runs[0].info.totals == runs[1].info.totals
 
 
 def test_a_run_in_memory_can_be_saved_and_loaded(tmp_path):
@@ -218,7 +221,7 @@ def test_every_table_has_its_columns_and_dtypes_even_without_rows(tmp_path):
 
 def test_rows_keep_their_dtypes(tmp_path):
     writer = Writer(tmp_path / "a", experiment())
-    writer.visit(visit(np.int64(0), joules=np.float64(0.1), trained=np.bool_(True), up_bytes=np.int64(7)))
+    writer.visit(visit(np.int64(0), joules=np.float64(0.1), computed=np.bool_(True), up_bytes=np.int64(7)))
     run = writer.close(status="done")
 
     assert {name: str(dtype) for name, dtype in run.visits.dtypes.items()} == tables.TABLES["visits"]
@@ -294,9 +297,9 @@ def test_a_killed_run_loses_nothing_and_is_folded_by_whoever_loads_it(tmp_path):
     run = load(tmp_path / "a")
 
     assert run.visits["order"].tolist() == [0, 1, 2, 3, 4]
-    assert run.info["status"] == "killed"
-    assert run.info["totals"]["commits"] == 1
-    assert run.info["totals"]["up_bytes"] == 5 * 40
+    assert run.info.status == "killed"
+    assert run.info.totals.commits == 1
+    assert run.info.totals.up_bytes == 5 * 40
     assert not list((tmp_path / "a").glob("*.jsonl"))
     same(run, load(tmp_path / "a"))
     assert load(tmp_path / "a").info == run.info
@@ -309,7 +312,7 @@ def test_loading_a_run_that_still_goes_leaves_its_files_alone(tmp_path):
     writer.visit(visit(1))
     late = writer.close(status="done")
 
-    assert early.info["status"] == "running"
+    assert early.info.status == "running"
     assert early.visits["order"].tolist() == [0]
     assert late.visits["order"].tolist() == [0, 1]
 
@@ -428,15 +431,7 @@ def _write(folder: Path, name: str, text: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "row",
-    [
-        {k: v for k, v in visit().items() if k != "joules"},
-        {**visit(), "watts": 1.0},
-        visit(up_bytes=1.5),
-        visit(outcome=3),
-        visit(trained=1),
-        visit(joules="many"),
-    ],
+    "row", [visit(up_bytes=1.5), visit(outcome=3), visit(computed=1), visit(joules="many")]
 )
 def test_a_row_that_does_not_fit_is_refused_at_once(tmp_path, row):
     writer = Writer(tmp_path / "a", experiment())
@@ -460,27 +455,38 @@ def test_run_json_says_what_ran_where_and_how_it_ended(tmp_path):
     chosen = experiment(seed=7)
     writer = Writer(tmp_path / "a", chosen)
     fill(writer)
-    writer.close(status="interrupted", reason="Ctrl-C", facts={"end_time_s": 12.5, "task": {"loss": NAN}})
+    said = replace(writer.info, end_time_s=12.5, task={"loss": NAN}, totals=Totals(visits=4, refused=1))
+    writer.close(status="interrupted", reason="Ctrl-C", ended=said)
     info = json.loads((tmp_path / "a" / "run.json").read_text(), parse_constant=pytest.fail)
 
     assert (info["name"], info["seed"], info["digest"]) == ("run", 7, chosen.digest)
     assert (info["status"], info["reason"]) == ("interrupted", "Ctrl-C")
     assert info["end_time_s"] == 12.5  # what the simulation says goes before what the tables show
     assert info["task"] == {"loss": None}
-    assert info["totals"] == {
-        "clients": 3,
-        "visits": 4,
-        "outcomes": {"landed": 3, "offline": 1},
-        "commits": 1,
-        "up_bytes": 160,
-        "down_bytes": 400,
-        "serialized_up_bytes": 16,
-        "serialized_down_bytes": 40,
-        "joules": pytest.approx(4 / 3),
-    }
+    assert (info["totals"]["visits"], info["totals"]["refused"], info["totals"]["commits"]) == (4, 1, 0)
     assert info["saved_share"] == 0.25  # one visit of four was never trained
     assert info["versions"]["python"] == sys.version.split()[0]
     assert info["ended"] >= info["started"]
+
+
+def test_a_run_that_broke_off_tells_of_what_its_tables_add_up_to():
+    writer = Writer(None, experiment())
+    fill(writer)
+    info = writer.close(status="failed", reason="out of luck").info
+
+    assert info.end_time_s == 10.0
+    assert info.totals == Totals(
+        clients=3,
+        visits=4,
+        commits=1,
+        outcomes={"landed": 3, "offline": 1},
+        up_bytes=160,
+        down_bytes=400,
+        serialized_up_bytes=16,
+        serialized_down_bytes=40,
+        joules=pytest.approx(4 / 3),
+        gross_joules=pytest.approx(4 / 3 + 1.2),
+    )
 
 
 def test_experiment_yaml_holds_the_whole_configuration(tmp_path):
@@ -517,3 +523,34 @@ def test_many_rows_fold_to_the_same_columns_as_few(tmp_path):
 
     same(*runs)
     assert runs[0].visits["order"].tolist() == list(range(rows))
+
+
+def older(folder: Path) -> None:
+    """Make a folder as versions wrote it that called the column `computed` `trained`."""
+    import pyarrow.parquet as pq
+
+    path = folder / "visits.parquet"
+    table = pq.read_table(path)
+    pq.write_table(
+        table.rename_columns(["trained" if c == "computed" else c for c in table.column_names]), path
+    )
+
+
+def test_a_folder_of_an_older_version_is_read_with_todays_name_of_a_column(tmp_path):
+    writer = Writer(tmp_path / "a", experiment())
+    fill(writer)
+    closed = writer.close(status="done")
+    older(tmp_path / "a")
+
+    same(closed, load(tmp_path / "a"))
+
+
+def test_lines_of_an_older_version_are_read_with_todays_name_of_a_column(tmp_path):
+    writer = Writer(tmp_path / "a", experiment())
+    fill(writer)
+    closed = writer.close(status="done")
+    rows = [plain(visit(order, **(LOST if order == 2 else {}))) for order in range(4)]
+    lines = [tables.encode({"trained" if c == "computed" else c: v for c, v in row.items()}) for row in rows]
+    (tmp_path / "a" / "visits.jsonl").write_text("\n".join(lines) + "\n")
+
+    same(closed, load(tmp_path / "a"))

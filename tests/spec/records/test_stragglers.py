@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from worlds import simulated
-from worlds.small_runs import small, without_rows
+from worlds.small_runs import INFO, small, without_rows
 
 from fedsim.records import stragglers
 from fedsim.report import straggler_sections
@@ -128,7 +129,7 @@ def test_little_sees_a_run_that_is_too_short_for_its_visits():
 
 
 def test_the_report_says_whom_the_run_waited_for():
-    section = straggler_sections.waits(small())
+    section = straggler_sections.waiting(small())
 
     assert "75.0 %" in section.text[0]
     assert "waiting for slow" in section.text[0]
@@ -145,7 +146,7 @@ def test_the_report_says_how_even_participation_was_and_that_the_queues_add_up()
 @pytest.mark.parametrize("missing", ["visits", "commits"])
 def test_a_run_without_rows_has_nothing_to_wait_for(missing):
     run = without_rows(missing)
-    assert straggler_sections.waits(run).figure is None
+    assert straggler_sections.waiting(run).figure is None
     assert straggler_sections.fairness(run).text
 
 
@@ -167,17 +168,17 @@ def test_what_devices_that_went_away_cost_by_cause():
 
 
 def test_the_report_says_why_devices_went_away():
-    section = straggler_sections.waits(gone())
+    section = straggler_sections.waiting(gone())
 
     assert "In 4 visits (57.1 %) the device went away, mostly because its window closed." in section.text[1]
     assert "waited 45 s in all" in section.text[1]
     assert [row[0] for row in section.tables[1].rows] == ["its window closed", "its battery was low"]
-    assert len(straggler_sections.waits(small()).tables) == 1
+    assert len(straggler_sections.waiting(small()).tables) == 1
 
 
 def test_the_report_says_how_much_of_their_time_watched_devices_were_away():
-    run = small(info=small().info | {"away_share": {"window": 0.2, "battery": 0.125}})
-    (_, said) = straggler_sections.waits(run).text
+    run = small(info=replace(INFO, away_share={"window": 0.2, "battery": 0.125}))
+    (_, said) = straggler_sections.waiting(run).text
 
     assert said == (
         "Of the devices' time, 32.5 % went by away: 20.0 % because its window closed and 12.5 % because its "

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds.handmade_run import IDLE_W, by_hand, made, played
 
+from fedsim.records.info import Batteries, Totals
 from fedsim.records.tables import TABLES
 from fedsim.records.verify import verify
 
@@ -41,6 +42,12 @@ def broken(table, row, **values):
     for column, value in values.items():
         frame.loc[row, column] = value
     return dataclasses.replace(run, **{table: frame})
+
+
+def with_totals(run, **values):
+    """A run whose run.json tells of other totals."""
+    totals = dataclasses.replace(run.info.totals, **values)
+    return dataclasses.replace(run, info=dataclasses.replace(run.info, totals=totals))
 
 
 # visits are sorted by (dispatched_s, order), which here is the order itself
@@ -110,16 +117,17 @@ def test_pauses_and_cut_work_are_right_where_the_experiment_allows_them():
     for policy, share, good in (("pause", 1.0, True), ("pause", 0.5, False), ("partial", 0.5, True)):
         run = broken("visits", 5, **changes, work_share=share)
         run.experiment["population"] = {"on_close": policy}
-        run.info["totals"]["gross_joules"] -= IDLE_W * 2.0
+        run = with_totals(run, gross_joules=run.info.totals.gross_joules - IDLE_W * 2.0)
         assert (verify(run) == []) == good
 
 
 def test_batteries_that_do_not_balance_are_told():
-    told = {"start_j": 100.0, "received_j": 40.0, "supplied_j": 60.0, "end_j": 81.0}
+    told = Batteries(devices=3, start_j=100.0, received_j=40.0, supplied_j=60.0, end_j=81.0, mean_level=0.5)
     run = by_hand()
-    run.info["batteries"] = told
+    run = dataclasses.replace(run, info=dataclasses.replace(run.info, batteries=told))
     assert verify(run) == ["run.json tells of 81 J in batteries at the end, what came and went gives 80"]
-    run.info["batteries"] = told | {"end_j": 80.0}
+    balanced = dataclasses.replace(told, end_j=80.0)
+    run = dataclasses.replace(run, info=dataclasses.replace(run.info, batteries=balanced))
     assert verify(run) == []
 
 
@@ -140,8 +148,7 @@ def test_many_rows_that_break_one_rule_make_one_sentence():
 def test_a_visit_that_ends_at_the_instant_of_a_commit_may_be_counted_before_or_after_it():
     tied = {"ended_s": 12.0, "downloaded_s": 11.0, "gross_joules": 2.0 + IDLE_W * 2.0}
     later = broken("visits", 4, **tied)
-    shorter = later.info["totals"]["gross_joules"] - IDLE_W * 3.0
-    later.info["totals"] |= {"gross_joules": shorter}
+    later = with_totals(later, gross_joules=later.info.totals.gross_joules - IDLE_W * 3.0)
     assert verify(later) == []
     counted = later.commits.assign(total_down_bytes=[2000, 5000], total_joules=[3.5, 13.5])
     assert verify(dataclasses.replace(later, commits=counted)) == []
@@ -160,7 +167,7 @@ def test_charged_bytes_may_differ_from_serialised_ones_only_under_charge_as():
 
 def test_a_killed_run_may_lack_its_open_visits_and_its_last_commit():
     run = by_hand()
-    killed = {"name": "handmade", "status": "killed"}
+    killed = dataclasses.replace(run.info, status="killed", totals=Totals())
     left = dataclasses.replace(
         run, info=killed, visits=run.visits.drop(index=[2, 4]), commits=run.commits[:1]
     )

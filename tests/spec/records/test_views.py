@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
-from worlds.small_runs import small, without_rows
+from worlds.small_runs import INFO, small, without_rows
 
 from fedsim.errors import RunFolderError
 from fedsim.records import gains as gain_views
@@ -210,8 +211,11 @@ def test_the_uplink_is_compared_with_full_models_for_the_same_uploads():
 def test_gpt2_with_rank_8_on_c_attn_saves_99_76_percent():
     # GPT-2: 124,439,808 parameters; A and B of 12 layers: 12 * 8 * (768 + 2304) = 294,912
     visits = small().visits.query("outcome == 'landed'").assign(up_bytes=4 * 12 * 8 * (768 + 2304))
-    charged = {"full_model_bytes": 4 * 124_439_808, "adapter_params": 294_912, "params": 124_439_808}
-    row = views.uplink_reduction(small(visits=visits, info={"name": "gpt2", "charged": charged})).iloc[0]
+    sizes = {"full_model_bytes": 4 * 124_439_808, "adapter_params": 294_912, "params": 124_439_808}
+    charged = replace(INFO.charged, **sizes)
+    row = views.uplink_reduction(small(visits=visits, info=replace(INFO, name="gpt2", charged=charged))).iloc[
+        0
+    ]
 
     assert row["adapter_bytes"] == 4 * 1_179_648
     assert round(100 * row["reduction"], 2) == 99.76
@@ -219,7 +223,7 @@ def test_gpt2_with_rank_8_on_c_attn_saves_99_76_percent():
 
 def test_without_the_charged_model_the_reduction_is_an_error():
     with pytest.raises(RunFolderError, match="charged"):
-        views.uplink_reduction(small(info={"name": "small"}))
+        views.uplink_reduction(small(info=replace(INFO, charged=None)))
 
 
 def test_every_view_of_an_empty_run_is_an_empty_frame_with_its_columns():

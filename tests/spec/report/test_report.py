@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -14,6 +15,7 @@ from fedsim import report
 from fedsim.config.experiment import Experiment
 from fedsim.errors import RunFolderError
 from fedsim.records import quantities
+from fedsim.records.info import RunInfo
 from fedsim.records.run import Run
 from fedsim.report import labels, page
 
@@ -107,7 +109,7 @@ def renamed(name: str, run: Run | None = None, seed: int = 0, **changes) -> Run:
     run = run or small()
     plain = Experiment.model_validate({**EXPERIMENT.plain(), "name": name, "seed": seed, **changes}).plain()
     frames = {t: getattr(run, t) for t in ("clients", "visits", "commits", "scores", "personal")}
-    return Run(folder=None, experiment=plain, info={**run.info, "name": name, "seed": seed}, **frames)
+    return Run(folder=None, experiment=plain, info=replace(run.info, name=name, seed=seed), **frames)
 
 
 SYNC = {"kind": "synchronous", "cohort": 3}
@@ -218,8 +220,8 @@ def test_the_numbers_in_words_and_tables_are_those_of_the_run(document):
 
 
 def test_charge_as_cannot_be_missed(tmp_path, document):
-    charged = {**INFO["charged"], "declared": True, "model": "gemma-3-270m", "params": 268_098_176}
-    text = read(tmp_path, small(info={**INFO, "charged": charged})).text
+    charged = replace(INFO.charged, declared=True, model="gemma-3-270m", params=268_098_176)
+    text = read(tmp_path, small(info=replace(INFO, charged=charged))).text
 
     assert "Charged as another model" in text
     assert "charged as for gemma-3-270m (268,098,176 parameters)" in text
@@ -300,7 +302,7 @@ def test_a_run_without_a_commit_or_with_a_single_visit_gives_a_page(tmp_path):
 def test_a_timeline_only_run_is_announced_as_such(tmp_path):
     bare = without_rows("scores", "personal")
     text = read(
-        tmp_path, small(scores=bare.scores, personal=bare.personal, info={**INFO, "timeline_only": True})
+        tmp_path, small(scores=bare.scores, personal=bare.personal, info=replace(INFO, timeline_only=True))
     ).text
 
     assert "Nothing was trained" in text
@@ -318,10 +320,8 @@ def test_a_timeline_only_run_is_announced_as_such(tmp_path):
     ],
 )
 def test_a_run_that_did_not_finish_says_so_first(tmp_path, status, reason, says):
-    info = {
-        k: v for k, v in INFO.items() if k not in ("charged", "task", "executor", "workers", "saved_share")
-    }
-    document = read(tmp_path, small(info={**info, "status": status, "reason": reason}))
+    info = RunInfo(name="small", status=status, seed=0, digest="", reason=reason)
+    document = read(tmp_path, small(info=info))
 
     assert says in document.text
     assert document.text.index(says) < document.text.index("What was run")

@@ -75,9 +75,9 @@ def test_every_point_runs_in_a_folder_named_after_what_changed(grid, tmp_path, c
     assert folders(tmp_path) == LABELS
     for label in LABELS:
         run = fedsim.load(tmp_path / "runs" / "grid" / label)
-        assert run.info["status"] == "done"
+        assert run.info.status == "done"
         assert run.name == f"grid.{label}"
-        assert f"lr-{run.experiment['local']['lr']}_seed-{run.info['seed']}" == label
+        assert f"lr-{run.experiment['local']['lr']}_seed-{run.info.seed}" == label
     assert [line.split()[:2] for line in out.splitlines()[1:5]] == [[label, "done"] for label in LABELS]
     assert "report: runs/grid/report.html" in out
     assert pages == [*([f"grid.{label}"] for label in LABELS), [f"grid.{label}" for label in LABELS]]

@@ -26,7 +26,7 @@ from fedsim.samplers.oort import Oort, _rounded
 from fedsim.samplers.power_of_choice import PowerOfChoice
 from fedsim.samplers.seen import Records
 from fedsim.samplers.uniform import Uniform
-from fedsim.server.requests import Desk, Request
+from fedsim.server.requests import Desk, PoolRequest
 
 SYNC = {"kind": "synchronous", "cohort": 2}
 GREEDY = {"explore": 0.0, "explore_min": 0.0}
@@ -102,11 +102,11 @@ class Served:
     def __init__(self, n, sampler="uniform"):
         made = plan(SYNC, [1.0] * n, sampler={"kind": sampler})
         self.roster = Roster(made.population.availability)
-        self.desk = Desk(made.experiment, made.population, self.roster, records(n))
+        self.desk = Desk(made, self.roster, records(n))
         self.granted = {}
 
     def ask(self, name, n, among=None):
-        self.desk.ask(Request(n, lambda chosen: self.granted.update({name: sorted(chosen)}), 0.0, among))
+        self.desk.ask(PoolRequest(n, lambda chosen: self.granted.update({name: sorted(chosen)}), 0.0, among))
 
 
 def test_requests_of_one_pool_are_served_in_their_order():
@@ -434,9 +434,9 @@ def test_what_a_poll_costs_by_hand():
     assert trained.dispatched_s.tolist() == pytest.approx([8.0, 8.0], abs=1e-4)  # all have answered
     assert trained.down_bytes.tolist() == [0, 0]
     assert trained.up_bytes.tolist() == [32, 32]
-    assert run.info["totals"]["up_bytes"] == 4 * 4 + 2 * 32
-    assert run.info["totals"]["down_bytes"] == 4 * 32
-    assert run.info["totals"]["joules"] == pytest.approx(40.0 + 2 * sum((trained.client + 1) * 3.0), abs=1e-3)
+    assert run.info.totals.up_bytes == 4 * 4 + 2 * 32
+    assert run.info.totals.down_bytes == 4 * 32
+    assert run.info.totals.joules == pytest.approx(40.0 + 2 * sum((trained.client + 1) * 3.0), abs=1e-3)
 
 
 def test_a_poll_cannot_be_trained_again(tmp_path):

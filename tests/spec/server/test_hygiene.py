@@ -114,4 +114,4 @@ def test_a_round_of_nothing_but_faults_makes_no_version():
     run, told = run_with({0, 1, 2}, FAULTS["nan"][0], budget={"commits": 5, "time_s": 20.0})
 
     assert run.commits["version"].tolist() == [1]
-    assert len(told) == run.info["totals"]["refused"] > 3
+    assert len(told) == run.info.totals.refused > 3

@@ -241,13 +241,13 @@ def test_unusable_data_are_refused_in_one_sentence(tmp_path, make, said):
 def test_every_client_has_one_new_digit_and_keeps_some_images_apart(task):
     assert task.classes == digits.NEW
     for client in range(5):
-        mine, apart = task.training[client], task.held_out[client]
+        mine, apart = task.splits.training[client], task.splits.held_out[client]
         assert len(np.unique(task.pictures.labels[np.concatenate([mine, apart])])) == 1
         assert not set(mine) & set(apart)
         assert len(apart) == round(0.1 * (len(mine) + len(apart)))
         assert task.tokens(client, LocalConfig(epochs=2)) == 2 * 64 * len(mine)
         assert task.tokens(client, LOCAL) == 2 * 8 * 64
-    rows = np.concatenate([*task.training, *task.held_out])
+    rows = np.concatenate([*task.splits.training, *task.splits.held_out])
     assert sorted(rows.tolist()) == list(range(len(task.pictures)))
     assert task.describe()["classes_per_client"] == [1, 1, 1]
 
@@ -263,7 +263,7 @@ def test_every_client_has_one_new_digit_and_keeps_some_images_apart(task):
 )
 def test_labels_and_amounts_are_skewed_as_asked(partition, check):
     task = images(clients=20, partition=partition)
-    whole = [np.concatenate([a, b]) for a, b in zip(task.training, task.held_out, strict=True)]
+    whole = [np.concatenate([a, b]) for a, b in zip(task.splits.training, task.splits.held_out, strict=True)]
     sizes = np.array([len(rows) for rows in whole])
     kinds = np.array([len(np.unique(task.pictures.labels[rows])) for rows in whole])
     assert check(sizes, kinds)
@@ -327,7 +327,7 @@ def test_settings_that_contradict_themselves_are_refused():
         with pytest.raises(ValueError, match=said):
             Images(**fields)
     found = build("tasks", {"kind": "images", "charge_as": {"preset": "ddpm-cifar10-32"}})
-    assert found.charge_as.shape(full=False).params == 35_746_307
+    assert found.charge(full=False).shape.params == 35_746_307
 
 
 def test_a_task_is_pickled_without_weights(task):
@@ -348,7 +348,7 @@ def test_the_loss_is_the_squared_error_at_fixed_noise(task):
     """Written out for one piece with the stock model: version 0 is the pretrained network."""
     probe = task.probes("test")[0]
     sums = task.score(task.initial(), probe)
-    pictures_, order = task._rows("test", None)
+    pictures_, order = task.test, task.rows("test", None)
     rows = order[probe.start : probe.stop]
     model, process = denoisers.weights(task.source.name), task.source.process
     expected, noises = 0.0, diffusion.of_evaluation(0, "test", rows.tolist(), 8, (1, 8, 8))
@@ -568,14 +568,14 @@ def test_a_run_scores_losses_distances_and_shares(run):
     fd = views.scored(run, "FD(digits-cnn)", "samples")["value"]
     assert len(fd) == 2
     assert all(map(math.isfinite, fd))
-    facts = run.info["task"]
+    facts = run.info.task
     assert (facts["samples"], facts["extractor"], facts["resize"]) == (
         60,
         "digits-cnn",
         "8-bit pixels, as they are",
     )
     assert len(facts["extractor_sha256"]) == 64
-    assert run.info["charged"]["adapter_bytes"] == 4 * run.info["task"]["trainable_params"]
+    assert run.info.charged.adapter_bytes == 4 * run.info.task["trainable_params"]
     assert list(run.personal["metric"]) == ["loss", "loss"]
 
 
@@ -585,9 +585,9 @@ def test_runs_are_compared_by_what_they_draw(run, tmp_path):
 
     from fedsim.report import gallery_section, labels
 
-    other = replace(run, info={**run.info, "name": "other"})
-    task = {**run.info["task"], "extractor_sha256": "0"}
-    blind = replace(run, info={**run.info, "name": "blind", "task": task})
+    other = replace(run, info=replace(run.info, name="other"))
+    task = {**run.info.task, "extractor_sha256": "0"}
+    blind = replace(run, info=replace(run.info, name="blind", task=task))
     (section,) = gallery_section.beside(labels.compared([run, other, blind]))
     (table,) = section.tables
     assert [row[:2] for row in table.rows] == [(name, "60") for name in [row[0] for row in table.rows]]
@@ -659,7 +659,7 @@ def test_a_grid_shows_every_image_enlarged_by_a_whole_factor():
 def test_the_demo_s_verdict_says_what_changed(run):
     from dataclasses import replace
 
-    text = demo_images.verdict([replace(run, info={**run.info, "name": "images-sync"})])
+    text = demo_images.verdict([replace(run, info=replace(run.info, name="images-sync"))])
     assert text.startswith(
         "FD(digits-cnn) of 60 samples to the 719 images of the clients (real test images: 4):\n  images-sync "
     )

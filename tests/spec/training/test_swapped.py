@@ -16,9 +16,8 @@ from fedsim.adapters.adapter import Layout, Module
 from fedsim.config.learning import LocalConfig, LoraConfig, NumericsConfig
 from fedsim.errors import ExperimentError
 from fedsim.jobs import Job, TaskContext
-from fedsim.tasks._language import task as _language_task
 from fedsim.tasks.language import Language
-from fedsim.training import hub, local, lora, noise, sequential
+from fedsim.training import hub, local, lora, noise, sequential, text_model
 from fedsim.training import stacked_optimizers as steps
 from fedsim.training.backbone import Stack
 from fedsim.training.swapped import Swap, Swapped, refusal
@@ -317,7 +316,7 @@ def test_a_training_pass_holds_no_more_logits_than_their_room_but_one_sequence(
     local_config = LocalConfig(optimizer="sgd", lr=0.1, steps=2, batch=4)
     jobs = [Job(c, 0, task.initial(), local_config, 0) for c in range(3)]
     whole, _ = passes_of(task, jobs, monkeypatch)
-    monkeypatch.setattr(_language_task, "SWAPPED", room)
+    monkeypatch.setattr(text_model, "SWAPPED", room)
 
     found, tokens = passes_of(task, jobs, monkeypatch)
 
@@ -328,10 +327,10 @@ def test_a_training_pass_holds_no_more_logits_than_their_room_but_one_sequence(
 
 
 def test_only_a_swapped_model_has_its_passes_cut_by_vocabulary(name, text_folder, monkeypatch):
-    monkeypatch.setattr(_language_task, "SWAPPED", 320 * 48)
+    monkeypatch.setattr(text_model, "SWAPPED", 320 * 48)
     for training, at_once in (("swapped", 48), ("fused", 1000)):
         numerics = NumericsConfig(training=training, tokens_at_once=1000)
         context = TaskContext(3, 0, LoraConfig(r=4), LocalConfig(), numerics)
         task = Language(model=name, data=str(text_folder), sequence=16).build(context)
 
-        assert task._tokens_at_once(task._backbone()) == at_once
+        assert task.text_model.tokens_at_once(task.text_model.backbone(), 16) == at_once

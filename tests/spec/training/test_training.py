@@ -365,7 +365,7 @@ def test_a_visit_is_as_long_as_foretold_and_passes_over_examples_evenly(n, batch
     made = list(local.batches(n, Job(2, 1, None, how, 0)))
     rows = np.concatenate(made)
     assert len(made) == local.steps(n, how)
-    assert rows.size == local.passes(n, how)
+    assert rows.size == how.examples_over(n)
     assert all(len(b) == batch for b in made) or not by_steps
     counts = np.bincount(rows, minlength=n)
     assert counts.max() - counts.min() <= 1

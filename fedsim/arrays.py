@@ -1,0 +1,12 @@
+"""Arrays by what they hold: one name each, for annotations."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Names = NDArray[np.object_]
+"""Text, one a place."""

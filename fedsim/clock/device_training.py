@@ -1,0 +1,99 @@
+"""Trainings on devices: one under way, begun, paused, cut to whole steps; and how warm it leaves its device."""
+
+from __future__ import annotations
+
+import simpy
+
+from fedsim.config.devices import ComputeConfig
+from fedsim.cost.work import Work
+from fedsim.devices.compute import Training, step_noise, training
+from fedsim.devices.population import Profile
+from fedsim.devices.thermal import cooled_k, cools_s, settled_k, thermal_of
+
+
+class Machines:
+    """The clients' devices between visits: how warm each is, and the noise of its visits."""
+
+    def __init__(self, compute: ComputeConfig, seed: int) -> None:
+        """Take what is modelled of a training, and the address of the noise; every device is at rest."""
+        self._compute, self._seed = compute, seed
+        self._heat: dict[int, tuple[float, float]] = {}
+
+    def begin_training(
+        self, profile: Profile, work: Work, visit: int, now_s: float, *, part: float = 1.0
+    ) -> Training:
+        """Return the course of a training, or of the `part` that is left of one, from now on the device as it is."""
+        sigma = self._compute.sigma("step_sigma", profile.tier)
+        noise = step_noise(sigma, work.steps, self._seed, profile.client, visit)
+        heat_k = self.heat_k(profile, now_s)
+        return training(profile, work, self._compute, noise=noise, heat_k=heat_k, part=part)
+
+    def end_training(self, profile: Profile, course: Training, elapsed_s: float, now_s: float) -> None:
+        """Note how warm the device is `elapsed_s` into a training that ends now, done or not."""
+        if course.thermal is not None:
+            self._heat[profile.client] = (course.heat_after_k(elapsed_s), now_s)
+
+    def heat_k(self, profile: Profile, now_s: float) -> float | None:
+        """Return the temperature of an idle device [K above the surroundings]; None if it is not modelled."""
+        thermal = thermal_of(self._compute, profile.tier)
+        if thermal is None:
+            return None
+        heat_k, since_s = self._heat.get(profile.client, (settled_k(thermal, profile.idle_w), now_s))
+        return cooled_k(thermal, heat_k, profile.idle_w, now_s - since_s)
+
+    def cool_s(self, profile: Profile, now_s: float) -> float:
+        """Return how long an idle device needs to be cool enough for new work; 0 where heat keeps nobody offline."""
+        thermal, heat_k = thermal_of(self._compute, profile.tier), self.heat_k(profile, now_s)
+        if thermal is None or heat_k is None or not thermal.gates:
+            return 0.0
+        return cools_s(thermal, heat_k, profile.idle_w, thermal.start_k)
+
+
+class DeviceTraining:
+    """A training under way on a device: stints between pauses, in which it cools.
+
+    Attributes:
+        begun_s, course: when the stint under way, or the last one, began, and how it goes.
+        done: the end of that stint if nothing stops it.
+    """
+
+    def __init__(
+        self, env: simpy.Environment, machines: Machines, profile: Profile, work: Work, visit: int
+    ) -> None:
+        """Begin now."""
+        self._env, self._machines, self._profile = env, machines, profile
+        self._work, self._visit = work, visit
+        self._share = self._joules = 0.0  # of earlier stints
+        self._going = False
+        self.resume()
+
+    def resume(self) -> None:
+        """Go on with what is left, on the device as warm as it is now."""
+        self.begun_s = float(self._env.now)
+        left = 1.0 - self._share
+        self.course: Training = self._machines.begin_training(
+            self._profile, self._work, self._visit, self.begun_s, part=left
+        )
+        self.done: simpy.Event = self._env.timeout(self.course.duration_s)
+        self._going = True
+
+    def pause(self) -> None:
+        """Stop for now, or for good: from now on the device cools."""
+        if not self._going:
+            return
+        now_s = float(self._env.now)
+        self._share, self._joules = self.share(now_s), self.joules(now_s)
+        self._going = False
+        self._machines.end_training(self._profile, self.course, now_s - self.begun_s, now_s)
+
+    def share(self, now_s: float) -> float:
+        """Return the share of the work that is done."""
+        if not self._going:
+            return self._share
+        return self._share + (1.0 - self._share) * self.course.share(now_s - self.begun_s)
+
+    def joules(self, now_s: float) -> float:
+        """Return what it has drawn above idle [J]."""
+        if not self._going:
+            return self._joules
+        return self._joules + self.course.joules(now_s - self.begun_s, self._profile.idle_w)

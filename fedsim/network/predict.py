@@ -1,0 +1,60 @@
+"""How long transfers take beside each other, without a clock: a pipe that runs until all have arrived."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from fedsim.network.pipe import Flow, LinkInUse, OneWayLink, Pipe
+
+if TYPE_CHECKING:
+    from fedsim.network.base import Rates
+
+STALLED_S = 30 * 86_400.0
+"""`transfers_s` calls it for ever when nothing moves for so long: two looping rates that are never positive together
+change without end."""
+
+
+class PlannedTransfer(NamedTuple):
+    """A transfer to predict: who, how much payload, from when."""
+
+    client: int
+    n_bytes: int
+    start_s: float
+
+
+def transfers_s(
+    transfers: Sequence[PlannedTransfer],
+    links: Mapping[int, OneWayLink] | Sequence[OneWayLink],
+    server: Rates,
+) -> list[float]:
+    """Return the seconds that each of some transfers in one direction takes, beside the others.
+
+    Args:
+        transfers: in any order.
+        links: each client's own link.
+        server: the rate of the server's link, headers included.
+
+    Returns:
+        Seconds from `start_s` to the last byte's arrival, one a transfer; inf where rates stay 0, or let
+        nothing through for `STALLED_S`.
+    """
+    pipe = Pipe(server)
+    in_use: dict[int, LinkInUse] = {}
+    flows: dict[int, Flow] = {}
+    for i in sorted(range(len(transfers)), key=lambda i: (transfers[i].start_s, i)):
+        client, n_bytes, start_s = transfers[i]
+        pipe.run(start_s)
+        if client not in in_use:
+            in_use[client] = LinkInUse(links[client])
+        flows[i] = pipe.open(in_use[client], n_bytes, start_s)
+    now_s, moved = max((transfer.start_s for transfer in transfers), default=0.0), -1
+    while (next_s := pipe.next_s()) < math.inf:
+        now_s = max(now_s, next_s) + STALLED_S
+        pipe.run(now_s)
+        before, moved = moved, sum(pipe.sent(flow, now_s) for flow in flows.values())
+        if moved == before:
+            break
+    durations_s = (flows[i].arrived_s - flows[i].began_s for i in range(len(transfers)))
+    return [math.inf if math.isnan(seconds) else seconds for seconds in durations_s]

@@ -1,0 +1,60 @@
+"""What fedsim asks of a task component: a block of settings that builds a `Task`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from fedsim.component import Component
+from fedsim.errors import ExperimentError, message
+from fedsim.jobs import Task, TaskContext, missing
+
+if TYPE_CHECKING:
+    from fedsim.cost.declared import Charge
+
+
+class TaskComponent(Component):
+    """Data, model and loss as settings; derive from it, or from `Component` with a method `build`.
+
+    Attributes:
+        worker_modules: what workers import while the task is still being built.
+        over_factors: the objective is over the factors' entries: the frozen weights under them, moved or
+            not, are not in it.
+    """
+
+    worker_modules: ClassVar[tuple[str, ...]] = ()
+    over_factors: ClassVar[bool] = False
+
+    @abstractmethod
+    def build(self, context: TaskContext) -> Task:
+        """Read and split the data; weights are not loaded."""
+
+    def charge(self, *, full: bool) -> Charge | None:
+        """Return what the clock charges instead of the model that trains; None: that model.
+
+        Args:
+            full: whether the whole model trains.
+        """
+        return None
+
+    def whole(self) -> bool:
+        """Return whether whole tensors train whatever `lora.full` says."""
+        return False
+
+    def sources(self) -> dict[str, str]:
+        """Return the fields that name a model or data: by path, by hub id, or `builtin`."""
+        return {}
+
+
+def built(component: TaskComponent, context: TaskContext) -> Task:
+    """Return the task of a component.
+
+    Raises:
+        ExperimentError: what `build` returns lacks something that a task has; and whatever `build` refuses.
+    """
+    task = component.build(context)
+    if absent := missing(task):
+        what = f"build() returns a {type(task).__name__}, which lacks {', '.join(absent)}"
+        fix = "derive it from fedsim.jobs.Task and define them"
+        raise ExperimentError(message("task.kind", what, got=component.kind, fix=fix))
+    return task

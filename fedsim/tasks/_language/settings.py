@@ -1,0 +1,55 @@
+"""Fields of `task: {kind: language}`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fedsim.config.fields import Count
+from fedsim.cost.charge_as import ChargeAs
+from fedsim.tasks._base import TaskComponent
+from fedsim.tasks.partition import Iid, Partition
+
+
+class LanguageSettings(TaskComponent):
+    """Which model, which text, and who has it.
+
+    A window predicts `sequence` tokens from those before them in the window and one more. Test and
+    valid windows do not overlap, and their last one is padded, so each of their tokens counts once.
+
+    Attributes:
+        model: `builtin`, a folder written by `save_pretrained`, or a hub name.
+        data: `builtin`; a folder with files called *train* and, if there are any, *valid* and *test*; one
+            .txt, .parquet, .csv or .jsonl file; or the name of a hub data set (parquet). Without a
+            test file the last tenth is held out as test, which no client trains on.
+        data_config: configuration of a hub data set (`wikitext-2-raw-v1`).
+        data_revision: its branch or commit.
+        text_column: column of a table; by default `text`, `sentence`, `content` or the only text column.
+        client_column: who a row belongs to, for the partition `natural`.
+        label_column: a row's class, for `dirichlet` and `pathological`.
+        newline: `eos`: every line is a unit, stripped, and its newline is `<eos>` (the convention of Penn
+            Treebank, whose word count includes it); `keep`: newlines are text, a file, document or row is a
+            unit; `auto`: `eos` for text files, `keep` for the rest. Every unit ends with `<eos>`.
+        partition: who has which text; see `fedsim.tasks.partition`.
+        sequence: predicted tokens of a window.
+        holdout: share of each client's windows it does not train on, at least one.
+        charge_as: the model that the clock charges instead of the one that trains.
+    """
+
+    model: str = "builtin"
+    data: str = "builtin"
+    data_config: str | None = None
+    data_revision: str | None = None
+    text_column: str | None = None
+    client_column: str | None = None
+    label_column: str | None = None
+    newline: Literal["auto", "eos", "keep"] = "auto"
+    partition: Partition = Iid()
+    sequence: Count = 64
+    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    charge_as: ChargeAs | None = None
+
+    def sources(self) -> dict[str, str]:
+        """Return the model and the data."""
+        return {"model": self.model, "data": self.data}
