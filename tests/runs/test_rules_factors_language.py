@@ -88,7 +88,7 @@ def test_a_run_learns_from_clients_of_unequal_ranks(begun, executor, rule, proto
     a0, b0 = split(plan, plan.task.initial())
     a, b = split(plan, model.adapter.vector)
     if rule["kind"] == "ffa":
-        assert a.tobytes() == a0.tobytes(), "F22: not a bit of A has changed"
+        assert a.tobytes() == a0.tobytes(), "not a bit of A has changed"
     if rule["kind"] == "fedsa":
         assert b.tobytes() == b0.tobytes(), "no B has come to the server"
         assert len(model.personal) > 1
@@ -107,7 +107,7 @@ def split(plan, vector):
 
 
 def test_a_is_the_same_bits_in_every_version_of_a_run_of_ffa(begun, executor):
-    """F22: and in every start and end of every client."""
+    """And in every start and end of every client."""
     plan = planned(begun, {"kind": "ffa"}, "buffered")
     first = split(plan, plan.task.initial())[0].tobytes()
     seen = []
@@ -129,7 +129,7 @@ def test_a_is_the_same_bits_in_every_version_of_a_run_of_ffa(begun, executor):
 
 
 def test_training_a_alone_from_b_0_moves_nothing(begun, executor):
-    """F8: dL/dA = s B'G = 0, which is why RoLoRA begins with B."""
+    """dL/dA = s B'G = 0, which is why RoLoRA begins with B."""
     plan = planned(begun, {"kind": "rolora"}, "synchronous")
     local = LocalConfig(lr=0.01, steps=2, batch=4)
     ends = {

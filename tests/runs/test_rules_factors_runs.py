@@ -183,7 +183,7 @@ def test_rules_of_one_factor_run_with_unequal_ranks_and_their_own_scales(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_buffer_of_everybody_at_equal_speed_is_the_synchronous_run_to_the_bit(kind):
-    """F28, F32."""
+    """FedBuff with K = concurrency = everybody is FedAvg: nobody is stale, and the sums are taken in one order."""
     sync = finished(planned({"kind": kind}, commits=5))[1]
     buffered = finished(
         planned({"kind": kind}, {"kind": "buffered", "concurrency": N, "buffer": N}, commits=5)

@@ -211,7 +211,7 @@ def test_the_mean_cosine_of_one_pass_is_that_of_the_definition(size, scale):
     assert moves.mean_cosine() == pytest.approx(np.mean(cosines), rel=1e-6)
 
 
-def test_moves_by_hand():
+def test_the_mean_cosine_of_moves_to_their_mean_by_hand_without_what_is_not_finite():
     origin = np.zeros(2, np.float32)
     right_angle, still = Moves(2), Moves(2)
     for end in ([3, 0], [0, 4]):  # mean (1.5, 2): cosines 0.6 and 0.8

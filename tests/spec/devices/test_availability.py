@@ -1,3 +1,5 @@
+"""When clients are online: windows by hand, laws for every set of windows, charging phones as observed, and files."""
+
 from __future__ import annotations
 
 import math
