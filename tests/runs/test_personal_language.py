@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from worlds.personal_runs import finished
+from worlds.whole_runs import finished
 
 from fedsim.adapters.folding import adapter_into_base
 from fedsim.clock.plan import prepare

@@ -517,7 +517,7 @@ def test_the_order_of_clients_does_not_matter(order, seed):
 
 @settings(max_examples=10, deadline=None)
 @given(SEEDS)
-def test_rules_are_pure(seed):
+def test_rules_over_products_change_nothing_that_they_are_given(seed):
     for rule in ALL:
         rng = np.random.default_rng(seed)
         model = learned(rng)

@@ -69,7 +69,7 @@ def test_fewer_images_than_features_still_give_a_number():
 
 @settings(max_examples=20, deadline=None)
 @given(cut=st.integers(1, 39))
-def test_moments_add(cut):
+def test_moments_of_two_halves_add_up_to_those_of_the_whole(cut):
     features = gaussian(40, [1.0, -2, 0], np.diag([1.0, 2, 3]), 4)
     a, b, whole = Moments.of(features[:cut]), Moments.of(features[cut:]), Moments.of(features)
     added = Moments(a.n + b.n, a.total + b.total, a.outer + b.outer)

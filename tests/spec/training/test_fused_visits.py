@@ -19,7 +19,7 @@ from worlds.client_batches import (
     token_windows,
 )
 from worlds.decoders import small_gpt2, small_llama, widen_norms
-from worlds.personal_runs import finished
+from worlds.whole_runs import finished
 
 from fedsim.cli.printing import replayed
 from fedsim.config.experiment import Experiment
