@@ -1,4 +1,4 @@
-"""Whom to ask: samplers choose among clients that are idle and online.
+"""Whom to ask, of the clients that are idle and online; uses how long devices will be online.
 
 A sampler is one file with one component. This is a whole one, and `sampler: {kind: my_samplers:Rarest}`
 picks it from a module of your own:
