@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from worlds.rooms import LIBRARIES, libraries, named, place
 
 import fedsim
 import hetero_profiles
-from worlds.rooms import LIBRARIES, libraries, named, place
 
 ROOT = Path(fedsim.__file__).parent
 DATA = Path(hetero_profiles.__file__).parent
