@@ -74,22 +74,28 @@ def chooses_different_idle_clients(sampler: Sampler, seen: Seen, n: int) -> None
 
 def answers_alike_and_changes_nothing(sampler: Sampler, seen: Seen, n: int) -> None:
     """`choose` is a function of what it is given, chance included; between two calls it keeps nothing."""
-    idle, name = IDLE.copy(), name_of(sampler)
-    before = sampler.model_dump()
-    choices = [
-        fingerprint(np.asarray(sampler.choose(idle, n, stream(0, "check", n), seen))) for _ in range(2)
-    ]
+    name, before, choices = name_of(sampler), sampler.model_dump(), []
+    for _ in range(2):
+        idle = IDLE.copy()
+        clients = sampler.choose(idle, n, stream(0, "check", n), seen)
+        choices.append(fingerprint(np.asarray(clients)))
+        hold(np.array_equal(idle, IDLE), f"{name}.choose changes the array of idle clients")
     hold(choices[0] == choices[1], f"{name}.choose answers otherwise when it is asked again")
-    hold(np.array_equal(idle, IDLE), f"{name}.choose changes the array of idle clients")
     hold(sampler.model_dump() == before, f"{name}.choose changes the sampler")
 
 
 def draws_by_address_alone(sampler: Sampler, seen: Seen) -> None:
-    """All chance comes from the generator it is given: NumPy's global state is not touched."""
-    before = repr(np.random.get_state())  # noqa: NPY002  # the global state is what must not be used
-    chosen(sampler, seen, WANTED[1])
-    untouched = repr(np.random.get_state()) == before  # noqa: NPY002
-    hold(untouched, f"{name_of(sampler)}.choose draws from NumPy's global generator")
+    """All chance comes from the generator it is given: NumPy's global state is neither used nor set."""
+    state = np.random.get_state()  # noqa: NPY002  # the global state is what must not be touched
+    try:
+        for seed in (1, 2):
+            np.random.set_state(np.random.RandomState(seed).get_state())  # noqa: NPY002
+            before = repr(np.random.get_state())  # noqa: NPY002
+            chosen(sampler, seen, WANTED[1])
+            untouched = repr(np.random.get_state()) == before  # noqa: NPY002
+            hold(untouched, f"{name_of(sampler)}.choose draws from NumPy's global generator")
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
 
 
 def keeps_some_of_its_candidates(sampler: PollingSampler, seen: Seen, n: int) -> None:
