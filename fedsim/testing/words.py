@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fedsim.adapters.adapter import Layout, Vector
-from fedsim.files.client_vectors import Kept
+from fedsim.files.client_vectors import ClientVectors
 
 LOOKED_AT = 16
 """Clients whose kept vectors are compared."""
@@ -25,7 +25,7 @@ def fingerprint(value: Any) -> Any:
     """Return all arrays and plain values of a state, a model, a contribution or an offer, to compare."""
     if isinstance(value, np.ndarray):
         return (value.dtype.str, value.shape, value.tobytes())
-    if isinstance(value, Kept):
+    if isinstance(value, ClientVectors):
         return [fingerprint(value.get(client)) for client in range(LOOKED_AT)]
     if dataclasses.is_dataclass(value) and not isinstance(value, Layout | type):
         return [(f.name, fingerprint(getattr(value, f.name))) for f in dataclasses.fields(value)]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from worlds import World, plan
-from worlds.factored import apart, changed, close, dense
+from worlds.factored import apart, changed, close, dense, matrices
 from worlds.whole_runs import finished, run_on
 
 from fedsim.aggregators.fedex import FedEx
@@ -123,7 +123,7 @@ def test_fedsvd_settles_at_the_mean_b_over_the_direction_of_the_first_a():
 
     _, model = finished(world)
 
-    ((_, a, found),) = model.adapter.factors()
+    ((_, a, found),) = matrices(model.adapter)
     np.testing.assert_allclose(a, direction, atol=1e-6)
     np.testing.assert_allclose(found, b, atol=1e-5)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -162,9 +163,11 @@ def test_the_shipped_classifier_knows_the_digits_that_it_was_not_trained_on():
     assert _images_features.features(what, pixels[:3]).shape == (3, classifier.FEATURES)
 
 
-def test_the_shipped_denoiser_has_the_errors_of_its_card():
+def test_the_shipped_denoiser_has_the_errors_of_its_card(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "scripts"))
+    import denoiser_pretraining as pretrain
+
     from fedsim.training.diffusion import models as denoisers
-    from fedsim.training.diffusion import pretrain
     from fedsim.training.diffusion import process as diffusion
 
     folder = digits.model_folder()
