@@ -10,6 +10,7 @@ Public names are those of `__all__`, imported when they are first used. The room
 room uses those below it and none above (DESIGN.md has the table, a test holds it):
 
     cli          What somebody types, and what is printed
+    testing      Contract suites for components of one's own
     runs         One run from its first event to its last table, and several: sweeps, replays, estimates
     report       Tables of runs as one HTML page that needs no network
     checks       What goes together, said before anything starts

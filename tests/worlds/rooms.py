@@ -13,7 +13,7 @@ ROOT = REPOSITORY / "fedsim"
 
 FLOORS = (
     ("__main__",),
-    ("cli",),
+    ("cli", "testing"),
     ("__init__", "seen"),
     ("runs",),
     ("report",),
