@@ -6,8 +6,6 @@ picks it from a module of your own:
     class Rarest(Sampler):
         '''Ask those who were asked least.'''
 
-        kind: Literal["my_samplers:Rarest"] = "my_samplers:Rarest"
-
         def choose(self, idle, n, rng, seen):
             shuffled = rng.permutation(idle)
             return shuffled[np.argsort(seen.asked[shuffled], kind="stable")[:n]]

@@ -57,7 +57,7 @@ LIBRARIES = {
     "transformers": {"training/"},
     "peft": {"training/"},
     "diffusers": {"training/"},
-    "pandas": {"records/", "report/"},
+    "pandas": {"records/", "report/", "testing/"},
     "plotly": {"report/"},
     "rich": {"cli/"},
     "typer": {"cli/"},
