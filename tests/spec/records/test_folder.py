@@ -65,6 +65,6 @@ def test_tables_that_are_not_there_yet_are_empty_unless_the_run_is_complete(tmp_
         "commits": 0,
         "scores": 0,
     }
-    with pytest.raises(RunFolderError, match="clients.parquet"):
+    with pytest.raises(RunFolderError, match=r"clients\.parquet"):
         run_folder.read_tables(tmp_path, complete=True)
     assert list(run_folder.read_tables(tmp_path)) == list(tables.TABLES)

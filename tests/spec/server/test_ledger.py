@@ -19,9 +19,21 @@ def visit(order=0, **changes):
     """A visit that landed, with usage that can be added in the head."""
     instants = {"dispatched_s": 0.0, "downloaded_s": 1.0, "trained_s": 3.0, "landed_s": 4.0, "ended_s": 4.0}
     facts = {
-        **{"order": order, "client": 2, "visit": order, "version": 0, "round": -1, **instants},
-        **{"outcome": "landed", "away": "", "paused_s": 0.0, "work_share": 1.0, "battery": math.nan},
-        **{"staleness": 0, "computed": True, "loss": 0.5, "committed_version": 1},
+        "order": order,
+        "client": 2,
+        "visit": order,
+        "version": 0,
+        "round": -1,
+        **instants,
+        "outcome": "landed",
+        "away": "",
+        "paused_s": 0.0,
+        "work_share": 1.0,
+        "battery": math.nan,
+        "staleness": 0,
+        "computed": True,
+        "loss": 0.5,
+        "committed_version": 1,
         "usage": Usage(down_bytes=100, up_bytes=40, flops=8.0, joules=2.0, gross_joules=3.0),
         "work": SimpleNamespace(
             serialized_down_bytes=10, serialized_up_bytes=4, memory_plan="fits", tokens=64
