@@ -11,7 +11,7 @@ from fedsim.adapters.adapter import Adapter, Vector
 from fedsim.adapters.moved_base import Base
 from fedsim.adapters.payload import Payload, Trains
 from fedsim.component import Component
-from fedsim.files.client_vectors import NOTHING_KEPT, Kept
+from fedsim.files.client_vectors import NO_VECTORS, ClientVectors
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class ServerModel:
 
     adapter: Adapter
     base: Base | None = None
-    personal: Kept = NOTHING_KEPT
+    personal: ClientVectors = NO_VECTORS
 
 
 class Aggregator(Component):

@@ -20,7 +20,7 @@ PATHS = frozenset(
         "energy.battery.plugged",
     }
 )
-"""Fields that are always a file, unless they hold a word of their own (`fits.WORDS`)."""
+"""Fields that are always a file, unless they hold a word of their own (`fields.WORDS`)."""
 
 MAYBE_PATHS = frozenset({"task.model", "task.data"})
 """Fields that are a file or folder if one of that name exists beside the YAML file."""
@@ -46,10 +46,10 @@ def placed(name: str, value: Any, folder: Path, where: str) -> Any:
     """Return a value, or a whole block, with its paths absolute; `name` is its path of keys."""
     if isinstance(value, dict):
         return {key: placed(f"{name}.{key}", item, folder, f"{where}.{key}") for key, item in value.items()}
-    return _resolved(name, value, folder, where)
+    return _absolute_value(name, value, folder, where)
 
 
-def _resolved(name: str, value: Any, folder: Path, where: str) -> Any:
+def _absolute_value(name: str, value: Any, folder: Path, where: str) -> Any:
     """Return the value of the field `name`, absolute if it is a path."""
     if not isinstance(value, str) or not value:
         return value

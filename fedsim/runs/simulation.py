@@ -20,7 +20,7 @@ from fedsim.clock.plan_tables import charged_facts, clients_table
 from fedsim.config.experiment import Experiment
 from fedsim.errors import ExperimentError, RunError, message
 from fedsim.executors import Executor
-from fedsim.files.client_vectors import Kept
+from fedsim.files.client_vectors import ClientVectors
 from fedsim.network.build import network_of
 from fedsim.records.info import RunInfo
 from fedsim.records.run import Run
@@ -155,7 +155,7 @@ def world(
         env,
         plan,
         network=network_of(experiment.network, plan.population, env),
-        model=ServerModel(Adapter(task.layout, vector), personal=Kept(kept_by_rule)),
+        model=ServerModel(Adapter(task.layout, vector), personal=ClientVectors(kept_by_rule)),
         trainer=trainer,
         ledger=ledger,
         on_dispatch=on_dispatch,

@@ -22,7 +22,7 @@ from fedsim.aggregators._base import Offer
 from fedsim.clock.components import parts_of
 from fedsim.config.experiment import Experiment
 from fedsim.executors import Executor, Ticket
-from fedsim.files.client_vectors import Kept
+from fedsim.files.client_vectors import ClientVectors
 from fedsim.jobs import Job
 from fedsim.personal import Home
 from fedsim.personal.held_out import unseen
@@ -66,7 +66,7 @@ class PrivateParts:
         self._open: deque[_Open] = deque()
         self._masks: dict[int, Any] = {}
         self.home = Home(layout, initial)
-        self.kept = Kept(None if folder is None else folder / "kept" / "personal.f32")
+        self.kept = ClientVectors(None if folder is None else folder / "kept" / "personal.f32")
         self.seen = np.zeros(experiment.population.clients, dtype=np.int64)
         self.faulty = 0
         self.unseen = unseen(parts.personal, experiment)
@@ -121,7 +121,7 @@ class PrivateParts:
             if waiting:
                 self._read()
 
-    def finish(self) -> Kept:
+    def finish(self) -> ClientVectors:
         """Wait for the second trainings under way; return what every client keeps."""
         self._read()
         return self.kept

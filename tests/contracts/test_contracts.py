@@ -24,7 +24,6 @@ from worlds.contracts import (
     rule_of,
     travels,
 )
-from worlds.extensions import installed
 from worlds.factors import LAYERS, SCALE, dense, slot_mask, some_model
 
 from fedsim.adapters.adapter import Adapter
@@ -33,11 +32,7 @@ from fedsim.checks.limits import Choice, refusals
 from fedsim.network.messages import bytes_of, decode, encode
 from fedsim.rng import stream
 
-
-@pytest.fixture(scope="module", autouse=True)
-def own(tmp_path_factory):
-    with installed(tmp_path_factory.mktemp("own")):
-        yield
+pytestmark = pytest.mark.usefixtures("extensions")
 
 
 @pytest.mark.parametrize("kind", RULES)

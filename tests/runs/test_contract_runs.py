@@ -39,10 +39,7 @@ NEEDS_A_BACKBONE = {"fedper", "feddpa"}
 """Ways to personalise that the quadratic task has no layers for; their own tests run them."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own(tmp_path_factory):
-    with installed(tmp_path_factory.mktemp("own")):
-        yield
+pytestmark = pytest.mark.usefixtures("extensions")
 
 
 def protocol_blocks():

@@ -12,7 +12,7 @@ from fedsim.adapters.adapter import Layout, Tensor
 from fedsim.aggregators._base import Contribution, Invitation
 from fedsim.component import build, kinds
 from fedsim.config.network import WireConfig
-from fedsim.files.client_vectors import Kept
+from fedsim.files.client_vectors import ClientVectors
 from worlds.factors import LAYERS, SCALE, dense, slot_mask, some_model
 
 OWN_RULE, OWN_PROTOCOL, OWN_SAMPLER = "my_rules:Median", "my_protocols:Relay", "my_samplers:Fair"
@@ -90,7 +90,7 @@ def print_of(thing):
     """All arrays and plain values of a state, model, contribution or offer, to compare."""
     if isinstance(thing, np.ndarray):
         return (thing.dtype.str, thing.shape, thing.tobytes())
-    if isinstance(thing, Kept):
+    if isinstance(thing, ClientVectors):
         return [print_of(thing.get(client)) for client in range(9)]
     if dataclasses.is_dataclass(thing) and not isinstance(thing, Layout):
         return [(f.name, print_of(getattr(thing, f.name))) for f in dataclasses.fields(thing)]

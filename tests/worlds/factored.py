@@ -91,3 +91,10 @@ def mean_of(matrices, weights):
     """The weighted mean of lists of matrices."""
     whole = sum(weights)
     return [sum(w * x for w, x in zip(weights, m, strict=True)) / whole for m in zip(*matrices, strict=True)]
+
+
+def matrices(adapter):
+    """Yield (module, A, B) of every module of an adapter, as views."""
+    arrays = adapter.layout.arrays(adapter.vector)
+    for m in adapter.layout.modules:
+        yield m, arrays[f"{m.name}.lora_A"], arrays[f"{m.name}.lora_B"]

@@ -61,7 +61,7 @@ def test_nobody_moved_leaves_the_model(rule):
 
 
 @pytest.mark.parametrize("rule", [FedIT(), Mixing(), LocalOnly()])
-def test_rules_are_pure(rule):
+def test_rules_over_vectors_change_nothing_that_they_are_given(rule):
     before = model([1, 2])
     given_ = [contribution([1, 2], [3, 4])]
     first = rule.apply(rule.init(before), before, given_)[0].adapter.vector
@@ -98,7 +98,7 @@ def test_averaging_factors_is_not_averaging_products():
     assert np.abs(error).max() > 0.1
 
 
-def test_fedasync_endpoints():
+def test_fedasync_at_alpha_0_keeps_the_model_and_at_1_takes_the_client_s():
     there = [contribution([0, 0], [4, 8])]
 
     assert applied(Mixing(alpha=1.0, staleness=Constant()), [1, 1], there).tolist() == [4, 8]

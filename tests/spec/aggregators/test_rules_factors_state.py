@@ -69,7 +69,7 @@ def test_ffa_sends_b_and_a_seed_the_first_time(rank):
 
 
 def test_fedsa_sends_a_alone_and_never_b():
-    """F22: the names of what travels."""
+    """By the names of the arrays in its offers."""
     committed = True
     assert floats(FedSA(), rank=2) == (SEED, 2 * IN), "nobody has moved A: it is drawn from a seed"
     assert floats(FedSA(), committed, rank=2) == (2 * IN, 2 * IN)
@@ -349,7 +349,7 @@ def test_an_update_counts_with_the_slots_it_was_dispatched_with():
     np.testing.assert_allclose(made[slot_mask(0, 2)], late.end[slot_mask(0, 2)], rtol=1e-6)
 
 
-def test_ranks_only_fall():
+def test_a_rank_that_was_pruned_further_stays_as_low_as_it_was():
     rule = HetLoRA(prune=0.5)
     state = pruned(rule, 1.0, 0.9, state={0: 1, 3: 2})
 

@@ -130,7 +130,7 @@ def test_everybody_has_r_by_default_and_whole_models_have_no_rank():
     assert plan(ROUND, [1.0] * 3).ranks.tolist() == [0, 0, 0]
 
 
-def test_by_tier():
+def test_rank_by_tier_gives_every_device_the_rank_of_its_tier():
     by = {"rank_by": "tier", "ranks": {"low": 2, "mid": 4, "high": 8}}
 
     assert planned(lora=by, tiers=["high", "low", "mid"]).ranks.tolist() == [8, 2, 4]
@@ -271,7 +271,7 @@ def test_a_visit_may_have_other_steps_and_fewer_slots_than_a_whole_one():
 
 
 @pytest.mark.parametrize(("epochs", "batch", "n"), [(1, 4, 10), (3, 5, 10), (2, 16, 3)])
-def test_steps_over_examples(epochs, batch, n):
+def test_the_steps_of_a_visit_follow_from_epochs_batch_and_examples(epochs, batch, n):
     assert LocalConfig(epochs=epochs, batch=batch).steps_over(n) == epochs * math.ceil(n / batch)
     assert LocalConfig(steps=7, batch=batch).steps_over(n) == 7
 

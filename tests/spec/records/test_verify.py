@@ -1,3 +1,5 @@
+"""The auditor: right books pass, every wrong value gives its own sentence, and what may differ may."""
+
 from __future__ import annotations
 
 import dataclasses

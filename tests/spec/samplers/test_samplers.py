@@ -299,7 +299,7 @@ def test_clients_of_no_worth_are_asked_when_nobody_else_is_there():
     assert len(set(found.tolist())) == 3
 
 
-def test_exploration_fades():
+def test_the_share_of_oort_s_exploration_falls_to_its_floor():
     sampler = Oort(explore=0.8, explore_decay=0.5, explore_min=0.3)
     assert [sampler.epsilon(version) for version in range(3)] == [0.8, 0.4, 0.3]
 
@@ -631,7 +631,7 @@ def test_samplers_see_landed_information_only():
 
 @pytest.mark.parametrize("protocol", [SYNC, {"kind": "buffered", "concurrency": 3, "buffer": 2}])
 @pytest.mark.parametrize("kind", ["oort", "power-of-choice", "least-available"])
-def test_runs_are_repeatable(kind, protocol):
+def test_two_runs_with_one_seed_ask_the_same_clients(kind, protocol):
     (_, one), (_, other) = (run_of({"kind": kind}, [1.0, 2.0, 3.0] * 3, protocol=protocol) for _ in range(2))
     assert one.visits.equals(other.visits)
     assert one.scores.equals(other.scores)

@@ -11,11 +11,11 @@ from worlds import experiment
 from fedsim.adapters.adapter import Layout, Module
 from fedsim.clock.plan import prepare
 from fedsim.executors.inline import Inline
-from fedsim.files.client_vectors import Kept
+from fedsim.files.client_vectors import ClientVectors
 from fedsim.jobs import Job, Update
 from fedsim.personal.held_out import unseen
 from fedsim.server.private_parts import PrivateParts
-from fedsim.tasks.quadratic import descend
+from fedsim.tasks._descent import descend
 
 SYNC = {"kind": "synchronous", "cohort": 4}
 # two blocks of 2 slots: A (2, 3) and B (4, 2), A (2, 4) and B (3, 2)
@@ -81,7 +81,7 @@ def test_what_is_kept_is_in_the_runs_folder(tmp_path):
     privates = fedper(tmp_path)
     privates.landed(3, 2, numbers(1), numbers(2))
 
-    found = Kept.read(tmp_path / "kept" / "personal.f32")
+    found = ClientVectors.read(tmp_path / "kept" / "personal.f32")
     assert list(found) == [3]
     assert found.get(3).tobytes() == numbers(2)[14:].tobytes()
 

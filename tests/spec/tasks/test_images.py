@@ -21,7 +21,7 @@ from worlds import image_models
 import fedsim
 from fedsim.builtin import digits
 from fedsim.checks.blocks import check
-from fedsim.cli import demo_images
+from fedsim.cli.demo_images import IMAGES
 from fedsim.component import build
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig, LoraConfig, NumericsConfig
@@ -659,7 +659,7 @@ def test_a_grid_shows_every_image_enlarged_by_a_whole_factor():
 def test_the_demo_s_verdict_says_what_changed(run):
     from dataclasses import replace
 
-    text = demo_images.verdict([replace(run, info=replace(run.info, name="images-sync"))])
+    text = IMAGES.verdict([replace(run, info=replace(run.info, name="images-sync"))])
     assert text.startswith(
         "FD(digits-cnn) of 60 samples to the 719 images of the clients (real test images: 4):\n  images-sync "
     )
@@ -668,7 +668,7 @@ def test_the_demo_s_verdict_says_what_changed(run):
 
 
 def test_the_demo_asks_for_what_the_readme_says():
-    sync, fedbuff = demo_images.experiments()
+    sync, fedbuff = IMAGES.experiments()
     assert (sync.name, fedbuff.name) == ("images-sync", "images-fedbuff")
     assert sync.population == fedbuff.population
     assert sync.task.partition.classes == 1

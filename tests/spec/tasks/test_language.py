@@ -157,7 +157,7 @@ def test_credited_words_and_bytes_add_up_to_those_of_the_text_with_eos_for_each_
     row = _tokens.tokenise(tokenizer, lines, 1, 320)
     assert row.words.sum() == sum(len(line.split()) + 1 for line in lines)
     assert row.bytes.sum() == sum(len(line.encode()) + 1 for line in lines)
-    expected = [id for line in lines for id in [*tokenizer.encode(line, add_special_tokens=False), 1]]
+    expected = [token for line in lines for token in [*tokenizer.encode(line, add_special_tokens=False), 1]]
     assert row.tokens.tolist() == expected
     assert row.stops[-1] == len(expected)
     text = _tokens.lines(lines)
