@@ -3,3 +3,5 @@
 from fedsim.tasks._base import TaskComponent
 
 SEAMS = (TaskComponent,)
+
+__all__ = ["TaskComponent"]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fedsim.records.books import Books, Bools, equal
+from fedsim.records.verify.books import Books, Bools, equal
 
 
 def wrong_versions(books: Books) -> Iterator[str]:
