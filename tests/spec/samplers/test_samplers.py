@@ -464,7 +464,7 @@ def plan_of_preset():
 
 
 def test_polls_are_neither_lost_nor_in_vain():
-    from fedsim.cli.progress import verdict
+    from fedsim.cli.verdict import verdict
     from fedsim.records import views
 
     _, run = run_of(OF_ALL, [3.0, 6.0, 9.0, 12.0], commits=2)
