@@ -156,3 +156,9 @@ class NumericsConfig(Config):
     training: Literal["auto", "fused", "swapped", "sequential"] = "auto"
     tokens_at_once: Count = 16_384
     dtype: Literal["float32", "bfloat16"] = "float32"
+
+    @property
+    def clients_per_call(self) -> int:
+        """`client_batch` as a number, which it is in every plan."""
+        assert self.client_batch != "auto", "a plan fills it in"
+        return self.client_batch

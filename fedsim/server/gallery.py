@@ -64,7 +64,7 @@ def pictures(final: FinalState, task: DrawingTask) -> Iterator[Picture]:
     yield Picture("real", "Images that the clients have", task.real(n))
     before = _drawn(executor, Used(task.initial()), n)
     yield Picture("before", "Before: drawn by the pretrained model", before)
-    if not final.privates.waits:
+    if not final.private_parts.waits:
         after = _drawn(executor, final.shared, n)
         yield Picture("after", "After: drawn with the federated adapter", after)
     clients = with_models(final)[:PERSONAL]

@@ -21,7 +21,8 @@ def resolved(model: Any, layout: Layout, path: Path) -> Trained:
     Raises:
         ExperimentError: the path was asked for and cannot train this model.
     """
-    from fedsim.training import fused, swapped
+    from fedsim.training import fused
+    from fedsim.training.stacked import swapped
 
     if path == "sequential" or (path == "auto" and layout.full):
         return "sequential"
@@ -47,11 +48,12 @@ def choose(model: Any, layout: Layout, path: Path = "auto") -> Backbone | None:
     Raises:
         ExperimentError: see `resolved`.
     """
-    from fedsim.training import fused, swapped
+    from fedsim.training import fused
+    from fedsim.training.stacked import swapped
 
-    found = resolved(model, layout, path)
-    if found == "sequential":
+    trained = resolved(model, layout, path)
+    if trained == "sequential":
         return None
-    if found == "swapped":
+    if trained == "swapped":
         return swapped.Swapped(model, layout)
     return fused.fused(model, layout)

@@ -68,7 +68,7 @@ class TextModel:
             from fedsim.training import sequential
 
             return sequential.train(self._trainee(), data, jobs, dropout=self.lora.dropout)
-        from fedsim.training import frozen_prefix
+        from fedsim.training.stacked import frozen_prefix
 
         groups = frozen_prefix.groups(self.state_sizes(backbone, data, jobs), frozen_prefix.most(backbone))
         updates: dict[int, Update] = {}
@@ -83,7 +83,7 @@ class TextModel:
         self, backbone: Backbone, data: Sequence[Windows], jobs: Sequence[Job], *, entered: bool
     ) -> list[Update]:
         """Train one group; its states, if it is given any, are gone when it is done."""
-        from fedsim.training import batched, frozen_prefix
+        from fedsim.training.stacked import batched, frozen_prefix
 
         prefix = frozen_prefix.of(backbone, self.cache_bytes)
         return batched.train(
@@ -113,7 +113,7 @@ class TextModel:
             from fedsim.training import sequential
 
             return sequential.score(self._trainee(), vector, windows, counts, rows, base)
-        from fedsim.training import batched
+        from fedsim.training.stacked import batched
 
         return batched.score(backbone, [vector], [windows], [counts], rows, base)[0]
 
@@ -123,7 +123,7 @@ class TextModel:
 
     def tokens_at_once(self, backbone: Backbone, sequence: int) -> int:
         """Return the tokens of one pass; the fused decoder bounds its logits itself, a swapped model does not."""
-        from fedsim.training.swapped import Swapped
+        from fedsim.training.stacked.swapped import Swapped
 
         most = self.numerics.tokens_at_once
         if not isinstance(backbone, Swapped):

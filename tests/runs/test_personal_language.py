@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from worlds.personal_runs import finished
+from worlds.whole_runs import finished
 
+from fedsim.adapters.folding import adapter_into_base
 from fedsim.clock.plan import prepare
 from fedsim.config.experiment import Experiment
 from fedsim.executors.inline import Inline
 from fedsim.files.client_vectors import ClientVectors
 from fedsim.jobs import Job, add_sums
-from fedsim.personal.folding import folded, weighted
+from fedsim.personal.folding import weighted
 from fedsim.records.writer import Writer
 from fedsim.runs.replay import replay
 from fedsim.runs.simulation import run_to_the_end, simulate, world
@@ -218,7 +219,7 @@ def test_feddpa_goes_over_weights_that_the_rule_moves(language, tmp_path):
     layout = plan.task.layout
 
     assert model.base.version == 3
-    base = folded(layout, model.adapter.vector, 0.5 * 2.0, model.base.vector)  # (1 - a) alpha / r
+    base = adapter_into_base(layout, model.adapter.vector, 0.5 * 2.0, model.base.vector)  # (1 - a) alpha / r
     for row in run.personal[run.personal.seen > 0].itertuples():
         local = weighted(layout, kept.get(row.client), 0.5)
         probes = plan.task.probes("client", client=row.client)

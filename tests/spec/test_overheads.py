@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from worlds import experiment, plan
+from worlds.whole_runs import finished
 
 from fedsim.adapters import sums
 from fedsim.adapters.adapter import Adapter, Layout, Tensor
@@ -18,7 +19,7 @@ from fedsim.adapters.sums import Moves, WeightedSum
 from fedsim.aggregators._base import Contribution, ServerModel
 from fedsim.aggregators.fedit import FedIT
 from fedsim.aggregators.mixing import Mixing
-from fedsim.clock.auto import context_of, resolved, resolved_like
+from fedsim.clock.auto import context_of, with_auto_as_stored, with_auto_filled
 from fedsim.config.learning import LocalConfig
 from fedsim.executors.inline import Inline
 from fedsim.executors.packing import packed, unpacked
@@ -57,20 +58,13 @@ class Watched(Inline):
         return ticket
 
 
-def run_on(executor, planned):
-    try:
-        return course(planned, executor, Writer(None, planned.experiment), lambda *_: None)
-    finally:
-        executor.close()
-
-
 # calls ------------------------------------------------------------------------------------------
 
 
 def test_a_round_is_one_call_a_client_batch_and_one_shared_vector_a_version():
     executor = Watched()
     blocks = {"numerics": {"client_batch": 4}, "budget": {"commits": 3}, "evaluate": {"every_commits": 1}}
-    run_on(executor, plan(SYNC, [1.0] * 12, **blocks))
+    finished(plan(SYNC, [1.0] * 12, **blocks), executor)
 
     assert [len(batch) for batch in executor.trained] == [4] * 9  # 3 rounds of 12
     assert len(executor.shared) == 4  # versions 0 to 3, for the visits and the scores of each
@@ -78,7 +72,7 @@ def test_a_round_is_one_call_a_client_batch_and_one_shared_vector_a_version():
 
 def test_batches_hold_the_visits_in_the_order_in_which_the_commit_reads_them():
     executor = Watched()
-    run_on(executor, plan(SYNC, [1.0] * 12, numerics={"client_batch": 5}, budget={"commits": 1}))
+    finished(plan(SYNC, [1.0] * 12, numerics={"client_batch": 5}, budget={"commits": 1}), executor)
 
     assert [client for batch in executor.trained for client, _ in batch] == list(range(12))
 
@@ -86,7 +80,7 @@ def test_batches_hold_the_visits_in_the_order_in_which_the_commit_reads_them():
 def test_a_clients_own_vector_travels_with_its_job_and_is_not_shared_with_everybody():
     executor = Watched()
     alone = {"aggregator": {"kind": "local-only"}, "budget": {"commits": 20}}
-    run_on(executor, plan({"kind": "buffered", "concurrency": 6, "buffer": 1}, [1.0] * 6, **alone))
+    finished(plan({"kind": "buffered", "concurrency": 6, "buffer": 1}, [1.0] * 6, **alone), executor)
 
     assert len(executor.shared) == 2  # version 0: for the run, and to compare with after it
 
@@ -110,7 +104,7 @@ def test_an_update_is_let_go_once_it_is_summed():
             return ticket
 
     everybody = {"kind": "synchronous", "cohort": 60}
-    run_on(Counting(), plan(everybody, [1.0] * 60, numerics={"client_batch": 2}, budget={"commits": 1}))
+    finished(plan(everybody, [1.0] * 60, numerics={"client_batch": 2}, budget={"commits": 1}), Counting())
 
     assert len(ends) == 60
     assert max(alive) <= sums.ROWS + 2 * 2
@@ -217,7 +211,7 @@ def test_the_mean_cosine_of_one_pass_is_that_of_the_definition(size, scale):
     assert moves.mean_cosine() == pytest.approx(np.mean(cosines), rel=1e-6)
 
 
-def test_moves_by_hand():
+def test_the_mean_cosine_of_moves_to_their_mean_by_hand_without_what_is_not_finite():
     origin = np.zeros(2, np.float32)
     right_angle, still = Moves(2), Moves(2)
     for end in ([3, 0], [0, 4]):  # mean (1.5, 2): cosines 0.6 and 0.8
@@ -377,8 +371,8 @@ def test_scores_wait_behind_the_training_of_later_commits_but_only_so_many_and_c
 
 def test_late_scores_are_the_same_scores():
     blocks = {"budget": {"commits": 7}, "evaluate": {"every_commits": 2}}
-    late, _ = run_on(Patient(), plan(BUFFERED, [1.0, 2.0, 3.5] * 4, **blocks))
-    soon, _ = run_on(Inline(), plan(BUFFERED, [1.0, 2.0, 3.5] * 4, **blocks))
+    late, _ = finished(plan(BUFFERED, [1.0, 2.0, 3.5] * 4, **blocks), Patient())
+    soon, _ = finished(plan(BUFFERED, [1.0, 2.0, 3.5] * 4, **blocks), Inline())
 
     for table in ("visits", "commits", "scores"):
         assert getattr(late, table).equals(getattr(soon, table))
@@ -414,7 +408,7 @@ def test_the_size_of_a_client_batch_follows_from_the_task_and_the_round(protocol
     asked = experiment(protocol, 20_000)
     for workers in (1, 7, "auto"):
         runtime = asked.runtime.model_copy(update={"workers": workers})
-        found = resolved(asked.model_copy(update={"runtime": runtime}), Sized(floats, suggests))
+        found = with_auto_filled(asked.model_copy(update={"runtime": runtime}), Sized(floats, suggests))
         assert found.numerics.client_batch == size
 
 
@@ -423,19 +417,19 @@ def test_workers_that_share_a_gpu_share_a_round(share, size):
     """20 clients a round, of which a whole card would hold 64."""
     asked = experiment({"kind": "synchronous", "cohort": 20}, 20)
     runtime = asked.runtime.model_copy(update={"gpus_per_worker": share})
-    found = resolved(asked.model_copy(update={"runtime": runtime}), Sized(8, 64))
+    found = with_auto_filled(asked.model_copy(update={"runtime": runtime}), Sized(8, 64))
     assert found.numerics.client_batch == size
 
 
 def test_a_size_that_is_given_stays_and_one_that_is_found_is_written_down(tmp_path):
     given_ = experiment(SYNC, 20, numerics={"client_batch": 7})
-    assert resolved(given_, Sized(8)).numerics.client_batch == 7
+    assert with_auto_filled(given_, Sized(8)).numerics.client_batch == 7
     asked = experiment(SYNC, 20, budget={"commits": 1})
     run = simulate(asked, out=tmp_path / "run")
 
     assert run.experiment["numerics"]["client_batch"] == 3
-    assert resolved_like(asked, run.experiment).digest == run.info.digest
-    assert resolved(asked, asked.task.build(context_of(asked))).digest == run.info.digest
+    assert with_auto_as_stored(asked, run.experiment).digest == run.info.digest
+    assert with_auto_filled(asked, asked.task.build(context_of(asked))).digest == run.info.digest
 
 
 # between processes ------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import get_args
 import numpy as np
 
 from fedsim.adapters.adapter import Layout, Tensor
-from fedsim.aggregators._base import Ask, Contribution
+from fedsim.aggregators._base import Contribution, Invitation
 from fedsim.component import build, kinds
 from fedsim.config.network import WireConfig
 from fedsim.files.client_vectors import ClientVectors
@@ -35,7 +35,7 @@ def ranks_of(rule):
 def visited(rule, state, model, client, rank, *, version=0, now=0, move=None, seed=0):
     """What a client of some version brings to the commit that makes version `now` + 1, and its offer."""
     layout = model.adapter.layout
-    offer = rule.offer(state, model, Ask(client, 0, rank, SCALE, None))
+    offer = rule.offer(state, model, Invitation(client, 0, rank, SCALE, None))
     free = slot_mask(0, rank, offer.trains, layout) if layout.modules else True
     noise = np.random.default_rng([seed, client, version]).standard_normal(layout.size)
     end = np.where(free, offer.start + (noise if move is None else move), offer.start).astype(np.float32)

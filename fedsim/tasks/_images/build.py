@@ -164,16 +164,16 @@ def _classes(config: ImagesSettings, train: Pictures, how: Signature) -> tuple[i
     """Return the classes that clients have, sorted."""
     there = np.unique(train.labels).tolist()
     wanted = digits.NEW if config.classes is None and config.data == "builtin" else config.classes
-    found = tuple(sorted(there if wanted is None else wanted))
-    missing = sorted(set(found) - set(there))
-    if missing or not found:
+    numbers = tuple(sorted(there if wanted is None else wanted))
+    missing = sorted(set(numbers) - set(there))
+    if missing or not numbers:
         fix = f"choose some of {', '.join(map(str, there))}"
         raise DataError(message("task.classes", "the data have no such class", got=missing, fix=fix))
-    if config.conditional and how.takes_classes and found[-1] >= how.classes:
+    if config.conditional and how.takes_classes and numbers[-1] >= how.classes:
         what = f"the model can be told {how.classes} classes, counted from 0"
         fix = "set task.conditional: false, or give a model with more"
-        raise DataError(message("task.classes", what, got=found[-1], fix=fix))
-    return found
+        raise DataError(message("task.classes", what, got=numbers[-1], fix=fix))
+    return numbers
 
 
 def _of(pictures: Pictures, classes: tuple[int, ...]) -> Pictures:
@@ -186,20 +186,20 @@ def part_of(
     """Return the images of some classes (None: all), of each from one share of it to another, in the data's order."""
     if classes is not None:
         pictures = _of(pictures, tuple(classes))
-    kept = np.zeros(len(pictures), dtype=bool)
+    mask = np.zeros(len(pictures), dtype=bool)
     for label in np.unique(pictures.labels):
         rows = np.flatnonzero(pictures.labels == label)
-        kept[rows[round(share[0] * rows.size) : round(share[1] * rows.size)]] = True
-    return pictures if kept.all() else pictures.take(kept)
+        mask[rows[round(share[0] * rows.size) : round(share[1] * rows.size)]] = True
+    return pictures if mask.all() else pictures.take(mask)
 
 
 def _features(config: ImagesSettings) -> Features | None:
-    asked = config.features
-    kind = asked.kind
+    settings = config.features
+    kind = settings.kind
     if kind == "auto":
         builtin = config.data == "builtin" and config.model == "builtin"
-        kind = "classifier" if asked.classifier else "digits-cnn" if builtin else "none"
+        kind = "classifier" if settings.classifier else "digits-cnn" if builtin else "none"
     if kind == "none":
         return None
     shipped = config.data == "builtin"
-    return Features(kind, asked.weights, asked.classifier, asked.resize, digits=shipped)
+    return Features(kind, settings.weights, settings.classifier, settings.resize, digits=shipped)

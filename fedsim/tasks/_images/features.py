@@ -37,8 +37,8 @@ def features(what: Features, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         parts = [
             extract(torch.from_numpy(images[at : at + AT_ONCE])) for at in range(0, len(images), AT_ONCE)
         ]
-    found: NDArray[np.float64] = torch.cat(parts).double().cpu().numpy()
-    return found
+    vectors: NDArray[np.float64] = torch.cat(parts).double().cpu().numpy()
+    return vectors
 
 
 def reference(what: Features, images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], float]:
@@ -48,25 +48,25 @@ def reference(what: Features, images: NDArray[np.uint8]) -> tuple[NDArray[np.flo
     `~/.cache/fedsim`, by what they depend on. A cache that cannot be read or written is done without.
     """
     if len(images) < KEPT_FROM:
-        found = features(what, images)
-        return found, within(found)
+        vectors = features(what, images)
+        return vectors, within(vectors)
     place = _place(what, images)
-    with suppress(*SPOILT), np.load(place, allow_pickle=False) as kept:
-        found, itself = kept["features"].astype(np.float64), float(kept["within"])
-        if len(found) == len(images):
-            return found, itself
-    found = features(what, images)
-    itself = within(found)
+    with suppress(*SPOILT), np.load(place, allow_pickle=False) as cache:
+        vectors, itself = cache["features"].astype(np.float64), float(cache["within"])
+        if len(vectors) == len(images):
+            return vectors, itself
+    vectors = features(what, images)
+    itself = within(vectors)
     part = place.with_suffix(f".{os.getpid()}.part")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
-            np.savez(file, features=found.astype(np.float32), within=itself)
+            np.savez(file, features=vectors.astype(np.float32), within=itself)
         part.replace(place)
     except OSError:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-    return found, itself
+    return vectors, itself
 
 
 def _place(what: Features, images: NDArray[np.uint8]) -> Path:
@@ -90,8 +90,8 @@ def classes(what: Features, images: NDArray[np.uint8]) -> NDArray[np.int64] | No
             net(_seen(torch.from_numpy(images[at : at + AT_ONCE]), None))[1].argmax(1)
             for at in range(0, len(images), AT_ONCE)
         ]
-    found: NDArray[np.int64] = torch.cat(parts).cpu().numpy()
-    return found
+    numbers: NDArray[np.int64] = torch.cat(parts).cpu().numpy()
+    return numbers
 
 
 def check(what: Features, channels: int, size: int, classes: int) -> None:

@@ -19,7 +19,7 @@ from fedsim.tasks._language.tokens import Stream, Windows, cuts, full, joined, l
 from fedsim.tasks._language.topics import divergence_bits, topics
 from fedsim.tasks._splits import Splits
 from fedsim.tasks.partition import Blocks, Dirichlet, Iid, Pathological, partition
-from fedsim.training import hub, lora
+from fedsim.training import hub, lora, text_shape
 
 Ints = NDArray[np.int64]
 BLOCK = 512
@@ -71,7 +71,7 @@ def prepare(config: LanguageSettings, context: TaskContext) -> LanguageTask:
         gpus_per_worker=context.gpus_per_worker,
         seed=context.seed,
         layout=layout,
-        shape=lora.shape(skeleton, name, layout, config.sequence, context.local.batch),
+        shape=text_shape.shape(skeleton, name, layout, config.sequence, context.local.batch),
         splits=Splits.dealt(deal.shares, config.holdout, apart, context.seed),
         facts=_facts(config, splits, streams["train"], vocabulary) | deal.facts,
         cache_bytes=context.cache_bytes,
@@ -189,13 +189,13 @@ def _blocks(texts: Texts, row: Stream, size: int, minimum: int) -> Cut:
     names: list[str] = []
     labels = np.zeros(len(texts), dtype=np.int64)
     if texts.labels is not None:
-        found, labels = np.unique(texts.labels, return_inverse=True)
-        names = [str(label) for label in found]
+        classes, labels = np.unique(texts.labels, return_inverse=True)
+        names = [str(label) for label in classes]
     changes = np.flatnonzero((np.diff(owners) != 0) | (np.diff(labels) != 0)) + 1
     run_starts = np.concatenate([[0], row.stops[changes - 1]])
     run_stops = np.concatenate([row.stops[changes - 1], row.stops[-1:]])
-    found_cuts = np.array(list(cuts(run_starts, run_stops, row.stops, size, minimum)), dtype=np.int64)
-    starts, stops = found_cuts[:, 0], found_cuts[:, 1]
+    edges = np.array(list(cuts(run_starts, run_stops, row.stops, size, minimum)), dtype=np.int64)
+    starts, stops = edges[:, 0], edges[:, 1]
     unit = np.searchsorted(row.stops, starts, side="right")
     return Cut(starts, stops, owners[unit], None if texts.labels is None else labels[unit], names)
 
@@ -215,9 +215,9 @@ def _labelled(
     text = lines(texts.texts)
     ends = np.concatenate([[0], row.ends])
     pieces = [text[ends[a] : ends[b]] for a, b in zip(cut.starts, cut.stops, strict=True)]
-    found, names = topics(pieces, how.topics, seed_of(context.seed, "topics"))
+    labels, names = topics(pieces, how.topics, seed_of(context.seed, "topics"))
     facts = {"classes_from": "topics (TF-IDF, k-means)", "classes": how.topics, "class_names": names}
-    return Cut(cut.starts, cut.stops, cut.owners, found, names), facts
+    return Cut(cut.starts, cut.stops, cut.owners, labels, names), facts
 
 
 def _where(cut: Cut, blocks: Ints) -> Ints:

@@ -55,7 +55,7 @@ class ImageModel:
             how = models.signature(self.source.name)
             losses = alone(how, self.source.process, told=self.source.told)
             return sequential.train(self._trainee(), data, jobs, dropout=dropout, losses=losses)
-        from fedsim.training import batched
+        from fedsim.training.stacked import batched
 
         at_once = self.numerics.tokens_at_once
         return batched.train(backbone, data, jobs, tokens_at_once=at_once, dropout=dropout)

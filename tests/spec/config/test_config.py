@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import textwrap
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from worlds.text_files import written
 
 from fedsim.checks.blocks import check
 from fedsim.component import kinds
@@ -28,13 +28,7 @@ BASE = {
 
 @pytest.fixture
 def write(tmp_path):
-    def one(content, name="a.yaml"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(textwrap.dedent(content) if isinstance(content, str) else yaml.safe_dump(content))
-        return path
-
-    return one
+    return lambda content, name="a.yaml": written(tmp_path / name, content)
 
 
 def words(call, *args):

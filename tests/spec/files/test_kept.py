@@ -64,7 +64,7 @@ moves = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(moves)
-def test_views_are_dictionaries(given_):
+def test_a_view_answers_like_a_dictionary_that_never_changes(given_):
     """Grow views from any older view and drop some: each holds what a dictionary would."""
     views = [(NO_VECTORS, {})]
     for parent, changes, drop in given_:

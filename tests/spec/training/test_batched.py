@@ -30,10 +30,12 @@ from worlds.client_batches import (
 from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.errors import ExperimentError
 from fedsim.jobs import Job
-from fedsim.training import batched, hub, local, lora, noise, paths, sequential
-from fedsim.training import stacked_optimizers as steps
-from fedsim.training.schedule import order, pieces, schedule
-from fedsim.training.swapped import Swapped
+from fedsim.training import hub, local, lora, noise, paths, sequential
+from fedsim.training.backbone import Backbone
+from fedsim.training.stacked import batched
+from fedsim.training.stacked import optimizers as steps
+from fedsim.training.stacked.schedule import order, pieces, schedule
+from fedsim.training.stacked.swapped import Swapped
 
 R16 = LoraConfig(r=16, alpha=ALPHA)
 
@@ -150,7 +152,7 @@ def test_frozen_factors_and_ranks_leave_no_trace_in_the_sequential_path(gpt2):
 # AdamW in float32 -------------------------------------------------------------------------------
 
 
-class Noisy:
+class Noisy(Backbone):
     """A backbone whose gradients carry float32's relative rounding, 1e-7 of the largest."""
 
     def __init__(self, inner):
@@ -165,6 +167,9 @@ class Noisy:
         self.added = torch.randn(self.exact.shape, generator=generator, dtype=self.dtype)
         self.added *= 1e-7 * self.exact.abs().max()
         return losses, self.exact + self.added
+
+    def losses(self, *args):
+        return self.inner.losses(*args)
 
 
 def test_adamw_amplifies_the_sign_of_tiny_gradients_where_b_is_0_and_sgd_does_not(gpt2):
@@ -266,7 +271,7 @@ def test_unlike_clients_are_trained_in_groups_and_come_back_in_their_order(gpt2)
     assert [u.tokens for u in together] == [u.tokens for u in alone]
 
 
-class Recorder:
+class Recorder(Backbone):
     """A backbone that notes what it is asked for."""
 
     def __init__(self, inner):
@@ -280,6 +285,9 @@ class Recorder:
         self.tokens.append(tokens)
         self.hidden.append(hidden)
         return self.inner.gradients(stack, tokens, weights)
+
+    def losses(self, *args):
+        return self.inner.losses(*args)
 
 
 @pytest.mark.parametrize("at_once", [12, 24, 40, 100])
@@ -359,7 +367,7 @@ def test_hidden_states_reach_the_backbone_with_the_tokens_they_belong_to(gpt2):
     for tokens, states in zip(ours.tokens, ours.hidden, strict=True):
         assert torch.equal(states[..., 0], tokens[..., :-1].double())
     ours.hidden.clear()
-    without = batched.train(ours, data, jobs, tokens_at_once=40, hidden=[*hidden[:-1], None])
+    without = batched.train(ours, data, jobs, tokens_at_once=40)
     assert set(ours.hidden) == {None}
     assert ends(given_).tobytes() == ends(without).tobytes()
 

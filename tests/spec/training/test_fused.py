@@ -266,7 +266,7 @@ def test_gelu_and_its_derivative(u, bias):
     torch.testing.assert_close(ours, slope, rtol=1e-9, atol=1e-12)
 
 
-def test_swiglu_in_blocks(monkeypatch):
+def test_swiglu_in_blocks_has_the_gradients_of_autograd(monkeypatch):
     monkeypatch.setattr(kernels, "BLOCK", 8)
     gate, up = (torch.randn(7, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
     expected = torch.nn.functional.silu(gate) * up
@@ -332,7 +332,7 @@ def test_a_row_that_is_lost_leaves_the_others_their_bits(spoilt):
 
 @pytest.mark.parametrize("norm", ["layer", "rms"])
 @pytest.mark.parametrize("add", [False, True])
-def test_norms(norm, add):
+def test_norms_and_their_gradients_are_those_of_autograd(norm, add):
     x, dy = torch.randn(2, 6, 5, dtype=torch.float64)
     x.requires_grad_()
     weight, bias = torch.randn(2, 5, dtype=torch.float64)

@@ -75,11 +75,11 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_each_variation_agrees(name, float64_norms):
+def test_every_variation_of_the_family_has_the_gradients_and_losses_of_stock_peft(name, float64_norms):
     agrees(case(model=small_llama(**MODELS[name])))
 
 
-def test_merged_factors_agree(float64_norms):
+def test_factors_merged_into_the_weights_give_the_gradients_of_stock_peft(float64_norms):
     c = case(length=40)
     assert all(m.merges(c.rows * c.length) for block in c.decoder()._blocks for m in block.matrices)
 

@@ -19,16 +19,17 @@ from worlds.client_batches import (
     token_windows,
 )
 from worlds.decoders import small_gpt2, small_llama, widen_norms
-from worlds.personal_runs import finished
+from worlds.whole_runs import finished
 
 from fedsim.cli.printing import replayed
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.jobs import Job, Update
 from fedsim.runs.replay import Replay, replay
-from fedsim.training import batched, local, lora, sequential
+from fedsim.training import local, lora, sequential
 from fedsim.training.backbone import Stack
 from fedsim.training.fused import fused
+from fedsim.training.stacked import batched
 
 R16 = LoraConfig(r=16, alpha=8.0, targets="all-linear")
 MODELS = {"gpt2": lambda: small_gpt2(n_layer=2), "llama": lambda: small_llama(num_hidden_layers=2)}

@@ -16,10 +16,11 @@ from fedsim.cost.shape import ModelShape
 from fedsim.errors import ExperimentError
 from fedsim.jobs import Job, TaskContext
 from fedsim.tasks.language import Language
-from fedsim.training import batched, hub, lora
-from fedsim.training import frozen_prefix as prefix
 from fedsim.training import gpu_room as room
-from fedsim.training.frozen_prefix import Prefix
+from fedsim.training import hub, lora
+from fedsim.training.stacked import batched
+from fedsim.training.stacked import frozen_prefix as prefix
+from fedsim.training.stacked.frozen_prefix import Prefix
 
 
 class Counting:

@@ -22,14 +22,15 @@ from worlds.client_batches import (
 )
 from worlds.pictures import images, layout_of, per_client, pictures, random_vector, stack
 
-from fedsim.adapters.folding import folded
+from fedsim.adapters.folding import base_into_adapter
 from fedsim.adapters.moved_base import Base, dense_shape, dense_size, split
 from fedsim.config.learning import LoraConfig
 from fedsim.jobs import Job
-from fedsim.training import batched, hub, lora, sequential
-from fedsim.training.frozen_prefix import Prefix
+from fedsim.training import hub, lora, sequential
 from fedsim.training.fused import fused
-from fedsim.training.swapped import Swap
+from fedsim.training.stacked import batched
+from fedsim.training.stacked.frozen_prefix import Prefix
+from fedsim.training.stacked.swapped import Swap
 
 
 def fused_of(name, lora_config=R4, dtype=torch.float64):
@@ -252,7 +253,7 @@ def test_change_and_adapter_fold_into_one_adapter_of_the_rank_they_need(rank):
     steps = [(rng.normal(size=(out, rank)), rng.normal(size=(rank, width))) for out, width in shapes]
     base = Base.pretrained(layout).moved(steps)
 
-    wide, found = folded(layout, vector, base.vector)
+    wide, found = base_into_adapter(layout, vector, base.vector)
 
     total, plain = np.zeros(dense_size(layout), np.float32), np.zeros(dense_size(wide), np.float32)
     for (_, own), (m, change_), (_, sum_) in zip(

@@ -18,9 +18,9 @@ from fedsim.errors import ExperimentError
 from fedsim.jobs import Job, TaskContext
 from fedsim.tasks.language import Language
 from fedsim.training import hub, local, lora, noise, sequential, text_model
-from fedsim.training import stacked_optimizers as steps
 from fedsim.training.backbone import Stack
-from fedsim.training.swapped import Swap, Swapped, refusal
+from fedsim.training.stacked import optimizers as steps
+from fedsim.training.stacked.swapped import Swap, Swapped, refusal
 
 
 def peft_of(model, rank, names=("conv", "pixels", "linear")):
@@ -144,7 +144,7 @@ def test_dropout_multiplies_what_a_sees_in_every_kind_of_layer():
         for at, name in enumerate(names):
 
             def masked(x, at=at, job=job):
-                return x * noise.kept(0.4, job, 5, at, x.numel()).view(x.shape) / (1 - 0.4)
+                return x * noise.survivors(0.4, job, 5, at, x.numel()).view(x.shape) / (1 - 0.4)
 
             wrapped.base_model.model.get_submodule(name).lora_dropout["default"].forward = masked
         expected = torch.autograd.grad(wrapped(own).mean(), parameters)

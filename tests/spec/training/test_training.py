@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, GPT2Config
 from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.errors import DataError, ExperimentError
 from fedsim.jobs import Job
-from fedsim.training import hub, local, lora, sequential
+from fedsim.training import hub, local, lora, sequential, text_shape
 
 R4 = LoraConfig(r=4, alpha=8.0)
 FULL = LoraConfig(full=True)
@@ -87,7 +87,7 @@ def test_full_training_counts_tied_weights_once(llama):
 
 def test_the_shape_counts_the_head_as_work_although_it_is_tied(llama):
     layout = lora.layout(hub.skeleton(llama), R4)
-    shape = lora.shape(hub.skeleton(llama), "tiny", layout, sequence=16, batch=2)
+    shape = text_shape.shape(hub.skeleton(llama), "tiny", layout, sequence=16, batch=2)
     per_layer = 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 48
     assert shape.matmul_params == 2 * per_layer + 320 * 32
     assert shape.params == shape.matmul_params + 5 * 32  # two norms a layer and the last one
