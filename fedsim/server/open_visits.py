@@ -10,8 +10,8 @@ from typing import Literal
 
 import simpy
 
+from fedsim.clock.online.roster import Roster
 from fedsim.clock.plan import Plan
-from fedsim.clock.roster import Roster
 from fedsim.clock.visit import Visit
 from fedsim.clock.visit_order import DeviceWorld, OnClose, VisitOrder
 from fedsim.cost.work import Work

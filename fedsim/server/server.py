@@ -18,9 +18,9 @@ from fedsim.aggregators._base import ServerModel
 from fedsim.clock.device_training import Machines
 from fedsim.clock.estimate import Estimate
 from fedsim.clock.online.build import attendance_of
+from fedsim.clock.online.roster import Roster
 from fedsim.clock.plan import Plan
 from fedsim.clock.protocol import Blend, Steps
-from fedsim.clock.roster import Roster
 from fedsim.clock.visit import Visit
 from fedsim.clock.visit_order import DeviceWorld
 from fedsim.errors import RunError, message

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from worlds import plan, windows
 
 import fedsim.samplers
-from fedsim.clock.roster import Roster
+from fedsim.clock.online.roster import Roster
 from fedsim.component import Component
 from fedsim.config.experiment import Experiment
 from fedsim.devices.availability import Availability
