@@ -95,12 +95,18 @@ class LocalConfig(Config):
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_epoch(cls, values: object) -> object:
+        """Make it one epoch where no length is given."""
+        if isinstance(values, dict) and values.get("epochs") is None and values.get("steps") is None:
+            return values | {"epochs": 1}
+        return values
+
     @model_validator(mode="after")
     def _one_length(self) -> LocalConfig:
         if self.epochs is not None and self.steps is not None:
             raise invalid("has both `epochs` and `steps`", fix="remove one, or set it to null")
-        if self.epochs is None and self.steps is None:
-            object.__setattr__(self, "epochs", 1)  # frozen for others; a copy would warn in __init__
         return self
 
     def lr_share(self, step: int, steps: int) -> float:

@@ -68,7 +68,7 @@ def with_speeds(population: Population, compute: ComputeConfig, model: str, seed
         speed = np.array([known.get(d, s) for d, s in zip(population.device, speed, strict=True)])
         met = sorted(set(population.device) & set(known))
         sources = sources | {"calibration": compute.calibration, "calibrated": ", ".join(met) or "no device"}
-    tiers = {tier: compute.sigma("unit_sigma", tier) for tier in set(population.tier)}
+    tiers = {tier: compute.unit_sigma_of(tier) for tier in set(population.tier)}
     if any(tiers.values()):
         sigma = np.array([tiers[tier] for tier in population.tier])
         speed = speed * np.exp(sigma * unit_normals(len(population), seed))

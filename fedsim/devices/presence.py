@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import hetero_profiles
-from fedsim.config.fields import WORDS
+from fedsim.config.words import no_such_file
 from fedsim.devices.availability import BLOCK, Availability, Presence, windows_of
 from fedsim.devices.charging import charging
 from fedsim.devices.outages import interrupted
 from fedsim.devices.tables import Floats, Names, read_window_table
-from fedsim.errors import ProfileError, message, nearest
+from fedsim.errors import ProfileError, message
 from fedsim.rng import stream
 
 if TYPE_CHECKING:
@@ -51,13 +51,13 @@ def presence(
 
 
 def windows_in_zones(
-    field: str, given: str, n: int, zones_h: Sequence[float], seed: int
+    field: str, source: str, n: int, zones_h: Sequence[float], seed: int
 ) -> tuple[Availability, str]:
     """Return the windows that a field asks for, in the clients' time zones, and the SHA-256 of their source.
 
     Args:
         field: name of the field, for errors.
-        given: `charging` for the sessions of the generator, or the path of a table.
+        source: `charging` for the sessions of the generator, or the path of a table.
         n: number of clients.
         zones_h: as for `in_time_zones`.
         seed: address of the randomness.
@@ -65,20 +65,14 @@ def windows_in_zones(
     Raises:
         ProfileError: no such file, a broken one, or time zones for windows that do not repeat.
     """
-    if given == "charging":
+    if source == "charging":
         figures = hetero_profiles.locate("charging.yaml").read_bytes()
         drawn = in_time_zones(charging(n, seed), zones_h, seed)
         return drawn, hashlib.sha256(figures).hexdigest()
-    path = Path(given)
-    if not path.is_file():
-        words = WORDS[field]
-        near = nearest(given, words)
-        fix = (
-            near
-            if near.startswith("did")
-            else f"write {', '.join(words)}, or the path of a CSV or Parquet file"
-        )
-        raise ProfileError(message(field, "no such file", got=given, fix=fix))
+    absent = no_such_file(field, source)
+    if absent is not None:
+        raise ProfileError(message(field, absent.what, got=source, fix=absent.fix))
+    path = Path(source)
     table = read_window_table(path)
     if tuple(zones_h) != (0.0,) and math.isinf(table.period_s):
         what = "windows that do not repeat cannot be moved to other time zones"

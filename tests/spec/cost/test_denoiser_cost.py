@@ -160,7 +160,7 @@ def test_ddpm_on_cifar10_is_charged_by_its_public_size():
 
 
 def test_an_unknown_preset_is_told_the_known_ones():
-    with pytest.raises(ValueError, match="(?s)unknown preset.*did you mean 'ddpm-cifar10-32'"):
+    with pytest.raises(ValueError, match=r"(?s)unknown preset.*did you mean 'ddpm-cifar10-32'"):
         ChargeImages(preset="ddpm-cifar10")
 
 
