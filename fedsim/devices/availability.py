@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedsim.arrays import Bools, Floats, Ints
 from fedsim.devices.tables import WindowTable, read_window_table
-from fedsim.devices.windows import Floats, normal_form
+from fedsim.devices.windows import normal_form
 from fedsim.rng import stream
 
 BLOCK = 4096
@@ -33,7 +33,7 @@ class There(Protocol):
         """Whether everybody is always there."""
         ...
 
-    def online(self, now_s: float) -> NDArray[np.bool_]:
+    def online(self, now_s: float) -> Bools:
         """Return who is there now, (n,)."""
         ...
 
@@ -73,7 +73,7 @@ class Availability:
 
     starts_s: Floats
     stops_s: Floats
-    offsets: NDArray[np.int64]
+    offsets: Ints
     period_s: float = math.inf
 
     def __post_init__(self) -> None:
@@ -89,7 +89,7 @@ class Availability:
     @classmethod
     def from_windows(
         cls,
-        client: NDArray[np.int64],
+        client: Ints,
         start_s: Floats,
         stop_s: Floats,
         *,
@@ -151,7 +151,7 @@ class Availability:
             return base_s + float(starts_s[at]), base_s + float(stops_s[at])
         return after_s + float(starts_s[first]), after_s + float(stops_s[first])
 
-    def online(self, now_s: float) -> NDArray[np.bool_]:
+    def online(self, now_s: float) -> Bools:
         """Return who is there now, (n,); agrees with `window` to the last bit."""
         before_s, base_s, _ = self._base(now_s)
         first, end = self.offsets[:-1], self.offsets[1:]

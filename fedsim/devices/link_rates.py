@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedsim.arrays import Floats, Ints, Names
 from fedsim.config.words import no_such_file
 from fedsim.devices.availability import BLOCK
-from fedsim.devices.tables import Floats, Names, NetworkTable
+from fedsim.devices.tables import NetworkTable
 from fedsim.errors import ProfileError, message
 from fedsim.network.base import Direction, Rates
 from fedsim.network.generated import LognormalAR1, RateLaw
@@ -43,7 +43,7 @@ class Generated:
 
     seed: int
     laws: tuple[RateLaw, ...]
-    row: NDArray[np.int64]
+    row: Ints
     means: dict[Direction, Floats]
 
     def of(self, client: int, direction: Direction) -> Rates:
@@ -64,7 +64,7 @@ class Traced:
     """
 
     table: RateTable
-    place: NDArray[np.int64]
+    place: Ints
     phase: Floats
     scales: dict[Direction, Floats]
 

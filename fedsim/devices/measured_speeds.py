@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 import hetero_profiles
+from fedsim.arrays import Floats
 from fedsim.config.devices import ComputeConfig
 from fedsim.devices.availability import BLOCK
 from fedsim.devices.population import Population
 from fedsim.devices.table_checks import speed_problems
-from fedsim.devices.tables import Floats
 from fedsim.errors import ProfileError, message
 from fedsim.files.user_tables import numbers, read_rows
 from fedsim.rng import stream

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedsim.arrays import Bools, Floats, Ints, Names
 from fedsim.config.population import Outages
 from fedsim.devices.availability import BLOCK, Presence
-from fedsim.devices.tables import Floats, Names
 from fedsim.rng import stream
 
 _DRAWN = 64
@@ -74,7 +73,7 @@ class Interrupted:
 
     windows: Presence
     lines: Sequence[Line] = field(repr=False)
-    group: NDArray[np.int64]
+    group: Ints
     up_share: float
     constant: bool = False
 
@@ -98,10 +97,10 @@ class Interrupted:
                 return max(start_s, up_s), min(stop_s, until_s)
             at_s = up_s
 
-    def online(self, now_s: float) -> NDArray[np.bool_]:
+    def online(self, now_s: float) -> Bools:
         """Return who is there now, (n,)."""
         up = np.array([line.up(now_s) for line in self.lines])
-        there: NDArray[np.bool_] = self.windows.online(now_s) & up[self.group]
+        there: Bools = self.windows.online(now_s) & up[self.group]
         return there
 
     def next_start_s(self, now_s: float) -> float:

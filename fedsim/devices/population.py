@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.arrays import Bools, Floats, Names
 from fedsim.config.classes import CLASSES
 from fedsim.devices.availability import Availability, Presence
 from fedsim.devices.draws import choose, draws, nearest_row, network_weights
@@ -21,7 +22,6 @@ from fedsim.devices.link_rates import LinkRates, link_rates
 from fedsim.devices.presence import presence
 from fedsim.devices.presets import Recipe, preset_names, recipe_of_files, recipe_of_preset
 from fedsim.devices.table_checks import check
-from fedsim.devices.tables import Floats, Names
 from fedsim.network.base import MBPS, Direction, Rates
 
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ def show(preset: str, n: int = 20_000) -> list[dict[str, str | float]]:
     ]
 
 
-def _summary(population: Population, tier: str, who: NDArray[np.bool_]) -> dict[str, str | float]:
+def _summary(population: Population, tier: str, who: Bools) -> dict[str, str | float]:
     def quantile(values: Floats, q: float) -> float:
         return float(np.quantile(values[who], q))
 

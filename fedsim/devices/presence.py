@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import hetero_profiles
+from fedsim.arrays import Floats, Names
 from fedsim.config.words import no_such_file
 from fedsim.devices.availability import BLOCK, Availability, Presence, windows_of
 from fedsim.devices.charging import charging
 from fedsim.devices.outages import interrupted
-from fedsim.devices.tables import Floats, Names, read_window_table
+from fedsim.devices.tables import read_window_table
 from fedsim.errors import ProfileError, message
 from fedsim.rng import stream
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedsim.arrays import Floats, Ints
 from fedsim.config.classes import CLASSES
 from fedsim.errors import Message, ProfileError
 from fedsim.files.user_tables import Column, Rows, numbers, problems, read_rows
@@ -159,9 +159,7 @@ def window_problems(rows: Rows) -> Iterator[Message]:
     yield from _overlaps(rows, owners(rows), start, stop)
 
 
-def _overlaps(
-    rows: Rows, owner: NDArray[np.int64], start: NDArray[np.float64], stop: NDArray[np.float64]
-) -> Iterator[Message]:
+def _overlaps(rows: Rows, owner: Ints, start: Floats, stop: Floats) -> Iterator[Message]:
     order = np.lexsort((stop, start, owner))
     one, next_ = order[:-1], order[1:]
     for k in np.flatnonzero((owner[one] == owner[next_]) & (start[next_] < stop[one])):
@@ -170,7 +168,7 @@ def _overlaps(
         yield rows.say(int(next_[k]), "start_s", what, float(start[next_[k]]), "join the two windows")
 
 
-def owners(rows: Rows) -> NDArray[np.int64]:
+def owners(rows: Rows) -> Ints:
     """Return whose each window is: the client's number, or the trace's place in order of appearance."""
     if "client" in rows.cells:
         return numbers(rows, "client").astype(np.int64)

@@ -24,9 +24,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedsim.adapters.adapter import Layout, Vector
+from fedsim.arrays import Bools, Ints
 from fedsim.network.number_formats import BITS, LEVELS, Dtype, pack, scales, unpack
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ class Extent:
         lengths: how many of them each array has, in the layout's order (arrays,).
     """
 
-    places: NDArray[np.int64] | None
-    lengths: NDArray[np.int64]
+    places: Ints | None
+    lengths: Ints
 
     @property
     def numbers(self) -> int:
@@ -165,7 +165,7 @@ def encode(
     how, where = format_of(wire, direction), extent(layout, payload)
     values = where.of(vector)
     n, k = len(values), how.sent(len(values))
-    chosen: NDArray[np.int64] | slice = slice(None)
+    chosen: Ints | slice = slice(None)
     index = head = b""
     if k < n:
         chosen = kept = largest(values, k)
@@ -198,7 +198,7 @@ def decode(wire: WireConfig, layout: Layout, payload: Payload, direction: Direct
     return where.into(np.zeros(layout.size, np.float32), values)
 
 
-def largest(values: Vector, k: int) -> NDArray[np.int64]:
+def largest(values: Vector, k: int) -> Ints:
     """Return where the k largest magnitudes are, ascending; of equal ones the first.
 
     >>> largest(np.array([1.0, -3.0, 2.0, -2.0], np.float32), 2).tolist()
@@ -211,19 +211,19 @@ def largest(values: Vector, k: int) -> NDArray[np.int64]:
     return np.sort(np.concatenate([above, level]))
 
 
-def _mask(chosen: NDArray[np.int64], n: int) -> NDArray[np.bool_]:
+def _mask(chosen: Ints, n: int) -> Bools:
     mask = np.zeros(n, dtype=bool)
     mask[chosen] = True
     return mask
 
 
-def _index(chosen: NDArray[np.int64], n: int) -> bytes:
+def _index(chosen: Ints, n: int) -> bytes:
     if INDEX_BYTES * len(chosen) <= -(-n // 8):
         return chosen.astype("<u4").tobytes()
     return np.packbits(_mask(chosen, n), bitorder="little").tobytes()
 
 
-def _chosen(data: bytes, k: int, n: int) -> tuple[NDArray[np.int64], int]:
+def _chosen(data: bytes, k: int, n: int) -> tuple[Ints, int]:
     """Return which k of n numbers follow, and the bytes that say so."""
     bitmap = -(-n // 8)
     if INDEX_BYTES * k <= bitmap:

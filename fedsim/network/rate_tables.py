@@ -8,17 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedsim.arrays import Ints
 from fedsim.errors import Message, ProfileError
 from fedsim.files.user_tables import Column, Rows, numbers, problems, read_rows
 from fedsim.network.base import DIRECTIONS, KBPS, MBPS, Direction
 from fedsim.network.traces import AtEnd, RateTrace
-
-if TYPE_CHECKING:
-    from fedsim.arrays import Ints
 
 BYTES_PER_S_OF = {"bytes_per_s": 1.0, "kbps": KBPS, "mbps": MBPS}
 """Bytes per second of one of each unit: 1 kbps = 1,000 bit/s."""
