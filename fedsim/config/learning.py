@@ -51,9 +51,9 @@ class LoraConfig(Config):
             raise invalid(f"has ranks by tier with `rank_by: {by}`", fix=fix)
         if isinstance(ranks, tuple) and list(ranks) != sorted(set(ranks)):
             raise invalid("has `ranks` that do not rise", got=list(ranks), fix="order them, each once")
-        given = ranks.values() if isinstance(ranks, dict) else ranks
-        if given is not None and max(given, default=0) != self.r:
-            largest = max(given, default=0)
+        ranks_given = ranks.values() if isinstance(ranks, dict) else ranks
+        if ranks_given is not None and max(ranks_given, default=0) != self.r:
+            largest = max(ranks_given, default=0)
             fix = f"set r: {largest}" if largest else "give some ranks"
             raise invalid(f"has r = {self.r}, and `ranks` up to {largest}", fix=fix)
         return self

@@ -111,20 +111,20 @@ class ChargeAs(Config):
         Raises:
             ValueError: heads that do not divide the width, or are not a multiple of `kv_heads`.
         """
-        given: dict[str, Any] = {
+        dimensions: dict[str, Any] = {
             name: value for name in _DIMENSIONS if (value := getattr(self, name)) is not None
         }
         if self.sequence is not None:
-            given["sequence"] = self.sequence
+            dimensions["sequence"] = self.sequence
         if self.preset is not None:
-            built = replace(PRESETS[self.preset], **given)
+            built = replace(PRESETS[self.preset], **dimensions)
         else:
-            width, heads = given["width"], self.heads or 1
+            width, heads = dimensions["width"], self.heads or 1
             if self.head_dim is None and width % heads:
                 got = Shown(f"{heads} and {width}")
                 raise invalid("heads must divide the width", got=got, fix="or give head_dim")
             plain = {"family": "llama", "ffn": 4 * width, "heads": heads, "kv_heads": heads}
-            built = Architecture(**(plain | {"head_dim": width // heads} | given))
+            built = Architecture(**(plain | {"head_dim": width // heads} | dimensions))
         if built.heads % built.kv_heads:
             got = Shown(f"{built.heads} and {built.kv_heads}")
             raise invalid("heads must be a multiple of kv_heads", got=got)

@@ -6,13 +6,12 @@ import bisect
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 
 from fedsim.arrays import Bools, Floats, Ints
-from fedsim.devices.tables import WindowTable, read_window_table
+from fedsim.devices.tables import WindowTable
 from fedsim.devices.windows import normal_form
 from fedsim.rng import stream
 
@@ -62,7 +61,7 @@ class Presence(There, Protocol):
 class Availability:
     """For every client, the windows [start, stop) in which it is there; virtual seconds.
 
-    Build one with `always`, `from_windows`, `charging` or `read_windows`; the arrays are in the normal
+    Build one with `always`, `from_windows`, `windows_of` or `fedsim.devices.charging.charging`; the arrays are in the normal
     form of `fedsim.devices.windows`. Everything is a pure function of (client, now): asking changes nothing.
 
     Attributes:
@@ -155,7 +154,7 @@ class Availability:
         """Return who is there now, (n,); agrees with `window` to the last bit."""
         before_s, base_s, _ = self._base(now_s)
         first, end = self.offsets[:-1], self.offsets[1:]
-        some = end > first
+        has_windows = end > first
         low, high = first.copy(), end.copy()
         # Binary search for all clients at once: the first window of each that starts after now.
         while np.any(open_ := low < high):
@@ -167,7 +166,7 @@ class Availability:
         there = np.zeros(self.n, dtype=np.bool_)
         inside = low > first
         there[inside] = now_s < base_s + self.stops_s[low[inside] - 1]
-        wrapped = some & ~inside & math.isfinite(self.period_s)
+        wrapped = has_windows & ~inside & math.isfinite(self.period_s)
         there[wrapped] = now_s < before_s + self.stops_s[end[wrapped] - 1]
         return there
 
@@ -212,27 +211,18 @@ class Availability:
         return np.where(np.isinf(total_s), 1.0, total_s / (whole_s or 1.0))
 
 
-def read_windows(path: Path | str, n: int, seed: int) -> Availability:
-    """Return the availability of n clients from a CSV or Parquet table of windows.
-
-    Columns: `client` (whole numbers from 0) or `trace` (any label), `start_s`, `stop_s`; a comment line
-    `# period_s: P` makes them repeat. Client c has the windows of client c, or of the c-th trace in order of
-    appearance; a client that the file does not name has those of one that it names, drawn by address.
-
-    Raises:
-        ProfileError: the first problem of the file, with its row and column.
-    """
-    return windows_of(read_window_table(Path(path)), n, seed)
-
-
 def windows_of(table: WindowTable, n: int, seed: int) -> Availability:
-    """Return the availability of n clients from a table that has been read; see `read_windows`."""
+    """Return the availability of n clients from a table of windows.
+
+    Client c has the windows of client c, or of the c-th trace in order of appearance; a client that the table does
+    not name has those of one that it names, drawn by address.
+    """
     named, place = np.unique(table.trace, return_inverse=True)
     drawn = np.concatenate(
         [stream(seed, "traces", block).integers(len(named), size=BLOCK) for block in range(-(-n // BLOCK))]
     )[:n]
-    own = named[named < n]
-    drawn[own] = np.arange(len(own))
+    clients = named[named < n]
+    drawn[clients] = np.arange(len(clients))
     starts_s, stops_s, offsets = normal_form(
         place.astype(np.int64), table.start_s, table.stop_s, n=len(named), period_s=table.period_s
     )

@@ -96,13 +96,13 @@ def _chosen(compute: ComputeConfig, model: str) -> dict[str, float]:
     if compute.stack is not None and compute.stack not in stacks:
         fix = f"choose one of: {', '.join(stacks)}"
         raise ProfileError(message("compute.stack", f"has no speed of {model}", got=compute.stack, fix=fix))
-    found: dict[str, float] = {}
+    speeds: dict[str, float] = {}
     for row in rows:
         if compute.stack not in (None, row.stack):
             continue
-        if row.device in found:
+        if row.device in speeds:
             fix = f"set compute.stack to one of: {', '.join(stacks)}"
             what = f"has several speeds of {model} on this device"
             raise ProfileError(message("compute.calibration", what, got=row.device, fix=fix))
-        found[row.device] = row.flops_per_s
-    return found
+        speeds[row.device] = row.flops_per_s
+    return speeds

@@ -134,8 +134,8 @@ def interrupted(windows: Presence, config: Outages, columns: dict[str, Names], s
     elif config.by == "everyone":
         names, group = [config.by], np.zeros(n, dtype=np.int64)
     else:
-        found, group = np.unique(columns[config.by].astype(str), return_inverse=True)
-        names = found.tolist()
+        values, group = np.unique(columns[config.by].astype(str), return_inverse=True)
+        names = values.tolist()
     return Interrupted(
         windows, [Line(config, seed, name) for name in names], group.astype(np.int64), config.up_share
     )

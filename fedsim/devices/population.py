@@ -127,15 +127,15 @@ class Population:
         Raises:
             IndexError: no such client.
         """
-        found = self._recent.get(client)
-        if found is None:
+        profile = self._recent.get(client)
+        if profile is None:
             if not 0 <= client < self.n:
                 raise IndexError(f"client {client} of a population of {self.n}")
             if len(self._recent) >= RECENT:
                 self._recent.clear()
-            found = Profile(client, **{name: _plain(getattr(self, name)[client]) for name in _ARRAYS})
-            self._recent[client] = found
-        return found
+            profile = Profile(client, **{name: _plain(getattr(self, name)[client]) for name in _ARRAYS})
+            self._recent[client] = profile
+        return profile
 
     @cached_property
     def _recent(self) -> dict[int, Profile]:

@@ -206,8 +206,8 @@ def read_window_table(path: Path) -> WindowTable:
     )
 
 
-def _sound(rows: Rows, found: Callable[[Rows], Iterator[Message]]) -> Rows:
-    first = next(found(rows), None)
+def _sound(rows: Rows, problems_of: Callable[[Rows], Iterator[Message]]) -> Rows:
+    first = next(problems_of(rows), None)
     if first is not None:
         raise ProfileError(first)
     return rows

@@ -35,9 +35,9 @@ def windows(where: str, sessions: Mapping[str, Sessions], options: Options, peri
         ProfileError: nothing is left.
     """
     end_s = math.inf if period_s is None else period_s
-    kept = {client: cleaned(read, options, end_s) for client, read in sessions.items()}
-    gone = sum(not windows for windows in kept.values())
-    traces = {client: windows for client, windows in kept.items() if windows}
+    windows_of = {client: cleaned(read, options, end_s) for client, read in sessions.items()}
+    gone = sum(not windows for windows in windows_of.values())
+    traces = {client: windows for client, windows in windows_of.items() if windows}
     if not traces:
         fix = "check that it is the right file, or lower --shortest-s"
         raise ProfileError(message(where, "has no session that is long enough", got=len(sessions), fix=fix))

@@ -72,9 +72,11 @@ def rate_problems(rows: Rows) -> Iterator[Message]:
         twice = [name for name, _ in _rate_columns(rows, direction)]
         if len(twice) > 1:
             yield rows.say(None, direction, "has a rate in two units", twice, "keep one of the columns")
-    found = list(problems(rows, (*RATE_COLUMNS, *(Column(name, low=0.0, high=HIGHEST) for name in rates))))
-    yield from found
-    if found:
+    bad_cells = list(
+        problems(rows, (*RATE_COLUMNS, *(Column(name, low=0.0, high=HIGHEST) for name in rates)))
+    )
+    yield from bad_cells
+    if bad_cells:
         return
     times_s, values = numbers(rows, "time_s"), {name: numbers(rows, name) for name in rates}
     for label, at in _places(rows).items():
@@ -106,7 +108,7 @@ def _known() -> str:
 
 def _places(rows: Rows) -> dict[str, Ints]:
     """Return the rows of each trace, in order of appearance."""
-    found: dict[str, list[int]] = {}
+    places: dict[str, list[int]] = {}
     for row, label in enumerate(rows.cells["trace"]):
-        found.setdefault(str(label), []).append(row)
-    return {label: np.array(at, dtype=np.int64) for label, at in found.items()}
+        places.setdefault(str(label), []).append(row)
+    return {label: np.array(at, dtype=np.int64) for label, at in places.items()}
