@@ -1,4 +1,4 @@
-"""When clients are there: windows of virtual time, and pure functions of the clock over them."""
+"""When clients are online: windows of virtual time, and pure functions of the clock over them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ BLOCK = 4096
 """Clients that share one address of randomness; part of every population, so it must not change."""
 
 
-class There(Protocol):
-    """Who is there, for all clients at once; times do not decrease from one question to the next."""
+class WhoIsOnline(Protocol):
+    """Who is online, for all clients at once; times do not decrease from one question to the next."""
 
     @property
     def n(self) -> int:
@@ -29,37 +29,37 @@ class There(Protocol):
 
     @property
     def constant(self) -> bool:
-        """Whether everybody is always there."""
+        """Whether everybody is always online."""
         ...
 
     def online(self, now_s: float) -> Bools:
-        """Return who is there now, (n,)."""
+        """Return who is online now, (n,)."""
         ...
 
     def next_start_s(self, now_s: float) -> float:
-        """Return a time after `now_s` before which nobody comes; inf if nobody will."""
+        """Return a time after `now_s` before which nobody comes online; inf if nobody will."""
         ...
 
     def share(self) -> Floats:
-        """Return each client's share of time there by windows and outages, (n,)."""
+        """Return each client's share of time online by windows and outages, (n,)."""
         ...
 
 
-class Presence(There, Protocol):
-    """When clients are there, as a pure function of the clock: plain windows, or windows less outages."""
+class OnlineTimes(WhoIsOnline, Protocol):
+    """When clients are online, as a pure function of the clock: plain windows, or windows less outages."""
 
     def window(self, client: int, now_s: float) -> tuple[float, float]:
         """Return the stretch [start, stop) that holds `now_s`, else the next one; (inf, inf) if there is none."""
         ...
 
     def reason(self, client: int, now_s: float) -> Literal["window", "outage"]:
-        """Return why a client that is not there is away."""
+        """Return why a client is offline."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Availability:
-    """For every client, the windows [start, stop) in which it is there; virtual seconds.
+    """For every client, the windows [start, stop) in which it is online; virtual seconds.
 
     Build one with `always`, `from_windows`, `windows_of` or `fedsim.devices.charging.charging`; the arrays are in the normal
     form of `fedsim.devices.windows`. Everything is a pure function of (client, now): asking changes nothing.
@@ -82,7 +82,7 @@ class Availability:
 
     @classmethod
     def always(cls, n: int) -> Availability:
-        """Return n clients that are always there."""
+        """Return n clients that are always online."""
         return cls(np.zeros(n), np.full(n, math.inf), np.arange(n + 1, dtype=np.int64))
 
     @classmethod
@@ -106,11 +106,11 @@ class Availability:
 
     @cached_property
     def constant(self) -> bool:
-        """Whether everybody is always there."""
+        """Whether everybody is always online."""
         return bool(np.isinf(self.period_s)) and bool(np.all(np.isinf(self.stops_s)))
 
     def reason(self, client: int, now_s: float) -> Literal["window", "outage"]:
-        """Return why a client that is not there is away: its window is closed."""
+        """Return why a client is offline: its window is closed."""
         return "window"
 
     def _base(self, now_s: float) -> tuple[float, float, float]:
@@ -151,7 +151,7 @@ class Availability:
         return after_s + float(starts_s[first]), after_s + float(stops_s[first])
 
     def online(self, now_s: float) -> Bools:
-        """Return who is there now, (n,); agrees with `window` to the last bit."""
+        """Return who is online now, (n,); agrees with `window` to the last bit."""
         before_s, base_s, _ = self._base(now_s)
         first, end = self.offsets[:-1], self.offsets[1:]
         has_windows = end > first
@@ -163,12 +163,12 @@ class Availability:
             begun[open_] = base_s + self.starts_s[middle[open_]] <= now_s
             low = np.where(begun, middle + 1, low)
             high = np.where(open_ & ~begun, middle, high)
-        there = np.zeros(self.n, dtype=np.bool_)
+        online = np.zeros(self.n, dtype=np.bool_)
         inside = low > first
-        there[inside] = now_s < base_s + self.stops_s[low[inside] - 1]
+        online[inside] = now_s < base_s + self.stops_s[low[inside] - 1]
         wrapped = has_windows & ~inside & math.isfinite(self.period_s)
-        there[wrapped] = now_s < before_s + self.stops_s[end[wrapped] - 1]
-        return there
+        online[wrapped] = now_s < before_s + self.stops_s[end[wrapped] - 1]
+        return online
 
     @cached_property
     def _all_starts_s(self) -> list[float]:

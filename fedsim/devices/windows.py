@@ -16,7 +16,7 @@ def normal_form(
 
     Windows of one owner that overlap, touch, or lie at most `gap_s` apart become one. With a finite
     period every start lies in [0, period); the last window of an owner may run past the end of the
-    period, into the next one. An owner that is always there has the single window [0, inf).
+    period, into the next one. An owner that is always online has the single window [0, inf).
 
     Args:
         owner: (k,) who each window belongs to, 0 <= owner < n, in any order.

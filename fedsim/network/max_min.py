@@ -76,7 +76,12 @@ class MaxMinLink:
         """Return the bytes that a flow still has to send, at `at_s` if nothing happens until then."""
         (key, _), group = self._flows[flow]
         ahead_s = 0.0 if at_s is None else at_s - self.now_s
-        return max(0.0, key - group.clock(self.now_s, self._virtual) - ahead_s * min(group.cap, self._level if ahead_s else 0.0))
+        return max(
+            0.0,
+            key
+            - group.clock(self.now_s, self._virtual)
+            - ahead_s * min(group.cap, self._level if ahead_s else 0.0),
+        )
 
     def add(self, flow: int, size: float, cap: float, at_s: float) -> None:
         """Let a flow in.

@@ -16,8 +16,8 @@ from fedsim.config.experiment import Experiment
 from fedsim.cost.energy import BatteryState
 from fedsim.devices.availability import BLOCK, Availability
 from fedsim.devices.battery import Charge, Supply
+from fedsim.devices.online import windows_in_zones, zones_of
 from fedsim.devices.population import Population, Profile
-from fedsim.devices.presence import windows_in_zones, zones_of
 from fedsim.devices.thermal import settled_k, thermal_of
 from fedsim.errors import ExperimentError, message
 from fedsim.rng import stream

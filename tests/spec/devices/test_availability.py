@@ -15,8 +15,8 @@ from fedsim.config.fields import DAY_S
 from fedsim.config.population import PopulationConfig
 from fedsim.devices.availability import Availability, windows_of
 from fedsim.devices.charging import charging
+from fedsim.devices.online import in_time_zones
 from fedsim.devices.population import draw
-from fedsim.devices.presence import in_time_zones
 from fedsim.devices.table_checks import check
 from fedsim.devices.tables import read_window_table
 from fedsim.errors import ProfileError
