@@ -86,7 +86,7 @@ class Bench:
         from fedsim.training import local
 
         job = Job(client, 0, None, self.experiment.local, self.experiment.seed)
-        windows = self.task.shards.windows.tokens[self.task.shards.training[client]]
+        windows = self.task.windows.tokens[self.task.splits.training[client]]
         rows: NDArray[Any] = windows[np.array(list(local.batches(len(windows), job)))]
         return rows
 

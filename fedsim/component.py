@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from fedsim.errors import ExperimentError, as_invalid, invalid, message, nearest
+from fedsim.seams import adopted, misfit, seam_for
 
 
 class Config(BaseModel):
@@ -54,13 +55,30 @@ def find(package: str, kind: str) -> type[Component]:
         ExperimentError: no such kind, or the import path does not lead to a `Component`.
     """
     if ":" in kind:
-        return _imported(kind)
+        return fitted(package, _imported(kind), kind)
     module = kind.replace("-", "_")
     if kind not in kinds(package):
         raise ExperimentError(message("kind", "no such kind", got=kind, fix=nearest(kind, kinds(package))))
-    found = component_in(package, module)
-    assert found is not None
-    return found
+    component = component_in(package, module)
+    assert component is not None
+    return fitted(package, component, kind)
+
+
+def fitted(package: str, component: type[Component], kind: str) -> type[Component]:
+    """Return a class as its seam knows it: with the defaults of the seam's base class for what is optional.
+
+    Raises:
+        ExperimentError: the class lacks something that fedsim calls, or it takes other arguments.
+    """
+    seams: tuple[type[Component], ...] = importlib.import_module(f"fedsim.{package}").SEAMS
+    seam = seam_for(component, seams)
+    wrong = misfit(component, seam)
+    if wrong is not None:
+        what, fix = wrong
+        raise ExperimentError(message("kind", f"{component.__name__} {what}", got=kind, fix=fix))
+    cls = adopted(component, seam)
+    assert issubclass(cls, Component)
+    return cls
 
 
 def _imported(kind: str) -> type[Component]:
@@ -87,7 +105,10 @@ def build(package: str, value: Any) -> Component:
         pydantic.ValidationError: for wrong fields.
     """
     if isinstance(value, Component):
-        return value
+        try:
+            return placed(package, value)
+        except ExperimentError as problem:
+            raise as_invalid(problem.message) from problem
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if kind is None:
         what = "needs `kind:`" if isinstance(value, Mapping) else "must be a block with `kind:`"
@@ -99,3 +120,13 @@ def build(package: str, value: Any) -> Component:
     except ExperimentError as problem:
         raise as_invalid(problem.message) from problem
     return found.model_validate(value)
+
+
+def placed(package: str, component: Component) -> Component:
+    """Return a ready component as an instance of what its seam knows.
+
+    Raises:
+        ExperimentError: its class lacks something that fedsim calls, or it takes other arguments.
+    """
+    cls = fitted(package, type(component), component.kind)
+    return component if isinstance(component, cls) else cls.model_validate(dict(component))

@@ -13,8 +13,8 @@ _HERE = Path(__file__).parent
 
 def names() -> list[str]:
     """Return the names of all data files, sorted (`devices.csv`, `presets/phones_2020.yaml`, ...)."""
-    found = (path for suffix in ("csv", "parquet", "yaml") for path in _HERE.rglob(f"*.{suffix}"))
-    return sorted(path.relative_to(_HERE).as_posix() for path in found)
+    paths = (path for suffix in ("csv", "parquet", "yaml") for path in _HERE.rglob(f"*.{suffix}"))
+    return sorted(path.relative_to(_HERE).as_posix() for path in paths)
 
 
 def locate(name: str) -> Path:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from denoiser_pretraining import Settings, grid_loss, train
 
 from fedsim.rng import seed_of
 from fedsim.tasks._images import data as _images_data
@@ -24,7 +25,6 @@ from fedsim.tasks._images.build import part_of
 from fedsim.training.diffusion import classifier
 from fedsim.training.diffusion import models as denoisers
 from fedsim.training.diffusion import process as diffusion
-from fedsim.training.diffusion.pretrain import Settings, grid_loss, train
 
 SIZES: Final[dict[str, dict[str, Any]]] = {
     # 2 cores, less than an hour: 1.1 M parameters, images halved to 16 x 16

@@ -16,13 +16,13 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from denoiser_pretraining import Settings, grid_loss, train
 
 from fedsim.builtin import digits
 from fedsim.rng import seed_of
 from fedsim.training.diffusion import classifier
 from fedsim.training.diffusion import models as denoisers
 from fedsim.training.diffusion import process as diffusion
-from fedsim.training.diffusion.pretrain import Settings, grid_loss, train
 
 UNET: Final = {
     "sample_size": 8,

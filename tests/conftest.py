@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+pytest.register_assert_rewrite("worlds", "oracles")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a missing fixture must not become a download
 
 THEMES = {
@@ -94,3 +95,12 @@ def themes():
 def tokenizer():
     """The tiny models' tokenizer."""
     return _tokenizer()
+
+
+@pytest.fixture(scope="module")
+def extensions(tmp_path_factory):
+    """The folder of the files of docs/extending.md, which can be imported while a module is tested."""
+    from worlds.extensions import installed
+
+    with installed(tmp_path_factory.mktemp("extensions")) as folder:
+        yield folder

@@ -152,7 +152,7 @@ def _write_schedule(world: World, folder: Path, rounds: int) -> None:
     tokens, weights = [], []
     for client, visit in zip(visits.client.tolist(), visits.visit.tolist(), strict=True):
         job = Job(client, visit, None, experiment.local, experiment.seed)
-        windows = task.shards.windows.tokens[task.shards.training[job.client]]
+        windows = task.windows.tokens[task.splits.training[job.client]]
         tokens.append(windows[np.array(list(local.batches(len(windows), job)))])
         weights.append(min(len(windows), world.steps * world.batch))
     shape = (rounds, world.cohort)

@@ -1,14 +1,12 @@
 """An adapter: a layout (which matrices, which shapes) and one flat float32 vector.
 
 Order of the vector: for each adapted module A then B, in the layout's order, then the whole
-tensors (full-model training). Everything the server does is arithmetic on that vector;
-`factors()` gives the matrices back as views.
+tensors (full-model training). Everything the server does is arithmetic on that vector.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -141,17 +139,6 @@ class Adapter:
             vector.flags.writeable = False
         object.__setattr__(self, "vector", vector)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tensors when serialised in float32, the file's header apart."""
-        return 4 * self.layout.size
-
-    def factors(self) -> Iterator[tuple[Module, Vector, Vector]]:
-        """Yield (module, A, B) as views."""
-        arrays = self.layout.arrays(self.vector)
-        for m in self.layout.modules:
-            yield m, arrays[f"{m.name}.lora_A"], arrays[f"{m.name}.lora_B"]
-
     def cut(self, rank: int, scale: float | None = None) -> Vector:
         """Return the vector with every slot from `rank` on zero: the same array at every call.
 
@@ -162,15 +149,15 @@ class Adapter:
             scale: what B A will be multiplied with; B is then module.scale / scale times as large, so that the
                 product keeps its value. None: the layout's.
         """
-        own = scale is not None and any(m.scale != scale for m in self.layout.modules)
-        if rank >= self.layout.rank and not own:
+        rescaled = scale is not None and any(m.scale != scale for m in self.layout.modules)
+        if rank >= self.layout.rank and not rescaled:
             return self.vector
-        key = (rank, scale if own else None)
+        key = (rank, scale if rescaled else None)
         if key not in self._cuts:
             cut = np.where(self.layout.slots(rank), self.vector, np.float32(0.0))
             arrays = self.layout.arrays(cut)
             for m in self.layout.modules:
-                if own and scale is not None:
+                if rescaled and scale is not None:
                     arrays[f"{m.name}.lora_B"][...] *= np.float32(m.scale / scale)
             cut.flags.writeable = False
             self._cuts[key] = cut

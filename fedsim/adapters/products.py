@@ -75,14 +75,14 @@ def _controller() -> Any:
 def pairs(layout: Layout, vector: Vector, rank: int | None = None) -> list[Pair]:
     """Return the factors of every module, in the layout's order; `rank` keeps the first slots."""
     arrays = layout.arrays(vector)
-    found = []
+    all_pairs = []
     for m in layout.modules:
         a, b = arrays[f"{m.name}.lora_A"], arrays[f"{m.name}.lora_B"]
         pair = Pair(
             b.reshape(b.shape[0], -1).astype(np.float64), a.reshape(a.shape[0], -1).astype(np.float64)
         )
-        found.append(pair if rank is None else pair.cut(rank))
-    return found
+        all_pairs.append(pair if rank is None else pair.cut(rank))
+    return all_pairs
 
 
 def vector_of(layout: Layout, factors: Sequence[Pair]) -> Vector:
@@ -98,13 +98,13 @@ def vector_of(layout: Layout, factors: Sequence[Pair]) -> Vector:
 
 def scales(layout: Layout, scale: float | None = None) -> list[float]:
     """Return what each module multiplies B A with: `scale` if given, unless the modules differ in it."""
-    own = [m.scale for m in layout.modules]
-    return own if scale is None or len(set(own)) > 1 else [scale] * len(own)
+    of_layout = [m.scale for m in layout.modules]
+    return of_layout if scale is None or len(set(of_layout)) > 1 else [scale] * len(of_layout)
 
 
-def inner(one: Pair, other: Pair) -> float:
+def inner(left: Pair, right: Pair) -> float:
     """Return <B1 A1, B2 A2> = tr((B1' B2)(A2 A1')), the sum of the products' entries times each other."""
-    return float(np.sum((one.b.T @ other.b) * (one.a @ other.a.T)))
+    return float(np.sum((left.b.T @ right.b) * (left.a @ right.a.T)))
 
 
 def norm(pair: Pair) -> float:
@@ -112,16 +112,16 @@ def norm(pair: Pair) -> float:
     return math.sqrt(max(0.0, inner(pair, pair)))
 
 
-def distance(one: Pair, other: Pair) -> float:
+def distance(left: Pair, right: Pair) -> float:
     """Return |B1 A1 - B2 A2|, as the norm of one stack."""
-    return norm(stacked([(1.0, one), (-1.0, other)], *_shape(one)))
+    return norm(stacked([(1.0, left), (-1.0, right)], *_shape(left)))
 
 
 def stacked(terms: Iterable[tuple[float, Pair]], m: int, n: int) -> Pair:
     """Return the pair of sum_k w_k B_k A_k, (m, sum r_k) and (sum r_k, n), weighted in B alone."""
-    given = list(terms)
-    b = [weight * pair.b for weight, pair in given]
-    a = [pair.a for _, pair in given]
+    pairs_by_weight = list(terms)
+    b = [weight * pair.b for weight, pair in pairs_by_weight]
+    a = [pair.a for _, pair in pairs_by_weight]
     return Pair(np.hstack([np.zeros((m, 0)), *b]), np.vstack([np.zeros((0, n)), *a]))
 
 

@@ -10,15 +10,11 @@ a rule with `one_pass = True` gets an iterator and keeps none of them. Others ge
 from __future__ import annotations
 
 from fedsim.adapters.payload import NOTHING, WHOLE, Payload
-from fedsim.aggregators._base import (
-    Aggregator,
-    Ask,
-    Contribution,
-    Offer,
-    ServerModel,
-    Traits,
-    own,
-)
+from fedsim.aggregators._base import Aggregator, Contribution, Invitation, Offer, ServerModel, Traits
+
+SEAMS = (Aggregator,)
+Ask = Invitation
+"""The name that an invitation had before."""
 
 __all__ = [
     "NOTHING",
@@ -26,9 +22,9 @@ __all__ = [
     "Aggregator",
     "Ask",
     "Contribution",
+    "Invitation",
     "Offer",
     "Payload",
     "ServerModel",
     "Traits",
-    "own",
 ]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from fedsim.adapters.adapter import Adapter, Vector
 from fedsim.adapters.moved_base import Base
 from fedsim.adapters.payload import Payload, Trains
-from fedsim.files.client_vectors import NOTHING_KEPT, Kept
+from fedsim.component import Component
+from fedsim.files.client_vectors import NO_VECTORS, ClientVectors
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Traits:
         moves_base: every commit changes the frozen weights; the base's version is the model's.
         refactors: factors of two versions are not comparable: deltas across versions mean nothing.
         personal: clients keep a part for themselves: there is no single global model. Such a rule may have
-            `own(model, client) -> Vector`, the client's whole model, if that is not what is kept.
+            `client_model`, the client's whole model, if that is not what is kept.
         optimizer: a server optimiser may move the shared adapter instead, by steps of its factors.
         compressible: sparse deltas of the factors, with error feedback, make sense.
         stale: has a meaning for updates of earlier versions (asynchronous protocols).
@@ -45,7 +47,7 @@ class Traits:
 
 
 @dataclass(frozen=True)
-class Ask:
+class Invitation:
     """One client that is about to be asked.
 
     Attributes:
@@ -67,7 +69,7 @@ class Offer:
     """What a client gets, what it sends back, and what it may move.
 
     Attributes:
-        start: where it starts, in the layout's shape; slots from `Ask.rank` on are zero.
+        start: where it starts, in the layout's shape; slots from `Invitation.rank` on are zero.
         down, up: what travels for it.
         trains: which factors it moves.
         phase: the rule's own tag; comes back with the contribution.
@@ -124,33 +126,36 @@ class ServerModel:
 
     adapter: Adapter
     base: Base | None = None
-    personal: Kept = NOTHING_KEPT
+    personal: ClientVectors = NO_VECTORS
 
 
-def own(rule: Any, model: ServerModel, client: int) -> Vector | None:
-    """Return the whole model of a client of its own, None if it has the shared one."""
-    if not rule.traits.personal:
-        return None
-    found: Vector | None = rule.own(model, client) if hasattr(rule, "own") else model.personal.get(client)
-    return found
+class Aggregator(Component):
+    """What the server asks of a rule: its first state, what one client gets and sends, and the next model.
 
-
-class Aggregator(Protocol):
-    """What the server asks of a rule."""
+    Attributes:
+        traits: what holds for the rule whatever its settings.
+        one_pass: whether `apply` gets an iterator, and not a list.
+        reads_values: whether values decide whom the server asks or when: there is no timeline without them then.
+    """
 
     traits: ClassVar[Traits]
-    one_pass: ClassVar[bool]
+    one_pass: ClassVar[bool] = False
+    reads_values: ClassVar[bool] = False
 
+    @abstractmethod
     def init(self, model: ServerModel) -> Any:
         """Return the rule's first state."""
-        ...
 
-    def offer(self, state: Any, model: ServerModel, ask: Ask) -> Offer:
+    @abstractmethod
+    def offer(self, state: Any, model: ServerModel, invitation: Invitation) -> Offer:
         """Return what this client starts from and what travels for it; pure."""
-        ...
 
+    @abstractmethod
     def apply(
         self, state: Any, model: ServerModel, contributions: Iterable[Contribution]
     ) -> tuple[ServerModel, Any]:
         """Return the next model and state; pure."""
-        ...
+
+    def client_model(self, model: ServerModel, client: int) -> Vector | None:
+        """Return a client's whole model of its own, None if it has the shared one; pure."""
+        return model.personal.get(client) if self.traits.personal else None

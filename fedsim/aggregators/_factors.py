@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fedsim.adapters.adapter import Adapter, Layout, Vector
 from fedsim.adapters.payload import Payload
 from fedsim.adapters.sums import WeightedSum
-from fedsim.aggregators._base import Ask, Contribution, ServerModel
+from fedsim.aggregators._base import Contribution, Invitation, ServerModel
 from fedsim.aggregators._staleness import discount
 from fedsim.aggregators._weighting import Normalize, Weighting, divisor
 from fedsim.errors import RunError, message
@@ -61,15 +61,15 @@ def factor(layout: Layout, which: Literal["A", "B"]) -> tuple[str, ...]:
     return tuple(f"{m.name}.lora_{which}" for m in layout.modules)
 
 
-def payload(layout: Layout, ask: Ask, arrays: tuple[str, ...] | None = None) -> Payload:
-    """Return the first `ask.rank` slots of these arrays (None: of all)."""
-    return Payload(arrays, ask.rank if ask.rank < layout.rank else None)
+def payload(layout: Layout, invitation: Invitation, arrays: tuple[str, ...] | None = None) -> Payload:
+    """Return the first `invitation.rank` slots of these arrays (None: of all)."""
+    return Payload(arrays, invitation.rank if invitation.rank < layout.rank else None)
 
 
-def start(adapter: Adapter, ask: Ask) -> Vector:
+def start(adapter: Adapter, invitation: Invitation) -> Vector:
     """Return what a client starts from, its slots in its own scale: one array for all clients of a kind."""
-    same = server_units(adapter.layout, ask.scale) is None
-    return adapter.cut(ask.rank, None if same else ask.scale)
+    same = server_units(adapter.layout, invitation.scale) is None
+    return adapter.cut(invitation.rank, None if same else invitation.scale)
 
 
 def refuse_moved(c: Contribution, layout: Layout, frozen: Literal["A", "B"]) -> None:

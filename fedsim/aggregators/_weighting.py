@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fedsim.aggregators._base import Contribution, ServerModel
+from fedsim.aggregators._base import Aggregator, Contribution, ServerModel
 from fedsim.aggregators._staleness import Polynomial, Staleness, discount
-from fedsim.component import Config
 from fedsim.errors import RunError, message
 
 Normalize = Literal["weights", "K", "none"]
@@ -33,7 +32,7 @@ def divisor(normalize: Normalize, total: float, count: int, rule: str = "aggrega
     return {"weights": total, "K": float(count), "none": 1.0}[normalize]
 
 
-class Weighting(Config):
+class Weighting(Aggregator):
     """The fields that rules of weighted moves share: the model moves by sum_k w_k (what client k moved).
 
     With n_k examples and the discount s_k of an update's staleness, w_k is `server_lr` times
@@ -54,8 +53,7 @@ class Weighting(Config):
 
     def whole(self, total: float, count: int) -> float:
         """Return what `server_lr` times the weighted sum is divided by; see `divisor`."""
-        kind = getattr(self, "kind", type(self).__name__)
-        return divisor(self.normalize, total, count, f"aggregator {kind}")
+        return divisor(self.normalize, total, count, f"aggregator {self.kind}")
 
     def shares(self, contributions: Sequence[Contribution], model: ServerModel) -> list[float]:
         """Return w_k of every contribution, in their order."""

@@ -12,9 +12,8 @@ from fedsim.adapters.adapter import Layout, Vector
 from fedsim.adapters.moved_base import Base, dense_shape
 from fedsim.adapters.payload import WHOLE, Payload
 from fedsim.adapters.products import Pair, best, one_thread, pairs, stacked, vector_of
-from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, Traits
+from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel, Traits
 from fedsim.aggregators._weighting import Weighting
-from fedsim.component import Component
 
 ROUNDING = 1e-12
 """A weight that is zero but for the rounding of float64."""
@@ -27,7 +26,7 @@ class Point(NamedTuple):
     factors: list[Pair]
 
 
-class FedEx(Weighting, Component):
+class FedEx(Weighting):
     """A <- mean of A_k, B <- mean of B_k as in FedIT, and W <- W + s (mean of B_k A_k - mean B mean A).
 
     Source: arXiv 2410.09432, with the clients weighted (see `Weighting`). Exact: base and adapter together
@@ -59,9 +58,9 @@ class FedEx(Weighting, Component):
     def init(self, model: ServerModel) -> None:
         """Return the state: none."""
 
-    def offer(self, state: Any, model: ServerModel, ask: Ask) -> Offer:
+    def offer(self, state: Any, model: ServerModel, invitation: Invitation) -> Offer:
         """Return the shared adapter, and what the base has moved by since the client's last download."""
-        missed = 0 if model.base is None else model.base.catch_up_floats(ask.last_seen)
+        missed = 0 if model.base is None else model.base.catch_up_floats(invitation.last_seen)
         return Offer(model.adapter.vector, Payload(extra_floats=missed), WHOLE)
 
     def apply(

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
-from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, Traits
+from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import Averaging, payload, start
-from fedsim.component import Component
 
 
-class FedIT(Averaging, Component):
+class FedIT(Averaging):
     """Add the weighted mean of the clients' moves, each taken from the client's own snapshot.
 
     With D_i = end_i - start_i, n_i examples and s_i = s(staleness_i), the model moves by
@@ -45,10 +44,10 @@ class FedIT(Averaging, Component):
     def init(self, model: ServerModel) -> None:
         """Return the state: none."""
 
-    def offer(self, state: Any, model: ServerModel, ask: Ask) -> Offer:
+    def offer(self, state: Any, model: ServerModel, invitation: Invitation) -> Offer:
         """Return the client's slots of the shared adapter, both ways."""
-        way = payload(model.adapter.layout, ask)
-        return Offer(start(model.adapter, ask), way, way)
+        way = payload(model.adapter.layout, invitation)
+        return Offer(start(model.adapter, invitation), way, way)
 
     def apply(
         self, state: Any, model: ServerModel, contributions: Iterable[Contribution]

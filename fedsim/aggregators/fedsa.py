@@ -7,12 +7,11 @@ from dataclasses import replace
 from typing import ClassVar, Literal
 
 from fedsim.adapters.adapter import Vector
-from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, Traits
+from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import SEED_FLOATS, Averaging, factor, kept_by, payload, start
-from fedsim.component import Component
 
 
-class FedSA(Averaging, Component):
+class FedSA(Averaging):
     """A <- A + server_lr sum_i p_i (A_i - A at its dispatch); client k keeps B_k and uses s B_k A.
 
     Source: arXiv 2410.01463, section 4; `personalization.local_param: ['lora_B']` of its code. There is no
@@ -38,18 +37,18 @@ class FedSA(Averaging, Component):
         """Return the state: whether A has been committed."""
         return False
 
-    def offer(self, state: bool, model: ServerModel, ask: Ask) -> Offer:
+    def offer(self, state: bool, model: ServerModel, invitation: Invitation) -> Offer:
         """Return the shared A and the client's own B to start from; A alone travels."""
         layout = model.adapter.layout
-        up = down = payload(layout, ask, factor(layout, "A"))
-        if ask.last_seen is None and not state:
-            down = replace(payload(layout, ask, ()), extra_floats=SEED_FLOATS)
-        return Offer(self._start(model, ask), down, up)
+        up = down = payload(layout, invitation, factor(layout, "A"))
+        if invitation.last_seen is None and not state:
+            down = replace(payload(layout, invitation, ()), extra_floats=SEED_FLOATS)
+        return Offer(self._start(model, invitation), down, up)
 
-    def _start(self, model: ServerModel, ask: Ask) -> Vector:
-        if ask.client not in model.personal:
-            return start(model.adapter, ask)
-        return start(model.adapter.replace(self.own(model, ask.client)), ask)
+    def _start(self, model: ServerModel, invitation: Invitation) -> Vector:
+        if invitation.client not in model.personal:
+            return start(model.adapter, invitation)
+        return start(model.adapter.replace(self.client_model(model, invitation.client)), invitation)
 
     def apply(
         self, state: bool, model: ServerModel, contributions: Iterable[Contribution]
@@ -59,7 +58,7 @@ class FedSA(Averaging, Component):
         private = layout.slots(None, "B")
         for c in contributions:
             mean.add(self.discount(self._as_seen_by(c, model), c), c, trains="A")
-            before = self.own(replace(model, personal=kept), c.client)
+            before = self.client_model(replace(model, personal=kept), c.client)
             kept = kept.including({c.client: kept_by(layout, c, before)[private]})
         return replace(self.moved(model, mean), personal=kept), True
 
@@ -70,7 +69,7 @@ class FedSA(Averaging, Component):
         private = model.adapter.layout.slots(None, "B")
         return _with_b(model, kept_by(model.adapter.layout, replace(c, end=c.start), None)[private])
 
-    def own(self, model: ServerModel, client: int) -> Vector:
+    def client_model(self, model: ServerModel, client: int) -> Vector:
         """Return a client's model in the layout's rank and scale: the shared A, its own B (0 if it has none)."""
         b = model.personal.get(client)
         return (model if b is None else _with_b(model, b)).adapter.vector

@@ -12,10 +12,9 @@ from pydantic import Field
 from fedsim.adapters.adapter import Layout
 from fedsim.adapters.payload import Payload
 from fedsim.adapters.products import Matrix, Pair, completed, one_thread, pairs, svd, vector_of
-from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, Traits
+from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import SEED_FLOATS, factor
 from fedsim.aggregators._weighting import Weighting
-from fedsim.component import Component
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Turns:
     changed_a: int = 0
 
 
-class FedSVD(Weighting, Component):
+class FedSVD(Weighting):
     """B <- B + sum_k w_k (B_k - B_v); every `period` commits B A = U S V', then A <- V', B <- U S.
 
     Source: arXiv 2505.12805. Between refactorisations A is frozen, as in FFA-LoRA, and the rule is exact:
@@ -60,11 +59,11 @@ class FedSVD(Weighting, Component):
         """Return the state: A is as it began."""
         return Turns()
 
-    def offer(self, state: Turns, model: ServerModel, ask: Ask) -> Offer:
+    def offer(self, state: Turns, model: ServerModel, invitation: Invitation) -> Offer:
         """Return both factors to start from, B to train, and what of them travels."""
         layout = model.adapter.layout
         only_b = Payload(factor(layout, "B"))
-        down, seen = only_b, ask.last_seen
+        down, seen = only_b, invitation.last_seen
         if state.changed_a and (seen is None or seen < state.changed_a):
             down = Payload()
         elif seen is None:

@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, Traits
+from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import SEED_FLOATS, Averaging, factor, payload, refuse_moved, start
-from fedsim.component import Component
 
 
-class FFA(Averaging, Component):
+class FFA(Averaging):
     """B <- B + server_lr sum_i p_i (B_i - B at its dispatch); A = A_0 for ever, to the bit.
 
     Source: arXiv 2403.12313, section 4. Exact: sum_i p_i B_i A_0 = (sum_i p_i B_i) A_0, so with
@@ -36,17 +35,17 @@ class FFA(Averaging, Component):
     def init(self, model: ServerModel) -> None:
         """Return the state: none."""
 
-    def offer(self, state: Any, model: ServerModel, ask: Ask) -> Offer:
+    def offer(self, state: Any, model: ServerModel, invitation: Invitation) -> Offer:
         """Return both factors to start from; B alone travels once A is there."""
         layout = model.adapter.layout
-        up = payload(layout, ask, factor(layout, "B"))
+        up = payload(layout, invitation, factor(layout, "B"))
         a = (
             SEED_FLOATS
             if self.first_a == "seed"
-            else payload(layout, ask, factor(layout, "A")).floats(layout)
+            else payload(layout, invitation, factor(layout, "A")).floats(layout)
         )
-        down = replace(up, extra_floats=a) if ask.last_seen is None else up
-        return Offer(start(model.adapter, ask), down, up, trains="B")
+        down = replace(up, extra_floats=a) if invitation.last_seen is None else up
+        return Offer(start(model.adapter, invitation), down, up, trains="B")
 
     def apply(
         self, state: Any, model: ServerModel, contributions: Iterable[Contribution]

@@ -11,17 +11,16 @@ import numpy as np
 from fedsim.adapters.adapter import Layout
 from fedsim.adapters.moved_base import dense_shape
 from fedsim.adapters.products import Pair, completed, one_thread, pairs, scales, stacked, svd, vector_of
-from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, Traits
+from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import payload
 from fedsim.aggregators._weighting import Weighting
-from fedsim.component import Component
 
 Split = Literal["B", "balanced"]
 ROUNDING = 1e-12
 """A weight that is zero but for the rounding of float64."""
 
 
-class FlexLoRA(Weighting, Component):
+class FlexLoRA(Weighting):
     """D = sum_k w_k s_k B_k A_k = U S V'; a client of rank r_k gets B = (U S)_{:r_k} / s_k, A = V'_{:r_k}.
 
     Source: arXiv 2402.11505. The singular values come from thin QR decompositions of the stacked factors
@@ -61,10 +60,10 @@ class FlexLoRA(Weighting, Component):
     def init(self, model: ServerModel) -> None:
         """Return the state: none."""
 
-    def offer(self, state: Any, model: ServerModel, ask: Ask) -> Offer:
+    def offer(self, state: Any, model: ServerModel, invitation: Invitation) -> Offer:
         """Return the best approximation that the client's rank allows, in its scale."""
-        sent = payload(model.adapter.layout, ask)
-        return Offer(model.adapter.cut(ask.rank, ask.scale), sent, sent)
+        sent = payload(model.adapter.layout, invitation)
+        return Offer(model.adapter.cut(invitation.rank, invitation.scale), sent, sent)
 
     def apply(
         self, state: Any, model: ServerModel, contributions: Iterable[Contribution]

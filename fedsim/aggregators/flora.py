@@ -14,10 +14,9 @@ from fedsim.adapters.adapter import Layout, Vector
 from fedsim.adapters.moved_base import Base
 from fedsim.adapters.payload import Payload
 from fedsim.adapters.products import Pair, one_thread, pairs, scales, stacked
-from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, Traits
+from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import SEED_FLOATS, payload
 from fedsim.aggregators._weighting import Weighting
-from fedsim.component import Component
 from fedsim.rng import stream
 
 
@@ -34,7 +33,7 @@ class Origin:
     seed: int
 
 
-class FLoRA(Weighting, Component):
+class FLoRA(Weighting):
     """W <- W + [w_1 s_1 B_1 .. w_K s_K B_K] [A_1; ..; A_K]; then every adapter begins anew, with B = 0.
 
     Source: arXiv 2409.05976. The weights w_k (see `Weighting`) stand on one side of the stack only: on both
@@ -72,12 +71,12 @@ class FLoRA(Weighting, Component):
         digest = hashlib.sha256(vector.tobytes()).digest()
         return Origin(vector, int.from_bytes(digest[:8], "little") >> 1)
 
-    def offer(self, state: Origin, model: ServerModel, ask: Ask) -> Offer:
+    def offer(self, state: Origin, model: ServerModel, invitation: Invitation) -> Offer:
         """Return an adapter that does nothing yet; the missed stacks travel instead of it."""
-        seed = SEED_FLOATS if ask.last_seen is None else 0
-        missed = 0 if model.base is None else model.base.catch_up_floats(ask.last_seen)
+        seed = SEED_FLOATS if invitation.last_seen is None else 0
+        missed = 0 if model.base is None else model.base.catch_up_floats(invitation.last_seen)
         down = Payload(arrays=(), extra_floats=seed + missed)
-        return Offer(model.adapter.cut(ask.rank), down, payload(model.adapter.layout, ask))
+        return Offer(model.adapter.cut(invitation.rank), down, payload(model.adapter.layout, invitation))
 
     def apply(
         self, state: Origin, model: ServerModel, contributions: Iterable[Contribution]

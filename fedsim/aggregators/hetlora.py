@@ -15,10 +15,9 @@ from pydantic import Field, model_validator
 from fedsim.adapters.adapter import Layout, Vector
 from fedsim.adapters.products import inner, one_thread, pairs, scales
 from fedsim.adapters.sums import length
-from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, Traits
+from fedsim.aggregators._base import Aggregator, Contribution, Invitation, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import Padding, SlotMean, moved, payload, start
 from fedsim.aggregators._staleness import Polynomial, Staleness, discount
-from fedsim.component import Component
 from fedsim.errors import invalid
 
 LEAST = 1e-150
@@ -28,7 +27,7 @@ Ranks = Mapping[int, int]
 """Rank of every client that has pruned itself."""
 
 
-class HetLoRA(Component):
+class HetLoRA(Aggregator):
     """Truncate, train, pad with zeros, and average with weights p_k = |s_k B_k A_k|_F / sum_j |s_j B_j A_j|_F.
 
     Source: arXiv 2401.06432, section 3. `weights: examples` weighs by examples instead: with equal ranks
@@ -71,12 +70,17 @@ class HetLoRA(Component):
         """Return the state: nobody has pruned itself."""
         return {}
 
-    def offer(self, state: Ranks, model: ServerModel, ask: Ask) -> Offer:
+    def offer(self, state: Ranks, model: ServerModel, invitation: Invitation) -> Offer:
         """Return the slots of the shared adapter that the client still uses; the tag is how many."""
-        way, rank = payload(model.adapter.layout, ask), min(ask.rank, state.get(ask.client, ask.rank))
+        way, rank = (
+            payload(model.adapter.layout, invitation),
+            min(invitation.rank, state.get(invitation.client, invitation.rank)),
+        )
         first = self.first(rank)
         tail = (self.penalty, first) if self.penalty and first < rank else None
-        return Offer(start(model.adapter, replace(ask, rank=rank)), way, way, phase=str(rank), tail=tail)
+        return Offer(
+            start(model.adapter, replace(invitation, rank=rank)), way, way, phase=str(rank), tail=tail
+        )
 
     def apply(
         self, state: Ranks, model: ServerModel, contributions: Iterable[Contribution]

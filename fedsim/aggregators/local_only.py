@@ -7,12 +7,11 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from fedsim.adapters.payload import NOTHING
-from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, Traits
+from fedsim.aggregators._base import Aggregator, Contribution, Invitation, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import kept_by, start
-from fedsim.component import Component
 
 
-class LocalOnly(Component):
+class LocalOnly(Aggregator):
     """Each client goes on from its own last adapter; nothing is downloaded or uploaded.
 
     The shared adapter stays at version 0. Use it with `buffered` and `buffer: 1`, so that a
@@ -44,8 +43,8 @@ class LocalOnly(Component):
             kept = kept.including({c.client: kept_by(layout, c, kept.get(c.client))})
         return replace(model, personal=kept), state
 
-    def offer(self, state: Any, model: ServerModel, ask: Ask) -> Offer:
+    def offer(self, state: Any, model: ServerModel, invitation: Invitation) -> Offer:
         """Return the client's own adapter; nothing is sent."""
-        own = model.personal.get(ask.client)
+        own = model.personal.get(invitation.client)
         adapter = model.adapter if own is None else model.adapter.replace(own)
-        return Offer(start(adapter, ask), NOTHING, NOTHING)
+        return Offer(start(adapter, invitation), NOTHING, NOTHING)

@@ -9,13 +9,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, Traits
+from fedsim.aggregators._base import Aggregator, Contribution, Invitation, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import payload, server_units, start
 from fedsim.aggregators._staleness import Polynomial, Staleness, discount
-from fedsim.component import Component
 
 
-class Mixing(Component):
+class Mixing(Aggregator):
     """x <- (1 - a_i) x + a_i end_i with a_i = alpha s(staleness_i), one client after the other.
 
     Made for `buffered` with `buffer: 1`; with several contributions they are mixed in the order
@@ -42,10 +41,10 @@ class Mixing(Component):
     def init(self, model: ServerModel) -> None:
         """Return the state: none."""
 
-    def offer(self, state: Any, model: ServerModel, ask: Ask) -> Offer:
+    def offer(self, state: Any, model: ServerModel, invitation: Invitation) -> Offer:
         """Return the client's slots of the shared adapter, both ways."""
-        way = payload(model.adapter.layout, ask)
-        return Offer(start(model.adapter, ask), way, way)
+        way = payload(model.adapter.layout, invitation)
+        return Offer(start(model.adapter, invitation), way, way)
 
     def apply(
         self, state: Any, model: ServerModel, contributions: Iterable[Contribution]

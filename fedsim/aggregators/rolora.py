@@ -9,9 +9,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from fedsim.adapters.payload import Payload
-from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, Traits
+from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import SEED_FLOATS, Averaging, factor, payload, refuse_moved, start
-from fedsim.component import Component
 
 Phase = Literal["A", "B"]
 
@@ -30,7 +29,7 @@ class Phases:
     changed_b: int = 0
 
 
-class RoLoRA(Averaging, Component):
+class RoLoRA(Averaging):
     """Even versions train B with A frozen, odd ones A with B frozen; B first.
 
         phase B:  B <- B + server_lr sum_i p_i (B_i - B at its dispatch)
@@ -72,14 +71,20 @@ class RoLoRA(Averaging, Component):
         """Return the state: nothing has moved."""
         return Phases()
 
-    def offer(self, state: Phases, model: ServerModel, ask: Ask) -> Offer:
+    def offer(self, state: Phases, model: ServerModel, invitation: Invitation) -> Offer:
         """Return both factors to start from, the one to train, and what of them travels."""
         layout, phase = model.adapter.layout, self.phase(state.version)
-        up = payload(layout, ask, factor(layout, phase))
-        return Offer(start(model.adapter, ask), self._down(state, model, ask), up, trains=phase, phase=phase)
+        up = payload(layout, invitation, factor(layout, phase))
+        return Offer(
+            start(model.adapter, invitation),
+            self._down(state, model, invitation),
+            up,
+            trains=phase,
+            phase=phase,
+        )
 
-    def _down(self, state: Phases, model: ServerModel, ask: Ask) -> Payload:
-        layout, seen = model.adapter.layout, ask.last_seen
+    def _down(self, state: Phases, model: ServerModel, invitation: Invitation) -> Payload:
+        layout, seen = model.adapter.layout, invitation.last_seen
         if seen is None:
             missing = [f for f, changed in (("A", state.changed_a), ("B", state.changed_b)) if changed]
             extra = 0 if state.changed_a else SEED_FLOATS
@@ -89,7 +94,7 @@ class RoLoRA(Averaging, Component):
             missing = [f for f, changed in changes if changed > seen or f == trained]
             extra = 0
         names = tuple(name for name in layout.slices if name[-1] in missing)
-        return replace(payload(layout, ask, names), extra_floats=extra)
+        return replace(payload(layout, invitation, names), extra_floats=extra)
 
     def apply(
         self, state: Phases, model: ServerModel, contributions: Iterable[Contribution]

@@ -92,8 +92,8 @@ def sources(folder: Path, package: str) -> list[Path]:
     module = folder / f"{package}.py"
     if module.is_file():
         return [module]
-    found = (folder / package).rglob("*.py")
-    return sorted(path for path in found if not _NOT_TEXT & set(path.relative_to(folder).parts))
+    paths = (folder / package).rglob("*.py")
+    return sorted(path for path in paths if not _NOT_TEXT & set(path.relative_to(folder).parts))
 
 
 def documents() -> list[Document]:
@@ -109,7 +109,7 @@ def documents() -> list[Document]:
     folder = standard_library()
     topics = _topics()
     packages = {package: list(_package(folder, package)) for package in PACKAGES}
-    missing = [name for name, found in {TOPICS: topics, **packages}.items() if not found]
+    missing = [name for name, parts in {TOPICS: topics, **packages}.items() if not parts]
     if missing:
         raise DataError(
             message(
@@ -119,7 +119,7 @@ def documents() -> list[Document]:
                 fix="name a text (task.data: FOLDER, a file or a hub id), or use a Python installed with its sources",
             )
         )
-    return [*topics, *(document for found in packages.values() for document in found)]
+    return [*topics, *(document for parts in packages.values() for document in parts)]
 
 
 def corpus_hash(corpus: Iterable[Document]) -> str:
@@ -153,12 +153,12 @@ def without_repeats(texts: Mapping[str, str]) -> dict[str, str]:
     {'long': 'One.\n\nThree.', 'short': 'Two.'}
     """
     seen: set[str] = set()
-    kept: dict[str, str] = {}
+    unique: dict[str, str] = {}
     for name in sorted(texts, key=lambda name: (len(texts[name]), name)):
         paragraphs = [(" ".join(p.split()), p) for p in texts[name].split("\n\n")]
-        kept[name] = "\n\n".join(p for key, p in paragraphs if key not in seen)
+        unique[name] = "\n\n".join(p for key, p in paragraphs if key not in seen)
         seen.update(key for key, _ in paragraphs)
-    return {name: kept[name] for name in texts}
+    return {name: unique[name] for name in texts}
 
 
 def _package(folder: Path, package: str) -> Iterator[Document]:

@@ -51,9 +51,9 @@ def images() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return all 1,797 images (n, 1, 8, 8), their 17 levels of grey spread over 0..255, and their digits."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    grey = np.rint(found.images * (255 / 16)).astype(np.uint8)
-    return grey[:, None], found.target.astype(np.int64)
+    digits = load_digits()
+    grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    return grey[:, None], digits.target.astype(np.int64)
 
 
 def is_test(labels: NDArray[np.int64]) -> NDArray[np.bool_]:

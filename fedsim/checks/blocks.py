@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
+from fedsim.checks import combinations, personal
+from fedsim.clock.components import Parts, parts_of
 from fedsim.config.classes import CLASSES
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LoraConfig
@@ -20,22 +21,21 @@ _HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 
 def misfits(experiment: Experiment) -> list[Problem]:
     """Return everything that cannot work together, or a named file that is not there."""
-    from fedsim.checks import combinations
-    from fedsim.checks.personal import problems
-
+    components = parts_of(experiment)
     return [
-        *_population(experiment),
+        *_population(experiment, components),
         *_network(experiment),
-        *_protocol(experiment),
+        *components.protocol.problems(experiment.population.clients),
         *_training(experiment),
         *_compute(experiment),
-        *_sources(experiment),
+        *_ranks(experiment, components),
+        *_sources(components),
         *combinations.misfits(experiment),
-        *problems(experiment),
+        *personal.problems(experiment),
     ]
 
 
-def _population(experiment: Experiment) -> list[Problem]:
+def _population(experiment: Experiment, parts: Parts) -> list[Problem]:
     from fedsim.devices.presets import preset_names
 
     population = experiment.population
@@ -53,9 +53,8 @@ def _population(experiment: Experiment) -> list[Problem]:
         no_such_file("population.rates", population.rates),
     ]
     found += [problem for problem in absent if problem is not None]
-    personal: Any = experiment.personal
-    if population.on_close == "partial" and personal.alongside(experiment.local) is not None:
-        what = f"cannot cut the two trainings of a visit that {personal.kind} makes"
+    if population.on_close == "partial" and parts.personal.alongside(experiment.local) is not None:
+        what = f"cannot cut the two trainings of a visit that {parts.personal.kind} makes"
         fix = "set population.on_close: lost or pause, or personal.kind: fine-tune"
         found.append(Problem(("population", "on_close"), what, fix, population.on_close))
     battery = experiment.energy.battery
@@ -79,37 +78,6 @@ def _network(experiment: Experiment) -> list[Problem]:
         if experiment.population.rates != "constant":
             fix = "set population.rates: constant, or network.model: tcp"
             found.append(Problem(("population", "rates"), what, fix, experiment.population.rates))
-    return found
-
-
-def _protocol(experiment: Experiment) -> list[Problem]:
-    """A protocol may have `cohort` and `over_select`, or `concurrency`; others answer for themselves."""
-    clients, protocol = experiment.population.clients, experiment.protocol
-    found: list[Problem] = []
-    cohort = getattr(protocol, "cohort", None)
-    asked = getattr(protocol, "asked", cohort)
-    fix = f"ask fewer, or set population.clients to at least {asked}"
-    if cohort is not None and cohort > clients:
-        what = f"asks more clients than there are ({clients})"
-        found.append(Problem(("protocol", "cohort"), what, fix, cohort))
-    elif cohort is not None and asked is not None and asked > clients:
-        what = f"asks {asked} clients for a cohort of {cohort}, and there are {clients}"
-        found.append(Problem(("protocol", "over_select"), what, fix, getattr(protocol, "over_select", asked)))
-    reports = getattr(protocol, "min_reports", None)
-    if cohort is not None and reports is not None and reports > cohort:
-        what = f"can never be met by a cohort of {cohort}"
-        fix = f"set it to at most {cohort}"
-        found.append(Problem(("protocol", "min_reports"), what, fix, reports))
-    concurrency = getattr(protocol, "concurrency", None)
-    if concurrency is not None and concurrency > clients:
-        what = f"keeps more clients at work than there are ({clients})"
-        fix = f"set it to at most {clients}, or raise population.clients"
-        found.append(Problem(("protocol", "concurrency"), what, fix, concurrency))
-    buffer = getattr(protocol, "buffer", None)
-    if getattr(protocol, "once_per_buffer", False) and buffer is not None and buffer > clients:
-        what = f"can never be filled by {clients} different clients (`once_per_buffer`)"
-        fix = f"set it to at most {clients}, or raise population.clients"
-        found.append(Problem(("protocol", "buffer"), what, fix, buffer))
     return found
 
 
@@ -156,34 +124,33 @@ def _compute(experiment: Experiment) -> list[Problem]:
     for path, tiers in named:
         for tier in set(tiers) - set(CLASSES):
             found.append(Problem(path, "no such class of devices", nearest(tier, CLASSES), tier))
-    found += _ranks(experiment)
     return found
 
 
-def _ranks(experiment: Experiment) -> list[Problem]:
+def _ranks(experiment: Experiment, parts: Parts) -> list[Problem]:
     """Ranks by device: known tiers, a deadline where one is needed, a rule that a smaller adapter goes with."""
     lora, found = experiment.lora, list[Problem]()
-    rule: Any = experiment.aggregator
+    rule = parts.aggregator
     for tier in set(lora.ranks) - set(CLASSES) if isinstance(lora.ranks, dict) else ():
         found.append(Problem(("lora", "ranks"), "no such class of devices", nearest(tier, CLASSES), tier))
-    if lora.rank_by == "deadline" and getattr(experiment.protocol, "deadline_s", None) is None:
+    if lora.rank_by == "deadline" and parts.protocol.round_deadline_s is None:
         fix = "give protocol.deadline_s, or set lora.rank_by: memory"
         found.append(Problem(("lora", "rank_by"), "needs a deadline of the protocol", fix, lora.rank_by))
-    measures, traits = list(experiment.memory.measures), getattr(rule, "traits", None)
+    measures = list(experiment.memory.measures)
     if "rank" in measures and lora.full:
         what, fix = "rank has no meaning with lora.full: a whole model has no adapters", "remove rank"
         found.append(Problem(("memory", "when_short"), what, fix, measures))
-    elif "rank" in measures and traits is not None and not traits.unequal_ranks:
+    elif "rank" in measures and not rule.traits.unequal_ranks:
         what = f"rank needs a rule for unequal ranks, and {rule.kind} needs equal ones"
         fix = "remove rank (micro-batch and checkpoint need no other rank), or set aggregator.kind: flexlora"
         found.append(Problem(("memory", "when_short"), what, fix, measures))
     return found
 
 
-def _sources(experiment: Experiment) -> list[Problem]:
+def _sources(parts: Parts) -> list[Problem]:
     """Model and data by path must be there; by hub id they must at least look like one."""
     found: list[Problem] = []
-    for name, source in experiment.task.sources().items():
+    for name, source in parts.task.sources().items():
         at = ("task", name)
         path = Path(source)
         if path.exists():

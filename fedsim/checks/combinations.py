@@ -10,47 +10,36 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedsim.aggregators._base import Traits
 from fedsim.checks.limits import Choice, Path, facts, refusals
+from fedsim.clock.components import parts_of
 from fedsim.component import Component
 from fedsim.config.experiment import Experiment
 from fedsim.config.problem import Problem
 
 
 def choice_of(experiment: Experiment) -> Choice:
-    """Return the choice that an experiment makes. Its rule must have `traits`."""
-    e: Any = experiment
+    """Return the choice that an experiment makes."""
+    parts = parts_of(experiment)
     return Choice(
-        rule=e.aggregator.kind,
-        traits=e.aggregator.traits,
-        **facts(e.protocol),
-        ranks=e.lora.rank_by,
-        optimizer=e.server_optimizer.kind,
-        top_k=e.wire.top_k < 1.0,
-        feedback=e.wire.error_feedback,
-        average=e.evaluate.ema > 0,
-        personal=e.personal,
-        whole=e.lora.full or e.task.whole(),
+        rule=parts.aggregator.kind,
+        traits=parts.aggregator.traits,
+        **facts(parts.protocol),
+        ranks=experiment.lora.rank_by,
+        optimizer=parts.server_optimizer.kind,
+        top_k=experiment.wire.top_k < 1.0,
+        feedback=experiment.wire.error_feedback,
+        average=experiment.evaluate.ema > 0,
+        personal=parts.personal,
+        whole=experiment.lora.full or parts.task.whole(),
     )
 
 
 def misfits(experiment: Experiment) -> list[Problem]:
     """Return what does not go together in an experiment, in words."""
-    rule: Any = experiment.aggregator
-    if not isinstance(getattr(rule, "traits", None), Traits):
-        fix = "add `traits: ClassVar[Traits] = Traits(exact=..., unequal_ranks=...)` to its class"
-        return [Problem(("aggregator", "kind"), "has no `traits`", fix, rule.kind)]
-    found = [
+    return [
         Problem(path, what, fix, _value(experiment, path))
         for path, (what, fix) in refusals(choice_of(experiment))
     ]
-    clients, tiers = experiment.population.clients, getattr(experiment.protocol, "tiers", 0)
-    if isinstance(tiers, int) and tiers > clients:
-        fix = f"set it to at most {clients}, or raise population.clients"
-        found.append(
-            Problem(("protocol", "tiers"), f"is more than there are clients ({clients})", fix, tiers)
-        )
-    return found
 
 
 def _value(experiment: Experiment, path: Path) -> Any:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedsim.aggregators._base import Traits
-from fedsim.component import Component
+from fedsim.clock.protocol import ServerProtocol
+from fedsim.personal._base import Personal
 
 Path = tuple[str, ...]
 Refusal = tuple[str, str]
@@ -29,7 +30,7 @@ class Choice:
         top_k: whether only the largest entries of an update are sent.
         feedback: whether clients add what one message left out to the next.
         average: whether an average of the versions is scored and kept (`evaluate.ema`).
-        personal: the component, or None for none.
+        personal: the component; None for none.
         whole: whether whole models are trained, without factors.
     """
 
@@ -44,7 +45,7 @@ class Choice:
     top_k: bool = False
     feedback: bool = False
     average: bool = False
-    personal: Component | None = None
+    personal: Personal | None = None
     whole: bool = False
 
 
@@ -160,7 +161,7 @@ EVER: tuple[Limit, ...] = (
     Limit(
         ("evaluate", "ema"),
         lambda c: c.average,
-        lambda c: not any(getattr(c.personal, trait, False) for trait in ("waits", "adds_products")),
+        lambda c: c.personal is None or not (c.personal.waits or c.personal.adds_products),
         "the part that clients keep was trained with the versions that they got, and not with an average of them",
         "remove evaluate.ema, or set personal.kind: fine-tune",
     ),
@@ -175,21 +176,20 @@ def words(limit: Limit, choice: Choice) -> Refusal:
 
 def refusals(choice: Choice) -> list[tuple[Path, Refusal]]:
     """Return what does not go together in a choice: keys, sentence and fix each."""
-    found = [
+    refused = [
         (limit.path, words(limit, choice))
         for limit in (*LIMITS, *EVER)
         if limit.asked(choice) and not limit.able(choice)
     ]
-    misfit = getattr(choice.personal, "misfit", None)
-    own: Refusal | None = misfit(choice.traits, full=choice.whole) if misfit is not None else None
-    return [*found, (("personal", "kind"), own)] if own is not None else found
+    misfit = None if choice.personal is None else choice.personal.misfit(choice.traits, full=choice.whole)
+    return refused if misfit is None else [*refused, (("personal", "kind"), misfit)]
 
 
-def facts(protocol: Component) -> dict[str, Any]:
+def facts(protocol: ServerProtocol) -> dict[str, Any]:
     """Return what a choice holds of a protocol; one that says nothing may let updates get stale."""
     return {
         "protocol": f"the protocol {protocol.kind}",
-        "stale": bool(getattr(protocol, "stale", True)),
-        "blends": bool(getattr(protocol, "blends", False)),
-        "cuts_ranks": bool(getattr(protocol, "cuts_ranks", False)),
+        "stale": protocol.stale,
+        "blends": protocol.blends,
+        "cuts_ranks": protocol.cuts_ranks,
     }

@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from fedsim.aggregators._base import Traits
 from fedsim.checks.limits import EVER, Choice, Path, facts, refusals, words
-from fedsim.component import Component, find, kinds
+from fedsim.clock.protocol import ServerProtocol
+from fedsim.component import find, kinds
 
 INTRODUCTION = """\
 # What goes together
@@ -37,12 +38,12 @@ def rules() -> list[tuple[str, Traits]]:
     return [(kind, plain("aggregators", kind).traits) for kind in kinds("aggregators")]
 
 
-def protocols() -> list[Component]:
+def protocols() -> list[ServerProtocol]:
     """Return each protocol that ships with its defaults, and with each setting that gives it other facts."""
     return [variant for kind in kinds("protocols") for variant in variants(plain("protocols", kind))]
 
 
-def variants(protocol: Component) -> Iterator[Component]:
+def variants(protocol: ServerProtocol) -> Iterator[ServerProtocol]:
     """Yield a protocol, and it with each choice of a word that changes what a limit looks at."""
     yield protocol
     for name, field in type(protocol).model_fields.items():
@@ -54,7 +55,7 @@ def variants(protocol: Component) -> Iterator[Component]:
                 yield other
 
 
-def heading(protocol: Component) -> str:
+def heading(protocol: ServerProtocol) -> str:
     """Return the kind of a protocol, with what is set differently from its defaults."""
     changed = protocol.model_dump(exclude_defaults=True)
     return ", ".join([protocol.kind, *(f"`{k}: {v}`" for k, v in changed.items())])

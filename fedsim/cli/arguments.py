@@ -9,7 +9,7 @@ import typer
 
 File = Annotated[Path, typer.Argument(metavar="EXP.yaml", help="The experiment.", show_default=False)]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
-Set = Annotated[
+Changes = Annotated[
     list[str] | None,
     typer.Option("-s", "--set", metavar="KEY.PATH=VALUE", help="Change one value (YAML); repeatable."),
 ]

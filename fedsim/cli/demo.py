@@ -1,14 +1,9 @@
-"""The main job on what ships with fedsim: the same unequal devices, in step and out of step.
-
-The embedded model, which knows code, learns the reference prose and some packages of Python's own
-library, split by subject over 100 devices of `mixed_edge_2025`. The clock charges every visit as
-Gemma-3-270M, and only charging devices take part: so some run out of memory, some are unplugged,
-some come too late.
-"""
+"""What a demo is: a few experiments alike but for the protocol, and what is said of their runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fedsim.config.experiment import Experiment
@@ -16,78 +11,41 @@ from fedsim.config.experiment import Experiment
 if TYPE_CHECKING:
     from fedsim.records.run import Run
 
-COMMON: dict[str, Any] = {
-    "seed": 0,
-    "population": {"preset": "mixed_edge_2025", "clients": 100, "availability": "charging"},
-    "task": {
-        "kind": "language",
-        "model": "builtin",
-        "data": "builtin",
-        "partition": {"kind": "dirichlet", "alpha": 0.3},
-        "sequence": 64,
-        "charge_as": {"preset": "gemma-3-270m", "r": 8, "targets": "all-linear", "tokens_per_visit": 20000},
-    },
-    "lora": {"r": 8, "alpha": 16, "targets": "all-linear"},
-    "local": {"optimizer": "adamw", "lr": 5.0e-3, "steps": 6, "batch": 8},
-    "budget": {"time_s": 43200},
-    "evaluate": {"every_commits": 3, "windows": 400},
-    "personal": {"kind": "fine-tune", "epochs": 1, "lr": 1.0e-3, "clients": 20},
-}
 
-PROTOCOLS: dict[str, dict[str, Any]] = {
-    "demo-sync": {
-        "protocol": {"kind": "synchronous", "cohort": 10, "over_select": 1.3, "deadline_s": 2400},
-    },
-    "demo-fedbuff": {
-        "protocol": {"kind": "buffered", "concurrency": 13, "buffer": 10, "once_per_buffer": True},
-        "aggregator": {"kind": "fedit", "normalize": "K"},
-    },
-}
+@dataclass(frozen=True)
+class Demo:
+    """Experiments to compare.
+
+    Attributes:
+        name: of the folder of its runs.
+        common: blocks that all experiments have.
+        protocols: name of each experiment -> the blocks that it has beside them.
+        verdict: what is said of the runs, in a few lines.
+    """
+
+    name: str
+    common: Mapping[str, Any]
+    protocols: Mapping[str, Mapping[str, Any]]
+    verdict: Callable[[Sequence[Run]], str]
+
+    def experiments(self, **changes: Any) -> list[Experiment]:
+        """Return the experiments; `changes` replace whole top-level blocks in all of them."""
+        return [
+            Experiment.model_validate({**self.common, "name": name, **blocks, **changes})
+            for name, blocks in self.protocols.items()
+        ]
 
 
-def experiments(**changes: Any) -> list[Experiment]:
-    """Return the two experiments; `changes` replace whole top-level blocks in both."""
-    return compared(COMMON, PROTOCOLS, changes)
-
-
-def compared(
-    common: Mapping[str, Any], protocols: Mapping[str, dict[str, Any]], changes: Mapping[str, Any]
-) -> list[Experiment]:
-    """Return one experiment for each name in `protocols`: its blocks over the common ones, `changes` over both."""
-    return [
-        Experiment.model_validate({**common, "name": name, **protocol, **changes})
-        for name, protocol in protocols.items()
-    ]
-
-
-def verdict(runs: Sequence[Run]) -> str:
-    """Return what happened, in a few lines."""
-    from fedsim.records import views
-
-    goal = views.common_target(runs, "perplexity")
-    reached = views.time_to_target(runs, "perplexity", goal)
-    lines = [f"Perplexity on unseen text (common target {goal:.1f}):"]
-    for run, reached_s in zip(runs, reached["time_s"], strict=True):
-        curve = views.curve(run, "perplexity")["value"]
-        lines.append(
-            f"  {run.name:<13} {curve.iloc[0]:5.1f} -> {curve.iloc[-1]:.1f}   target after {reached_s / 3600:.1f} virtual h"
-            f"   {len(run.commits)} commits, {len(run.visits)} visits"
-        )
-    lines.append("Uploaded, lost work included, against full-model FedAvg with the same uploads:")
+def uploads(runs: Sequence[Run]) -> list[str]:
+    """Return what was uploaded and what full-model FedAvg would have been, as lines, one a run."""
+    width = max(len(run.name) for run in runs)
+    lines = ["Uploaded, lost work included, against full-model FedAvg with the same uploads:"]
     for run in runs:
         charged, up = run.info.charged, run.info.totals.up_bytes
         assert charged is not None
-        equal = up * charged.full_model_bytes / charged.adapter_bytes
+        full = up * charged.full_model_bytes / charged.adapter_bytes
         lines.append(
-            f"  {run.name:<13} {up / 1e9:.2f} GB against {equal / 1e9:,.0f} GB ({1 - up / equal:.2%} less;"
+            f"  {run.name:<{width}}  {up / 1e9:.2f} GB against {full / 1e9:,.0f} GB ({1 - up / full:.2%} less;"
             f" {charged.adapter_params:,} of {charged.params:,} parameters, charged as {charged.model})"
         )
-    lines.append("Visits by how they ended:")
-    for run in runs:
-        outcomes = ", ".join(
-            f"{n} {str(o).replace('_', ' ')}" for o, n in run.visits.outcome.value_counts().items()
-        )
-        lines.append(
-            f"  {run.name:<13} {outcomes}; {run.info.saved_share:.0%} of the training was never needed"
-        )
-    return "\n".join(lines)
+    return lines

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fedsim.cli.demo import compared
-from fedsim.config.experiment import Experiment
+from fedsim.cli.demo import Demo, uploads
 
 if TYPE_CHECKING:
     from fedsim.records.run import Run
 
-COMMON: dict[str, Any] = {
+_COMMON: dict[str, Any] = {
     "seed": 0,
     "population": {"preset": "mixed_edge_2025", "clients": 50, "availability": "charging"},
     "task": {
@@ -39,7 +38,7 @@ COMMON: dict[str, Any] = {
     "personal": {"kind": "fine-tune", "epochs": 2, "clients": 3},
 }
 
-PROTOCOLS: dict[str, dict[str, Any]] = {
+_PROTOCOLS: dict[str, dict[str, Any]] = {
     "images-sync": {
         "protocol": {"kind": "synchronous", "cohort": 5, "over_select": 1.2, "deadline_s": 2400},
     },
@@ -48,11 +47,6 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "aggregator": {"kind": "fedit", "normalize": "K"},
     },
 }
-
-
-def experiments(**changes: Any) -> list[Experiment]:
-    """Return the two experiments; `changes` replace whole top-level blocks in both."""
-    return compared(COMMON, PROTOCOLS, changes)
 
 
 def verdict(runs: Sequence[Run]) -> str:
@@ -82,13 +76,9 @@ def verdict(runs: Sequence[Run]) -> str:
         total = views.curve(run, "share of the clients' classes", split="samples")["value"]
         each = ", ".join(f"{name}: {percent(s.iloc[-1])}" for name, s in zip(names, shares, strict=True))
         lines.append(f"  {run.name:<15} {percent(total.iloc[0])} -> {percent(total.iloc[-1])}   ({each})")
-    lines.append("Uploaded, lost work included, against full-model FedAvg with the same uploads:")
-    for run in runs:
-        charged, up = run.info.charged, run.info.totals.up_bytes
-        assert charged is not None
-        full = up * charged.full_model_bytes / charged.adapter_bytes
-        lines.append(
-            f"  {run.name:<15} {up / 1e9:.2f} GB against {full / 1e9:.1f} GB ({1 - up / full:.1%} less, charged as {charged.model})"
-        )
+    lines += uploads(runs)
     pictures = [f"{run.folder}/samples/after.png" for run in runs if run.folder is not None]
     return "\n".join([*lines, f"pictures: {', '.join(pictures)}"] if pictures else lines)
+
+
+IMAGES = Demo("demo-images", _COMMON, _PROTOCOLS, verdict)

@@ -37,8 +37,8 @@ PACKAGES = (
 
 _RAY = """
 import os, ray
-own = {} if os.environ.get("RAY_ADDRESS") else {"address": "local", "num_cpus": 1, "include_dashboard": False}
-ray.init(log_to_driver=False, logging_level="ERROR", **own)
+options = {} if os.environ.get("RAY_ADDRESS") else {"address": "local", "num_cpus": 1, "include_dashboard": False}
+ray.init(log_to_driver=False, logging_level="ERROR", **options)
 ray.shutdown()
 """
 
@@ -121,8 +121,8 @@ def _embedded() -> Iterator[Finding]:
         builtin.model_folder()
         count = len(builtin.documents())
     except FedsimError as problem:
-        said = problem.message
-        yield Finding("bad", f"embedded model and text: {said.headline}", said.fix or "")
+        content = problem.message
+        yield Finding("bad", f"embedded model and text: {content.headline}", content.fix or "")
         return
     except (ImportError, OSError) as problem:
         yield Finding("bad", f"embedded model and text: {problem}")

@@ -95,7 +95,7 @@ def error(message: Message | str) -> None:
 
 
 @contextmanager
-def kept(folder: Path) -> Iterator[None]:
+def tables_named(folder: Path) -> Iterator[None]:
     """Say where the tables are when a run ends early."""
     try:
         yield
@@ -142,6 +142,13 @@ def runs_in(folder: Path) -> list[Path]:
         what, fix = "holds no run, nor folders that do", "give the folder that `fedsim run` named at its end"
         raise RunFolderError(message(str(folder), what, fix=fix))
     return inside
+
+
+def beside(folders: Sequence[Path]) -> Path:
+    """Return where a page about some run folders lies: in the only one, or in the nearest folder that holds all."""
+    if len(folders) == 1:
+        return folders[0].absolute()
+    return Path(os.path.commonpath([str(folder.absolute().parent) for folder in folders]))
 
 
 def importable(folder: Path) -> None:

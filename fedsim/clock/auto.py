@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from fedsim.clock.components import parts_of
 from fedsim.config.experiment import Experiment
 from fedsim.jobs import CALL_BYTES, Task, TaskContext
 
@@ -28,7 +29,7 @@ def context_of(experiment: Experiment) -> TaskContext:
     )
 
 
-def resolved(experiment: Experiment, task: Task) -> Experiment:
+def with_auto_filled(experiment: Experiment, task: Task) -> Experiment:
     """Return the experiment with `auto` numerics replaced by what will be used.
 
     The task says what suits it. A client batch is also at most a quarter of a round or buffer, so that
@@ -36,19 +37,18 @@ def resolved(experiment: Experiment, task: Task) -> Experiment:
     workers of this machine is never looked at. On a GPU it is what a worker's share of its memory holds, up to
     the same share of a round: workers with a quarter of a card each get a quarter of the clients each.
     """
-    asked, found = experiment.numerics, dict[str, Any]()
-    if asked.client_batch == "auto":
-        protocol: Any = experiment.protocol
-        at_once = int(getattr(protocol, "cohort", getattr(protocol, "buffer", FEW)))
-        suggested = task.suggested_client_batch()
-        size = max(FEW, min(MANY, at_once // CALLS)) if suggested is None else suggested
+    numerics, filled = experiment.numerics, dict[str, Any]()
+    if numerics.client_batch == "auto":
+        at_once = parts_of(experiment).protocol.updates_per_commit or FEW
+        size = task.suggested_client_batch() or max(FEW, min(MANY, at_once // CALLS))
         room = CALL_BYTES // (4 * max(1, task.layout.size))
         share = min(1.0, experiment.runtime.gpus_per_worker or 1.0)
         most = math.ceil(at_once * share) if _on_gpu(experiment) else min(math.ceil(at_once / 4), room)
-        found["client_batch"] = max(1, min(size, most))
-    if asked.training == "auto" and (training := task.suggested_training()) is not None:
-        found["training"] = training
-    return experiment.model_copy(update={"numerics": asked.model_copy(update=found)})
+        filled["client_batch"] = max(1, min(size, most))
+    training = task.suggested_training() if numerics.training == "auto" else None
+    if training is not None:
+        filled["training"] = training
+    return experiment.model_copy(update={"numerics": numerics.model_copy(update=filled)})
 
 
 def _on_gpu(experiment: Experiment) -> bool:
@@ -57,8 +57,8 @@ def _on_gpu(experiment: Experiment) -> bool:
     return on_gpu(experiment.runtime.gpus_per_worker)
 
 
-def resolved_like(experiment: Experiment, stored: Mapping[str, Any]) -> Experiment:
+def with_auto_as_stored(experiment: Experiment, stored: Mapping[str, Any]) -> Experiment:
     """Return the experiment with `auto` numerics as a stored configuration resolved them."""
-    asked, known = experiment.numerics, stored.get("numerics", {})
-    found = {name: known[name] for name, value in asked if value == "auto" and name in known}
-    return experiment.model_copy(update={"numerics": asked.model_copy(update=found)})
+    numerics, known = experiment.numerics, stored.get("numerics", {})
+    filled = {name: known[name] for name, value in numerics if value == "auto" and name in known}
+    return experiment.model_copy(update={"numerics": numerics.model_copy(update=filled)})

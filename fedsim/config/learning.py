@@ -127,6 +127,10 @@ class LocalConfig(Config):
         """Return the optimiser steps of a whole visit over so many examples."""
         return self.steps if self.steps is not None else (self.epochs or 1) * -(-examples // self.batch)
 
+    def examples_over(self, examples: int) -> int:
+        """Return how many examples one visit over so many goes through, repetitions counted."""
+        return self.steps * self.batch if self.steps is not None else (self.epochs or 1) * examples
+
     def partial(self, steps: int) -> LocalConfig:
         """Return the same training of exactly `steps` steps, its batches full: the first ones of a visit, or more."""
         return self.model_copy(update={"epochs": None, "steps": steps})
@@ -158,3 +162,9 @@ class NumericsConfig(Config):
     training: Literal["auto", "fused", "swapped", "sequential"] = "auto"
     tokens_at_once: Count = 16_384
     dtype: Literal["float32", "bfloat16"] = "float32"
+
+    @property
+    def clients_per_call(self) -> int:
+        """`client_batch` as a number, which it is in every plan."""
+        assert self.client_batch != "auto", "a plan fills it in"
+        return self.client_batch

@@ -19,9 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedsim.config import paths as places
 from fedsim.config.experiment import Experiment
-from fedsim.config.overrides import Draft, apply, draft_of, parsed, validated
+from fedsim.config.overrides import Draft, Override, apply, draft_of, parsed, validated
 from fedsim.errors import ABSENT, ExperimentError, FedsimError, Message, message, several
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9.]+")
@@ -44,19 +43,6 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
     return validated(draft)
 
 
-def from_mapping(
-    mapping: Mapping[str, Any], where: str = "experiment", folder: Path | None = None
-) -> Experiment:
-    """Build an experiment from plain values; relative paths start at `folder` (default: here).
-
-    Raises:
-        ExperimentError: everything that is wrong with it, all at once.
-    """
-    folder = Path.cwd() if folder is None else folder
-    values = places.absolute(deepcopy(dict(mapping)), folder, where)
-    return validated(Draft(where, folder, values))
-
-
 def changed(experiment: Experiment, overrides: Sequence[str], where: str = "experiment") -> Experiment:
     """Return an experiment with overrides as `-s` gives them; relative paths start here.
 
@@ -77,6 +63,29 @@ def sweep_points(path: str | Path, overrides: Sequence[str] = ()) -> list[tuple[
         ExperimentError: no grid, an empty axis, or a point that is no valid experiment.
     """
     draft = draft_of(path, overrides)
+    grid = _grid(draft, path, overrides)
+    base_name = str(draft.values.get("name", "run"))
+    points: list[tuple[dict[str, Any], Experiment]] = []
+    problems: dict[str, Message] = {}  # by its text: many points share a mistake
+    for values in itertools.product(*grid.values()):
+        changes = dict(zip(grid, values, strict=True))
+        point = deepcopy(draft)
+        apply(
+            point, [Override(tuple(key.split(".")), value, f"sweep.{key}") for key, value in changes.items()]
+        )
+        if "name" not in changes:
+            point.values["name"] = f"{base_name}.{label(changes)}"
+        try:
+            points.append((changes, validated(point)))
+        except ExperimentError as problem:
+            problems[str(problem)] = problem.message
+    if problems:
+        raise ExperimentError(several([*problems.values()]))
+    return points
+
+
+def _grid(draft: Draft, path: str | Path, overrides: Sequence[str]) -> dict[str, list[Any]]:
+    """Take the block `sweep:` out of a draft and return its axes, checked."""
     grid = draft.values.pop("sweep", None)
     where = f"{draft.where}: sweep"
     fix = "write sweep: {key.path: [value, value], ...}"
@@ -90,22 +99,7 @@ def sweep_points(path: str | Path, overrides: Sequence[str] = ()) -> list[tuple[
         if any(axis.count(value) > 1 for value in axis):
             raise ExperimentError(message(f"{where}.{key}", "has a value twice", got=axis, fix="keep one"))
     _refuse_overridden_axes(grid, overrides, where)
-    base_name = str(draft.values.get("name", "run"))
-    points: list[tuple[dict[str, Any], Experiment]] = []
-    problems: dict[str, Message] = {}  # by its text: many points share a mistake
-    for values in itertools.product(*grid.values()):
-        changed = dict(zip(grid, values, strict=True))
-        point = deepcopy(draft)
-        apply(point, [(tuple(key.split(".")), value, f"sweep.{key}") for key, value in changed.items()])
-        if "name" not in changed:
-            point.values["name"] = f"{base_name}.{label(changed)}"
-        try:
-            points.append((changed, validated(point)))
-        except ExperimentError as problem:
-            problems[str(problem)] = problem.message
-    if problems:
-        raise ExperimentError(several([*problems.values()]))
-    return points
+    return grid
 
 
 def label(changed: Mapping[str, Any]) -> str:
@@ -136,15 +130,15 @@ def naming(experiment: Experiment, where: str) -> Iterator[None]:
     try:
         yield
     except FedsimError as problem:
-        said = problem.message
-        keys = said.where.split(".")
+        content = problem.message
+        keys = content.where.split(".")
         if keys[0] not in Experiment.model_fields:
             raise
         value: Any = experiment.plain()
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
-        missing = said.got is ABSENT and value is not None and not isinstance(value, dict)
-        located = replace(said, where=f"{where}: {said.where}", got=value if missing else said.got)
+        missing = content.got is ABSENT and value is not None and not isinstance(value, dict)
+        located = replace(content, where=f"{where}: {content.where}", got=value if missing else content.got)
         raise type(problem)(located) from problem
 
 

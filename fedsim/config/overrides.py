@@ -10,17 +10,30 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fedsim.config import paths as places
-from fedsim.config import validation as explain
+from fedsim.config import paths, validation
 from fedsim.config.experiment import Experiment
 from fedsim.config.problem import Problem
 from fedsim.errors import ExperimentError, Message, message, several
-from fedsim.files import yaml_file as yamlfile
-
-KeyPath = tuple[str, ...]
+from fedsim.files import yaml_file
+from fedsim.files.yaml_file import KeyPath
 
 CHOICES = ("kind", "full")
 """Keys that decide which other keys their block may have."""
+
+
+@dataclass(frozen=True)
+class Override:
+    """One value to set.
+
+    Attributes:
+        keys: path of keys.
+        value: plain.
+        origin: where it was given, as `-s seed=1`.
+    """
+
+    keys: KeyPath
+    value: Any
+    origin: str
 
 
 @dataclass
@@ -44,9 +57,9 @@ def draft_of(path: str | Path, overrides: Sequence[str]) -> Draft:
     """Read a file, what it extends, and overrides; raises ExperimentError."""
     path = Path(path)
     where = str(path)
-    document = yamlfile.read(path)
+    document = yaml_file.read(path)
     draft = Draft(
-        where, path.parent.absolute(), places.absolute(document.values, path.parent.absolute(), where)
+        where, path.parent.absolute(), paths.absolute(document.values, path.parent.absolute(), where)
     )
     draft.origins.update({keys: f"line {line}" for keys, line in document.lines.items()})
     if "extends" in draft.values:
@@ -64,12 +77,12 @@ def _extend(draft: Draft, lines: Mapping[KeyPath, int]) -> None:
     at = f"{draft.where}: extends"
     if not isinstance(named, str):
         raise ExperimentError(message(at, "must be a file name", got=named, fix="write extends: base.yaml"))
-    path = draft.folder / places.expanded(named, at)
-    base = yamlfile.read(path, f"{at}: {named}")
+    path = draft.folder / paths.expanded(named, at)
+    base = yaml_file.read(path, f"{at}: {named}")
     if "extends" in base.values:
         what = f"{named} extends another file itself"
         raise ExperimentError(message(at, what, fix="one level is all there is: merge the two base files"))
-    under = places.absolute(base.values, path.parent.absolute(), f"{at}: {named}")
+    under = paths.absolute(base.values, path.parent.absolute(), f"{at}: {named}")
     origins = {keys: f"line {line} of {named}" for keys, line in base.lines.items()}
     draft.values = _merged(under, draft.values)
     draft.origins = origins | {keys: f"line {line}" for keys, line in lines.items()}
@@ -82,57 +95,65 @@ def _merged(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         old = result.get(key)
         result[key] = value
         if isinstance(old, dict) and isinstance(value, dict) and key != "sweep":
-            other = any(c in value and _differ(value[c], old.get(c)) for c in CHOICES)
-            result[key] = value if other else _merged(old, value)
+            differs = any(c in value and _differ(value[c], old.get(c)) for c in CHOICES)
+            result[key] = value if differs else _merged(old, value)
     return result
 
 
-def parsed(text: str, draft: Draft) -> tuple[KeyPath, Any, str]:
-    """Return (path of keys, value, where it was given) of one `-s key.path=value`."""
-    name, equals, given = text.partition("=")
+def parsed(text: str, draft: Draft) -> Override:
+    """Return what one `-s key.path=value` sets."""
+    name, equals, value_text = text.partition("=")
     keys = tuple(name.strip().split("."))
     if keys[0] == "sweep" and len(keys) > 1:
         keys = ("sweep", ".".join(keys[1:]))
     if not equals or not all(keys):
         raise ExperimentError(message("-s", "must be key.path=value", got=text, fix="write -s seed=1"))
-    value = yamlfile.scalar(given, f"-s {name}")
-    return keys, _given_path(name.strip(), value, draft), f"-s {text}"
+    value = yaml_file.scalar(value_text, f"-s {name}")
+    return Override(keys, _placed(name.strip(), value, draft), f"-s {text}")
 
 
-def _given_path(name: str, value: Any, draft: Draft) -> Any:
+def _placed(name: str, value: Any, draft: Draft) -> Any:
     """Resolve a path given by `-s`: beside the YAML file; failing that, where the command was typed."""
     at = f"-s {name}"
-    beside = places.placed(name, value, draft.folder, at)
-    here = places.placed(name, value, Path.cwd(), at)
+    beside = paths.placed(name, value, draft.folder, at)
+    here = paths.placed(name, value, Path.cwd(), at)
     if isinstance(beside, str) and beside != here and not Path(beside).exists() and Path(here).exists():
         return here
     return beside
 
 
-def apply(draft: Draft, overrides: Sequence[tuple[KeyPath, Any, str]]) -> None:
+def apply(draft: Draft, overrides: Sequence[Override]) -> None:
     """Set values: whole blocks before their keys, `kind` before its neighbours, else in the given order."""
-    for keys, value, text in sorted(overrides, key=lambda o: (len(o[0]), o[0][-1] not in CHOICES)):
-        at = draft.values
-        for depth, key in enumerate(keys[:-1], start=1):
-            if at.get(key) is None:
-                at[key] = _default_kind(keys[:depth]) if keys[depth] not in CHOICES else {}
-                draft.origins[keys[:depth]] = text
-            if not isinstance(at[key], dict):
-                name = ".".join(keys[:depth])
-                what = f"{name} is one value, not a block of keys"
-                where = f"{draft.where}: {'.'.join(keys)}"
-                raise ExperimentError(message(where, what, got=at[key], fix=f"{text}: set {name} itself"))
-            at = at[key]
-        if keys[-1] in CHOICES and _differ(at.get(keys[-1]), value):
-            at.clear()
-        at[keys[-1]] = value
+    for override in sorted(overrides, key=lambda o: (len(o.keys), o.keys[-1] not in CHOICES)):
+        keys = override.keys
+        block = _block_at(draft, override)
+        if keys[-1] in CHOICES and _differ(block.get(keys[-1]), override.value):
+            block.clear()
+        block[keys[-1]] = override.value
         draft.origins = {k: o for k, o in draft.origins.items() if k[: len(keys)] != keys}
-        draft.origins[keys] = text
+        draft.origins[keys] = override.origin
 
 
-def _differ(one: Any, other: Any) -> bool:
+def _block_at(draft: Draft, override: Override) -> dict[str, Any]:
+    """Return the block that holds the last key of an override; blocks on the way are made where there are none."""
+    keys, block = override.keys, draft.values
+    for depth, key in enumerate(keys[:-1], start=1):
+        if block.get(key) is None:
+            block[key] = _default_kind(keys[:depth]) if keys[depth] not in CHOICES else {}
+            draft.origins[keys[:depth]] = override.origin
+        if not isinstance(block[key], dict):
+            name = ".".join(keys[:depth])
+            what = f"{name} is one value, not a block of keys"
+            where = f"{draft.where}: {'.'.join(keys)}"
+            fix = f"{override.origin}: set {name} itself"
+            raise ExperimentError(message(where, what, got=block[key], fix=fix))
+        block = block[key]
+    return block
+
+
+def _differ(first: Any, second: Any) -> bool:
     """Compare two choices; leaving `full` out is `full: false`."""
-    return bool((one or None) != (other or None))
+    return bool((first or None) != (second or None))
 
 
 def _default_kind(path: KeyPath) -> dict[str, Any]:
@@ -145,13 +166,12 @@ def validated(draft: Draft) -> Experiment:
     try:
         experiment = Experiment.model_validate(draft.values)
     except ValidationError as error:
-        problems = explain.problems(error, draft.values)
-        raise ExperimentError(_all(draft, problems)) from None
-    problems = explain.mistaken_booleans(experiment, draft.values)
-    if problems:
-        raise ExperimentError(_all(draft, problems))
+        raise ExperimentError(_located(draft, validation.problems(error, draft.values))) from None
+    booleans = validation.mistaken_booleans(experiment, draft.values)
+    if booleans:
+        raise ExperimentError(_located(draft, booleans))
     return experiment
 
 
-def _all(draft: Draft, problems: Sequence[Problem]) -> Message:
+def _located(draft: Draft, problems: Sequence[Problem]) -> Message:
     return several([problem.located(draft.where, draft.origin(problem.path)) for problem in problems])

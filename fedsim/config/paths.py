@@ -46,10 +46,10 @@ def placed(name: str, value: Any, folder: Path, where: str) -> Any:
     """Return a value, or a whole block, with its paths absolute; `name` is its path of keys."""
     if isinstance(value, dict):
         return {key: placed(f"{name}.{key}", item, folder, f"{where}.{key}") for key, item in value.items()}
-    return _resolved(name, value, folder, where)
+    return _absolute_value(name, value, folder, where)
 
 
-def _resolved(name: str, value: Any, folder: Path, where: str) -> Any:
+def _absolute_value(name: str, value: Any, folder: Path, where: str) -> Any:
     """Return the value of the field `name`, absolute if it is a path."""
     if not isinstance(value, str) or not value:
         return value

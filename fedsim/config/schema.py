@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -24,16 +24,16 @@ def json_schema() -> dict[str, Any]:
         choices: list[dict[str, Any]] = []
         package = PACKAGES.get(block, f"{block}s")
         for kind in kinds(package):
-            one = find(package, kind).model_json_schema(ref_template="#/$defs/{model}")
-            schema.setdefault("$defs", {}).update(one.pop("$defs", {}))
-            one["required"] = sorted({*one.get("required", []), "kind"})
-            choices.append(one)
-        own = {
+            block_schema = find(package, kind).model_json_schema(ref_template="#/$defs/{model}")
+            schema.setdefault("$defs", {}).update(block_schema.pop("$defs", {}))
+            block_schema["required"] = sorted({*block_schema.get("required", []), "kind"})
+            choices.append(block_schema)
+        of_user = {
             "type": "object",
             "properties": {"kind": {"type": "string", "pattern": ":"}},
             "required": ["kind"],
         }
-        schema["properties"][block] = {"anyOf": [*choices, own]}
+        schema["properties"][block] = {"anyOf": [*choices, of_user]}
     schema["properties"]["extends"] = {"type": "string", "description": "A YAML file to start from."}
     schema["properties"]["sweep"] = {
         "type": "object",
@@ -75,10 +75,3 @@ def _choose(models: list[type[BaseModel]], name: str, value: Any) -> type[BaseMo
     return next(
         (m for m in models if "kind" in m.model_fields and kind == m.model_fields["kind"].default), None
     )
-
-
-def package_of(path: Sequence[str]) -> str | None:
-    """Return the package that holds the kinds of a top-level block: `protocols` for `protocol`."""
-    field = Experiment.model_fields.get(path[0]) if len(path) == 1 else None
-    known = field is not None and _models(field.annotation) == [Component]
-    return PACKAGES.get(path[0], f"{path[0]}s") if known else None

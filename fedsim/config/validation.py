@@ -57,17 +57,17 @@ def problems(error: ValidationError, raw: Mapping[str, Any]) -> list[Problem]:
 
 def mistaken_booleans(experiment: Experiment, raw: Mapping[str, Any]) -> list[Problem]:
     """Return true/false given where a number belongs (pydantic takes true for 1)."""
-    found: list[Problem] = []
+    booleans: list[Problem] = []
 
     def visit(value: Any, typed: Any, path: tuple[str, ...]) -> None:
         if isinstance(value, Mapping) and isinstance(typed, BaseModel):
             for key, item in value.items():
                 visit(item, getattr(typed, key, None), (*path, key))
         elif isinstance(value, bool) and isinstance(typed, int | float) and not isinstance(typed, bool):
-            found.append(Problem(path, "must be a number", "give a number, not true or false", value))
+            booleans.append(Problem(path, "must be a number", "give a number, not true or false", value))
 
     visit(raw, experiment, ())
-    return found
+    return booleans
 
 
 def _path(detail: ErrorDetails, raw: Any) -> tuple[str, ...]:
@@ -147,9 +147,8 @@ def _fix(path: tuple[str, ...], details: list[ErrorDetails], raw: Mapping[str, A
 
 def _wrong_kind(path: tuple[str, ...], detail: ErrorDetails) -> Problem:
     context = detail.get("ctx", {})
-    given = detail["input"]
     if detail["type"] == "union_tag_not_found":
-        return Problem(path, "needs `kind:`", "add `kind: ...`, the name of what you want", given)
+        return Problem(path, "needs `kind:`", "add `kind: ...`, the name of what you want", detail["input"])
     valid = re.findall(r"'([^']*)'", str(context.get("expected_tags", "")))
     tag = context.get("tag")
     return Problem((*path, "kind"), "no such kind", nearest(str(tag), valid), tag)
@@ -157,10 +156,10 @@ def _wrong_kind(path: tuple[str, ...], detail: ErrorDetails) -> Problem:
 
 def _refused(path: tuple[str, ...], detail: ErrorDetails) -> Problem:
     """Return the problem that a validator of ours raised, its parts as data."""
-    said: Message = detail["ctx"]["message"]
-    below = said.where.split(".") if said.where else []
-    value = detail["input"] if said.got is ABSENT else said.got
-    return Problem((*path, *below), said.what, said.fix or "change it", value)
+    refusal: Message = detail["ctx"]["message"]
+    below = refusal.where.split(".") if refusal.where else []
+    value = detail["input"] if refusal.got is ABSENT else refusal.got
+    return Problem((*path, *below), refusal.what, refusal.fix or "change it", value)
 
 
 def _other_keys(path: tuple[str, ...], raw: Mapping[str, Any]) -> str:

@@ -67,25 +67,25 @@ class Failure:
         return error
 
     def _unpacked(self) -> BaseException | None:
-        found: Any = self.original
-        if isinstance(found, bytes):
+        original: Any = self.original
+        if isinstance(original, bytes):
             try:
-                found = pickle.loads(found)  # noqa: S301  # our own worker's bytes, not a file's
+                original = pickle.loads(original)  # noqa: S301  # our own worker's bytes, not a file's
             except Exception:  # e.g. an exception whose __init__ takes other arguments than its args
                 return None
-        return found if isinstance(found, BaseException) else None
+        return original if isinstance(original, BaseException) else None
 
 
 def names(items: Sequence[Item]) -> str:
     """Return who a call is for: `client 3, visit 0` or `score of test [0, 4)`, joined by `; `."""
-    said = []
+    words = []
     for item in items:
         if isinstance(item, Job):
-            said.append(f"client {item.client}, visit {item.visit}")
+            words.append(f"client {item.client}, visit {item.visit}")
         else:
             of = "" if item.probe.client is None else f" of client {item.probe.client}"
-            said.append(f"score of {item.probe.split}{of} [{item.probe.start}, {item.probe.stop})")
-    return "; ".join(said)
+            words.append(f"score of {item.probe.split}{of} [{item.probe.start}, {item.probe.stop})")
+    return "; ".join(words)
 
 
 def perform(
@@ -96,12 +96,12 @@ def perform(
     When a batch fails, its items are run one by one to find whose data it was; if each runs
     alone (memory, say), all of the batch are named.
     """
-    there: dict[int, Vector] = {}  # one array for one handle: jobs of one base are told by it
+    arrays: dict[int, Vector] = {}  # one array for one handle: jobs of one base are told by it
 
     def once(handle: Any) -> Vector:
-        if id(handle) not in there:
-            there[id(handle)] = resolve(handle)
-        return there[id(handle)]
+        if id(handle) not in arrays:
+            arrays[id(handle)] = resolve(handle)
+        return arrays[id(handle)]
 
     ready = [_resolved(item, once) for item in items]
     try:
@@ -124,12 +124,12 @@ def failure(items: Sequence[Item], problem: BaseException) -> Failure:
 
 def failure_of(who: str, problem: BaseException) -> Failure:
     """Return an exception as a value; `who` says what was done."""
-    own = isinstance(problem, FedsimError)
+    ours = isinstance(problem, FedsimError)
     lines = str(problem).strip().splitlines()
     named = ": ".join([type(problem).__name__, *lines[:1]])
-    what = str(problem) if own else named
+    what = str(problem) if ours else named
     trace = "".join(traceback.format_exception(problem))
-    return Failure(who, what, trace, problem, own and not isinstance(problem, WorkerError))
+    return Failure(who, what, trace, problem, ours and not isinstance(problem, WorkerError))
 
 
 def warm(task: Task) -> None:
@@ -138,21 +138,21 @@ def warm(task: Task) -> None:
 
 
 def _resolved(item: Item, resolve: Callable[[Any], Vector]) -> Item:
-    def there(vector: Any) -> Vector | None:
+    def array_of(vector: Any) -> Vector | None:
         return None if vector is None else resolve(vector)
 
-    found = tuple(map(there, item.vectors))
-    if all(vector is handle for vector, handle in zip(found, item.vectors, strict=True)):
+    arrays = tuple(map(array_of, item.vectors))
+    if all(vector is handle for vector, handle in zip(arrays, item.vectors, strict=True)):
         return item
     if isinstance(item, Job):
-        start, base, anchor = found
+        start, base, anchor = arrays
         return replace(item, start=start, base=base, anchor=anchor)
-    vector, base = found
+    vector, base = arrays
     return replace(item, vector=vector, base=base)
 
 
 def _run(task: Task, verb: Verb, items: Sequence[Any]) -> list[Any]:
-    one_thread()
+    pin_torch()
     results = task.train(items) if verb == "train" else [_scored(task, item) for item in items]
     if len(results) != len(items):
         raise ValueError(f"the task returned {len(results)} results for {len(items)} jobs")
@@ -169,7 +169,7 @@ def _scored(task: Task, job: ScoreJob) -> Any:
 # threads ----------------------------------------------------------------------------------------
 
 
-def one_thread() -> None:
+def pin_torch() -> None:
     """Pin torch, if it is loaded, to one thread: two threads differ from one in the last bit."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.get_num_threads() != 1:
@@ -183,7 +183,7 @@ def single_threaded() -> Iterator[None]:
     torch = sys.modules.get("torch")
     threads = None if torch is None else torch.get_num_threads()
     os.environ["OMP_NUM_THREADS"] = "1"  # for a torch that is imported from now on
-    one_thread()
+    pin_torch()
     try:
         yield
     finally:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+INLINE = "-s runtime.executor=inline"
+"""The way out where worker processes are the trouble."""
 WORKER_BYTES = 450 * 2**20
 """Resident memory of one Ray actor with torch, transformers and peft (426 MiB measured, rounded up)."""
 
@@ -19,14 +21,14 @@ def cores() -> int:
 
 def free_memory_bytes() -> int | None:
     """Return memory that can still be used: of the machine or of the container, the smaller; None if unknown."""
-    found: list[int] = []
+    limits: list[int] = []
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
         fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-        found.append(int(fields["MemAvailable"].split()[0]) * 1024)
+        limits.append(int(fields["MemAvailable"].split()[0]) * 1024)
     elif "SC_PHYS_PAGES" in os.sysconf_names:
-        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
-    if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
-        found.append(int(limit.read_text()) - int(used.read_text()))
-    return min(found, default=None)
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    most, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if most.is_file() and used.is_file() and most.read_text().strip().isdigit():
+        limits.append(int(most.read_text()) - int(used.read_text()))
+    return min(limits, default=None)

@@ -10,11 +10,12 @@ import numpy as np
 
 from fedsim.adapters.adapter import Vector
 from fedsim.errors import HostError, message
+from fedsim.executors._base import Executor, Ticket
 from fedsim.executors.calls import Failure, Item, Verb, perform, single_threaded, warm
 from fedsim.jobs import Job, ScoreJob, Task
 
 
-class Inline:
+class Inline(Executor):
     """Runs a call when its result is asked for; the reference for every other executor."""
 
     workers = 1
@@ -55,7 +56,7 @@ class Inline:
         return InlineTicket(self._task, verb, tuple(batch))
 
 
-class InlineTicket:
+class InlineTicket(Ticket):
     """A call that runs at the first `result()`."""
 
     def __init__(self, task: Task, verb: Verb, items: tuple[Item, ...]) -> None:

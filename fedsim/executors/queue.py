@@ -14,11 +14,12 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from fedsim.errors import HostError, message
-from fedsim.executors.calls import Failure, Item, Verb, names
+from fedsim.executors.calls import Failure, Item, Verb
+from fedsim.executors.host import INLINE
+from fedsim.executors.pool import Call, Pool, PoolWorker, WorkerLost, deadly, unstarted
 
 IN_FLIGHT = 2
 """Calls a worker holds while there are plenty: one that it works on, one that waits behind it."""
@@ -30,77 +31,10 @@ POLL_S = 0.02
 """Shortest time between two looks at the answers when nobody waits for one."""
 DEATHS = 3
 """Workers a call may take with it before it is held to be the cause."""
-INLINE = "-s runtime.executor=inline"
 
 
-class WorkerLost(Exception):  # noqa: N818  # an event, not an error of ours
-    """The process that held a call is gone; the argument says how, in a few words."""
-
-
-class Pool(Protocol):
-    """Worker processes and the way to them. A `ref` is hashable and stands for an answer to come."""
-
-    def start(self) -> Any:
-        """Start one worker process; does not wait."""
-        ...
-
-    def prepare(self, worker: Any) -> Any:
-        """Give it the task; the answer (ref) is `(where, None)` or `(where, Failure)`."""
-        ...
-
-    def submit(self, worker: Any, verb: Verb, items: Sequence[Item]) -> Any:
-        """Queue a call on it; the answer (ref) is a list of results or a `Failure`."""
-        ...
-
-    def wait(self, refs: Sequence[Any], timeout_s: float) -> Collection[Any]:
-        """Return the refs that have an answer, waiting for at least one until the timeout."""
-        ...
-
-    def fetch(self, ref: Any) -> Any:
-        """Return the answer; raises WorkerLost."""
-        ...
-
-    def stop(self, worker: Any) -> None:
-        """Kill it; what it held is answered by WorkerLost."""
-        ...
-
-    def facts(self) -> str:
-        """Return what an error says about the machine."""
-        ...
-
-
-@dataclass(eq=False)
-class Call:
-    """One batch on its way; `outcome` is a list, a `Failure` or an error once it is `done`."""
-
-    verb: Verb
-    items: tuple[Item, ...]
-    wanted: bool = False
-    deaths: int = 0
-    done: bool = False
-    outcome: list[Any] | Failure | HostError = field(default_factory=list)
-
-    def finish(self, outcome: list[Any] | Failure | HostError) -> None:
-        """Take the outcome and let go of what was sent."""
-        self.outcome, self.done, self.items = outcome, True, ()
-
-    def __str__(self) -> str:
-        """Name the first clients of the batch."""
-        more = len(self.items) - 8
-        return names(self.items[:8]) + (f"; and {more} more" if more > 0 else "")
-
-
-@dataclass(eq=False)
-class _Worker:
-    number: int
-    handle: Any
-    opening: Any  # the answer to `prepare`, None when it has come
-    where: str = "starting"
-    calls: dict[Any, Call] = field(default_factory=dict)
-
-
-def ahead(updates: float, workers: int, batch: int) -> int:
-    """Return the finished batches a worker that may lie unread, where `updates` results have room in all.
+def ahead(room: float, workers: int, batch: int) -> int:
+    """Return the finished batches a worker that may lie unread, where `room` results fit in all.
 
     What the workers hold meanwhile has its place beside them; one batch is always allowed.
 
@@ -109,30 +43,41 @@ def ahead(updates: float, workers: int, batch: int) -> int:
     >>> ahead(240, workers=4, batch=8)  # 7 batches a worker, 2 of them in its hands
     5
     """
-    return int(max(1, min(AHEAD, updates / (workers * max(1, batch)) - IN_FLIGHT)))
+    return int(max(1, min(AHEAD, room / (workers * max(1, batch)) - IN_FLIGHT)))
 
 
-class Dispatch:
-    """The queue, the workers and the watchdog.
+class JobQueue:
+    """The queue, the workers and the watchdog."""
 
-    Attributes:
-        updates: results of jobs that there is room for; it changes when work is done, never what comes out.
-    """
+    def __init__(self, pool: Pool, workers: int, watchdog_s: float, room: float = math.inf) -> None:
+        """Start the workers without waiting for them.
 
-    def __init__(self, pool: Pool, workers: int, watchdog_s: float, updates: float = math.inf) -> None:
-        """Start the workers without waiting for them."""
-        self._pool, self._watchdog_s, self.updates = pool, watchdog_s, updates
+        Args:
+            pool: where they come from.
+            workers: how many.
+            watchdog_s: real seconds without any answer before giving up.
+            room: see `resize`.
+        """
+        self._pool, self._watchdog_s, self._room = pool, watchdog_s, room
         self._wanted: deque[Call] = deque()
         self._training: deque[Call] = deque()
         self._scores: deque[Call] = deque()
-        self._unread: weakref.WeakSet[Call] = weakref.WeakSet()  # one that nobody can read is not counted
+        self._unread: weakref.WeakSet[Call] = weakref.WeakSet()  # see `_startable`
         self._awaited: Call | None = None
         self._moved_s = self._looked_s = time.monotonic()
         self._failed_starts = 0
-        self.replaced = 0
-        self._workers = [self._started(number) for number in range(workers)]
+        self._workers = [self._started_worker(number) for number in range(workers)]
 
-    def ready(self) -> None:
+    @property
+    def room(self) -> float:
+        """How many results of jobs there is room for."""
+        return self._room
+
+    def resize(self, room: float) -> None:
+        """Say how many results of jobs there is room for; this changes when work is done, never what comes out."""
+        self._room = room
+
+    def wait_until_ready(self) -> None:
         """Wait until every worker holds the task.
 
         Raises:
@@ -141,9 +86,9 @@ class Dispatch:
         """
         self._moved_s = time.monotonic()
         while any(w.opening is not None for w in self._workers):
-            self._step()
+            self._take_turn()
 
-    def renew(self) -> None:
+    def change_task(self) -> None:
         """Drop all calls and give the workers the pool's new task."""
         for queue in self._queues():
             queue.clear()
@@ -155,7 +100,7 @@ class Dispatch:
         """Queue a call."""
         call = Call(verb, tuple(items))
         (self._training if verb == "train" else self._scores).append(call)
-        self._assign()
+        self._assign_calls()
         self.poll()
         return call
 
@@ -166,14 +111,14 @@ class Dispatch:
             if call in queue:
                 queue.remove(call)
                 self._wanted.append(call)
-                self._assign()
+                self._assign_calls()
 
     def poll(self) -> None:
         """Look at the answers without waiting, unless that was done a moment ago."""
         if time.monotonic() - self._looked_s > POLL_S:
-            self._look(0.0)
+            self._look_at_answers(0.0)
 
-    def finish(self, call: Call) -> list[Any]:
+    def result_of(self, call: Call) -> list[Any]:
         """Wait for a call and return its results.
 
         Raises:
@@ -184,12 +129,12 @@ class Dispatch:
         self._awaited = call
         try:
             while not call.done:
-                self._first(call)
-                self._step()
+                self._bring_to_front(call)
+                self._take_turn()
         finally:
             self._awaited = None
         self._unread.discard(call)
-        self._assign()
+        self._assign_calls()
         self.poll()
         if isinstance(call.outcome, Failure):
             raise call.outcome.error()
@@ -197,13 +142,13 @@ class Dispatch:
             raise call.outcome
         return call.outcome
 
-    def _first(self, call: Call) -> None:
+    def _bring_to_front(self, call: Call) -> None:
         """Bring a call that still waits in a queue to the head of all."""
         for queue in self._queues():
             if call in queue:
                 queue.remove(call)
                 self._wanted.appendleft(call)
-                self._assign()
+                self._assign_calls()
                 return
 
     def _queues(self) -> tuple[deque[Call], deque[Call], deque[Call]]:
@@ -215,10 +160,10 @@ class Dispatch:
         for worker in self._workers:
             self._pool.stop(worker.handle)
             for call in worker.calls.values():
-                call.finish(closed)
+                call.settle(closed)
         for queue in self._queues():
             for call in queue:
-                call.finish(closed)
+                call.settle(closed)
             queue.clear()
         self._workers.clear()
 
@@ -228,15 +173,15 @@ class Dispatch:
 
     # one turn ---------------------------------------------------------------------------------------
 
-    def _step(self) -> None:
+    def _take_turn(self) -> None:
         starting = all(w.opening is not None for w in self._workers)
         patience_s = max(self._watchdog_s, START_S) if starting else self._watchdog_s
         left_s = self._moved_s + patience_s - time.monotonic()
         if left_s <= 0:
             raise self._stalled(patience_s)
-        self._look(min(left_s, 1.0))
+        self._look_at_answers(min(left_s, 1.0))
 
-    def _look(self, timeout_s: float) -> None:
+    def _look_at_answers(self, timeout_s: float) -> None:
         openings = [w.opening for w in self._workers if w.opening is not None]
         refs = openings + [ref for w in self._workers for ref in w.calls]
         answered = set(self._pool.wait(refs, timeout_s))
@@ -244,10 +189,10 @@ class Dispatch:
         if answered:
             self._moved_s = self._looked_s
         for worker in tuple(self._workers):
-            self._collect(worker, answered)
-        self._assign()
+            self._collect_answers(worker, answered)
+        self._assign_calls()
 
-    def _assign(self) -> None:
+    def _assign_calls(self) -> None:
         """Give calls to workers that have room for them."""
         while True:
             queue = next(self._startable(), None)
@@ -264,21 +209,25 @@ class Dispatch:
             worker.calls[self._pool.submit(worker.handle, call.verb, call.items)] = call
 
     def _startable(self) -> Iterator[deque[Call]]:
-        """Yield the queues whose first call may be begun, in their order."""
+        """Yield the queues whose first call may be begun, in their order.
+
+        A call that its owner has dropped cannot be read any more and leaves `_unread` by itself, a weak set:
+        it takes no place from the others.
+        """
         wanted = sum(call.wanted for call in self._unread)
-        if self._wanted and (wanted < self._most(self._wanted) or self._wanted[0] is self._awaited):
+        if self._wanted and (wanted < self._most_unread(self._wanted) or self._wanted[0] is self._awaited):
             yield self._wanted
-        if self._training and len(self._unread) < self._most(self._training):
+        if self._training and len(self._unread) < self._most_unread(self._training):
             yield self._training
         if self._scores and self._awaited is not None:
             yield self._scores
 
-    def _most(self, queue: deque[Call]) -> int:
+    def _most_unread(self, queue: deque[Call]) -> int:
         """Return the unread calls before which the first of a queue may be begun."""
-        updates = len(queue[0].items) if queue[0].verb == "train" else 0
-        return len(self._workers) * ahead(self.updates, len(self._workers), updates)
+        batch = len(queue[0].items) if queue[0].verb == "train" else 0
+        return len(self._workers) * ahead(self._room, len(self._workers), batch)
 
-    def _collect(self, worker: _Worker, answered: Collection[Any]) -> None:
+    def _collect_answers(self, worker: PoolWorker, answered: Collection[Any]) -> None:
         try:
             if worker.opening in answered:
                 worker.where, failure = self._pool.fetch(worker.opening)
@@ -287,53 +236,42 @@ class Dispatch:
                     raise failure.error(HostError, fix=f"see the cause with --debug, or {INLINE}")
             for ref in [ref for ref in worker.calls if ref in answered]:
                 outcome = self._pool.fetch(ref)
-                self._done(worker.calls.pop(ref), outcome)
+                self._settle(worker.calls.pop(ref), outcome)
         except WorkerLost as lost:
-            self._replace(worker, lost)
+            self._replace_worker(worker, lost)
 
-    def _done(self, call: Call, outcome: list[Any] | Failure) -> None:
-        call.finish(outcome)
+    def _settle(self, call: Call, outcome: list[Any] | Failure) -> None:
+        call.settle(outcome)
         if call.verb == "train" and call is not self._awaited:
             self._unread.add(call)
 
     # deaths -----------------------------------------------------------------------------------------
 
-    def _replace(self, worker: _Worker, lost: WorkerLost) -> None:
+    def _replace_worker(self, worker: PoolWorker, lost: WorkerLost) -> None:
         """Put a new worker in the place of a dead one and queue again what it held, first."""
         self._pool.stop(worker.handle)  # it may be unreachable rather than dead
-        self.replaced += 1
         if worker.opening is not None:
             self._failed_starts += 1
             if self._failed_starts >= DEATHS:
-                raise self._no_start(lost)
+                raise unstarted(lost, self._pool.facts())
         again: list[Call] = []
         for ref, call in worker.calls.items():
             try:
-                self._done(call, self._pool.fetch(ref))  # done before its worker died
+                self._settle(call, self._pool.fetch(ref))  # done before its worker died
             except WorkerLost:
                 again.append(call)
         if again and worker.opening is None:  # a worker runs its calls in order: the first was running
             suspect = again[0]
             suspect.deaths += 1
             if suspect.deaths >= DEATHS:
-                suspect.finish(self._poison(suspect, lost))
+                suspect.settle(deadly(suspect, lost))
                 del again[0]
         self._wanted.extendleft(reversed(again))
-        self._workers[self._workers.index(worker)] = self._started(worker.number)
+        self._workers[self._workers.index(worker)] = self._started_worker(worker.number)
 
-    def _started(self, number: int) -> _Worker:
+    def _started_worker(self, number: int) -> PoolWorker:
         handle = self._pool.start()
-        return _Worker(number, handle, self._pool.prepare(handle))
-
-    # what went wrong --------------------------------------------------------------------------------
-
-    def _poison(self, call: Call, lost: WorkerLost) -> HostError:
-        what = f"{call.deaths} workers died on it, the last one because {lost}"
-        return HostError(message(str(call), what, fix=f"fewer workers (-s runtime.workers=1), or {INLINE}"))
-
-    def _no_start(self, lost: WorkerLost) -> HostError:
-        what = f"workers die while they start ({lost}); {self._pool.facts()}"
-        return HostError(message("ray", what, fix=f"fewer workers (-s runtime.workers=1), or {INLINE}"))
+        return PoolWorker(number, handle, self._pool.prepare(handle))
 
     def _stalled(self, patience_s: float) -> HostError:
         held = [f"worker {w.number} ({w.where}): {call}" for w in self._workers for call in w.calls.values()]

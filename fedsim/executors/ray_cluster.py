@@ -14,7 +14,8 @@ import time
 from typing import Any
 
 from fedsim.errors import HostError, message
-from fedsim.executors.ray_session import INLINE, line, quiet
+from fedsim.executors.ray_patches import read_auth_mode
+from fedsim.executors.ray_session import WITHOUT_RAY, line, quiet
 
 CONNECT_S = 5.0
 """Patience with the port."""
@@ -50,9 +51,7 @@ def join(ray: Any, address: str) -> None:
     _reachable(address if address != "auto" else os.environ.get("RAY_ADDRESS", "auto"))
     if _needs_token(address) and os.environ.get("RAY_AUTH_MODE") != "token":
         os.environ["RAY_AUTH_MODE"] = "token"
-        config = getattr(getattr(ray, "_raylet", None), "Config", None)
-        if config is not None:
-            config.initialize("")  # the mode was read when ray was imported
+        read_auth_mode(ray)
     try:
         with quiet():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
@@ -83,7 +82,7 @@ def _needs_token(address: str) -> bool:
     modes = [os.environ["RAY_AUTH_MODE"]] if "RAY_AUTH_MODE" in os.environ else ["disabled", "token"]
     tried = {mode: _knock(address, mode) for mode in modes}
     give_up_s = time.monotonic() + JOIN_S
-    said = ""
+    last_words = ""
     try:
         while tried and time.monotonic() < give_up_s:
             for mode, process in list(tried.items()):
@@ -91,14 +90,14 @@ def _needs_token(address: str) -> bool:
                     return mode == "token"
                 if process.poll() is not None:
                     lines = (process.communicate()[1] or "").strip().splitlines()
-                    said = lines[-1] if lines else said
+                    last_words = lines[-1] if lines else last_words
                     del tried[mode]
             time.sleep(0.05)
     finally:
         for process in tried.values():
             process.kill()
             process.wait()
-    raise _not_joined(address, said or f"no answer within {JOIN_S:g} s")
+    raise _not_joined(address, last_words or f"no answer within {JOIN_S:g} s")
 
 
 def _knock(address: str, mode: str) -> subprocess.Popen[str]:
@@ -110,7 +109,7 @@ def _knock(address: str, mode: str) -> subprocess.Popen[str]:
 
 
 def _not_joined(address: str, why: str) -> HostError:
-    fix = f"check runtime.address, and RAY_AUTH_MODE and the token if the cluster wants one; {INLINE}"
+    fix = f"check runtime.address, and RAY_AUTH_MODE and the token if the cluster wants one; {WITHOUT_RAY}"
     return HostError(
         message("runtime.address", f"no Ray cluster answers there ({why})", got=address, fix=fix)
     )

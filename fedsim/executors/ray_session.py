@@ -1,6 +1,6 @@
 """A Ray of our own, on the loopback device only, and how many workers a Ray can hold.
 
-Takes the `ray` module as an argument: only `fedsim.executors.ray` imports it.
+Takes the `ray` module as an argument: only `fedsim.executors.ray` and the workers import it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fedsim.errors import HostError, message
-from fedsim.executors.host import WORKER_BYTES, cores, free_memory_bytes
+from fedsim.executors.host import INLINE, WORKER_BYTES, cores, free_memory_bytes
 from fedsim.executors.queue import AHEAD, IN_FLIGHT
+from fedsim.executors.ray_patches import environment, few_processes, loopback
 from fedsim.jobs import CALL_BYTES
 
-INLINE = "-s runtime.executor=inline needs no Ray"
+WITHOUT_RAY = f"{INLINE} needs no Ray"
+"""The way out where Ray is the trouble."""
 DAEMON_BYTES = 400 * 2**20
-"""Ray's own processes, all of them (measured); 170 MiB without `SERVICES`."""
+"""Ray's own processes, all of them (measured); 170 MiB without `ray_patches.SERVICES`."""
 STORE_BYTES = 160 * 2**20
 """Shared memory for what moves between processes, apart from whole vectors and results."""
 RESULTS = AHEAD + IN_FLIGHT
 """Calls of one worker whose results may lie there at a time."""
-SERVICES = ("start_monitor", "start_log_monitor", "start_api_server")
-"""Processes that Ray starts for others: autoscaler, forwarder of logs, dashboard (50 MiB each, measured)."""
 VECTORS = 16
 """Vectors the store has room for beside that."""
 
@@ -91,7 +91,7 @@ def start(ray: Any, needs: Needs) -> None:
     first: Exception | None = None
     for _attempt in range(2):  # a busy machine can miss Ray's own fixed start-up limits
         try:
-            with _loopback(ray), _few_processes(ray), _one_thread_children(), quiet():
+            with loopback(ray), few_processes(ray), environment("OMP_NUM_THREADS", "1"), quiet():
                 ray.init(_node_ip_address="127.0.0.1", **options)
             return
         except Exception as problem:
@@ -102,7 +102,7 @@ def start(ray: Any, needs: Needs) -> None:
             time.sleep(1.0)
     logs = os.path.join(tempfile.gettempdir(), "ray", "session_latest", "logs")  # noqa: PTH118
     what = f"does not start on this machine ({line(first)}; logs in {logs})"
-    raise HostError(message("ray", what, fix=INLINE)) from first
+    raise HostError(message("ray", what, fix=WITHOUT_RAY)) from first
 
 
 def store_bytes(ray: Any) -> float:
@@ -117,61 +117,6 @@ def _store_bytes(needs: Needs) -> int:
     wanted = STORE_BYTES + VECTORS * needs.vector_bytes + results
     free = free_memory_bytes()
     return wanted if free is None else max(80 * 2**20, min(wanted, free // 4))  # Ray's least: 75 MiB
-
-
-@contextmanager
-def _loopback(ray: Any) -> Iterator[None]:
-    """Make Ray bind to 127.0.0.1, as it does by itself on macOS and Windows only.
-
-    Ray turns a loopback `_node_ip_address` into the machine's outer address unless this setting is
-    off; it is read at import and again in every process it starts.
-    """
-    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-    constants: Any = getattr(getattr(ray, "_private", None), "ray_constants", None)
-    before, known = os.environ.get(name), getattr(constants, "ENABLE_RAY_CLUSTER", None)
-    os.environ[name] = "0"
-    if known is not None:
-        constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        _put_back(name, before)
-        if known is not None:
-            constants.ENABLE_RAY_CLUSTER = known
-
-
-@contextmanager
-def _few_processes(ray: Any) -> Iterator[None]:
-    """Leave out Ray's processes that nobody here uses; `ray.init` has no option for that.
-
-    A Ray that does not have these names starts whatever it starts.
-    """
-    node: Any = getattr(getattr(getattr(ray, "_private", None), "node", None), "Node", None)
-    kept = {name: vars(node)[name] for name in SERVICES if name in vars(node)} if node else {}
-    for name in kept:
-        setattr(node, name, lambda *_, **__: None)
-    try:
-        yield
-    finally:
-        for name, method in kept.items():
-            setattr(node, name, method)
-
-
-@contextmanager
-def _one_thread_children() -> Iterator[None]:
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        yield
-    finally:
-        _put_back("OMP_NUM_THREADS", before)
-
-
-def _put_back(name: str, before: str | None) -> None:
-    if before is None:
-        os.environ.pop(name, None)
-    else:
-        os.environ[name] = before
 
 
 @contextmanager
@@ -206,9 +151,9 @@ def allowed(ray: Any, needs: Needs) -> tuple[int, str]:
     if gpus:
         whole = sum(r.get("GPU", 0.0) for r in nodes)
         by_gpu = sum(min(int(r.get("GPU", 0.0) / gpus + 1e-9), int(r.get("CPU", 0))) for r in nodes)
-        asked = 1 if needs.workers == "auto" else needs.workers
-        if by_gpu < asked:
-            what = f"{asked} workers with {gpus:g} GPU each do not fit: Ray has {whole:g} GPUs"
+        wanted = 1 if needs.workers == "auto" else needs.workers
+        if by_gpu < wanted:
+            what = f"{wanted} workers with {gpus:g} GPU each do not fit: Ray has {whole:g} GPUs"
             raise HostError(
                 message("runtime.gpus_per_worker", what, got=gpus, fix="-s runtime.gpus_per_worker=0")
             )

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 
-def replace(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
     """Write a file whole or not at all: beside it, to the disk, then renamed."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -1,6 +1,6 @@
 """What clients keep to themselves, on disk: one float32 vector a client, and a small index in RAM.
 
-A `Kept` is an immutable view. `including` writes new vectors into free slots of one file and returns
+A `ClientVectors` is an immutable view. `including` writes new vectors into free slots of one file and returns
 a view that points to them; it never changes a slot that some view points to, so an older view keeps
 its values for as long as anybody holds it. A slot is free again, and reused, once the last view that
 points to it is gone. RAM holds about 200 bytes a client, whatever the length of a vector, and one
@@ -9,7 +9,8 @@ vector at a time.
 File: a head of 16 bytes (`fedkept1`, the number n of floats as a 64-bit integer), then slots of
 20 + 4 n bytes: client and stamp (64-bit integers), CRC-32 of both and of the values, the values; all
 little-endian. Every record says whose it is and when it was written, and the one that it replaces is
-overwritten only later, so a killed process leaves a file that `read` makes a view of. (Nothing is
+overwritten only later, so a killed process leaves a file that `ClientVectors.read` makes a view of:
+what the clients of a run kept can be looked at after it, and carried on with. (Nothing is
 synchronised with the disk: a power failure may lose what was written last, never mix two records.)
 """
 
@@ -54,24 +55,26 @@ class _File:
         slot = self._free.pop() if self._free else self._slots
         self._slots = max(self._slots, slot + 1)
         place = _Place(self, slot)
-        self._put(self._at(slot), _sealed(client, self._stamp, values))
+        self._write_bytes(self._at(slot), _sealed(client, self._stamp, values))
         return place
 
     def read(self, slot: int) -> Vector:
         """Return a copy of the values in a slot, read-only."""
-        found = np.frombuffer(self._get(self._at(slot), self._bytes), dtype="<f4", offset=_RECORD.size)
-        return found.astype(np.float32, copy=False)
+        values = np.frombuffer(
+            self._read_bytes(self._at(slot), self._bytes), dtype="<f4", offset=_RECORD.size
+        )
+        return values.astype(np.float32, copy=False)
 
-    def free(self, slot: int) -> None:
+    def free_slot(self, slot: int) -> None:
         """No view points to a slot any more."""
         self._free.append(slot)
 
-    def scan(self) -> dict[int, _Place]:
+    def scan_records(self) -> dict[int, _Place]:
         """Find the last whole record of every client; all other slots are free."""
         last: dict[int, tuple[int, int]] = {}
         self._slots = max(0, os.fstat(self._descriptor).st_size - _HEAD.size) // self._bytes
         for slot in range(self._slots):
-            record = self._get(self._at(slot), self._bytes)
+            record = self._read_bytes(self._at(slot), self._bytes)
             client, stamp, _ = _RECORD.unpack_from(record)
             if record == _sealed(client, stamp, record[_RECORD.size :]):
                 last[client] = max(last.get(client, (-1, -1)), (stamp, slot))
@@ -83,7 +86,7 @@ class _File:
     def _at(self, slot: int) -> int:
         return _HEAD.size + slot * self._bytes
 
-    def _put(self, at: int, data: bytes) -> None:
+    def _write_bytes(self, at: int, data: bytes) -> None:
         try:
             while data:
                 written = os.pwrite(self._descriptor, data, at)
@@ -93,7 +96,7 @@ class _File:
                 message(self.where, f"cannot keep a client's vector ({problem.strerror})")
             ) from problem
 
-    def _get(self, at: int, count: int) -> bytes:
+    def _read_bytes(self, at: int, count: int) -> bytes:
         data = os.pread(self._descriptor, count, at)
         while 0 < len(data) < count:
             more = os.pread(self._descriptor, count - len(data), at + len(data))
@@ -121,13 +124,13 @@ class _Place:
 
     def __del__(self) -> None:
         """Hand the slot back."""
-        self.file.free(self.slot)
+        self.file.free_slot(self.slot)
 
 
-class Kept:
+class ClientVectors:
     """An immutable view: client -> float32 vector; all vectors of a view have one length.
 
-    `Kept(path)` is empty and makes its file at the first vector; without a path that is a temporary
+    `ClientVectors(path)` is empty and makes its file at the first vector; without a path that is a temporary
     file (in `TMPDIR`) without a name, which is gone with its last view, however the process ends.
     """
 
@@ -140,7 +143,7 @@ class Kept:
         self._len = 0
 
     @classmethod
-    def read(cls, path: Path) -> Kept:
+    def read(cls, path: Path) -> ClientVectors:
         """Return the view of the last whole record of every client in a file.
 
         Raises:
@@ -156,14 +159,14 @@ class Kept:
             os.close(descriptor)
             raise RunFolderError(message(str(path), "holds no vectors kept by clients"))
         file = _File(descriptor, size, str(path))
-        return cls(path)._with(file, file.scan())  # noqa: SLF001
+        return cls(path)._with(file, file.scan_records())  # noqa: SLF001
 
     def get(self, client: int) -> Vector | None:
         """Return a client's vector, read-only and read from the file now, or None."""
         place = self._pages.get(client // _PAGE, {}).get(client)
         return None if place is None else place.file.read(place.slot)
 
-    def including(self, vectors: Mapping[int, Vector]) -> Kept:
+    def including(self, vectors: Mapping[int, Vector]) -> ClientVectors:
         """Return a view with these vectors beside and in place of the ones here; this view stays.
 
         Raises:
@@ -180,19 +183,19 @@ class Kept:
                 raise ValueError(what)
         return self._with(file, {client: file.write(client, v) for client, v in vectors.items()})
 
-    def _with(self, file: _File, places: Mapping[int, _Place]) -> Kept:
-        found = Kept(self._path)
-        found._file, found._pages, found._len = file, dict(self._pages), self._len
-        own: set[int] = set()
+    def _with(self, file: _File, places: Mapping[int, _Place]) -> ClientVectors:
+        view = ClientVectors(self._path)
+        view._file, view._pages, view._len = file, dict(self._pages), self._len
+        copied: set[int] = set()
         for client, place in places.items():
             number = client // _PAGE
-            if number not in own:
-                found._pages[number] = dict(found._pages.get(number, {}))
-                own.add(number)
-            page = found._pages[number]
-            found._len += client not in page
+            if number not in copied:
+                view._pages[number] = dict(view._pages.get(number, {}))
+                copied.add(number)
+            page = view._pages[number]
+            view._len += client not in page
             page[client] = place
-        return found
+        return view
 
     def __contains__(self, client: object) -> bool:
         """Tell whether a client keeps something."""
@@ -209,7 +212,7 @@ class Kept:
 
     def __repr__(self) -> str:
         where = "a temporary file" if self._path is None else self._path
-        return f"<Kept: vectors of {len(self)} clients in {where}>"
+        return f"<ClientVectors: vectors of {len(self)} clients in {where}>"
 
 
 def _created(path: Path | None, size: int) -> _File:
@@ -237,5 +240,5 @@ def _unused(path: Path) -> Path:
     return free
 
 
-NOTHING_KEPT = Kept()
+NO_VECTORS = ClientVectors()
 """Nobody keeps anything."""

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedsim.arrays import Floats
 from fedsim.errors import ABSENT, Message, ProfileError, message, nearest
 
 
@@ -48,7 +48,7 @@ class Rows:
     """The cells of one file, by column, with the place of every row.
 
     Attributes:
-        path: the file, as it was asked for.
+        path: the file, as it was named.
         numbers: row number of each row, for messages.
         cells: column -> one cell a row: text (CSV) or a plain value (Parquet); both may be empty.
         facts: what the comment lines (CSV) or the metadata (Parquet) say.
@@ -127,9 +127,9 @@ def _csv_rows(path: Path, data: bytes, digest: str) -> Rows:
         for number, row in table
         if len(row) != len(header)
     )
-    kept = [(number, row) for number, row in table if len(row) == len(header)]
-    cells = {name: [row[k].strip() for _, row in kept] for k, name in enumerate(header)}
-    return Rows(path, [number for number, _ in kept], cells, facts, digest, ragged)
+    whole = [(number, row) for number, row in table if len(row) == len(header)]
+    cells = {name: [row[k].strip() for _, row in whole] for k, name in enumerate(header)}
+    return Rows(path, [number for number, _ in whole], cells, facts, digest, ragged)
 
 
 def _check_header(path: Path, header: list[str]) -> None:
@@ -175,7 +175,7 @@ def problems(rows: Rows, columns: Iterable[Column]) -> Iterator[Message]:
             yield from _text_problems(rows, column)
 
 
-def numbers(rows: Rows, name: str) -> NDArray[np.float64]:
+def numbers(rows: Rows, name: str) -> Floats:
     """Return a column as float64, NaN where a cell is no number."""
     cells = rows.cells[name]
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedsim.adapters.adapter import Layout, Vector
-from fedsim.files.client_vectors import Kept
+from fedsim.files.client_vectors import ClientVectors
 from fedsim.network.messages import decode, encode, extent, format_of
 from fedsim.rng import stream
 
@@ -37,7 +37,7 @@ class Coder:
         seed: int,
         *,
         refactors: bool = False,
-        residuals: Kept | None = None,
+        residuals: ClientVectors | None = None,
     ) -> None:
         """Take the format, what travels, the seed that addresses all chance, and where residuals are kept.
 
@@ -50,7 +50,7 @@ class Coder:
         """
         self._wire, self._seed, self._layout = wire, seed, layout
         self._refactors = refactors
-        self.residuals = Kept() if residuals is None else residuals
+        self.residuals = ClientVectors() if residuals is None else residuals
         self._frames: dict[int, Hashable] = {}
         self._version = -1
         self._coded: dict[Payload, tuple[Vector, Vector]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fedsim.optimizers import Adaptive, Decay, Floats
+from fedsim.optimizers._base import Adaptive, Decay, Floats
 
 
 class Adagrad(Adaptive):

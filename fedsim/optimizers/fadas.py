@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fedsim.optimizers import Adaptive, Bias, Decay, Floats, Moments, Rate
+from fedsim.optimizers._base import Adaptive, Bias, Decay, Floats, Moments, Rate
 
 
 class Fadas(Adaptive):

@@ -7,11 +7,10 @@ from typing import Literal
 import numpy as np
 
 from fedsim.adapters.adapter import Vector
-from fedsim.component import Component
-from fedsim.optimizers import Decay, Floats, Rate, move, moved
+from fedsim.optimizers._base import Decay, Floats, Rate, ServerOptimizer, move, moved
 
 
-class Momentum(Component):
+class Momentum(ServerOptimizer):
     """v <- beta v + D, then x <- x + lr v.
 
     A steady move D is followed lr / (1 - beta) times over: 10 times for lr 1 and beta 0.9.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from fedsim.adapters.adapter import Vector
-from fedsim.component import Component
+from fedsim.optimizers._base import ServerOptimizer
 
 
-class NoOptimizer(Component):
+class NoOptimizer(ServerOptimizer):
     """x <- what the rule has made."""
 
     kind: Literal["none"] = "none"

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from fedsim.optimizers import Adaptive, Decay, Floats
+from fedsim.optimizers._base import Adaptive, Decay, Floats
 
 
 class Yogi(Adaptive):

@@ -11,8 +11,9 @@ from fedsim.adapters.adapter import Vector
 from fedsim.aggregators._base import Traits
 from fedsim.config.fields import NonNegative, Positive
 from fedsim.config.learning import LocalConfig
+from fedsim.config.problem import Problem
 from fedsim.jobs import Job
-from fedsim.personal import Home, Personal, Used, tuned
+from fedsim.personal._base import Home, Personal, Used, tuned
 
 
 class Ditto(Personal):
@@ -40,9 +41,22 @@ class Ditto(Personal):
     lr: Positive | None = None
 
     @property
+    def epochs_at_end(self) -> int:
+        """E."""
+        return 1 if self.epochs is None else self.epochs
+
+    @property
     def resting(self) -> int:
         """Two: w as downloaded, and what becomes of it."""
         return 0 if self.epochs == 0 else 2
+
+    def problems(self, local: LocalConfig) -> list[Problem]:
+        """Return that SGD would overshoot the shared model."""
+        lr = self.lr or local.lr
+        if local.optimizer != "sgd" or self.lam * lr < 2.0:
+            return []
+        what = f"makes each step overshoot the shared model (lam times lr = {self.lam * lr:g}, not below 2)"
+        return [Problem(("personal", "lam"), what, f"set it to at most {1 / lr:g}", self.lam)]
 
     def misfit(self, traits: Traits, *, full: bool) -> tuple[str, str] | None:
         """Return why v - w means nothing under a rule."""

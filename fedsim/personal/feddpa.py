@@ -12,7 +12,7 @@ from fedsim.aggregators._base import Traits
 from fedsim.config.fields import Positive
 from fedsim.config.learning import LocalConfig
 from fedsim.jobs import Job
-from fedsim.personal import Home, Personal, Used, tuned
+from fedsim.personal._base import Home, Personal, Used, tuned
 from fedsim.personal.folding import scale_of, weighted
 
 
@@ -51,6 +51,11 @@ class FedDPA(Personal):
     train: Literal["each", "after"] = "each"
     epochs: Annotated[int, Field(ge=0)] | None = None
     lr: Positive | None = None
+
+    @property
+    def epochs_at_end(self) -> int:
+        """E."""
+        return 1 if self.epochs is None else self.epochs
 
     @property
     def everybody_after(self) -> bool:

@@ -12,7 +12,7 @@ from fedsim.aggregators._base import Traits
 from fedsim.config.fields import Count, Positive
 from fedsim.errors import ExperimentError, message
 from fedsim.jobs import Job
-from fedsim.personal import Home, Personal, Used, tuned, values, with_values
+from fedsim.personal._base import Home, Personal, Used, tuned, values, with_values
 
 
 class FedPer(Personal):
@@ -38,6 +38,11 @@ class FedPer(Personal):
     lr: Positive | None = None
 
     waits: ClassVar[bool] = True
+
+    @property
+    def epochs_at_end(self) -> int:
+        """E."""
+        return self.epochs
 
     def misfit(self, traits: Traits, *, full: bool) -> tuple[str, str] | None:
         """Return why a rule does not average the shared layers by themselves."""

@@ -10,7 +10,7 @@ from pydantic import Field
 from fedsim.adapters.adapter import Vector
 from fedsim.config.fields import Positive
 from fedsim.jobs import Job
-from fedsim.personal import Home, Personal, tuned
+from fedsim.personal._base import Home, Personal, tuned
 
 
 class FineTune(Personal):
@@ -28,6 +28,11 @@ class FineTune(Personal):
     kind: Literal["fine-tune"] = "fine-tune"
     epochs: Annotated[int, Field(ge=0)] = 1
     lr: Positive | None = None
+
+    @property
+    def epochs_at_end(self) -> int:
+        """E."""
+        return self.epochs
 
     @property
     def everybody_after(self) -> bool:

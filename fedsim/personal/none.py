@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fedsim.personal import Personal
+from fedsim.personal._base import Personal
 
 
 class Nothing(Personal):

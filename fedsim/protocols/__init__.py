@@ -1,1 +1,9 @@
-"""Server protocols: short SimPy generators over the verbs of the server."""
+"""Server protocols: short SimPy generators over the verbs of the server; uses the clock, and no server."""
+
+from __future__ import annotations
+
+from fedsim.clock.protocol import Blend, ServerProtocol, Steps, Verbs
+
+SEAMS = (ServerProtocol,)
+
+__all__ = ["Blend", "ServerProtocol", "Steps", "Verbs"]

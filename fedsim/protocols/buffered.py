@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fedsim.component import Component
+from fedsim.clock.protocol import ServerProtocol, Steps, Verbs, more_than_there_are
+from fedsim.clock.visit import Visit
+from fedsim.config.problem import Problem
 from fedsim.instants import Instant
 
-if TYPE_CHECKING:
-    from fedsim.clock.visit import Visit
-    from fedsim.server.server import Server
 
-
-class Buffered(Component):
+class Buffered(ServerProtocol):
     """Keep `concurrency` clients at work; commit whenever `buffer` updates have landed.
 
     Each of the slots asks one client, waits until its visit has ended as far as the server knows,
@@ -26,22 +23,35 @@ class Buffered(Component):
     that buffer is committed, so no buffer holds two updates of one client.
     """
 
-    stale: ClassVar[bool] = True
     kind: Literal["buffered"] = "buffered"
     concurrency: Annotated[int, Field(ge=1)] = 30
     buffer: Annotated[int, Field(ge=1)] = 10
     once_per_buffer: bool = False
 
     @property
-    def asked(self) -> int:
-        """Clients asked at once."""
-        return 1
+    def clients_at_work(self) -> int:
+        """One a slot."""
+        return self.concurrency
 
-    def run(self, server: Server) -> Generator[Any, Any, None]:
+    @property
+    def updates_per_commit(self) -> int:
+        """A buffer full."""
+        return self.buffer
+
+    def problems(self, clients: int) -> list[Problem]:
+        """Return what is larger than the population."""
+        busy = f"keeps more clients at work than there are ({clients})"
+        never = f"can never be filled by {clients} different clients (`once_per_buffer`)"
+        return [
+            *more_than_there_are("concurrency", self.concurrency, clients, busy),
+            *(more_than_there_are("buffer", self.buffer, clients, never) if self.once_per_buffer else ()),
+        ]
+
+    def run(self, server: Verbs) -> Steps:
         """Run the slots for ever; the server's budget ends them."""
         waiting: list[Visit] = []
 
-        def slot() -> Generator[Any, Any, None]:
+        def slot() -> Steps:
             while True:
                 (client,) = yield from server.sample(1)
                 visit = server.dispatch(client)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fedsim.component import Component
-from fedsim.instants import At, Instant
-
-if TYPE_CHECKING:
-    from fedsim.clock.visit import Visit
-    from fedsim.server.server import Server
+from fedsim.clock.protocol import ServerProtocol, Steps, Verbs, more_than_there_are
+from fedsim.clock.visit import Visit
+from fedsim.config.problem import Problem
+from fedsim.instants import Instant
 
 
-class SemiSynchronous(Component):
+class SemiSynchronous(ServerProtocol):
     """Commit at `beat_s`, 2 `beat_s`, ... whatever has landed since the last beat, if anything has.
 
     `concurrency` slots ask one client each. A visit goes on across beats until it ends; its staleness is
@@ -28,23 +25,27 @@ class SemiSynchronous(Component):
     et al., arXiv 2111.01108), without their selection.
     """
 
-    stale: ClassVar[bool] = True
     kind: Literal["semi-synchronous"] = "semi-synchronous"
     concurrency: Annotated[int, Field(ge=1)] = 30
     beat_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
     refill: Literal["beat", "landing"] = "beat"
 
     @property
-    def asked(self) -> int:
-        """Clients asked at once."""
-        return 1
+    def clients_at_work(self) -> int:
+        """One a slot."""
+        return self.concurrency
 
-    def run(self, server: Server) -> Generator[Any, Any, None]:
+    def problems(self, clients: int) -> list[Problem]:
+        """Return what is larger than the population."""
+        busy = f"keeps more clients at work than there are ({clients})"
+        return more_than_there_are("concurrency", self.concurrency, clients, busy)
+
+    def run(self, server: Verbs) -> Steps:
         """Run the slots and the beat for ever; the server's budget ends them."""
         landed: list[Visit] = []
-        beats, next_beat = 0, server.env.event()
+        beats, next_beat = 0, server.event()
 
-        def slot() -> Generator[Any, Any, None]:
+        def slot() -> Steps:
             while True:
                 (client,) = yield from server.sample(1)
                 visit = server.dispatch(client, beats)
@@ -57,10 +58,10 @@ class SemiSynchronous(Component):
         for _ in range(self.concurrency):
             server.process(slot())
         while True:
-            yield At(server.env, (beats + 1) * self.beat_s - server.env.now, Instant.COMMIT)
+            yield server.turn(Instant.COMMIT, at_s=(beats + 1) * self.beat_s)
             if landed:
                 server.commit(landed)
                 landed.clear()
             beats += 1
-            passed, next_beat = next_beat, server.env.event()
+            passed, next_beat = next_beat, server.event()
             passed.succeed()

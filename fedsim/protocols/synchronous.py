@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fedsim.component import Component
+from fedsim.clock.protocol import ServerProtocol, Steps, Verbs
+from fedsim.config.problem import Problem
 from fedsim.errors import invalid
 
-if TYPE_CHECKING:
-    from fedsim.server.server import Server
 
-
-class Synchronous(Component):
+class Synchronous(ServerProtocol):
     """Ask a cohort, wait for it, commit, repeat.
 
     A round asks ceil(cohort * over_select) clients and ends when `cohort` of them have landed,
@@ -25,7 +22,6 @@ class Synchronous(Component):
     and are busy until then (`late: stop | finish`); both are charged.
     """
 
-    stale: ClassVar[bool] = False
     kind: Literal["synchronous"] = "synchronous"
     cohort: Annotated[int, Field(ge=1)] = 10
     deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -40,15 +36,47 @@ class Synchronous(Component):
         return self
 
     @property
-    def asked(self) -> int:
-        """Clients asked at once."""
+    def stale(self) -> bool:
+        """Never: rounds do not overlap."""
+        return False
+
+    @property
+    def round_deadline_s(self) -> float | None:
+        """The deadline of every round."""
+        return self.deadline_s
+
+    @property
+    def clients_at_work(self) -> int:
+        """Those of a round."""
+        return self.clients_per_round
+
+    @property
+    def updates_per_commit(self) -> int:
+        """The cohort."""
+        return self.cohort
+
+    def problems(self, clients: int) -> list[Problem]:
+        """Return what is larger than the population."""
+        wanted = self.clients_per_round
+        if wanted <= clients:
+            return []
+        fix = f"ask fewer, or set population.clients to at least {wanted}"
+        if self.cohort > clients:
+            what = f"asks more clients than there are ({clients})"
+            return [Problem(("protocol", "cohort"), what, fix, self.cohort)]
+        what = f"asks {wanted} clients for a cohort of {self.cohort}, and there are {clients}"
+        return [Problem(("protocol", "over_select"), what, fix, self.over_select)]
+
+    @property
+    def clients_per_round(self) -> int:
+        """Clients that a round asks: more than the cohort by `over_select`."""
         return math.ceil(self.cohort * self.over_select - 1e-9)
 
-    def run(self, server: Server) -> Generator[Any, Any, None]:
+    def run(self, server: Verbs) -> Steps:
         """Run rounds for ever; the server's budget ends them."""
         round_ = 0
         while True:
-            clients = yield from server.sample(self.asked)
+            clients = yield from server.sample(self.clients_per_round)
             visits = [server.dispatch(client, round_) for client in clients]
             yield from server.wait(visits, want=self.cohort, deadline_s=self.deadline_s)
             landed = server.collect(visits, want=self.cohort, late=self.late)

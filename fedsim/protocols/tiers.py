@@ -6,26 +6,24 @@ import math
 from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from fedsim.adapters.adapter import Vector
-from fedsim.component import Component
+from fedsim.clock.protocol import ServerProtocol, Steps, Verbs, more_than_there_are
+from fedsim.clock.visit import Visit
+from fedsim.config.problem import Problem
 from fedsim.errors import RunError, invalid, message
 from fedsim.rng import stream
-
-if TYPE_CHECKING:
-    from fedsim.clock.visit import Visit
-    from fedsim.server.server import Server
 
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class Tiers(Component):
+class Tiers(ServerProtocol):
     """Cut the clients into `tiers` by how long a visit would take them; each round asks within one tier.
 
     Before the first round every client's visit is estimated (`visit.estimate`); those whose memory it does
@@ -95,27 +93,45 @@ class Tiers(Component):
         """Whether losses decide whom to ask."""
         return self.probabilities == "adaptive"
 
-    def run(self, server: Server) -> Generator[Any, Any, None]:
+    @property
+    def clients_at_work(self) -> int:
+        """The cohort."""
+        return self.cohort
+
+    @property
+    def updates_per_commit(self) -> int:
+        """The cohort, if all of it lands."""
+        return self.cohort
+
+    def problems(self, clients: int) -> list[Problem]:
+        """Return what is larger than the population."""
+        larger = f"is more than there are clients ({clients})"
+        fix = f"ask fewer, or set population.clients to at least {self.cohort}"
+        what = f"asks more clients than there are ({clients})"
+        cohort = [Problem(("protocol", "cohort"), what, fix, self.cohort)] if self.cohort > clients else []
+        return [*cohort, *more_than_there_are("tiers", self.tiers, clients, larger)]
+
+    def run(self, server: Verbs) -> Steps:
         """Run rounds for ever; the server's budget ends them."""
-        held_out = set(server.privates.unseen)
+        held_out = set(server.held_out)
         expected_s = [
             math.inf if client in held_out else _expected_s(server, client)
-            for client in range(len(server.population))
+            for client in range(server.clients)
         ]
         pools = latency_tiers(expected_s, self.tiers)
         yield from (self._turns if self.across == "turns" else self._asynchronous)(server, pools)
 
     def _round(
-        self, server: Server, pool: NDArray[np.int64], numbers: Iterator[int]
+        self, server: Verbs, pool: NDArray[np.int64], numbers: Iterator[int]
     ) -> Generator[Any, Any, tuple[Vector, list[Visit]]]:
         """Return the model that was sent and the visits that have landed."""
         clients = yield from server.sample(min(self.cohort, len(pool)), among=pool)
-        sent, round_ = server.model.adapter.vector, next(numbers)
+        sent, round_ = server.vector, next(numbers)
         visits = [server.dispatch(client, round_) for client in clients]
         yield from server.wait(visits, want=len(visits))
         return sent, server.collect(visits, want=len(visits))
 
-    def _turns(self, server: Server, pools: Sequence[NDArray[np.int64]]) -> Generator[Any, Any, None]:
+    def _turns(self, server: Verbs, pools: Sequence[NDArray[np.int64]]) -> Steps:
         losses = [math.nan] * self.tiers
         weights = self._first_weights()
         left, numbers = self._credits(), count()
@@ -125,7 +141,7 @@ class Tiers(Component):
                 left = self._credits()
             if self.probabilities == "adaptive" and round_ and (used_up or round_ % self.interval == 0):
                 weights = adaptive_probabilities(losses, left)
-            rng = stream(server.experiment.seed, "tier", round_)
+            rng = stream(server.seed, "tier", round_)
             tier = draw_tier(weights, left, rng)
             left[tier] -= 1
             _, landed = yield from self._round(server, pools[tier], numbers)
@@ -145,8 +161,8 @@ class Tiers(Component):
             else [math.inf if given is None else float(given)] * self.tiers
         )
 
-    def _asynchronous(self, server: Server, pools: Sequence[NDArray[np.int64]]) -> Generator[Any, Any, None]:
-        models = [server.model.adapter.vector.astype(np.float64)] * self.tiers
+    def _asynchronous(self, server: Verbs, pools: Sequence[NDArray[np.int64]]) -> Steps:
+        models = [server.vector.astype(np.float64)] * self.tiers
         rounds = [0] * self.tiers
         numbers = count()
 
@@ -157,7 +173,7 @@ class Tiers(Component):
             mixed = sum(share * model for share, model in zip(shares, models, strict=True))
             return np.asarray(mixed, dtype=np.float32)
 
-        def rounds_of(tier: int) -> Generator[Any, Any, None]:
+        def rounds_of(tier: int) -> Steps:
             while True:
                 sent, landed = yield from self._round(server, pools[tier], numbers)
                 if landed:
@@ -166,7 +182,7 @@ class Tiers(Component):
         yield server.all_of([server.process(rounds_of(tier)) for tier in range(self.tiers)])
 
 
-def _expected_s(server: Server, client: int) -> float:
+def _expected_s(server: Verbs, client: int) -> float:
     """Return the estimated time of a whole visit [s]; inf if it does not fit the client's memory."""
     expected = server.estimate(client)
     return expected.total_s if expected.fits else math.inf

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fedsim.component import Component
+from fedsim.clock.protocol import ServerProtocol, Steps, Verbs
+from fedsim.config.problem import Problem
 from fedsim.errors import invalid
-
-if TYPE_CHECKING:
-    from fedsim.server.server import Server
 
 Count = Annotated[int, Field(ge=1)]
 
 
-class Timely(Component):
+class Timely(ServerProtocol):
     """Rounds whose length is the k-th smallest estimated time of their cohort; everybody works that long.
 
     Each of `cohort` clients estimates its whole visit (`visit.estimate`: on its own link, without noise).
@@ -35,7 +33,6 @@ class Timely(Component):
     noise delays beyond that is late. Nobody is stale: rounds do not overlap.
     """
 
-    stale: ClassVar[bool] = False
     kind: Literal["timely"] = "timely"
     cohort: Count = 10
     k: Count = 5
@@ -50,11 +47,32 @@ class Timely(Component):
         return self
 
     @property
+    def stale(self) -> bool:
+        """Never: rounds do not overlap."""
+        return False
+
+    @property
+    def clients_at_work(self) -> int:
+        """The cohort."""
+        return self.cohort
+
+    @property
+    def updates_per_commit(self) -> int:
+        """The cohort, if all of it lands."""
+        return self.cohort
+
+    def problems(self, clients: int) -> list[Problem]:
+        """Return what is larger than the population."""
+        fix = f"ask fewer, or set population.clients to at least {self.cohort}"
+        what = f"asks more clients than there are ({clients})"
+        return [Problem(("protocol", "cohort"), what, fix, self.cohort)] if self.cohort > clients else []
+
+    @property
     def cuts_ranks(self) -> bool:
         """Whether it asks for fewer rank slots than a client has."""
         return self.partial == "rank"
 
-    def run(self, server: Server) -> Generator[Any, Any, None]:
+    def run(self, server: Verbs) -> Steps:
         """Run rounds for ever; the server's budget ends them."""
         round_ = 0
         while True:
@@ -72,7 +90,7 @@ class Timely(Component):
                 server.commit(landed)
             round_ += 1
 
-    def _share(self, server: Server, client: int, interval_s: float) -> tuple[int | None, int | None]:
+    def _share(self, server: Verbs, client: int, interval_s: float) -> tuple[int | None, int | None]:
         """Return the steps and the rank with which a client lands in time; None: those of a whole visit."""
         if not math.isfinite(interval_s):
             return None, None
@@ -88,7 +106,7 @@ class Timely(Component):
         return largest(lambda s: in_time(s, rank), 1, bound), rank
 
 
-def _total_s(server: Server, client: int) -> float:
+def _total_s(server: Verbs, client: int) -> float:
     """Return the estimated time of a whole visit [s]; inf if it does not fit the client's memory."""
     expected = server.estimate(client)
     return expected.total_s if expected.fits else math.inf

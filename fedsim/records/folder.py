@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from fedsim.errors import RunFolderError, message
-from fedsim.files import atomic
+from fedsim.files.atomic import write_atomically
 from fedsim.records import tables
 from fedsim.records.info import RunInfo, read_info
 
@@ -55,7 +55,7 @@ def claimed(folder: Path, experiment: Mapping[str, Any], info: RunInfo) -> Itera
         raise RunFolderError(message(str(folder), f"cannot be created ({problem.strerror})")) from problem
     before = set(folder.iterdir())
     try:
-        atomic.replace(folder / "experiment.yaml", text.encode())
+        write_atomically(folder / "experiment.yaml", text.encode())
         write_info(folder, info)
         yield
     except BaseException:
@@ -126,7 +126,7 @@ def read_wall(folder: Path) -> list[dict[str, Any]]:
 
 def write_info(folder: Path, info: RunInfo) -> None:
     """Write `run.json` atomically."""
-    atomic.replace(folder / "run.json", info.text().encode())
+    write_atomically(folder / "run.json", info.text().encode())
 
 
 def may_be_alive(info: RunInfo) -> bool:

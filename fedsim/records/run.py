@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedsim.files import atomic
+from fedsim.files.atomic import write_atomically
 from fedsim.records import folder as run_folder
 from fedsim.records import tables
 from fedsim.records.info import RunInfo, summed
@@ -78,7 +78,7 @@ class Run:
                 tables.write_parquet(table, columns, folder / f"{table}.parquet")
             if self.wall:
                 text = "".join(tables.encode(line) + "\n" for line in self.wall)
-                atomic.replace(folder / "wall.jsonl", text.encode())
+                write_atomically(folder / "wall.jsonl", text.encode())
         return replace(self, folder=folder)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.errors import RunError, RunFolderError, message
-from fedsim.files.atomic import replace
+from fedsim.files.atomic import write_atomically
 from fedsim.records.rows import ROWS, Row
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def write_parquet(table: str, columns: Columns, path: Path) -> None:
     arrays = [pa.array(columns[field.name], type=field.type, from_pandas=False) for field in schema]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd")
-    replace(path, sink.getvalue().to_pybytes())
+    write_atomically(path, sink.getvalue().to_pybytes())
 
 
 def read_parquet(table: str, path: Path) -> Columns:

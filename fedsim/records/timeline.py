@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedsim.files.atomic import replace
+from fedsim.files.atomic import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,7 @@ def export(run: Run, path: str | Path) -> None:
     lines = ",\n".join(json.dumps(event, allow_nan=False) for event in events(run))
     head = {"displayTimeUnit": "ms", "otherData": {"run": run.name, "clock": "virtual microseconds"}}
     text = json.dumps(head)[:-1] + f', "traceEvents": [\n{lines}\n]}}\n'
-    replace(path, text.encode())
+    write_atomically(path, text.encode())
 
 
 def events(run: Run) -> list[Event]:

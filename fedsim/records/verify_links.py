@@ -44,9 +44,9 @@ def links(run: Run) -> Iterator[Finding]:
         amount = v[f"{direction}_bytes"].to_numpy(dtype=float)
         begin, end = v[began].to_numpy(dtype=float), v[done].fillna(v["ended_s"]).to_numpy(dtype=float)
         if constant:
-            own = v["client"].map(known[f"{direction}_bytes_per_s"]).to_numpy(dtype=float)
+            rate = v["client"].map(known[f"{direction}_bytes_per_s"]).to_numpy(dtype=float)
             rtt_s = v["client"].map(known["rtt_s"]).to_numpy(dtype=float)
-            least = np.where(amount > 0, amount / np.minimum(own, limit) + trips * rtt_s, 0.0)
+            least = np.where(amount > 0, amount / np.minimum(rate, limit) + trips * rtt_s, 0.0)
             early = v[done].notna().to_numpy() & (end - begin < least - _rounding(end))
             yield v.assign(took=end - begin, amount=amount, least=least), early, _too_fast(direction)
         if shared:

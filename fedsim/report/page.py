@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from fedsim.errors import RunFolderError, message
-from fedsim.files import atomic
+from fedsim.files.atomic import write_atomically
 from fedsim.records import views
 from fedsim.records.info import RunInfo
 from fedsim.records.quantities import said
@@ -44,7 +44,7 @@ def write(runs: Sequence[Run], path: Path) -> Path:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.replace(path, _rendered(page).encode())
+        write_atomically(path, _rendered(page).encode())
     except OSError as problem:
         raise RunFolderError(message(str(path), f"cannot be written ({problem.strerror})")) from problem
     return path

@@ -65,6 +65,11 @@ class Measured:
         """Median seconds of a step."""
         return float(np.median(self.step_s))
 
+    @property
+    def gain_without_overhead(self) -> float:
+        """How many times as fast a step is without its fixed time."""
+        return self.median_s / (self.median_s - self.overhead_s)
+
 
 def measure(plan: Plan, *, repeats: int = 7, steps: int = 4, quota: bool = False) -> Measured:
     """Train on this machine, on one thread, and time it.
@@ -101,7 +106,7 @@ def measure(plan: Plan, *, repeats: int = 7, steps: int = 4, quota: bool = False
     finally:
         executor.close()
     return Measured(
-        model=Path(experiment.task.sources().get("model", task.shape.name)).name,
+        model=Path(plan.parts.task.sources().get("model", task.shape.name)).name,
         sequence=task.shape.sequence,
         batch=batch,
         flops=train_flops(task.shape, tokens, layered=experiment.compute.flops == "layers"),

@@ -17,12 +17,12 @@ from fedsim.server.server import Server
 
 def finish(server: Server, executor: Executor, writer: Writer) -> None:
     """Leave what needs the final model: the table of personal gains, the adapter and the pictures."""
-    final = FinalState(server.plan, executor, server.average.model, server.state, server.privates)
+    final = FinalState(server.plan, executor, server.average.model, server.state, server.private_parts)
     for row in personalize.rows(final):
         writer.personal(row)
     if writer.folder is None:
         return
-    if not server.privates.waits:
+    if not server.private_parts.waits:
         saved = save_adapter(final, writer.folder / "adapter")
         if saved is not None:
             writer.note(replace(writer.info, saved_adapter=saved))
@@ -54,7 +54,7 @@ def ended(info: RunInfo, server: Server, executor: Executor | None, ended_s: flo
             commits=server.version,
             handed_over=server.trainer.handed_over,
         ),
-        faulty_personal=server.privates.faulty,
+        faulty_personal=server.private_parts.faulty,
         away_share=away_share,
         batteries=batteries,
     )

@@ -112,14 +112,13 @@ def job_of(plan: Plan, client: int, visit: int) -> Job:
 
     try:
         prefix = Plan(short, plan.population, plan.task, plan.shape)
-        server = simulation.world(prefix, executor, Writer(None, short), quiet)
 
         def watch(dispatched: Visit, job: Job) -> None:
             if (dispatched.client, dispatched.visit) == (client, visit):
                 found.append(job)
-                server.over = True
+                server.end()
 
-        server.watch = watch
+        server = simulation.world(prefix, executor, Writer(None, short), quiet, watch)
         simulation.run_to_the_end(server, quiet)
     finally:
         executor.close()

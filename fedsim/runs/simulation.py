@@ -8,27 +8,27 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import simpy
 
 from fedsim.adapters.adapter import Adapter
 from fedsim.aggregators._base import ServerModel
+from fedsim.clock.components import parts_of
 from fedsim.clock.plan import Plan, prepare
 from fedsim.clock.plan_tables import charged_facts, clients_table
 from fedsim.config.experiment import Experiment
 from fedsim.errors import ExperimentError, RunError, message
 from fedsim.executors import Executor
-from fedsim.files.client_vectors import Kept
+from fedsim.files.client_vectors import ClientVectors
 from fedsim.network.build import network_of
 from fedsim.records.info import RunInfo
 from fedsim.records.run import Run
 from fedsim.records.writer import Writer
 from fedsim.runs.finish import ended, finish, write_report
 from fedsim.server.ledger import Ledger, OnEvent
-from fedsim.server.private_parts import Privates
-from fedsim.server.server import Server
+from fedsim.server.private_parts import PrivateParts
+from fedsim.server.server import OnDispatch, Server
 from fedsim.server.trainer import Trainer
 
 
@@ -50,13 +50,12 @@ def executor_for(experiment: Experiment) -> Executor:
 
 
 def begin(executor: Executor, experiment: Experiment) -> None:
-    """Let the workers start while the task is prepared, if the executor can do that.
+    """Let the workers start while the task is prepared.
 
     Vectors must be small for it: the room for them is set aside before their size is known.
     """
-    start = getattr(executor, "begin", None)
-    if start is not None and not experiment.lora.full:
-        start(experiment.task.worker_modules)
+    if not experiment.lora.full:
+        executor.prestart(parts_of(experiment).task.worker_modules)
 
 
 def simulate(
@@ -109,9 +108,14 @@ def simulate(
 
 def _refuse_values(experiment: Experiment) -> None:
     """Raise if losses decide whom the server asks or when: there is no schedule without training then."""
-    for block in ("sampler", "protocol", "aggregator"):
-        component: Any = getattr(experiment, block)
-        if getattr(component, "reads_values", False):
+    parts = parts_of(experiment)
+    deciding = (
+        ("sampler", parts.sampler, parts.sampler.reads_values),
+        ("protocol", parts.protocol, parts.protocol.reads_values),
+        ("aggregator", parts.aggregator, parts.aggregator.reads_values),
+    )
+    for block, component, reads_values in deciding:
+        if reads_values:
             what = "decides by what training has computed, so there is no timeline without it"
             fix = f"run with training, or choose another {block}"
             raise ExperimentError(message(f"{block}.kind", what, got=component.kind, fix=fix))
@@ -131,7 +135,13 @@ def _closed_whatever_happens(writer: Writer) -> Iterator[None]:
         raise
 
 
-def world(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent) -> Server:
+def world(
+    plan: Plan,
+    executor: Executor | None,
+    writer: Writer,
+    tell: OnEvent,
+    on_dispatch: OnDispatch | None = None,
+) -> Server:
     """Return the server of a plan at time 0, its protocol about to begin; without an executor nothing trains."""
     experiment, task = plan.experiment, plan.task
     if executor is not None:
@@ -145,13 +155,13 @@ def world(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent) 
         env,
         plan,
         network=network_of(experiment.network, plan.population, env),
-        model=ServerModel(Adapter(task.layout, vector), personal=Kept(kept_by_rule)),
+        model=ServerModel(Adapter(task.layout, vector), personal=ClientVectors(kept_by_rule)),
         trainer=trainer,
         ledger=ledger,
-        privates=Privates(experiment, task.layout, vector, executor, writer.folder),
+        on_dispatch=on_dispatch,
+        private_parts=PrivateParts(experiment, task.layout, vector, executor, writer.folder),
     )
-    protocol: Any = experiment.protocol
-    server.process(protocol.run(server))
+    server.process(plan.parts.protocol.run(server))
     return server
 
 
@@ -167,8 +177,8 @@ def course(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent)
     ended_s = run_to_the_end(server, tell)
     if server.version and server.version % plan.experiment.evaluate.every_commits:
         server.evaluate()
-    server.trainer.finish()
-    server.privates.finish()
+    server.trainer.evaluations.hand_over(all_of_them=True)
+    server.private_parts.finish()
     if executor is not None:
         finish(server, executor, writer)
     run = writer.close(status="done", ended=ended(writer.info, server, executor, ended_s))

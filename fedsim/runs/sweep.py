@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedsim.checks.blocks import check
-from fedsim.clock.auto import resolved_like
+from fedsim.clock.auto import with_auto_as_stored
 from fedsim.clock.plan import Plan, ground, prepare
 from fedsim.config.experiment import Experiment, RuntimeConfig
 from fedsim.config.loading import label, naming, sweep_points
@@ -190,7 +190,7 @@ def _finished(point: Point, *, timeline_only: bool) -> Run | None:
     if not holds_run(point.folder):
         return None
     run = load(point.folder)
-    digest = resolved_like(point.experiment, run.experiment).digest
+    digest = with_auto_as_stored(point.experiment, run.experiment).digest
     same = run.info.digest == digest and run.info.timeline_only == timeline_only
     if run.info.status == "done":
         if same:

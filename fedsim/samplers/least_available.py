@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from fedsim.component import Component
+from fedsim.samplers._base import Sampler
 from fedsim.samplers.seen import Counts, Seen
 
 
-class LeastAvailable(Component):
+class LeastAvailable(Sampler):
     """Ask the clients that will be there for the shortest time, ties in random order.
 
     In REFL each client predicts how likely it is to be available later, and the server asks the least

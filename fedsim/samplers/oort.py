@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from fedsim.component import Component
+from fedsim.samplers._base import Sampler
 from fedsim.samplers.seen import Counts, Floats, Seen
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Oort(Component):
+class Oort(Sampler):
     """Choose the tried clients of highest utility, and some that were never tried.
 
     The utility of client i, whose last committed update was in commit L_i, at round R = commits + 1

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
-from fedsim.component import Component
+from fedsim.samplers._base import PollingSampler
 from fedsim.samplers.seen import Counts, Floats, Seen
 
 
-class PowerOfChoice(Component):
+class PowerOfChoice(PollingSampler):
     """Draw d candidates with chances p_k, poll their losses F_k(w), and ask the m largest (algorithm 1).
 
     p_k is the share of client k in all examples of the clients that are idle and online; candidates are
@@ -33,7 +33,6 @@ class PowerOfChoice(Component):
     """
 
     kind: Literal["power-of-choice"] = "power-of-choice"
-    reads_values: ClassVar[bool] = True
     candidates: Annotated[int, Field(ge=1)] = 20
 
     def choose(self, idle: Counts, n: int, rng: np.random.Generator, seen: Seen) -> Counts:

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.component import Component
+from fedsim.samplers._base import Sampler
 
 
-class Uniform(Component):
+class Uniform(Sampler):
     """Every client that is idle and online is as likely as any other."""
 
     kind: Literal["uniform"] = "uniform"

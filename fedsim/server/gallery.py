@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.executors import Executor
-from fedsim.files import atomic
+from fedsim.files.atomic import write_atomically
 from fedsim.jobs import SPLIT, DrawingTask, Probe, ScoreJob
 from fedsim.personal import Used
 from fedsim.server.personalize import FinalState, client_models, with_models
@@ -48,10 +48,10 @@ def hang(final: FinalState, folder: Path) -> list[str]:
     captions = []
     for picture in pictures(final, task):
         name = f"{picture.name}.png"
-        atomic.replace(folder / name, png(grid(picture.images)))
+        write_atomically(folder / name, png(grid(picture.images)))
         captions.append({"file": name, "caption": picture.caption})
     text = json.dumps(captions, indent=2, ensure_ascii=False) + "\n"
-    atomic.replace(folder / "samples.json", text.encode())
+    write_atomically(folder / "samples.json", text.encode())
     return [entry["file"] for entry in captions]
 
 
@@ -64,7 +64,7 @@ def pictures(final: FinalState, task: DrawingTask) -> Iterator[Picture]:
     yield Picture("real", "Images that the clients have", task.real(n))
     before = _drawn(executor, Used(task.initial()), n)
     yield Picture("before", "Before: drawn by the pretrained model", before)
-    if not final.privates.waits:
+    if not final.private_parts.waits:
         after = _drawn(executor, final.shared, n)
         yield Picture("after", "After: drawn with the federated adapter", after)
     clients = with_models(final)[:PERSONAL]

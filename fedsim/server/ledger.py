@@ -18,6 +18,12 @@ from fedsim.records.rows import CommitRow, ScoreRow, VisitRow, plain
 from fedsim.records.writer import Writer
 
 OnEvent = Callable[[str, dict[str, Any]], None]
+"""(kind, facts) of something that has happened in virtual time."""
+
+
+def quiet(_kind: str, _facts: dict[str, Any]) -> None:
+    """Tell nobody."""
+
 
 NAMED = 100
 """Refused updates that are named in `run.json`; all are counted."""

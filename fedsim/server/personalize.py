@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from fedsim.adapters.adapter import Vector
-from fedsim.aggregators._base import Ask, ServerModel
+from fedsim.aggregators._base import Invitation, ServerModel
+from fedsim.clock.components import parts_of
 from fedsim.clock.plan import Plan
 from fedsim.config.experiment import Experiment
 from fedsim.executors import Executor, Ticket
@@ -34,7 +35,7 @@ from fedsim.personal.held_out import unseen
 from fedsim.records.rows import PersonalRow
 from fedsim.rng import stream
 from fedsim.server.handles import Handles
-from fedsim.server.private_parts import Privates
+from fedsim.server.private_parts import PrivateParts
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,14 @@ class FinalState:
         executor: where to train and score.
         model: the server's, at the end of the run.
         state: the rule's.
-        privates: what the clients have kept, nothing under way.
+        private_parts: what the clients have kept, nothing under way.
     """
 
     plan: Plan
     executor: Executor
     model: ServerModel
     state: Any
-    privates: Privates
+    private_parts: PrivateParts
 
     @property
     def base(self) -> Vector | None:
@@ -101,12 +102,12 @@ def _spread(jobs: Sequence[Job | None], ticket: Ticket | None) -> list[Update | 
 
 def rows(final: FinalState) -> Iterator[PersonalRow]:
     """Yield one row a client, ascending; none where there is nothing personal to look at."""
-    experiment, personal = final.plan.experiment, final.privates.kind
-    keeps = experiment.aggregator.traits.personal
-    if personal.kind == "none" and not (keeps or final.privates.unseen or personal.local_epochs):
+    experiment, personal = final.plan.experiment, final.private_parts.kind
+    keeps = final.plan.parts.aggregator.traits.personal
+    if personal.kind == "none" and not (keeps or final.private_parts.unseen or personal.local_epochs):
         return
     last = _LastTraining(final)
-    clients, together = chosen(experiment), int(experiment.numerics.client_batch)
+    clients, together = chosen(experiment), experiment.numerics.clients_per_call
     # a few calls ahead of the one that is read: every worker is busy, and memory stays bounded
     ahead: deque[_Group] = deque()
     for at in range(0, len(clients), together):
@@ -120,9 +121,9 @@ def rows(final: FinalState) -> Iterator[PersonalRow]:
 def with_models(final: FinalState) -> list[int]:
     """Return the clients that end with a model of their own, ascending; none where all have the shared one."""
     clients = chosen(final.plan.experiment)
-    if final.privates.kind.kind != "none":
+    if final.private_parts.kind.kind != "none":
         return clients
-    keeps = final.plan.experiment.aggregator.traits.personal
+    keeps = final.plan.parts.aggregator.traits.personal
     return [client for client in clients if client in final.model.personal] if keeps else []
 
 
@@ -133,8 +134,8 @@ def client_models(final: FinalState, clients: Sequence[int]) -> list[Used]:
 
 def chosen(experiment: Experiment) -> list[int]:
     """Return who is looked at, ascending: all, or those held out and `personal.clients` of the others."""
-    personal: Any = experiment.personal
-    held = set(unseen(experiment))
+    personal = parts_of(experiment).personal
+    held = set(unseen(personal, experiment))
     others = [client for client in range(experiment.population.clients) if client not in held]
     if personal.clients is not None and personal.clients < len(others):
         drawn = stream(experiment.seed, "personal-clients").choice(
@@ -146,11 +147,10 @@ def chosen(experiment: Experiment) -> list[int]:
 
 def epochs_after(experiment: Experiment) -> int:
     """Return the epochs trained after the run, all clients together, if everybody who is asked has landed."""
-    personal: Any = experiment.personal
-    epochs = getattr(personal, "epochs", 0)
-    who = chosen(experiment) if personal.everybody_after else unseen(experiment)
+    personal = parts_of(experiment).personal
+    trainees = chosen(experiment) if personal.everybody_after else unseen(personal, experiment)
     alone = len(chosen(experiment)) * (personal.local_epochs or 0)
-    return len(who) * (1 if epochs is None else int(epochs)) + alone
+    return len(trainees) * personal.epochs_at_end + alone
 
 
 class _LastTraining:
@@ -158,12 +158,12 @@ class _LastTraining:
 
     def __init__(self, final: FinalState) -> None:
         """Take a run whose last version is made."""
-        self._final, self._executor, self._privates = final, final.executor, final.privates
+        self._final, self._executor, self._privates = final, final.executor, final.private_parts
         self._plan, self._task = final.plan, final.plan.task
-        self._kind: Personal = final.privates.kind
-        self._rule: Any = final.plan.experiment.aggregator
+        self._kind: Personal = final.private_parts.kind
+        self._rule = final.plan.parts.aggregator
         self._handles = Handles(final.executor)
-        self._unseen = set(final.privates.unseen)
+        self._unseen = set(final.private_parts.unseen)
         rules_own = self._kind.kind == "none" and self._rule.traits.personal
         self._named = self._rule.kind if rules_own else self._kind.kind
         self._shared = final.shared
@@ -190,7 +190,9 @@ class _LastTraining:
         rank = plan.rank(client)
         common = layout.modules[0].scale if layout.modules else 1.0
         scale = plan.experiment.lora.scale_of(rank) if rank else common
-        offer = self._rule.offer(self._final.state, self._final.model, Ask(client, 0, rank, scale, None))
+        offer = self._rule.offer(
+            self._final.state, self._final.model, Invitation(client, 0, rank, scale, None)
+        )
         start = self._privates.start(client, offer.start)
         job = Job(
             client,
@@ -248,7 +250,7 @@ class _LastTraining:
 
     def _held_out(self, client: int, model: Used) -> Ticket:
         vector = self._handles.of(model.vector) if model is self._shared else model.vector
-        base = self._handles.of(model.base)
+        base = self._handles.of_change(model.base)
         probes = self._task.probes("client", client=client)
         return self._executor.score([ScoreJob(vector, probe, base) for probe in probes])
 

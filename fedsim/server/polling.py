@@ -10,22 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
+import simpy
 from numpy.typing import NDArray
 
 from fedsim.adapters.adapter import Vector
 from fedsim.aggregators._base import Offer
+from fedsim.clock.plan import Plan
+from fedsim.clock.protocol import Verbs
+from fedsim.clock.visit import Visit
 from fedsim.cost.formulas import forward_flops, moved_bytes
 from fedsim.cost.work import Work
 from fedsim.instants import Instant
-
-if TYPE_CHECKING:
-    from fedsim.clock.plan import Plan
-    from fedsim.clock.visit import Visit
-    from fedsim.server.server import Server
+from fedsim.samplers._base import PollingSampler
 
 ANSWER_BYTES = 4
 """The loss, one float32."""
@@ -59,10 +58,10 @@ def poll_work(plan: Plan, client: int, rank: int, offer: Offer) -> Work:
         offer: what it would get for a training: it downloads the same.
     """
     local = plan.experiment.local
-    whole = plan.sent(plan.work(client, None, rank or None), offer)
+    whole = plan.work(client, offer, rank=rank or None)
     once = plan.task.tokens(client, local.model_copy(update={"epochs": 1, "steps": None}))
     tokens = max(1, round(whole.tokens * once / plan.task.tokens(client, local)))
-    shape = plan.way_of(client, rank or None).memory.shape
+    shape = plan.training_plan(client, rank or None).memory.shape
     passes = math.ceil(tokens / (shape.sequence * shape.batch))
     forward = replace(shape, phi=0.0, checkpoint=False)
     compute = plan.experiment.compute
@@ -77,9 +76,33 @@ def poll_work(plan: Plan, client: int, rank: int, offer: Offer) -> Work:
     )
 
 
+class PollVerbs(Verbs, Protocol):
+    """What the server does for polls."""
+
+    def grant(self, n: int, among: NDArray[np.int64] | None = None) -> Generator[simpy.Event, Any, list[int]]:
+        """Wait until n clients are idle and online, and have the sampler choose candidates."""
+        ...
+
+    def poll(self, client: int) -> Poll:
+        """Ask a client for its loss; once it has answered it stays busy until it is freed or dispatched."""
+        ...
+
+    def losses(self, polls: Sequence[Poll]) -> list[float]:
+        """Return what polled clients answer."""
+        ...
+
+    def online(self, client: int) -> bool:
+        """Tell whether a client is online now."""
+        ...
+
+
 def polled(
-    server: Server, candidates: Sequence[int], n: int, among: NDArray[np.int64] | None = None
-) -> Generator[Any, Any, list[int]]:
+    server: PollVerbs,
+    sampler: PollingSampler,
+    candidates: Sequence[int],
+    n: int,
+    among: NDArray[np.int64] | None = None,
+) -> Generator[simpy.Event, Any, list[int]]:
     """Poll candidates (busy), choose n of them by `sampler.keep`, and let the others go.
 
     Waits until every candidate has answered or is known to be lost. Those who have answered wait meanwhile, and
@@ -87,6 +110,7 @@ def polled(
 
     Args:
         server: whose clock.
+        sampler: who chooses.
         candidates: whom the sampler has drawn; not polled if they are n.
         n: how many are wanted.
         among: the pool that new candidates come from; None: everybody.
@@ -94,27 +118,17 @@ def polled(
     Returns:
         The chosen, at least one and at most n, busy until they are dispatched.
     """
-    sampler: Any = server.experiment.sampler
     while len(candidates) > n:
         polls = [server.poll(client) for client in candidates]
-        for poll in polls:
-            assert poll.visit.process.callbacks is not None
-            poll.visit.process.callbacks.append(partial(_keep_busy, server, poll.visit))
         yield server.all_of([poll.visit.process for poll in polls])
         yield server.turn(Instant.DISPATCH)
-        answered = [poll for poll in polls if poll.visit.outcome == "polled"]
-        there = [poll for poll in answered if server.online(poll.visit.client)]
-        losses = server.trainer.losses([(p.visit.client, p.vector, p.base) for p in there])
-        clients = np.array([poll.visit.client for poll in there], dtype=np.int64)
-        chosen = [int(client) for client in sampler.keep(clients, np.array(losses), n)]
-        server.free([p.visit.client for p in answered if p.visit.client not in chosen])
+        answers = [poll for poll in polls if poll.visit.outcome == "polled"]
+        online = [poll for poll in answers if server.online(poll.visit.client)]
+        losses = np.array(server.losses(online))
+        clients = np.array([poll.visit.client for poll in online], dtype=np.int64)
+        chosen = [int(client) for client in sampler.keep(clients, losses, n)]
+        server.free([poll.visit.client for poll in answers if poll.visit.client not in chosen])
         if chosen:
             return chosen
         candidates = yield from server.grant(n, among)
     return list(candidates)
-
-
-def _keep_busy(server: Server, visit: Visit, _: Any) -> None:
-    """Whoever has answered is not asked by somebody else before the choice."""
-    if visit.outcome == "polled":
-        server.desk.keep(visit.client)

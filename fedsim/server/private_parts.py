@@ -19,14 +19,15 @@ import numpy as np
 
 from fedsim.adapters.adapter import Layout, Vector
 from fedsim.aggregators._base import Offer
+from fedsim.clock.components import parts_of
 from fedsim.config.experiment import Experiment
 from fedsim.executors import Executor, Ticket
-from fedsim.files.client_vectors import Kept
+from fedsim.files.client_vectors import ClientVectors
 from fedsim.jobs import Job
-from fedsim.personal import Home, Personal
+from fedsim.personal import Home
 from fedsim.personal.held_out import unseen
+from fedsim.server.batches import batches
 from fedsim.server.handles import Handles
-from fedsim.server.trainer import batches
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,11 @@ class _Open:
     ticket: Ticket
 
 
-class Privates:
+class PrivateParts:
     """What each client keeps, and the trainings whose results it will keep.
 
     Attributes:
+        kind: the component.
         unseen: clients that are held out, ascending.
         waits: whether a client must not be asked again between the landing and the commit of its visit.
         kept: client -> what it keeps: private values, or its own second model.
@@ -57,24 +59,19 @@ class Privates:
         folder: Path | None = None,
     ) -> None:
         """Take version 0 (`initial`), where to train (None: nothing is), and the run's folder (None: no name)."""
-        self._kind: Any = experiment.personal
+        parts = parts_of(experiment)
+        self.kind = parts.personal
         self._executor = executor
-        self._size = int(experiment.numerics.client_batch) if executor is not None else 1
+        self._clients_per_call = experiment.numerics.clients_per_call if executor is not None else 1
         self._open: deque[_Open] = deque()
         self._masks: dict[int, Any] = {}
         self.home = Home(layout, initial)
-        self.kept = Kept(None if folder is None else folder / "kept" / "personal.f32")
+        self.kept = ClientVectors(None if folder is None else folder / "kept" / "personal.f32")
         self.seen = np.zeros(experiment.population.clients, dtype=np.int64)
         self.faulty = 0
-        self.unseen = unseen(experiment)
-        self.waits = bool(self._kind.waits or experiment.aggregator.traits.personal)
-        self.trains_beside = executor is not None and self._kind.alongside(experiment.local) is not None
-
-    @property
-    def kind(self) -> Personal:
-        """The component."""
-        found: Personal = self._kind
-        return found
+        self.unseen = unseen(parts.personal, experiment)
+        self.waits = bool(self.kind.waits or parts.aggregator.traits.personal)
+        self.trains_beside = executor is not None and self.kind.alongside(experiment.local) is not None
 
     def offer(self, offer: Offer) -> Offer:
         """Return an offer whose payloads lack what is private; the same object if nothing is."""
@@ -124,7 +121,7 @@ class Privates:
             if waiting:
                 self._read()
 
-    def finish(self) -> Kept:
+    def finish(self) -> ClientVectors:
         """Wait for the second trainings under way; return what every client keeps."""
         self._read()
         return self.kept
@@ -134,7 +131,7 @@ class Privates:
         made = [self.kind.beside(self.home, job, self.kept.get(job.client)) for job in jobs]
         second = [job for job in made if job is not None]
         handles = Handles(self._executor)
-        for cut in batches(len(second), self._size):
+        for cut in batches(len(second), self._clients_per_call):
             part = second[cut]
             ticket = self._executor.train([handles.in_place(job) for job in part])
             self._open.append(_Open([replace(job, anchor=None, base=None) for job in part], ticket))

@@ -14,17 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.clock.plan import Plan
 from fedsim.clock.roster import Roster
-from fedsim.config.experiment import Experiment
-from fedsim.devices.population import Population
 from fedsim.errors import RunError, message
-from fedsim.personal.held_out import unseen
 from fedsim.rng import stream
 from fedsim.samplers.seen import Records
 
 
 @dataclass(frozen=True, eq=False)
-class Request:
+class PoolRequest:
     """Somebody waits for `n` clients since `since_s` [virtual s]; `grant` hands them over.
 
     `among` are the only clients that will do (ascending), a pool; None: everybody. A sampler that polls
@@ -49,14 +47,19 @@ class Request:
 class Desk:
     """The requests that wait, and the clients that could serve them."""
 
-    def __init__(
-        self, experiment: Experiment, population: Population, roster: Roster, records: Records
-    ) -> None:
-        """Take who there is; `records` is what the sampler may know of the past."""
-        self._experiment, self._population, self._roster = experiment, population, roster
-        self._records = records
-        self._sampler: Any = experiment.sampler
-        self._requests: deque[Request] = deque()
+    def __init__(self, plan: Plan, roster: Roster, records: Records, held_out: int = 0) -> None:
+        """Take who there is.
+
+        Args:
+            plan: of the experiment.
+            roster: who is idle.
+            records: what the sampler may know of the past.
+            held_out: how many clients are never asked, for the words of an error.
+        """
+        self._experiment, self._clients, self._roster = plan.experiment, len(plan.population), roster
+        self._records, self._held_out = records, held_out
+        self._sampler = plan.parts.sampler
+        self._requests: deque[PoolRequest] = deque()
         self._draws = 0
         self._most_idle: dict[int, int] = {}
         self._held: set[int] = set()
@@ -66,7 +69,7 @@ class Desk:
         """Whether anybody waits."""
         return bool(self._requests)
 
-    def ask(self, request: Request) -> None:
+    def ask(self, request: PoolRequest) -> None:
         """Queue a request."""
         self._requests.append(request)
 
@@ -81,7 +84,7 @@ class Desk:
             self._held.discard(client)
             self._roster.release(client)
 
-    def keep(self, client: int) -> None:
+    def keep_busy(self, client: int) -> None:
         """Count a client as busy although its visit has ended: a choice is pending, then a dispatch or `free`."""
         self._roster.reserve(np.array([client]))
 
@@ -99,7 +102,7 @@ class Desk:
         if not self._requests:
             return math.inf
         idle, next_s = self._roster.idle(now_s), math.inf
-        short: dict[int, Request] = {}
+        short: dict[int, PoolRequest] = {}
         waiting, self._requests = self._requests, deque()
         for request in waiting:
             fit = request.of(idle)
@@ -121,14 +124,14 @@ class Desk:
             self._give_up_if_hopeless(request, now_s, next_s)
         return next_s
 
-    def _chosen(self, request: Request, fit: NDArray[np.int64], now_s: float) -> NDArray[np.int64]:
+    def _chosen(self, request: PoolRequest, fit: NDArray[np.int64], now_s: float) -> NDArray[np.int64]:
         rng = stream(self._experiment.seed, "sample", self._draws)
         self._draws += 1
-        chosen: NDArray[np.int64] = self._sampler.choose(fit, request.n, rng, self._records.now(now_s))
+        chosen = self._sampler.choose(fit, request.n, rng, self._records.now(now_s))
         self._roster.reserve(chosen)
         return chosen
 
-    def _give_up_if_hopeless(self, request: Request, now_s: float, next_s: float) -> None:
+    def _give_up_if_hopeless(self, request: PoolRequest, now_s: float, next_s: float) -> None:
         nothing_flies = self._roster.busy == len(self._held)
         able = self._roster.able(request.among)
         waited_s = now_s - request.since_s
@@ -136,9 +139,9 @@ class Desk:
         if able >= request.n and not (nothing_flies and math.isinf(next_s)) and waited_s <= stall_s:
             return
         share = float(np.mean(self._roster.availability.share()))
-        held = len(unseen(self._experiment))
-        small, strangers = self._roster.excluded - held, f", {held} are held out" if held else ""
-        everybody = len(self._population) if request.among is None else len(request.among)
+        held_out = self._held_out
+        small, strangers = self._roster.excluded - held_out, f", {held_out} are held out" if held_out else ""
+        everybody = self._clients if request.among is None else len(request.among)
         raise RunError(
             message(
                 "run",

@@ -7,44 +7,51 @@ protocol's own blend); what is sent goes through the wire and gets the client's 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import NoReturn, Protocol
 
 import numpy as np
 
 from fedsim.adapters.adapter import Vector
 from fedsim.adapters.moved_base import Base
-from fedsim.aggregators._base import Ask, Contribution, Offer, ServerModel, own
+from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel
 from fedsim.clock.plan import Plan
+from fedsim.clock.protocol import Blend
+from fedsim.clock.visit import Visit
 from fedsim.errors import FedsimError, RunError, message
 from fedsim.jobs import Job
 from fedsim.network.coding import Coder
-from fedsim.server.private_parts import Privates
+from fedsim.server.private_parts import PrivateParts
 
-if TYPE_CHECKING:
-    from fedsim.clock.visit import Visit
 
-    Blend = Callable[[Sequence[Visit], Vector, Vector], Vector]
-    """(visits taken, adapter before, adapter as the rule would have it) -> adapter."""
+class Taken(Protocol):
+    """The contributions of a commit, iterated once, and the visits whose contribution the rule has got by then."""
+
+    accepted: list[Visit]
+
+    def __iter__(self) -> Iterator[Contribution]:
+        """Yield the contributions, by client and visit."""
+        ...
 
 
 @dataclass(frozen=True)
-class Sent:
+class Dispatched:
     """What a visit left with.
 
     Attributes:
-        ask, offer: whom the rule was asked about, and what it offered.
-        start: where the client starts as far as the server knows: what is private is not in it.
-        base: the frozen weights that it trains on.
-        job: its training, vectors as they are; the client's own start is in it.
+        invitation, offer: whom the rule was asked about, and what it offered.
+        shared_start: where the client starts as far as the server and the rule know: nothing private is in it.
+        base: the frozen weights that it trains on, for the rule; the job has their change for the worker.
+        job: its training, vectors as they are; `job.start` is where the client really starts, as the wire's
+            coder must know: with what is private.
         common: whether many clients of this version start there.
     """
 
-    ask: Ask
+    invitation: Invitation
     offer: Offer
-    start: Vector
+    shared_start: Vector
     base: Base | None
     job: Job
     common: bool
@@ -59,51 +66,52 @@ class Versions:
         rule: the aggregation rule.
     """
 
-    def __init__(self, plan: Plan, model: ServerModel, privates: Privates) -> None:
+    def __init__(self, plan: Plan, model: ServerModel, private_parts: PrivateParts) -> None:
         """Start at version 0."""
         experiment, layout = plan.experiment, model.adapter.layout
-        self.plan, self.privates, self.model, self.number = plan, privates, model, 0
-        self.rule: Any = experiment.aggregator
-        self.state: Any = self.rule.init(model)
-        self._optimizer: Any = experiment.server_optimizer
+        self.plan, self.private_parts, self.model, self.number = plan, private_parts, model, 0
+        self.rule = plan.parts.aggregator
+        self.state = self.rule.init(model)
+        self._optimizer = plan.parts.server_optimizer
         self._optimizer_state = self._optimizer.init(layout.size)
         self._coder = Coder(experiment.wire, layout, experiment.seed, refactors=self.rule.traits.refactors)
         self.scale = layout.modules[0].scale if layout.modules else 1.0
 
     # what is sent -------------------------------------------------------------------------------
 
-    def ask(self, client: int, visit: int, last_seen: int | None, rank: int | None) -> Ask:
-        """Return who is asked; `rank` is the most slots, None: the client's own."""
-        found = self.plan.rank(client, rank)
-        scale = self.plan.experiment.lora.scale_of(found) if found else self.scale
-        return Ask(client, visit, found, scale, last_seen)
+    def invitation(self, client: int, visit: int, last_seen: int | None, rank: int | None) -> Invitation:
+        """Return whom the rule is asked about; `rank` is the most slots, None: the client's own."""
+        slots = self.plan.rank(client, rank)
+        scale = self.plan.experiment.lora.scale_of(slots) if slots else self.scale
+        return Invitation(client, visit, slots, scale, last_seen)
 
-    def offer(self, ask: Ask) -> Offer:
+    def offer(self, invitation: Invitation) -> Offer:
         """Return what the rule offers, less what is private."""
         try:
-            offer: Offer = self.rule.offer(self.state, self.model, ask)
+            offer = self.rule.offer(self.state, self.model, invitation)
         except Exception as problem:
             self._blame("offers", problem)
-        return self.privates.offer(offer)
+        return self.private_parts.offer(offer)
 
-    def sent(self, ask: Ask, offer: Offer, steps: int | None = None) -> Sent:
+    def dispatched(self, invitation: Invitation, offer: Offer, steps: int | None = None) -> Dispatched:
         """Return what an offer is on the client's side of the wire, and the training it is for."""
         start = self._coder.down(self.number, offer.start, offer.down)
-        composed = self.privates.start(ask.client, start)
+        composed = self.private_parts.start(invitation.client, start)
         common = self.model.adapter.holds(offer.start) and composed is start
-        return Sent(ask, offer, start, self.model.base, self._job(ask, offer, composed, steps), common)
+        job = self._job(invitation, offer, composed, steps)
+        return Dispatched(invitation, offer, start, self.model.base, job, common)
 
-    def _job(self, ask: Ask, offer: Offer, start: Vector, steps: int | None) -> Job:
-        smaller = ask.rank < self.model.adapter.layout.rank
+    def _job(self, invitation: Invitation, offer: Offer, start: Vector, steps: int | None) -> Job:
+        smaller = invitation.rank < self.model.adapter.layout.rank
         return Job(
-            ask.client,
-            ask.visit,
+            invitation.client,
+            invitation.visit,
             start,
-            self.plan.local(ask.client, steps).at_version(self.number),
+            self.plan.local(invitation.client, steps).at_version(self.number),
             self.plan.experiment.seed,
-            rank=ask.rank if smaller else None,
+            rank=invitation.rank if smaller else None,
             trains=offer.trains,
-            scale=ask.scale if smaller else None,
+            scale=invitation.scale if smaller else None,
             base=self.base,
             tail=offer.tail,
         )
@@ -114,76 +122,91 @@ class Versions:
         base = self.model.base
         return None if base is None or not base.version else base.vector
 
-    def own(self) -> Callable[[int], Vector] | None:
+    def client_models(self) -> Callable[[int], Vector] | None:
         """Return what gives a client's own model of this version; None while all have the shared one."""
-        if not len(self.model.personal) and not (self.privates.waits and len(self.privates.kept)):
+        if not len(self.model.personal) and not (self.private_parts.waits and len(self.private_parts.kept)):
             return None
         model = self.model
 
         def vector(client: int) -> Vector:
-            kept = own(self.rule, model, client)
-            return self.privates.start(client, model.adapter.vector if kept is None else kept)
+            whole = self.rule.client_model(model, client)
+            return self.private_parts.start(client, model.adapter.vector if whole is None else whole)
 
         return vector
 
     # what comes back ----------------------------------------------------------------------------
 
-    def received(self, visit: Visit, sent: Sent, end: Vector) -> Vector:
+    def received(self, visit: Visit, dispatched: Dispatched, end: Vector) -> Vector:
         """Return where a client ended as far as the server may know: what is private stays, the rest is coded."""
-        frame = (visit.version, sent.offer.phase)
-        found = self._coder.up(visit.client, visit.visit, sent.job.start, end, sent.offer.up, frame=frame)
-        return self.privates.landed(visit.client, sent.ask.rank, sent.start, found)
+        frame = (visit.version, dispatched.offer.phase)
+        decoded = self._coder.up(
+            visit.client, visit.visit, dispatched.job.start, end, dispatched.offer.up, frame=frame
+        )
+        return self.private_parts.landed(
+            visit.client, dispatched.invitation.rank, dispatched.shared_start, decoded
+        )
 
-    def contribution(self, visit: Visit, sent: Sent, end: Vector, weight: float) -> Contribution:
+    def contribution(
+        self, visit: Visit, dispatched: Dispatched, end: Vector, examples: float
+    ) -> Contribution:
         """Return an update as the rule sees it."""
         return Contribution(
             client=visit.client,
             visit=visit.visit,
-            start=sent.start,
+            start=dispatched.shared_start,
             end=end,
-            weight=weight,
+            weight=examples,
             staleness=self.number - visit.version,
             version=visit.version,
-            rank=sent.ask.rank,
-            scale=sent.ask.scale,
-            phase=sent.offer.phase,
-            base_version=0 if sent.base is None else sent.base.version,
-            trains=sent.offer.trains,
-            base=sent.base,
+            rank=dispatched.invitation.rank,
+            scale=dispatched.invitation.scale,
+            phase=dispatched.offer.phase,
+            base_version=0 if dispatched.base is None else dispatched.base.version,
+            trains=dispatched.offer.trains,
+            base=dispatched.base,
         )
 
-    def make(
-        self, contributions: Iterator[Contribution], taken: Sequence[Visit], blend: Blend | None
-    ) -> None:
-        """Make the next model, if there is a contribution: the rule, then `blend` or the server's optimiser.
+    def make(self, commit: Taken, blend: Blend | None) -> None:
+        """Make the next version, if there is a contribution: the rule, then `blend` or the server's optimiser.
 
         Args:
-            contributions: one by one; the visits they come from are in `taken` once they were read.
-            taken: see above.
+            commit: what has come in.
             blend: makes the shared adapter of the one before and the rule's, instead of an optimiser.
         """
+        contributions = iter(commit)
         first = next(contributions, None)
         if first is None:
             return
-        everybody = chain([first], contributions)
-        given = everybody if self.rule.one_pass else list(everybody)
+        contributions = chain([first], contributions)
         try:
-            model, self.state = self.rule.apply(self.state, self.model, given)
-            deque(everybody, maxlen=0)  # what the rule did not look at was committed all the same
+            everything = contributions if self.rule.one_pass else list(contributions)
+            model, self.state = self.rule.apply(self.state, self.model, everything)
+            # what the rule did not look at was committed all the same: it is read, checked and counted
+            deque(contributions, maxlen=0)
         except Exception as problem:
             self._blame(f"failed at version {self.number + 1}", problem)
         before, after = self.model.adapter.vector, model.adapter.vector
         if blend is None:
-            stalest = max(self.number - visit.version for visit in taken)
+            stalest = max(self.number - visit.version for visit in commit.accepted)
             vector, self._optimizer_state = self._optimizer.step(
                 self._optimizer_state, before, after, stalest
             )
         else:
-            vector = blend(taken, before, after)
+            vector = blend(commit.accepted, before, after)
         if vector is not after:
             model = replace(model, adapter=model.adapter.replace(vector))
         self._check(model)
         self.model = model
+        self.number += 1
+
+    def make_blank(self, commit: Taken) -> None:
+        """Make the next version of a timeline-only run: without values, unless bytes depend on what the rule does."""
+        if self.rule.traits.history:
+            self.make(commit, None)
+            return
+        deque(commit, maxlen=0)
+        if commit.accepted:
+            self.number += 1
 
     def _check(self, model: ServerModel) -> None:
         """Raise if a model is infinite, or its base moved otherwise than the rule's traits say."""

@@ -2,5 +2,4 @@
 
 from fedsim.tasks._base import TaskComponent
 
-SEAM = TaskComponent
 SEAMS = (TaskComponent,)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.errors import DataError, message, nearest
+from fedsim.training import hub
 
 Columns = dict[str, list[Any]]
 COLUMNS = ("text", "sentence", "content")
@@ -26,8 +27,8 @@ def columns(path: Path) -> Columns:
         if path.suffix == ".parquet":
             import pyarrow.parquet
 
-            found: Columns = pyarrow.parquet.read_table(path).to_pydict()
-            return found
+            table: Columns = pyarrow.parquet.read_table(path).to_pydict()
+            return table
         with path.open(encoding="utf-8", newline="") as file:
             if path.suffix == ".csv":
                 csv.field_size_limit(2**31 - 1)
@@ -53,9 +54,9 @@ def _objects(lines: Iterable[str], path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _columns(rows: Iterable[dict[str, Any]]) -> Columns:
-    found = list(rows)
-    names = list(dict.fromkeys(name for row in found for name in row if name is not None))
-    return {name: [row.get(name) for row in found] for name in names}
+    objects = list(rows)
+    names = list(dict.fromkeys(name for row in objects for name in row if name is not None))
+    return {name: [row.get(name) for row in objects] for name in names}
 
 
 def text_column(columns: Columns, where: str) -> str:
@@ -109,7 +110,7 @@ def from_hub(
             load = datasets.load_dataset
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = load(name, config, revision=revision)
+            dataset = load(name, config, revision=revision)
     except ImportError as problem:
         fix = "pip install 'fedsim-edge[hf]', or give a local file"
         raise DataError(
@@ -120,17 +121,16 @@ def from_hub(
         fix = "is the name right, the hub reachable (HF_HUB_OFFLINE), task.data_config set? Or give a local file"
         text = message("task.data", f"cannot get it from the hub ({said})", got=name, fix=fix)
         raise DataError(text) from problem
-    splits = {split: next((w for w in words if w in found), None) for split, words in SPLITS.items()}
+    splits = {split: next((w for w in words if w in dataset), None) for split, words in SPLITS.items()}
     if splits["train"] is None:
         fix = "choose another task.data_config"
         raise DataError(
-            message("task.data", "the data set has no split train", got=", ".join(found), fix=fix)
+            message("task.data", "the data set has no split train", got=", ".join(dataset), fix=fix)
         )
     if class_names is not None:
-        features = found[splits["train"]].features
-        class_names.update({c: f.names for c, f in features.items() if getattr(f, "names", None)})
+        class_names |= hub.class_names(dataset[splits["train"]])
     return {
-        split: {c: list(found[own][c]) for c in found[own].column_names}
-        for split, own in splits.items()
-        if own is not None
+        split: {c: list(dataset[name_there][c]) for c in dataset[name_there].column_names}
+        for split, name_there in splits.items()
+        if name_there is not None
     }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Language(LanguageSettings):
     """Language modelling; its fields are those of `LanguageSettings`."""
 
-    worker_modules: ClassVar[tuple[str, ...]] = ("transformers", "fedsim.training.batched")
+    worker_modules: ClassVar[tuple[str, ...]] = ("transformers", "fedsim.training.stacked.batched")
     kind: Literal["language"] = "language"
 
     def build(self, context: TaskContext) -> LanguageTask:

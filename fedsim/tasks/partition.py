@@ -16,6 +16,7 @@ from pydantic import Field
 
 from fedsim.component import Config
 from fedsim.errors import DataError, message
+from fedsim.tasks._proportions import apportion, dirichlet, take
 
 Ints = NDArray[np.int64]
 Share = list[Ints]
@@ -87,8 +88,8 @@ class Dirichlet(Config):
         amounts = np.diff(np.linspace(0, left.sum(), clients + 1).astype(np.int64))
         share: Share = [np.empty(0, np.int64)] * clients
         for client, amount in zip(rng.permutation(clients).tolist(), amounts.tolist(), strict=True):
-            mix = _dirichlet(self.alpha * len(pools) * prior, rng)
-            taken = _take(mix, left, amount, rng)
+            mix = dirichlet(self.alpha * len(pools) * prior, rng)
+            taken = take(mix, left, amount, rng)
             share[client] = np.concatenate([pools[c][left[c] - k : left[c]] for c, k in enumerate(taken)])
             left = left - taken
         return share
@@ -122,7 +123,7 @@ class Natural(Config):
                 share[client].append(members[group])
                 load[client] += sizes[group]
             return [np.concatenate(parts) for parts in share]
-        counts = _apportion(sizes, clients, most=np.full(sizes.size, clients))
+        counts = apportion(sizes, clients, most=np.full(sizes.size, clients))
         return [part for group, n in zip(members, counts, strict=True) for part in _cut(group, int(n))]
 
 
@@ -152,7 +153,7 @@ class Pathological(Config):
             what = f"{clients} clients of {self.classes} classes cannot share {total} classes"
             raise DataError(message("task.partition", what, fix=fix))
         sizes = np.array([len(pool) for pool in pools], dtype=np.float64)
-        counts = _apportion(sizes, slots, most=np.full(total, clients))
+        counts = apportion(sizes, slots, most=np.full(total, clients))
         order = rng.permutation(clients)
         share: list[list[Ints]] = [[] for _ in range(clients)]
         slot = 0
@@ -264,39 +265,5 @@ def _cut(items: Ints, parts: int) -> Share:
 def _pools(blocks: Blocks, rng: np.random.Generator) -> Share:
     """Return the shuffled blocks of each class."""
     assert blocks.labels is not None, "the task gives labels or topics"
-    found = np.unique(blocks.labels)
-    return [rng.permutation(np.flatnonzero(blocks.labels == label)) for label in found]
-
-
-def _dirichlet(alphas: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw from a Dirichlet; for tiny alphas, where all gammas underflow, its limit: one class."""
-    drawn: NDArray[np.float64] = rng.standard_gamma(alphas)
-    if drawn.sum() > 0:
-        drawn /= drawn.sum()
-        return drawn
-    one = np.zeros(alphas.size)
-    one[rng.choice(alphas.size, p=alphas / alphas.sum())] = 1.0
-    return one
-
-
-def _take(mix: NDArray[np.float64], left: Ints, amount: int, rng: np.random.Generator) -> Ints:
-    """Return how many blocks to take of each class: `amount` in all, never more than are left."""
-    taken = np.zeros_like(left)
-    while (need := amount - int(taken.sum())) > 0:
-        wanted = np.where(left > taken, mix, 0.0)
-        if wanted.sum() <= 0:
-            wanted = (left - taken).astype(np.float64)
-        exact = need * wanted / wanted.sum()
-        draw = np.floor(exact).astype(np.int64)
-        rest = need - int(draw.sum())  # fewer than there are classes: rounding, not sampling noise
-        draw += rng.multinomial(rest, (exact - draw) / (exact - draw).sum()) if rest else 0
-        taken = np.minimum(taken + draw, left)
-    return taken
-
-
-def _apportion(weights: NDArray[np.float64], seats: int, most: Ints) -> Ints:
-    """Return whole seats in proportion to weights (Webster's method), at least 1 and at most `most` each."""
-    counts = np.ones(weights.size, dtype=np.int64)
-    for _ in range(seats - weights.size):
-        counts[np.argmax(np.where(counts < most, weights / (2 * counts + 1), -1.0))] += 1
-    return counts
+    labels = np.unique(blocks.labels)
+    return [rng.permutation(np.flatnonzero(blocks.labels == label)) for label in labels]

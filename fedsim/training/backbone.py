@@ -1,21 +1,26 @@
 """The seam between the training loop and what computes gradients: K clients through one frozen model.
 
-`batched.py` owns everything that is per client and cheap (optimisers, clipping, data order); a
+`stacked/batched.py` owns everything that is per client and cheap (optimisers, clipping, data order); a
 `Backbone` owns the model and knows only factors, tokens and weights. Clients never mix: row i of
 every result is a function of row i of every input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from fedsim.adapters.adapter import Layout, Vector
 from fedsim.adapters.payload import Trains
+from fedsim.jobs import Job
+
+if TYPE_CHECKING:
+    from fedsim.training.feeds import Feed, Tensor
 
 Path = Literal["auto", "fused", "swapped", "sequential"]
-Noise = Callable[[int, tuple[int, ...]], Any]
+Noise = Callable[[int, tuple[int, ...]], "Tensor"]
 """(index of the module, shape (k, rows, ...) of its input) -> factors 0 or 1/(1-p) to multiply it with.
 
 A pure function of its arguments while a step lasts: it may be asked again for the same module.
@@ -34,31 +39,37 @@ class Stack:
         noise: LoRA dropout of the adapter's input, or None.
     """
 
-    factors: Any
-    scales: Any
+    factors: Tensor
+    scales: Tensor
     trains: Trains = "AB"
     noise: Noise | None = None
 
 
-class Backbone(Hashable, Protocol):
-    """A frozen causal language model through which k clients are sent at once."""
+class Backbone(ABC):
+    """A frozen model through which k clients are sent at once: of text, if a subclass says nothing else.
+
+    Attributes:
+        layout: of the factors.
+        device: torch device of tokens and factors.
+        dtype: torch dtype of the factors; the frozen weights may be narrower.
+        prefix_layers: layers below the lowest adapter whose output can be given as `hidden`; 0 where it cannot.
+    """
 
     layout: Layout
     device: Any
-    """torch device of tokens and factors."""
     dtype: Any
-    """torch dtype of the factors; the frozen weights may be narrower."""
-    prefix_layers: int
-    """Layers below the lowest adapter whose output can be given as `hidden`; 0 where it cannot."""
+    prefix_layers: int = 0
 
+    @abstractmethod
     def gradients(
-        self, stack: Stack, tokens: Any, weights: Any, hidden: Any | None = None
-    ) -> tuple[Any, Any]:
+        self, stack: Stack, tokens: Any, weights: Tensor, hidden: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return each client's loss and gradient; with L = sum_r weights[k, r] * mean_t nll[k, r, t].
 
         Args:
             stack: the clients' adapters.
-            tokens: int64 (k, rows, T + 1); the first column is context, the others are predicted.
+            tokens: int64 (k, rows, T + 1); the first column is context, the others are predicted. Of
+                other data what the `feed` gives.
             weights: (k, rows): 1 / rows of a client's real rows; 0 for rows that only fill the shape.
             hidden: what the `prefix_layers` make of the tokens, (k, rows, T, width), or None.
 
@@ -66,15 +77,29 @@ class Backbone(Hashable, Protocol):
             L (k,) in nats, without gradient, and dL/dfactors (k, layout.size). Both are the caller's to
             change, until the next call, which may use the same memory.
         """
-        ...
 
-    def losses(self, stack: Stack, tokens: Any) -> Any:
+    @abstractmethod
+    def losses(self, stack: Stack, tokens: Any) -> Tensor:
         """Return the negative log likelihood [nats] of every predicted token, (k, rows, T), no gradient."""
-        ...
 
+    @abstractmethod
     def rebase(self, base: Vector | None) -> None:
         """Make the adapted modules' frozen weights W0 + change (`Base.vector`), or W0 again (None).
 
         It stays so until the next call; asking for the array that is there costs nothing.
         """
-        ...
+
+    def feed(self, data: Sequence[Any], jobs: Sequence[Job]) -> Feed:
+        """Return what cuts batches from the clients' examples."""
+        from fedsim.training.feeds import Texts
+
+        return Texts(data, self.device)
+
+    def length(self, examples: Any) -> int:
+        """Return a number that is equal for clients whose examples go into one batch: columns of their windows."""
+        columns: int = examples.shape[1]
+        return columns
+
+    def frozen_prefix(self, tokens: Tensor) -> Tensor:
+        """Return what the `prefix_layers` make of windows (n, T + 1): (n, T, width)."""
+        raise NotImplementedError(f"{type(self).__name__} has no layers below its adapters")

@@ -75,14 +75,14 @@ def config(name: str) -> Any:
         DataError: missing, unreadable, or not a causal language model.
     """
     transformers = libraries()
-    found = _from(name, "configuration", lambda: transformers.AutoConfig.from_pretrained(name))
+    settings = _from(name, "configuration", lambda: transformers.AutoConfig.from_pretrained(name))
     known = transformers.AutoModelForCausalLM._model_mapping  # noqa: SLF001  # the only list there is
-    if type(found) not in known:
+    if type(settings) not in known:
         fix = "give a GPT-2-, Llama-, Qwen- or Gemma-like model"
         raise DataError(
-            message("task.model", "is not a causal language model", got=found.model_type, fix=fix)
+            message("task.model", "is not a causal language model", got=settings.model_type, fix=fix)
         )
-    return found
+    return settings
 
 
 def tokenizer(name: str) -> Any:
@@ -93,11 +93,11 @@ def tokenizer(name: str) -> Any:
     """
     transformers = libraries()
     config(name)
-    found = _from(name, "tokenizer", lambda: transformers.AutoTokenizer.from_pretrained(name))
-    if end_of_text(found) is None:
+    loaded = _from(name, "tokenizer", lambda: transformers.AutoTokenizer.from_pretrained(name))
+    if end_of_text(loaded) is None:
         fix = "set eos_token in its tokenizer_config.json"
         raise DataError(message("task.model", "the tokenizer has no end-of-text token", got=name, fix=fix))
-    return found
+    return loaded
 
 
 def end_of_text(tokenizer: Any) -> int | None:
@@ -124,13 +124,24 @@ def skeleton(name: str) -> Any:
     transformers = libraries()
     import torch
 
-    found = config(name)
+    settings = config(name)
 
     def build() -> Any:
         with torch.device("meta"):
-            return transformers.AutoModelForCausalLM.from_config(found)
+            return transformers.AutoModelForCausalLM.from_config(settings)
 
     return _from(name, "architecture", build)
+
+
+def class_names(part: Any) -> dict[str, list[str]]:
+    """Return the names of the classes, by column, that a split of `datasets` gives."""
+    return {column: kind.names for column, kind in part.features.items() if getattr(kind, "names", None)}
+
+
+def longest(model: Any) -> int | None:
+    """Return the most tokens that a model reads at once, if its configuration says so."""
+    most: int | None = getattr(model.config, "max_position_embeddings", None)
+    return most
 
 
 def check_weights(name: str) -> None:

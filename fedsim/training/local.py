@@ -31,13 +31,6 @@ def made(n: int, job: Job) -> int:
     return whole if job.upto is None else min(whole, job.upto)
 
 
-def passes(n: int, local: LocalConfig) -> int:
-    """Return how many examples one visit goes through, repetitions counted."""
-    if local.steps is not None:
-        return local.steps * local.batch
-    return (local.epochs or 1) * n
-
-
 def batches(n: int, job: Job) -> Iterator[Rows]:
     """Yield the rows of each step that the job makes, addressed by (seed, purpose, client, visit).
 
@@ -99,11 +92,13 @@ def scales(layout: Layout, rank: int | None, scale: float | None = None) -> list
 
 
 def _rank(module: Module, rank: int | None) -> int:
-    own = module.rank if rank is None else rank
-    if not 1 <= own <= module.rank:
+    slots_used = module.rank if rank is None else rank
+    if not 1 <= slots_used <= module.rank:
         what = f"{module.name} has {module.rank} slots"
-        raise ExperimentError(message("rank", what, got=own, fix=f"give ranks from 1 to {module.rank}"))
-    return own
+        raise ExperimentError(
+            message("rank", what, got=slots_used, fix=f"give ranks from 1 to {module.rank}")
+        )
+    return slots_used
 
 
 def device() -> str:

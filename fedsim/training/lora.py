@@ -18,11 +18,8 @@ from typing import Any
 import numpy as np
 
 from fedsim.adapters.adapter import Layout, Module, Tensor, Vector
-from fedsim.adapters.folding import folded
+from fedsim.adapters.folding import base_into_adapter
 from fedsim.config.learning import LoraConfig
-from fedsim.cost.architecture import ATTENTION, MLP
-from fedsim.cost.layers import Layer, Map
-from fedsim.cost.shape import ModelShape, above_share
 from fedsim.errors import ExperimentError, message, nearest
 from fedsim.rng import stream
 from fedsim.training import hub
@@ -50,15 +47,15 @@ def matrices(model: Any) -> list[Matrix]:
     from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    found = []
+    layers = []
     for name, module in model.named_modules():
         if module is head or not isinstance(module, torch.nn.Linear | Conv1D):
             continue
         conv1d = isinstance(module, Conv1D)
         rows, columns = module.weight.shape
         inputs, outputs = (rows, columns) if conv1d else (columns, rows)
-        found.append(Matrix(name, inputs, outputs, conv1d))
-    return found
+        layers.append(Matrix(name, inputs, outputs, conv1d))
+    return layers
 
 
 def chosen(model: Any, targets: str | tuple[str, ...]) -> list[Matrix]:
@@ -69,18 +66,18 @@ def chosen(model: Any, targets: str | tuple[str, ...]) -> list[Matrix]:
     Raises:
         ExperimentError: a name matches nothing; the message lists what there is.
     """
-    found = matrices(model)
-    leaves = sorted({m.name.rpartition(".")[2] for m in found})
+    layers = matrices(model)
+    leaves = sorted({m.name.rpartition(".")[2] for m in layers})
     if targets == "all-linear":
-        return found
+        return layers
     names = (targets,) if isinstance(targets, str) else targets
     for name in names:
-        if not any(_matches(m.name, name) for m in found):
+        if not any(_matches(m.name, name) for m in layers):
             fix = f"{nearest(name, leaves)}; this model has {', '.join(leaves)} (or all-linear)"
             raise ExperimentError(message("lora.targets", "no linear layer has this name", got=name, fix=fix))
     if not names:
         raise ExperimentError(message("lora.targets", "is empty", fix=f"name some of {', '.join(leaves)}"))
-    return [m for m in found if any(_matches(m.name, name) for name in names)]
+    return [m for m in layers if any(_matches(m.name, name) for name in names)]
 
 
 def _matches(module: str, target: str) -> bool:
@@ -101,64 +98,6 @@ def layout(model: Any, lora: LoraConfig) -> Layout:
     return Layout(
         tuple(Module(m.name, r, (r, m.inputs), (m.outputs, r), scale) for m in chosen(model, lora.targets))
     )
-
-
-def shape(model: Any, name: str, trained: Layout, sequence: int, batch: int) -> ModelShape:
-    """Return the model's size for the cost model; the head multiplies every token, tied or not."""
-    config = model.config
-    head = model.get_output_embeddings()
-    head_params = 0 if head is None else head.weight.numel()
-    matmul = sum(m.inputs * m.outputs for m in matrices(model)) + head_params
-    lowest = _lowest(trained)
-    return ModelShape(
-        name=name,
-        layers=config.num_hidden_layers,
-        width=config.hidden_size,
-        vocab=config.vocab_size,
-        params=sum(p.numel() for p in model.parameters()),
-        matmul_params=matmul,
-        adapter_params=trained.size,
-        sequence=sequence,
-        batch=batch,
-        phi=above_share(lowest, config.num_hidden_layers, matmul, head_params),
-        full=trained.full,
-        lowest=lowest,
-        blocks=_blocks(model, trained),
-    )
-
-
-def _layer_of(name: str) -> int:
-    """Return the layer's index in a module's path (`model.layers.3.mlp.up_proj`), -1 if there is none."""
-    return next((int(part) for part in name.split(".") if part.isdigit()), -1)
-
-
-def _lowest(trained: Layout) -> int:
-    return max(0, min((_layer_of(m.name) for m in trained.modules), default=0))
-
-
-def _blocks(model: Any, trained: Layout) -> tuple[Layer, ...]:
-    """Return the layers with their maps, if they have the maps of a Llama or a GPT-2; else nothing."""
-    config, ranks = model.config, {m.name: m.rank for m in trained.modules}
-    heads = config.num_attention_heads
-    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
-    layers: list[dict[str, Map]] = [{} for _ in range(config.num_hidden_layers)]
-    for m in matrices(model):
-        at, leaf = _layer_of(m.name), m.name.rpartition(".")[2]
-        if not 0 <= at < len(layers):
-            return ()
-        leaf = leaf if leaf not in layers[at] else f"second {leaf}"  # GPT-2: attn.c_proj, then mlp.c_proj
-        layers[at][leaf] = Map(m.inputs, m.outputs, ranks.get(m.name, 0))
-    found: list[Layer] = []
-    for maps in layers:
-        if maps.keys() == set(ATTENTION + MLP):
-            q, k, v, out, gate, up, down = (maps[name] for name in ATTENTION + MLP)
-            found.append(Layer((q, k, v), out, (gate, up), down, width))
-        elif maps.keys() == {"c_attn", "c_proj", "c_fc", "second c_proj"}:
-            joint, out, up, down = (maps[name] for name in ("c_attn", "c_proj", "c_fc", "second c_proj"))
-            found.append(Layer((joint,), out, (up,), down, width))
-        else:
-            return ()
-    return tuple(found)
 
 
 def initial(trained: Layout, seed: int) -> Vector:
@@ -305,7 +244,7 @@ def save(vector: Vector, name: str, lora: LoraConfig, folder: Path, base: Vector
     model = hub.skeleton(name)
     trained = layout(model, lora)
     if base is not None:
-        trained, vector = folded(trained, vector, base)
+        trained, vector = base_into_adapter(trained, vector, base)
         lora = lora.model_copy(update={"r": trained.rank, "alpha": float(trained.rank)})
     arrays = trained.arrays(np.ascontiguousarray(vector, dtype=np.float32))
     tensors = {f"base_model.model.{key}.weight": np.array(value) for key, value in arrays.items()}

@@ -16,7 +16,7 @@ from fedsim.jobs import Job
 from fedsim.rng import seed_of
 
 
-def kept(p: float, job: Job, step: int, module: int, count: int) -> Any:
+def survivors(p: float, job: Job, step: int, module: int, count: int) -> Any:
     """Return which of `count` numbers survive dropout with probability 1 - p, bool (count,)."""
     seed = seed_of(job.seed, "dropout", job.purpose, job.client, job.visit, step, module)
     return torch.rand(count, generator=torch.Generator().manual_seed(seed)) >= p
@@ -42,8 +42,8 @@ def dropout(
         mask = torch.zeros(shape, dtype=torch.bool)
         each = mask.view(len(jobs), -1, *inner)
         for into, job, real in zip(each, jobs, lengths, strict=True):
-            own = kept(p, job, step, module, real * math.prod(inner)).view(real, *inner)[rows]
-            into[: len(own)] = own
+            there = survivors(p, job, step, module, real * math.prod(inner)).view(real, *inner)[rows]
+            into[: len(there)] = there
         return mask.to(like.device).to(like.dtype).mul_(1 / (1 - p))
 
     return noise

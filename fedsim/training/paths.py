@@ -8,8 +8,11 @@ from fedsim.adapters.adapter import Layout
 from fedsim.errors import ExperimentError, message
 from fedsim.training.backbone import Backbone, Path
 
+Trained = Literal["fused", "swapped", "sequential"]
+"""How a model really trains: a `Path` that is no longer `auto`."""
 
-def resolved(model: Any, layout: Layout, path: Path) -> Literal["fused", "swapped", "sequential"]:
+
+def resolved(model: Any, layout: Layout, path: Path) -> Trained:
     """Return the path that trains `layout`; the model may be without weights (meta device).
 
     `auto` is the fused decoder where there is one, else the module swap, else (whole models, layers
@@ -18,7 +21,8 @@ def resolved(model: Any, layout: Layout, path: Path) -> Literal["fused", "swappe
     Raises:
         ExperimentError: the path was asked for and cannot train this model.
     """
-    from fedsim.training import fused, swapped
+    from fedsim.training import fused
+    from fedsim.training.stacked import swapped
 
     if path == "sequential" or (path == "auto" and layout.full):
         return "sequential"
@@ -44,11 +48,12 @@ def choose(model: Any, layout: Layout, path: Path = "auto") -> Backbone | None:
     Raises:
         ExperimentError: see `resolved`.
     """
-    from fedsim.training import fused, swapped
+    from fedsim.training import fused
+    from fedsim.training.stacked import swapped
 
-    found = resolved(model, layout, path)
-    if found == "sequential":
+    trained = resolved(model, layout, path)
+    if trained == "sequential":
         return None
-    if found == "swapped":
+    if trained == "swapped":
         return swapped.Swapped(model, layout)
     return fused.fused(model, layout)

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from fedsim.adapters.adapter import Vector
 from fedsim.jobs import Job, Update
-from fedsim.training import noise
-from fedsim.training import slot_penalty as tail
+from fedsim.training import noise, slot_penalty
 from fedsim.training.local import batches, one_thread, optimizer, scales, slots
 from fedsim.training.lora import ADAPTER, Trainee
 
@@ -40,7 +39,9 @@ def train(
 ) -> list[Update]:
     """Train each job on its own examples (windows of text without `losses`) and base; grouping changes nothing."""
     with one_thread():
-        return [visit(trainee, own, job, dropout, losses) for own, job in zip(data, jobs, strict=True)]
+        return [
+            visit(trainee, examples, job, dropout, losses) for examples, job in zip(data, jobs, strict=True)
+        ]
 
 
 def visit(
@@ -67,7 +68,7 @@ def adapted(trainee: Trainee, job: Job, dropout: float) -> Iterator[Callable[[in
         What must be told the number of each step.
     """
     layers = [trainee.model.get_submodule(f"base_model.model.{m.name}") for m in trainee.layout.modules]
-    own = scales(trainee.layout, job.rank, job.scale)
+    factors = scales(trainee.layout, job.rank, job.scale)
     now = 0
 
     def at_step(step: int) -> None:
@@ -76,12 +77,12 @@ def adapted(trainee: Trainee, job: Job, dropout: float) -> Iterator[Callable[[in
 
     def dropping(module: int) -> Callable[[Any], Any]:
         def forward(x: Any) -> Any:
-            kept = noise.kept(dropout, job, now, module, x.numel()).view(x.shape)
-            return x * kept.to(x.device).to(x.dtype).mul_(1 / (1 - dropout))
+            survivors = noise.survivors(dropout, job, now, module, x.numel()).view(x.shape)
+            return x * survivors.to(x.device).to(x.dtype).mul_(1 / (1 - dropout))
 
         return forward
 
-    for at, (layer, scale) in enumerate(zip(layers, own, strict=True)):
+    for at, (layer, scale) in enumerate(zip(layers, factors, strict=True)):
         layer.scaling[ADAPTER] = scale
         layer.lora_A.requires_grad_("A" in job.trains)
         layer.lora_B.requires_grad_("B" in job.trains)
@@ -124,7 +125,7 @@ def _steps(
             if p.grad is not None:
                 p.grad.add_(p.detach() - c, alpha=local.prox_mu)
         if job.tail is not None:
-            _add_tail(trainee, job.tail)
+            _add_slot_penalty(trainee, job.tail)
         if local.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, local.clip_norm, foreach=False)
         optimise.step()
@@ -140,14 +141,16 @@ def _steps(
     return Update(trainee.read(), examples=seen, tokens=tokens, steps=made, loss=mean, square=square)
 
 
-def _add_tail(trainee: Trainee, asked: tuple[float, int]) -> None:
+def _add_slot_penalty(trainee: Trainee, penalty: tuple[float, int]) -> None:
     """Add the gradient of HetLoRA's regulariser to those of the parameters that move."""
     import torch
 
     with torch.no_grad():
         flat = torch.cat([p.detach().reshape(-1) for p in trainee.parameters])[None]
-        found = tail.gradient(trainee.layout, flat, flat.new_tensor([[asked[0]]]), [asked[1]])[0]
-        for p, part in zip(trainee.parameters, trainee.split(found), strict=True):
+        gradient = slot_penalty.gradient(trainee.layout, flat, flat.new_tensor([[penalty[0]]]), [penalty[1]])[
+            0
+        ]
+        for p, part in zip(trainee.parameters, trainee.split(gradient), strict=True):
             if p.grad is not None:
                 p.grad.add_(part)
 

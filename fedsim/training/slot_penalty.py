@@ -29,7 +29,7 @@ def gradient(layout: Layout, factors: Any, strength: Any, first: Sequence[int]) 
     Returns:
         (k, size), 0 below slot t.
     """
-    found = torch.zeros_like(factors)
+    gradients = torch.zeros_like(factors)
     begin = torch.tensor(list(first), device=factors.device)[:, None]
     for m in layout.modules:
         (place_a, shape_a), (place_b, shape_b) = (layout.slices[f"{m.name}.lora_{f}"] for f in "AB")
@@ -37,11 +37,11 @@ def gradient(layout: Layout, factors: Any, strength: Any, first: Sequence[int]) 
         a = factors[:, place_a].unflatten(1, (shape_a[0], -1)) * held[:, :, None]
         b = factors[:, place_b].unflatten(1, (shape_b[0], -1)) * held[:, None, :]
         norm_a, norm_b = a.flatten(1).norm(dim=1, keepdim=True), b.flatten(1).norm(dim=1, keepdim=True)
-        found[:, place_a] = a.flatten(1) * (strength * _ratio(norm_b, norm_a))
-        found[:, place_b] = b.flatten(1) * (strength * _ratio(norm_a, norm_b))
-    return found
+        gradients[:, place_a] = a.flatten(1) * (strength * _ratio(norm_b, norm_a))
+        gradients[:, place_b] = b.flatten(1) * (strength * _ratio(norm_a, norm_b))
+    return gradients
 
 
-def _ratio(one: Any, other: Any) -> Any:
+def _ratio(part: Any, whole: Any) -> Any:
     """Return one / other, 0 where `other` is 0."""
-    return torch.where(other > 0, one / other, torch.zeros_like(one))
+    return torch.where(whole > 0, part / whole, torch.zeros_like(part))

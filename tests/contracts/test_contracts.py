@@ -24,21 +24,15 @@ from worlds.contracts import (
     rule_of,
     travels,
 )
-from worlds.extensions import installed
 from worlds.factors import LAYERS, SCALE, dense, slot_mask, some_model
 
 from fedsim.adapters.adapter import Adapter
-from fedsim.aggregators._base import Ask, ServerModel
-from fedsim.aggregators._base import own as own_model
+from fedsim.aggregators._base import Invitation, ServerModel
 from fedsim.checks.limits import Choice, refusals
 from fedsim.network.messages import bytes_of, decode, encode
 from fedsim.rng import stream
 
-
-@pytest.fixture(scope="module", autouse=True)
-def own(tmp_path_factory):
-    with installed(tmp_path_factory.mktemp("own")):
-        yield
+pytestmark = pytest.mark.usefixtures("extensions")
 
 
 @pytest.mark.parametrize("kind", RULES)
@@ -115,7 +109,7 @@ def test_an_offer_is_pure_and_keeps_to_the_clients_slots(kind):
             before = print_of([state, model])
             for c, offer in zip(came, offers, strict=True):
                 again = [
-                    rule.offer(state, model, Ask(c.client, 0, c.rank, SCALE, seen))
+                    rule.offer(state, model, Invitation(c.client, 0, c.rank, SCALE, seen))
                     for seen in (None, c.version)
                 ]
 
@@ -161,7 +155,7 @@ def test_a_rule_without_personal_parts_keeps_nothing_for_a_client(kind):
     *_, (state, model, came, _) = course(rule, EQUAL)
     after, _ = applied(rule, state, model, came)
 
-    assert (own_model(rule, after, 0) is not None) == rule.traits.personal
+    assert (rule.client_model(after, 0) is not None) == rule.traits.personal
 
 
 @pytest.mark.parametrize("kind", RULES)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import copy
 import csv
 import io
-import textwrap
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
+from worlds.text_files import written
 
 import hetero_profiles
 from fedsim.builtin import model_folder
@@ -52,17 +51,6 @@ def refused(capsys, args, *expected, exit_code=2):
     assert "Traceback" not in err
 
 
-def written(tmp_path, content, name="exp.yaml"):
-    path = tmp_path / name
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif isinstance(content, str):
-        path.write_text(textwrap.dedent(content))
-    else:
-        path.write_text(yaml.safe_dump(content))
-    return path
-
-
 def with_(changes, base=QUADRATIC):
     """Return the base with `a.b` keys set; None removes a key."""
     experiment = copy.deepcopy(base)
@@ -79,7 +67,7 @@ def with_(changes, base=QUADRATIC):
 
 
 def test_the_experiment_that_is_broken_below_is_sound(tmp_path, capsys):
-    path = written(tmp_path, QUADRATIC)
+    path = written(tmp_path / "exp.yaml", QUADRATIC)
     assert call(["run", str(path), "--timeline-only"]) == 0
     assert (tmp_path / "runs" / "exp" / "visits.parquet").exists()
 
@@ -113,12 +101,12 @@ FILES = {
 @pytest.mark.parametrize("case", FILES)
 def test_a_broken_file_is_refused(case, tmp_path, capsys):
     content, expected = FILES[case]
-    refused(capsys, ["run", str(written(tmp_path, content))], "exp.yaml", *expected)
+    refused(capsys, ["run", str(written(tmp_path / "exp.yaml", content))], "exp.yaml", *expected)
     assert [p.name for p in tmp_path.iterdir()] == ["exp.yaml"]
 
 
 def test_a_file_that_is_not_there_names_its_neighbour(tmp_path, capsys):
-    written(tmp_path, QUADRATIC, "sync.yaml")
+    written(tmp_path / "sync.yaml", QUADRATIC)
     refused(capsys, ["run", "snyc.yaml"], "snyc.yaml: no such file", "did you mean 'sync.yaml'?")
     refused(capsys, ["run", "nowhere/sync.yaml"], "no such file", "there is no folder 'nowhere'")
     refused(capsys, ["run", str(tmp_path)], "is a folder, not a YAML file")
@@ -256,7 +244,7 @@ FIELDS = {
 @pytest.mark.parametrize("case", FIELDS)
 def test_a_broken_experiment_is_refused(case, tmp_path, capsys):
     changes, expected = FIELDS[case]
-    refused(capsys, ["run", str(written(tmp_path, with_(changes)))], "exp.yaml: ", *expected)
+    refused(capsys, ["run", str(written(tmp_path / "exp.yaml", with_(changes)))], "exp.yaml: ", *expected)
     assert [p.name for p in tmp_path.iterdir()] == ["exp.yaml"]
 
 
@@ -327,26 +315,26 @@ TABLES = {
 def with_table(tmp_path, kind, content):
     """Return an experiment over good tables of which one is replaced."""
     if kind == "windows":
-        written(tmp_path, content, "windows.csv")
+        written(tmp_path / "windows.csv", content)
         return with_({"population.availability": "windows.csv"})
     for name in ("devices", "networks"):
         text = edited(f"{name}.csv") if name != kind else content
         if text is not None:
-            written(tmp_path, text, f"{name}.csv")
+            written(tmp_path / f"{name}.csv", text)
     return with_({"population": {"devices": "devices.csv", "networks": "networks.csv", "clients": 20}})
 
 
 def test_the_tables_that_are_broken_below_are_sound(tmp_path, capsys):
-    path = written(tmp_path, with_table(tmp_path, "devices", edited("devices.csv")))
+    path = written(tmp_path / "exp.yaml", with_table(tmp_path, "devices", edited("devices.csv")))
     assert call(["run", str(path), "--timeline-only"]) == 0
-    path = written(tmp_path, with_table(tmp_path, "windows", WINDOWS))
+    path = written(tmp_path / "exp.yaml", with_table(tmp_path, "windows", WINDOWS))
     assert call(["run", str(path), "--timeline-only", "-s", "budget={time_s: 60}"]) == 0
 
 
 @pytest.mark.parametrize("case", TABLES)
 def test_a_broken_table_is_refused(case, tmp_path, capsys):
     kind, content, expected = TABLES[case]
-    path = written(tmp_path, with_table(tmp_path, kind, content))
+    path = written(tmp_path / "exp.yaml", with_table(tmp_path, kind, content))
     refused(capsys, ["run", str(path)], f"{kind}.csv", *expected)
     assert not (tmp_path / "runs").exists()
 
@@ -354,7 +342,7 @@ def test_a_broken_table_is_refused(case, tmp_path, capsys):
 @pytest.mark.parametrize("case", [case for case, (_, content, _) in TABLES.items() if content is not None])
 def test_the_checker_of_tables_finds_it_too(case, tmp_path, capsys):
     kind, content, expected = TABLES[case]
-    path = written(tmp_path, content, f"{kind}.csv")
+    path = written(tmp_path / f"{kind}.csv", content)
     refused(capsys, ["profiles", "check", str(path)], f"{kind}.csv", *expected)
 
 
@@ -522,7 +510,7 @@ def test_broken_data_or_models_are_refused(case, tmp_path, capsys):
     make, changes, expected = DATA[case]
     if make is not None:
         make(tmp_path)
-    path = written(tmp_path, with_(changes, LANGUAGE))
+    path = written(tmp_path / "exp.yaml", with_(changes, LANGUAGE))
     refused(capsys, ["run", str(path)], "exp.yaml: ", *expected)
     assert not (tmp_path / "runs").exists()
 
@@ -581,7 +569,7 @@ USAGE = {
 @pytest.fixture(scope="module")
 def taken(tmp_path_factory):
     folder = tmp_path_factory.mktemp("done")
-    path = written(folder, with_({"name": "taken"}))
+    path = written(folder / "exp.yaml", with_({"name": "taken"}))
     assert call(["run", str(path), "--timeline-only", "--out", str(folder / "taken")]) == 0
     return folder / "taken"
 
@@ -589,7 +577,7 @@ def taken(tmp_path_factory):
 @pytest.mark.parametrize("case", USAGE)
 def test_wrong_usage_is_refused(case, tmp_path, capsys, taken):
     args, expected = USAGE[case]
-    written(tmp_path, with_({"name": "exp"}))
+    written(tmp_path / "exp.yaml", with_({"name": "exp"}))
     (tmp_path / "taken").symlink_to(taken)
     (tmp_path / "hollow").mkdir()
     capsys.readouterr()

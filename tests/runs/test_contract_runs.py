@@ -30,7 +30,7 @@ from fedsim.records.rows import OUTCOMES
 from fedsim.records.verify import verify
 from fedsim.rng import stream
 from fedsim.runs.simulation import simulate
-from fedsim.server.versions import Sent
+from fedsim.server.versions import Dispatched
 
 WORK_S = [0.7, 1.3, 2.1, 2.9, 3.7, 5.3]
 SMALL = {"cohort": 3, "concurrency": 4, "buffer": 2, "beat_s": 3.0, "tiers": 2, "k": 2, "deadline_s": 6.0}
@@ -39,10 +39,7 @@ NEEDS_A_BACKBONE = {"fedper", "feddpa"}
 """Ways to personalise that the quadratic task has no layers for; their own tests run them."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own(tmp_path_factory):
-    with installed(tmp_path_factory.mktemp("own")):
-        yield
+pytestmark = pytest.mark.usefixtures("extensions")
 
 
 def protocol_blocks():
@@ -158,12 +155,12 @@ def test_a_run_of_any_allowed_combination(row, monkeypatch):
     assert misfits(made.experiment) == []
     offered = {}
 
-    def sent(self, ask, offer, *rest):
-        offered[ask.client, ask.visit] = offer
-        return kept_sent(self, ask, offer, *rest)
+    def sent(self, invitation, offer, *rest):
+        offered[invitation.client, invitation.visit] = offer
+        return kept_sent(self, invitation, offer, *rest)
 
-    kept_sent = Sent.__init__
-    monkeypatch.setattr(Sent, "__init__", sent)
+    kept_sent = Dispatched.__init__
+    monkeypatch.setattr(Dispatched, "__init__", sent)
     run = simulate(made)
     visits = run.visits
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from worlds.extensions import PAGE, files, installed
+from worlds.extensions import PAGE, files
 from worlds.pairs import contribution, model
 
 from fedsim import read
@@ -13,14 +13,8 @@ from fedsim.runs.simulation import simulate
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    with installed(tmp_path_factory.mktemp("own")) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def runs(folder):
-    return {name: simulate(read(folder / f"{name}.yaml")) for name in ("median", "relay", "fair")}
+def runs(extensions):
+    return {name: simulate(read(extensions / f"{name}.yaml")) for name in ("median", "relay", "fair")}
 
 
 def test_the_page_has_these_files_and_no_other_code():
@@ -36,15 +30,15 @@ def test_every_example_runs_and_passes_the_audit(runs):
         assert verify(run) == []
 
 
-def test_the_rule_took_medians(folder, runs):
+def test_the_rule_took_medians(extensions, runs):
     from my_rules import Median
 
-    assert read(folder / "median.yaml").aggregator == Median(kind="my_rules:Median", server_lr=0.8)
+    assert read(extensions / "median.yaml").aggregator == Median(kind="my_rules:Median", server_lr=0.8)
     losses = runs["median"].scores.value.to_numpy()
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_one_half_of_liars_does_not_move_the_median(folder):
+def test_one_half_of_liars_does_not_move_the_median(extensions):
     from my_rules import Median
 
     honest = [contribution([0, 0], [1, 2], client=c) for c in range(3)]

@@ -1,6 +1,6 @@
 """Fourteen runs that cover protocols, rules, devices and links come out as they did when their digests were written.
 
-If a change is meant: python tests/golden.py --write, and say in the changelog what changed and why.
+If a change is meant: python tests/runs/golden.py --write, and say in the changelog what changed and why.
 """
 
 import golden

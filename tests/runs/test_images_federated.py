@@ -152,7 +152,7 @@ def test_partial_visits_of_declared_images_are_charged_in_proportion():
     charge = {"preset": "ddpm-cifar10-32", "images_per_visit": 100}
     task = {"kind": "images", "samples": 0, "charge_as": charge}
     plan = prepare(asked(task=task, compute={"flops": "layers"}))
-    whole, third = plan.work(0), plan.work(0, 1)
+    whole, third = plan.work(0), plan.work(0, steps=1)
     assert whole.tokens == 100 * 1024
     assert third.tokens == round(100 * 1024 / 3)
     assert whole.flops == pytest.approx(100 * plan.shape.operations.flops(checkpoint=False))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from worlds.personal_runs import finished
+from worlds.whole_runs import finished
 
+from fedsim.adapters.folding import adapter_into_base
 from fedsim.clock.plan import prepare
 from fedsim.config.experiment import Experiment
 from fedsim.executors.inline import Inline
-from fedsim.files.client_vectors import Kept
+from fedsim.files.client_vectors import ClientVectors
 from fedsim.jobs import Job, add_sums
-from fedsim.personal.folding import folded, weighted
+from fedsim.personal.folding import weighted
 from fedsim.records.writer import Writer
 from fedsim.runs.replay import replay
 from fedsim.runs.simulation import run_to_the_end, simulate, world
@@ -57,7 +58,7 @@ def test_fedpers_last_layer_never_travels_and_never_reaches_the_shared_model(lan
     assert model.adapter.vector[:BLOCK].tobytes() != initial[:BLOCK].tobytes()
     assert other.adapter.vector[BLOCK:].tobytes() != initial[BLOCK:].tobytes()
 
-    kept = Kept.read(tmp_path / "run" / "kept" / "personal.f32")
+    kept = ClientVectors.read(tmp_path / "run" / "kept" / "personal.f32")
     trained = set(run.visits[run.visits.committed_version > 0].client)
     assert set(kept) == trained
     assert {kept.get(client).shape for client in kept} == {(BLOCK,)}
@@ -206,7 +207,7 @@ def test_a_visit_with_private_layers_is_replayed_to_the_bit(language, tmp_path):
     found = replay(tmp_path / "run", int(again.client), int(again.visit))
 
     assert found.update.loss == found.recorded_loss
-    first = Kept.read(tmp_path / "run" / "kept" / "personal.f32").get(int(again.client))
+    first = ClientVectors.read(tmp_path / "run" / "kept" / "personal.f32").get(int(again.client))
     assert found.update.end[BLOCK:].tobytes() == first.tobytes()  # its last visit: what it keeps now
 
 
@@ -214,11 +215,11 @@ def test_feddpa_goes_over_weights_that_the_rule_moves(language, tmp_path):
     """FedEx-LoRA folds its residual into the weights; h is made over them, by hand here."""
     asked = language({"kind": "feddpa", "a": 0.5}, aggregator={"kind": "fedex"})
     run, model = finished(asked, folder=tmp_path / "run")
-    plan, kept = prepare(asked), Kept.read(tmp_path / "run" / "kept" / "personal.f32")
+    plan, kept = prepare(asked), ClientVectors.read(tmp_path / "run" / "kept" / "personal.f32")
     layout = plan.task.layout
 
     assert model.base.version == 3
-    base = folded(layout, model.adapter.vector, 0.5 * 2.0, model.base.vector)  # (1 - a) alpha / r
+    base = adapter_into_base(layout, model.adapter.vector, 0.5 * 2.0, model.base.vector)  # (1 - a) alpha / r
     for row in run.personal[run.personal.seen > 0].itertuples():
         local = weighted(layout, kept.get(row.client), 0.5)
         probes = plan.task.probes("client", client=row.client)
@@ -229,7 +230,7 @@ def test_feddpa_goes_over_weights_that_the_rule_moves(language, tmp_path):
 def test_what_a_rule_keeps_for_its_clients_is_in_the_run_folder_too(language, tmp_path):
     run, model = finished(language({"kind": "none"}, aggregator={"kind": "fedsa"}), folder=tmp_path / "run")
 
-    found = Kept.read(tmp_path / "run" / "kept" / "rule.f32")
+    found = ClientVectors.read(tmp_path / "run" / "kept" / "rule.f32")
     assert set(found) == set(run.visits[run.visits.committed_version > 0].client)
     for client in found:
         assert found.get(client).tobytes() == model.personal.get(client).tobytes()

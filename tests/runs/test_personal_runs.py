@@ -7,16 +7,14 @@ from dataclasses import replace as replaced
 import numpy as np
 import pandas as pd
 import pytest
-from worlds.personal_runs import assert_same, finished
+from worlds.whole_runs import assert_same, finished
 
 from fedsim.checks.personal import problems
 from fedsim.clock.plan import prepare
 from fedsim.component import find, kinds
 from fedsim.config.experiment import Experiment
-from fedsim.executors.inline import Inline
 from fedsim.jobs import Job
-from fedsim.records.writer import Writer
-from fedsim.runs.simulation import course, simulate
+from fedsim.runs.simulation import simulate
 from fedsim.server.personalize import epochs_after
 
 SGD = {"optimizer": "sgd", "lr": 0.1, "steps": 3}
@@ -52,9 +50,7 @@ def models_of(experiment):
     for commits in range(1, 7):
         budget = experiment.budget.model_copy(update={"commits": commits})
         short = replaced(plan, experiment=plan.experiment.model_copy(update={"budget": budget}))
-        executor = Inline()
-        found.append(course(short, executor, Writer(None, short.experiment), lambda *_: None)[1])
-        executor.close()
+        found.append(finished(short)[1])
     return plan, [plan.task.initial(), *(model.adapter.vector for model in found)]
 
 

@@ -5,16 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from worlds.whole_runs import run_on
 
-from fedsim.aggregators._base import Ask, Contribution, own
+from fedsim.aggregators._base import Contribution, Invitation
 from fedsim.aggregators.hetlora import tail
-from fedsim.clock.auto import resolved
+from fedsim.clock.auto import with_auto_filled
 from fedsim.clock.plan import prepare
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig
 from fedsim.jobs import Job
-from fedsim.records.writer import Writer
-from fedsim.runs.simulation import course
 
 PROTOCOLS = {
     "synchronous": {"kind": "synchronous", "cohort": 2},
@@ -68,11 +67,7 @@ def executor():
 
 def planned(begun, rule, protocol, **lora):
     asked = experiment(begun.experiment.task.data, rule, protocol, **lora)
-    return replace(begun, experiment=resolved(asked, begun.task))
-
-
-def trained(executor, plan):
-    return course(plan, executor, Writer(None, plan.experiment), lambda *_: None)
+    return replace(begun, experiment=with_auto_filled(asked, begun.task))
 
 
 def perplexities(run):
@@ -84,7 +79,7 @@ def perplexities(run):
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_a_run_learns_from_clients_of_unequal_ranks(begun, executor, rule, protocol):
     plan = planned(begun, rule, protocol, rank_by="tier", ranks=TIERS)
-    run, model = trained(executor, plan)
+    run, model = run_on(plan, executor)
     first, last = perplexities(run)[0], perplexities(run)[-1]
 
     assert len(set(plan.ranks.tolist())) > 1
@@ -93,11 +88,13 @@ def test_a_run_learns_from_clients_of_unequal_ranks(begun, executor, rule, proto
     a0, b0 = split(plan, plan.task.initial())
     a, b = split(plan, model.adapter.vector)
     if rule["kind"] == "ffa":
-        assert a.tobytes() == a0.tobytes(), "F22: not a bit of A has changed"
+        assert a.tobytes() == a0.tobytes(), "not a bit of A has changed"
     if rule["kind"] == "fedsa":
         assert b.tobytes() == b0.tobytes(), "no B has come to the server"
         assert len(model.personal) > 1
-        assert any(np.any(split(plan, own(plan.experiment.aggregator, model, k))[1]) for k in range(4))
+        assert any(
+            np.any(split(plan, plan.experiment.aggregator.client_model(model, k))[1]) for k in range(4)
+        )
     assert (a.tobytes() != a0.tobytes()) == (rule["kind"] != "ffa")
 
 
@@ -110,7 +107,7 @@ def split(plan, vector):
 
 
 def test_a_is_the_same_bits_in_every_version_of_a_run_of_ffa(begun, executor):
-    """F22: and in every start and end of every client."""
+    """And in every start and end of every client."""
     plan = planned(begun, {"kind": "ffa"}, "buffered")
     first = split(plan, plan.task.initial())[0].tobytes()
     seen = []
@@ -125,14 +122,14 @@ def test_a_is_the_same_bits_in_every_version_of_a_run_of_ffa(begun, executor):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rule, "apply", apply)
-        trained(executor, plan)
+        run_on(plan, executor)
 
     assert len(seen) == COMMITS * (2 * 2 + 1)
     assert set(seen) == {first}
 
 
 def test_training_a_alone_from_b_0_moves_nothing(begun, executor):
-    """F8: dL/dA = s B'G = 0, which is why RoLoRA begins with B."""
+    """dL/dA = s B'G = 0, which is why RoLoRA begins with B."""
     plan = planned(begun, {"kind": "rolora"}, "synchronous")
     local = LocalConfig(lr=0.01, steps=2, batch=4)
     ends = {
@@ -147,9 +144,9 @@ def test_training_a_alone_from_b_0_moves_nothing(begun, executor):
 def test_the_penalty_makes_the_last_slots_smaller_and_hetlora_then_drops_them(begun, executor):
     """Beside the same visit without it; by client batches and by stock PEFT, one client after the other."""
     plan = planned(begun, {"kind": "hetlora", "prune": 0.5, "penalty": 1.0}, "synchronous")
-    _, model = trained(executor, plan)
+    _, model = run_on(plan, executor)
     rule, task = plan.experiment.aggregator, plan.task
-    offer = rule.offer({}, model, Ask(0, 9, 4, 2.0, None))
+    offer = rule.offer({}, model, Invitation(0, 9, 4, 2.0, None))
     local = LocalConfig(optimizer="sgd", lr=0.1, steps=4, batch=4)
     plain, held = (Job(0, 9, offer.start, local, 0, tail=given) for given in (None, offer.tail))
 

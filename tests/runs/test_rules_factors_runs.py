@@ -6,11 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from worlds import plan
+from worlds.whole_runs import finished, run_on
 
-from fedsim.aggregators._base import own
 from fedsim.clock.plan import Plan
-from fedsim.records.writer import Writer
-from fedsim.runs.simulation import course
 
 N = 4
 RANKS = (4, 2, 2, 1)
@@ -45,16 +43,6 @@ def planned(rule, protocol=SYNC, *, commits, ranks=None, train_s=(1.0,) * N, sca
     return Plan(made.experiment, made.population, made.task, made.shape)
 
 
-def run_of(made):
-    from fedsim.executors.inline import Inline
-
-    executor = Inline()
-    try:
-        return course(made, executor, Writer(None, made.experiment), lambda *_: None)
-    finally:
-        executor.close()
-
-
 def factors_of(made, values):
     """(A, B) of the task's one matrix: A (4, 3), B (3, 4)."""
     arrays = made.task.layout.arrays(np.asarray(values))
@@ -63,7 +51,7 @@ def factors_of(made, values):
 
 def ended(made):
     """What the factors are at the end of a run of a plan."""
-    return factors_of(made, run_of(made)[1].adapter.vector)
+    return factors_of(made, finished(made)[1].adapter.vector)
 
 
 def mean_optimum(made):
@@ -79,7 +67,7 @@ def test_fedit_goes_to_the_mean_optimum_at_the_rate_of_a_visit(normalize):
     made = planned({"kind": "fedit", "normalize": normalize}, commits=3)
     x, c = made.task.initial(), made.task.optima.mean(axis=0)
 
-    np.testing.assert_allclose(run_of(made)[1].adapter.vector, c + Q**3 * (x - c), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(finished(made)[1].adapter.vector, c + Q**3 * (x - c), rtol=1e-5, atol=1e-6)
 
 
 def test_ffa_goes_to_the_mean_optimum_in_b_and_stays_where_it_began_in_a():
@@ -103,13 +91,13 @@ def test_rolora_moves_b_in_every_other_commit_and_a_in_the_others():
 def test_fedsa_goes_to_the_mean_optimum_in_a_and_every_client_to_its_own_in_b():
     made = planned({"kind": "fedsa"}, commits=3)
     rule = made.experiment.aggregator
-    _, model = run_of(made)
+    _, model = finished(made)
     a0, _ = factors_of(made, made.task.initial())
     c_a = mean_optimum(made)[0]
 
     assert not np.any(factors_of(made, model.adapter.vector)[1])
     for k in range(N):
-        a, b = factors_of(made, own(rule, model, k))
+        a, b = factors_of(made, rule.client_model(model, k))
         np.testing.assert_allclose(a, c_a + Q**3 * (a0 - c_a), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(
             b, (1 - Q**3) * factors_of(made, made.task.optima[k])[1], rtol=1e-5, atol=1e-6
@@ -123,14 +111,14 @@ def test_fedasync_of_a_whole_round_stops_where_the_last_clients_count_most():
     shares = a * (1 - a) ** np.arange(N - 1, -1, -1)
     x = (1 - Q) * shares @ made.task.optima / (1 - (1 - a) ** N - Q * shares.sum())
 
-    np.testing.assert_allclose(run_of(made)[1].adapter.vector, x, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(finished(made)[1].adapter.vector, x, rtol=1e-5, atol=1e-5)
     assert np.abs(x - made.task.optima.mean(axis=0)).max() > 0.05, "biased"
 
 
 def test_hetlora_stops_where_weights_by_norm_balance_which_is_not_the_mean_optimum():
     """x = sum_k w_k (c_k + Q (x - c_k)) means x = sum_k w_k c_k, with w_k of the ends themselves."""
     made = planned({"kind": "hetlora"}, commits=60)
-    x = run_of(made)[1].adapter.vector.astype(np.float64)
+    x = finished(made)[1].adapter.vector.astype(np.float64)
     optima = made.task.optima
     ends = [factors_of(made, c + Q * (x - c)) for c in optima]
     norms = np.array([np.linalg.norm(b @ a) for a, b in ends])
@@ -173,7 +161,7 @@ def test_fedasync_brings_slots_to_those_who_have_them():
 def test_rules_of_one_factor_run_with_unequal_ranks_and_their_own_scales(kind):
     """At twice the scale a client's B is half as large: it stops at half the way to its optimum, in its own units."""
     made = planned({"kind": kind, "padding": "rows"}, commits=40, ranks=RANKS, scale="own")
-    _, model = run_of(made)
+    _, model = finished(made)
     a, b = factors_of(made, model.adapter.vector)
     c = [factors_of(made, optimum) for optimum in made.task.optima]
     for j in range(4):
@@ -185,7 +173,7 @@ def test_rules_of_one_factor_run_with_unequal_ranks_and_their_own_scales(kind):
             aims = [4 / RANKS[k] * c[k][1][:, j] for k in owners(j)]
             np.testing.assert_allclose(b[:, j], np.mean(aims, axis=0), rtol=1e-4, atol=1e-4)
     if kind == "fedsa":
-        b3 = factors_of(made, own(made.experiment.aggregator, model, 3))[1]
+        b3 = factors_of(made, made.experiment.aggregator.client_model(model, 3))[1]
         np.testing.assert_allclose(b3[:, 0], 4 * c[3][1][:, 0], rtol=1e-4)
         assert not np.any(b3[:, 1:])
 
@@ -195,9 +183,9 @@ def test_rules_of_one_factor_run_with_unequal_ranks_and_their_own_scales(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_buffer_of_everybody_at_equal_speed_is_the_synchronous_run_to_the_bit(kind):
-    """F28, F32."""
-    sync = run_of(planned({"kind": kind}, commits=5))[1]
-    buffered = run_of(
+    """FedBuff with K = concurrency = everybody is FedAvg: nobody is stale, and the sums are taken in one order."""
+    sync = finished(planned({"kind": kind}, commits=5))[1]
+    buffered = finished(
         planned({"kind": kind}, {"kind": "buffered", "concurrency": N, "buffer": N}, commits=5)
     )[1]
 
@@ -212,7 +200,7 @@ def test_stale_runs_are_what_the_table_of_visits_says(rule):
     kind, drop = rule["kind"], "other_phase" in rule
     buffered = {"kind": "buffered", "concurrency": 3, "buffer": 2}
     made = planned(rule, buffered, commits=12, train_s=(1.0, 1.7, 2.3, 5.1))
-    run, model = run_of(made)
+    run, model = finished(made)
     rows = run.visits[run.visits.committed_version > 0].sort_values(["committed_version", "client", "visit"])
     assert rows.staleness.max() >= 2
     a_mask = np.zeros(made.task.layout.size, bool)
@@ -250,7 +238,7 @@ def test_stale_runs_are_what_the_table_of_visits_says(rule):
     if kind == "fedsa":
         for client, end in home.items():
             np.testing.assert_allclose(
-                factors_of(made, own(made.experiment.aggregator, model, client))[1],
+                factors_of(made, made.experiment.aggregator.client_model(model, client))[1],
                 factors_of(made, end)[1],
                 rtol=1e-4,
                 atol=1e-5,
@@ -267,8 +255,8 @@ def test_the_schedule_needs_no_training(kind, protocol):
         planned({"kind": kind}, protocol, commits=9, ranks=RANKS, train_s=(1.0, 1.7, 2.3, 5.1), rate=100.0)
         for _ in range(2)
     ]
-    trained = run_of(made[0])[0]
-    timeline = course(made[1], None, Writer(None, made[1].experiment), lambda *_: None)[0]
+    trained = finished(made[0])[0]
+    timeline = run_on(made[1], None)[0]
     columns = [
         "client",
         "version",

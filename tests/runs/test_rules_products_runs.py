@@ -7,16 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from worlds import World, plan
-from worlds.factored import apart, changed, close, dense
+from worlds.factored import apart, changed, close, dense, matrices
+from worlds.whole_runs import finished, run_on
 
 from fedsim.aggregators.fedex import FedEx
 from fedsim.aggregators.fedsvd import FedSVD
 from fedsim.aggregators.flexlora import FlexLoRA
 from fedsim.aggregators.flora import FLoRA
-from fedsim.executors.inline import Inline
 from fedsim.jobs import add_sums
-from fedsim.records.writer import Writer
-from fedsim.runs.simulation import course
 
 RULES = {rule.__name__: rule for rule in (FLoRA, FlexLoRA, FedEx, FedSVD)}
 TRAIN_S = [1.0, 2.0, 3.0, 5.0]
@@ -39,15 +37,6 @@ def planned(protocol, aggregator, *, lr=0.1, rank=2, **blocks):
             **blocks,
         },
     )
-
-
-def ran(plan_):
-    """The tables and the last model."""
-    executor = Inline()
-    try:
-        return course(plan_, executor, Writer(None, plan_.experiment), lambda *_: None)
-    finally:
-        executor.close()
 
 
 def shares(task):
@@ -79,7 +68,7 @@ def test_fedex_ends_with_the_mean_factors_and_a_base_that_holds_every_rounds_cov
     b, a = (mean(p, side) for side in zip(*optima(task), strict=True))
     covariance = mean(p, [(b_k - b) @ (a_k - a) for b_k, a_k in optima(task)])
 
-    _, model = ran(world)
+    _, model = finished(world)
 
     middle = mean(p, task.optima)
     expected = middle + q**COMMITS * (task.initial() - middle)
@@ -97,7 +86,7 @@ def test_flora_adds_the_same_product_in_every_round_that_begins_alike(lr):
     a_0 = task.layout.arrays(task.initial())["w.lora_A"]
     product = mean(p, [2.0 * (1 - q) * b @ (q * a_0 + (1 - q) * a) for b, a in optima(task)])
 
-    _, model = ran(world)
+    _, model = finished(world)
 
     close(changed(model), [COMMITS * product], rtol=1e-5)
     assert np.array_equal(model.adapter.vector, task.initial())
@@ -111,10 +100,10 @@ def test_flexlora_settles_at_the_best_approximation_of_the_clients_mean_product(
     product = mean(p, [4.0 / rank * b @ a for b, a in optima(task)])
     u, s, vt = np.linalg.svd(product)
 
-    _, model = ran(world)
+    _, model = finished(world)
 
     close(changed(model), [(u[:, :rank] * s[:rank]) @ vt[:rank]], rtol=1e-5)
-    _, fedit = ran(planned(ALL_FOUR, {"kind": "fedit"}, lr=1.0, rank=rank))
+    _, fedit = finished(planned(ALL_FOUR, {"kind": "fedit"}, lr=1.0, rank=rank))
     off = apart(changed(fedit), [product])
     assert off > apart(changed(model), [product]) - 1e-6
     assert off > 1e-3
@@ -132,9 +121,9 @@ def test_fedsvd_settles_at_the_mean_b_over_the_direction_of_the_first_a():
     for _ in range(COMMITS - 1):
         b = m + q * (b - m)
 
-    _, model = ran(world)
+    _, model = finished(world)
 
-    ((_, a, found),) = model.adapter.factors()
+    ((_, a, found),) = matrices(model.adapter)
     np.testing.assert_allclose(a, direction, atol=1e-6)
     np.testing.assert_allclose(found, b, atol=1e-5)
 
@@ -177,7 +166,7 @@ def moves(contributions, weights, layout):
 def test_in_a_run_base_and_adapter_move_by_the_weighted_moves_of_the_products(kind, protocol, given):
     world = planned(protocol, {"kind": kind, "staleness": {"kind": "product"}})
 
-    run, model = ran(world)
+    run, model = finished(world)
 
     assert len(given) == COMMITS
     for before, contributions, weights, after in given:
@@ -194,8 +183,8 @@ def test_in_a_run_base_and_adapter_move_by_the_weighted_moves_of_the_products(ki
 
 
 def test_the_adapter_of_fedex_goes_the_way_of_fedit_also_when_updates_are_late():
-    _, fedex = ran(planned(BUFFERED, {"kind": "fedex"}))
-    _, fedit = ran(planned(BUFFERED, {"kind": "fedit"}))
+    _, fedex = finished(planned(BUFFERED, {"kind": "fedex"}))
+    _, fedit = finished(planned(BUFFERED, {"kind": "fedit"}))
 
     np.testing.assert_allclose(fedex.adapter.vector, fedit.adapter.vector, rtol=1e-5, atol=1e-6)
     assert np.any(fedex.base.vector)
@@ -207,7 +196,7 @@ def test_the_adapter_of_fedex_goes_the_way_of_fedit_also_when_updates_are_late()
 
 def test_a_late_client_downloads_the_residuals_that_it_missed():
     """By hand: adapter 2 x (5 + 5) = 20 floats; a residual of 2 clients is 1 x 2 slots of 10, dense 25."""
-    run, model = ran(planned(BUFFERED, {"kind": "fedex", "staleness": {"kind": "constant"}}))
+    run, model = finished(planned(BUFFERED, {"kind": "fedex", "staleness": {"kind": "constant"}}))
     seen: dict[int, int] = {}
 
     for visit in run.visits.sort_values("order").itertuples():
@@ -224,8 +213,8 @@ def test_a_late_client_downloads_the_residuals_that_it_missed():
 @pytest.mark.parametrize("protocol", [ALL_FOUR, BUFFERED], ids=lambda p: p["kind"])
 def test_the_timeline_alone_has_the_same_bytes_as_the_trained_run(kind, protocol):
     world = planned(protocol, {"kind": kind})
-    trained, _ = ran(world)
-    timeline, _ = course(world, None, Writer(None, world.experiment), lambda *_: None)
+    trained, _ = finished(world)
+    timeline, _ = run_on(world, None)
     columns = ["client", "version", "landed_s", "down_bytes", "up_bytes", "serialized_down_bytes"]
 
     assert timeline.visits[columns].equals(trained.visits[columns])
@@ -270,7 +259,7 @@ def promised(kind, before, contributions, weights):
 def test_small_devices_train_their_slots_and_count_with_their_product(kind, protocol, scale, given):
     world = unequal(protocol, {"kind": kind}, lora={"scale": scale})
 
-    run, _ = ran(world)
+    run, _ = finished(world)
 
     assert run.visits.groupby("client")["rank"].first().tolist() == [1, 2, 2, 1]
     for before, contributions, weights, after in given:
@@ -298,7 +287,7 @@ def language(model, data):
 def test_unequal_devices_teach_a_language_model_together(kind, protocol, gpt2, text_folder, given):
     world = unequal(protocol, {"kind": kind}, **language(gpt2, text_folder))
 
-    run, _ = ran(world)
+    run, _ = finished(world)
 
     first, last = run.scores.query("metric == 'perplexity'").sort_values("version")["value"].iloc[[0, -1]]
     assert last < 0.95 * first, "0.90 to 0.93; weights perturbed by 1e-7 move it by less than 1e-6"
@@ -318,7 +307,7 @@ def test_the_last_score_is_that_of_a_plain_model_with_the_change_in_its_weights(
 
     folder = request.getfixturevalue(family)
     world = planned(BUFFERED, {"kind": kind}, **language(folder, text_folder))
-    run, model = ran(world)
+    run, model = finished(world)
     score = run.scores.query("version == @COMMITS and metric == 'perplexity'")["value"].item()
 
     plain = AutoModelForCausalLM.from_pretrained(folder)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from worlds import plan
-from worlds.same_runs import BUFFERED, DEADLINE, RULES, finished, inline, planned, ruled
+from worlds.same_runs import BUFFERED, DEADLINE, RULES, planned, ruled, with_vector
 
 from fedsim.config.classes import CLASSES
 from fedsim.config.experiment import Experiment
@@ -36,7 +36,7 @@ def assert_equal_runs(one, other, columns=None):
 
 @pytest.mark.parametrize("protocol", [DEADLINE, BUFFERED])
 def test_the_same_experiment_twice_gives_the_same_tables_to_the_bit(protocol):
-    (one, a), (other, b) = inline(planned(protocol)), inline(planned(protocol))
+    (one, a), (other, b) = with_vector(planned(protocol)), with_vector(planned(protocol))
 
     assert_equal_runs(one, other)
     assert a.tobytes() == b.tobytes()
@@ -44,8 +44,8 @@ def test_the_same_experiment_twice_gives_the_same_tables_to_the_bit(protocol):
 
 
 def test_another_seed_gives_another_run():
-    one, _ = inline(planned(BUFFERED))
-    other, _ = inline(planned(BUFFERED, seed=1))
+    one, _ = with_vector(planned(BUFFERED))
+    other, _ = with_vector(planned(BUFFERED, seed=1))
 
     assert one.visits.client.tolist() != other.visits.client.tolist()
 
@@ -53,7 +53,7 @@ def test_another_seed_gives_another_run():
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("protocol", [DEADLINE, BUFFERED])
 def test_ranks_and_a_base_that_moves_do_not_change_that(protocol, rule):
-    (one, a), (other, b) = inline(ruled(protocol, rule)), inline(ruled(protocol, rule))
+    (one, a), (other, b) = with_vector(ruled(protocol, rule)), with_vector(ruled(protocol, rule))
     alone = simulate(ruled(protocol, rule), timeline_only=True)
 
     assert_equal_runs(one, other)
@@ -67,9 +67,9 @@ def test_ranks_and_a_base_that_moves_do_not_change_that(protocol, rule):
 def test_unequal_ranks_and_a_moved_base_are_the_same_bits_in_two_workers_and_in_batches_of_any_size():
     from fedsim.executors.ray import RayExecutor
 
-    reference, expected = inline(ruled(BUFFERED, "flora", numerics={"client_batch": 1}))
+    reference, expected = with_vector(ruled(BUFFERED, "flora", numerics={"client_batch": 1}))
     delayed = ruled(BUFFERED, "flora", delay_s=0.02, numerics={"client_batch": 3})
-    run, vector = finished(delayed, RayExecutor(workers=2))
+    run, vector = with_vector(delayed, RayExecutor(workers=2))
 
     assert_equal_runs(reference, run)
     assert vector.tobytes() == expected.tobytes()
@@ -80,9 +80,9 @@ def test_inline_one_worker_and_two_workers_with_random_delays_agree_to_the_bit()
     from fedsim.executors.ray import RayExecutor
 
     for protocol in (DEADLINE, BUFFERED):
-        reference, expected = inline(planned(protocol))
+        reference, expected = with_vector(planned(protocol))
         for workers in (1, 2):
-            run, vector = finished(planned(protocol, delay_s=0.02), RayExecutor(workers=workers))
+            run, vector = with_vector(planned(protocol, delay_s=0.02), RayExecutor(workers=workers))
             assert_equal_runs(reference, run)
             assert vector.tobytes() == expected.tobytes()
 
@@ -91,7 +91,7 @@ def test_inline_one_worker_and_two_workers_with_random_delays_agree_to_the_bit()
 def test_killing_a_worker_in_mid_run_changes_no_table():
     from fedsim.executors.ray import RayExecutor
 
-    reference, expected = inline(planned(BUFFERED))
+    reference, expected = with_vector(planned(BUFFERED))
     executor = RayExecutor(workers=2)
     killed = []
 
@@ -99,7 +99,7 @@ def test_killing_a_worker_in_mid_run_changes_no_table():
         # the first worker process, once some commits have been made
         while not done.is_set() and not killed:
             if commits:
-                pid = executor.pids()[0]
+                pid = int(executor.places()[0].split()[1])
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
             time.sleep(0.01)
@@ -123,7 +123,7 @@ def test_killing_a_worker_in_mid_run_changes_no_table():
 
 @pytest.mark.parametrize("protocol", [DEADLINE, BUFFERED])
 def test_the_timeline_alone_is_the_timeline_of_the_trained_run(protocol):
-    trained, _ = inline(planned(protocol))
+    trained, _ = with_vector(planned(protocol))
     alone = simulate(planned(protocol), timeline_only=True)
 
     schedule = ["version", "time_s", "updates", "mean_staleness", "max_staleness", "up_bytes", "total_joules"]
@@ -138,7 +138,7 @@ def test_the_timeline_alone_is_the_timeline_of_the_trained_run(protocol):
 def test_doubling_all_durations_changes_the_clock_and_nothing_else(protocol):
     """Powers of two are exact in floating point, so every time is twice the other to the bit."""
     slow_protocol = {**protocol, **({"deadline_s": 12.0} if "deadline_s" in protocol else {})}
-    one, a = inline(planned(protocol, rate=1e3))
+    one, a = with_vector(planned(protocol, rate=1e3))
     slow = planned(slow_protocol, rate=1e3)
     slow.population.profiles[:] = [
         dataclasses.replace(
@@ -149,7 +149,7 @@ def test_doubling_all_durations_changes_the_clock_and_nothing_else(protocol):
         )
         for p in slow.population.profiles
     ]
-    two, b = inline(slow)
+    two, b = with_vector(slow)
 
     twice = [*(c for c in SCHEDULE if c.endswith("_s")), "joules", "gross_joules"]
     same = [*(c for c in SCHEDULE if c not in twice), "loss", "computed"]
@@ -169,19 +169,19 @@ def test_fedbuff_over_everybody_in_step_is_synchronous_fedavg():
         **equal,
     )
     sync = plan({"kind": "synchronous", "cohort": n}, [2.0] * n, **equal)
-    (b, b_vector), (s, s_vector) = inline(buffered), inline(sync)
+    (b, b_vector), (s, s_vector) = with_vector(buffered), with_vector(sync)
 
     assert (b.visits.staleness.max(), s.visits.staleness.max()) == (0, 0)
     assert b.commits.time_s.tolist() == s.commits.time_s.tolist()
     np.testing.assert_allclose(b.scores.value, s.scores.value, rtol=1e-6)
     np.testing.assert_allclose(b_vector, s_vector, rtol=1e-6)
     weights = plan({"kind": "buffered", "concurrency": n, "buffer": n}, [2.0] * n, **equal)
-    assert inline(weights)[1].tobytes() == s_vector.tobytes()
+    assert with_vector(weights)[1].tobytes() == s_vector.tobytes()
 
 
 def test_visits_that_are_lost_before_a_commit_are_never_trained():
     lossy = planned({"kind": "synchronous", "cohort": 3, "over_select": 2.0})
-    run, _ = inline(lossy)
+    run, _ = with_vector(lossy)
 
     lost = run.visits[run.visits.outcome == "surplus"]
     assert len(lost) > 0
@@ -191,7 +191,7 @@ def test_visits_that_are_lost_before_a_commit_are_never_trained():
 
 
 def test_the_last_version_is_scored_at_the_time_of_its_commit():
-    run, _ = inline(planned(BUFFERED, budget={"time_s": 30.0}, evaluate={"every_commits": 1000}))
+    run, _ = with_vector(planned(BUFFERED, budget={"time_s": 30.0}, evaluate={"every_commits": 1000}))
 
     assert run.scores.time_s.max() == run.commits.time_s.max() < 30.0
 
@@ -220,7 +220,7 @@ def test_a_failing_client_is_named_in_the_tables_even_when_others_share_its_batc
 
 def test_local_only_training_shares_nothing_passes_its_audit_and_personalises_its_own_adapters():
     alone = planned({"kind": "buffered", "concurrency": 8, "buffer": 1}, aggregator={"kind": "local-only"})
-    run, vector = inline(alone)
+    run, vector = with_vector(alone)
 
     assert verify(run) == []
     assert (run.visits.up_bytes.sum(), run.visits.down_bytes.sum()) == (0, 0)
@@ -234,8 +234,8 @@ def test_local_only_training_shares_nothing_passes_its_audit_and_personalises_it
 
 
 def test_client_batches_do_not_change_what_one_by_one_training_gives():
-    small, a = inline(planned(BUFFERED, numerics={"client_batch": 1}))
-    large, b = inline(planned(BUFFERED, numerics={"client_batch": 7}))
+    small, a = with_vector(planned(BUFFERED, numerics={"client_batch": 1}))
+    large, b = with_vector(planned(BUFFERED, numerics={"client_batch": 7}))
 
     assert_equal_runs(small, large)
     assert a.tobytes() == b.tobytes()
@@ -255,7 +255,7 @@ def test_runtime_and_name_are_not_part_of_the_digest_and_numerics_are():
 def test_training_converges_to_the_mean_of_the_optima():
     """Everybody, equal weights, many rounds: FedAvg on quadratics ends at the mean optimum."""
     everybody = plan({"kind": "synchronous", "cohort": 8}, [1.0] * 8, budget={"commits": 120})
-    _, vector = inline(everybody)
+    _, vector = with_vector(everybody)
 
     np.testing.assert_allclose(vector, everybody.task.optima.mean(axis=0), atol=1e-4)
 

@@ -15,18 +15,9 @@ ROOT = Path(fedsim.__file__).parent
 DATA = Path(hetero_profiles.__file__).parent
 
 ALLOWED = {
-    "simpy": {
-        "instants.py",
-        "visit.py",
-        "network.py",
-        "shared_links.py",
-        "attendance.py",
-        "server.py",
-        "simulation.py",
-        "protocols/",
-    },
-    "ray": {"executors/ray.py"},
-    "torch": {"training/", "tasks/", "doctor.py"},
+    "simpy": {"instants.py", "network/", "clock/", "server/", "protocols/", "runs/"},
+    "ray": {"executors/ray.py", "executors/ray_worker.py"},
+    "torch": {"training/", "tasks/", "cli/doctor.py"},
     "transformers": {"training/", "tasks/", "builtin/"},
     "peft": {"training/", "tasks/"},
 }

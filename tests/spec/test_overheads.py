@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from worlds import experiment, plan
+from worlds.whole_runs import finished
 
 from fedsim.adapters import sums
 from fedsim.adapters.adapter import Adapter, Layout, Tensor
@@ -18,11 +19,11 @@ from fedsim.adapters.sums import Moves, WeightedSum
 from fedsim.aggregators._base import Contribution, ServerModel
 from fedsim.aggregators.fedit import FedIT
 from fedsim.aggregators.mixing import Mixing
-from fedsim.clock.auto import context_of, resolved, resolved_like
+from fedsim.clock.auto import context_of, with_auto_as_stored, with_auto_filled
 from fedsim.config.learning import LocalConfig
 from fedsim.executors.inline import Inline
 from fedsim.executors.packing import packed, unpacked
-from fedsim.executors.queue import AHEAD, Dispatch
+from fedsim.executors.queue import AHEAD, JobQueue
 from fedsim.jobs import CALL_BYTES, Job, Probe, ScoreJob, Update
 from fedsim.records.writer import Writer
 from fedsim.runs.simulation import course, simulate
@@ -57,20 +58,13 @@ class Watched(Inline):
         return ticket
 
 
-def run_on(executor, planned):
-    try:
-        return course(planned, executor, Writer(None, planned.experiment), lambda *_: None)
-    finally:
-        executor.close()
-
-
 # calls ------------------------------------------------------------------------------------------
 
 
 def test_a_round_is_one_call_a_client_batch_and_one_shared_vector_a_version():
     executor = Watched()
     blocks = {"numerics": {"client_batch": 4}, "budget": {"commits": 3}, "evaluate": {"every_commits": 1}}
-    run_on(executor, plan(SYNC, [1.0] * 12, **blocks))
+    finished(plan(SYNC, [1.0] * 12, **blocks), executor)
 
     assert [len(batch) for batch in executor.trained] == [4] * 9  # 3 rounds of 12
     assert len(executor.shared) == 4  # versions 0 to 3, for the visits and the scores of each
@@ -78,7 +72,7 @@ def test_a_round_is_one_call_a_client_batch_and_one_shared_vector_a_version():
 
 def test_batches_hold_the_visits_in_the_order_in_which_the_commit_reads_them():
     executor = Watched()
-    run_on(executor, plan(SYNC, [1.0] * 12, numerics={"client_batch": 5}, budget={"commits": 1}))
+    finished(plan(SYNC, [1.0] * 12, numerics={"client_batch": 5}, budget={"commits": 1}), executor)
 
     assert [client for batch in executor.trained for client, _ in batch] == list(range(12))
 
@@ -86,7 +80,7 @@ def test_batches_hold_the_visits_in_the_order_in_which_the_commit_reads_them():
 def test_a_clients_own_vector_travels_with_its_job_and_is_not_shared_with_everybody():
     executor = Watched()
     alone = {"aggregator": {"kind": "local-only"}, "budget": {"commits": 20}}
-    run_on(executor, plan({"kind": "buffered", "concurrency": 6, "buffer": 1}, [1.0] * 6, **alone))
+    finished(plan({"kind": "buffered", "concurrency": 6, "buffer": 1}, [1.0] * 6, **alone), executor)
 
     assert len(executor.shared) == 2  # version 0: for the run, and to compare with after it
 
@@ -110,7 +104,7 @@ def test_an_update_is_let_go_once_it_is_summed():
             return ticket
 
     everybody = {"kind": "synchronous", "cohort": 60}
-    run_on(Counting(), plan(everybody, [1.0] * 60, numerics={"client_batch": 2}, budget={"commits": 1}))
+    finished(plan(everybody, [1.0] * 60, numerics={"client_batch": 2}, budget={"commits": 1}), Counting())
 
     assert len(ends) == 60
     assert max(alive) <= sums.ROWS + 2 * 2
@@ -217,7 +211,7 @@ def test_the_mean_cosine_of_one_pass_is_that_of_the_definition(size, scale):
     assert moves.mean_cosine() == pytest.approx(np.mean(cosines), rel=1e-6)
 
 
-def test_moves_by_hand():
+def test_the_mean_cosine_of_moves_to_their_mean_by_hand_without_what_is_not_finite():
     origin = np.zeros(2, np.float32)
     right_angle, still = Moves(2), Moves(2)
     for end in ([3, 0], [0, 4]):  # mean (1.5, 2): cosines 0.6 and 0.8
@@ -275,27 +269,27 @@ def names(items):
 
 def queue(workers=2):
     pool = Pool()
-    dispatch = Dispatch(pool, workers, 30.0)
-    dispatch.ready()
-    return pool, dispatch
+    jobs = JobQueue(pool, workers, 30.0)
+    jobs.wait_until_ready()
+    return pool, jobs
 
 
-def training(dispatch, clients):
-    return [dispatch.submit("train", [Job(c, 0, None, LOCAL, 0)]) for c in clients]
+def training(jobs, clients):
+    return [jobs.submit("train", [Job(c, 0, None, LOCAL, 0)]) for c in clients]
 
 
-def scoring(dispatch, starts):
-    return [dispatch.submit("score", [ScoreJob(None, Probe("test", k, k + 1))]) for k in starts]
+def scoring(jobs, starts):
+    return [jobs.submit("score", [ScoreJob(None, Probe("test", k, k + 1))]) for k in starts]
 
 
 def test_finished_training_that_nobody_reads_is_bounded_and_all_of_it_comes_in_the_end():
-    pool, dispatch = queue()
-    calls = training(dispatch, range(200))
+    pool, jobs = queue()
+    calls = training(jobs, range(200))
     for call in calls:
-        dispatch.want(call)
+        jobs.want(call)
     unread = []
     for k, call in enumerate(calls):
-        assert names(dispatch.finish(call)) == [k]
+        assert names(jobs.result_of(call)) == [k]
         unread.append(sum(c.done for c in calls[k + 1 :]))
 
     assert max(unread) <= 2 * AHEAD + 2 * 2  # and what two workers hold
@@ -303,40 +297,40 @@ def test_finished_training_that_nobody_reads_is_bounded_and_all_of_it_comes_in_t
 
 
 def test_calls_that_nobody_can_read_any_more_do_not_block_the_others():
-    _, dispatch = queue()
-    calls = training(dispatch, range(100))
-    dispatch.finish(calls[0])
+    _, jobs = queue()
+    calls = training(jobs, range(100))
+    jobs.result_of(calls[0])
     del calls[1:60]
-    assert names(dispatch.finish(calls[-1])) == [99]
+    assert names(jobs.result_of(calls[-1])) == [99]
     calls.clear()
-    last = training(dispatch, [500])[0]
-    assert names(dispatch.finish(last)) == [500]
+    last = training(jobs, [500])[0]
+    assert names(jobs.result_of(last)) == [500]
 
 
 def test_the_last_call_may_be_read_first():
-    _, dispatch = queue()
-    calls = training(dispatch, range(100))
-    assert [names(dispatch.finish(c))[0] for c in reversed(calls)] == list(reversed(range(100)))
+    _, jobs = queue()
+    calls = training(jobs, range(100))
+    assert [names(jobs.result_of(c))[0] for c in reversed(calls)] == list(reversed(range(100)))
 
 
 def test_scores_are_begun_after_all_training_that_is_queued():
-    pool, dispatch = queue(workers=1)
-    scores = scoring(dispatch, range(3))
-    dispatch.poll()
+    pool, jobs = queue(workers=1)
+    scores = scoring(jobs, range(3))
+    jobs.poll()
     assert pool.begun == []
-    trained = training(dispatch, range(3))
+    trained = training(jobs, range(3))
     for call in trained:
-        dispatch.finish(call)
+        jobs.result_of(call)
     assert [verb for verb, _ in pool.begun[:3]] == ["train"] * 3
-    assert [names(dispatch.finish(call)) for call in scores] == [[0], [1], [2]]
+    assert [names(jobs.result_of(call)) for call in scores] == [[0], [1], [2]]
 
 
 def test_what_is_wanted_goes_before_what_was_queued_earlier():
-    pool, dispatch = queue(workers=1)
-    calls = training(dispatch, range(10))
+    pool, jobs = queue(workers=1)
+    calls = training(jobs, range(10))
     begun = len(pool.begun)
-    dispatch.want(calls[-1])
-    dispatch.finish(calls[-1])
+    jobs.want(calls[-1])
+    jobs.result_of(calls[-1])
     assert pool.begun[begun][1] == [9]
 
 
@@ -377,8 +371,8 @@ def test_scores_wait_behind_the_training_of_later_commits_but_only_so_many_and_c
 
 def test_late_scores_are_the_same_scores():
     blocks = {"budget": {"commits": 7}, "evaluate": {"every_commits": 2}}
-    late, _ = run_on(Patient(), plan(BUFFERED, [1.0, 2.0, 3.5] * 4, **blocks))
-    soon, _ = run_on(Inline(), plan(BUFFERED, [1.0, 2.0, 3.5] * 4, **blocks))
+    late, _ = finished(plan(BUFFERED, [1.0, 2.0, 3.5] * 4, **blocks), Patient())
+    soon, _ = finished(plan(BUFFERED, [1.0, 2.0, 3.5] * 4, **blocks), Inline())
 
     for table in ("visits", "commits", "scores"):
         assert getattr(late, table).equals(getattr(soon, table))
@@ -414,7 +408,7 @@ def test_the_size_of_a_client_batch_follows_from_the_task_and_the_round(protocol
     asked = experiment(protocol, 20_000)
     for workers in (1, 7, "auto"):
         runtime = asked.runtime.model_copy(update={"workers": workers})
-        found = resolved(asked.model_copy(update={"runtime": runtime}), Sized(floats, suggests))
+        found = with_auto_filled(asked.model_copy(update={"runtime": runtime}), Sized(floats, suggests))
         assert found.numerics.client_batch == size
 
 
@@ -423,19 +417,19 @@ def test_workers_that_share_a_gpu_share_a_round(share, size):
     """20 clients a round, of which a whole card would hold 64."""
     asked = experiment({"kind": "synchronous", "cohort": 20}, 20)
     runtime = asked.runtime.model_copy(update={"gpus_per_worker": share})
-    found = resolved(asked.model_copy(update={"runtime": runtime}), Sized(8, 64))
+    found = with_auto_filled(asked.model_copy(update={"runtime": runtime}), Sized(8, 64))
     assert found.numerics.client_batch == size
 
 
 def test_a_size_that_is_given_stays_and_one_that_is_found_is_written_down(tmp_path):
     given_ = experiment(SYNC, 20, numerics={"client_batch": 7})
-    assert resolved(given_, Sized(8)).numerics.client_batch == 7
+    assert with_auto_filled(given_, Sized(8)).numerics.client_batch == 7
     asked = experiment(SYNC, 20, budget={"commits": 1})
     run = simulate(asked, out=tmp_path / "run")
 
     assert run.experiment["numerics"]["client_batch"] == 3
-    assert resolved_like(asked, run.experiment).digest == run.info.digest
-    assert resolved(asked, asked.task.build(context_of(asked))).digest == run.info.digest
+    assert with_auto_as_stored(asked, run.experiment).digest == run.info.digest
+    assert with_auto_filled(asked, asked.task.build(context_of(asked))).digest == run.info.digest
 
 
 # between processes ------------------------------------------------------------------------------

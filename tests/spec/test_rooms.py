@@ -37,6 +37,7 @@ FLOORS = (
     ("metrics",),
     ("instants",),
     ("component",),
+    ("seams",),
     ("errors",),
     ("rng",),
     ("arrays",),
@@ -114,7 +115,7 @@ def circles(edges):
     return [sorted(group) for group in groups if len(group) > 1]
 
 
-def test_circles_are_found():
+def test_a_circle_of_three_is_told_apart_from_what_hangs_on_it():
     assert circles([("a", "b"), ("b", "c"), ("c", "a"), ("c", "d"), ("e", "d")]) == [["a", "b", "c"]]
 
 

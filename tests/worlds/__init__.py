@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fedsim.clock.auto import context_of, resolved
+from fedsim.clock.auto import context_of, with_auto_filled
 from fedsim.clock.plan import Plan
 from fedsim.config.experiment import Experiment
 from fedsim.cost.formulas import train_flops
@@ -103,7 +103,7 @@ def plan(protocol, train_s, *, online=None, memory=None, rate=FAST, rtt_s=0.0, r
     n = len(train_s)
     asked = experiment(protocol, n, **blocks)
     task = asked.task.build(context_of(asked))
-    wanted = resolved(asked, task)
+    wanted = with_auto_filled(asked, task)
     flops = [train_flops(task.shape, task.tokens(c, wanted.local)) for c in range(n)]
     devices = [
         device(

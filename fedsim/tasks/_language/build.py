@@ -13,12 +13,13 @@ from fedsim.errors import DataError, message
 from fedsim.jobs import TaskContext
 from fedsim.rng import seed_of, stream
 from fedsim.tasks._language.settings import LanguageSettings
-from fedsim.tasks._language.task import LanguageTask, Ragged, Shards
+from fedsim.tasks._language.task import LanguageTask
 from fedsim.tasks._language.text import Source, Texts, digest, read
 from fedsim.tasks._language.tokens import Stream, Windows, cuts, full, joined, lines, tokenise, whole
 from fedsim.tasks._language.topics import divergence_bits, topics
+from fedsim.tasks._splits import Splits
 from fedsim.tasks.partition import Blocks, Dirichlet, Iid, Pathological, partition
-from fedsim.training import hub, lora
+from fedsim.training import hub, lora, text_shape
 
 Ints = NDArray[np.int64]
 BLOCK = 512
@@ -36,67 +37,100 @@ class Cut:
     names: list[str]
 
 
+@dataclass(frozen=True)
+class Deal:
+    """The training text dealt to clients.
+
+    Attributes:
+        windows: of all clients, one client after the other.
+        shares: row numbers of each client's windows.
+        facts: about blocks, classes and how different the clients are.
+    """
+
+    windows: Windows
+    shares: list[Ints]
+    facts: dict[str, Any]
+
+
 def prepare(config: LanguageSettings, context: TaskContext) -> LanguageTask:
     """Return the task; see `Language.build`."""
     name = _model(config)
     skeleton = _checked(name, config.sequence)
     layout = lora.layout(skeleton, context.lora)
-    tokenizer = hub.tokenizer(name)
+    tokenizer, vocabulary = hub.tokenizer(name), int(skeleton.config.vocab_size)
     splits = {key: _sorted(texts) for key, texts in read(_source(config)).items()}
-    eos, vocabulary = hub.end_of_text(tokenizer), int(skeleton.config.vocab_size)
+    streams, first = _tokens(tokenizer, name, splits, vocabulary)
+    deal = _dealt(config, context, splits["train"], streams["train"], first)
+    test = whole(streams["test"], config.sequence, first)
+    valid = whole(streams["valid"], config.sequence, first) if "valid" in streams else None
+    apart = {"test": len(test), "valid": 0 if valid is None else len(valid)}
+    return LanguageTask(
+        model=name,
+        lora=context.lora,
+        numerics=context.numerics,
+        gpus_per_worker=context.gpus_per_worker,
+        seed=context.seed,
+        layout=layout,
+        shape=text_shape.shape(skeleton, name, layout, config.sequence, context.local.batch),
+        splits=Splits.dealt(deal.shares, config.holdout, apart, context.seed),
+        facts=_facts(config, splits, streams["train"], vocabulary) | deal.facts,
+        cache_bytes=context.cache_bytes,
+        windows=deal.windows,
+        test=test,
+        valid=valid,
+    )
+
+
+def _tokens(
+    tokenizer: Any, name: str, splits: dict[str, Texts], vocabulary: int
+) -> tuple[dict[str, Stream], int]:
+    """Return the tokens of each split, and the one that a window without context begins with."""
+    eos = hub.end_of_text(tokenizer)
     assert eos is not None
     first = eos if tokenizer.bos_token_id is None else int(tokenizer.bos_token_id)
     streams = {key: tokenise(tokenizer, texts.texts, eos, vocabulary) for key, texts in splits.items()}
     for key, row in streams.items():
         _fits(row, key, vocabulary, name)
-    train, minimum = streams["train"], 2 * config.sequence
-    size = max(minimum, min(max(BLOCK, 4 * config.sequence), train.tokens.size // (16 * context.clients)))
-    cut, facts = _labelled(
-        _blocks(splits["train"], train, size, minimum), config, splits["train"], train, context
-    )
+    return streams, first
+
+
+def _dealt(config: LanguageSettings, context: TaskContext, texts: Texts, train: Stream, first: int) -> Deal:
+    """Cut the training text into blocks, deal them to the clients, and cut each client's into windows."""
+    minimum, clients, seed = 2 * config.sequence, context.clients, context.seed
+    size = max(minimum, min(max(BLOCK, 4 * config.sequence), train.tokens.size // (16 * clients)))
+    cut, facts = _labelled(_blocks(texts, train, size, minimum), config, texts, train, context)
     blocks = Blocks(cut.stops - cut.starts, cut.labels, cut.owners)
-    rng = stream(context.seed, "partition")
-    share, repaired = partition(config.partition, blocks, context.clients, minimum, rng)
-    shards = _shards(
-        [full(train, _where(cut, blocks), config.sequence, first) for blocks in share],
-        config.holdout,
-        context.seed,
-    )
-    plain, _ = partition(Iid(), blocks, context.clients, minimum, stream(context.seed, "partition", "iid"))
+    share, repaired = partition(config.partition, blocks, clients, minimum, stream(seed, "partition"))
+    plain, _ = partition(Iid(), blocks, clients, minimum, stream(seed, "partition", "iid"))
     facts |= {
         "repaired_blocks": repaired,
         "blocks": int(blocks.sizes.size),
-        "token_divergence_bits": _token_divergence(cut, share, train, vocabulary),
-        "token_divergence_iid_bits": _token_divergence(cut, plain, train, vocabulary),
+        "token_divergence_bits": _token_divergence(cut, share, train),
+        "token_divergence_iid_bits": _token_divergence(cut, plain, train),
     }
     if blocks.labels is not None:
         facts["class_divergence_bits"] = _class_divergence(blocks, share)
         facts["class_divergence_iid_bits"] = _class_divergence(blocks, plain)
-    return LanguageTask(
-        model=name,
-        lora=context.lora,
-        numerics=context.numerics,
-        cache_bytes=context.cache_bytes,
-        gpus_per_worker=context.gpus_per_worker,
-        seed=context.seed,
-        layout=layout,
-        shape=lora.shape(skeleton, name, layout, config.sequence, context.local.batch),
-        shards=shards,
-        test=whole(streams["test"], config.sequence, first),
-        valid=whole(streams["valid"], config.sequence, first) if "valid" in streams else None,
-        facts={
-            "model": config.model,
-            "vocabulary": vocabulary,
-            "corpus": config.data,
-            "corpus_sha256": digest(splits),
-            "newline": config.newline,
-            "sequence": config.sequence,
-            "partition": config.partition.kind,
-            "train_words": int(train.words.sum()),
-            "train_tokens": int(train.tokens.size),
-            **facts,
-        },
-    )
+    parts = [full(train, _where(cut, numbers), config.sequence, first) for numbers in share]
+    stops = np.cumsum([len(part) for part in parts])
+    shares = [np.arange(stop - len(part), stop) for part, stop in zip(parts, stops.tolist(), strict=True)]
+    return Deal(joined(parts), shares, facts)
+
+
+def _facts(
+    config: LanguageSettings, splits: dict[str, Texts], train: Stream, vocabulary: int
+) -> dict[str, Any]:
+    return {
+        "model": config.model,
+        "vocabulary": vocabulary,
+        "corpus": config.data,
+        "corpus_sha256": digest(splits),
+        "newline": config.newline,
+        "sequence": config.sequence,
+        "partition": config.partition.kind,
+        "train_words": int(train.words.sum()),
+        "train_tokens": int(train.tokens.size),
+    }
 
 
 def _source(config: LanguageSettings) -> Source:
@@ -123,7 +157,7 @@ def _checked(name: str, sequence: int) -> Any:
     """Return the model without weights, after the checks that need none."""
     skeleton = hub.skeleton(name)
     hub.check_weights(name)
-    longest = getattr(skeleton.config, "max_position_embeddings", None)
+    longest = hub.longest(skeleton)
     if longest is not None and sequence > longest:
         fix = f"set task.sequence to {longest} or less"
         raise DataError(
@@ -155,13 +189,13 @@ def _blocks(texts: Texts, row: Stream, size: int, minimum: int) -> Cut:
     names: list[str] = []
     labels = np.zeros(len(texts), dtype=np.int64)
     if texts.labels is not None:
-        found, labels = np.unique(texts.labels, return_inverse=True)
-        names = [str(label) for label in found]
+        classes, labels = np.unique(texts.labels, return_inverse=True)
+        names = [str(label) for label in classes]
     changes = np.flatnonzero((np.diff(owners) != 0) | (np.diff(labels) != 0)) + 1
     run_starts = np.concatenate([[0], row.stops[changes - 1]])
     run_stops = np.concatenate([row.stops[changes - 1], row.stops[-1:]])
-    found_cuts = np.array(list(cuts(run_starts, run_stops, row.stops, size, minimum)), dtype=np.int64)
-    starts, stops = found_cuts[:, 0], found_cuts[:, 1]
+    edges = np.array(list(cuts(run_starts, run_stops, row.stops, size, minimum)), dtype=np.int64)
+    starts, stops = edges[:, 0], edges[:, 1]
     unit = np.searchsorted(row.stops, starts, side="right")
     return Cut(starts, stops, owners[unit], None if texts.labels is None else labels[unit], names)
 
@@ -181,16 +215,17 @@ def _labelled(
     text = lines(texts.texts)
     ends = np.concatenate([[0], row.ends])
     pieces = [text[ends[a] : ends[b]] for a, b in zip(cut.starts, cut.stops, strict=True)]
-    found, names = topics(pieces, how.topics, seed_of(context.seed, "topics"))
+    labels, names = topics(pieces, how.topics, seed_of(context.seed, "topics"))
     facts = {"classes_from": "topics (TF-IDF, k-means)", "classes": how.topics, "class_names": names}
-    return Cut(cut.starts, cut.stops, cut.owners, found, names), facts
+    return Cut(cut.starts, cut.stops, cut.owners, labels, names), facts
 
 
 def _where(cut: Cut, blocks: Ints) -> Ints:
     return np.concatenate([np.arange(cut.starts[b], cut.stops[b]) for b in blocks])
 
 
-def _token_divergence(cut: Cut, share: Sequence[Ints], row: Stream, vocabulary: int) -> float:
+def _token_divergence(cut: Cut, share: Sequence[Ints], row: Stream) -> float:
+    vocabulary = int(row.tokens.max()) + 1
     counts = (np.bincount(row.tokens[_where(cut, mine)], minlength=vocabulary) for mine in share)
     return divergence_bits(counts, np.bincount(row.tokens, minlength=vocabulary))
 
@@ -202,17 +237,3 @@ def _class_divergence(blocks: Blocks, share: Sequence[Ints]) -> float:
     return divergence_bits(
         (np.bincount(blocks.labels[m], blocks.sizes[m], minlength=count) for m in share), every
     )
-
-
-def _shards(parts: Sequence[Windows], holdout: float, seed: int) -> Shards:
-    """Draw the windows that each client does not train on: the share `holdout`, at least one."""
-    training, held = [], []
-    at = 0
-    for client, part in enumerate(parts):
-        n = len(part)
-        apart = min(n - 1, max(1, round(holdout * n)))
-        drawn = stream(seed, "holdout", client).permutation(n) + at
-        held.append(np.sort(drawn[:apart]))
-        training.append(np.sort(drawn[apart:]))
-        at += n
-    return Shards(joined(parts), Ragged.of(training), Ragged.of(held))

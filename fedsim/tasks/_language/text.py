@@ -100,8 +100,8 @@ def _read(source: Source) -> dict[str, Texts]:
     if path.is_file():
         return {"train": _joined([path], source)}
     if is_hub_name(source.data) and path.suffix not in TEXT + TABLES:
-        found = from_hub(source.data, source.config, source.revision)
-        return {name: _table(part, source, f"{source.data} {name}") for name, part in found.items()}
+        tables = from_hub(source.data, source.config, source.revision)
+        return {name: _table(part, source, f"{source.data} {name}") for name, part in tables.items()}
     fix = "give a folder, a .txt, .parquet, .csv or .jsonl file, a hub name, or builtin"
     raise DataError(message("task.data", "there is no such file or folder", got=source.data, fix=fix))
 
@@ -109,7 +109,7 @@ def _read(source: Source) -> dict[str, Texts]:
 def _split_files(folder: Path) -> dict[str, list[Path]]:
     """Find the files of each split by their names, or else by those of the folders they are in."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in TEXT + TABLES)
-    found: dict[str, list[Path]] = {}
+    files_of: dict[str, list[Path]] = {}
     for path in files:
         parts = path.relative_to(folder).parts
         for part in reversed(parts):
@@ -118,16 +118,16 @@ def _split_files(folder: Path) -> dict[str, list[Path]]:
                 fix = "name it after one of train, valid, test"
                 raise DataError(message("task.data", "one file names several splits", got=str(path), fix=fix))
             if names:
-                found.setdefault(names[0], []).append(path)
+                files_of.setdefault(names[0], []).append(path)
                 break
-    if "train" not in found:
+    if "train" not in files_of:
         seen = ", ".join(p.name for p in files[:5]) or "no text or table at all"
         fix = "name a file *train*.txt (.parquet, .csv, .jsonl), and if you have them *valid* and *test*; or give one file"
         raise DataError(
             message("task.data", f"no file of the folder is called *train* (there is {seen})", fix=fix)
         )
-    order = [name for name in SPLITS if name in found]
-    return {name: found[name] for name in order}
+    order = [name for name in SPLITS if name in files_of]
+    return {name: files_of[name] for name in order}
 
 
 def _joined(files: Iterable[Path], source: Source) -> Texts:
@@ -194,29 +194,29 @@ def held_out(whole: Texts) -> tuple[Texts, Texts]:
     rows: dict[str, list[int]] = {}
     for row, owner in enumerate(whole.owners):
         rows.setdefault(owner, []).append(row)
-    kept, tested = [], []
+    trained, tested = [], []
     texts = {False: list(whole.texts), True: list(whole.texts)}
     for mine in rows.values():
         if len(mine) >= 10:
             cut = len(mine) - len(mine) // 10
-            kept += mine[:cut]
+            trained += mine[:cut]
             tested += mine[cut:]
             continue
         for row in mine:
             lines = whole.texts[row].splitlines(keepends=True)
-            kept.append(row)
+            trained.append(row)
             if len(lines) >= 10:
                 cut = len(lines) - len(lines) // 10
                 texts[False][row], texts[True][row] = "".join(lines[:cut]), "".join(lines[cut:])
                 tested.append(row)
     if not tested:
         cut = len(whole) - max(1, len(whole) // 10)
-        kept, tested = list(range(cut)), list(range(cut, len(whole)))
-    if not kept:
+        trained, tested = list(range(cut)), list(range(cut, len(whole)))
+    if not trained:
         fix = "give a longer text, or a folder with *train* and *test* files"
         raise DataError(message("task.data", "too short to hold out a tenth for testing", fix=fix))
     train, test = replace(whole, texts=texts[False]), replace(whole, texts=texts[True])
-    return train.take(sorted(kept)), test.take(sorted(tested))
+    return train.take(sorted(trained)), test.take(sorted(tested))
 
 
 def digest(splits: dict[str, Texts]) -> str:

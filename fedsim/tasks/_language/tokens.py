@@ -86,9 +86,11 @@ def _chunk(tokenizer: Any, texts: Sequence[str], eos: int) -> tuple[Ints, Ints, 
     size = np.array([len(text) + 1 for text in texts])  # the newline that <eos> stands for
     first = np.cumsum(size) - size
     ids, ends = np.full(stops[-1], eos), np.empty(stops[-1], dtype=np.int64)
-    for (own, own_ends), stop, length, start, chars in zip(encoded, stops, lengths, first, size, strict=True):
-        ids[stop - length : stop - 1] = own
-        ends[stop - length : stop - 1] = own_ends
+    for (unit_ids, unit_ends), stop, length, start, chars in zip(
+        encoded, stops, lengths, first, size, strict=True
+    ):
+        ids[stop - length : stop - 1] = unit_ids
+        ends[stop - length : stop - 1] = unit_ends
         ends[stop - length : stop - 1] += start
         ends[stop - 1] = start + chars
     ends = np.maximum.accumulate(ends)  # a character cut into several tokens is credited to the first
@@ -104,8 +106,8 @@ def _chunk(tokenizer: Any, texts: Sequence[str], eos: int) -> tuple[Ints, Ints, 
 def _encode(tokenizer: Any, texts: Sequence[str]) -> list[tuple[list[int], NDArray[Any]]]:
     """Return ids and character ends of each text; without offsets the ends are spread evenly."""
     if tokenizer.is_fast:
-        found = tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [(e.ids, np.array(e.offsets, dtype=np.int64).reshape(-1, 2)[:, 1]) for e in found]
+        encodings = tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [(e.ids, np.array(e.offsets, dtype=np.int64).reshape(-1, 2)[:, 1]) for e in encodings]
     plain = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
     return [
         (ids, len(text) * np.arange(1, len(ids) + 1) // max(1, len(ids)))
@@ -114,9 +116,9 @@ def _encode(tokenizer: Any, texts: Sequence[str]) -> list[tuple[list[int], NDArr
 
 
 def _spaces(code: NDArray[np.uint32]) -> NDArray[np.bool_]:
-    found = np.unique(code)
-    white = np.array([chr(c).isspace() for c in found.tolist()], dtype=bool)
-    return np.isin(code, found[white])
+    codes = np.unique(code)
+    white = np.array([chr(c).isspace() for c in codes.tolist()], dtype=bool)
+    return np.isin(code, codes[white])
 
 
 def _sums(values: NDArray[Any], ends: Ints) -> Ints:

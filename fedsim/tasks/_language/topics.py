@@ -41,10 +41,10 @@ def topics(texts: Sequence[str], count: int, seed: int) -> tuple[Ints, list[str]
         ) from problem
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fewer distinct blocks than topics: some topics stay empty
-        found = KMeans(count, n_init=1, max_iter=50, random_state=seed % 2**32).fit(matrix)
+        clusters = KMeans(count, n_init=1, max_iter=50, random_state=seed % 2**32).fit(matrix)
     names = vectors.get_feature_names_out()
-    heaviest = [" ".join(names[np.argsort(-centre)[:5]]) for centre in found.cluster_centers_]
-    return found.labels_.astype(np.int64), heaviest
+    heaviest = [" ".join(names[np.argsort(-centre)[:5]]) for centre in clusters.cluster_centers_]
+    return clusters.labels_.astype(np.int64), heaviest
 
 
 def divergence_bits(counts: Iterable[NDArray[Any]], pooled: NDArray[Any]) -> float:
@@ -58,14 +58,14 @@ def divergence_bits(counts: Iterable[NDArray[Any]], pooled: NDArray[Any]) -> flo
         pooled: their sum.
     """
     every = pooled / pooled.sum()
-    found = []
+    divergences = []
     for count in counts:
-        own = count / count.sum()
-        middle = (own + every) / 2
-        found.append((_kl(own, middle) + _kl(every, middle)) / 2)
-    return float(np.mean(found))
+        distribution = count / count.sum()
+        middle = (distribution + every) / 2
+        divergences.append((_kl(distribution, middle) + _kl(every, middle)) / 2)
+    return float(np.mean(divergences))
 
 
 def _kl(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
-    some = p > 0
-    return float((p[some] * np.log2(p[some] / q[some])).sum())
+    positive = p > 0
+    return float((p[positive] * np.log2(p[positive] / q[positive])).sum())

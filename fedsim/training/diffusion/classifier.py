@@ -104,7 +104,7 @@ def accuracy(model: Classifier, images: Any, labels: Any) -> float:
     """Return the share of images whose class is right."""
     with torch.no_grad():
         right = sum(
-            int((model(some)[1].argmax(1) == truth).sum())
-            for some, truth in zip(images.split(500), labels.split(500), strict=True)
+            int((model(part)[1].argmax(1) == truth).sum())
+            for part, truth in zip(images.split(500), labels.split(500), strict=True)
         )
     return right / len(images)

@@ -85,13 +85,13 @@ def operations(model: Any, how: Signature, trained: Layout) -> Operations:
 
 def _counts(model: Any, how: Signature, trained: Layout) -> Operations:
     wrapped = _wrapped(model, trained)
-    products, kept = Products(), Kept({_storage(p) for p in wrapped.parameters()})
+    products, memory = Products(), Kept({_storage(p) for p in wrapped.parameters()})
     x = torch.zeros(1, *how.shape, device="meta")
     t = torch.zeros(1, dtype=torch.int64, device="meta")
     told = torch.zeros(1, dtype=torch.int64, device="meta") if how.table else None
-    with torch.enable_grad(), products, kept.watching(wrapped), torch.device("meta"):
+    with torch.enable_grad(), products, memory.watching(wrapped), torch.device("meta"):
         diffusion.predicted(wrapped, how, x, t, told)
-    return Operations(products.forward, products.backward, kept.total, kept.boundaries, kept.largest)
+    return Operations(products.forward, products.backward, memory.total, memory.boundaries, memory.largest)
 
 
 @lru_cache(maxsize=16)
@@ -133,8 +133,8 @@ class Products(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped her
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a function of torch, counting those that multiply matrices."""
-        given = dict(kwargs or {})
-        out = func(*args, **given)
+        named = dict(kwargs or {})
+        out = func(*args, **named)
         functional = torch.nn.functional
         if func in (functional.linear, torch.conv2d, functional.conv2d):
             x, weight = args[0], args[1]
@@ -145,7 +145,7 @@ class Products(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped her
         elif func is torch.baddbmm:
             self._add(2 * out.numel() * args[1].shape[-1], args[1], args[2])
         elif func is functional.scaled_dot_product_attention:
-            q, k, v = args[:3] if len(args) >= 3 else (given["query"], given["key"], given["value"])
+            q, k, v = args[:3] if len(args) >= 3 else (named["query"], named["key"], named["value"])
             scores = q.numel() * k.shape[-2]
             self._add(2 * scores, q, k)
             self._add(2 * scores // q.shape[-1] * v.shape[-1], q.requires_grad or k.requires_grad, v)
@@ -223,5 +223,5 @@ def declared(charge: ChargeImages, *, full: bool) -> ModelShape:
     how = Signature(raw["_class_name"], raw["in_channels"], raw["sample_size"])
     lora = LoraConfig(full=True) if full else LoraConfig(r=charge.r, alpha=charge.r, targets=charge.targets)
     trained = denoiser_lora.layout(model, lora)
-    found = shape(model, how, charge.preset, trained, charge.batch)
-    return replace(found, weight_bytes=4.0 if full else charge.weight_bytes)
+    charged = shape(model, how, charge.preset, trained, charge.batch)
+    return replace(charged, weight_bytes=4.0 if full else charge.weight_bytes)

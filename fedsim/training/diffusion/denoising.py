@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from fedsim.adapters.adapter import Layout, Vector
 from fedsim.jobs import Job
-from fedsim.training.backbone import Stack
+from fedsim.training.backbone import Backbone, Stack
 from fedsim.training.diffusion import process as diffusion
 from fedsim.training.diffusion.models import Signature
 from fedsim.training.diffusion.process import Noised, Process
+from fedsim.training.feeds import Feed
 from fedsim.training.lora import Trainee
-from fedsim.training.swapped import Swap
+from fedsim.training.stacked.swapped import Swap
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +46,8 @@ class Shard:
         return Shard(self.pixels[rows], self.labels[rows])
 
 
-class Denoiser:
-    """A frozen denoiser whose target layers add each client's own adapter: a `Backbone` of images."""
-
-    prefix_layers = 0
+class Denoiser(Backbone):
+    """A frozen denoiser whose target layers add each client's own adapter."""
 
     def __init__(
         self, model: Any, layout: Layout, how: Signature, process: Process, *, told: bool = False
@@ -73,6 +72,10 @@ class Denoiser:
     def feed(self, data: Sequence[Shard], jobs: Sequence[Job]) -> Noising:
         """Return what cuts batches from the clients' images."""
         return Noising(data, jobs, self.process, self.device, self.dtype, told=self.told)
+
+    def length(self, examples: Shard) -> int:
+        """Return 0: all images of a model are of one size."""
+        return 0
 
     def gradients(
         self, stack: Stack, tokens: Noised, weights: Any, hidden: Any | None = None
@@ -103,8 +106,8 @@ class Denoiser:
         return predict
 
 
-class Noising:
-    """The images of k clients on the device, and their noised batches: a `Feed`."""
+class Noising(Feed):
+    """The images of k clients on the device, and their noised batches."""
 
     def __init__(
         self,
@@ -118,8 +121,8 @@ class Noising:
     ) -> None:
         self._jobs, self._process, self._told = jobs, process, told
         self._device, self._dtype = device, dtype
-        self._pixels = torch.from_numpy(np.concatenate([own.pixels for own in data])).to(device)
-        self._labels = torch.from_numpy(np.concatenate([own.labels for own in data])).to(device)
+        self._pixels = torch.from_numpy(np.concatenate([shard.pixels for shard in data])).to(device)
+        self._labels = torch.from_numpy(np.concatenate([shard.labels for shard in data])).to(device)
         self._from = torch.tensor(np.cumsum([0, *map(len, data[:-1])]), device=device)
         self._shape: diffusion.Shape = tuple(self._pixels.shape[1:])
         self.tokens = self._shape[1] * self._shape[2]
@@ -139,9 +142,9 @@ class Noising:
         noise = torch.zeros(images.shape)
         t = torch.zeros(picked.shape, dtype=torch.int64)
         for at, (job, real) in enumerate(zip(self._jobs[clients], lengths, strict=True)):
-            own, when = diffusion.of_step(job, step, real, self._shape, self._process.steps)
-            own, when = own[rows], when[rows]
-            noise[at, : len(own)], t[at, : len(own)] = own, when
+            drawn, when = diffusion.of_step(job, step, real, self._shape, self._process.steps)
+            drawn, when = drawn[rows], when[rows]
+            noise[at, : len(drawn)], t[at, : len(drawn)] = drawn, when
         labels = self._labels[chosen] if self._told else None
         return self._process.noised(images, noise.to(self._device, self._dtype), t.to(self._device), labels)
 

@@ -175,11 +175,11 @@ def load(path: str) -> Inception:
 
     net = Inception()
     try:
-        found = net.load_state_dict(load_file(path), strict=False)
+        keys = net.load_state_dict(load_file(path), strict=False)
     except Exception as problem:  # safetensors and torch raise their own
         said = (str(problem).strip() or type(problem).__name__).splitlines()[0]
         raise DataError(_wrong(path, f"cannot be read ({said})")) from problem
-    missing = [name for name in found.missing_keys if not name.endswith("num_batches_tracked")]
+    missing = [name for name in keys.missing_keys if not name.endswith("num_batches_tracked")]
     if missing:
         raise DataError(_wrong(path, f"lacks {len(missing)} of Inception's tensors ({missing[0]})"))
     net.eval()

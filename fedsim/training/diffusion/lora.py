@@ -15,15 +15,15 @@ from typing import Any, Literal
 import numpy as np
 
 from fedsim.adapters.adapter import Layout, Module, Tensor, Vector
-from fedsim.adapters.folding import folded
+from fedsim.adapters.folding import base_into_adapter
 from fedsim.config.learning import LoraConfig
 from fedsim.errors import ExperimentError, message, nearest
-from fedsim.training import swapped
 from fedsim.training.backbone import Path as TrainingPath
 from fedsim.training.diffusion import models as denoisers
 from fedsim.training.diffusion.denoising import Denoiser
 from fedsim.training.diffusion.process import Process
 from fedsim.training.lora import Trainee, peft_config
+from fedsim.training.stacked import swapped
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 RESNETS = ("conv1", "conv2", "conv_shortcut", "time_emb_proj")
@@ -50,13 +50,13 @@ def sites(model: Any) -> list[Site]:
     """Return the Linear layers and ungrouped convolutions of a model (weights not needed), in its order."""
     import torch
 
-    found = []
+    layers = []
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear):
-            found.append(Site(name, module.in_features, module.out_features))
+            layers.append(Site(name, module.in_features, module.out_features))
         elif isinstance(module, torch.nn.Conv2d) and module.groups == 1:
-            found.append(Site(name, module.in_channels, module.out_channels, tuple(module.kernel_size)))
-    return found
+            layers.append(Site(name, module.in_channels, module.out_channels, tuple(module.kernel_size)))
+    return layers
 
 
 def chosen(model: Any, targets: str | Iterable[str]) -> list[Site]:
@@ -65,19 +65,19 @@ def chosen(model: Any, targets: str | Iterable[str]) -> list[Site]:
     Raises:
         ExperimentError: a name matches nothing; the message lists what there is.
     """
-    found = sites(model)
+    layers = sites(model)
     names = (targets,) if isinstance(targets, str) else tuple(targets)
     picked: set[str] = set()
     for name in names:
-        matching = {s.name for s in found if _matches(s, name)}
+        matching = {s.name for s in layers if _matches(s, name)}
         if not matching:
-            leaves = sorted({_leaf(s.name) for s in found})
+            leaves = sorted({_leaf(s.name) for s in layers})
             fix = f"{nearest(name, [*GROUPS, *leaves])}; this model has {', '.join(leaves)} (or {', '.join(GROUPS)})"
             raise ExperimentError(message("lora.targets", "no layer has this name", got=name, fix=fix))
         picked |= matching
     if not picked:
         raise ExperimentError(message("lora.targets", "is empty", fix=f"name some of {', '.join(GROUPS)}"))
-    return [s for s in found if s.name in picked]
+    return [s for s in layers if s.name in picked]
 
 
 def _leaf(name: str) -> str:
@@ -198,7 +198,7 @@ def save(vector: Vector, source: Source, folder: Path, base: Vector | None = Non
     model = denoisers.skeleton(source.name)
     lora, trained = source.lora, layout(model, source.lora)
     if base is not None:
-        trained, vector = folded(trained, vector, base)
+        trained, vector = base_into_adapter(trained, vector, base)
         lora = lora.model_copy(update={"r": trained.rank, "alpha": float(trained.rank)})
     arrays = trained.arrays(np.ascontiguousarray(vector, dtype=np.float32))
     tensors = {f"base_model.model.{key}.weight": np.array(value) for key, value in arrays.items()}

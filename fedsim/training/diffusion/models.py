@@ -86,7 +86,7 @@ def config(name: str) -> dict[str, Any]:
     folder = not is_hub_name(name)
     if folder and not Path(name).is_dir():
         raise DataError(message("task.model", "there is no such folder", got=name, fix=FIX))
-    found, first = None, None
+    settings, first = None, None
     for part in (None, *PARTS):
         if folder and not (Path(name) / (part or "") / "config.json").is_file():
             continue
@@ -96,21 +96,21 @@ def config(name: str) -> dict[str, Any]:
             first = first or problem
             continue
         if raw.get("_class_name") in CLASSES:
-            found = {**raw, "subfolder": part}
+            settings = {**raw, "subfolder": part}
             break
-        found = found or raw
-    if found is None and folder:
+        settings = settings or raw
+    if settings is None and folder:
         raise DataError(message("task.model", "the folder holds no config.json", got=name, fix=FIX))
-    if found is None:
+    if settings is None:
         offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
         why = "HF_HUB_OFFLINE is set" if offline else "is the name right, and the hub reachable?"
         what, fix = "cannot get the configuration from the hub", f"{why}; or give a local folder"
         raise DataError(message("task.model", what, got=name, fix=fix)) from first
-    if found.get("_class_name") not in CLASSES:
-        got = found.get("_class_name") or found.get("model_type") or "no _class_name"
+    if settings.get("_class_name") not in CLASSES:
+        got = settings.get("_class_name") or settings.get("model_type") or "no _class_name"
         what = f"is no denoiser of images that fedsim knows ({', '.join(CLASSES)})"
         raise DataError(message("task.model", what, got=got, fix=FIX))
-    return found
+    return settings
 
 
 @lru_cache(maxsize=8)
@@ -199,26 +199,26 @@ def schedule(name: str, prediction: Literal["auto", "epsilon", "v_prediction", "
     Raises:
         DataError: there is none, or it is not a variance-preserving one with betas and one of `PREDICTIONS`.
     """
-    diffusers, found = libraries(), None
+    diffusers, settings = libraries(), None
     for part in ("scheduler", None):
         try:
-            found = found or diffusers.DDPMScheduler.load_config(name, subfolder=part)
+            settings = settings or diffusers.DDPMScheduler.load_config(name, subfolder=part)
         except Exception:  # noqa: S112  # the next place is tried, and the last failure is told below
             continue
-    if found is None:
+    if settings is None:
         fix = "save one there: DDPMScheduler(num_train_timesteps=1000).save_pretrained(FOLDER)"
         what = "no noise schedule lies beside it (scheduler_config.json)"
         raise DataError(message("task.model", what, got=name, fix=fix))
-    if "beta_schedule" not in found:
-        what = f"its noise schedule is a {found.get('_class_name')}, which has no betas"
+    if "beta_schedule" not in settings:
+        what = f"its noise schedule is a {settings.get('_class_name')}, which has no betas"
         raise DataError(message("task.model", what, got=name, fix="give a DDPM- or DDIM-like model"))
     if prediction != "auto":
-        found = {**found, "prediction_type": prediction}
-    says = found.get("prediction_type", PREDICTIONS[0])
+        settings = {**settings, "prediction_type": prediction}
+    says = settings.get("prediction_type", PREDICTIONS[0])
     if says not in PREDICTIONS:
         what, fix = "its noise schedule asks for another prediction", f"one of {', '.join(PREDICTIONS)}"
         raise DataError(message("task.model", what, got=says, fix=f"set task.prediction to {fix}"))
-    return diffusers.DDPMScheduler.from_config(found)
+    return diffusers.DDPMScheduler.from_config(settings)
 
 
 def _translated(name: str, what: str, load: Callable[[], Any]) -> Any:

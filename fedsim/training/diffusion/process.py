@@ -48,11 +48,11 @@ class Process:
     """A variance-preserving diffusion in discrete steps.
 
     Attributes:
-        kept: abar_t, float64 (T,).
+        signal_share: abar_t, float64 (T,).
         prediction: what the network predicts.
     """
 
-    kept: Any
+    signal_share: Any
     prediction: Prediction
 
     @classmethod
@@ -63,12 +63,12 @@ class Process:
     @property
     def steps(self) -> int:
         """T."""
-        return len(self.kept)
+        return len(self.signal_share)
 
     def noised(self, images: Any, noise: Any, t: Any, labels: Any | None = None) -> Noised:
         """Return images (..., C, H, W) at timesteps (...) with noise of their shape."""
-        kept = self.kept.to(images.device)[t].to(images.dtype)[..., None, None, None]
-        signal, spread = kept.sqrt(), (1 - kept).sqrt()
+        signal_share = self.signal_share.to(images.device)[t].to(images.dtype)[..., None, None, None]
+        signal, spread = signal_share.sqrt(), (1 - signal_share).sqrt()
         x = signal * images + spread * noise
         if self.prediction == "epsilon":
             target = noise
@@ -136,8 +136,8 @@ def predicted(model: Any, how: Signature, x: Any, t: Any, labels: Any | None) ->
         more = {"class_labels": labels} if how.table else {}
         out = model(x, t, encoder_hidden_states=context, return_dict=False, **more)[0]
     elif how.kind == "DiTTransformer2DModel":
-        given = torch.full_like(t, how.table) if labels is None else labels
-        out = model(x, timestep=t, class_labels=given, return_dict=False)[0]
+        classes = torch.full_like(t, how.table) if labels is None else labels
+        out = model(x, timestep=t, class_labels=classes, return_dict=False)[0]
     else:
         out = model(x, t, class_labels=labels if how.table else None, return_dict=False)[0]
     return out[:, : how.channels]

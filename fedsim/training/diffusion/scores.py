@@ -55,11 +55,11 @@ def grid_error(
     with one_thread(), torch.no_grad():
         if isinstance(model, Denoiser):
             flat = diffusion.Noised(*(part if part is None else part.flatten(0, 1)[None] for part in batch))
-            found = model.losses(_single(model, vector), flat)
+            errors = model.losses(_single(model, vector), flat)
         else:
             model.write(vector)
-            found = diffusion.errors(model.model, how, batch)
-    return float(found.double().sum())
+            errors = diffusion.errors(model.model, how, batch)
+    return float(errors.double().sum())
 
 
 def drawn(
@@ -88,8 +88,8 @@ def drawn(
                 return diffusion.predicted(whole, how, x.to(narrow), t, labels)
 
     with one_thread():
-        found = diffusion.sampled(predict, denoisers.schedule(source.name, source.prediction), noise, steps)
-    images: NDArray[np.uint8] = found.cpu().numpy()
+        samples = diffusion.sampled(predict, denoisers.schedule(source.name, source.prediction), noise, steps)
+    images: NDArray[np.uint8] = samples.cpu().numpy()
     return images
 
 

@@ -50,9 +50,9 @@ class Attention:
             heads.append(to)
         goal = out.view(batch, t, self.heads, d).transpose(1, 2)
         if not plain(qkv) or t > EXPLICIT:
-            kept: list[Any] = []
-            p.do(self._library, heads, goal, kept, bool(p.shape.train))
-            return kept
+            saved: list[Any] = []
+            p.do(self._library, heads, goal, saved, bool(p.shape.train))
+            return saved
         q, k, v = heads[0].view(-1, g * t, d), heads[1].view(-1, t, d), heads[2].view(-1, t, d)
         scores = p.ws("probabilities", slot, batch * self.kv, g * t, t)
         attended = p.ws("attended", 0, batch * self.kv, g * t, d)
@@ -63,22 +63,22 @@ class Attention:
         p.do(goal.copy_, attended.view(batch, self.heads, t, d))
         return q, k, v, scores
 
-    def backward(self, dout: Any, dqkv: Any, kept: Any, p: Pass) -> None:
+    def backward(self, dout: Any, dqkv: Any, saved: Any, p: Pass) -> None:
         """Write the gradient by the product into `dqkv`, given `dout` (n, heads head_dim)."""
         batch, t, d = p.k * p.shape.rows, p.shape.length, self.head_dim
         goal = dqkv.view(batch, t, -1, d).transpose(1, 2)
         source = dout.view(batch, t, self.heads, d).transpose(1, 2)
         counts = (at.stop - at.start for at in self.places)
         grads = [p.ws(f"d{name}", 0, batch, h, t, d) for name, h in zip("qkv", counts, strict=True)]
-        if isinstance(kept, list):
-            p.do(self._library_backward, source, kept, grads)
+        if isinstance(saved, list):
+            p.do(self._library_backward, source, saved, grads)
         else:
-            self._explicit(source, kept, grads, p)
+            self._explicit(source, saved, grads, p)
         for name, at, grad in zip("qkv", self.places, grads, strict=True):
             _send(grad, goal[:, at], None if name == "v" else p.rotation, p)
 
-    def _explicit(self, source: Any, kept: Any, grads: list[Any], p: Pass) -> None:
-        q, k, v, probabilities = kept
+    def _explicit(self, source: Any, saved: Any, grads: list[Any], p: Pass) -> None:
+        q, k, v, probabilities = saved
         dq, dk, dv = (grad.view(x.shape) for grad, x in zip(grads, (q, k, v), strict=True))
         do = p.ws("attended", 0, *source.shape)
         ds = p.ws("dscores", 0, *probabilities.shape)
@@ -91,20 +91,20 @@ class Attention:
         p.do(torch.baddbmm, dq, ds, k, beta=0, alpha=self.scale, out=dq)
         p.do(torch.baddbmm, dk, ds.transpose(1, 2), q, beta=0, alpha=self.scale, out=dk)
 
-    def _library(self, heads: list[Any], goal: Any, kept: list[Any], train: bool) -> None:
+    def _library(self, heads: list[Any], goal: Any, saved: list[Any], train: bool) -> None:
         inputs = [x.detach().requires_grad_(train) for x in heads]
         with torch.set_grad_enabled(train):
             out = torch.nn.functional.scaled_dot_product_attention(
                 *inputs, is_causal=True, scale=self.scale, enable_gqa=self.kv != self.heads
             )
         goal.copy_(out.detach())
-        kept[:] = [inputs, out]
+        saved[:] = [inputs, out]
 
-    def _library_backward(self, source: Any, kept: list[Any], grads: list[Any]) -> None:
-        inputs, out = kept
+    def _library_backward(self, source: Any, saved: list[Any], grads: list[Any]) -> None:
+        inputs, out = saved
         for to, grad in zip(grads, torch.autograd.grad(out, inputs, source), strict=True):
             to.copy_(grad)
-        kept.clear()
+        saved.clear()
 
 
 def _bring(source: Any, bias: Any | None, rotation: tuple[Any, Any] | None, to: Any, p: Pass) -> None:
@@ -127,12 +127,12 @@ def _send(grad: Any, to: Any, rotation: tuple[Any, Any] | None, p: Pass) -> None
         _turn(grad, *rotation, to, -1.0, p)
 
 
-def _turn(x: Any, cos: Any, sin: Any, to: Any, way: float, p: Pass) -> None:
+def _turn(x: Any, cos: Any, sin: Any, to: Any, direction: float, p: Pass) -> None:
     """Rotate the halves x1, x2 of each head: (x1 cos - x2 sin, x2 cos + x1 sin); RoPE, arXiv 2104.09864."""
     half = x.shape[-1] // 2
     first, second = x[..., :half], x[..., half:]
     low, high = to[..., :half], to[..., half:]
     p.do(torch.mul, first, cos, out=low)
-    p.do(low.addcmul_, second, sin, value=-way)
+    p.do(low.addcmul_, second, sin, value=-direction)
     p.do(torch.mul, second, cos, out=high)
-    p.do(high.addcmul_, first, sin, value=way)
+    p.do(high.addcmul_, first, sin, value=direction)

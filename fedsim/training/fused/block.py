@@ -23,7 +23,7 @@ class Norm(Protocol):
         """Write y; return what backward needs."""
         ...
 
-    def backward(self, dy: Any, dx: Any, kept: Any, p: Pass, *, add: bool) -> None:
+    def backward(self, dy: Any, dx: Any, saved: Any, p: Pass, *, add: bool) -> None:
         """Write or add the gradient by x."""
         ...
 
@@ -35,7 +35,7 @@ class Activation(Protocol):
         """Return the activation (n, width) and what backward needs; `u` may be overwritten."""
         ...
 
-    def backward(self, grad: Any, kept: Any, p: Pass) -> Any:
+    def backward(self, grad: Any, saved: Any, p: Pass) -> Any:
         """Return the gradient by u; `grad` may be overwritten."""
         ...
 
@@ -53,9 +53,9 @@ class Gelu:
         gelu(u, self.bias, out, slope, p)
         return out, slope
 
-    def backward(self, grad: Any, kept: Any, p: Pass) -> Any:
+    def backward(self, grad: Any, saved: Any, p: Pass) -> Any:
         """Return the gradient by u, in place of `grad`."""
-        gelu_backward(grad, kept, p)
+        gelu_backward(grad, saved, p)
         return grad
 
 
@@ -75,12 +75,12 @@ class Swiglu:
         swiglu(u[:, :width], u[:, width:], out, slopes, p)
         return out, slopes
 
-    def backward(self, grad: Any, kept: Any, p: Pass) -> Any:
+    def backward(self, grad: Any, saved: Any, p: Pass) -> Any:
         """Return the gradient by u (n, 2 width)."""
         n, width = grad.shape
         du = p.ws("u", 0, n, 2 * width)
-        p.do(torch.mul, grad, kept[1], out=du[:, :width])
-        p.do(torch.mul, grad, kept[0], out=du[:, width:])
+        p.do(torch.mul, grad, saved[1], out=du[:, :width])
+        p.do(torch.mul, grad, saved[0], out=du[:, width:])
         return du
 
 
@@ -132,12 +132,12 @@ class Block:
         mlp_out = self.mlp_out.forward(g, out, p, add=True)
         return out, (norm_1, attention_in, attention, attention_out, norm_2, mlp_in, activation, mlp_out)
 
-    def backward(self, dh: Any, kept: Any, p: Pass, *, lowest: bool) -> None:
+    def backward(self, dh: Any, saved: Any, p: Pass, *, lowest: bool) -> None:
         """Turn `dh`, the gradient by the layer's output, into that by its input, in place.
 
         In the `lowest` adapted layer it stops after its lowest adapter, and `dh` is then of no use.
         """
-        norm_1, attention_in, attention, attention_out, norm_2, mlp_in, activation, mlp_out = kept
+        norm_1, attention_in, attention, attention_out, norm_2, mlp_in, activation, mlp_out = saved
         first = next(i for i, m in enumerate(self.matrices) if m.parts) if lowest else -1
         dg = p.ws("dg", 0, p.n, self.mlp_out.inputs) if first < 3 else None
         self.mlp_out.backward(dh, dg, mlp_out, p)

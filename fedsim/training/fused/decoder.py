@@ -13,15 +13,15 @@ Elsewhere gradients differ by rounding: 1e-6 of the largest at width 256, 3e-6 w
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from fedsim.adapters.adapter import Layout, Vector
-from fedsim.training.backbone import Noise, Stack
+from fedsim.errors import ExperimentError, message
+from fedsim.training.backbone import Backbone, Noise, Stack
 from fedsim.training.fused.block import Block, Norm
 from fedsim.training.fused.kernels import cross_entropy
 from fedsim.training.fused.program import Pass, Shape, Workspace
@@ -31,6 +31,8 @@ TOKENS = 1024
 """Tokens of one pass on a CPU: the activations of a small model then stay near the cache."""
 PROGRAMS = 8
 """Shapes whose programs are kept."""
+Program = tuple[Shape, tuple[int, int]]
+"""What a program is made for: a shape, and the generations of both workspaces."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ class Frozen:
     head: Any
 
 
-class Decoder:
-    """A frozen decoder with stacked LoRA, gradients written by hand; see `fedsim.training.backbone`.
+class Decoder(Backbone):
+    """A frozen decoder with stacked LoRA, gradients written by hand.
 
     Its calls share scratch memory: one at a time.
 
@@ -70,12 +72,13 @@ class Decoder:
         self.layout = layout
         self.device = weight.device
         self.dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-        self.prefix_layers = next(block.layer for block in blocks if block.adapted)
+        self.prefix_layers = _lowest(blocks)
         self._blocks, self._frozen = tuple(blocks), frozen
         self._width = weight.shape[1]
         self._ws = Workspace(weight.device, weight.dtype)
-        self._fine = self._ws if weight.dtype == self.dtype else Workspace(weight.device, self.dtype)
-        self._programs: dict[Shape, Pass] = {}
+        alike = weight.dtype == self.dtype  # then both are one and the same
+        self._fine = self._ws if alike else Workspace(weight.device, self.dtype)
+        self._programs: dict[Program, Pass] = {}
         self._bases = Bases(layout, self._write)
 
     def rebase(self, base: Vector | None) -> None:
@@ -103,7 +106,10 @@ class Decoder:
         nll = torch.empty(*self._predicted(tokens), device=self.device, dtype=self.dtype)
         for k, rows, first in self._passes(tokens, stack.noise):
             p = self._run(stack, tokens[k, rows], k, stack.trains, _at(hidden, k, rows), weights[k, rows])
-            (grads[k].copy_ if first else grads[k].add_)(p.grads)
+            if first:
+                grads[k].copy_(p.grads)
+            else:
+                grads[k].add_(p.grads)
             nll[k, rows] = p.nll.view(nll[k, rows].shape)
         return (nll.mean(-1) * weights).sum(-1), grads
 
@@ -146,33 +152,35 @@ class Decoder:
             p.factors.copy_(stack.factors[k])
             p.scales.copy_(stack.scales[k])
             p.tokens.copy_(tokens)
-            p.noise[0] = stack.noise
             if hidden is not None:
                 p.hidden.copy_(hidden.reshape(p.hidden.shape))
             if weights is not None:
                 p.share.view(count, rows, length).copy_((weights / length)[:, :, None])
-            p.replay()
-            p.noise[0] = None
+            p.replay(stack.noise)
         return p
 
     def _program(self, shape: Shape) -> Pass:
-        p = self._programs.pop(shape, None)
+        p = self._programs.pop((shape, self._memory), None)
         if p is None:
-            p = self._make(shape)
-            while len(self._programs) >= PROGRAMS:
-                del self._programs[next(iter(self._programs))]
-        self._programs[shape] = p
+            p = self._make(shape)  # which may replace memory that other programs use
+            fresh = [(key, other) for key, other in self._programs.items() if key[1] == self._memory]
+            self._programs = dict(fresh[max(0, len(fresh) + 1 - PROGRAMS) :])
+        self._programs[shape, self._memory] = p
         return p
+
+    @property
+    def _memory(self) -> tuple[int, int]:
+        """Generations of the workspaces: programs of others hold memory that is no longer theirs."""
+        return self._ws.generation, self._fine.generation
 
     def _make(self, shape: Shape) -> Pass:
         """Write the program of a shape."""
-        before = self._ws.generation, self._fine.generation
         p = self._pass(shape)
         h = p.hidden if shape.entered else self._enter(p)
-        kept = []
+        states = []
         for block in self._blocks[self.prefix_layers :]:
             h, state = block.forward(h, p)
-            kept.append(state)
+            states.append(state)
         norm, head = self._frozen.norm, self._frozen.head
         y = p.ws("y", 0, *h.shape)
         state = norm.forward(h, y, p)
@@ -184,9 +192,7 @@ class Decoder:
             dh = p.ws("dh", 0, *y.shape)
             norm.backward(dy, dh, state, p, add=False)
             for block in reversed(self._blocks[self.prefix_layers :]):
-                block.backward(dh, kept.pop(), p, lowest=block.layer == self.prefix_layers)
-        if before != (self._ws.generation, self._fine.generation):
-            self._programs.clear()
+                block.backward(dh, states.pop(), p, lowest=block.layer == self.prefix_layers)
         return p
 
     def _enter(self, p: Pass) -> Any:
@@ -198,7 +204,7 @@ class Decoder:
         if self._frozen.places is not None:
             p.do(p.hidden.view(batch, length, -1).add_, self._frozen.places[:length])
         h = p.hidden
-        below = dataclasses.replace(p, shape=dataclasses.replace(p.shape, train=None))
+        below = replace(p, shape=replace(p.shape, train=None))
         for block in self._blocks[: self.prefix_layers]:
             h, _ = block.forward(h, below)
         return h
@@ -242,6 +248,19 @@ class Decoder:
     def _predicted(tokens: Any) -> tuple[int, int, int]:
         k, rows, length = tokens.shape
         return k, rows, length - 1
+
+
+def _lowest(blocks: Sequence[Block]) -> int:
+    """Return the number of the first layer that carries an adapter.
+
+    Raises:
+        ExperimentError: none does.
+    """
+    for block in blocks:
+        if block.adapted:
+            return block.layer
+    what, fix = "no layer of the decoder carries an adapter", "name some of its linear layers"
+    raise ExperimentError(message("lora.targets", what, fix=fix))
 
 
 def _at(hidden: Any | None, k: slice, rows: slice) -> Any | None:

@@ -30,14 +30,14 @@ def matrices(model: Any) -> dict[str, tuple[int, int]]:
     )
     if not known:
         return {}
-    found = {}
+    shapes = {}
     for i, layer in enumerate(model.transformer.h):
         for target in TARGETS:
             module = layer.get_submodule(target)
             if type(module) is not Conv1D:
                 return {}
-            found[f"transformer.h.{i}.{target}"] = tuple(module.weight.shape)
-    return found
+            shapes[f"transformer.h.{i}.{target}"] = tuple(module.weight.shape)
+    return shapes
 
 
 def build(model: Any, layout: Layout) -> Decoder:

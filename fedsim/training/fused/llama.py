@@ -23,15 +23,15 @@ def matrices(model: Any) -> dict[str, tuple[int, int]]:
     """Return the matrices that may carry an adapter, name -> (in, out); empty if not exactly Llama."""
     if not _known(model):
         return {}
-    found = {}
+    shapes = {}
     for i, layer in enumerate(model.model.layers):
         for target in (*ATTENTION, *MLP):
             module = layer.get_submodule(target)
             if type(module) is not torch.nn.Linear:
                 return {}
             outputs, inputs = module.weight.shape
-            found[f"model.layers.{i}.{target}"] = (inputs, outputs)
-    return found
+            shapes[f"model.layers.{i}.{target}"] = (inputs, outputs)
+    return shapes
 
 
 def _known(model: Any) -> bool:

@@ -51,7 +51,7 @@ class Part:
     rows: slice
 
 
-class Kept(NamedTuple):
+class Activations(NamedTuple):
     """What a matrix's backward needs: x (k, n, in), A (k, R, in), U (k, R, out), z^T (k, R, n), W'."""
 
     x: Any
@@ -97,8 +97,8 @@ class Matrix:
         self.weight.copy_(self.frozen)
         if changes is not None:
             for part in self.parts:
-                own = self.weight[:, part.columns]
-                own.copy_(added(own, changes[part.index].t()))
+                columns = self.weight[:, part.columns]
+                columns.copy_(added(columns, changes[part.index].t()))
         return moved
 
     def merges(self, tokens: int) -> bool:
@@ -106,7 +106,7 @@ class Matrix:
         cheaper = tokens * (self.inputs + self.outputs) > 2 * self.inputs * self.outputs
         return bool(self.parts) and plain(self.weight) and cheaper
 
-    def forward(self, x: Any, out: Any, p: Pass, *, add: bool = False) -> Kept | None:
+    def forward(self, x: Any, out: Any, p: Pass, *, add: bool = False) -> Activations | None:
         """Write x W' into `out` (k n, out), or add it; x is (k n, in)."""
         if not self.parts:
             _product(x, self.weight, out, p, add)
@@ -117,7 +117,7 @@ class Matrix:
             merged = p.ws(f"{self.name}.merged", slot, self.inputs, self.outputs)
             p.do(torch.addmm, self.weight, a[0].t(), u[0], out=merged)
             _product(x, merged, out, p, add)
-            return Kept(fine, a, u, None, merged)
+            return Activations(fine, a, u, None, merged)
         _product(x, self.weight, out, p, add)
         if x.dtype != p.fine.dtype:
             fine = p.fine(f"{self.name}.x", slot, *fine.shape)
@@ -128,22 +128,22 @@ class Matrix:
         for part in self.parts if p.shape.noise else ():
             p.do(self._noisy_forward, part, p, fine, a[:, part.rows], z[:, part.rows])
         _add(out.view(p.k, n, self.outputs), z.transpose(1, 2), u, p)
-        return Kept(fine, a, u, z, None)
+        return Activations(fine, a, u, z, None)
 
-    def backward(self, dy: Any, dx: Any | None, kept: Kept | None, p: Pass) -> None:
+    def backward(self, dy: Any, dx: Any | None, saved: Activations | None, p: Pass) -> None:
         """Write the factors' gradients into the program's, and the gradient by x into `dx` unless None.
 
         Args:
             dy: (k n, out).
             dx: (k n, in) or None.
-            kept: what forward returned.
+            saved: what forward returned.
             p: the same program.
         """
-        if kept is None:
+        if saved is None:
             if dx is not None:
                 p.do(torch.mm, dy, self.weight.t(), out=dx)
             return
-        n, stacked = p.tokens_each, kept.merged is None
+        n, stacked = p.tokens_each, saved.merged is None
         fine = dy
         if dy.dtype != p.fine.dtype:
             fine = p.fine("dy", 0, *dy.shape)
@@ -151,27 +151,27 @@ class Matrix:
         fine = fine.view(p.k, n, self.outputs)
         dz = p.fine("dz", 0, p.k, self.rank, n)
         if "A" in p.trains or (dx is not None and stacked):
-            p.do(torch.bmm, kept.u, fine.transpose(1, 2), out=dz)
+            p.do(torch.bmm, saved.u, fine.transpose(1, 2), out=dz)
         if "B" in p.trains:
-            z = p.fine("z", 0, p.k, self.rank, n) if kept.z is None else kept.z
-            if kept.z is None:
-                p.do(torch.bmm, kept.a, kept.x.transpose(1, 2), out=z)
+            z = p.fine("z", 0, p.k, self.rank, n) if saved.z is None else saved.z
+            if saved.z is None:
+                p.do(torch.bmm, saved.a, saved.x.transpose(1, 2), out=z)
             du = p.fine("du", 0, p.k, self.rank, self.outputs)
             p.do(torch.bmm, z, fine, out=du)
             self._give_b(du, p)
         if "A" in p.trains and not p.shape.noise:
             da = p.fine("da", 0, p.k, self.rank, self.inputs)
-            p.do(torch.bmm, dz, kept.x, out=da)
+            p.do(torch.bmm, dz, saved.x, out=da)
             for part in self.parts:
                 p.do(self._a(p.grads, part).copy_, da[:, part.rows])
         if dx is not None:
-            p.do(torch.mm, dy, (self.weight if stacked else kept.merged).t(), out=dx)
+            p.do(torch.mm, dy, (self.weight if stacked else saved.merged).t(), out=dx)
             dx = dx.view(p.k, n, self.inputs)
         if p.shape.noise:
             for part in self.parts:
-                p.do(self._noisy_backward, part, p, kept, dz[:, part.rows], dx)
+                p.do(self._noisy_backward, part, p, saved, dz[:, part.rows], dx)
         elif stacked and dx is not None:
-            _add(dx, dz.transpose(1, 2), kept.a, p)
+            _add(dx, dz.transpose(1, 2), saved.a, p)
 
     def _factors(self, p: Pass, slot: int) -> tuple[Any, Any]:
         """Return A (k, R, in) and U (k, R, out)."""
@@ -206,7 +206,7 @@ class Matrix:
         return p.scales[:, part.index, None, None]
 
     def _mask(self, part: Part, p: Pass) -> Any:
-        noise = p.noise[0]
+        noise = p.masks.noise
         assert noise is not None, "a program with dropout was replayed without masks"
         mask = noise(part.index, (p.k, p.shape.rows, p.shape.length, self.inputs))
         return mask.view(p.k, p.tokens_each, self.inputs)
@@ -215,13 +215,13 @@ class Matrix:
         """Write z^T of one part, which sees its own x * mask."""
         z.copy_(torch.bmm(a, (x * self._mask(part, p)).transpose(1, 2)))
 
-    def _noisy_backward(self, part: Part, p: Pass, kept: Kept, dz: Any, dx: Any | None) -> None:
+    def _noisy_backward(self, part: Part, p: Pass, saved: Activations, dz: Any, dx: Any | None) -> None:
         """Finish the backward of one part, which saw its own x * mask."""
         mask = self._mask(part, p)
         if "A" in p.trains:
-            self._a(p.grads, part).copy_(torch.bmm(dz, kept.x * mask))
+            self._a(p.grads, part).copy_(torch.bmm(dz, saved.x * mask))
         if dx is not None:
-            dx.add_(torch.bmm(dz.transpose(1, 2), kept.a[:, part.rows]).mul_(mask))
+            dx.add_(torch.bmm(dz.transpose(1, 2), saved.a[:, part.rows]).mul_(mask))
 
 
 def _product(x: Any, weight: Any, out: Any, p: Pass, add: bool) -> None:

@@ -23,9 +23,9 @@ class LayerNorm:
         p.do(self._forward, x, y, moments)
         return x, moments
 
-    def backward(self, dy: Any, dx: Any, kept: Any, p: Pass, *, add: bool) -> None:
+    def backward(self, dy: Any, dx: Any, saved: Any, p: Pass, *, add: bool) -> None:
         """Write or add the gradient by x; `dy` may be overwritten."""
-        p.do(self._backward, dy, dx.add_ if add else dx.copy_, *kept)
+        p.do(self._backward, dy, dx.add_ if add else dx.copy_, *saved)
 
     def _forward(self, x: Any, y: Any, moments: list[Any]) -> None:
         out, *moments[:] = torch.native_layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
@@ -52,21 +52,21 @@ class RMSNorm:
         p.do(self._forward, x, y, r)
         return x, r
 
-    def backward(self, dy: Any, dx: Any, kept: Any, p: Pass, *, add: bool) -> None:
+    def backward(self, dy: Any, dx: Any, saved: Any, p: Pass, *, add: bool) -> None:
         """Write or add the gradient by x; `dy` is overwritten."""
         scratch = p.ws("norm", 0, *dy.shape)
-        p.do(self._backward, dy, dx.add_ if add else dx.copy_, scratch, *kept)
+        p.do(self._backward, dy, dx.add_ if add else dx.copy_, scratch, *saved)
 
-    def _forward(self, x: Any, y: Any, kept: list[Any]) -> None:
+    def _forward(self, x: Any, y: Any, saved: list[Any]) -> None:
         wide = x if plain(x) else x.float()
         r = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
         r.mul_(1 / x.shape[-1]).add_(self.eps).rsqrt_()
-        kept[:] = [r]
+        saved[:] = [r]
         torch.mul(x, r, out=y) if plain(x) else y.copy_(wide * r)
         y.mul_(self.weight)
 
-    def _backward(self, dy: Any, give: Any, scratch: Any, x: Any, kept: list[Any]) -> None:
-        r = kept[0]
+    def _backward(self, dy: Any, give: Any, scratch: Any, x: Any, saved: list[Any]) -> None:
+        r = saved[0]
         g = dy.mul_(self.weight)
         if plain(x):
             product = torch.mul(g, x, out=scratch)

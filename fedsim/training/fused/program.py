@@ -70,6 +70,13 @@ class Shape:
     entered: bool
 
 
+@dataclass
+class Masks:
+    """What an operation asks for dropout masks; None between replays."""
+
+    noise: Noise | None = None
+
+
 @dataclass(frozen=True)
 class Pass:
     """A program in the making, with its inputs and outputs.
@@ -85,7 +92,7 @@ class Pass:
         grads: output, (k, size).
         mask: (T, T): 0 where a token may see another, minus infinity elsewhere.
         rotation: RoPE's (cos, sin), each (T, head_dim / 2), or None.
-        noise: one place for this replay's dropout masks.
+        masks: dropout masks, while it is replayed.
         steps: the operations so far.
     """
 
@@ -101,7 +108,7 @@ class Pass:
     grads: Any
     mask: Any
     rotation: tuple[Any, Any] | None
-    noise: list[Noise | None] = field(default_factory=lambda: [None])
+    masks: Masks = field(default_factory=Masks)
     steps: list[Callable[[], Any]] = field(default_factory=list)
 
     @property
@@ -132,7 +139,9 @@ class Pass:
         """Append an operation."""
         self.steps.append(partial(operation, *args, **kwargs))
 
-    def replay(self) -> None:
-        """Run all operations, in order."""
+    def replay(self, noise: Noise | None = None) -> None:
+        """Run all operations, in order, with these dropout masks."""
+        self.masks.noise = noise
         for step in self.steps:
             step()
+        self.masks.noise = None

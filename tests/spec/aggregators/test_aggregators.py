@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from worlds.pairs import PAIR, contribution, model
 
 from fedsim.adapters.adapter import Layout, Module
-from fedsim.aggregators._base import Ask
+from fedsim.aggregators._base import Invitation
 from fedsim.aggregators._staleness import Constant, Hinge, Polynomial
 from fedsim.aggregators.fedit import FedIT
 from fedsim.aggregators.local_only import LocalOnly
@@ -61,7 +61,7 @@ def test_nobody_moved_leaves_the_model(rule):
 
 
 @pytest.mark.parametrize("rule", [FedIT(), Mixing(), LocalOnly()])
-def test_rules_are_pure(rule):
+def test_rules_over_vectors_change_nothing_that_they_are_given(rule):
     before = model([1, 2])
     given_ = [contribution([1, 2], [3, 4])]
     first = rule.apply(rule.init(before), before, given_)[0].adapter.vector
@@ -98,7 +98,7 @@ def test_averaging_factors_is_not_averaging_products():
     assert np.abs(error).max() > 0.1
 
 
-def test_fedasync_endpoints():
+def test_fedasync_at_alpha_0_keeps_the_model_and_at_1_takes_the_client_s():
     there = [contribution([0, 0], [4, 8])]
 
     assert applied(Mixing(alpha=1.0, staleness=Constant()), [1, 1], there).tolist() == [4, 8]
@@ -137,7 +137,7 @@ def test_local_only_shares_nothing():
     rule = LocalOnly()
     after, _ = rule.apply(None, model([0, 0]), [contribution([0, 0], [1, 1], client=7)])
 
-    kept, new = (rule.offer(None, after, Ask(client, 1, 0, 1.0, None)) for client in (7, 8))
+    kept, new = (rule.offer(None, after, Invitation(client, 1, 0, 1.0, None)) for client in (7, 8))
 
     assert after.adapter.vector.tolist() == [0, 0]
     assert kept.start.tolist() == [1, 1]

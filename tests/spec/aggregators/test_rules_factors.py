@@ -67,7 +67,7 @@ def mean_of_products(given_):
 @settings(max_examples=20, deadline=None)
 @given(seed=seeds)
 def test_ffa_gives_the_mean_of_the_products_for_mixed_ranks_and_scales(seed):
-    """F7: (sum p B) A_0 = sum p B A_0; a client of rank r has the first r rows of A_0 and s_k of its own."""
+    """(sum p B) A_0 = sum p B A_0; a client of rank r has the first r rows of A_0 and s_k of its own."""
     given_ = clients(FFA(), some_model(seed), seed=seed)
 
     np.testing.assert_allclose(
@@ -78,7 +78,7 @@ def test_ffa_gives_the_mean_of_the_products_for_mixed_ranks_and_scales(seed):
 @settings(max_examples=20, deadline=None)
 @given(seed=seeds, phase=st.sampled_from([0, 1]))
 def test_rolora_gives_the_mean_of_the_products_in_each_phase(seed, phase):
-    """F8, for B (version 0) and for A (version 1)."""
+    """Version 0 trains B against a common A, version 1 trains A against a common B: one factor is shared, so means are exact."""
     rule, model, state = RoLoRA(), some_model(seed), Phases(version=phase)
     given_ = clients(rule, model, seed=seed, state=state)
 
@@ -91,7 +91,7 @@ def test_rolora_gives_the_mean_of_the_products_in_each_phase(seed, phase):
 @settings(max_examples=20, deadline=None)
 @given(seed=seeds)
 def test_the_error_of_averaged_factors_is_the_covariance_of_the_factors(seed):
-    """F1: sum p BA - (mean B)(mean A) = sum p (B - mean B)(A - mean A) = half the sum over all pairs."""
+    """sum p BA - (mean B)(mean A) = sum p (B - mean B)(A - mean A) = half the sum over all pairs."""
     given_ = clients(FedIT(), some_model(seed), ranks=[(RANK, SCALE)] * 4, seed=seed)
     merged = after(FedIT(), some_model(seed), given_)
     p = np.array([0.1, 0.2, 0.3, 0.4])
@@ -109,7 +109,7 @@ def test_the_error_of_averaged_factors_is_the_covariance_of_the_factors(seed):
 
 
 def test_a_product_of_means_is_the_mean_of_products_where_the_clients_agree_in_one_factor():
-    """F18: after one step from B = 0 all A are equal (dL/dA = s B'G = 0), so FedIT is exact then, and only then."""
+    """After one step from B = 0 all A are equal (dL/dA = s B'G = 0), so FedIT is exact then, and only then."""
     model = some_model(b=False)
     one_step = [
         visited(
@@ -183,7 +183,7 @@ def _forward(vector, scale):
 @pytest.mark.parametrize("rule", RULES, ids=by_name)
 @pytest.mark.parametrize(("rank", "scale"), MIXED)
 def test_a_client_starts_from_the_servers_product_cut_to_its_slots_whatever_its_scale(rule, rank, scale):
-    """F21: alpha / r may change if B is divided by as much."""
+    """alpha / r may change from client to client if B is divided by as much."""
     model = some_model()
     c = visited(rule, rule.init(model), model, 0, rank=rank, scale=scale, move=0.0)
     cut = np.where(slot_mask(0, rank), model.adapter.vector, 0)
@@ -227,7 +227,7 @@ def test_what_a_client_writes_above_its_rank_never_counts():
 # padding ---------------------------------------------------------------------------------------
 
 
-def test_padding_by_hand():
+def test_padding_with_rows_divides_a_slot_by_the_clients_that_have_it_and_zeros_by_all():
     """One slot that clients of weights 1 and 3 have (ends 4 and 8; the server is at 2), and one that the second lacks."""
     layout = Layout(modules=(Module("w", 2, (2, 1), (1, 2), 1.0),))  # A's two slots, then B's
     model = model_of([2, 2, 2, 2], layout)
@@ -252,7 +252,7 @@ def test_padding_by_hand():
 
 @pytest.mark.parametrize("rule", [FedIT, HetLoRA])
 def test_zero_padding_dilutes_a_slot_by_the_mass_of_those_who_have_it(rule):
-    """F12: (padded mean)_j = mass_j x (mean over owners)_j with mass_j = sum over r_k > j of p_k."""
+    """(padded mean)_j = mass_j x (mean over owners)_j with mass_j = sum over r_k > j of p_k."""
     model = some_model()
     given_ = clients(rule(), model)
     zeros, rows = (after(rule(padding=p), model, given_) for p in ("zeros", "rows"))
@@ -288,7 +288,7 @@ def test_for_equal_ranks_all_paddings_agree_to_the_bit(kind):
 
 
 def test_cutting_and_padding_is_idempotent_and_padding_keeps_the_product():
-    """F12: what an idle client of rank 2 sends back is what it got; padded, it is the same product."""
+    """What an idle client of rank 2 sends back is what it got; padded, it is the same product."""
     model = some_model()
     once = model_of(model.adapter.cut(2))
 
@@ -303,7 +303,7 @@ def test_cutting_and_padding_is_idempotent_and_padding_keeps_the_product():
 
 @pytest.mark.parametrize("rule", [*RULES, FedIT(padding="rows"), HetLoRA(weights="examples")], ids=str)
 def test_identical_clients_are_returned(rule):
-    """F19: with one client, or with clones, every rule returns what they trained (Mixing at alpha = 1)."""
+    """With one client, or with clones, every rule returns what they trained (Mixing at alpha = 1)."""
     rule = Mixing(alpha=1.0) if rule.kind == "mixing" else rule
     model = some_model()
     for copies in (1, 3):
@@ -327,7 +327,7 @@ def test_hetlora_weighing_by_examples_is_fedit(padding):
 
 
 def test_hetlora_with_equal_ranks_and_equal_norms_is_uniform_fedit():
-    """F12; norms are made equal by scaling each client's B."""
+    """HetLoRA weighs by the norm of the product; norms are made equal by scaling each client's B."""
     model = some_model()
     ends = [rng_of(k).standard_normal(LAYERS.size) for k in range(3)]
     ends = [e * np.where(slot_mask(0, which="B"), 10 / np.linalg.norm(dense(e)), 1) for e in ends]
@@ -368,7 +368,7 @@ def test_hetlora_counts_clients_without_a_product_alike_if_nobody_has_one_and_el
 
 @pytest.mark.parametrize("rule", MEANS, ids=by_name)
 def test_clients_of_weight_zero_are_not_there_and_one_hot_weights_replace(rule):
-    """F20."""
+    """Weights are shares: a client with no share leaves no trace, and one with all of it is the mean."""
     model = some_model()
     given_ = clients(rule, model, weights=(1, 0, 0, 3))
 
@@ -381,7 +381,7 @@ def test_clients_of_weight_zero_are_not_there_and_one_hot_weights_replace(rule):
 
 
 @pytest.mark.parametrize("rule", MEANS, ids=by_name)
-def test_every_client_counts(rule):
+def test_every_client_with_a_weight_changes_the_model(rule):
     """Not so in the published code of FLoRA, whose FedIT baseline returns p_1 times the first client (a typo)."""
     model = some_model()
     given_ = clients(rule, model)
@@ -393,7 +393,7 @@ def test_every_client_counts(rule):
 
 @pytest.mark.parametrize("kind", [FedIT, FFA, RoLoRA, FedSA])
 def test_fedbuff_of_equal_clients_that_are_not_stale_is_fedavg(kind):
-    """F28."""
+    """Equal weights and no discount: sum of moves / K is the weighted mean."""
     model = some_model()
     made = [
         after(kind(normalize=n), model, clients(kind(), model, weights=(5, 5, 5, 5)))
@@ -420,7 +420,7 @@ def rotated(c, seed=0):
 
 @pytest.mark.parametrize("rule", [FedIT(), HetLoRA(), Mixing()], ids=by_name)
 def test_averaged_factors_depend_on_how_a_client_writes_its_update(rule):
-    """F17: the client's product is the same to rounding, the model is not."""
+    """R B and A R^-1 have one product, so the client's product is the same to rounding; the mean of factors is not."""
     model = some_model()
     given_ = [visited(rule, rule.init(model), model, k) for k in range(3)]
     other = [rotated(given_[0]), *given_[1:]]
@@ -441,7 +441,7 @@ def test_averaged_factors_depend_on_how_a_client_writes_its_update(rule):
     "rule", [FedIT(), FedIT(padding="rows"), FFA(), RoLoRA(), FedSA(), HetLoRA()], ids=str
 )
 def test_the_order_of_clients_does_not_matter(rule, order, seed):
-    """F4, F43."""
+    """A weighted sum in float64, rounded once, is the same for every order to float32."""
     model = some_model(seed)
     given_ = clients(rule, model, seed=seed)
 
@@ -451,7 +451,7 @@ def test_the_order_of_clients_does_not_matter(rule, order, seed):
 
 
 @pytest.mark.parametrize("rule", [*RULES, HetLoRA(prune=0.5)], ids=str)
-def test_rules_are_pure(rule):
+def test_rules_over_factors_change_nothing_that_they_are_given_and_answer_alike(rule):
     model = some_model()
     state = rule.init(model)
     given_ = clients(rule, model)
@@ -469,7 +469,7 @@ def test_rules_are_pure(rule):
 
 @pytest.mark.parametrize("rule", RULES, ids=by_name)
 @pytest.mark.parametrize("b", [True, False])
-def test_nobody_moved(rule, b):
+def test_a_commit_of_clients_that_did_not_move_leaves_the_model(rule, b):
     """A commit of idle clients of the full rank leaves the model; all-zero factors are no special case."""
     for model in (some_model(b=b), model_of(np.zeros(LAYERS.size))):
         idle = [visited(rule, rule.init(model), model, k, move=0.0) for k in range(3)]
@@ -477,7 +477,7 @@ def test_nobody_moved(rule, b):
 
 
 def test_sums_are_in_float64():
-    """F43: 1 + 10,000 times 1e-8 is lost in float32, one by one."""
+    """1 + 10,000 times 1e-8 is lost in float32, one by one."""
     layout = Layout(modules=(Module("w", 1, (1, 1), (1, 1), 1.0),))
     small = [landed([0, 0], [1e-8, 1e-8], client=k, rank=1, scale=1.0) for k in range(10_000)]
     big = landed([0, 0], [1, 1], client=10_000, rank=1, scale=1.0)
@@ -491,7 +491,7 @@ def test_sums_are_in_float64():
 
 
 def test_a_stale_move_of_both_factors_changes_the_product_by_more_than_was_meant():
-    """F35: (B_t + dB)(A_t + dA) - B_t A_t = meant + dB (A_t - A_v) + (B_t - B_v) dA."""
+    """(B_t + dB)(A_t + dA) - B_t A_t = meant + dB (A_t - A_v) + (B_t - B_v) dA."""
     v, t = some_model(1), some_model(2)
     stale = visited(FedIT(), None, v, 0, staleness=1)
     moved = after(FedIT(), t, [stale])
@@ -505,7 +505,7 @@ def test_a_stale_move_of_both_factors_changes_the_product_by_more_than_was_meant
 
 
 def test_a_stale_move_of_b_alone_changes_the_product_by_exactly_what_was_meant():
-    """F35: with A frozen it does not matter which version each move comes from."""
+    """With A frozen it does not matter which version each move comes from."""
     v = some_model(1)
     later = model_of(np.where(slot_mask(0, which="B"), some_model(2).adapter.vector, v.adapter.vector))
     rule = FFA(staleness=FRESH, normalize="K")
@@ -518,7 +518,7 @@ def test_a_stale_move_of_b_alone_changes_the_product_by_exactly_what_was_meant()
 
 
 def test_fedasync_mixes_factors_and_lacks_their_covariance():
-    """F36: product of the mix = mix of the products - a (1 - a) (B - B_k)(A - A_k)."""
+    """Product of the mix = mix of the products - a (1 - a) (B - B_k)(A - A_k)."""
     model = some_model(1)
     c = visited(Mixing(), None, model, 0)
     a = 0.3

@@ -20,7 +20,7 @@ from worlds.factors import (
 )
 
 from fedsim.adapters.adapter import Adapter, Layout, Module
-from fedsim.aggregators._base import Ask, ServerModel, own
+from fedsim.aggregators._base import Invitation, ServerModel
 from fedsim.aggregators.fedit import FedIT
 from fedsim.aggregators.fedsa import FedSA
 from fedsim.aggregators.ffa import FFA
@@ -42,7 +42,7 @@ B_NAMES = {"linear.lora_B", "conv1d.lora_B", "conv2d.lora_B"}
 def offered(rule, state=None, *, last_seen=None, rank=RANK, model=None, client=0):
     model = some_model() if model is None else model
     return rule.offer(
-        rule.init(model) if state is None else state, model, Ask(client, 0, rank, SCALE, last_seen)
+        rule.init(model) if state is None else state, model, Invitation(client, 0, rank, SCALE, last_seen)
     )
 
 
@@ -69,7 +69,7 @@ def test_ffa_sends_b_and_a_seed_the_first_time(rank):
 
 
 def test_fedsa_sends_a_alone_and_never_b():
-    """F22: the names of what travels."""
+    """By the names of the arrays in its offers."""
     committed = True
     assert floats(FedSA(), rank=2) == (SEED, 2 * IN), "nobody has moved A: it is drawn from a seed"
     assert floats(FedSA(), committed, rank=2) == (2 * IN, 2 * IN)
@@ -222,15 +222,15 @@ def test_a_client_of_fedsa_keeps_its_b_meets_the_present_a_and_a_new_one_has_b_0
     second, state = rule.apply(state, first, [other])
 
     assert (
-        parts(first.personal.get(0) is not None and own(rule, second, 0), "B").tobytes()
+        parts(first.personal.get(0) is not None and rule.client_model(second, 0), "B").tobytes()
         == parts(one.end, "B").tobytes()
     )
     for client, end in ((0, one.end), (1, other.end)):
-        mine = own(rule, second, client)
+        mine = rule.client_model(second, client)
         assert parts(mine, "A").tobytes() == parts(second.adapter.vector, "A").tobytes()
         assert parts(mine, "B").tobytes() == parts(end, "B").tobytes()
         assert offered(rule, state, model=second, client=client).start.tobytes() == mine.tobytes()
-    assert not np.any(dense(own(rule, second, 7))), "its adapter does nothing"
+    assert not np.any(dense(rule.client_model(second, 7))), "its adapter does nothing"
     assert not np.any(parts(offered(rule, state, model=second, client=7).start, "B"))
     assert (len(model.personal), len(first.personal), len(second.personal)) == (0, 1, 2)
 
@@ -241,9 +241,11 @@ def test_private_parts_keep_their_product_in_a_scale_of_their_own(rule):
     model = some_model(b=False)
     c = visited(rule, rule.init(model), model, 0, rank=2, scale=8.0)
     made, state = rule.apply(rule.init(model), model, [c])
-    again = rule.offer(state, made, Ask(0, 1, 2, 8.0, 0))
+    again = rule.offer(state, made, Invitation(0, 1, 2, 8.0, 0))
 
-    np.testing.assert_allclose(dense(own(rule, made, 0), SCALE), dense(c.end, 8.0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        dense(rule.client_model(made, 0), SCALE), dense(c.end, 8.0), rtol=1e-4, atol=1e-5
+    )
     np.testing.assert_allclose(dense(again.start, 8.0), dense(c.end, 8.0), rtol=1e-4, atol=1e-5)
 
 
@@ -257,8 +259,13 @@ def test_a_client_that_trains_fewer_slots_this_time_keeps_the_others_at_home(rul
     b = slot_mask(0, which="B")
 
     assert not np.any(part.start[slot_mask(2)])
-    assert own(rule, made, 0)[b & slot_mask(2)].tobytes() == own(rule, whole, 0)[b & slot_mask(2)].tobytes()
-    assert own(rule, made, 0)[b & slot_mask(0, 2)].tobytes() == part.end[b & slot_mask(0, 2)].tobytes()
+    assert (
+        rule.client_model(made, 0)[b & slot_mask(2)].tobytes()
+        == rule.client_model(whole, 0)[b & slot_mask(2)].tobytes()
+    )
+    assert (
+        rule.client_model(made, 0)[b & slot_mask(0, 2)].tobytes() == part.end[b & slot_mask(0, 2)].tobytes()
+    )
 
 
 def test_fedsa_discounts_in_the_product_of_the_clients_own_b():
@@ -342,7 +349,7 @@ def test_an_update_counts_with_the_slots_it_was_dispatched_with():
     np.testing.assert_allclose(made[slot_mask(0, 2)], late.end[slot_mask(0, 2)], rtol=1e-6)
 
 
-def test_ranks_only_fall():
+def test_a_rank_that_was_pruned_further_stays_as_low_as_it_was():
     rule = HetLoRA(prune=0.5)
     state = pruned(rule, 1.0, 0.9, state={0: 1, 3: 2})
 

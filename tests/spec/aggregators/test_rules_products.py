@@ -23,6 +23,7 @@ from worlds.factored import (
     close,
     dense,
     learned,
+    matrices,
     mean_of,
     one_matrix,
     random_vector,
@@ -319,12 +320,12 @@ def test_where_the_singular_values_go():
     model = learned(rng)
     clients = a_round(rng, model, FlexLoRA(), equal(4))
 
-    for _, a, b in after(FlexLoRA(split="B"), model, clients).adapter.factors():
+    for _, a, b in matrices(after(FlexLoRA(split="B"), model, clients).adapter):
         a = a.reshape(RANK, -1)
         np.testing.assert_allclose(a @ a.T, np.eye(RANK), atol=1e-6)
         sizes = np.linalg.norm(b.reshape(len(b), -1), axis=0)
         assert np.all(np.diff(sizes) <= 1e-6)
-    for _, a, b in after(FlexLoRA(split="balanced"), model, clients).adapter.factors():
+    for _, a, b in matrices(after(FlexLoRA(split="balanced"), model, clients).adapter):
         of_a, of_b = (
             np.linalg.norm(a.reshape(RANK, -1), axis=1),
             np.linalg.norm(b.reshape(len(b), -1), axis=0),
@@ -340,7 +341,7 @@ def test_slots_that_the_product_does_not_need_can_still_learn(split):
     model = begun(rng)
     new = after(rule, model, a_round(rng, model, rule, [(1, SCALE)], [1.0]))
 
-    for _, a, b in new.adapter.factors():
+    for _, a, b in matrices(new.adapter):
         assert np.all(b.reshape(len(b), -1)[:, 1:] == 0)
         np.testing.assert_allclose(np.linalg.norm(a.reshape(RANK, -1)[1:], axis=1), 1.0, rtol=1e-6)
 
@@ -382,12 +383,12 @@ def test_fedsvd_keeps_the_product_and_makes_a_orthonormal_every_period():
         before = model.adapter
         model, state = commit(rule, model, clients, state)
         close(changed(model), right)
-        for i, (_, a, _) in enumerate(model.adapter.factors()):
+        for i, (_, a, _) in enumerate(matrices(model.adapter)):
             rows = a.reshape(RANK, -1).astype(float)
             if version % 2 == 0:
                 np.testing.assert_allclose(rows @ rows.T, np.eye(RANK), atol=1e-6)
             else:
-                assert np.array_equal(a, list(before.factors())[i][1])
+                assert np.array_equal(a, list(matrices(before))[i][1])
             span = np.linalg.pinv(first[i].a) @ first[i].a  # the projector on the first A's row space
             np.testing.assert_allclose(rows @ span, rows, atol=1e-5)
 
@@ -516,7 +517,7 @@ def test_the_order_of_clients_does_not_matter(order, seed):
 
 @settings(max_examples=10, deadline=None)
 @given(SEEDS)
-def test_rules_are_pure(seed):
+def test_rules_over_products_change_nothing_that_they_are_given(seed):
     for rule in ALL:
         rng = np.random.default_rng(seed)
         model = learned(rng)
@@ -800,7 +801,7 @@ def test_flora_draws_a_new_a_for_every_version_within_loras_own_bounds():
 
     assert all(not np.any(m.adapter.vector[KINDS.slots(None, "B")]) for m in (one, two))
     assert len({d.tobytes() for d in drawn}) == 3
-    for m, a, _ in two.adapter.factors():
+    for m, a, _ in matrices(two.adapter):
         bound = 1 / np.sqrt(np.prod(m.a_shape[1:]))
         assert 0.7 * bound < np.abs(a).max() <= bound  # the largest of 18 or more uniform draws
 

@@ -2,18 +2,22 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
+from pydantic import ValidationError
 from worlds import experiment
 
 from fedsim.aggregators._base import Traits
+from fedsim.aggregators.fedit import FedIT
 from fedsim.checks.blocks import check
-from fedsim.checks.combinations import choice_of, misfits
+from fedsim.checks.combinations import choice_of
 from fedsim.checks.limits import EVER, LIMITS, Choice, facts, refusals
 from fedsim.checks.page import markdown, other_features, protocol_features, protocols, rules
-from fedsim.component import Component, build, kinds
+from fedsim.clock.protocol import ServerProtocol
+from fedsim.component import build, kinds
 from fedsim.errors import ExperimentError
+from fedsim.personal import Personal
 
 PAGE = Path(__file__).parents[3] / "docs" / "combinations.md"
 ABLE = Traits(exact=False, unequal_ranks=True, full_model=True)
@@ -49,11 +53,16 @@ def test_protocols_are_told_apart_by_what_limits_look_at():
     }
 
 
+class Waiting(Personal):
+    kind: str = "waiting"
+    waits: ClassVar[bool] = True
+
+
 def test_a_rule_that_can_do_everything_is_refused_nothing_but_what_no_rule_can():
     for feature in (*protocol_features(), *other_features()):
         assert refusals(replace(Choice("able", ABLE), **feature.changes)) == []
     asked = {"cuts_ranks": True, "whole": True, "optimizer": "adam", "average": True}
-    everything = Choice("able", ABLE, blends=True, personal=SimpleNamespace(waits=True), **asked)
+    everything = Choice("able", ABLE, blends=True, personal=Waiting(), **asked)
     assert len(refusals(everything)) == len(EVER)
 
 
@@ -129,8 +138,11 @@ def test_the_choice_is_read_off_the_experiment():
 
 
 def test_a_protocol_that_says_nothing_of_itself_may_let_updates_get_stale():
-    class Silent(Component):
+    class Silent(ServerProtocol):
         kind: str = "silent"
+
+        def run(self, server):
+            yield server.timeout(1.0)
 
     lame = replace(ABLE, stale=False)
 
@@ -138,14 +150,12 @@ def test_a_protocol_that_says_nothing_of_itself_may_let_updates_get_stale():
 
 
 def test_a_rule_without_traits_is_told_to_have_some():
-    class Bare(Component):
+    class Bare(FedIT):
         kind: str = "bare"
+        traits: ClassVar[None] = None
 
-    asked = experiment({"kind": "synchronous", "cohort": 3}, 6).model_copy(update={"aggregator": Bare()})
-
-    (problem,) = misfits(asked)
-    assert problem.path == ("aggregator", "kind")
-    assert "traits: ClassVar[Traits]" in problem.fix
+    with pytest.raises(ValidationError, match=r"Bare has no `traits`(?s:.*)traits: ClassVar\[Traits\]"):
+        experiment({"kind": "synchronous", "cohort": 3}, 6, aggregator=Bare())
 
 
 def test_exactness_on_the_page_is_that_of_the_rules():

@@ -121,7 +121,7 @@ def test_every_command_has_help_with_an_example(command, capsys):
     assert f"Example: fedsim {command}" in out
 
 
-def test_version(capsys):
+def test_version_prints_the_version_and_exits_with_0(capsys):
     assert said(capsys, "--version")[:2] == (0, f"fedsim {fedsim.__version__}\n")
 
 
@@ -323,7 +323,7 @@ def test_profiles_are_listed_shown_and_checked(capsys, tmp_path):
     assert said(capsys, "profiles", "check", hetero_profiles.locate("devices.csv"))[:2] == (0, "ok\n")
 
 
-def test_the_doctor_examines(capsys, monkeypatch):
+def test_the_doctor_names_what_is_there_and_what_is_missing(capsys, monkeypatch):
     code, out, _ = said(capsys, "doctor")
     assert code == 0
     for word in ("python 3.", "torch ", "cores", "workers fit", "Hugging Face", "ray"):
@@ -418,7 +418,7 @@ def test_the_verdict_tells_what_was_learnt_lost_and_sent(done):
     ("value", "words"),
     [(0.0, "0s"), (59.94, "59.9s"), (60.0, "1m"), (3599.9, "59m59s"), (86400.0, "1d"), (90061.0, "1d1h")],
 )
-def test_durations_read_well(value, words):
+def test_a_duration_is_written_in_the_units_that_people_use(value, words):
     assert duration(value) == words
 
 

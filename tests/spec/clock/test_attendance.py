@@ -74,7 +74,7 @@ def test_a_paused_visit_goes_on_when_the_battery_has_recovered(tmp_path):
     away = {"battery": (50_000 + 1800 / 9.5 - 360) / run.info.end_time_s}
     assert run.info.away_share == pytest.approx(away, abs=1e-6)
     told = run.info.batteries
-    assert told["end_j"] == pytest.approx(told["start_j"] + told["received_j"] - told["supplied_j"])
+    assert told.end_j == pytest.approx(told.start_j + told.received_j - told.supplied_j)
 
 
 def test_a_run_that_ends_in_a_visit_says_what_is_in_the_battery_then(tmp_path):
@@ -117,8 +117,8 @@ def test_a_battery_gives_what_the_visits_are_charged_and_what_the_phone_draws_an
     idle_j = 2 * 0.5 * 1000.0
     flying = found.outcome == "in_flight"  # what these will be charged at once is not paid yet
     most_j, least_j = found.joules.sum(), found.joules[~flying].sum()
-    assert told["received_j"] == pytest.approx(10.0 * (400 + 100))
-    assert least_j + idle_j < told["supplied_j"] <= most_j + idle_j + 1e-6
+    assert told.received_j == pytest.approx(10.0 * (400 + 100))
+    assert least_j + idle_j < told.supplied_j <= most_j + idle_j + 1e-6
 
 
 def test_a_device_on_the_mains_does_not_care(tmp_path):

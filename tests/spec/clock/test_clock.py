@@ -7,6 +7,7 @@ import math
 
 import pytest
 from worlds import plan, simulated
+from worlds.by_hand import NEAR, times
 
 from fedsim.clock.estimate import estimate
 from fedsim.cost.formulas import train_flops
@@ -15,11 +16,6 @@ from fedsim.records.verify import verify
 from fedsim.runs.simulation import simulate
 
 SYNC = {"kind": "synchronous", "cohort": 3}
-NEAR = 1e-4
-
-
-def times(run):
-    return pytest.approx(run.commits.time_s.tolist(), abs=NEAR)
 
 
 def outcome(run, client):

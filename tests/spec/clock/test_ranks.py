@@ -108,6 +108,12 @@ def test_a_smaller_rank_when_memory_is_short_goes_with_a_rule_for_unequal_ranks(
     assert not misfits(asked)
 
 
+def work_at(made, client, rank):
+    """A whole visit's work if the client had this rank and its memory were what it is."""
+    room, offer = made.population.profile(client).usable_memory_bytes, made.sizing.first_offer(client, rank)
+    return made.sizing.work(client, made.experiment.local, room, rank, offer)
+
+
 # who gets which ---------------------------------------------------------------------------------
 
 
@@ -124,7 +130,7 @@ def test_everybody_has_r_by_default_and_whole_models_have_no_rank():
     assert plan(ROUND, [1.0] * 3).ranks.tolist() == [0, 0, 0]
 
 
-def test_by_tier():
+def test_rank_by_tier_gives_every_device_the_rank_of_its_tier():
     by = {"rank_by": "tier", "ranks": {"low": 2, "mid": 4, "high": 8}}
 
     assert planned(lora=by, tiers=["high", "low", "mid"]).ranks.tolist() == [8, 2, 4]
@@ -143,7 +149,7 @@ def test_by_memory_it_is_the_largest_whose_training_fits_to_the_byte():
     made = planned(4, memory=memory, task={"charge_as": CHARGED}, lora={"rank_by": "memory"})
 
     assert made.ranks.tolist() == [8, 4, 2, 1]
-    fits = [made.way_of(c).memory.memory_bytes <= memory[c] for c in range(4)]
+    fits = [made.training_plan(c).memory.memory_bytes <= memory[c] for c in range(4)]
     assert fits == [True, True, True, False]  # nothing fits the last: it has the smallest, and will refuse
 
 
@@ -155,7 +161,7 @@ def test_by_deadline_it_is_the_largest_that_lands_in_time():
     seconds = {
         (c, rank): estimate(
             made.population.profile(c),
-            made.sent(made.at_rank(c, rank), made.first_offer(c, rank)),
+            work_at(made, c, rank),
             0.0,
         ).total_s
         for c in range(3)
@@ -201,7 +207,10 @@ def test_flops_memory_and_bytes_follow_the_rank():
         lora={"rank_by": "tier", "ranks": {"low": 2, "high": 8}},
         tiers=["low", "high", "low"],
     )
-    small, whole = made.work(0), made.work(1)
+    small, whole = (
+        made.work(0),
+        made.work(1),
+    )
     low = with_rank(made.shape, 4)
 
     assert small.flops == train_flops(low, small.tokens)
@@ -262,7 +271,7 @@ def test_a_visit_may_have_other_steps_and_fewer_slots_than_a_whole_one():
 
 
 @pytest.mark.parametrize(("epochs", "batch", "n"), [(1, 4, 10), (3, 5, 10), (2, 16, 3)])
-def test_steps_over_examples(epochs, batch, n):
+def test_the_steps_of_a_visit_follow_from_epochs_batch_and_examples(epochs, batch, n):
     assert LocalConfig(epochs=epochs, batch=batch).steps_over(n) == epochs * math.ceil(n / batch)
     assert LocalConfig(steps=7, batch=batch).steps_over(n) == 7
 

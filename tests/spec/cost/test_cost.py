@@ -1,3 +1,5 @@
+"""What a language model costs: parameters and bytes as published, FLOPs and memory by hand, and `charge_as`."""
+
 from __future__ import annotations
 
 import csv

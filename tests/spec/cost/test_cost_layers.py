@@ -148,13 +148,13 @@ def test_torch_counts_the_same_flops_on_stock_peft_models(arch, targets, adapted
 @pytest.mark.parametrize("fixture", ["llama", "gpt2"])
 def test_the_layers_of_a_model_that_trains_are_read_off_its_modules(fixture, request):
     from fedsim.config.learning import LoraConfig
-    from fedsim.training import hub, lora
+    from fedsim.training import hub, lora, text_shape
 
     model = hub.skeleton(request.getfixturevalue(fixture))
     upper = "h.1.attn.c_attn" if fixture == "gpt2" else "layers.1.self_attn.q_proj"
     for targets, lowest in (("all-linear", 0), (upper, 1)):
         config = LoraConfig(r=4, targets=targets)
-        found = lora.shape(model, fixture, lora.layout(model, config), 16, 2)
+        found = text_shape.shape(model, fixture, lora.layout(model, config), 16, 2)
         dims = {"width": 32, "vocab": 320, "layers": 2, "heads": 4}
         dims |= {"ffn": 48, "kv_heads": 2} if fixture == "llama" else {"family": "gpt2", "ffn": 128}
         names = targets if lowest == 0 else targets.rpartition(".")[2]

@@ -11,6 +11,7 @@ from worlds import experiment, plan
 
 from fedsim.checks.blocks import misfits
 from fedsim.config.devices import MemoryConfig
+from fedsim.config.loading import changed
 from fedsim.cost.charge_as import ChargeAs
 from fedsim.cost.declared import charged
 from fedsim.cost.formulas import train_memory_bytes
@@ -184,10 +185,8 @@ def test_a_smaller_rank_is_refused_where_the_rule_needs_equal_ones():
 
 
 def test_a_measure_that_does_not_exist_is_named():
-    from fedsim.config.loading import from_mapping
-
-    base = {"population": {"preset": "homogeneous", "clients": 2}, "task": {"kind": "quadratic"}}
+    plain = experiment({"kind": "synchronous", "cohort": 2}, 2)
     with pytest.raises(
         ExperimentError, match=r"memory\.when_short: must be .*'micro-batch', 'checkpoint' or 'rank'"
     ):
-        from_mapping(base | {"budget": {"commits": 1}, "memory": {"when_short": "swap"}})
+        changed(plain, ["memory.when_short=swap"])

@@ -1,3 +1,5 @@
+"""Who the clients are: presets have their published figures, draws are addressed, and broken tables are named cell by cell."""
+
 from __future__ import annotations
 
 import csv

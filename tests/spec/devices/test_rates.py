@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from oracles.rates import arrival_s, carried_bytes
 from pydantic import ValidationError
 from worlds import experiment
+from worlds.text_files import written
 
 import hetero_profiles
 from fedsim.config.population import PopulationConfig
@@ -323,20 +324,15 @@ def test_a_law_out_of_range_is_refused(figures):
 GOOD = "# source: made up\n# licence: CC0\ntrace,time_s,down_kbps,up_kbps\na,0,800,80\na,10,0,8\nb,0,1,2\na,20,400,40\nb,5,3,4\n"
 
 
-def write(path, text):
-    path.write_text(text)
-    return path
-
-
 def test_a_table_holds_traces_by_label_in_either_unit(tmp_path):
-    table = read_rate_table(write(tmp_path / "r.csv", GOOD), "hold")
+    table = read_rate_table(written(tmp_path / "r.csv", GOOD), "hold")
     assert table.names == ("a", "b")
     down, up = table.traces["down"][0], table.traces["up"][0]
     assert (down.times_s.tolist(), down.bytes_per_s.tolist()) == ([0, 10, 20], [100_000, 0, 50_000])
     assert up.bytes_per_s.tolist() == [10_000, 1_000, 5_000]
     assert table.traces["down"][1].at_end == "hold"
     for unit, value in (("bytes_per_s", 125_000), ("kbps", 1000), ("mbps", 1)):
-        path = write(tmp_path / f"{unit}.csv", f"trace,time_s,up_{unit}\na,0,{value}\na,1,0\n")
+        path = written(tmp_path / f"{unit}.csv", f"trace,time_s,up_{unit}\na,0,{value}\na,1,0\n")
         assert check(path) == []
         table = read_rate_table(path, "loop")
         assert list(table.traces) == ["up"]
@@ -362,7 +358,7 @@ BROKEN = [
 
 @pytest.mark.parametrize(("rows", "said"), BROKEN)
 def test_a_broken_row_is_named_by_row_and_column(tmp_path, rows, said):
-    path = write(tmp_path / "r.csv", f"trace,time_s,down_kbps\n{rows}\n")
+    path = written(tmp_path / "r.csv", f"trace,time_s,down_kbps\n{rows}\n")
     with pytest.raises(ProfileError) as caught:
         read_rate_table(path, "loop")
     assert f"{path} {said}" in f"{caught.value}\n"
@@ -371,8 +367,8 @@ def test_a_broken_row_is_named_by_row_and_column(tmp_path, rows, said):
 
 
 def test_a_table_without_a_rate_or_with_one_twice_is_named(tmp_path):
-    assert "there is no column of rates" in check(write(tmp_path / "n.csv", "trace,time_s\na,0\n"))[0]
-    twice = write(tmp_path / "t.csv", "trace,time_s,up_kbps,up_mbps\na,0,1,1\na,1,1,1\n")
+    assert "there is no column of rates" in check(written(tmp_path / "n.csv", "trace,time_s\na,0\n"))[0]
+    twice = written(tmp_path / "t.csv", "trace,time_s,up_kbps,up_mbps\na,0,1,1\na,1,1,1\n")
     assert "up: has a rate in two units" in check(twice)[0]
 
 
@@ -417,7 +413,7 @@ def test_a_client_that_does_not_exist_has_no_rate(client):
 
 
 def test_a_file_gives_each_client_a_trace_and_its_mean(tmp_path):
-    path = write(tmp_path / "r.csv", GOOD)
+    path = written(tmp_path / "r.csv", GOOD)
     traced = population(2000, rates=str(path), rates_at_end="loop")
     assert traced.rates(0, "down").bytes_per_s.tolist() == [100_000, 0, 50_000]
     assert traced.rates(1, "up").bytes_per_s.tolist() == [250, 500]
@@ -433,7 +429,7 @@ def test_a_file_gives_each_client_a_trace_and_its_mean(tmp_path):
 
 
 def test_a_direction_that_the_file_lacks_stays_as_drawn(tmp_path):
-    path = write(tmp_path / "r.csv", "trace,time_s,up_mbps\na,0,1\na,9,1\n")
+    path = written(tmp_path / "r.csv", "trace,time_s,up_mbps\na,0,1\na,9,1\n")
     plain, traced = population(), population(rates=str(path), rates_at_end="hold")
     assert traced.rates(0, "down") is None
     assert np.array_equal(plain.down_bytes_per_s, traced.down_bytes_per_s)
@@ -442,7 +438,7 @@ def test_a_direction_that_the_file_lacks_stays_as_drawn(tmp_path):
 
 
 def test_a_random_phase_begins_anywhere_in_the_loop_and_by_address(tmp_path):
-    path = write(tmp_path / "r.csv", GOOD)
+    path = written(tmp_path / "r.csv", GOOD)
     many = population(3000, rates=str(path), rates_at_end="loop", rates_phase="random")
     phases = np.array(
         [many.rates(c, "down").phase_s / many.rates(c, "down").times_s[-1] for c in range(3000)]
@@ -454,7 +450,7 @@ def test_a_random_phase_begins_anywhere_in_the_loop_and_by_address(tmp_path):
 
 
 def test_at_the_client_s_level_a_trace_gives_the_shape_and_the_draw_the_mean(tmp_path):
-    path = write(tmp_path / "r.csv", GOOD)
+    path = written(tmp_path / "r.csv", GOOD)
     plain = population(50)
     shaped = population(50, rates=str(path), rates_at_end="loop", rates_level="client")
     for client in range(50):
@@ -467,7 +463,7 @@ def test_at_the_client_s_level_a_trace_gives_the_shape_and_the_draw_the_mean(tmp
 
 
 def test_a_trace_that_ends_names_file_client_and_time(tmp_path):
-    path = write(tmp_path / "r.csv", GOOD)
+    path = written(tmp_path / "r.csv", GOOD)
     link = population(rates=str(path), rates_at_end="fail").rates(0, "up")
     with pytest.raises(RunError) as caught:
         link.rate(31.0)
@@ -482,7 +478,7 @@ def test_a_network_table_must_say_how_its_rates_vary(tmp_path):
     devices = tmp_path / "d.csv"
     devices.write_text(hetero_profiles.locate("devices.csv").read_text().replace("share_mixed", "share"))
     config = PopulationConfig(
-        devices=devices, networks=write(tmp_path / "n.csv", text), clients=3, rates="generated"
+        devices=devices, networks=written(tmp_path / "n.csv", text), clients=3, rates="generated"
     )
     with pytest.raises(ProfileError, match="does not say how its rates vary") as caught:
         draw(config, 0)
@@ -505,7 +501,7 @@ def test_a_broken_variation_is_named_by_row_and_column(tmp_path, column, value, 
     ]
     header, row = lines[0].split(","), lines[1].split(",")
     row[header.index(column)] = value
-    path = write(tmp_path / "n.csv", "\n".join([lines[0], ",".join(row)]))
+    path = written(tmp_path / "n.csv", "\n".join([lines[0], ",".join(row)]))
     assert any(f"{path} row 2: {said}" in problem for problem in check(path))
 
 
@@ -536,7 +532,7 @@ def test_rates_that_are_neither_a_word_nor_a_file_are_an_error(value, hint):
 
 @pytest.mark.parametrize("sharing", ["private", "max-min"])
 def test_a_run_that_outlives_a_trace_ends_with_the_name_of_the_file(tmp_path, sharing):
-    path = write(tmp_path / "r.csv", GOOD)
+    path = written(tmp_path / "r.csv", GOOD)
     wanted = experiment(
         {"kind": "synchronous", "cohort": 2},
         4,

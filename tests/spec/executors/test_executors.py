@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import signal
@@ -23,8 +24,10 @@ from fedsim.errors import DataError, HostError, WorkerError
 from fedsim.executors import ray_session as session
 from fedsim.executors.calls import perform, single_threaded
 from fedsim.executors.inline import Inline
-from fedsim.executors.queue import AHEAD, DEATHS, Dispatch, WorkerLost, ahead
-from fedsim.executors.ray import SEEN, RayExecutor
+from fedsim.executors.pool import WorkerLost
+from fedsim.executors.queue import AHEAD, DEATHS, JobQueue, ahead
+from fedsim.executors.ray import RayExecutor
+from fedsim.executors.ray_worker import SEEN
 from fedsim.jobs import Job, Probe, ScoreJob, TaskContext
 from fedsim.tasks.quadratic import Quadratic
 
@@ -139,6 +142,7 @@ def test_an_error_names_client_and_visit_and_keeps_its_cause():
         with pytest.raises(WorkerError, match="client 5, visit 2: KeyError: 'boom'") as caught:
             ticket.result()
     cause = caught.value.__cause__
+    assert caught.value.blamed == ((5, 2),)
     assert isinstance(cause, KeyError)
     assert cause.__traceback__ is not None
     assert caught.value.exit_code == 1
@@ -149,6 +153,7 @@ def test_an_error_that_only_a_batch_raises_names_the_whole_batch():
     failed = perform(task, "train", batches(task.initial())[0], lambda v: v)
     with pytest.raises(WorkerError, match=r"client 0, visit 0; client 1, .*; client 3, visit 0: MemoryError"):
         raise failed.error()
+    assert failed.error().blamed == ((0, 0), (1, 1), (2, 2), (3, 0))
 
 
 def test_a_failed_score_names_the_piece():
@@ -157,8 +162,9 @@ def test_a_failed_score_names_the_piece():
         ticket = executor.score([ScoreJob(np.zeros(8, np.float32), Probe("client", 0, 1, 7))])
         with pytest.raises(
             WorkerError, match=r"score of client of client 7 \[0, 1\): ValueError: cannot score"
-        ):
+        ) as caught:
             ticket.result()
+    assert caught.value.blamed == ()
 
 
 def test_an_error_that_knows_its_exit_code_keeps_it():
@@ -272,84 +278,86 @@ class Toy:
 
 
 def queue(pool, clients=12, workers=2, watchdog_s=30.0):
-    dispatch = Dispatch(pool, workers, watchdog_s)
-    dispatch.ready()
-    calls = [dispatch.submit("train", [Job(k, 0, None, LOCAL, 0)]) for k in range(clients)]
-    return dispatch, calls
+    jobs = JobQueue(pool, workers, watchdog_s)
+    jobs.wait_until_ready()
+    calls = [jobs.submit("train", [Job(k, 0, None, LOCAL, 0)]) for k in range(clients)]
+    return jobs, calls
 
 
 def test_results_belong_to_their_call_in_whatever_order_they_are_asked_for():
     pool = Toy()
-    dispatch, calls = queue(pool)
-    assert [dispatch.finish(call) for call in reversed(calls)] == [[k] for k in reversed(range(12))]
+    jobs, calls = queue(pool)
+    assert [jobs.result_of(call) for call in reversed(calls)] == [[k] for k in reversed(range(12))]
     assert pool.most <= 2
     assert pool.started == 2
 
 
 def test_a_finished_call_holds_neither_its_jobs_nor_its_place():
-    dispatch, calls = queue(Toy())
-    dispatch.finish(calls[-1])
+    jobs, calls = queue(Toy())
+    jobs.result_of(calls[-1])
     assert all(call.items == () for call in calls if call.done)
 
 
 def test_a_call_that_kills_every_worker_is_held_to_be_the_cause_and_the_others_are_done():
     pool = Toy(deadly=[5])
-    dispatch, calls = queue(pool)
+    jobs, calls = queue(pool)
     for k, call in enumerate(calls):
         if k == 5:
             with pytest.raises(HostError, match=f"client 5, visit 0: {DEATHS} workers died on it") as caught:
-                dispatch.finish(call)
+                jobs.result_of(call)
             assert caught.value.exit_code == 3
             assert "runtime.executor=inline" in str(caught.value)
         else:
-            assert dispatch.finish(call) == [k]
-    assert dispatch.replaced == DEATHS
+            assert jobs.result_of(call) == [k]
+    assert pool.started == 2 + DEATHS
     assert pool.started == 2 + DEATHS
 
 
 def test_with_one_worker_only_the_deadly_call_is_blamed():
-    dispatch, calls = queue(Toy(deadly=[0, 1]), workers=1)
-    assert [dispatch.finish(call) for call in calls[2:]] == [[k] for k in range(2, 12)]
+    jobs, calls = queue(Toy(deadly=[0, 1]), workers=1)
+    assert [jobs.result_of(call) for call in calls[2:]] == [[k] for k in range(2, 12)]
     for call in calls[:2]:
         with pytest.raises(HostError, match=f"{DEATHS} workers died on it"):
-            dispatch.finish(call)
+            jobs.result_of(call)
 
 
 def test_the_watchdog_lists_what_waits():
-    dispatch, calls = queue(Toy(mute=[1]), watchdog_s=0.2)
-    assert dispatch.finish(calls[0]) == [0]
+    jobs, calls = queue(Toy(mute=[1]), watchdog_s=0.2)
+    assert jobs.result_of(calls[0]) == [0]
     began = time.monotonic()
     with pytest.raises(HostError, match=r"nothing finished for 0.2 s.*client 1, visit 0") as caught:
-        dispatch.finish(calls[1])
+        jobs.result_of(calls[1])
     assert time.monotonic() - began < 5.0
     assert "toys" in str(caught.value)
 
 
 def test_the_watchdog_counts_only_while_somebody_waits():
-    dispatch, calls = queue(Toy(), watchdog_s=0.2)
+    jobs, calls = queue(Toy(), watchdog_s=0.2)
     time.sleep(0.4)
-    assert dispatch.finish(calls[-1]) == [11]
+    assert jobs.result_of(calls[-1]) == [11]
 
 
 def test_a_worker_that_dies_at_its_start_is_replaced_but_not_forever():
-    assert queue(Toy(stillborn=2))[0].replaced == 2
+    pool = Toy(stillborn=2)
+    queue(pool)
+    assert pool.started == 2 + 2
     with pytest.raises(HostError, match="die while they start"):
         queue(Toy(stillborn=99))
 
 
 def test_calls_still_open_when_the_executor_closes_end_with_an_error():
-    dispatch, calls = queue(Toy())
-    dispatch.stop()
+    jobs, calls = queue(Toy())
+    jobs.stop()
     with pytest.raises(HostError, match="closed before"):
-        dispatch.finish(calls[3])
+        jobs.result_of(calls[3])
 
 
 def test_a_new_task_drops_old_calls():
-    dispatch, _ = queue(Toy(mute=[0]))
-    dispatch.renew()
-    dispatch.ready()
-    call = dispatch.submit("train", [Job(30, 0, None, LOCAL, 0)])
-    assert dispatch.finish(call) == [30]
+    jobs, _ = queue(Toy(mute=[0]))
+    jobs.change_task()
+    jobs.wait_until_ready()
+    call = jobs.submit("train", [Job(30, 0, None, LOCAL, 0)])
+    assert jobs.result_of(call) == [30]
 
 
 @pytest.mark.parametrize(
@@ -379,12 +387,12 @@ def test_the_window_of_unread_calls_is_never_empty_and_never_wider_than_its_most
 
 @pytest.mark.parametrize(("updates", "most"), [(math.inf, 2 * AHEAD), (2 * 5 * 2, 2 * 3), (0, 2)])
 def test_training_is_begun_ahead_only_while_its_results_have_room(updates, most):
-    dispatch = Dispatch(Toy(), 2, 30.0, updates)
-    dispatch.ready()
-    calls = [dispatch.submit("train", [Job(2 * k + i, 0, None, LOCAL, 0) for i in (0, 1)]) for k in range(60)]
+    jobs = JobQueue(Toy(), 2, 30.0, updates)
+    jobs.wait_until_ready()
+    calls = [jobs.submit("train", [Job(2 * k + i, 0, None, LOCAL, 0) for i in (0, 1)]) for k in range(60)]
     unread = []
     for k, call in enumerate(calls):
-        assert dispatch.finish(call) == [2 * k, 2 * k + 1]
+        assert jobs.result_of(call) == [2 * k, 2 * k + 1]
         time.sleep(0.03)  # longer than between two looks at the answers
         unread.append(sum(c.done for c in calls[k + 1 :]))
 
@@ -423,6 +431,31 @@ def test_an_address_that_cannot_be_one_is_refused(address, said):
         RayExecutor(address=address).open(quadratic())
 
 
+def test_what_fails_ahead_of_the_task_is_logged_and_kept_and_the_executor_is_closed_again(
+    monkeypatch, caplog
+):
+    trouble = HostError("no room for a Ray")
+
+    def fails(ray, needs):
+        raise trouble
+
+    monkeypatch.setattr(session, "start", fails)
+    executor = RayExecutor(workers=1)
+    with caplog.at_level(logging.DEBUG, "fedsim.executors.ray"):
+        executor.prestart(["torch"])
+    assert executor.prestart_problem is trouble
+    assert "no room for a Ray" in caplog.text
+    assert executor.places() == []
+    with pytest.raises(HostError, match="no room for a Ray"):  # `open` tries again and reports
+        executor.open(quadratic())
+
+
+def test_an_executor_with_nothing_to_start_ahead_needs_no_method_for_it():
+    with closing(Inline()) as executor:
+        assert executor.prestart(["torch"]) is None
+        executor.open(quadratic())
+
+
 # Ray --------------------------------------------------------------------------------------------
 
 
@@ -449,8 +482,9 @@ def on_ray(task, **settings):
 def test_ray_gives_the_bits_of_inline_whatever_the_delays(ray_here, expected, workers):
     with on_ray(quadratic(delay_s=0.02), workers=workers) as executor:
         assert executor.workers == len(executor.places()) == workers
+        places = executor.places()
         assert outcome(executor, quadratic()) == expected
-        assert executor.replaced == 0
+        assert executor.places() == places
     assert ray_here.is_initialized()
 
 
@@ -458,10 +492,10 @@ def test_ray_gives_the_bits_of_inline_whatever_the_delays(ray_here, expected, wo
 def test_the_window_follows_the_store_and_the_task_and_changes_no_result(ray_here, expected):
     with on_ray(quadratic(dimension=1000), workers=2) as executor:
         store = ray_here.cluster_resources()["object_store_memory"]
-        assert executor._dispatch.updates == store / (4 * 1000)
+        assert executor._queue.room == store / (4 * 1000)
         executor.open(quadratic())
-        assert executor._dispatch.updates == store / (4 * quadratic().layout.size)
-        executor._dispatch.updates = 0
+        assert executor._queue.room == store / (4 * quadratic().layout.size)
+        executor._queue.resize(0)
         assert outcome(executor, quadratic()) == expected
 
 
@@ -472,9 +506,10 @@ def test_killing_a_worker_in_mid_batch_changes_no_result(ray_here, expected):
         handle = executor.share(task.initial())
         tickets = [executor.train(batch) for batch in batches(handle)]
         tickets[1].result()
-        os.kill(executor.pids()[0], signal.SIGKILL)
+        places = executor.places()
+        os.kill(int(places[0].split()[1]), signal.SIGKILL)
         updates = [update for ticket in tickets for update in ticket.result()]
-        assert executor.replaced == 1
+        assert [a == b for a, b in zip(places, executor.places(), strict=True)] == [False, True]
     assert [u.end.tobytes() for u in updates] == [bits[0] for bits in expected[0]]
 
 
@@ -482,6 +517,7 @@ def test_killing_a_worker_in_mid_batch_changes_no_result(ray_here, expected):
 def test_errors_name_client_and_visit_and_other_calls_go_on(ray_here):
     task = Tricky({5: "raise", 9: "two words", 13: "exit"})
     with on_ray(task, workers=2) as executor:
+        places = executor.places()
         tickets = [executor.train(batch) for batch in batches(executor.share(task.initial()))]
         for k, text in ((1, "client 5, visit 2: KeyError: 'boom'"), (3, "client 13, visit 1: SystemExit: 7")):
             with pytest.raises(WorkerError, match=text) as caught:
@@ -492,7 +528,7 @@ def test_errors_name_client_and_visit_and_other_calls_go_on(ray_here):
         with pytest.raises(WorkerError, match="client 9, visit 0: TwoWords: odd news"):
             tickets[2].result()
         assert [len(ticket.result()) for ticket in tickets[4:]] == [4] * 6
-        assert executor.replaced == 0
+        assert executor.places() == places
 
 
 @pytest.mark.ray
@@ -561,7 +597,7 @@ import os, sys, time
 import numpy as np
 import test_executors as t
 from fedsim.executors.inline import Inline
-from fedsim.executors.ray import SEEN, RayExecutor
+from fedsim.executors.ray import RayExecutor
 inline = Inline(); inline.open(t.quadratic()); expected = t.outcome(inline, t.quadratic()); inline.close()
 """
 
@@ -656,10 +692,11 @@ def test_two_raylets_through_their_address_and_the_loss_of_one_change_no_result(
     executor.open(t.Tricky({}, nap_s=0.05))
     tickets = [executor.train(b) for b in t.batches(executor.share(np.zeros(8, np.float32)))]
     tickets[0].result()
+    places = executor.places()
     cluster.remove_node(second, allow_graceful=False)
     ends = [u.end.tobytes() for ticket in tickets for u in ticket.result()]
     assert ends == [bits[0] for bits in expected[0]]
-    assert executor.replaced == 1
+    assert sum(a != b for a, b in zip(places, executor.places())) == 1
     executor.close()
     assert not ray.is_initialized()
     executor = RayExecutor(workers=1, address=cluster.address)  # the cluster is still there

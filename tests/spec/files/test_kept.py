@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsim.errors import RunFolderError
-from fedsim.files.client_vectors import NOTHING_KEPT, Kept
+from fedsim.files.client_vectors import NO_VECTORS, ClientVectors
 
 
 def vector(*values):
@@ -25,18 +25,18 @@ def plain(kept):
 
 
 def test_nobody_keeps_anything_at_first():
-    assert len(NOTHING_KEPT) == 0
-    assert not NOTHING_KEPT
-    assert 3 not in NOTHING_KEPT
-    assert NOTHING_KEPT.get(3) is None
-    assert list(NOTHING_KEPT) == []
-    assert NOTHING_KEPT.including({}) is NOTHING_KEPT
+    assert len(NO_VECTORS) == 0
+    assert not NO_VECTORS
+    assert 3 not in NO_VECTORS
+    assert NO_VECTORS.get(3) is None
+    assert list(NO_VECTORS) == []
+    assert NO_VECTORS.including({}) is NO_VECTORS
 
 
 def test_values_come_back_to_the_bit():
     odd = np.array([np.nan, np.inf, -0.0, 1e-45, 1 / 3], np.float32)
 
-    found = NOTHING_KEPT.including({7: odd}).get(7)
+    found = NO_VECTORS.including({7: odd}).get(7)
 
     assert found.tobytes() == odd.tobytes()
     assert found.dtype == np.float32
@@ -44,14 +44,14 @@ def test_values_come_back_to_the_bit():
 
 
 def test_a_view_keeps_its_values_whatever_later_views_are_given():
-    first = NOTHING_KEPT.including({1: vector(1, 1), 2: vector(2, 2)})
+    first = NO_VECTORS.including({1: vector(1, 1), 2: vector(2, 2)})
     second = first.including({2: vector(20, 20), 3: vector(3, 3)})
     sibling = first.including({1: vector(-1, -1)})
 
     assert plain(first) == {1: [1, 1], 2: [2, 2]}
     assert plain(second) == {1: [1, 1], 2: [20, 20], 3: [3, 3]}
     assert plain(sibling) == {1: [-1, -1], 2: [2, 2]}
-    assert len(NOTHING_KEPT) == 0
+    assert len(NO_VECTORS) == 0
 
 
 moves = st.lists(
@@ -64,9 +64,9 @@ moves = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(moves)
-def test_views_are_dictionaries(given_):
+def test_a_view_answers_like_a_dictionary_that_never_changes(given_):
     """Grow views from any older view and drop some: each holds what a dictionary would."""
-    views = [(NOTHING_KEPT, {})]
+    views = [(NO_VECTORS, {})]
     for parent, changes, drop in given_:
         kept, expected = views[parent % len(views)]
         grown = kept.including({client: vector(value, -value) for client, value in changes.items()})
@@ -81,7 +81,7 @@ def test_views_are_dictionaries(given_):
 
 def test_slots_are_reused_once_no_view_points_to_them(tmp_path):
     path = tmp_path / "own.f32"
-    kept = Kept(path).including({client: np.full(100, client, np.float32) for client in range(10)})
+    kept = ClientVectors(path).including({client: np.full(100, client, np.float32) for client in range(10)})
     held = kept
     for turn in range(20):
         kept = kept.including({3: np.full(100, turn, np.float32)})
@@ -95,7 +95,7 @@ def test_slots_are_reused_once_no_view_points_to_them(tmp_path):
 def test_ram_grows_by_the_index_and_not_by_the_vectors():
     """1,000 clients of 32 KiB each are 31 MiB on disk."""
     clients, size = 1000, 8192
-    kept = NOTHING_KEPT.including({0: np.zeros(size, np.float32)})
+    kept = NO_VECTORS.including({0: np.zeros(size, np.float32)})
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     for client in range(1, clients):
@@ -118,7 +118,7 @@ def test_a_temporary_file_has_no_name_and_is_closed_with_its_last_view(tmp_path,
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     gc.collect()  # so that no file of another test closes meanwhile
     before = opened()
-    kept = NOTHING_KEPT.including({1: vector(5, 6)})
+    kept = NO_VECTORS.including({1: vector(5, 6)})
 
     assert list(tmp_path.iterdir()) == []
     assert opened() == before + 1
@@ -128,7 +128,7 @@ def test_a_temporary_file_has_no_name_and_is_closed_with_its_last_view(tmp_path,
 
 def test_the_file_is_as_documented(tmp_path):
     path = tmp_path / "kept" / "own.f32"
-    kept = Kept(path).including({4: vector(1.5, -2)})
+    kept = ClientVectors(path).including({4: vector(1.5, -2)})
     data = path.read_bytes()
 
     assert repr(kept).endswith(f"vectors of 1 clients in {path}>")
@@ -140,25 +140,25 @@ def test_the_file_is_as_documented(tmp_path):
 
 def test_a_killed_process_leaves_the_last_whole_record_of_every_client(tmp_path):
     path = tmp_path / "own.f32"
-    kept = Kept(path).including({1: vector(1, 1), 2: vector(2, 2)})
+    kept = ClientVectors(path).including({1: vector(1, 1), 2: vector(2, 2)})
     newer = kept.including({2: vector(22, 22)})
     with path.open("ab") as file:
         file.write(b"half a record")
 
-    found = Kept.read(path)
+    found = ClientVectors.read(path)
     assert plain(found) == plain(newer)
     assert plain(found.including({3: vector(3, 3)})) == {1: [1, 1], 2: [22, 22], 3: [3, 3]}
 
 
 def test_a_record_that_was_being_written_is_not_read(tmp_path):
     path = tmp_path / "own.f32"
-    kept = Kept(path).including({1: vector(1, 1)})
+    kept = ClientVectors(path).including({1: vector(1, 1)})
     kept.including({1: vector(9, 9)})
     data = bytearray(path.read_bytes())
     data[-1] ^= 1  # of the second record
     path.write_bytes(data)
 
-    assert plain(Kept.read(path)) == {1: [1, 1]}
+    assert plain(ClientVectors.read(path)) == {1: [1, 1]}
 
 
 @pytest.mark.parametrize("content", [b"", b"fedkept1", b"something else, long enough for a head"])
@@ -167,22 +167,22 @@ def test_other_files_are_refused(tmp_path, content):
     path.write_bytes(content)
 
     with pytest.raises(RunFolderError, match="holds no vectors"):
-        Kept.read(path)
+        ClientVectors.read(path)
     with pytest.raises(RunFolderError, match="cannot be read"):
-        Kept.read(tmp_path / "none")
+        ClientVectors.read(tmp_path / "none")
 
 
 def test_vectors_of_one_view_are_equally_long_and_flat():
-    kept = NOTHING_KEPT.including({1: vector(1, 2)})
+    kept = NO_VECTORS.including({1: vector(1, 2)})
 
     with pytest.raises(ValueError, match=r"client 2 keeps a vector of shape \(3,\), not \(2,\)"):
         kept.including({2: vector(1, 2, 3)})
     with pytest.raises(ValueError, match=r"shape \(1, 2\)"):
-        NOTHING_KEPT.including({1: np.ones((1, 2), np.float32)})
+        NO_VECTORS.including({1: np.ones((1, 2), np.float32)})
 
 
 def test_views_that_share_nothing_do_not_share_a_file(tmp_path):
-    empty = Kept(tmp_path / "own.f32")
+    empty = ClientVectors(tmp_path / "own.f32")
     one, other = empty.including({1: vector(1)}), empty.including({1: vector(1, 2)})
 
     assert (one.get(1).size, other.get(1).size) == (1, 2)

@@ -1,3 +1,5 @@
+"""The data package: every table passes its own check, states its source and licence, and needs nothing but Python."""
+
 from __future__ import annotations
 
 import ast

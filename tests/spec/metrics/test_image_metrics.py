@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_fewer_images_than_features_still_give_a_number():
 
 @settings(max_examples=20, deadline=None)
 @given(cut=st.integers(1, 39))
-def test_moments_add(cut):
+def test_moments_of_two_halves_add_up_to_those_of_the_whole(cut):
     features = gaussian(40, [1.0, -2, 0], np.diag([1.0, 2, 3]), 4)
     a, b, whole = Moments.of(features[:cut]), Moments.of(features[cut:]), Moments.of(features)
     added = Moments(a.n + b.n, a.total + b.total, a.outer + b.outer)
@@ -162,9 +163,11 @@ def test_the_shipped_classifier_knows_the_digits_that_it_was_not_trained_on():
     assert _images_features.features(what, pixels[:3]).shape == (3, classifier.FEATURES)
 
 
-def test_the_shipped_denoiser_has_the_errors_of_its_card():
+def test_the_shipped_denoiser_has_the_errors_of_its_card(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "scripts"))
+    import denoiser_pretraining as pretrain
+
     from fedsim.training.diffusion import models as denoisers
-    from fedsim.training.diffusion import pretrain
     from fedsim.training.diffusion import process as diffusion
 
     folder = digits.model_folder()

@@ -30,7 +30,7 @@ def finished(star):
     return done
 
 
-def test_the_water_level():
+def test_rates_fill_up_to_one_water_level_or_to_their_caps():
     star = loaded(20.0, [100] * 4, [2, 5, 20, 20])
     assert [star.rate(flow) for flow in range(4)] == [2.0, 5.0, 6.5, 6.5]
     assert star.level == 6.5
@@ -133,7 +133,7 @@ def test_notes_that_are_void_do_not_pile_up():
         (lambda _: MaxMinLink(1.0).finish(), "no flow on this link ever finishes"),
     ],
 )
-def test_nonsense_is_refused(act, problem):
+def test_flows_and_rates_that_make_no_sense_are_refused(act, problem):
     star = MaxMinLink(1.0)
     star.add(0, 10, 1, 5.0)
     with pytest.raises(ValueError, match=problem):

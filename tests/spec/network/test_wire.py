@@ -50,7 +50,7 @@ def sent(layout, payload):
 # number formats -----------------------------------------------------------------------------------
 
 
-def test_int8_by_hand():
+def test_int8_by_hand_scale_by_row_and_rounded_codes():
     """Largest 2.54: the scale is 0.02, and 1.0 is 50 steps of it."""
     values = np.array([2.54, -2.54, 1.0, 0.0, 0.011], np.float32)
     scale = np.repeat(scales(np.array([2.54], np.float32), "int8"), 5)
@@ -291,7 +291,7 @@ def test_the_server_gets_start_plus_what_the_message_says():
     assert np.array_equal(Coder(wire, LAYOUT, 0).up(4, 2, start, end, WHOLE), expected)
 
 
-def test_chance_is_addressed():
+def test_stochastic_rounding_draws_by_client_and_visit_not_by_order():
     start, end = normal("start"), normal("end")
     one = link(dtype="int4").up(3, 1, start, end, WHOLE)
     assert np.array_equal(one, link(dtype="int4").up(3, 1, start, end, WHOLE))

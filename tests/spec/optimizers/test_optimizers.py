@@ -46,7 +46,7 @@ def first_step(optimizer, d, staleness=0):
     return walk(optimizer, np.array([d], np.float32), staleness)[0]
 
 
-def test_these_optimisers_ship():
+def test_the_optimisers_that_ship_are_those_of_fedopt_momentum_and_none():
     assert KINDS == ["adagrad", "adam", "fadas", "momentum", "none", "yogi"]
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsim.adapters.adapter import Layout, Module, Tensor
+from fedsim.adapters.folding import adapter_into_base
 from fedsim.adapters.moved_base import Base
 from fedsim.adapters.payload import WHOLE, Payload
 from fedsim.aggregators._base import Offer, Traits
@@ -25,7 +26,7 @@ from fedsim.personal.ditto import Ditto
 from fedsim.personal.feddpa import FedDPA
 from fedsim.personal.fedper import FedPer, blocks
 from fedsim.personal.fine_tune import FineTune
-from fedsim.personal.folding import Fold, folded, scale_of, weighted
+from fedsim.personal.folding import Fold, scale_of, weighted
 from fedsim.personal.none import Nothing
 
 # three blocks: 2 (3 + 4), 2 (4 + 3) and a convolution 2 (2 3 3 + 5) with 2 slots each: 14 + 14 + 46 floats
@@ -166,7 +167,7 @@ def test_ditto_of_a_client_that_joins_starts_at_the_shared_model():
 def test_folding_an_adapter_into_the_weights_is_the_adapter():
     """On a Linear, a non-square one and a Conv2d, over weights that have moved already."""
     vector, before = numbers(1), Base(LAYOUT, 0, numbers(2, 4 * 3 + 3 * 4 + 5 * 18))
-    found = Base(LAYOUT, 0, folded(LAYOUT, vector, 0.3, before.vector))
+    found = Base(LAYOUT, 0, adapter_into_base(LAYOUT, vector, 0.3, before.vector))
     arrays = LAYOUT.arrays(vector.astype(np.float64))
 
     for (module, change), (_, there) in zip(found.matrices(), before.matrices(), strict=True):
@@ -198,7 +199,7 @@ def test_feddpa_trains_the_local_adapter_over_the_shared_one():
 
     assert made.start.tobytes() == numbers(0).tobytes()
     assert made.scale == 0.125
-    assert made.base.tobytes() == folded(LAYOUT, visit.start, 0.375).tobytes()
+    assert made.base.tobytes() == adapter_into_base(LAYOUT, visit.start, 0.375).tobytes()
     assert (made.trains, made.anchor, made.tail, made.local.prox_mu) == ("AB", None, None, 0.0)
     assert kind.beside(home(), visit, numbers(8)).start.tobytes() == numbers(8).tobytes()
 
@@ -215,7 +216,7 @@ def test_feddpa_at_its_ends():
     assert none.beside(home(), job(), None).scale == 0.0
     used = none.model(home(), job(), numbers(8), None)
     assert not any(b.any() for name, b in LAYOUT.arrays(used.vector).items() if name.endswith("B"))
-    assert used.base.tobytes() == folded(LAYOUT, numbers(1), 0.5).tobytes()
+    assert used.base.tobytes() == adapter_into_base(LAYOUT, numbers(1), 0.5).tobytes()
 
 
 def test_a_smaller_rank_has_its_own_scale():
@@ -236,8 +237,8 @@ def test_feddpa_f_trains_after_the_run_from_a_copy_of_the_shared_adapter():
     assert made.start.tobytes() == numbers(1).tobytes()
     assert made.local.epochs == 2
     used = kind.model(home(), job(), None, numbers(1))  # a copy that has not moved is what it was
-    total = folded(LAYOUT, used.vector, 0.5, used.base)
-    np.testing.assert_allclose(total, folded(LAYOUT, numbers(1), 0.5), rtol=1e-5, atol=1e-6)
+    total = adapter_into_base(LAYOUT, used.vector, 0.5, used.base)
+    np.testing.assert_allclose(total, adapter_into_base(LAYOUT, numbers(1), 0.5), rtol=1e-5, atol=1e-6)
 
 
 # all kinds --------------------------------------------------------------------------------------

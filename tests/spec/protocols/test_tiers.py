@@ -200,7 +200,7 @@ def test_fedat_shares_are_a_distribution_that_reverses_the_counts(rounds):
     assert [s * sum(rounds) for s in reversed(shares)] == pytest.approx(rounds)
 
 
-def test_fedat_by_hand():
+def test_fedat_s_tiers_commit_at_their_own_beat_with_weights_by_hand():
     """Fast rounds at 1, 2, 3, 4 s; the slow tier's, of version 0, at 3.5 s.
 
     Until the slow tier has landed, the fast one has weight zero (its mirror image has made no round).

@@ -93,7 +93,7 @@ def test_the_lorenz_curve_starts_at_nothing_ends_at_all_and_bends_as_gini_says()
     assert 1 - 2 * area == pytest.approx(stragglers.fairness(small()).loc["committed", "gini"])
 
 
-def test_little_by_hand():
+def test_little_s_law_by_hand_rate_times_time_in_flight_is_the_number_in_flight():
     found = stragglers.little(small())
 
     # all seven visits of 30 s ended: 4 + 16 + 5 + 4 + 0.5 + 4 + 14 seconds

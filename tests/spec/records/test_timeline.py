@@ -1,3 +1,5 @@
+"""The timeline of a run as Chrome trace JSON: slices nest, arrows lead from versions to visits, losses are instants."""
+
 from __future__ import annotations
 
 import json

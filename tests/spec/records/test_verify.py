@@ -1,3 +1,5 @@
+"""The auditor: right books pass, every wrong value gives its own sentence, and what may differ may."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -8,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds.handmade_run import IDLE_W, by_hand, made, played
 
+from fedsim.records.books import Books
 from fedsim.records.info import Batteries, Totals
 from fedsim.records.tables import TABLES
 from fedsim.records.verify import verify
+from fedsim.records.verify_visits import INVARIANTS
 
 
 def test_a_run_whose_books_are_right_has_no_problem():
@@ -181,3 +185,11 @@ def test_a_missing_column_is_named(table):
     column = list(TABLES[table])[-1]
     frame: pd.DataFrame = getattr(run, table).drop(columns=column)
     assert verify(dataclasses.replace(run, **{table: frame})) == [f"{table} has no column {column!r}"]
+
+
+def test_every_invariant_has_a_name_of_its_own_and_holds_for_a_run_whose_books_are_right():
+    books = Books(by_hand())
+    broken = {invariant.name: invariant.broken(books).any() for invariant in INVARIANTS}
+
+    assert len(broken) == len(INVARIANTS)
+    assert not any(broken.values()), broken

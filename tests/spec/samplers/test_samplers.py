@@ -26,7 +26,7 @@ from fedsim.samplers.oort import Oort, _rounded
 from fedsim.samplers.power_of_choice import PowerOfChoice
 from fedsim.samplers.seen import Records
 from fedsim.samplers.uniform import Uniform
-from fedsim.server.requests import Desk, Request
+from fedsim.server.requests import Desk, PoolRequest
 
 SYNC = {"kind": "synchronous", "cohort": 2}
 GREEDY = {"explore": 0.0, "explore_min": 0.0}
@@ -102,11 +102,11 @@ class Served:
     def __init__(self, n, sampler="uniform"):
         made = plan(SYNC, [1.0] * n, sampler={"kind": sampler})
         self.roster = Roster(made.population.availability)
-        self.desk = Desk(made.experiment, made.population, self.roster, records(n))
+        self.desk = Desk(made, self.roster, records(n))
         self.granted = {}
 
     def ask(self, name, n, among=None):
-        self.desk.ask(Request(n, lambda chosen: self.granted.update({name: sorted(chosen)}), 0.0, among))
+        self.desk.ask(PoolRequest(n, lambda chosen: self.granted.update({name: sorted(chosen)}), 0.0, among))
 
 
 def test_requests_of_one_pool_are_served_in_their_order():
@@ -299,7 +299,7 @@ def test_clients_of_no_worth_are_asked_when_nobody_else_is_there():
     assert len(set(found.tolist())) == 3
 
 
-def test_exploration_fades():
+def test_the_share_of_oort_s_exploration_falls_to_its_floor():
     sampler = Oort(explore=0.8, explore_decay=0.5, explore_min=0.3)
     assert [sampler.epsilon(version) for version in range(3)] == [0.8, 0.4, 0.3]
 
@@ -631,7 +631,7 @@ def test_samplers_see_landed_information_only():
 
 @pytest.mark.parametrize("protocol", [SYNC, {"kind": "buffered", "concurrency": 3, "buffer": 2}])
 @pytest.mark.parametrize("kind", ["oort", "power-of-choice", "least-available"])
-def test_runs_are_repeatable(kind, protocol):
+def test_two_runs_with_one_seed_ask_the_same_clients(kind, protocol):
     (_, one), (_, other) = (run_of({"kind": kind}, [1.0, 2.0, 3.0] * 3, protocol=protocol) for _ in range(2))
     assert one.visits.equals(other.visits)
     assert one.scores.equals(other.scores)

@@ -11,11 +11,11 @@ from worlds import experiment
 from fedsim.adapters.adapter import Layout, Module
 from fedsim.clock.plan import prepare
 from fedsim.executors.inline import Inline
-from fedsim.files.client_vectors import Kept
+from fedsim.files.client_vectors import ClientVectors
 from fedsim.jobs import Job, Update
 from fedsim.personal.held_out import unseen
-from fedsim.server.private_parts import Privates
-from fedsim.tasks.quadratic import descend
+from fedsim.server.private_parts import PrivateParts
+from fedsim.tasks._descent import descend
 
 SYNC = {"kind": "synchronous", "cohort": 4}
 # two blocks of 2 slots: A (2, 3) and B (4, 2), A (2, 4) and B (3, 2)
@@ -27,7 +27,7 @@ def numbers(seed, size=LAYOUT.size):
 
 
 def fedper(folder=None):
-    return Privates(experiment(SYNC, 8, personal={"kind": "fedper"}), LAYOUT, numbers(0), folder=folder)
+    return PrivateParts(experiment(SYNC, 8, personal={"kind": "fedper"}), LAYOUT, numbers(0), folder=folder)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def ditto():
     plan = prepare(experiment(SYNC, 8, personal={"kind": "ditto", "lam": 0.5}))
     executor = Inline()
     executor.open(plan.task)
-    yield plan, Privates(plan.experiment, plan.task.layout, plan.task.initial(), executor)
+    yield plan, PrivateParts(plan.experiment, plan.task.layout, plan.task.initial(), executor)
     executor.close()
 
 
@@ -81,7 +81,7 @@ def test_what_is_kept_is_in_the_runs_folder(tmp_path):
     privates = fedper(tmp_path)
     privates.landed(3, 2, numbers(1), numbers(2))
 
-    found = Kept.read(tmp_path / "kept" / "personal.f32")
+    found = ClientVectors.read(tmp_path / "kept" / "personal.f32")
     assert list(found) == [3]
     assert found.get(3).tobytes() == numbers(2)[14:].tobytes()
 
@@ -155,7 +155,7 @@ def test_a_second_model_of_a_smaller_rank_keeps_the_slots_that_it_did_not_train(
             return [Update(np.zeros(LAYOUT.size, np.float32), 1, 1, 1, 0.0) for _ in self.batch]
 
     asked = experiment(SYNC, 8, personal={"kind": "ditto"}, numerics={"client_batch": 2})
-    privates = Privates(asked, LAYOUT, numbers(0), Zeros())
+    privates = PrivateParts(asked, LAYOUT, numbers(0), Zeros())
     privates.committed([Job(1, 0, numbers(1), asked.local, 0, rank=1), Job(2, 0, numbers(1), asked.local, 0)])
 
     kept, slots = privates.finish(), LAYOUT.slots(1)
@@ -165,7 +165,7 @@ def test_a_second_model_of_a_smaller_rank_keeps_the_slots_that_it_did_not_train(
 
 def test_without_training_nothing_is_kept_and_visits_are_counted_all_the_same():
     asked = experiment(SYNC, 8, personal={"kind": "ditto"})
-    privates = Privates(asked, LAYOUT, numbers(0))
+    privates = PrivateParts(asked, LAYOUT, numbers(0))
 
     privates.committed([Job(1, 0, numbers(1), asked.local, 0)])
 
@@ -180,7 +180,8 @@ def test_without_training_nothing_is_kept_and_visits_are_counted_all_the_same():
 @pytest.mark.parametrize(("asked", "count"), [(0, 0), (3, 3), (0.25, 5), (0.01, 1)])
 def test_clients_are_held_out_by_number_or_share_drawn_by_address(asked, count):
     def held(kind, seed=0):
-        return unseen(experiment(SYNC, 20, personal={"kind": kind, "unseen": asked}, seed=seed))
+        made = experiment(SYNC, 20, personal={"kind": kind, "unseen": asked}, seed=seed)
+        return unseen(made.personal, made)
 
     assert len(set(held("none"))) == count
     assert held("none") == sorted(held("none")) == held("ditto")  # the same for every method

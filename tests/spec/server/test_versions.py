@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import pytest
 from worlds import plan
-from worlds.same_runs import BUFFERED, DEADLINE, inline, ruled
+from worlds.same_runs import BUFFERED, DEADLINE, ruled, with_vector
 
 from fedsim.adapters.moved_base import Base
 from fedsim.adapters.payload import WHOLE
@@ -142,8 +142,8 @@ def test_replay_finds_the_job_of_a_visit_again_base_rank_and_all(protocol, rule)
 
 
 def test_a_server_step_of_an_optimiser_that_leaves_the_rule_alone_changes_nothing():
-    plain, a = inline(ruled(BUFFERED, "fedit"))
-    momentum, b = inline(ruled(BUFFERED, "fedit", server_optimizer={"kind": "momentum", "beta": 0.0}))
+    plain, a = with_vector(ruled(BUFFERED, "fedit"))
+    momentum, b = with_vector(ruled(BUFFERED, "fedit", server_optimizer={"kind": "momentum", "beta": 0.0}))
 
     assert plain.visits.equals(momentum.visits)
     np.testing.assert_allclose(a, b, rtol=1e-6)

@@ -21,7 +21,7 @@ from worlds import image_models
 import fedsim
 from fedsim.builtin import digits
 from fedsim.checks.blocks import check
-from fedsim.cli import demo_images
+from fedsim.cli.demo_images import IMAGES
 from fedsim.component import build
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig, LoraConfig, NumericsConfig
@@ -241,13 +241,13 @@ def test_unusable_data_are_refused_in_one_sentence(tmp_path, make, said):
 def test_every_client_has_one_new_digit_and_keeps_some_images_apart(task):
     assert task.classes == digits.NEW
     for client in range(5):
-        mine, apart = task.training[client], task.held_out[client]
+        mine, apart = task.splits.training[client], task.splits.held_out[client]
         assert len(np.unique(task.pictures.labels[np.concatenate([mine, apart])])) == 1
         assert not set(mine) & set(apart)
         assert len(apart) == round(0.1 * (len(mine) + len(apart)))
         assert task.tokens(client, LocalConfig(epochs=2)) == 2 * 64 * len(mine)
         assert task.tokens(client, LOCAL) == 2 * 8 * 64
-    rows = np.concatenate([*task.training, *task.held_out])
+    rows = np.concatenate([*task.splits.training, *task.splits.held_out])
     assert sorted(rows.tolist()) == list(range(len(task.pictures)))
     assert task.describe()["classes_per_client"] == [1, 1, 1]
 
@@ -263,7 +263,7 @@ def test_every_client_has_one_new_digit_and_keeps_some_images_apart(task):
 )
 def test_labels_and_amounts_are_skewed_as_asked(partition, check):
     task = images(clients=20, partition=partition)
-    whole = [np.concatenate([a, b]) for a, b in zip(task.training, task.held_out, strict=True)]
+    whole = [np.concatenate([a, b]) for a, b in zip(task.splits.training, task.splits.held_out, strict=True)]
     sizes = np.array([len(rows) for rows in whole])
     kinds = np.array([len(np.unique(task.pictures.labels[rows])) for rows in whole])
     assert check(sizes, kinds)
@@ -327,7 +327,7 @@ def test_settings_that_contradict_themselves_are_refused():
         with pytest.raises(ValueError, match=said):
             Images(**fields)
     found = build("tasks", {"kind": "images", "charge_as": {"preset": "ddpm-cifar10-32"}})
-    assert found.charge_as.shape(full=False).params == 35_746_307
+    assert found.charge(full=False).shape.params == 35_746_307
 
 
 def test_a_task_is_pickled_without_weights(task):
@@ -348,7 +348,7 @@ def test_the_loss_is_the_squared_error_at_fixed_noise(task):
     """Written out for one piece with the stock model: version 0 is the pretrained network."""
     probe = task.probes("test")[0]
     sums = task.score(task.initial(), probe)
-    pictures_, order = task._rows("test", None)
+    pictures_, order = task.test, task.rows("test", None)
     rows = order[probe.start : probe.stop]
     model, process = denoisers.weights(task.source.name), task.source.process
     expected, noises = 0.0, diffusion.of_evaluation(0, "test", rows.tolist(), 8, (1, 8, 8))
@@ -659,7 +659,7 @@ def test_a_grid_shows_every_image_enlarged_by_a_whole_factor():
 def test_the_demo_s_verdict_says_what_changed(run):
     from dataclasses import replace
 
-    text = demo_images.verdict([replace(run, info=replace(run.info, name="images-sync"))])
+    text = IMAGES.verdict([replace(run, info=replace(run.info, name="images-sync"))])
     assert text.startswith(
         "FD(digits-cnn) of 60 samples to the 719 images of the clients (real test images: 4):\n  images-sync "
     )
@@ -668,7 +668,7 @@ def test_the_demo_s_verdict_says_what_changed(run):
 
 
 def test_the_demo_asks_for_what_the_readme_says():
-    sync, fedbuff = demo_images.experiments()
+    sync, fedbuff = IMAGES.experiments()
     assert (sync.name, fedbuff.name) == ("images-sync", "images-fedbuff")
     assert sync.population == fedbuff.population
     assert sync.task.partition.classes == 1

@@ -157,7 +157,7 @@ def test_credited_words_and_bytes_add_up_to_those_of_the_text_with_eos_for_each_
     row = _tokens.tokenise(tokenizer, lines, 1, 320)
     assert row.words.sum() == sum(len(line.split()) + 1 for line in lines)
     assert row.bytes.sum() == sum(len(line.encode()) + 1 for line in lines)
-    expected = [id for line in lines for id in [*tokenizer.encode(line, add_special_tokens=False), 1]]
+    expected = [token for line in lines for token in [*tokenizer.encode(line, add_special_tokens=False), 1]]
     assert row.tokens.tolist() == expected
     assert row.stops[-1] == len(expected)
     text = _tokens.lines(lines)
@@ -237,13 +237,13 @@ def test_blocks_cover_their_run_and_none_is_below_the_minimum_unless_the_run_is(
 def test_every_client_trains_on_some_windows_holds_some_out_and_shares_none(llama, text_folder, partition):
     task = language(llama, text_folder, partition=partition)
     assert task.clients == 6
-    rows = [*task.shards.training, *task.shards.held_out]
-    assert sorted(np.concatenate(rows).tolist()) == list(range(len(task.shards.windows)))
+    rows = [*task.splits.training, *task.splits.held_out]
+    assert sorted(np.concatenate(rows).tolist()) == list(range(len(task.windows)))
     assert min(len(r) for r in rows) >= 1
-    assert (task.shards.windows.counts == 16).all()
-    for mine, apart in zip(task.shards.training, task.shards.held_out, strict=True):
+    assert (task.windows.counts == 16).all()
+    for mine, apart in zip(task.splits.training, task.splits.held_out, strict=True):
         assert len(apart) == max(1, round(0.1 * (len(mine) + len(apart))))
-    lost = task.facts["train_tokens"] - 16 * len(task.shards.windows)
+    lost = task.facts["train_tokens"] - 16 * len(task.windows)
     assert 0 <= lost < 16 * task.clients  # only what does not fill a client's last window
 
 
@@ -286,15 +286,13 @@ def test_the_same_seed_gives_the_same_task_to_the_byte_and_another_seed_another(
     assert pickle.dumps(one) == pickle.dumps(two)
     assert one.test.tokens.tobytes() == other.test.tokens.tobytes()
     assert any(
-        not np.array_equal(a, b) for a, b in zip(one.shards.held_out, other.shards.held_out, strict=True)
+        not np.array_equal(a, b) for a, b in zip(one.splits.held_out, other.splits.held_out, strict=True)
     )
 
 
 def test_a_pickled_task_holds_no_weights_and_works_in_another_process(task, llama):
     data = pickle.dumps(task)
-    assert len(data) < 3 * sum(
-        a.nbytes for a in (task.shards.windows.tokens, task.test.tokens, task.valid.tokens)
-    )
+    assert len(data) < 3 * sum(a.nbytes for a in (task.windows.tokens, task.test.tokens, task.valid.tokens))
     code = (
         "import sys, pickle, os\n"
         "os.environ['HF_HUB_OFFLINE'] = '1'\n"
@@ -317,7 +315,7 @@ def test_tokens_foretold_are_the_tokens_trained_on(task, client, batch, length, 
     local = LocalConfig(lr=0.01, batch=batch, **({"steps": length} if by_steps else {"epochs": length}))
     update = task.train([Job(client, 0, task.initial(), local, 0)])[0]
     assert update.tokens == task.tokens(client, local)
-    assert update.examples <= task.examples(client) == len(task.shards.training[client])
+    assert update.examples <= task.examples(client) == len(task.splits.training[client])
 
 
 def test_a_batch_of_jobs_gives_what_each_gives_alone_to_the_bit(task):
@@ -385,7 +383,7 @@ def test_probes_are_pieces_of_32_windows_that_cover_a_split_once(task):
     assert probes[-1].stop == len(task.test)
     assert [p.stop - p.start for p in task.probes("test", windows=40)] == [32, 8]
     assert task.probes("test", windows=40)[0] == probes[0]
-    assert sum(p.stop - p.start for p in task.probes("client", client=3)) == len(task.shards.held_out[3])
+    assert sum(p.stop - p.start for p in task.probes("client", client=3)) == len(task.splits.held_out[3])
 
 
 def test_scores_are_the_same_to_the_bit_whatever_was_done_in_between(task):

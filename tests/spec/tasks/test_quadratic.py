@@ -16,7 +16,8 @@ from fedsim.component import build
 from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.errors import ExperimentError, WorkerError
 from fedsim.jobs import Job, TaskContext, add_sums
-from fedsim.tasks.quadratic import PROBE_CLIENTS, Quadratic, QuadraticTask, descend
+from fedsim.tasks._descent import descend
+from fedsim.tasks.quadratic import PROBE_CLIENTS, Quadratic, QuadraticTask
 
 SGD = LocalConfig(optimizer="sgd", lr=0.1, steps=3)
 

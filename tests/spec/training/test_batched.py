@@ -10,82 +10,34 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from worlds.client_batches import (
+    ALPHA,
+    HOW,
+    R4,
+    WHOLE,
+    assert_loss_curves_agree,
+    clients,
+    distance,
+    ends,
+    largest_move,
+    loaded,
+    oracle,
+    random_start,
+    swapped,
+    token_windows,
+)
 
 from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.errors import ExperimentError
 from fedsim.jobs import Job
-from fedsim.training import batched, hub, local, lora, noise, paths, sequential
-from fedsim.training import stacked_optimizers as steps
-from fedsim.training.schedule import order, pieces, schedule
-from fedsim.training.swapped import Swapped
+from fedsim.training import hub, local, lora, noise, paths, sequential
+from fedsim.training.backbone import Backbone
+from fedsim.training.stacked import batched
+from fedsim.training.stacked import optimizers as steps
+from fedsim.training.stacked.schedule import order, pieces, schedule
+from fedsim.training.stacked.swapped import Swapped
 
-ALPHA = 8.0
-R4 = LoraConfig(r=4, alpha=ALPHA)
 R16 = LoraConfig(r=16, alpha=ALPHA)
-WHOLE = 10**9
-HOW = {
-    "sgd": {"optimizer": "sgd", "lr": 0.5},
-    "momentum": {"optimizer": "sgd", "lr": 0.2, "momentum": 0.9},
-    "adamw": {"optimizer": "adamw", "lr": 0.01},
-    "sgd-all": {"optimizer": "sgd", "lr": 0.3, "momentum": 0.5, "weight_decay": 0.1, "prox_mu": 0.2, "clip_norm": 0.2},
-    "adamw-all": {"optimizer": "adamw", "lr": 0.01, "weight_decay": 0.3, "prox_mu": 0.2, "clip_norm": 0.2},
-}  # fmt: skip
-
-
-@pytest.fixture(params=["llama", "gpt2"])
-def model(request):
-    return request.getfixturevalue(request.param)
-
-
-def loaded(name, dtype=torch.float64):
-    return hub.weights(name).to(dtype)
-
-
-def oracle(name, lora_config=R4, dtype=torch.float64):
-    return lora.Trainee(loaded(name, dtype), lora.layout(hub.skeleton(name), lora_config), lora_config)
-
-
-def swapped(name, lora_config=R4, dtype=torch.float64):
-    return Swapped(loaded(name, dtype), lora.layout(hub.skeleton(name), lora_config))
-
-
-def random_start(layout, seed=0, b=0.05):
-    """LoRA's A, and a B that is not 0, so that every factor has a gradient from the first step."""
-    start = lora.initial(layout, seed)
-    noise = np.random.default_rng(seed).normal(0, b, layout.size).astype(np.float32)
-    return np.where(local.slots(layout, None, "B"), noise, start)
-
-
-def windows(n, sequence=12, seed=0):
-    return np.random.default_rng([n, seed]).integers(0, 320, (n, sequence + 1)).astype(np.uint16)
-
-
-SIZES = (3, 9, 6, 4, 7, 5, 8)
-
-
-def clients(layout, how, count=7, **changes):
-    """Clients with unequal data, epochs, batch sizes and last batches, and their own starts and rates."""
-    jobs, data = [], []
-    for i in range(count):
-        own = LocalConfig(
-            **HOW[how] | {"lr": HOW[how]["lr"] * (1 + i % 3 / 4)}, epochs=1 + i % 2, batch=2 + i % 3
-        )
-        jobs.append(Job(i, i % 4, random_start(layout, i), own, 0, **changes))
-        data.append(windows(SIZES[i % 7], seed=i))
-    return data, jobs
-
-
-def ends(updates):
-    return np.stack([u.end for u in updates])
-
-
-def largest_move(updates, jobs):
-    return max(np.abs(u.end - j.start).max() for u, j in zip(updates, jobs, strict=True))
-
-
-def distance(updates, others, jobs):
-    """Largest difference, in units of the largest move."""
-    return np.abs(ends(updates) - ends(others)).max() / largest_move(others, jobs)
 
 
 # equal to stock PEFT ----------------------------------------------------------------------------
@@ -122,21 +74,10 @@ def test_in_float32_sgd_is_stock_peft_to_1e_5_of_the_largest_move(model):
     assert distance(found, expected, jobs) < 1e-5
 
 
-def assert_loss_curves_agree(peft, ours, data, how):
-    """Visits of one to five steps, so that every point of the curve is somebody's last."""
-    start = lora.initial(ours.layout, 0)
-    for made in range(1, 6):
-        own = LocalConfig(**HOW[how], steps=made, batch=3)
-        jobs = [Job(i, 0, start, own, 0) for i in range(len(data))]
-        expected = [u.loss for u in sequential.train(peft, data, jobs)]
-        found = [u.loss for u in batched.train(ours, data, jobs, tokens_at_once=WHOLE)]
-        assert found == pytest.approx(expected, abs=1e-3)
-
-
 @pytest.mark.parametrize("how", HOW)
 def test_in_float32_every_loss_curve_is_stock_peft_s_to_1e_3(model, how):
     peft, ours = oracle(model, dtype=torch.float32), swapped(model, dtype=torch.float32)
-    assert_loss_curves_agree(peft, ours, [windows(6, seed=i) for i in range(3)], how)
+    assert_loss_curves_agree(peft, ours, [token_windows(6, seed=i) for i in range(3)], how)
 
 
 @pytest.mark.parametrize("how", ["sgd-all", "adamw-all"])
@@ -197,7 +138,7 @@ def test_a_rank_that_the_layout_does_not_have_is_refused(gpt2):
     ours = swapped(gpt2)
     job = Job(0, 0, random_start(ours.layout), LocalConfig(), 0, rank=5)
     with pytest.raises(ExperimentError, match="give ranks from 1 to 4"):
-        batched.train(ours, [windows(2)], [job], tokens_at_once=WHOLE)
+        batched.train(ours, [token_windows(2)], [job], tokens_at_once=WHOLE)
 
 
 def test_frozen_factors_and_ranks_leave_no_trace_in_the_sequential_path(gpt2):
@@ -211,7 +152,7 @@ def test_frozen_factors_and_ranks_leave_no_trace_in_the_sequential_path(gpt2):
 # AdamW in float32 -------------------------------------------------------------------------------
 
 
-class Noisy:
+class Noisy(Backbone):
     """A backbone whose gradients carry float32's relative rounding, 1e-7 of the largest."""
 
     def __init__(self, inner):
@@ -227,6 +168,9 @@ class Noisy:
         self.added *= 1e-7 * self.exact.abs().max()
         return losses, self.exact + self.added
 
+    def losses(self, *args):
+        return self.inner.losses(*args)
+
 
 def test_adamw_amplifies_the_sign_of_tiny_gradients_where_b_is_0_and_sgd_does_not(gpt2):
     """From B = 0 the gradient of A is exactly 0: any rounding in it moves A by up to a learning rate."""
@@ -236,7 +180,7 @@ def test_adamw_amplifies_the_sign_of_tiny_gradients_where_b_is_0_and_sgd_does_no
 
     def one_step(on, how):
         job = Job(0, 0, start, LocalConfig(**HOW[how], steps=1, batch=4), 0)
-        return batched.train(on, [windows(4)], [job], tokens_at_once=WHOLE)[0].end
+        return batched.train(on, [token_windows(4)], [job], tokens_at_once=WHOLE)[0].end
 
     gap = one_step(noisy, "sgd") - one_step(ours, "sgd")
     largest = np.abs(one_step(ours, "sgd") - start).max()
@@ -256,7 +200,7 @@ def test_adamw_amplifies_the_sign_of_tiny_gradients_where_b_is_0_and_sgd_does_no
 
 def test_in_float32_nearly_all_of_an_adamw_visit_is_the_float64_visit_and_the_rest_is_close(model):
     exact, narrow = swapped(model), swapped(model, dtype=torch.float32)
-    data = [windows(6, seed=i) for i in range(3)]
+    data = [token_windows(6, seed=i) for i in range(3)]
     start = lora.initial(exact.layout, 0)
     jobs = [Job(i, 0, start, LocalConfig(**HOW["adamw"], epochs=2, batch=3), 0) for i in range(3)]
     expected = ends(batched.train(exact, data, jobs, tokens_at_once=WHOLE))
@@ -319,7 +263,7 @@ def test_a_client_that_diverges_leaves_the_others_at_the_same_bits(gpt2):
 def test_unlike_clients_are_trained_in_groups_and_come_back_in_their_order(gpt2):
     ours = swapped(gpt2)
     sgd, adamw = clients(ours.layout, "sgd", 3), clients(ours.layout, "adamw", 3)
-    data = [sgd[0][0], adamw[0][0], sgd[0][1], adamw[0][1], windows(5, sequence=7), sgd[0][2]]
+    data = [sgd[0][0], adamw[0][0], sgd[0][1], adamw[0][1], token_windows(5, sequence=7), sgd[0][2]]
     jobs = [sgd[1][0], adamw[1][0], replace(sgd[1][1], trains="A"), adamw[1][1], adamw[1][2], sgd[1][2]]
     together = batched.train(ours, data, jobs, tokens_at_once=WHOLE)
     alone = [batched.train(ours, [d], [j], tokens_at_once=WHOLE)[0] for d, j in zip(data, jobs, strict=True)]
@@ -327,7 +271,7 @@ def test_unlike_clients_are_trained_in_groups_and_come_back_in_their_order(gpt2)
     assert [u.tokens for u in together] == [u.tokens for u in alone]
 
 
-class Recorder:
+class Recorder(Backbone):
     """A backbone that notes what it is asked for."""
 
     def __init__(self, inner):
@@ -341,6 +285,9 @@ class Recorder:
         self.tokens.append(tokens)
         self.hidden.append(hidden)
         return self.inner.gradients(stack, tokens, weights)
+
+    def losses(self, *args):
+        return self.inner.losses(*args)
 
 
 @pytest.mark.parametrize("at_once", [12, 24, 40, 100])
@@ -377,14 +324,14 @@ def test_only_real_rows_of_active_clients_are_computed_and_only_equal_batches_to
         Job(i, 0, start, LocalConfig(optimizer="sgd", steps=n, batch=b), 0)
         for i, (n, b) in enumerate([(1, 4), (3, 2), (2, 3), (2, 3)])
     ]
-    batched.train(ours, [windows(6)] * 4, jobs, tokens_at_once=WHOLE)
+    batched.train(ours, [token_windows(6)] * 4, jobs, tokens_at_once=WHOLE)
     assert [tuple(t.shape[:2]) for t in ours.tokens] == [(1, 2), (2, 3), (1, 4), (1, 2), (2, 3), (1, 2)]
 
 
 def test_a_shorter_last_batch_gives_the_same_bits_alone_and_in_company(gpt2):
     ours = paths.choose(hub.weights(gpt2), lora.layout(hub.skeleton(gpt2), R4), "fused")
     start = random_start(ours.layout)
-    data = [windows(n) for n in (9, 7, 8, 5)]
+    data = [token_windows(n) for n in (9, 7, 8, 5)]
     jobs = [Job(i, 0, start, LocalConfig(epochs=2, batch=4), 0) for i in range(4)]
     together = batched.train(ours, data, jobs, tokens_at_once=WHOLE)
     for own, job, update in zip(data, jobs, together, strict=True):
@@ -420,7 +367,7 @@ def test_hidden_states_reach_the_backbone_with_the_tokens_they_belong_to(gpt2):
     for tokens, states in zip(ours.tokens, ours.hidden, strict=True):
         assert torch.equal(states[..., 0], tokens[..., :-1].double())
     ours.hidden.clear()
-    without = batched.train(ours, data, jobs, tokens_at_once=40, hidden=[*hidden[:-1], None])
+    without = batched.train(ours, data, jobs, tokens_at_once=40)
     assert set(ours.hidden) == {None}
     assert ends(given_).tobytes() == ends(without).tobytes()
 
@@ -493,7 +440,7 @@ def test_a_mask_zeroes_a_share_p_and_lifts_the_rest_and_has_one_address():
 def test_several_vectors_are_scored_at_once_each_on_its_own_windows(model):
     peft, ours = oracle(model), swapped(model)
     vectors = [random_start(peft.layout, seed) for seed in range(4)]
-    data = [windows(n, seed=n) for n in (5, 2, 7, 1)]
+    data = [token_windows(n, seed=n) for n in (5, 2, 7, 1)]
     counts = [np.random.default_rng(len(d)).integers(0, 13, len(d)) for d in data]
     expected = [sequential.score(peft, v, d, c, 100) for v, d, c in zip(vectors, data, counts, strict=True)]
     for rows in (1, 4, 14, 100):

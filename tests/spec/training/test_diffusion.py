@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from fedsim.adapters.moved_base import dense_size, split
 from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.errors import DataError, ExperimentError
 from fedsim.jobs import Job
-from fedsim.training import batched, lora, sequential
+from fedsim.training import lora, sequential
 from fedsim.training.diffusion import denoising
 from fedsim.training.diffusion import lora as denoiser_lora
 from fedsim.training.diffusion import models as denoisers
@@ -22,6 +23,7 @@ from fedsim.training.diffusion import process as diffusion
 from fedsim.training.diffusion import scores as image_scores
 from fedsim.training.diffusion.lora import Source
 from fedsim.training.diffusion.process import Process
+from fedsim.training.stacked import batched
 
 LORA = LoraConfig(r=2, alpha=4.0, targets="all")
 LOCAL = LocalConfig(lr=0.01, steps=2, batch=4)
@@ -90,7 +92,7 @@ def test_a_perfect_network_has_no_loss_and_ddim_with_it_ends_at_the_image(predic
     image = diffusion.unit(torch.from_numpy(image_models.pictures(3)), torch.float64)
 
     def knows(x, t):
-        kept = process.kept[t].view(-1, 1, 1, 1)
+        kept = process.signal_share[t].view(-1, 1, 1, 1)
         noise = (x - kept.sqrt() * image) / (1 - kept).sqrt()
         return process.noised(image, noise, t).target
 
@@ -408,7 +410,8 @@ def test_an_unreachable_hub_name_is_told_apart_from_a_folder():
 
 
 def test_a_pretraining_that_was_stopped_ends_where_one_in_a_piece_does(tmp_path, monkeypatch):
-    from fedsim.training.diffusion import pretrain
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "scripts"))
+    import denoiser_pretraining as pretrain
 
     monkeypatch.setattr(pretrain, "EVERY", 2)
     images = torch.from_numpy(image_models.pictures(12))

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.fused_oracle import VOCAB, Case, gap, masks, on, perturbed
+from worlds.decoders import small_gpt2
 
 from fedsim.config.learning import LoraConfig
 from fedsim.training import lora
@@ -19,26 +20,13 @@ from fedsim.training.fused.program import Pass, Shape, Workspace
 
 EXACT = 1e-12
 TARGETS = ("c_attn", "attn.c_proj", "mlp.c_proj", "c_fc", ("c_attn", "c_proj"), "all-linear")
-SIZES = {"n_embd": 24, "n_layer": 3, "n_head": 2, "n_positions": 48, "vocab_size": VOCAB}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def gpt2(**changes):
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    torch.manual_seed(0)
-    return GPT2LMHeadModel(GPT2Config(**{**SIZES, "bos_token_id": 0, "eos_token_id": 0, **changes}))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def case(targets="all-linear", r=3, dtype=torch.float64, model=None, **sizes):
-    model = perturbed(gpt2() if model is None else model, dtype)
+    model = perturbed(small_gpt2() if model is None else model, dtype)
     return Case(model, LoraConfig(r=r, alpha=2.0 * r, targets=targets), **sizes)
 
 
@@ -68,7 +56,7 @@ def test_float32_agrees_to_float32():
 
 
 def test_an_untied_head_and_unscaled_attention_agree():
-    agrees(case(model=gpt2(tie_word_embeddings=False, scale_attn_weights=False, n_inner=40)))
+    agrees(case(model=small_gpt2(tie_word_embeddings=False, scale_attn_weights=False, n_inner=40)))
 
 
 def test_losses_are_those_of_stock_peft():
@@ -223,15 +211,15 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_setting_it_does_not_implement_is_refused(name):
-    model = gpt2(**REFUSED[name])
-    layout = lora.layout(gpt2(), LoraConfig(r=2, targets="c_attn"))
+    model = small_gpt2(**REFUSED[name])
+    layout = lora.layout(small_gpt2(), LoraConfig(r=2, targets="c_attn"))
 
     assert fused(model, layout) is None
     assert not supports(model, layout)
 
 
 def test_a_target_it_does_not_implement_is_refused():
-    model = gpt2()
+    model = small_gpt2()
     good = on("transformer.h.0.attn.c_attn", 24, 72)
 
     assert fused(model, good) is not None
@@ -242,7 +230,7 @@ def test_a_target_it_does_not_implement_is_refused():
 
 
 def test_a_changed_module_is_refused():
-    model = gpt2()
+    model = small_gpt2()
     layout = lora.layout(model, LoraConfig(r=2, targets="c_attn"))
     model.transformer.h[1].mlp.c_fc = torch.nn.Linear(24, 96)
 
@@ -251,7 +239,7 @@ def test_a_changed_module_is_refused():
 
 def test_a_model_without_weights_is_enough_to_ask():
     with torch.device("meta"):
-        skeleton = gpt2()
+        skeleton = small_gpt2()
 
     assert supports(skeleton, lora.layout(skeleton, LoraConfig(r=2)))
 
@@ -278,7 +266,7 @@ def test_gelu_and_its_derivative(u, bias):
     torch.testing.assert_close(ours, slope, rtol=1e-9, atol=1e-12)
 
 
-def test_swiglu_in_blocks(monkeypatch):
+def test_swiglu_in_blocks_has_the_gradients_of_autograd(monkeypatch):
     monkeypatch.setattr(kernels, "BLOCK", 8)
     gate, up = (torch.randn(7, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
     expected = torch.nn.functional.silu(gate) * up
@@ -344,7 +332,7 @@ def test_a_row_that_is_lost_leaves_the_others_their_bits(spoilt):
 
 @pytest.mark.parametrize("norm", ["layer", "rms"])
 @pytest.mark.parametrize("add", [False, True])
-def test_norms(norm, add):
+def test_norms_and_their_gradients_are_those_of_autograd(norm, add):
     x, dy = torch.randn(2, 6, 5, dtype=torch.float64)
     x.requires_grad_()
     weight, bias = torch.randn(2, 5, dtype=torch.float64)

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-import transformers
 from oracles.fused_oracle import VOCAB, Case, gap, masks, on, perturbed
-from transformers.models.llama import modeling_llama
-from transformers.models.mistral import modeling_mistral
-from transformers.models.qwen2 import modeling_qwen2
+from worlds.decoders import small_llama, widen_norms
 
 from fedsim.builtin import model_folder
 from fedsim.config.learning import LoraConfig
@@ -25,33 +22,9 @@ TARGETS = (
     "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     ("q_proj", "v_proj"), ("k_proj", "up_proj"), "all-linear",
 )  # fmt: skip
-SIZES = {
-    "hidden_size": 24,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 40,
-    "vocab_size": VOCAB,
-    "max_position_embeddings": 64,
-    "bos_token_id": 0,
-    "eos_token_id": 0,
-}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def widen_norms(monkeypatch):
-    def forward(self, x):
-        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon))
-
-    for norm in (modeling_llama.LlamaRMSNorm, modeling_qwen2.Qwen2RMSNorm, modeling_mistral.MistralRMSNorm):
-        monkeypatch.setattr(norm, "forward", forward)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -59,14 +32,8 @@ def float64_norms(monkeypatch):
     widen_norms(monkeypatch)
 
 
-def llama(kind="Llama", **changes):
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{kind}Config")(**{**SIZES, **changes})
-    return getattr(transformers, f"{kind}ForCausalLM")(config)
-
-
 def case(targets="all-linear", dtype=torch.float64, model=None, **sizes):
-    model = perturbed(llama() if model is None else model, dtype)
+    model = perturbed(small_llama() if model is None else model, dtype)
     return Case(model, LoraConfig(r=3, alpha=6.0, targets=targets), **sizes)
 
 
@@ -108,11 +75,11 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_each_variation_agrees(name, float64_norms):
-    agrees(case(model=llama(**MODELS[name])))
+def test_every_variation_of_the_family_has_the_gradients_and_losses_of_stock_peft(name, float64_norms):
+    agrees(case(model=small_llama(**MODELS[name])))
 
 
-def test_merged_factors_agree(float64_norms):
+def test_factors_merged_into_the_weights_give_the_gradients_of_stock_peft(float64_norms):
     c = case(length=40)
     assert all(m.merges(c.rows * c.length) for block in c.decoder()._blocks for m in block.matrices)
 
@@ -210,7 +177,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_it_does_not_implement_is_refused(name):
-    model = llama(**REFUSED[name])
+    model = small_llama(**REFUSED[name])
     layout = lora.layout(model, LoraConfig(r=2, targets="q_proj"))
 
     assert fused(model, layout) is None
@@ -218,7 +185,7 @@ def test_what_it_does_not_implement_is_refused(name):
 
 
 def test_a_target_it_does_not_implement_is_refused():
-    model = llama()
+    model = small_llama()
 
     assert fused(model, on("model.layers.0.self_attn.q_proj", 24, 24)) is not None
     assert fused(model, on("lm_head", 24, VOCAB)) is None

@@ -9,23 +9,30 @@ import numpy as np
 import pytest
 import torch
 from oracles.fused_oracle import VOCAB, Case, gap, perturbed
-from test_batched import HOW, WHOLE, assert_loss_curves_agree, clients, distance, largest_move, windows
-from test_fused import gpt2 as gpt2_of
-from test_fused_llama import llama as llama_of
-from test_fused_llama import widen_norms
-from worlds.personal_runs import finished
+from worlds.client_batches import (
+    HOW,
+    WHOLE,
+    assert_loss_curves_agree,
+    clients,
+    distance,
+    largest_move,
+    token_windows,
+)
+from worlds.decoders import small_gpt2, small_llama, widen_norms
+from worlds.whole_runs import finished
 
 from fedsim.cli.printing import replayed
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.jobs import Job, Update
 from fedsim.runs.replay import Replay, replay
-from fedsim.training import batched, local, lora, sequential
+from fedsim.training import local, lora, sequential
 from fedsim.training.backbone import Stack
 from fedsim.training.fused import fused
+from fedsim.training.stacked import batched
 
 R16 = LoraConfig(r=16, alpha=8.0, targets="all-linear")
-MODELS = {"gpt2": lambda: gpt2_of(n_layer=2), "llama": lambda: llama_of(num_hidden_layers=2)}
+MODELS = {"gpt2": lambda: small_gpt2(n_layer=2), "llama": lambda: small_llama(num_hidden_layers=2)}
 SEVERAL = 40
 """Tokens of a pass: most steps are split."""
 
@@ -96,7 +103,7 @@ def test_in_float32_sgd_is_stock_peft_to_1e_5_of_the_largest_move(both):
 @pytest.mark.parametrize("how", HOW)
 def test_in_float32_every_loss_curve_is_stock_peft_s_to_1e_3(both, how):
     peft, ours = both(torch.float32)
-    assert_loss_curves_agree(peft, ours, [windows(6, seed=i) % VOCAB for i in range(2)], how)
+    assert_loss_curves_agree(peft, ours, [token_windows(6, seed=i) % VOCAB for i in range(2)], how)
 
 
 # company ----------------------------------------------------------------------------------------
@@ -114,8 +121,8 @@ def rows_alike(backbone, rows, clients_):
 
 
 WIDE = {
-    "gpt2": lambda width: gpt2_of(n_embd=width, n_layer=2, n_head=4),
-    "llama": lambda width: llama_of(hidden_size=width, num_hidden_layers=2, intermediate_size=4 * width),
+    "gpt2": lambda width: small_gpt2(n_embd=width, n_layer=2, n_head=4),
+    "llama": lambda width: small_llama(hidden_size=width, num_hidden_layers=2, intermediate_size=4 * width),
 }
 
 
@@ -145,7 +152,7 @@ def test_sgd_leaves_what_company_changes_at_1e_5_of_the_largest_move():
     model = perturbed(WIDE["gpt2"](256), torch.float32)
     layout = lora.layout(model, R16)
     ours, start = fused(model, layout), lora.initial(layout, 0)
-    data = [windows(4, sequence=32, seed=i) % VOCAB for i in range(8)]
+    data = [token_windows(4, sequence=32, seed=i) % VOCAB for i in range(8)]
     jobs = [Job(i, 0, start, LocalConfig(optimizer="sgd", lr=0.1, steps=4, batch=1), 0) for i in range(8)]
     together = batched.train(ours, data, jobs, tokens_at_once=WHOLE)
     alone = [batched.train(ours, [d], [j], tokens_at_once=WHOLE)[0] for d, j in zip(data, jobs, strict=True)]
@@ -159,7 +166,7 @@ def test_sgd_leaves_what_company_changes_at_1e_5_of_the_largest_move():
 @pytest.fixture(scope="module")
 def wide_folder(tmp_path_factory, tokenizer):
     folder = tmp_path_factory.mktemp("wide")
-    gpt2_of(n_embd=256, n_layer=2, n_head=4, vocab_size=320).save_pretrained(folder)
+    small_gpt2(n_embd=256, n_layer=2, n_head=4, vocab_size=320).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
 

@@ -7,14 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_batched import WHOLE, clients, distance, ends, largest_move, oracle, swapped
 from worlds import plan
+from worlds.client_batches import WHOLE, clients, distance, ends, largest_move, oracle, swapped
 
 from fedsim.config.learning import LocalConfig
 from fedsim.executors.inline import Inline
 from fedsim.runs.simulation import simulate
-from fedsim.tasks.quadratic import descend
-from fedsim.training import batched, sequential
+from fedsim.tasks._descent import descend
+from fedsim.training import sequential
+from fedsim.training.stacked import batched
 
 SCHEDULES = {
     "linear": lambda o, n: torch.optim.lr_scheduler.LambdaLR(o, lambda t: 1 - t / n),

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.jobs import Job
-from fedsim.training import batched, hub, local, lora, sequential
-from fedsim.training.swapped import Swapped
+from fedsim.training import hub, local, lora, sequential
+from fedsim.training.stacked import batched
+from fedsim.training.stacked.swapped import Swapped
 
 RANK = LoraConfig(r=2, alpha=4.0)
 

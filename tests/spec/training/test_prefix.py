@@ -16,10 +16,11 @@ from fedsim.cost.shape import ModelShape
 from fedsim.errors import ExperimentError
 from fedsim.jobs import Job, TaskContext
 from fedsim.tasks.language import Language
-from fedsim.training import batched, hub, lora
-from fedsim.training import frozen_prefix as prefix
 from fedsim.training import gpu_room as room
-from fedsim.training.frozen_prefix import Prefix
+from fedsim.training import hub, lora
+from fedsim.training.stacked import batched
+from fedsim.training.stacked import frozen_prefix as prefix
+from fedsim.training.stacked.frozen_prefix import Prefix
 
 
 class Counting:
@@ -101,11 +102,15 @@ def test_kept_states_change_no_bit_of_a_visit_and_agree_with_stock_peft(llama, t
 def test_a_visit_that_sees_less_than_its_shard_computes_no_more_than_its_batches(llama, text_folder):
     task = upper(llama, text_folder, 1e9)
     short, whole = LocalConfig(steps=1, batch=1), LocalConfig(batch=4)
-    data = [task.shards.windows.tokens[task.shards.training[client]] for client in range(3)]
+    data = [task.windows.tokens[task.splits.training[client]] for client in range(3)]
     jobs = [Job(c, 0, task.initial(), local, 0) for c, local in enumerate((whole, short, whole))]
 
     assert len(data[1]) > 1
-    assert task._sizes(Counting(), data, jobs) == [len(data[0]) * 16 * 32, None, len(data[2]) * 16 * 32]
+    assert task.text_model.state_sizes(Counting(), data, jobs) == [
+        len(data[0]) * 16 * 32,
+        None,
+        len(data[2]) * 16 * 32,
+    ]
 
 
 def told(monkeypatch):

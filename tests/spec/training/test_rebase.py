@@ -7,25 +7,30 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_batched import R4, clients, distance, ends, largest_move, oracle, random_start, swapped, windows
-from test_swapped import images, layout_of, per_client, pictures, random_vector, stack
 from transformers.pytorch_utils import Conv1D
+from worlds.client_batches import (
+    R4,
+    WHOLE,
+    clients,
+    distance,
+    ends,
+    largest_move,
+    oracle,
+    random_start,
+    swapped,
+    token_windows,
+)
+from worlds.pictures import images, layout_of, per_client, pictures, random_vector, stack
 
-from fedsim.adapters.folding import folded
+from fedsim.adapters.folding import base_into_adapter
 from fedsim.adapters.moved_base import Base, dense_shape, dense_size, split
 from fedsim.config.learning import LoraConfig
 from fedsim.jobs import Job
-from fedsim.training import batched, hub, lora, sequential
-from fedsim.training.frozen_prefix import Prefix
+from fedsim.training import hub, lora, sequential
 from fedsim.training.fused import fused
-from fedsim.training.swapped import Swap
-
-WHOLE = 10**9
-
-
-@pytest.fixture(params=["llama", "gpt2"])
-def model(request):
-    return request.getfixturevalue(request.param)
+from fedsim.training.stacked import batched
+from fedsim.training.stacked.frozen_prefix import Prefix
+from fedsim.training.stacked.swapped import Swap
 
 
 def fused_of(name, lora_config=R4, dtype=torch.float64):
@@ -176,7 +181,7 @@ def test_weights_are_written_once_a_base_and_the_model_that_was_given_keeps_its_
 def test_hidden_states_from_below_the_adapters_are_the_same_for_every_base(gpt2):
     upper = LoraConfig(r=4, alpha=8.0, targets=("h.1.attn.c_attn", "h.1.mlp.c_fc"))
     ours = fused_of(gpt2, upper, torch.float32)
-    ids = windows(4)
+    ids = token_windows(4)
     plain = Prefix(ours, 0.0).states(ids)
     ours.rebase(change(ours.layout, 1))
 
@@ -209,7 +214,7 @@ def merge(model, layout, vector, base):
 @pytest.mark.parametrize("path", ["swapped", "fused", "sequential"])
 def test_base_and_adapter_score_as_the_merged_stock_model(model, path):
     layout = lora.layout(hub.skeleton(model), R4)
-    vector, base, ids = random_start(layout), change(layout, 3), windows(5)
+    vector, base, ids = random_start(layout), change(layout, 3), token_windows(5)
     merged = merge(hub.weights(model).double(), layout, vector.astype(np.float64), base)
     tokens = torch.from_numpy(ids.astype(np.int64))
     with torch.no_grad():
@@ -248,7 +253,7 @@ def test_change_and_adapter_fold_into_one_adapter_of_the_rank_they_need(rank):
     steps = [(rng.normal(size=(out, rank)), rng.normal(size=(rank, width))) for out, width in shapes]
     base = Base.pretrained(layout).moved(steps)
 
-    wide, found = folded(layout, vector, base.vector)
+    wide, found = base_into_adapter(layout, vector, base.vector)
 
     total, plain = np.zeros(dense_size(layout), np.float32), np.zeros(dense_size(wide), np.float32)
     for (_, own), (m, change_), (_, sum_) in zip(
@@ -276,7 +281,7 @@ def test_the_saved_adapter_of_a_moved_base_is_the_same_model_in_stock_peft(model
     steps = [
         (rng.normal(0, 0.1, (m.b_shape[0], 2)), rng.normal(0, 0.1, (2, m.a_shape[1]))) for m in layout.modules
     ]
-    base, vector, ids = Base.pretrained(layout).moved(steps), random_start(layout), windows(4)
+    base, vector, ids = Base.pretrained(layout).moved(steps), random_start(layout), token_windows(4)
 
     rank = lora.save(vector, model, R4, tmp_path, base.vector)
 

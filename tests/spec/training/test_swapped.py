@@ -10,64 +10,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from transformers.pytorch_utils import Conv1D
+from worlds.pictures import ALPHA, CONVOLUTIONS, images, layout_of, per_client, pictures, random_vector, stack
 
 from fedsim.adapters.adapter import Layout, Module
 from fedsim.config.learning import LocalConfig, LoraConfig, NumericsConfig
 from fedsim.errors import ExperimentError
 from fedsim.jobs import Job, TaskContext
-from fedsim.tasks._language import task as _language_task
 from fedsim.tasks.language import Language
-from fedsim.training import hub, local, lora, noise, sequential
-from fedsim.training import stacked_optimizers as steps
+from fedsim.training import hub, local, lora, noise, sequential, text_model
 from fedsim.training.backbone import Stack
-from fedsim.training.swapped import Swap, Swapped, refusal
-
-ALPHA = 8.0
-CONVOLUTIONS = {
-    "plain": {"kernel_size": 3},
-    "padded": {"kernel_size": 3, "padding": 1},
-    "same": {"kernel_size": 3, "padding": "same"},
-    "stride": {"kernel_size": 3, "stride": 2, "padding": 1},
-    "dilated": {"kernel_size": 3, "dilation": 2, "padding": 2},
-    "oblong": {"kernel_size": (1, 3), "stride": (2, 1), "bias": False},
-    "pointwise": {"kernel_size": 1},
-}
-
-
-class Pictures(torch.nn.Module):
-    """A picture through a convolution, GPT-2's Conv1D on every pixel and a Linear: one number."""
-
-    def __init__(self, **how):
-        super().__init__()
-        self.before = torch.nn.Conv2d(3, 5, 3, padding=1)
-        self.conv = torch.nn.Conv2d(5, 7, **how)
-        self.pixels = Conv1D(6, 7)
-        self.linear = torch.nn.Linear(6, 4, bias=False)
-
-    def forward(self, x):
-        x = torch.tanh(self.conv(torch.tanh(self.before(x))))
-        x = torch.tanh(self.pixels(x.flatten(2).transpose(1, 2).contiguous()))
-        return self.linear(x).square().mean((1, 2))
-
-
-def pictures(**how):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return Pictures(**how or CONVOLUTIONS["padded"]).double().eval()
-
-
-def layout_of(model, rank, names=("conv", "pixels", "linear")):
-    modules = []
-    for name in names:
-        layer = model.get_submodule(name)
-        if isinstance(layer, torch.nn.Conv2d):
-            shapes = (rank, layer.in_channels, *layer.kernel_size), (layer.out_channels, rank, 1, 1)
-        else:
-            inputs, outputs = layer.weight.shape if isinstance(layer, Conv1D) else layer.weight.shape[::-1]
-            shapes = (rank, inputs), (outputs, rank)
-        modules.append(Module(name, rank, *shapes, ALPHA / rank))
-    return Layout(tuple(modules))
+from fedsim.training.stacked import optimizers as steps
+from fedsim.training.stacked.swapped import Swap, Swapped, refusal
 
 
 def peft_of(model, rank, names=("conv", "pixels", "linear")):
@@ -97,31 +50,12 @@ def write(parameters, vector):
             p.copy_(part.view(p.shape))
 
 
-def random_vector(layout, seed):
-    return np.random.default_rng(seed).normal(0, 0.3, layout.size)
-
-
 def padded(small, vector, large):
     result = np.zeros(large.size)
     for name, value in small.arrays(vector).items():
         place = large.arrays(result)[name]
         place[tuple(slice(n) for n in value.shape)] = value
     return result
-
-
-def stack(vectors, ranks, layout, **more):
-    scales = torch.tensor([local.scales(layout, r) for r in ranks], dtype=torch.float64)
-    return Stack(torch.from_numpy(np.stack(vectors)), scales, **more)
-
-
-def images(k, rows):
-    return torch.randn(k, rows, 3, 8, 10, generator=torch.Generator().manual_seed(k), dtype=torch.float64)
-
-
-def per_client(batch):
-    """The loss of each client: the mean over its pictures."""
-    k, rows = batch.shape[:2]
-    return lambda model: model(batch.flatten(0, 1)).view(k, rows).mean(1)
 
 
 # layers -----------------------------------------------------------------------------------------
@@ -210,7 +144,7 @@ def test_dropout_multiplies_what_a_sees_in_every_kind_of_layer():
         for at, name in enumerate(names):
 
             def masked(x, at=at, job=job):
-                return x * noise.kept(0.4, job, 5, at, x.numel()).view(x.shape) / (1 - 0.4)
+                return x * noise.survivors(0.4, job, 5, at, x.numel()).view(x.shape) / (1 - 0.4)
 
             wrapped.base_model.model.get_submodule(name).lora_dropout["default"].forward = masked
         expected = torch.autograd.grad(wrapped(own).mean(), parameters)
@@ -382,7 +316,7 @@ def test_a_training_pass_holds_no_more_logits_than_their_room_but_one_sequence(
     local_config = LocalConfig(optimizer="sgd", lr=0.1, steps=2, batch=4)
     jobs = [Job(c, 0, task.initial(), local_config, 0) for c in range(3)]
     whole, _ = passes_of(task, jobs, monkeypatch)
-    monkeypatch.setattr(_language_task, "SWAPPED", room)
+    monkeypatch.setattr(text_model, "SWAPPED", room)
 
     found, tokens = passes_of(task, jobs, monkeypatch)
 
@@ -393,10 +327,10 @@ def test_a_training_pass_holds_no_more_logits_than_their_room_but_one_sequence(
 
 
 def test_only_a_swapped_model_has_its_passes_cut_by_vocabulary(name, text_folder, monkeypatch):
-    monkeypatch.setattr(_language_task, "SWAPPED", 320 * 48)
+    monkeypatch.setattr(text_model, "SWAPPED", 320 * 48)
     for training, at_once in (("swapped", 48), ("fused", 1000)):
         numerics = NumericsConfig(training=training, tokens_at_once=1000)
         context = TaskContext(3, 0, LoraConfig(r=4), LocalConfig(), numerics)
         task = Language(model=name, data=str(text_folder), sequence=16).build(context)
 
-        assert task._tokens_at_once(task._backbone()) == at_once
+        assert task.text_model.tokens_at_once(task.text_model.backbone(), 16) == at_once

@@ -31,7 +31,7 @@ def test_it_is_the_gradient_of_the_product_of_norms_for_every_client_by_itself(d
     assert found.dtype == dtype
 
 
-def test_by_hand():
+def test_the_penalty_is_the_product_of_the_norms_of_the_last_slots_by_hand():
     """Slot 1 holds A = (3, 4) and B = 2: a = 5, b = 2; the gradient is (b / a) A and (a / b) B."""
     layout = Layout(modules=(Module("w", 2, (2, 2), (1, 2), 1.0),))
     factors = torch.tensor([[9.0, 9.0, 3.0, 4.0, 9.0, 2.0]])

@@ -16,15 +16,10 @@ from transformers import AutoModelForCausalLM, GPT2Config
 from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.errors import DataError, ExperimentError
 from fedsim.jobs import Job
-from fedsim.training import hub, local, lora, sequential
+from fedsim.training import hub, local, lora, sequential, text_shape
 
 R4 = LoraConfig(r=4, alpha=8.0)
 FULL = LoraConfig(full=True)
-
-
-@pytest.fixture(params=["llama", "gpt2"])
-def model(request):
-    return request.getfixturevalue(request.param)
 
 
 def random_vector(layout, seed=0):
@@ -92,7 +87,7 @@ def test_full_training_counts_tied_weights_once(llama):
 
 def test_the_shape_counts_the_head_as_work_although_it_is_tied(llama):
     layout = lora.layout(hub.skeleton(llama), R4)
-    shape = lora.shape(hub.skeleton(llama), "tiny", layout, sequence=16, batch=2)
+    shape = text_shape.shape(hub.skeleton(llama), "tiny", layout, sequence=16, batch=2)
     per_layer = 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 48
     assert shape.matmul_params == 2 * per_layer + 320 * 32
     assert shape.params == shape.matmul_params + 5 * 32  # two norms a layer and the last one
@@ -370,7 +365,7 @@ def test_a_visit_is_as_long_as_foretold_and_passes_over_examples_evenly(n, batch
     made = list(local.batches(n, Job(2, 1, None, how, 0)))
     rows = np.concatenate(made)
     assert len(made) == local.steps(n, how)
-    assert rows.size == local.passes(n, how)
+    assert rows.size == how.examples_over(n)
     assert all(len(b) == batch for b in made) or not by_steps
     counts = np.bincount(rows, minlength=n)
     assert counts.max() - counts.min() <= 1

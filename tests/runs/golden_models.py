@@ -1,8 +1,8 @@
 """Small runs of real models, to compare two checkouts on one machine.
 
-    PYTHONPATH=/path/to/a python tests/golden_models.py a.json
-    PYTHONPATH=/path/to/b python tests/golden_models.py b.json
-    python tests/golden_models.py --compare a.json b.json
+    PYTHONPATH=/path/to/a python tests/runs/golden_models.py a.json
+    PYTHONPATH=/path/to/b python tests/runs/golden_models.py b.json
+    python tests/runs/golden_models.py --compare a.json b.json
 
 A file holds the SHA-256 of every column of every table and of every file of the adapter. What real models compute has other
 last bits on another processor or with another torch, so these files are made where they are compared and never kept.
@@ -109,7 +109,7 @@ def experiment(name, gpt2):
     blocks = {
         "name": name,
         "seed": 5,
-        "population": {"preset": "mixed_edge_2025", "clients": 16},
+        "population": {"preset": "mixed_edge_2025", "clients": 40},
         "lora": {"r": 4, "alpha": 8},
         "budget": {"commits": 2},
         "runtime": {"executor": "inline"},
@@ -130,8 +130,18 @@ def digests_of(name, gpt2, folder):
     }
     return {
         **{key: digest(values) for key, values in found.items()},
-        **{key: hashlib.sha256(path.read_bytes()).hexdigest() for key, path in files.items()},
+        **{key: tensors(path) for key, path in files.items()},
     }
+
+
+def tensors(path):
+    """Return the SHA-256 of a file's tensors in the order of their names; its header's order may be any."""
+    from safetensors.numpy import load_file
+
+    found = hashlib.sha256()
+    for name, array in sorted(load_file(path).items()):
+        found.update(f"{name} {array.dtype.str} {array.shape}\n".encode() + array.tobytes())
+    return found.hexdigest()
 
 
 def compared(one, other):

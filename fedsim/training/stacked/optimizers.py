@@ -24,10 +24,10 @@ def column(values: Sequence[float], like: Any) -> Any:
 
 def _alike(rates: Sequence[float]) -> dict[float, list[int]]:
     """Return who has each rate, ascending."""
-    found: dict[float, list[int]] = {}
+    clients: dict[float, list[int]] = {}
     for i, rate in enumerate(rates):
-        found.setdefault(rate, []).append(i)
-    return found
+        clients.setdefault(rate, []).append(i)
+    return clients
 
 
 class AdamW:
@@ -35,16 +35,16 @@ class AdamW:
 
     def __init__(self, factors: Any, local: Sequence[LocalConfig], free: Any | None) -> None:
         """Start afresh for `factors` (k, size), changed in place; `free` is 0 where nothing may move."""
-        self._rates = [one.lr for one in local]
+        self._rates = [settings.lr for settings in local]
         self._alike = _alike(self._rates)
         self._factors = factors
         self._rows = factors.unbind()
         self._first = torch.zeros_like(factors).unbind()
         self._second = torch.zeros_like(factors).unbind()
         self._steps = torch.zeros(len(factors), dtype=torch.float32, device=factors.device).unbind()
-        decay = column([one.lr * one.weight_decay for one in local], factors)
+        decay = column([settings.lr * settings.weight_decay for settings in local], factors)
         self._keep = None
-        if any(one.weight_decay for one in local):
+        if any(settings.weight_decay for settings in local):
             self._keep = 1 - (decay if free is None else decay * free)
 
     def step(self, gradients: Any, shares: Sequence[float] | None = None) -> None:
@@ -61,11 +61,11 @@ class AdamW:
         if shares is not None:
             now_alike = _alike([rate * share for rate, share in zip(self._rates, shares, strict=False)])
         for rate, alike in now_alike.items():
-            own = alike[: bisect_left(alike, k)]
-            if not own:
+            clients = alike[: bisect_left(alike, k)]
+            if not clients:
                 continue
             now, by, first, second, count = (
-                [of[i] for i in own] for of in (self._rows, rows, self._first, self._second, self._steps)
+                [of[i] for i in clients] for of in (self._rows, rows, self._first, self._second, self._steps)
             )
             adamw(
                 now, by, first, second, [], count, fused=True, amsgrad=False, beta1=0.9, beta2=0.999,
@@ -79,13 +79,13 @@ class Sgd:
     def __init__(self, factors: Any, local: Sequence[LocalConfig], free: Any | None) -> None:
         """Start afresh for `factors` (k, size), changed in place; `free` is 0 where nothing may move."""
         self._factors = factors
-        self._down = column([-one.lr for one in local], factors)
-        self._momentum = column([one.momentum for one in local], factors)
+        self._down = column([-settings.lr for settings in local], factors)
+        self._momentum = column([settings.momentum for settings in local], factors)
         self._decay = self._velocity = None
-        if any(one.weight_decay for one in local):
-            decay = column([one.weight_decay for one in local], factors)
+        if any(settings.weight_decay for settings in local):
+            decay = column([settings.weight_decay for settings in local], factors)
             self._decay = decay if free is None else decay * free
-        if any(one.momentum for one in local):
+        if any(settings.momentum for settings in local):
             self._velocity = torch.zeros_like(factors)
 
     def step(self, gradients: Any, shares: Sequence[float] | None = None) -> None:

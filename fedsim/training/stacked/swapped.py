@@ -15,7 +15,7 @@ from typing import Any
 
 from fedsim.adapters.adapter import Layout, Vector
 from fedsim.errors import ExperimentError, message
-from fedsim.training.backbone import Stack
+from fedsim.training.backbone import Backbone, Stack
 from fedsim.training.rebase import Bases, Layers
 
 
@@ -62,7 +62,7 @@ class Swap:
         if reason is not None:
             fix = "leave it out of lora.targets, or set numerics.training: sequential"
             raise ExperimentError(message("numerics.training", reason, fix=fix))
-        from fedsim.training.stacked_layers import Site
+        from fedsim.training.stacked.layers import Site
 
         self.layout = layout
         self.model = sharing(model).eval()
@@ -109,19 +109,17 @@ class Swap:
         with self.set(stack) as leaves, torch.enable_grad():
             loss = losses(self.model)
             wanted = [leaf for leaf in leaves if leaf.requires_grad]
-            found = iter(torch.autograd.grad(loss.sum(), wanted, allow_unused=True))
+            gradients = iter(torch.autograd.grad(loss.sum(), wanted, allow_unused=True))
         k = stack.factors.shape[0]
         parts = []
         for leaf, size in zip(leaves, self._sizes, strict=True):
-            gradient = next(found) if leaf.requires_grad else None
+            gradient = next(gradients) if leaf.requires_grad else None
             parts.append(leaf.new_zeros(k, size) if gradient is None else gradient.reshape(k, size))
         return loss.detach(), torch.cat(parts, dim=1).to(stack.factors.dtype)
 
 
-class Swapped:
-    """A causal language model by module swap: a `Backbone`."""
-
-    prefix_layers = 0
+class Swapped(Backbone):
+    """A causal language model by module swap."""
 
     def __init__(self, model: Any, layout: Layout) -> None:
         """Share the weights of a Hugging Face causal language model.

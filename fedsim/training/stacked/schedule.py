@@ -58,12 +58,12 @@ def order(counts: Sequence[int], sizes: Sequence[int]) -> list[int]:
 def schedule(sizes: Sequence[int], jobs: Sequence[Job]) -> Schedule:
     """Lay out the steps of jobs (most steps first) over data of `sizes` windows."""
     made = [list(batches(n, job)) for n, job in zip(sizes, jobs, strict=True)]
-    steps = max((len(own) for own in made), default=0)
-    longest = max((rows.size for own in made for rows in own), default=0)
+    steps = max((len(steps_of) for steps_of in made), default=0)
+    longest = max((rows.size for steps_of in made for rows in steps_of), default=0)
     rows = np.zeros((steps, len(jobs), longest), dtype=np.int64)
     lengths = np.zeros((steps, len(jobs)), dtype=np.int64)
-    for client, own in enumerate(made):
-        for step, part in enumerate(own):
+    for client, steps_of in enumerate(made):
+        for step, part in enumerate(steps_of):
             rows[step, client, : part.size] = part
             lengths[step, client] = part.size
     return Schedule(rows, lengths)

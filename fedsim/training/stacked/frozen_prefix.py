@@ -46,15 +46,15 @@ class Prefix:
             return self._kept[key]
         ids = torch.from_numpy(windows.astype(np.int64)).to(self._backbone.device)
         with one_thread():
-            found = self._backbone.frozen_prefix(ids)
-        size = found.numel() * found.element_size()
+            states = self._backbone.frozen_prefix(ids)
+        size = states.numel() * states.element_size()
         if size <= self._room_bytes:
-            self._kept[key] = found
+            self._kept[key] = states
             self.kept_bytes += size
             while self.kept_bytes > self._room_bytes:
                 _, oldest = self._kept.popitem(last=False)
                 self.kept_bytes -= oldest.numel() * oldest.element_size()
-        return found
+        return states
 
 
 @lru_cache(maxsize=4)
@@ -78,17 +78,17 @@ def groups(sizes: Sequence[int | None], most: int) -> list[tuple[list[int], bool
     >>> groups([3, 4, None, 4, 9], most=8)
     [([0, 1], True), ([3], True), ([2, 4], False)]
     """
-    given: list[list[int]] = []
+    entered: list[list[int]] = []
     without: list[int] = []
     held = 0
     for client, size in enumerate(sizes):
         if size is None or size > most:
             without.append(client)
             continue
-        if not given or held + size > most:
-            given.append([])
+        if not entered or held + size > most:
+            entered.append([])
             held = 0
-        given[-1].append(client)
+        entered[-1].append(client)
         held += size
-    parts = [(clients, True) for clients in given]
+    parts = [(clients, True) for clients in entered]
     return [*parts, (without, False)] if without else parts

@@ -1,10 +1,10 @@
 """The golden runs: small experiments that must come out as they did when their digests were written.
 
-    python tests/golden.py            compare all runs with their digests
-    python tests/golden.py --write    write the digests anew, after a change that is meant to change them
-    python tests/golden.py --write timely oort
+    python tests/runs/golden.py            compare all runs with their digests
+    python tests/runs/golden.py --write    write the digests anew, after a change that is meant to change them
+    python tests/runs/golden.py --write timely oort
 
-`tests/golden_runs/NAME.yaml` is an experiment and `NAME.json` what its run gave: the SHA-256 of every column. Columns that
+`tests/runs/golden_runs/NAME.yaml` is an experiment and `NAME.json` what its run gave: the SHA-256 of every column. Columns that
 training computes (`VALUES`) are digests too, but for rules that multiply matrices (`PRODUCTS`): the last bits of a product or
 a decomposition are the linear algebra library's, so their numbers are stored and may differ by `TOLERANCE`.
 """

@@ -1,0 +1,58 @@
+"""The commands that read runs: a page, a trace, the audit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedsim.cli.arguments import RunFolder
+from fedsim.cli.shell import beside, runs_in
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of runs.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The page [default: report.html beside the runs].", show_default=False)
+    ] = None,
+) -> None:
+    """Write an offline page about one run or several."""
+    from fedsim.records.run import load
+    from fedsim.report import write
+
+    folders = [folder for named in runs for folder in runs_in(named)]
+    loaded = [load(folder) for folder in folders]
+    print(write(loaded, beside(folders) / "report.html" if out is None else out))
+
+
+def timeline(
+    run: RunFolder,
+    out: Annotated[
+        Path | None, typer.Option(help="The file [default: RUN/timeline.json].", show_default=False)
+    ] = None,
+) -> None:
+    """Write a trace for Perfetto.
+
+    Chrome-trace JSON in virtual microseconds; chrome://tracing opens it too.
+    """
+    from fedsim.records.run import load
+    from fedsim.records.timeline import export
+
+    loaded = load(run)
+    out = run / "timeline.json" if out is None else out
+    export(loaded, out)
+    print(out)
+
+
+def verify(run: RunFolder) -> int:
+    """Replay the accounting of a run.
+
+    Bytes, joules, staleness, one ending per visit: prints `ok`, or the problems and exits with 1.
+    """
+    from fedsim.records.run import load
+    from fedsim.records.verify import verify as problems_of
+
+    problems = problems_of(load(run))
+    print("\n".join(problems) if problems else "ok")
+    return int(bool(problems))

@@ -1,0 +1,139 @@
+"""The commands that run experiments: one, a grid, a demo, one visit again."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedsim.cli.arguments import Changes, File, RunFolder, TimelineOnly
+from fedsim.cli.shell import importable, importable_by_workers, new_folder, say, tables_named, wants_traceback
+
+if TYPE_CHECKING:
+    from fedsim.clock.plan import Plan
+    from fedsim.executors import Executor
+    from fedsim.records.run import Run
+
+
+def demo(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the runs [default: runs/demo, runs/demo-images].")
+    ] = None,
+    images: Annotated[bool, typer.Option("--images", help="Generate images instead of text.")] = False,
+    changes: Changes = None,
+) -> None:
+    """Compare sync rounds with FedBuff, offline.
+
+    The embedded model and data over unequal devices; some minutes.
+    """
+    from fedsim.checks.blocks import check
+    from fedsim.cli.demo_images import IMAGES
+    from fedsim.cli.demo_text import TEXT
+    from fedsim.config import loading as config
+    from fedsim.report import write
+    from fedsim.runs.together import run_together
+
+    shown = IMAGES if images else TEXT
+    experiments = [config.changed(experiment, changes or (), "demo") for experiment in shown.experiments()]
+    folder = new_folder(out, shown.name)
+    for experiment in experiments:
+        check(experiment, "demo")
+    runs = run_together(experiments, folder, _simulated)
+    page = write(runs, folder / "report.html")
+    print(shown.verdict(runs))
+    print(f"runs: {folder}\nreport: {page}\nnext: fedsim run {runs[0].folder}/experiment.yaml -s seed=1")
+
+
+def run(
+    experiment: File,
+    changes: Changes = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder [default: runs/NAME, numbered].", show_default=False)
+    ] = None,
+    timeline_only: TimelineOnly = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print estimates and stop.")] = False,
+) -> None:
+    """Run one experiment."""
+    from fedsim.checks.blocks import check
+    from fedsim.config import loading as config
+
+    importable(experiment.parent)
+    read = config.load(experiment, changes or ())
+    importable_by_workers(read, experiment.parent)
+    check(read, str(experiment))
+    folder = new_folder(out, read.name)
+
+    from fedsim.clock.plan import prepare
+
+    with config.naming(read, str(experiment)):
+        plan = prepare(read)
+    if dry_run:
+        from fedsim.cli.printing import estimates
+        from fedsim.runs.dry_run import dry_run as estimate
+
+        print(estimates(estimate(plan, measure=not timeline_only)))
+        return
+    done = _simulated(plan, folder, timeline_only=timeline_only)
+
+    from fedsim.cli.progress import verdict
+
+    print(verdict(done))
+
+
+def sweep(
+    experiment: File,
+    changes: Changes = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of all runs [default: runs/NAME].", show_default=False)
+    ] = None,
+    timeline_only: TimelineOnly = False,
+) -> int:
+    """Run every point of a grid.
+
+    The grid is the file's `sweep:` block; points that are done already are skipped.
+    """
+    from fedsim.cli.printing import table
+    from fedsim.cli.progress import Progress
+    from fedsim.report import write
+    from fedsim.runs.sweep import points, run_all, summary
+
+    importable(experiment.parent)
+    grid = points(experiment, changes or (), out)
+    for point in grid:
+        importable_by_workers(point.experiment, experiment.parent)
+    debug = wants_traceback(sys.argv)
+    results = run_all(grid, timeline_only=timeline_only, say=say, watch=Progress, debug=debug)
+    runs = [result.run for result in results if result.run is not None]
+    print(table(summary(results)))
+    if runs:
+        print(f"report: {write(runs, grid[0].folder.parent / 'report.html')}")
+    return max(result.exit_code for result in results)
+
+
+def replay(
+    run: RunFolder,
+    client: Annotated[int, typer.Option(min=0, help="Index of the client.", show_default=False)],
+    visit: Annotated[int, typer.Option(min=0, help="Which of its visits, from 0.")] = 0,
+) -> None:
+    """Train one visit again, for a debugger.
+
+    Alone, in this process, from what the run had sent. Says whether the loss is the recorded one: to the
+    bit, or to rounding where the other clients of a batch change the last digits.
+    """
+    from fedsim.cli.printing import replayed
+    from fedsim.runs.replay import replay as again
+
+    importable(run)
+    print(replayed(again(run, client, visit)))
+
+
+def _simulated(
+    plan: Plan, folder: Path, executor: Executor | None = None, *, timeline_only: bool = False
+) -> Run:
+    from fedsim.cli.progress import Progress
+    from fedsim.runs.simulation import simulate
+
+    with Progress() as progress, tables_named(folder):
+        return simulate(plan, executor, out=folder, timeline_only=timeline_only, on_event=progress)

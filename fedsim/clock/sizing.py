@@ -1,0 +1,185 @@
+"""What a visit computes, holds and sends: model x rank x tokens on a device with so much memory.
+
+Equal visits share one object: an update then costs the engine a third less time. Nothing here asks for a client's
+resolved rank, so that ranks can be resolved with it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from fedsim.adapters.adapter import Adapter, Vector
+from fedsim.adapters.payload import Payload
+from fedsim.aggregators._base import Invitation, Offer, ServerModel
+from fedsim.clock.components import Parts
+from fedsim.config.experiment import Experiment
+from fedsim.config.learning import LocalConfig
+from fedsim.cost.formulas import moved_bytes, train_flops
+from fedsim.cost.memory_plan import MemoryPlan, plan_memory
+from fedsim.cost.shape import ModelShape, adapter_bytes, with_rank_share
+from fedsim.cost.work import Work
+from fedsim.jobs import Task
+from fedsim.network.base import Direction
+from fedsim.network.messages import bytes_of, charged_bytes
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How a device trains the model, the FLOPs of a token then, and its adapters' rank."""
+
+    memory: MemoryPlan
+    flops_per_token: float
+    rank: int
+
+    def flops(self, tokens: int) -> float:
+        """Return the FLOPs of training on so many tokens."""
+        return float(tokens) * self.flops_per_token
+
+
+class Sizing:
+    """Work, memory and bytes of visits of one experiment.
+
+    Keys of what is remembered hold usable memory as it stands in a table's row: devices of one row share theirs.
+
+    Attributes:
+        shape: the model that the clock charges, at the server's rank.
+        charged: whether that is a declared model, and not the one that trains.
+    """
+
+    def __init__(self, experiment: Experiment, parts: Parts, task: Task, shape: ModelShape) -> None:
+        """Start with nothing remembered."""
+        self._experiment, self._parts, self._task, self.shape = experiment, parts, task, shape
+        charge = parts.task.charge(full=experiment.lora.full)
+        self.charged = charge is not None
+        self._tokens_declared = None if charge is None else charge.visit_tokens
+        self._plans: dict[tuple[float, int], TrainingPlan] = {}
+        self._works: dict[tuple[int, int | None, float, int], Work] = {}
+        self._payload_bytes: dict[tuple[Payload, Direction], tuple[int, int]] = {}
+
+    @cached_property
+    def adapter_bytes(self) -> int:
+        """Bytes of one whole adapter as charged, in float32."""
+        return adapter_bytes(self.shape) if self.charged else 4 * self._task.layout.size
+
+    # how a device trains ------------------------------------------------------------------------
+
+    def training_plan(self, usable_bytes: float, rank: int | None = None) -> TrainingPlan:
+        """Return how a device with so much memory trains adapters of a rank (None: the server's).
+
+        As asked; else by `memory.when_short`, which may make the rank smaller still; else not at all.
+        """
+        whole = self._task.layout.rank
+        wanted = whole if rank is None else rank
+        key = (usable_bytes, wanted)
+        if key not in self._plans:
+            self._plans[key] = self._training_plan(usable_bytes, wanted, whole)
+        return self._plans[key]
+
+    def _training_plan(self, usable_bytes: float, rank: int, whole: int) -> TrainingPlan:
+        shape = with_rank_share(self.shape, rank, whole) if whole else self.shape
+        shape = self._parts.personal.held(shape)
+        memory = plan_memory(shape, usable_bytes, self._experiment.memory.measures)
+        layered = self._experiment.compute.flops == "layers"
+        left = max(1, rank * memory.shape.rank // shape.rank) if rank and shape.rank else rank
+        return TrainingPlan(memory, train_flops(memory.shape, 1, layered=layered), left)
+
+    def fits(self, usable_bytes: float, rank: int) -> bool:
+        """Return whether training at this rank fits, by all of `memory.when_short` but a smaller rank."""
+        plan = self.training_plan(usable_bytes, rank)
+        return plan.memory.fits and plan.rank == rank
+
+    # what a visit is ----------------------------------------------------------------------------
+
+    def tokens(self, client: int, local: LocalConfig) -> int:
+        """Return the tokens charged for a training; `charge_as` may declare those of a whole visit."""
+        trained, whole = self._task.tokens(client, local), self._tokens_declared
+        if whole is None:
+            return trained
+        if local is self._experiment.local:
+            return whole
+        return max(1, round(whole * trained / self._task.tokens(client, self._experiment.local)))
+
+    def work(self, client: int, local: LocalConfig, usable_bytes: float, rank: int, offer: Offer) -> Work:
+        """Return what a visit computes and holds, with what an offer really sends both ways.
+
+        Args:
+            client: who.
+            local: its training.
+            usable_bytes: its memory.
+            rank: slots of each factor that it trains.
+            offer: the rule's. Under `charge_as` a payload's numbers are charged as many times as the declared
+                adapter has more numbers.
+        """
+        work = self._computed(client, local, usable_bytes, rank)
+        return _sending(work, *self.payload_bytes(offer.down, "down"), *self.payload_bytes(offer.up, "up"))
+
+    def _computed(self, client: int, local: LocalConfig, usable_bytes: float, rank: int) -> Work:
+        """Return a training's work, with what the client trains beside it (`personal`); nothing is sent yet."""
+        personal = self._parts.personal
+        second_local = personal.alongside(local)
+        tokens = self.tokens(client, local)
+        second_tokens = None if second_local is None else self.tokens(client, second_local)
+        key = (tokens, second_tokens, usable_bytes, rank)
+        if key not in self._works:
+            plan = self.training_plan(usable_bytes, rank)
+            work = self._alone(tokens, plan)
+            if second_tokens is not None:
+                work = personal.charged(work, self._alone(second_tokens, plan), plan.memory.shape)
+            self._works[key] = work
+        return self._works[key]
+
+    def _alone(self, tokens: int, plan: TrainingPlan) -> Work:
+        shape = plan.memory.shape
+        passes = math.ceil(tokens / (shape.sequence * shape.batch))
+        updates = math.ceil(tokens / (self.shape.sequence * self.shape.batch))
+        copied = self._experiment.compute.dequantisation == "copy"
+        return Work(
+            down_bytes=0,
+            up_bytes=0,
+            flops=plan.flops(tokens),
+            memory_bytes=plan.memory.memory_bytes,
+            tokens=tokens,
+            serialized_down_bytes=0,
+            serialized_up_bytes=0,
+            steps=passes,
+            moved_bytes=moved_bytes(shape, passes, updates, copied=copied),
+            memory_plan=plan.memory.words,
+        )
+
+    def payload_bytes(self, payload: Payload, direction: Direction) -> tuple[int, int]:
+        """Return a payload's bytes as charged and as serialised."""
+        key = (payload, direction)
+        if key not in self._payload_bytes:
+            wire, layout = self._experiment.wire, self._task.layout
+            real = bytes_of(wire, layout, payload, direction)
+            charged = charged_bytes(wire, layout, payload, direction, self.adapter_bytes // 4)
+            self._payload_bytes[key] = (charged if self.charged else real, real)
+        return self._payload_bytes[key]
+
+    # what a rule would send ---------------------------------------------------------------------
+
+    def first_offer(self, client: int, rank: int) -> Offer:
+        """Return what the rule would offer a client of this rank at version 0; no values in it."""
+        model = ServerModel(Adapter(self._task.layout, self._zeros))
+        rule, scale = self._parts.aggregator, self._experiment.lora.scale_of(max(rank, 1))
+        return rule.offer(rule.init(model), model, Invitation(client, 0, rank, scale, None))
+
+    @cached_property
+    def _zeros(self) -> Vector:
+        return np.zeros(self._task.layout.size, np.float32)
+
+
+@lru_cache(maxsize=4096)
+def _sending(work: Work, down: int, serialized_down: int, up: int, serialized_up: int) -> Work:
+    """Return the work with other bytes each way, as charged and as serialised: one object for equal visits."""
+    return replace(
+        work,
+        down_bytes=down,
+        up_bytes=up,
+        serialized_down_bytes=serialized_down,
+        serialized_up_bytes=serialized_up,
+    )

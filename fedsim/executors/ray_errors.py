@@ -1,0 +1,57 @@
+"""How a worker was lost, by what Ray raises and says: the one place that reads Ray's English.
+
+Takes the `ray` module as an argument: only `fedsim.executors.ray` and the workers import it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One way to lose a worker.
+
+    Attributes:
+        kinds: names of Ray's exceptions that mean it.
+        phrases: words of Ray's that mean it whatever the exception, in lower case.
+        words: how we say it.
+    """
+
+    kinds: tuple[str, ...]
+    phrases: tuple[str, ...]
+    words: str
+
+
+CAUSES = (
+    Cause(("OutOfMemoryError",), ("running low on memory",), "the machine ran low on memory"),
+    Cause(("NodeDiedError",), ("node has died", "node died"), "its node was lost"),
+    Cause(("ActorUnavailableError", "GetTimeoutError"), (), "it could not be reached"),
+)
+"""The first that fits counts."""
+CRASHED = "its process died (a crash, or killed for its memory)"
+"""What is said of every other loss."""
+LOST = (
+    "RayActorError",
+    "ObjectLostError",
+    "WorkerCrashedError",
+    "NodeDiedError",
+    "OutOfMemoryError",
+    "GetTimeoutError",
+)
+"""Ray's exceptions that mean that a worker, or what it held, is gone; and what derives from them."""
+
+
+def lost(ray: Any) -> tuple[type[BaseException], ...]:
+    """Return the exceptions by which Ray tells that a worker is gone."""
+    return tuple(getattr(ray.exceptions, name) for name in LOST)
+
+
+def cause_of(problem: BaseException) -> str:
+    """Say in a few words how a worker was lost."""
+    text, kind = str(problem).lower(), type(problem).__name__
+    for cause in CAUSES:
+        if kind in cause.kinds or any(phrase in text for phrase in cause.phrases):
+            return cause.words
+    return CRASHED

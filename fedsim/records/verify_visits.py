@@ -1,0 +1,211 @@
+"""What holds for every visit: one row an invariant, with the mask of the visits that break it and a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fedsim.records.books import Books, Bools, equal
+from fedsim.records.invariants import Invariant, said
+from fedsim.records.rows import CAUSES, OUTCOMES
+from fedsim.records.verify_amounts import AMOUNTS, MEMORY
+
+INSTANTS = ("dispatched_s", "downloaded_s", "trained_s", "landed_s", "ended_s")
+
+
+def broken_visits(books: Books) -> Iterator[str]:
+    """Yield one sentence an invariant that does not hold."""
+    for invariant in INVARIANTS:
+        yield from said(books.visits, invariant.broken(books), invariant.sentence)
+
+
+# endings ----------------------------------------------------------------------------------------
+
+
+def _without_predecessor(books: Books) -> Any:
+    visits = books.visits
+    if books.unfinished:
+        return np.zeros(len(visits), dtype=bool)
+    nth = visits.sort_values(["client", "visit"]).groupby("client").cumcount().reindex(visits.index)
+    return ~visits.duplicated(["client", "visit"]) & (nth != visits["visit"])
+
+
+ENDINGS = (
+    Invariant(
+        "every dispatch has its own place",
+        lambda b: b.visits.duplicated("order") | (b.visits["order"] < 0),
+        lambda r: f"has the place {r['order']} of another dispatch",
+    ),
+    Invariant(
+        "one ending a visit",
+        lambda b: b.visits.duplicated(["client", "visit"]),
+        lambda _: "has more than one ending",
+    ),
+    Invariant(
+        "no visit is missing",
+        _without_predecessor,
+        lambda _: "follows a visit that has no row",
+    ),
+    Invariant(
+        "clients are known",
+        lambda b: ~b.visits["client"].isin(b.clients["client"]),
+        lambda _: "is of a client that is not in clients",
+    ),
+    Invariant(
+        "endings are known",
+        lambda b: ~b.visits["outcome"].isin(OUTCOMES),
+        lambda r: f"ends as {r['outcome']!r}, which is no outcome",
+    ),
+    Invariant(
+        "what landed has an instant of landing",
+        lambda b: (b.visits["outcome"] == "landed") & b.visits["landed_s"].isna(),
+        lambda _: "is 'landed' without an instant of landing",
+    ),
+    Invariant(
+        "commits take what landed",
+        lambda b: (b.visits["committed_version"] >= 0) & (b.visits["outcome"] != "landed"),
+        lambda r: f"ended as {r['outcome']!r} and is in commit {r['committed_version']} all the same",
+    ),
+)
+
+
+# instants ---------------------------------------------------------------------------------------
+
+
+def _skipped(books: Books) -> Bools:
+    reached = ~np.isnan(books.visits[list(INSTANTS)].to_numpy(dtype=float))
+    dispatched, downloaded, trained, landed, ended = reached.T
+    return np.asarray(~dispatched | ~ended | (trained & ~downloaded) | (landed & ~trained))
+
+
+def _backwards(books: Books) -> Bools:
+    last_s = books.visits["dispatched_s"].to_numpy(dtype=float)
+    backwards = last_s < 0
+    for name in INSTANTS[1:]:
+        now_s = books.visits[name].to_numpy(dtype=float)
+        backwards |= now_s < last_s
+        last_s = np.where(np.isnan(now_s), last_s, now_s)
+    return np.asarray(backwards)
+
+
+def _overlapping(books: Books) -> Any:
+    ordered = books.visits.sort_values(["client", "dispatched_s", "order"])
+    overlapping = ordered["dispatched_s"] < ordered.groupby("client")["ended_s"].shift()
+    return overlapping.reindex(books.visits.index)
+
+
+PHASES = (
+    Invariant("no instant is skipped", _skipped, lambda _: "lacks an instant that comes before one it has"),
+    Invariant(
+        "instants are in order",
+        _backwards,
+        lambda r: "goes backwards in time: " + ", ".join(f"{name} {r[name]:.6g}" for name in INSTANTS),
+    ),
+    Invariant(
+        "one visit at a time",
+        _overlapping,
+        lambda r: (
+            f"was dispatched at {r['dispatched_s']:.6g} s while the client's previous visit was under way"
+        ),
+    ),
+)
+
+
+# devices that go away, batteries ----------------------------------------------------------------
+
+
+def _took_s(visits: pd.DataFrame) -> pd.Series[float]:
+    return visits["ended_s"] - visits["dispatched_s"]
+
+
+def _paused_too_long(books: Books) -> Any:
+    paused_s, took_s = books.visits["paused_s"], _took_s(books.visits)
+    return ~(paused_s >= 0) | ((paused_s > took_s) & ~equal(paused_s, took_s))
+
+
+def _cut_without_reason(books: Books) -> Any:
+    visits = books.visits
+    reason = (books.on_close == "partial") & (visits["away"] != "") & visits["trained_s"].notna()
+    return (visits["work_share"] < 1) & ~reason
+
+
+AWAY = (
+    Invariant(
+        "causes are known",
+        lambda b: ~b.visits["away"].isin(["", *CAUSES]),
+        lambda r: f"was away for {r['away']!r}, which is no cause",
+    ),
+    Invariant(
+        "who is offline has a cause",
+        lambda b: (b.visits["outcome"] == "offline") & (b.visits["away"] == ""),
+        lambda _: "is 'offline' without a cause",
+    ),
+    Invariant(
+        "pauses are within the visit",
+        _paused_too_long,
+        lambda r: f"paused for {r['paused_s']:.6g} s of {r['ended_s'] - r['dispatched_s']:.6g} s",
+    ),
+    Invariant(
+        "pauses are allowed and have a cause",
+        lambda b: (b.visits["paused_s"] > 0) & ((b.visits["away"] == "") | (b.on_close == "lost")),
+        lambda r: f"paused for {r['paused_s']:.6g} s, and nothing says that it may",
+    ),
+    Invariant(
+        "a share of the steps is a share",
+        lambda b: ~((b.visits["work_share"] > 0) & (b.visits["work_share"] <= 1)),
+        lambda r: f"made a share of {r['work_share']} of its steps",
+    ),
+    Invariant(
+        "work is cut where that is allowed",
+        _cut_without_reason,
+        lambda r: f"made {r['work_share']:.3g} of its steps, and nothing says why",
+    ),
+    Invariant(
+        "a battery's level is a share",
+        lambda b: (b.visits["battery"] < 0) | (b.visits["battery"] > 1),
+        lambda r: f"leaves a battery at a level of {r['battery']}",
+    ),
+)
+
+
+# versions and staleness -------------------------------------------------------------------------
+
+
+def _unknown_commit(books: Books) -> Any:
+    version = books.visits["committed_version"]
+    unknown = (version != -1) & ~version.isin(books.commits["version"])
+    if books.unfinished:  # the row of the commit itself comes last
+        unknown &= version != len(books.commits) + 1
+    return unknown
+
+
+VERSIONS = (
+    Invariant(
+        "the newest version is sent",
+        lambda b: b.visits["version"] != b.visits["expected_version"],
+        lambda r: (
+            f"carries version {r['version']}, but {r['expected_version']} versions were committed at its dispatch"
+        ),
+    ),
+    Invariant(
+        "staleness counts commits",
+        lambda b: b.visits["staleness"] != b.visits["expected_staleness"],
+        lambda r: f"has staleness {r['staleness']}, the commits give {r['expected_staleness']}",
+    ),
+    Invariant(
+        "commits of visits exist",
+        _unknown_commit,
+        lambda r: f"is in commit {r['committed_version']}, which does not exist",
+    ),
+    Invariant(
+        "commits take what has landed by then",
+        lambda b: b.visits["landed_s"] > b.visits["commit_s"],
+        lambda r: f"landed after commit {r['committed_version']}, which took it",
+    ),
+)
+
+INVARIANTS = (*ENDINGS, *PHASES, *AMOUNTS, *AWAY, *MEMORY, *VERSIONS)
+"""All of them, in the order in which they are checked."""

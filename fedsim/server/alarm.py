@@ -1,0 +1,48 @@
+"""When the desk is looked at: in the dispatches of an instant in which something has changed, and when somebody comes."""
+
+from __future__ import annotations
+
+import math
+
+import simpy
+
+from fedsim.instants import At, Instant
+from fedsim.server.requests import Desk
+
+
+class DeskAlarm:
+    """Has the desk serve its requests at the right instants, once in each."""
+
+    def __init__(self, env: simpy.Environment, desk: Desk) -> None:
+        """Start with nothing to do."""
+        self._env, self._desk = env, desk
+        self._rung_s: float | None = None
+        self._next_s: float | None = None
+        self._stopped = False
+
+    def ring(self) -> None:
+        """Have requests served in this instant's dispatches; ringing again in the same instant changes nothing."""
+        now_s = float(self._env.now)
+        if self._desk.waiting and self._rung_s != now_s:
+            self._rung_s = now_s
+            At(self._env, 0.0, Instant.DISPATCH).callbacks.append(self._on_ring)
+
+    def stop(self) -> None:
+        """Serve nobody any more."""
+        self._stopped = True
+
+    def _on_ring(self, _event: simpy.Event) -> None:
+        self._rung_s = None
+        if self._stopped:
+            return
+        now_s = float(self._env.now)
+        next_s = self._desk.serve(now_s)
+        if (
+            math.isfinite(next_s) and self._next_s != next_s
+        ):  # equal to the bit: one and the same window's start
+            self._next_s = next_s
+            At(self._env, next_s - now_s, Instant.LANDING).callbacks.append(self._on_window)
+
+    def _on_window(self, _event: simpy.Event) -> None:
+        self._next_s = None  # now + (next - now) may round to just before the window: then wait once more
+        self.ring()

@@ -1,0 +1,98 @@
+"""One commit: updates read one by one as workers finish, checked, decoded, and handed to the rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedsim.adapters.sums import Moves
+from fedsim.aggregators._base import Contribution
+from fedsim.clock.visit import Visit
+from fedsim.jobs import Update
+from fedsim.server.versions import Dispatched, Versions
+
+
+@dataclass(frozen=True)
+class Report:
+    """The losses that came with an update that was taken."""
+
+    client: int
+    loss: float
+    square: float
+
+
+class Commit:
+    """The contributions of a commit; iterated once, by the rule, so that no update is held longer than it takes.
+
+    Attributes:
+        accepted: visits whose update the rule has got, in the order of client and visit.
+        refused: visits whose update it has not, with the reason in words.
+        reports: losses of the accepted ones.
+        moves: sums of the moves of the accepted ones; None where nobody has really moved.
+    """
+
+    def __init__(
+        self,
+        results: Iterable[tuple[Visit, Update]],
+        dispatched: Mapping[int, Dispatched],
+        versions: Versions,
+    ) -> None:
+        """Start with nothing read.
+
+        Args:
+            results: visits and their updates, in the order of client and visit.
+            dispatched: what each visit left with, by its order.
+            versions: decodes what comes in.
+        """
+        self._results, self._dispatched, self._versions = results, dispatched, versions
+        self.accepted: list[Visit] = []
+        self.refused: list[tuple[Visit, str]] = []
+        self.reports: list[Report] = []
+        self.moves: Moves | None = None
+
+    def __iter__(self) -> Iterator[Contribution]:
+        """Yield what the rule sees. Faulty updates are refused: they are in no sum."""
+        size = self._versions.model.adapter.layout.size
+        self.moves = moves = Moves(size)
+        for visit, update in self._results:
+            visit.report_loss(update.loss)
+            dispatched = self._dispatched[visit.order]
+            fault = update.fault(size)
+            if fault is None:
+                end = np.require(
+                    update.end, requirements="O"
+                )  # out of the executor's store, if it lies there
+                end = self._versions.received(visit, dispatched, end)
+                fault = None if moves.add(dispatched.shared_start, end) else "the move is not finite"
+            if fault is not None:
+                self.refused.append((visit, fault))
+                continue
+            self.accepted.append(visit)
+            self.reports.append(Report(visit.client, update.loss, update.square))
+            yield self._versions.contribution(visit, dispatched, end, float(update.examples))
+
+
+class BlankCommit(Commit):
+    """The contributions of a timeline-only run: nobody has moved, the rest is as it would be."""
+
+    def __init__(
+        self,
+        landed: Sequence[Visit],
+        dispatched: Mapping[int, Dispatched],
+        versions: Versions,
+        examples: Callable[[int], int],
+    ) -> None:
+        """Take the visits; `examples` gives those of a client."""
+        super().__init__((), dispatched, versions)
+        self._landed, self._examples = landed, examples
+
+    def __iter__(self) -> Iterator[Contribution]:
+        """Yield what the rule sees."""
+        for visit in self._landed:
+            dispatched = self._dispatched[visit.order]
+            self.accepted.append(visit)
+            yield self._versions.contribution(
+                visit, dispatched, dispatched.shared_start, float(self._examples(visit.client))
+            )

@@ -1,0 +1,161 @@
+"""Visits from their dispatch until their fate is final: begun, ended, settled, each of them once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Literal
+
+import simpy
+
+from fedsim.clock.plan import Plan
+from fedsim.clock.roster import Roster
+from fedsim.clock.visit import Visit
+from fedsim.clock.visit_order import DeviceWorld, OnClose, VisitOrder
+from fedsim.cost.work import Work
+from fedsim.instants import At, Instant
+from fedsim.samplers.seen import Records
+from fedsim.server.alarm import DeskAlarm
+from fedsim.server.clients import ClientBook
+from fedsim.server.ledger import Ledger
+from fedsim.server.requests import Desk
+from fedsim.server.trainer import Trainer
+from fedsim.server.versions import Dispatched
+
+
+class OpenVisits:
+    """The visits that are not in the tables yet, and what happens when one ends.
+
+    Attributes:
+        dispatched: what each of them left with, by its order.
+    """
+
+    def __init__(
+        self,
+        world: DeviceWorld,
+        plan: Plan,
+        *,
+        book: ClientBook,
+        ledger: Ledger,
+        trainer: Trainer,
+        seen: Records,
+        roster: Roster,
+        desk: Desk,
+        alarm: DeskAlarm,
+        one_at_a_time: bool,
+        on_exhausted: Callable[[], None],
+    ) -> None:
+        """Start with none.
+
+        Args:
+            world: where visits happen.
+            plan: of the experiment.
+            book: told what clients have downloaded.
+            ledger: told what visits have used, and their fate.
+            trainer: told which trainings nobody needs.
+            seen: told what samplers may know.
+            roster: told who is idle again.
+            desk: told whom to hold.
+            alarm: rung when somebody may be asked again.
+            one_at_a_time: whether a client is not asked again before its landed visit is committed or refused.
+            on_exhausted: called when `budget.up_bytes` is used up.
+        """
+        self._world, self._plan, self._budget = world, plan, plan.experiment.budget
+        self._book, self._ledger, self._trainer, self._seen = book, ledger, trainer, seen
+        self._roster, self._desk, self._alarm = roster, desk, alarm
+        self._one_at_a_time, self._on_exhausted = one_at_a_time, on_exhausted
+        self.dispatched: dict[int, Dispatched] = {}
+        self._open: dict[int, Visit] = {}
+        self._uncommitted: set[int] = set()
+        self._begun = 0
+
+    def begin(
+        self, dispatched: Dispatched, work: Work, version: int, round_: int = -1, on_close: OnClose = "lost"
+    ) -> Visit:
+        """Send what was offered on its way; `on_close` says what happens if the device goes offline."""
+        client, job = dispatched.invitation.client, dispatched.job
+        whole = job.local.steps_over(self._plan.task.examples(client)) if on_close == "partial" else 0
+        order = VisitOrder(
+            profile=self._plan.population.profile(client),
+            order=self._begun,
+            visit=dispatched.invitation.visit,
+            version=version,
+            round=round_,
+            start=job.start,
+            work=work,
+            steps=whole,
+        )
+        visit = Visit(self._world, order, on_end=self._on_end, on_close=on_close, on_cut=self._on_cut)
+        self._begun += 1
+        self._book.begin_visit(client)
+        self._open[visit.order] = visit
+        self.dispatched[visit.order] = dispatched
+        visit.process.callbacks.append(partial(self._on_process_end, visit))
+        return visit
+
+    def _on_cut(self, visit: Visit, steps: int) -> None:
+        """The device went offline after `steps` steps: they are all that is trained."""
+        dispatched = self.dispatched[visit.order]
+        self.dispatched[visit.order] = replace(dispatched, job=replace(dispatched.job, upto=steps))
+        self._trainer.shorten(visit, steps)
+
+    def _on_end(self, visit: Visit) -> None:
+        """The device has finished with a visit: what it used is in the books from now on."""
+        if not math.isnan(visit.downloaded_s):
+            self._book.note_download(visit.client, visit.version)
+        self._ledger.count(visit)
+        if visit.outcome == "landed":
+            self._seen.land(visit.client, visit.landed_s - visit.dispatched_s)
+        else:
+            if visit.outcome == "polled":
+                self._book.polled[visit.client] = visit.version
+            self._trainer.forget(visit)
+            self.settle(visit)
+        limit = self._budget.up_bytes
+        if limit is not None and self._ledger.up_bytes >= limit:
+            # what lands or is committed in this same instant still counts; then it is over
+            At(self._world.env, 0.0, Instant.EVALUATE).callbacks.append(lambda _event: self._on_exhausted())
+
+    def _on_process_end(self, visit: Visit, _event: simpy.Event) -> None:
+        """The server knows how a visit ended: the client may be asked again, unless it is too small.
+
+        One whose private part is in a visit that has landed waits until that is committed or refused, and one
+        that has answered a poll until the choice.
+        """
+        self._roster.release(visit.client)
+        if self._one_at_a_time and visit.order in self._open and visit.outcome == "landed":
+            self._uncommitted.add(visit.client)
+            self._desk.hold(visit.client)
+        if visit.outcome == "polled":
+            self._desk.keep_busy(visit.client)
+        if visit.outcome == "memory":
+            self._roster.exclude(visit.client)
+        self._alarm.ring()
+
+    def refuse(self, visit: Visit, outcome: Literal["surplus", "rejected"]) -> None:
+        """Drop a landed visit: its update is in no version."""
+        visit.refuse(outcome)
+        self._trainer.forget(visit)
+        self.settle(visit)
+
+    def settle(self, visit: Visit) -> None:
+        """Write a visit whose fate is final."""
+        del self._open[visit.order]
+        self._ledger.settle(visit, self.dispatched.pop(visit.order).invitation.rank)
+        if visit.client in self._uncommitted:
+            self._uncommitted.remove(visit.client)
+            self._desk.free([visit.client])
+            self._alarm.ring()
+
+    def close(self, now_s: float) -> None:
+        """Write those that are left as they stand at the end of the run [virtual s]."""
+        for visit in self._in_order():
+            if not visit.ended:
+                visit.close(now_s)
+                self._ledger.count(visit)
+            self.settle(visit)
+
+    def _in_order(self) -> Sequence[Visit]:
+        return sorted(self._open.values(), key=lambda visit: visit.order)

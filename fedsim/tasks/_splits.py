@@ -1,0 +1,116 @@
+"""Who has which rows of the data: what each client trains on or keeps apart, and what nobody trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.jobs import Probe
+from fedsim.rng import stream
+
+Rows = NDArray[np.int64]
+PIECE = 32
+"""Rows of one probe, whatever the number of workers."""
+
+
+@dataclass(frozen=True)
+class Ragged(Sequence[Rows]):
+    """Row numbers of each client, in one array: 10,000 clients are two objects and not 10,000.
+
+    Attributes:
+        rows: of all clients, one after the other.
+        stops: where each client's end in `rows`.
+    """
+
+    rows: Rows
+    stops: Rows
+
+    @classmethod
+    def of(cls, parts: Sequence[Rows]) -> Ragged:
+        """Join the rows of each client."""
+        return cls(np.concatenate(parts), np.cumsum([len(part) for part in parts]))
+
+    def __len__(self) -> int:
+        """Return the number of clients."""
+        return len(self.stops)
+
+    @overload
+    def __getitem__(self, client: int) -> Rows: ...
+    @overload
+    def __getitem__(self, client: slice) -> Sequence[Rows]: ...
+    def __getitem__(self, client: int | slice) -> Rows | Sequence[Rows]:
+        """Return a client's rows, as a view."""
+        if isinstance(client, slice):
+            return [self[i] for i in range(*client.indices(len(self)))]
+        at = range(len(self))[client]
+        return self.rows[self.stops[at - 1] if at else 0 : self.stops[at]]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Rows of each client."""
+        counts: list[int] = np.diff(self.stops, prepend=0).tolist()
+        return counts
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The splits of a task, as row numbers.
+
+    Attributes:
+        training: rows that each client trains on.
+        held_out: rows of its own that each client does not train on.
+        apart: how many rows nobody trains on has each further split (`test`, `valid`); 0: there is no such split.
+        seed: of the experiment: the address of every order.
+    """
+
+    training: Ragged = field(repr=False)
+    held_out: Ragged = field(repr=False)
+    apart: Mapping[str, int]
+    seed: int
+
+    @classmethod
+    def dealt(cls, shares: Sequence[Rows], holdout: float, apart: Mapping[str, int], seed: int) -> Splits:
+        """Draw the rows of each client that it does not train on: the share `holdout`, at least one.
+
+        Args:
+            shares: the rows of each client.
+            holdout: above 0 and below 1.
+            apart: see `Splits`.
+            seed: of the experiment.
+        """
+        training, held_out = [], []
+        for client, rows in enumerate(shares):
+            count = min(len(rows) - 1, max(1, round(holdout * len(rows))))
+            drawn = stream(seed, "holdout", client).permutation(rows)
+            held_out.append(np.sort(drawn[:count]))
+            training.append(np.sort(drawn[count:]))
+        return cls(Ragged.of(training), Ragged.of(held_out), apart, seed)
+
+    def order(self, split: str, client: int | None) -> Rows | None:
+        """Return the rows of a split, None if there is no such split.
+
+        Those of many clients, or of none, are shuffled, so that any first part is a fair sample.
+        """
+        if split in ("client", "shard"):
+            assert client is not None
+            return (self.held_out if split == "client" else self.training)[client]
+        return self._shuffled.get(split)
+
+    @cached_property
+    def _shuffled(self) -> dict[str, Rows]:
+        rows = {name: np.arange(count) for name, count in self.apart.items() if count}
+        rows["clients"] = self.held_out.rows
+        return {
+            name: stream(self.seed, "probes", name).permutation(numbers) for name, numbers in rows.items()
+        }
+
+
+def pieces(split: str, rows: int, most: int | None, client: int | None) -> list[Probe]:
+    """Return probes of `PIECE` rows that cover a split's first `most` rows; None: all."""
+    n = rows if most is None else min(most, rows)
+    return [Probe(split, at, min(at + PIECE, n), client) for at in range(0, n, PIECE)]

@@ -1,0 +1,48 @@
+"""What a backbone is given of the clients' examples at each step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Tensor = Any
+"""A torch tensor: torch is untyped here."""
+Windows = NDArray[Any]
+"""Token ids (n, T + 1): the first column is context, the others are predicted."""
+
+
+class Feed(ABC):
+    """The clients' examples on the device, and what a backbone is given of them at each step."""
+
+    tokens: int
+    """Tokens of an example."""
+
+    @abstractmethod
+    def batch(self, step: int, clients: slice, rows: slice, picked: Tensor, lengths: Sequence[int]) -> Any:
+        """Return some rows of a step's batches, (k, rows, ...).
+
+        Args:
+            step: of the visits, from 0.
+            clients: which clients.
+            rows: which rows of each client's batch.
+            picked: (k, rows) the examples, by number in the client's own data.
+            lengths: real rows of each client's whole batch; the others only fill the shape.
+        """
+
+
+class Texts(Feed):
+    """Windows of token ids (n, T + 1): it hands out the windows themselves."""
+
+    def __init__(self, data: Sequence[Windows], device: Any) -> None:
+        self.tokens = data[0].shape[1] - 1
+        self._windows = torch.from_numpy(np.concatenate(data).astype(np.int64)).to(device)
+        self._from = torch.from_numpy(np.cumsum([0, *map(len, data[:-1])])).to(device)
+
+    def batch(self, step: int, clients: slice, rows: slice, picked: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Return token ids (k, rows, T + 1)."""
+        return self._windows[picked + self._from[clients, None]]

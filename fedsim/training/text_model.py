@@ -1,0 +1,152 @@
+"""A causal language model by name, as this process trains and scores it: by the fused, the swapped or the stock path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.adapters.adapter import Layout, Vector
+from fedsim.config.learning import LoraConfig, NumericsConfig
+from fedsim.jobs import Job, Update
+from fedsim.training import hub, lora
+from fedsim.training.backbone import Backbone
+from fedsim.training.local import device
+from fedsim.training.lora import Trainee
+from fedsim.training.paths import Trained, resolved
+
+LOGITS = 2**24
+"""Numbers in the logits of one forward pass when scoring: 64 MiB of float32."""
+SWAPPED = 2**26
+"""The same of a training pass through a swapped model, where they are in memory about three times."""
+
+Windows = NDArray[np.integer[Any]]
+"""Token ids (n, T + 1): the first column is context, the others are predicted."""
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """Which model, and how it trains; its weights are loaded once a process, at first use.
+
+    Attributes:
+        name: folder or hub name.
+        lora: what is trained; `numerics`: by which path.
+        layout: of what an update holds.
+        width, vocabulary: numbers of a token's hidden state and of its logits.
+        cache_bytes: room for frozen hidden states.
+    """
+
+    name: str
+    lora: LoraConfig
+    numerics: NumericsConfig
+    layout: Layout
+    width: int
+    vocabulary: int
+    cache_bytes: float
+
+    def load(self) -> None:
+        """Load the weights."""
+        if self.backbone() is None:
+            self._trainee()
+
+    def pretrained(self) -> Vector:
+        """Return the model's own weights as a vector."""
+        return lora.pretrained(self.name, self.layout)
+
+    def path(self) -> Trained:
+        """Return the path that trains it."""
+        return resolved(hub.skeleton(self.name), self.layout, self.numerics.training)
+
+    def train(self, data: Sequence[Windows], jobs: Sequence[Job]) -> list[Update]:
+        """Train each job on its windows: together, or one by one if no backbone takes several clients."""
+        backbone = self.backbone()
+        if backbone is None:
+            from fedsim.training import sequential
+
+            return sequential.train(self._trainee(), data, jobs, dropout=self.lora.dropout)
+        from fedsim.training.stacked import frozen_prefix
+
+        groups = frozen_prefix.groups(self.state_sizes(backbone, data, jobs), frozen_prefix.most(backbone))
+        updates: dict[int, Update] = {}
+        for clients, entered in groups:
+            ends = self._together(
+                backbone, [data[i] for i in clients], [jobs[i] for i in clients], entered=entered
+            )
+            updates.update(zip(clients, ends, strict=True))
+        return [updates[i] for i in range(len(jobs))]
+
+    def _together(
+        self, backbone: Backbone, data: Sequence[Windows], jobs: Sequence[Job], *, entered: bool
+    ) -> list[Update]:
+        """Train one group; its states, if it is given any, are gone when it is done."""
+        from fedsim.training.stacked import batched, frozen_prefix
+
+        prefix = frozen_prefix.of(backbone, self.cache_bytes)
+        return batched.train(
+            backbone,
+            data,
+            jobs,
+            tokens_at_once=self.tokens_at_once(backbone, data[0].shape[1] - 1),
+            dropout=self.lora.dropout,
+            hidden=[prefix.states(windows) for windows in data] if entered else None,
+        )
+
+    def score(
+        self, vector: Vector, windows: Windows, counts: NDArray[Any], most: int, base: Vector | None
+    ) -> float:
+        """Return the summed NLL [nats] of the first `counts` tokens of each window.
+
+        Args:
+            vector: what to score.
+            windows: token ids (n, T + 1).
+            counts: real tokens (n,); the rest is padding.
+            most: windows in one pass, if their logits fit into `LOGITS`.
+            base: change of the frozen weights, or None.
+        """
+        backbone = self.backbone()
+        rows = max(1, min(most, LOGITS // ((windows.shape[1] - 1) * self.vocabulary)))
+        if backbone is None:
+            from fedsim.training import sequential
+
+            return sequential.score(self._trainee(), vector, windows, counts, rows, base)
+        from fedsim.training.stacked import batched
+
+        return batched.score(backbone, [vector], [windows], [counts], rows, base)[0]
+
+    def save(self, vector: Vector, folder: Path, base: Vector | None) -> int:
+        """Write the adapter as a PEFT folder, or the model as a transformers folder; return its rank."""
+        return lora.save(vector, self.name, self.lora, folder, base)
+
+    def tokens_at_once(self, backbone: Backbone, sequence: int) -> int:
+        """Return the tokens of one pass; the fused decoder bounds its logits itself, a swapped model does not."""
+        from fedsim.training.stacked.swapped import Swapped
+
+        most = self.numerics.tokens_at_once
+        if not isinstance(backbone, Swapped):
+            return most
+        return min(most, max(sequence, SWAPPED // self.vocabulary))
+
+    def state_sizes(
+        self, backbone: Backbone, data: Sequence[Windows], jobs: Sequence[Job]
+    ) -> list[int | None]:
+        """Return the numbers in each client's frozen states, None where they are not worth computing.
+
+        They are where a visit goes through the whole shard at least once.
+        """
+        return [
+            len(windows) * (windows.shape[1] - 1) * self.width
+            if backbone.prefix_layers and job.local.examples_over(len(windows)) >= len(windows)
+            else None
+            for windows, job in zip(data, jobs, strict=True)
+        ]
+
+    def backbone(self) -> Backbone | None:
+        """Return what takes many clients, None if none does."""
+        return lora.backbone(self.name, self.lora, self.numerics.training, device(), self.numerics.dtype)
+
+    def _trainee(self) -> Trainee:
+        return lora.trainee(self.name, self.lora, device(), self.numerics.dtype)
