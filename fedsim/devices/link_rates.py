@@ -114,7 +114,9 @@ def link_rates(
         "rates": config.rates,
         "rates_sha256": table.sha256,
         "rates_directions": ", ".join(table.traces),
-        **{name: str(getattr(config, name)) for name in ("rates_at_end", "rates_phase", "rates_level")},
+        "rates_at_end": str(config.rates_at_end),
+        "rates_phase": config.rates_phase,
+        "rates_level": config.rates_level,
     }
     return traced, means | {direction: traced.means(direction) for direction in table.traces}, sources
 
