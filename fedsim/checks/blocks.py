@@ -10,10 +10,10 @@ from fedsim.checks import combinations, personal
 from fedsim.clock.components import Parts, parts_of
 from fedsim.config.classes import CLASSES
 from fedsim.config.experiment import Experiment
-from fedsim.config.fields import WORDS
 from fedsim.config.learning import LoraConfig
 from fedsim.config.problem import Problem
 from fedsim.config.thermal import Thermal
+from fedsim.config.words import no_such_file
 from fedsim.errors import ExperimentError, nearest, several
 
 _HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
@@ -48,23 +48,18 @@ def _population(experiment: Experiment, parts: Parts) -> list[Problem]:
         if table is not None and not table.is_file():
             fix = "give a CSV or Parquet file; `fedsim profiles check FILE` checks one"
             found.append(Problem(("population", name), "no such file", fix, str(table)))
-    for name, columns in (("availability", "client, start_s, stop_s"), ("rates", "trace, time_s, down_kbps")):
-        given, words = getattr(population, name), WORDS[f"population.{name}"]
-        if given not in words and not Path(given).is_file():
-            close = nearest(Path(given).name, words)
-            fix = f"write {', '.join(words)}, or the file of a table with {columns}"
-            fix = close if close.startswith("did you mean") else fix
-            found.append(Problem(("population", name), "no such file", fix, given))
+    absent = [
+        no_such_file("population.availability", population.availability),
+        no_such_file("population.rates", population.rates),
+    ]
+    found += [problem for problem in absent if problem is not None]
     if population.on_close == "partial" and parts.personal.alongside(experiment.local) is not None:
         what = f"cannot cut the two trainings of a visit that {parts.personal.kind} makes"
         fix = "set population.on_close: lost or pause, or personal.kind: fine-tune"
         found.append(Problem(("population", "on_close"), what, fix, population.on_close))
     battery = experiment.energy.battery
-    words = WORDS["energy.battery.plugged"]
-    if battery is not None and battery.plugged not in words and not Path(battery.plugged).is_file():
-        fix = "write charging, or the file of a table with client, start_s, stop_s"
-        found.append(Problem(("energy", "battery", "plugged"), "no such file", fix, battery.plugged))
-    return found
+    unplugged = None if battery is None else no_such_file("energy.battery.plugged", battery.plugged)
+    return found if unplugged is None else [*found, unplugged]
 
 
 def _network(experiment: Experiment) -> list[Problem]:
@@ -103,13 +98,10 @@ def _training(experiment: Experiment) -> list[Problem]:
 
 def _compute(experiment: Experiment) -> list[Problem]:
     compute, found = experiment.compute, list[Problem]()
-    given, words = compute.calibration, WORDS["compute.calibration"]
-    if given not in words and not Path(given).is_file():
-        close = nearest(Path(given).name, words)
-        fix = "write none, measured, or the file of a table with device, model, stack, tokens_per_s"
-        fix = close if close.startswith("did you mean") else fix
-        found.append(Problem(("compute", "calibration"), "no such file", fix, given))
-    if compute.stack is not None and given == "none":
+    absent = no_such_file("compute.calibration", compute.calibration)
+    if absent is not None:
+        found.append(absent)
+    if compute.stack is not None and compute.calibration == "none":
         fix = "remove it, or set compute.calibration: measured"
         found.append(Problem(("compute", "stack"), "has no effect without a calibration", fix, compute.stack))
     if compute.dequantisation == "copy" and not compute.bandwidth_floor:

@@ -55,7 +55,7 @@ def begin(executor: Executor, experiment: Experiment) -> None:
     Vectors must be small for it: the room for them is set aside before their size is known.
     """
     if not experiment.lora.full:
-        executor.prestart(experiment.task.worker_modules)
+        executor.prestart(parts_of(experiment).task.worker_modules)
 
 
 def simulate(
