@@ -12,11 +12,11 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fedsim.adapters.adapter import Layout
 from fedsim.jobs import Job
 from fedsim.training import slot_penalty
-from fedsim.training.feeds import Tensor
 from fedsim.training.stacked.optimizers import column
 
 
