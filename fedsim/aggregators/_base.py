@@ -73,7 +73,7 @@ class Offer:
         down, up: what travels for it.
         trains: which factors it moves.
         phase: the rule's own tag; comes back with the contribution.
-        tail: what is added to the client's objective (`Job.tail`).
+        slot_penalty: what is added to the client's objective (`Job.slot_penalty`).
     """
 
     start: Vector = field(repr=False)
@@ -81,7 +81,7 @@ class Offer:
     up: Payload
     trains: Trains = "AB"
     phase: str = ""
-    tail: tuple[float, int] | None = None
+    slot_penalty: tuple[float, int] | None = None
 
 
 @dataclass(frozen=True)

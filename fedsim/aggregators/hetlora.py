@@ -77,9 +77,13 @@ class HetLoRA(Aggregator):
             min(invitation.rank, state.get(invitation.client, invitation.rank)),
         )
         first = self.first(rank)
-        tail = (self.penalty, first) if self.penalty and first < rank else None
+        penalty = (self.penalty, first) if self.penalty and first < rank else None
         return Offer(
-            start(model.adapter, replace(invitation, rank=rank)), way, way, phase=str(rank), tail=tail
+            start(model.adapter, replace(invitation, rank=rank)),
+            way,
+            way,
+            phase=str(rank),
+            slot_penalty=penalty,
         )
 
     def apply(

@@ -80,7 +80,7 @@ class Ditto(Personal):
         if local is None:
             return None
         start = home.initial if own is None else own
-        return replace(job, start=start, anchor=job.start, local=local, tail=None)
+        return replace(job, start=start, anchor=job.start, local=local, slot_penalty=None)
 
     def after(self, home: Home, job: Job, own: Vector | None) -> Job | None:
         """Return the first training of a client that has no v_k yet."""

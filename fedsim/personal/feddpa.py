@@ -116,7 +116,7 @@ class FedDPA(Personal):
             base=self._under(home, job),
             scale=scale,
             trains="AB",
-            tail=None,
+            slot_penalty=None,
         )
 
     def _under(self, home: Home, job: Job) -> Vector | None:

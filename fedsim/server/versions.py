@@ -113,7 +113,7 @@ class Versions:
             trains=offer.trains,
             scale=invitation.scale if smaller else None,
             base=self.base,
-            tail=offer.tail,
+            slot_penalty=offer.slot_penalty,
         )
 
     @property

@@ -326,14 +326,18 @@ def test_a_pruned_client_starts_from_fewer_slots_and_what_it_sends_is_charged_as
     rule, model = HetLoRA(prune=0.5, penalty=0.3), some_model()
     before, now = offered(rule, {}, model=model), offered(rule, {0: 2}, model=model)
 
-    assert (before.tail, now.tail, offered(rule, {0: 1}, model=model).tail) == ((0.3, 2), (0.3, 1), None)
+    assert (before.slot_penalty, now.slot_penalty, offered(rule, {0: 1}, model=model).slot_penalty) == (
+        (0.3, 2),
+        (0.3, 1),
+        None,
+    )
     assert now.start.tobytes() == model.adapter.cut(2).tobytes()
     assert offered(rule, {0: 2}, model=model, client=1).start.tobytes() == before.start.tobytes(), (
         "others do not"
     )
     assert now.up == before.up
     assert now.down == before.down
-    assert offered(HetLoRA(prune=0.5), {}).tail is None
+    assert offered(HetLoRA(prune=0.5), {}).slot_penalty is None
 
 
 def test_an_update_counts_with_the_slots_it_was_dispatched_with():
