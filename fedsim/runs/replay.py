@@ -23,6 +23,7 @@ from fedsim.jobs import Job, ScoreJob, Update, add_sums
 from fedsim.records.run import load
 from fedsim.records.writer import Writer
 from fedsim.runs import simulation
+from fedsim.server.versions import Dispatched
 
 ROUNDING = 1e-3
 """Largest relative difference between losses that passes for rounding, after AdamW has lifted it."""
@@ -113,9 +114,9 @@ def job_of(plan: Plan, client: int, visit: int) -> Job:
     try:
         prefix = Plan(short, plan.population, plan.task, plan.shape)
 
-        def watch(dispatched: Visit, job: Job) -> None:
-            if (dispatched.client, dispatched.visit) == (client, visit):
-                jobs.append(job)
+        def watch(begun: Visit, dispatched: Dispatched) -> None:
+            if (begun.client, begun.visit) == (client, visit):
+                jobs.append(dispatched.job)
                 server.end()
 
         server = simulation.world(prefix, executor, Writer(None, short), quiet, watch)

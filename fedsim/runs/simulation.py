@@ -165,11 +165,17 @@ def world(
     return server
 
 
-def course(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent) -> tuple[Run, ServerModel]:
+def course(
+    plan: Plan,
+    executor: Executor | None,
+    writer: Writer,
+    tell: OnEvent,
+    on_dispatch: OnDispatch | None = None,
+) -> tuple[Run, ServerModel]:
     """Run a plan from its first dispatch to its last table; returns the run and the final model."""
     writer.clients(clients_table(plan))
     writer.note(_begun(writer.info, plan, timeline_only=executor is None))
-    server = world(plan, executor, writer, tell)
+    server = world(plan, executor, writer, tell, on_dispatch)
     workers = 0 if executor is None else executor.workers
     budget = plan.experiment.budget.model_dump()
     tell("start", {"workers": workers, "clients": len(plan.population), "budget": budget})

@@ -25,7 +25,6 @@ from fedsim.clock.visit import Visit
 from fedsim.clock.visit_order import DeviceWorld
 from fedsim.errors import RunError, message
 from fedsim.instants import Instant
-from fedsim.jobs import Job
 from fedsim.network.base import Network
 from fedsim.samplers._base import PollingSampler
 from fedsim.samplers.seen import Records
@@ -42,9 +41,9 @@ from fedsim.server.private_parts import PrivateParts
 from fedsim.server.requests import Desk, PoolRequest
 from fedsim.server.rounds import by_landing, enough_landed
 from fedsim.server.trainer import Trainer
-from fedsim.server.versions import Versions
+from fedsim.server.versions import Dispatched, Versions
 
-OnDispatch = Callable[[Visit, Job], None]
+OnDispatch = Callable[[Visit, Dispatched], None]
 """Told of each visit that trains, at its dispatch, with its job, vectors as they are."""
 
 
@@ -200,7 +199,7 @@ class Server(ClockVerbs):
         self.seen.ask(client)
         self.trainer.expect(visit, dispatched.job, common=dispatched.common)
         if self._on_dispatch is not None:
-            self._on_dispatch(visit, dispatched.job)
+            self._on_dispatch(visit, dispatched)
         return visit
 
     def poll(self, client: int) -> Poll:
