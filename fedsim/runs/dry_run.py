@@ -9,7 +9,7 @@ from fedsim.clock.plan import Plan
 from fedsim.executors.inline import Inline
 from fedsim.jobs import Job, ScoreJob
 from fedsim.runs.simulation import simulate
-from fedsim.server.personalize import epochs_after
+from fedsim.server.after.personalize import epochs_after
 
 
 def dry_run(plan: Plan, *, measure: bool = True) -> dict[str, Any]:

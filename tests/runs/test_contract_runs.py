@@ -30,7 +30,7 @@ from fedsim.records.rows import OUTCOMES
 from fedsim.records.verify import verify
 from fedsim.rng import stream
 from fedsim.runs.simulation import simulate
-from fedsim.server.versions import Dispatched
+from fedsim.server.values.versions import Dispatched
 
 WORK_S = [0.7, 1.3, 2.1, 2.9, 3.7, 5.3]
 SMALL = {"cohort": 3, "concurrency": 4, "buffer": 2, "beat_s": 3.0, "tiers": 2, "k": 2, "deadline_s": 6.0}

@@ -26,8 +26,8 @@ from fedsim.files.client_vectors import ClientVectors
 from fedsim.jobs import Job
 from fedsim.personal import Home
 from fedsim.personal.held_out import unseen
-from fedsim.server.batches import batches
-from fedsim.server.handles import Handles
+from fedsim.server.values.batches import batches
+from fedsim.server.values.handles import Handles
 
 
 @dataclass(frozen=True)

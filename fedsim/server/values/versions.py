@@ -23,7 +23,7 @@ from fedsim.clock.visit import Visit
 from fedsim.errors import FedsimError, RunError, message
 from fedsim.jobs import Job
 from fedsim.network.coding import Coder
-from fedsim.server.private_parts import PrivateParts
+from fedsim.server.values.private_parts import PrivateParts
 
 
 class Taken(Protocol):
