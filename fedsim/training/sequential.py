@@ -124,8 +124,8 @@ def _steps(
         for p, c in zip(parameters, centre, strict=bool(centre)):
             if p.grad is not None:
                 p.grad.add_(p.detach() - c, alpha=local.prox_mu)
-        if job.tail is not None:
-            _add_slot_penalty(trainee, job.tail)
+        if job.slot_penalty is not None:
+            _add_slot_penalty(trainee, job.slot_penalty)
         if local.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, local.clip_norm, foreach=False)
         optimise.step()

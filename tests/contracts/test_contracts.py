@@ -93,9 +93,9 @@ def test_an_exact_rule_takes_the_weighted_mean_of_products_and_the_others_do_not
     rule = rule_of(kind)
     for ranks in ranks_of(rule):
         for state, model, came, _ in course(rule, ranks, first=some_model(b=False), stale=False):
-            whole = sum(c.weight for c in came)
+            whole = sum(c.examples for c in came)
             base = 0.0 if model.base is None else model.base.vector.astype(np.float64)
-            mean = base + sum(c.weight / whole * dense(c.end) for c in came)
+            mean = base + sum(c.examples / whole * dense(c.end) for c in came)
             error = np.abs(effect(applied(rule, state, model, came)[0]) - mean).max() / np.abs(mean).max()
 
             assert error < 1e-4 if rule.traits.exact else error > 1e-2

@@ -44,7 +44,7 @@ def visited(rule, state, model, client, rank, *, version=0, now=0, move=None, se
         visit=0,
         start=offer.start,
         end=end,
-        weight=client + 1.0,
+        examples=client + 1.0,
         staleness=now - version,
         version=version,
         rank=rank,

@@ -73,7 +73,7 @@ class _Visit:
 
     client: int
     job: Job
-    own: Vector | None
+    vector: Vector | None
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class _LastTraining:
         return _Visit(client, job, self._privates.kept.get(client))
 
     def _after(self, visit: _Visit) -> Job | None:
-        return self._kind.after(self._privates.home, visit.job, visit.own)
+        return self._kind.after(self._privates.home, visit.job, visit.vector)
 
     def _alone(self, visit: _Visit) -> Job | None:
         local = tuned(visit.job.local, self._kind.local_epochs or 0, None)
@@ -237,9 +237,11 @@ class _LastTraining:
 
     def _client_model(self, visit: _Visit, update: Update | None) -> Used:
         end = None if update is None or _failed(update) else update.end  # failed: it uses what it had
-        if end is None and visit.own is None and not self._rule.traits.personal:
+        if end is None and visit.vector is None and not self._rule.traits.personal:
             return self._shared  # nothing of its own: the shared model, at the server's rank
-        return self._at_layout_scale(visit, self._kind.model(self._privates.home, visit.job, visit.own, end))
+        return self._at_layout_scale(
+            visit, self._kind.model(self._privates.home, visit.job, visit.vector, end)
+        )
 
     def _at_layout_scale(self, visit: _Visit, used: Used) -> Used:
         """Return a model as it is scored: scores multiply B A with the layout's scale."""

@@ -113,7 +113,7 @@ class Versions:
             trains=offer.trains,
             scale=invitation.scale if smaller else None,
             base=self.base,
-            tail=offer.tail,
+            slot_penalty=offer.slot_penalty,
         )
 
     @property
@@ -155,7 +155,7 @@ class Versions:
             visit=visit.visit,
             start=dispatched.shared_start,
             end=end,
-            weight=examples,
+            examples=examples,
             staleness=self.number - visit.version,
             version=visit.version,
             rank=dispatched.invitation.rank,
