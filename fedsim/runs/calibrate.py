@@ -98,7 +98,7 @@ def measure(plan: Plan, *, repeats: int = 7, steps: int = 4, quota: bool = False
         executor.close()
     tokens = task.tokens(0, _local(experiment, 1, batch))
     return Measured(
-        model=Path(experiment.task.sources().get("model", task.shape.name)).name,
+        model=Path(plan.parts.task.sources().get("model", task.shape.name)).name,
         sequence=task.shape.sequence,
         batch=batch,
         flops=train_flops(task.shape, tokens, layered=experiment.compute.flops == "layers"),

@@ -18,7 +18,8 @@ import yaml
 import fedsim
 from fedsim.cli.app import call
 from fedsim.cli.printing import estimates, listing, table
-from fedsim.cli.progress import Progress, verdict
+from fedsim.cli.progress import Progress
+from fedsim.cli.verdict import verdict
 from fedsim.errors import HostError, RunError
 from fedsim.records.info import Totals
 from fedsim.records.quantities import duration
