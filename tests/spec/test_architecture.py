@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from worlds.rooms import LIBRARIES, libraries, named, place
+from worlds.rooms import FLOOR, LIBRARIES, edges, libraries, named, place, room
 
 import fedsim
 import hetero_profiles
@@ -21,6 +21,17 @@ def test_a_library_is_imported_in_its_own_rooms_only(library):
     places = {place(path, LIBRARIES[library]) or named(path) for path in users}
 
     assert places == LIBRARIES[library]
+
+
+def test_the_two_times_meet_where_values_are_read_and_after_the_run():
+    meeting = ("server/values/", "server/after/")
+    below = {named(a) for a, b in edges() if room(b) == "executors" and FLOOR["runs"] < FLOOR[room(a)]}
+    outside = {name for name in below if room(ROOT / name) != "executors" and not name.startswith(meeting)}
+
+    assert outside == set()
+    assert not [
+        named(p) for p in ROOT.rglob("*.py") if named(p).startswith(meeting) and "simpy" in libraries(p)
+    ]
 
 
 def test_the_data_package_needs_nothing_but_the_standard_library():
