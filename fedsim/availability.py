@@ -15,6 +15,7 @@ import yaml
 from numpy.typing import NDArray
 
 import hetero_profiles
+from fedsim.elementary import exp
 from fedsim.profile_tables import WindowTable, read_window_table
 from fedsim.rng import stream
 from fedsim.windows import Floats, normal_form
@@ -251,7 +252,7 @@ def _sessions(
     """Return (device, start, length) of the raw sessions of one block of devices."""
     rng = stream(seed, "charging", days, block)
     z = rng.standard_normal(BLOCK)
-    per_day = figures["start_rate_factor"] * np.exp(
+    per_day = figures["start_rate_factor"] * exp(
         figures["start_rate_per_day_mu_ln"] + figures["start_rate_per_day_sigma_ln"] * z
     )
     hazard = np.tile(figures["start_hazard_by_hour"], days) / 24
@@ -266,8 +267,8 @@ def _sessions(
     z = rng.standard_normal(len(device))
     length_s = np.where(
         long,
-        np.exp(figures["long_session_s_mu_ln"] + figures["long_session_s_sigma_ln"] * z),
-        np.exp(figures["short_session_s_mu_ln"] + figures["short_session_s_sigma_ln"] * z),
+        exp(figures["long_session_s_mu_ln"] + figures["long_session_s_sigma_ln"] * z),
+        exp(figures["short_session_s_mu_ln"] + figures["short_session_s_sigma_ln"] * z),
     )
     low_s = np.where(long, figures["long_session_min_s"], figures["short_session_min_s"])
     high_s = np.where(long, figures["session_max_s"], figures["short_session_max_s"])

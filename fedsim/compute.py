@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedsim.cost import Work
+from fedsim.elementary import exp
 from fedsim.energy import training_j
 from fedsim.experiment import ComputeConfig
 from fedsim.profiles import Profile
@@ -142,7 +143,7 @@ def step_noise(sigma: float, steps: int, seed: int, client: int, visit: int) -> 
     if sigma == 0:
         return 1.0
     z = stream(seed, "compute", client, visit).standard_normal(steps)
-    return float(np.mean(np.exp(sigma * z - sigma * sigma / 2)))
+    return float(np.mean(exp(sigma * z - sigma * sigma / 2)))
 
 
 def under_quota_s(cpu_s: float, quota: float, period_s: float) -> float:

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 
 import hetero_profiles
 from fedsim.component import Config
+from fedsim.elementary import exp
 from fedsim.errors import ProfileError, message, nearest
 from fedsim.profile_tables import DeviceTable, Floats, NetworkTable, read_devices, read_networks
 
@@ -43,7 +44,7 @@ class Latency(Config):
         law = NormalDist(math.log(self.median_ms), self.sigma_ln)
         grid = np.linspace(math.log(self.low_ms), math.log(self.high_ms), 2049)
         below = np.array([law.cdf(x) for x in grid])
-        latency_ms = np.exp(np.interp(below[0] + chance * (below[-1] - below[0]), below, grid))
+        latency_ms = exp(np.interp(below[0] + chance * (below[-1] - below[0]), below, grid))
         return np.asarray(1e9 * self.gflop_per_sample / (1e-3 * latency_ms), dtype=np.float64)
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.elementary import exp
 from fedsim.rates import BLOCK, Floats
 from fedsim.rng import stream
 
@@ -145,7 +146,7 @@ def _factors(law: RateLaw, seed: int, client: int, direction: str, block: int) -
     row = ("down", "up").index(direction)
     noise = np.concatenate([_draws(seed, client, b)[0][row] for b in (block - 1, block)])
     x = _ar1(noise * math.sqrt(1 - law.phi**2), law.phi)[BLOCK:]
-    factors = np.exp(law.sigma_ln * x - law.sigma_ln**2 / 2) / (1 - law.outage_share)
+    factors = exp(law.sigma_ln * x - law.sigma_ln**2 / 2) / (1 - law.outage_share)
     if law.outage_share:
         factors[_out(law, seed, client, block)] = 0.0
     return factors, np.append(0.0, np.cumsum(factors))

@@ -14,6 +14,7 @@ import numpy as np
 
 import hetero_profiles
 from fedsim.availability import BLOCK
+from fedsim.elementary import exp
 from fedsim.errors import ProfileError, message
 from fedsim.experiment import ComputeConfig
 from fedsim.profile_checks import speed_problems
@@ -71,7 +72,7 @@ def with_speeds(population: Population, compute: ComputeConfig, model: str, seed
     tiers = {tier: compute.sigma("unit_sigma", tier) for tier in set(population.tier)}
     if any(tiers.values()):
         sigma = np.array([tiers[tier] for tier in population.tier])
-        speed = speed * np.exp(sigma * unit_normals(len(population), seed))
+        speed = speed * exp(sigma * unit_normals(len(population), seed))
     return replace(population, flops_per_s=speed, sources=sources)
 
 

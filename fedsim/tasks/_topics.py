@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -68,4 +69,4 @@ def divergence_bits(counts: Iterable[NDArray[Any]], pooled: NDArray[Any]) -> flo
 
 def _kl(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
     some = p > 0
-    return float((p[some] * np.log2(p[some] / q[some])).sum())
+    return float((p[some] * [math.log2(ratio) for ratio in p[some] / q[some]]).sum())

@@ -266,13 +266,10 @@ def descend(
     """
     curvature = 1.0 + local.prox_mu + local.weight_decay
     target = (optimum + local.prox_mu * (start if centre is None else centre)) / curvature
-    rate = 1.0 - local.lr * curvature
     with np.errstate(over="ignore", invalid="ignore"):  # a learning rate above 2 diverges: to inf, as SGD
-        power, powers = np.float64(rate) ** steps, np.float64(rate) ** np.arange(steps)
-        if local.schedule != "constant":
-            shares = np.array([local.lr_share(t, steps) for t in range(steps)])
-            factors = np.cumprod([1.0, *(1.0 - local.lr * curvature * shares)])
-            power, powers = factors[-1], factors[:-1]
+        shares = np.array([local.lr_share(t, steps) for t in range(steps)])
+        factors = np.cumprod([1.0, *(1.0 - local.lr * curvature * shares)])
+        power, powers = factors[-1], factors[:-1]
         end = target + power * (start - target)
         bias, swing = target - optimum, start - target
         # np.sum, not BLAS: a dot product's last bit depends on the number of threads
