@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from fedsim.elementary import power
 from fedsim.samplers._base import Sampler
 from fedsim.samplers.seen import Counts, Floats, Seen
 
@@ -102,7 +103,7 @@ class Oort(Sampler):
             return np.ones(len(clients))
         preferred_s = np.sort(known)[min(int(len(known) * percentile / 100), len(known) - 1)]
         ratio = preferred_s / np.nan_to_num(seen.duration_s[clients], nan=preferred_s)
-        return np.asarray(np.minimum(ratio, 1.0) ** self.alpha)
+        return power(np.minimum(ratio, 1.0), self.alpha)
 
     def percentile(self, gains: Sequence[float]) -> float:
         """Return where the pacer is after these commits, from the statistical utility of each of them."""

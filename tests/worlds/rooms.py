@@ -44,6 +44,7 @@ FLOORS = (
     ("seams",),
     ("errors",),
     ("rng",),
+    ("elementary",),
     ("arrays",),
 )
 """From the roof down: a room uses its own floor and those below it."""
