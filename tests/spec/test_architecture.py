@@ -92,6 +92,22 @@ def test_a_public_name_is_what_it_says_and_listed(name):
     assert name in dir(fedsim)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from fedsim.aggregators import WHOLE, Ask, Contribution, Offer, ServerModel, Traits",
+        "from fedsim.component import Component",
+        "from fedsim.server import Server",
+        "from fedsim.seen import Counts, Seen",
+        "from fedsim.samplers import Sampler",
+        "from fedsim import report, views",
+        "from fedsim.views import curve, headline, losses_by_cause, phase_seconds, uplink_reduction, wasted_work",
+    ],
+)
+def test_paths_that_were_in_the_documents_before_the_rooms_still_lead_there(line):
+    exec(line, {})
+
+
 def test_another_name_is_none_of_ours():
     with pytest.raises(AttributeError, match="has no attribute 'Federation'"):
         _ = fedsim.Federation

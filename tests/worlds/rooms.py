@@ -14,7 +14,7 @@ ROOT = REPOSITORY / "fedsim"
 FLOORS = (
     ("__main__",),
     ("cli", "testing"),
-    ("__init__", "seen"),
+    ("__init__", "seen", "views"),
     ("runs",),
     ("report",),
     ("checks",),
