@@ -1,4 +1,4 @@
-"""`python -m fedsim.checks.combinations`: print docs/combinations.md."""
+"""`python -m fedsim.checks`: print docs/combinations.md."""
 
 from fedsim.checks.page import markdown
 

@@ -1,7 +1,7 @@
 """Which rules go with which protocols, ranks, wire formats, optimisers and ways to personalise.
 
 One list of limits decides (`limits`). `misfits` asks it about an experiment before anything starts; `page`
-asks it about every rule and every feature, by discovery, and `python -m fedsim.checks.combinations` prints that.
+asks it about every rule and every feature, by discovery, and `python -m fedsim.checks` prints that.
 What a limit looks at are facts: a rule's `traits`, and `stale`, `blends`, `cuts_ranks` of a protocol.
 So a rule or a protocol of the user's own is checked as those that ship.
 """

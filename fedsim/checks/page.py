@@ -14,7 +14,7 @@ from fedsim.component import find, kinds
 INTRODUCTION = """\
 # What goes together
 
-Written by `python -m fedsim.checks.combinations` from the limits that every experiment is checked against before it
+Written by `python -m fedsim.checks` from the limits that every experiment is checked against before it
 starts: a run that is refused says the same sentences. A number leads to the reason below.
 """
 

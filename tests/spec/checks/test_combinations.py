@@ -26,7 +26,7 @@ LORA = {"task": {"kind": "quadratic", "layout": "lora"}}
 
 
 def test_the_page_is_what_the_limits_say():
-    """If not: python -m fedsim.checks.combinations > docs/combinations.md."""
+    """If not: python -m fedsim.checks > docs/combinations.md."""
     assert PAGE.read_text(encoding="utf-8") == markdown()
 
 
