@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedsim.records.books import Books, Bools, equal
+from fedsim.arrays import Bools
+from fedsim.records.books import Books, equal
 from fedsim.records.invariants import Invariant, said
 from fedsim.records.rows import CAUSES, OUTCOMES
 from fedsim.records.verify_amounts import AMOUNTS, MEMORY
