@@ -44,7 +44,7 @@ class Job:
         scale: what B A is multiplied with, in every module; None: alpha / rank.
         base: change of the frozen weights (a `Base.vector`), or the executor's handle to it; None: none.
         anchor: centre of the proximal term, or the executor's handle to it; None: the start.
-        tail: (lambda, s): the objective has lambda sum_m |B_m[:, s:]| |A_m[s:]| besides (`fedsim.training.slot_penalty`).
+        slot_penalty: (lambda, s): the objective has lambda sum_m |B_m[:, s:]| |A_m[s:]| besides (`fedsim.training.slot_penalty`).
         upto: most steps that are made: the first ones of the visit as `local` describes it; None: all.
     """
 
@@ -59,7 +59,7 @@ class Job:
     scale: float | None = None
     base: Any = None
     anchor: Any = None
-    tail: tuple[float, int] | None = None
+    slot_penalty: tuple[float, int] | None = None
     upto: int | None = None
 
     @property

@@ -73,7 +73,7 @@ class Offer:
         down, up: what travels for it.
         trains: which factors it moves.
         phase: the rule's own tag; comes back with the contribution.
-        tail: what is added to the client's objective (`Job.tail`).
+        slot_penalty: what is added to the client's objective (`Job.slot_penalty`).
     """
 
     start: Vector = field(repr=False)
@@ -81,7 +81,7 @@ class Offer:
     up: Payload
     trains: Trains = "AB"
     phase: str = ""
-    tail: tuple[float, int] | None = None
+    slot_penalty: tuple[float, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Contribution:
     Attributes:
         client, visit: whose, and which visit; contributions come sorted by these, at least one.
         start, end: the snapshot this client trained from and where it ended (float32 vectors).
-        weight: number of training examples.
+        examples: number of training examples.
         staleness: versions committed between dispatch and this commit.
         version: the version it was dispatched from.
         rank, scale: slots that it trained, and what it multiplied B A with.
@@ -103,7 +103,7 @@ class Contribution:
     visit: int
     start: Vector = field(repr=False)
     end: Vector = field(repr=False)
-    weight: float
+    examples: float
     staleness: int
     version: int
     rank: int

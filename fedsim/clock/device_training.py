@@ -70,9 +70,9 @@ class DeviceTraining:
     def resume(self) -> None:
         """Go on with what is left, on the device as warm as it is now."""
         self.begun_s = float(self._env.now)
-        left = 1.0 - self._share
+        part_left = 1.0 - self._share
         self.course: Training = self._machines.begin_training(
-            self._profile, self._work, self._visit, self.begun_s, part=left
+            self._profile, self._work, self._visit, self.begun_s, part=part_left
         )
         self.done: simpy.Event = self._env.timeout(self.course.duration_s)
         self._going = True

@@ -17,7 +17,10 @@ from fedsim.adapters.payload import Trains
 from fedsim.jobs import Job
 
 if TYPE_CHECKING:
-    from fedsim.training.feeds import Feed, Tensor
+    import torch
+    from torch import Tensor
+
+    from fedsim.training.feeds import Feed
 
 Path = Literal["auto", "fused", "swapped", "sequential"]
 Noise = Callable[[int, tuple[int, ...]], "Tensor"]
@@ -56,8 +59,8 @@ class Backbone(ABC):
     """
 
     layout: Layout
-    device: Any
-    dtype: Any
+    device: torch.device
+    dtype: torch.dtype
     prefix_layers: int = 0
 
     @abstractmethod

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-Tensor = Any
-"""A torch tensor: torch is untyped here."""
 Windows = NDArray[Any]
 """Token ids (n, T + 1): the first column is context, the others are predicted."""
 
@@ -38,7 +37,7 @@ class Feed(ABC):
 class Texts(Feed):
     """Windows of token ids (n, T + 1): it hands out the windows themselves."""
 
-    def __init__(self, data: Sequence[Windows], device: Any) -> None:
+    def __init__(self, data: Sequence[Windows], device: torch.device) -> None:
         self.tokens = data[0].shape[1] - 1
         self._windows = torch.from_numpy(np.concatenate(data).astype(np.int64)).to(device)
         self._from = torch.from_numpy(np.cumsum([0, *map(len, data[:-1])])).to(device)

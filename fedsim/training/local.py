@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from fedsim.config.learning import LocalConfig
 from fedsim.errors import ExperimentError, message
 from fedsim.jobs import Job
 from fedsim.rng import stream
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Rows = NDArray[np.intp]
 
@@ -56,7 +59,7 @@ def _all_batches(n: int, job: Job) -> Iterator[Rows]:
         rest = rest[size:]
 
 
-def optimizer(parameters: Sequence[Any], local: LocalConfig) -> Any:
+def optimizer(parameters: Sequence[Tensor], local: LocalConfig) -> Any:
     """Return a fresh torch optimiser: AdamW (betas 0.9, 0.999, eps 1e-8) or SGD with momentum."""
     import torch
 

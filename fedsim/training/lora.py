@@ -13,7 +13,7 @@ import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from fedsim.training.backbone import Backbone
 from fedsim.training.backbone import Path as TrainingPath
 from fedsim.training.paths import choose, resolved
 from fedsim.training.rebase import Bases, Layers
+
+if TYPE_CHECKING:
+    import torch
 
 ADAPTER = "default"
 
@@ -169,7 +172,7 @@ class Trainee:
         vector: Vector = flat.cpu().numpy()
         return vector
 
-    def split(self, flat: Any) -> list[Any]:
+    def split(self, flat: torch.Tensor) -> list[torch.Tensor]:
         """Return views of a flat tensor, one a parameter, on the model's device."""
         flat = flat.to(self.parameters[0].device)
         return [flat[place].view(shape) for place, shape in self.layout.slices.values()]

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from fedsim.jobs import Job
 from fedsim.rng import seed_of
 
 
-def survivors(p: float, job: Job, step: int, module: int, count: int) -> Any:
+def survivors(p: float, job: Job, step: int, module: int, count: int) -> Tensor:
     """Return which of `count` numbers survive dropout with probability 1 - p, bool (count,)."""
     seed = seed_of(job.seed, "dropout", job.purpose, job.client, job.visit, step, module)
     return torch.rand(count, generator=torch.Generator().manual_seed(seed)) >= p
 
 
 def dropout(
-    p: float, jobs: Sequence[Job], lengths: Sequence[int], step: int, rows: slice, like: Any
-) -> Callable[[int, tuple[int, ...]], Any]:
+    p: float, jobs: Sequence[Job], lengths: Sequence[int], step: int, rows: slice, like: Tensor
+) -> Callable[[int, tuple[int, ...]], Tensor]:
     """Return the `Noise` of one step of some clients, or of some of their rows.
 
     Args:
@@ -36,7 +36,7 @@ def dropout(
         like: a tensor of the right dtype and device.
     """
 
-    def noise(module: int, shape: tuple[int, ...]) -> Any:
+    def noise(module: int, shape: tuple[int, ...]) -> Tensor:
         per_row = shape[1] // (rows.stop - rows.start)  # more than 1 if a layer sees tokens as rows
         inner = (per_row, *shape[2:])
         mask = torch.zeros(shape, dtype=torch.bool)

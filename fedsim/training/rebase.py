@@ -8,15 +8,18 @@ below the lowest adapter is no adapted module: hidden states kept from there hol
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fedsim.adapters.adapter import Layout, Vector
 from fedsim.adapters.moved_base import split
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def weight_of(layer: Any, frozen: Any, change: Any) -> Any:
+
+def weight_of(layer: Any, frozen: Tensor, change: Tensor) -> Tensor:
     """Return `frozen` + change, in the shape and dtype of `frozen`.
 
     Args:
@@ -30,7 +33,7 @@ def weight_of(layer: Any, frozen: Any, change: Any) -> Any:
     return added(frozen, turned)
 
 
-def added(frozen: Any, change: Any) -> Any:
+def added(frozen: Tensor, change: Tensor) -> Tensor:
     """Return the sum, computed in the wider of the two types and at least in float32, in `frozen`'s."""
     import torch
 
@@ -45,7 +48,7 @@ class Bases:
         moves: how often weights were really written.
     """
 
-    def __init__(self, layout: Layout, write: Callable[[Sequence[Any] | None], None]) -> None:
+    def __init__(self, layout: Layout, write: Callable[[Sequence[Tensor] | None], None]) -> None:
         """Begin on the pretrained weights.
 
         Args:
@@ -80,7 +83,7 @@ class Layers:
         self._layers = list(layers)
         self._frozen = [layer.weight.data for layer in self._layers]
 
-    def write(self, changes: Sequence[Any] | None) -> None:
+    def write(self, changes: Sequence[Tensor] | None) -> None:
         """Set every weight to W0 + change, or back to W0."""
         for at, (layer, frozen) in enumerate(zip(self._layers, self._frozen, strict=True)):
             layer.weight.data = frozen if changes is None else weight_of(layer, frozen, changes[at])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,14 @@ from fedsim.training import noise, slot_penalty
 from fedsim.training.local import batches, one_thread, optimizer, scales, slots
 from fedsim.training.lora import ADAPTER, Trainee
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Windows = NDArray[Any]
 """Token ids (windows, sequence + 1): the first column is context, the others are predicted."""
 
 
-Losses = Callable[[Trainee, Any, Job, int], Any]
+Losses = Callable[[Trainee, Any, Job, int], "Tensor"]
 """(trainee, a batch of examples, job, step) -> the losses of all their tokens."""
 
 
@@ -75,8 +78,8 @@ def adapted(trainee: Trainee, job: Job, dropout: float) -> Iterator[Callable[[in
         nonlocal now
         now = step
 
-    def dropping(module: int) -> Callable[[Any], Any]:
-        def forward(x: Any) -> Any:
+    def dropping(module: int) -> Callable[[Tensor], Tensor]:
+        def forward(x: Tensor) -> Tensor:
             survivors = noise.survivors(dropout, job, now, module, x.numel()).view(x.shape)
             return x * survivors.to(x.device).to(x.dtype).mul_(1 / (1 - dropout))
 
@@ -98,7 +101,7 @@ def adapted(trainee: Trainee, job: Job, dropout: float) -> Iterator[Callable[[in
             layer.lora_dropout[ADAPTER].__dict__.pop("forward", None)
 
 
-def _of_text(trainee: Trainee, windows: Windows, job: Job, step: int) -> Any:
+def _of_text(trainee: Trainee, windows: Windows, job: Job, step: int) -> Tensor:
     return token_losses(trainee, windows)
 
 
@@ -124,8 +127,8 @@ def _steps(
         for p, c in zip(parameters, centre, strict=bool(centre)):
             if p.grad is not None:
                 p.grad.add_(p.detach() - c, alpha=local.prox_mu)
-        if job.tail is not None:
-            _add_slot_penalty(trainee, job.tail)
+        if job.slot_penalty is not None:
+            _add_slot_penalty(trainee, job.slot_penalty)
         if local.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, local.clip_norm, foreach=False)
         optimise.step()
@@ -155,7 +158,7 @@ def _add_slot_penalty(trainee: Trainee, penalty: tuple[float, int]) -> None:
                 p.grad.add_(part)
 
 
-def _centre(trainee: Trainee, job: Job) -> list[Any]:
+def _centre(trainee: Trainee, job: Job) -> list[Tensor]:
     """Return the centre of the proximal term, a tensor for each parameter that moves."""
     import torch
 
@@ -166,7 +169,7 @@ def _centre(trainee: Trainee, job: Job) -> list[Any]:
     return [part.to(p.dtype) for p, part in parts if p.requires_grad]
 
 
-def token_losses(trainee: Trainee, windows: Windows) -> Any:
+def token_losses(trainee: Trainee, windows: Windows) -> Tensor:
     """Return the negative log likelihood of every predicted token, (windows * sequence,).
 
     In float32, or in float64 if the model computes in it.

@@ -8,14 +8,14 @@ direction is not defined, and 0 is taken, the subgradient of least size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from fedsim.adapters.adapter import Layout
 
 
-def gradient(layout: Layout, factors: Any, strength: Any, first: Sequence[int]) -> Any:
+def gradient(layout: Layout, factors: Tensor, strength: Tensor, first: Sequence[int]) -> Tensor:
     """Return the gradient of the regulariser of k clients.
 
     With a = |A[t:]| and b = |B[:, t:]| of a module it is lambda (b / a) A[t:] and lambda (a / b) B[:, t:].
@@ -42,6 +42,6 @@ def gradient(layout: Layout, factors: Any, strength: Any, first: Sequence[int]) 
     return gradients
 
 
-def _ratio(part: Any, whole: Any) -> Any:
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     """Return one / other, 0 where `other` is 0."""
     return torch.where(whole > 0, part / whole, torch.zeros_like(part))

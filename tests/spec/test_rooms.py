@@ -9,7 +9,7 @@ ROOT = Path(fedsim.__file__).parent
 
 FLOORS = (
     ("__main__",),
-    ("cli",),
+    ("cli", "testing"),
     ("__init__", "seen"),
     ("runs",),
     ("report",),
@@ -39,6 +39,7 @@ FLOORS = (
     ("component",),
     ("seams",),
     ("errors",),
+    ("elementary",),
     ("rng",),
     ("arrays",),
 )

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from fedsim.errors import DataError, message
 from fedsim.rng import seed_of
@@ -36,7 +36,7 @@ class Classifier(torch.nn.Module):  # type: ignore[misc]  # torch is untyped her
         )  # fmt: skip
         self.classes = torch.nn.Linear(FEATURES, classes)
 
-    def forward(self, images: Any) -> tuple[Any, Any]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return features (n, 64) and logits (n, classes) of images (n, C, H, W) from -1 to 1."""
         features = self.hidden(images)
         return features, self.classes(features)
@@ -75,7 +75,7 @@ def load(path: Path) -> Classifier:
     return model
 
 
-def train(model: Classifier, images: Any, labels: Any, *, epochs: int, lr: float, batch: int, seed: int,
+def train(model: Classifier, images: Tensor, labels: Tensor, *, epochs: int, lr: float, batch: int, seed: int,
           shift: int = 1, say: Callable[[str], None] = print) -> None:  # fmt: skip
     """Train in place with AdamW and a cosine, images (n, C, H, W) from -1 to 1 shifted by up to `shift` pixels."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-2)
@@ -100,7 +100,7 @@ def train(model: Classifier, images: Any, labels: Any, *, epochs: int, lr: float
     model.eval()
 
 
-def accuracy(model: Classifier, images: Any, labels: Any) -> float:
+def accuracy(model: Classifier, images: Tensor, labels: Tensor) -> float:
     """Return the share of images whose class is right."""
     with torch.no_grad():
         right = sum(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fedsim.adapters.adapter import Layout, Vector
 from fedsim.jobs import Job
@@ -78,8 +79,8 @@ class Denoiser(Backbone):
         return 0
 
     def gradients(
-        self, stack: Stack, tokens: Noised, weights: Any, hidden: Any | None = None
-    ) -> tuple[Any, Any]:
+        self, stack: Stack, tokens: Noised, weights: Tensor, hidden: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return losses (k,) and gradients (k, size) of batches (k, rows, ...); see `Backbone.gradients`."""
         assert hidden is None, "a denoiser has no prefix"
         return self.swap.gradients(
@@ -90,15 +91,15 @@ class Denoiser(Backbone):
         """Change the frozen weights; see `Backbone.rebase`."""
         self.swap.rebase(base)
 
-    def losses(self, stack: Stack, tokens: Noised) -> Any:
+    def losses(self, stack: Stack, tokens: Noised) -> Tensor:
         """Return each image's squared error (k, rows), no gradient."""
         with torch.no_grad(), self.swap.set(stack):
             return diffusion.errors(self.swap.model, self.how, tokens)
 
-    def predictor(self, stack: Stack, labels: Any | None) -> Callable[[Any, Any], Any]:
+    def predictor(self, stack: Stack, labels: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:
         """Return x (k * rows, C, H, W), t -> the prediction, for images of these classes."""
 
-        def predict(x: Any, t: Any) -> Any:
+        def predict(x: Tensor, t: Tensor) -> Tensor:
             with torch.no_grad(), self.swap.set(stack):
                 narrow = next(self.swap.model.parameters()).dtype
                 return diffusion.predicted(self.swap.model, self.how, x.to(narrow), t, labels)
@@ -114,8 +115,8 @@ class Noising(Feed):
         data: Sequence[Shard],
         jobs: Sequence[Job],
         process: Process,
-        device: Any,
-        dtype: Any,
+        device: torch.device,
+        dtype: torch.dtype,
         *,
         told: bool,
     ) -> None:
@@ -127,7 +128,7 @@ class Noising(Feed):
         self._shape: diffusion.Shape = tuple(self._pixels.shape[1:])
         self.tokens = self._shape[1] * self._shape[2]
 
-    def batch(self, step: int, clients: slice, rows: slice, picked: Any, lengths: Sequence[int]) -> Noised:
+    def batch(self, step: int, clients: slice, rows: slice, picked: Tensor, lengths: Sequence[int]) -> Noised:
         """Return some rows of a step of some clients, (k, rows, C, H, W).
 
         Args:
@@ -149,13 +150,13 @@ class Noising(Feed):
         return self._process.noised(images, noise.to(self._device, self._dtype), t.to(self._device), labels)
 
 
-def alone(how: Signature, process: Process, *, told: bool) -> Callable[[Trainee, Shard, Job, int], Any]:
+def alone(how: Signature, process: Process, *, told: bool) -> Callable[[Trainee, Shard, Job, int], Tensor]:
     """Return the loss of a batch for `sequential.train`: one client's images at one step, (rows * pixels,).
 
     Every image's error stands once for each of its pixels, so that they count as tokens.
     """
 
-    def losses(trainee: Trainee, images: Shard, job: Job, step: int) -> Any:
+    def losses(trainee: Trainee, images: Shard, job: Job, step: int) -> Tensor:
         first = trainee.parameters[0]
         dtype = torch.promote_types(first.dtype, torch.float32)
         feed = Noising([images], [job], process, first.device, dtype, told=told)

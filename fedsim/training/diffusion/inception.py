@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fedsim.errors import DataError, Message, message
 
@@ -29,12 +30,12 @@ class Conv(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
         self.conv = torch.nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
         self.bn = torch.nn.BatchNorm2d(outputs, eps=0.001)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Tensor) -> Tensor:
         """Return the activation."""
         return torch.relu(self.bn(self.conv(x)))
 
 
-def _average(x: Any) -> Any:
+def _average(x: Tensor) -> Tensor:
     return torch.nn.functional.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
 
 
@@ -49,7 +50,7 @@ class A(torch.nn.Module):  # type: ignore[misc]
         self.branch3x3dbl_3 = Conv(96, 96, 3, padding=1)
         self.branch_pool = Conv(inputs, pool, 1)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Tensor) -> Tensor:
         """Return the branches side by side."""
         five = self.branch5x5_2(self.branch5x5_1(x))
         three = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
@@ -65,7 +66,7 @@ class B(torch.nn.Module):  # type: ignore[misc]
         self.branch3x3dbl_1, self.branch3x3dbl_2 = Conv(inputs, 64, 1), Conv(64, 96, 3, padding=1)
         self.branch3x3dbl_3 = Conv(96, 96, 3, stride=2)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Tensor) -> Tensor:
         """Return the branches side by side."""
         three = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
         return torch.cat([self.branch3x3(x), three, torch.nn.functional.max_pool2d(x, 3, stride=2)], 1)
@@ -86,7 +87,7 @@ class C(torch.nn.Module):  # type: ignore[misc]
         self.branch7x7dbl_5 = Conv(width, 192, **across)
         self.branch_pool = Conv(inputs, 192, 1)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Tensor) -> Tensor:
         """Return the branches side by side."""
         seven = self.branch7x7_3(self.branch7x7_2(self.branch7x7_1(x)))
         double = self.branch7x7dbl_3(self.branch7x7dbl_2(self.branch7x7dbl_1(x)))
@@ -106,7 +107,7 @@ class D(torch.nn.Module):  # type: ignore[misc]
             Conv(192, 192, 3, stride=2),
         )
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Tensor) -> Tensor:
         """Return the branches side by side."""
         seven = self.branch7x7x3_4(self.branch7x7x3_3(self.branch7x7x3_2(self.branch7x7x3_1(x))))
         pooled = torch.nn.functional.max_pool2d(x, 3, stride=2)
@@ -128,7 +129,7 @@ class E(torch.nn.Module):  # type: ignore[misc]
         self.branch_pool = Conv(inputs, 192, 1)
         self.maximum = maximum
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Tensor) -> Tensor:
         """Return the branches side by side."""
         three = self.branch3x3_1(x)
         double = self.branch3x3dbl_2(self.branch3x3dbl_1(x))
@@ -153,7 +154,7 @@ class Inception(torch.nn.Module):  # type: ignore[misc]
         self.Mixed_7a = D(768)
         self.Mixed_7b, self.Mixed_7c = E(1280, maximum=False), E(2048, maximum=True)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Tensor) -> Tensor:
         """Return the pooled features."""
         pool = torch.nn.functional.max_pool2d
         x = pool(self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x))), 3, stride=2)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from fedsim.jobs import Job
 from fedsim.rng import seed_of
@@ -37,10 +38,10 @@ class Noised(NamedTuple):
         labels: classes (...), int64, or None.
     """
 
-    x: Any
-    t: Any
-    target: Any
-    labels: Any | None
+    x: Tensor
+    t: Tensor
+    target: Tensor
+    labels: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ class Process:
         prediction: what the network predicts.
     """
 
-    signal_share: Any
+    signal_share: Tensor
     prediction: Prediction
 
     @classmethod
@@ -65,7 +66,7 @@ class Process:
         """T."""
         return len(self.signal_share)
 
-    def noised(self, images: Any, noise: Any, t: Any, labels: Any | None = None) -> Noised:
+    def noised(self, images: Tensor, noise: Tensor, t: Tensor, labels: Tensor | None = None) -> Noised:
         """Return images (..., C, H, W) at timesteps (...) with noise of their shape."""
         signal_share = self.signal_share.to(images.device)[t].to(images.dtype)[..., None, None, None]
         signal, spread = signal_share.sqrt(), (1 - signal_share).sqrt()
@@ -78,7 +79,7 @@ class Process:
             target = signal * noise - spread * images
         return Noised(x, t, target, labels)
 
-    def grid(self, points: int) -> Any:
+    def grid(self, points: int) -> Tensor:
         """Return `points` timesteps in the middle of equal parts of 0..T-1.
 
         >>> Process(torch.ones(1000), "epsilon").grid(4).tolist()
@@ -87,12 +88,12 @@ class Process:
         return ((torch.arange(points) + 0.5) * self.steps / points).long()
 
 
-def unit(pixels: Any, dtype: Any) -> Any:
+def unit(pixels: Tensor, dtype: torch.dtype) -> Tensor:
     """Return 8-bit pixels as numbers from -1 to 1."""
     return pixels.to(dtype) / 127.5 - 1
 
 
-def pixels(images: Any) -> Any:
+def pixels(images: Tensor) -> Tensor:
     """Return images as 8-bit pixels, rounded and clipped."""
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
@@ -104,20 +105,20 @@ def _generator(seed: int, *path: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(seed, *path))
 
 
-def of_step(job: Job, step: int, count: int, shape: Shape, steps: int) -> tuple[Any, Any]:
+def of_step(job: Job, step: int, count: int, shape: Shape, steps: int) -> tuple[Tensor, Tensor]:
     """Return noise (count, C, H, W) float32 and timesteps (count,) of one step of a visit."""
     draw = _generator(job.seed, "diffusion", job.purpose, job.client, job.visit, step)
     t = torch.randint(steps, (count,), generator=draw)
     return torch.randn(count, *shape, generator=draw), t
 
 
-def of_evaluation(seed: int, split: str, rows: Sequence[int], points: int, shape: Shape) -> Any:
+def of_evaluation(seed: int, split: str, rows: Sequence[int], points: int, shape: Shape) -> Tensor:
     """Return the fixed noise (len(rows), points, C, H, W) of images of a split by their row, float32."""
     each = [torch.randn(points, *shape, generator=_generator(seed, "grid", split, row)) for row in rows]
     return torch.stack(each)
 
 
-def of_samples(seed: int, numbers: Sequence[int], shape: Shape) -> Any:
+def of_samples(seed: int, numbers: Sequence[int], shape: Shape) -> Tensor:
     """Return the noise (len(numbers), C, H, W) that samples of these numbers start from, float32."""
     return torch.stack([torch.randn(*shape, generator=_generator(seed, "sample", i)) for i in numbers])
 
@@ -125,7 +126,7 @@ def of_samples(seed: int, numbers: Sequence[int], shape: Shape) -> Any:
 # the network ------------------------------------------------------------------------------------
 
 
-def predicted(model: Any, how: Signature, x: Any, t: Any, labels: Any | None) -> Any:
+def predicted(model: Any, how: Signature, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
     """Return what a denoiser predicts for (n, C, H, W) at (n,), told the classes (n,) or none.
 
     A UNet2DConditionModel reads the class as a context of one token, `code`; without a class the token is
@@ -143,7 +144,7 @@ def predicted(model: Any, how: Signature, x: Any, t: Any, labels: Any | None) ->
     return out[:, : how.channels]
 
 
-def code(labels: Any | None, n: int, width: int) -> Any:
+def code(labels: Tensor | None, n: int, width: int) -> Tensor:
     """Return classes as contexts (n, 1, width): sqrt(width) at the class, so of unit mean square; else 0.
 
     >>> code(torch.tensor([1]), 1, 4).tolist()
@@ -154,7 +155,7 @@ def code(labels: Any | None, n: int, width: int) -> Any:
     return torch.nn.functional.one_hot(labels, width)[:, None].float() * width**0.5
 
 
-def errors(model: Any, how: Signature, batch: Noised) -> Any:
+def errors(model: Any, how: Signature, batch: Noised) -> Tensor:
     """Return the squared error of each image averaged over its numbers; (...) as `batch.t`.
 
     In float32, or in float64 if the network computes in it.
@@ -165,11 +166,11 @@ def errors(model: Any, how: Signature, batch: Noised) -> Any:
     x = batch.x.flatten(0, batch.t.dim() - 1).to(narrow)
     out = predicted(model, how, x, batch.t.flatten(), labels)
     wide = out.to(torch.promote_types(out.dtype, torch.float32))
-    error: Any = (wide - batch.target.reshape(wide.shape)).square().mean((1, 2, 3)).view(lead)
+    error: Tensor = (wide - batch.target.reshape(wide.shape)).square().mean((1, 2, 3)).view(lead)
     return error
 
 
-def sampled(predict: Callable[[Any, Any], Any], scheduler: Any, noise: Any, steps: int) -> Any:
+def sampled(predict: Callable[[Tensor, Tensor], Tensor], scheduler: Any, noise: Tensor, steps: int) -> Tensor:
     """Return what DDIM (arXiv 2010.02502, eta 0) makes of noise (n, C, H, W) in `steps` steps, as 8-bit pixels.
 
     Args:

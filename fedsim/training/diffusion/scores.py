@@ -7,11 +7,11 @@ Both take either way of running a denoiser: a `Denoiser` with the vector as a st
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fedsim.adapters.adapter import Vector
 from fedsim.training.backbone import Stack
@@ -76,14 +76,14 @@ def drawn(
     how = denoisers.signature(source.name)
     labels = None if classes is None else torch.from_numpy(classes).to(where)
     noise = diffusion.of_samples(seed, numbers, how.shape).to(where, dtype)
-    predict: Callable[[Any, Any], Any]
+    predict: Callable[[Tensor, Tensor], Tensor]
     if isinstance(model, Denoiser):
         predict = model.predictor(_single(model, vector), labels)
     else:
         model.write(vector)
         whole, narrow = model.model, model.parameters[0].dtype
 
-        def predict(x: Any, t: Any) -> Any:
+        def predict(x: Tensor, t: Tensor) -> Tensor:
             with torch.no_grad():
                 return diffusion.predicted(whole, how, x.to(narrow), t, labels)
 
@@ -93,7 +93,7 @@ def drawn(
     return images
 
 
-def _place(model: Denoiser | Trainee) -> tuple[Any, Any]:
+def _place(model: Denoiser | Trainee) -> tuple[Tensor, Tensor]:
     """Return the device and the dtype of what a model computes on and in."""
     if isinstance(model, Denoiser):
         return model.device, model.dtype

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fedsim.training.fused.kernels import plain
 from fedsim.training.fused.program import Pass
@@ -28,7 +29,7 @@ class Attention:
     """Heads of one layer over a product (n, (heads + 2 kv) head_dim): queries, then keys, then values."""
 
     def __init__(
-        self, layer: int, heads: int, kv: int, head_dim: int, scale: float, bias: Any | None
+        self, layer: int, heads: int, kv: int, head_dim: int, scale: float, bias: Tensor | None
     ) -> None:
         """Remember the shape; `bias` of the product, or None, is added here."""
         self.layer, self.heads, self.kv, self.head_dim, self.scale = layer, heads, kv, head_dim, scale
@@ -37,7 +38,7 @@ class Attention:
         self.total = (heads + 2 * kv) * head_dim
         self.places = slice(0, heads), slice(heads, heads + kv), slice(heads + kv, heads + 2 * kv)
 
-    def forward(self, qkv: Any, out: Any, p: Pass) -> Any:
+    def forward(self, qkv: Tensor, out: Tensor, p: Pass) -> Tensor:
         """Write the attended values into `out` (n, heads head_dim); return what backward needs."""
         batch, t, d = p.k * p.shape.rows, p.shape.length, self.head_dim
         source = qkv.view(batch, t, -1, d).transpose(1, 2)
@@ -63,7 +64,7 @@ class Attention:
         p.do(goal.copy_, attended.view(batch, self.heads, t, d))
         return q, k, v, scores
 
-    def backward(self, dout: Any, dqkv: Any, saved: Any, p: Pass) -> None:
+    def backward(self, dout: Tensor, dqkv: Tensor, saved: Any, p: Pass) -> None:
         """Write the gradient by the product into `dqkv`, given `dout` (n, heads head_dim)."""
         batch, t, d = p.k * p.shape.rows, p.shape.length, self.head_dim
         goal = dqkv.view(batch, t, -1, d).transpose(1, 2)
@@ -77,7 +78,7 @@ class Attention:
         for name, at, grad in zip("qkv", self.places, grads, strict=True):
             _send(grad, goal[:, at], None if name == "v" else p.rotation, p)
 
-    def _explicit(self, source: Any, saved: Any, grads: list[Any], p: Pass) -> None:
+    def _explicit(self, source: Tensor, saved: Any, grads: list[Tensor], p: Pass) -> None:
         q, k, v, probabilities = saved
         dq, dk, dv = (grad.view(x.shape) for grad, x in zip(grads, (q, k, v), strict=True))
         do = p.ws("attended", 0, *source.shape)
@@ -91,7 +92,7 @@ class Attention:
         p.do(torch.baddbmm, dq, ds, k, beta=0, alpha=self.scale, out=dq)
         p.do(torch.baddbmm, dk, ds.transpose(1, 2), q, beta=0, alpha=self.scale, out=dk)
 
-    def _library(self, heads: list[Any], goal: Any, saved: list[Any], train: bool) -> None:
+    def _library(self, heads: list[Tensor], goal: Tensor, saved: list[Any], train: bool) -> None:
         inputs = [x.detach().requires_grad_(train) for x in heads]
         with torch.set_grad_enabled(train):
             out = torch.nn.functional.scaled_dot_product_attention(
@@ -100,14 +101,16 @@ class Attention:
         goal.copy_(out.detach())
         saved[:] = [inputs, out]
 
-    def _library_backward(self, source: Any, saved: list[Any], grads: list[Any]) -> None:
+    def _library_backward(self, source: Tensor, saved: list[Any], grads: list[Tensor]) -> None:
         inputs, out = saved
         for to, grad in zip(grads, torch.autograd.grad(out, inputs, source), strict=True):
             to.copy_(grad)
         saved.clear()
 
 
-def _bring(source: Any, bias: Any | None, rotation: tuple[Any, Any] | None, to: Any, p: Pass) -> None:
+def _bring(
+    source: Tensor, bias: Tensor | None, rotation: tuple[Tensor, Tensor] | None, to: Tensor, p: Pass
+) -> None:
     """Copy heads (batch, heads, T, d) into contiguous memory, biased and rotated."""
     if rotation is not None:
         if bias is not None:
@@ -119,7 +122,7 @@ def _bring(source: Any, bias: Any | None, rotation: tuple[Any, Any] | None, to: 
         p.do(torch.add, source, bias, out=to)
 
 
-def _send(grad: Any, to: Any, rotation: tuple[Any, Any] | None, p: Pass) -> None:
+def _send(grad: Tensor, to: Tensor, rotation: tuple[Tensor, Tensor] | None, p: Pass) -> None:
     """Copy a gradient back into its place of the product, turned the other way."""
     if rotation is None:
         p.do(to.copy_, grad)
@@ -127,7 +130,7 @@ def _send(grad: Any, to: Any, rotation: tuple[Any, Any] | None, p: Pass) -> None
         _turn(grad, *rotation, to, -1.0, p)
 
 
-def _turn(x: Any, cos: Any, sin: Any, to: Any, direction: float, p: Pass) -> None:
+def _turn(x: Tensor, cos: Tensor, sin: Tensor, to: Tensor, direction: float, p: Pass) -> None:
     """Rotate the halves x1, x2 of each head: (x1 cos - x2 sin, x2 cos + x1 sin); RoPE, arXiv 2104.09864."""
     half = x.shape[-1] // 2
     first, second = x[..., :half], x[..., half:]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from fedsim.training.fused.attention import Attention
 from fedsim.training.fused.kernels import gelu, gelu_backward, swiglu
@@ -19,11 +20,11 @@ from fedsim.training.fused.program import Pass
 class Norm(Protocol):
     """A normalisation with frozen parameters."""
 
-    def forward(self, x: Any, y: Any, p: Pass) -> Any:
+    def forward(self, x: Tensor, y: Tensor, p: Pass) -> Tensor:
         """Write y; return what backward needs."""
         ...
 
-    def backward(self, dy: Any, dx: Any, saved: Any, p: Pass, *, add: bool) -> None:
+    def backward(self, dy: Tensor, dx: Tensor, saved: Any, p: Pass, *, add: bool) -> None:
         """Write or add the gradient by x."""
         ...
 
@@ -31,11 +32,11 @@ class Norm(Protocol):
 class Activation(Protocol):
     """What stands between the two matrices of the MLP."""
 
-    def forward(self, u: Any, slot: int, p: Pass) -> tuple[Any, Any]:
+    def forward(self, u: Tensor, slot: int, p: Pass) -> tuple[Tensor, Tensor]:
         """Return the activation (n, width) and what backward needs; `u` may be overwritten."""
         ...
 
-    def backward(self, grad: Any, saved: Any, p: Pass) -> Any:
+    def backward(self, grad: Tensor, saved: Any, p: Pass) -> Tensor:
         """Return the gradient by u; `grad` may be overwritten."""
         ...
 
@@ -44,16 +45,16 @@ class Activation(Protocol):
 class Gelu:
     """g = gelu(u + bias), GPT-2's."""
 
-    bias: Any
+    bias: Tensor
 
-    def forward(self, u: Any, slot: int, p: Pass) -> tuple[Any, Any]:
+    def forward(self, u: Tensor, slot: int, p: Pass) -> tuple[Tensor, Tensor]:
         """Return g (n, width) and its derivative."""
         out = p.ws("g", slot, *u.shape)
         slope = p.ws("slope", slot, *u.shape) if p.shape.train else None
         gelu(u, self.bias, out, slope, p)
         return out, slope
 
-    def backward(self, grad: Any, saved: Any, p: Pass) -> Any:
+    def backward(self, grad: Tensor, saved: Any, p: Pass) -> Tensor:
         """Return the gradient by u, in place of `grad`."""
         gelu_backward(grad, saved, p)
         return grad
@@ -63,9 +64,9 @@ class Gelu:
 class Swiglu:
     """g = silu(gate) * up of the product u = (gate, up) side by side, Llama's."""
 
-    bias: Any | None
+    bias: Tensor | None
 
-    def forward(self, u: Any, slot: int, p: Pass) -> tuple[Any, Any]:
+    def forward(self, u: Tensor, slot: int, p: Pass) -> tuple[Tensor, Tensor]:
         """Return g (n, width) and its partial derivatives."""
         if self.bias is not None:
             p.do(u.add_, self.bias)
@@ -75,7 +76,7 @@ class Swiglu:
         swiglu(u[:, :width], u[:, width:], out, slopes, p)
         return out, slopes
 
-    def backward(self, grad: Any, saved: Any, p: Pass) -> Any:
+    def backward(self, grad: Tensor, saved: Any, p: Pass) -> Tensor:
         """Return the gradient by u (n, 2 width)."""
         n, width = grad.shape
         du = p.ws("u", 0, n, 2 * width)
@@ -93,12 +94,12 @@ class Block:
     attention_in: Matrix
     attention: Attention
     attention_out: Matrix
-    attention_bias: Any | None
+    attention_bias: Tensor | None
     norm_2: Norm
     mlp_in: Matrix
     activation: Activation
     mlp_out: Matrix
-    mlp_bias: Any | None
+    mlp_bias: Tensor | None
 
     @property
     def matrices(self) -> tuple[Matrix, ...]:
@@ -110,7 +111,7 @@ class Block:
         """Whether any of them carries an adapter."""
         return any(matrix.parts for matrix in self.matrices)
 
-    def forward(self, h: Any, p: Pass) -> tuple[Any, Any]:
+    def forward(self, h: Tensor, p: Pass) -> tuple[Tensor, Tensor]:
         """Return the next hidden states (n, width) and what backward needs."""
         slot = p.slot(self.layer)
         x = p.ws("x_1", slot, *h.shape)
@@ -132,7 +133,7 @@ class Block:
         mlp_out = self.mlp_out.forward(g, out, p, add=True)
         return out, (norm_1, attention_in, attention, attention_out, norm_2, mlp_in, activation, mlp_out)
 
-    def backward(self, dh: Any, saved: Any, p: Pass, *, lowest: bool) -> None:
+    def backward(self, dh: Tensor, saved: Any, p: Pass, *, lowest: bool) -> None:
         """Turn `dh`, the gradient by the layer's output, into that by its input, in place.
 
         In the `lowest` adapted layer it stops after its lowest adapter, and `dh` is then of no use.
@@ -160,7 +161,7 @@ class Block:
             self.norm_1.backward(dx, dh, norm_1, p, add=True)
 
 
-def _start(h: Any, bias: Any | None, out: Any, p: Pass) -> None:
+def _start(h: Tensor, bias: Tensor | None, out: Tensor, p: Pass) -> None:
     """Write h + bias, to which a product is then added."""
     if bias is None:
         p.do(out.copy_, h)

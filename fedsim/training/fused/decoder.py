@@ -18,8 +18,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fedsim.adapters.adapter import Layout, Vector
+from fedsim.adapters.payload import Trains
 from fedsim.errors import ExperimentError, message
 from fedsim.training.backbone import Backbone, Noise, Stack
 from fedsim.training.fused.block import Block, Norm
@@ -47,11 +49,11 @@ class Frozen:
         head: (vocabulary, width).
     """
 
-    words: Any
-    places: Any | None
-    rotation: Callable[[int], tuple[Any, Any]] | None
+    words: Tensor
+    places: Tensor | None
+    rotation: Callable[[int], tuple[Tensor, Tensor]] | None
     norm: Norm
-    head: Any
+    head: Tensor
 
 
 class Decoder(Backbone):
@@ -85,15 +87,15 @@ class Decoder(Backbone):
         """Make the adapted modules' frozen weights W0 + change (`Base.vector`), or W0 again (None)."""
         self._bases.to(base)
 
-    def _write(self, changes: Sequence[Any] | None) -> None:
+    def _write(self, changes: Sequence[Tensor] | None) -> None:
         with torch.no_grad():
             moved = [matrix.rebase(changes) for block in self._blocks for matrix in block.matrices]
         if any(moved):
             self._programs.clear()
 
     def gradients(
-        self, stack: Stack, tokens: Any, weights: Any, hidden: Any | None = None
-    ) -> tuple[Any, Any]:
+        self, stack: Stack, tokens: Tensor, weights: Tensor, hidden: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return each client's loss and gradient, as `Backbone.gradients` says.
 
         Args:
@@ -113,7 +115,7 @@ class Decoder(Backbone):
             nll[k, rows] = p.nll.view(nll[k, rows].shape)
         return (nll.mean(-1) * weights).sum(-1), grads
 
-    def losses(self, stack: Stack, tokens: Any, hidden: Any | None = None) -> Any:
+    def losses(self, stack: Stack, tokens: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Return the negative log likelihood [nats] of every predicted token, (k, rows, T)."""
         nll = torch.empty(*self._predicted(tokens), device=self.device, dtype=self.dtype)
         for k, rows, _ in self._passes(tokens, stack.noise):
@@ -121,7 +123,7 @@ class Decoder(Backbone):
             nll[k, rows] = p.nll.view(nll[k, rows].shape)
         return nll
 
-    def frozen_prefix(self, tokens: Any) -> Any:
+    def frozen_prefix(self, tokens: Tensor) -> Tensor:
         """Return the hidden states before the first adapted layer, (n, T, width) for windows (n, T + 1).
 
         No client's factors enter, so they may be kept with the data and handed to `gradients` and
@@ -142,7 +144,13 @@ class Decoder(Backbone):
         return out
 
     def _run(
-        self, stack: Stack, tokens: Any, k: slice, train: Any, hidden: Any | None, weights: Any | None = None
+        self,
+        stack: Stack,
+        tokens: Tensor,
+        k: slice,
+        train: Trains | None,
+        hidden: Tensor | None,
+        weights: Tensor | None = None,
     ) -> Pass:
         """Replay the program of this shape on these inputs."""
         count, rows, length = self._predicted(tokens)
@@ -195,7 +203,7 @@ class Decoder(Backbone):
                 block.backward(dh, states.pop(), p, lowest=block.layer == self.prefix_layers)
         return p
 
-    def _enter(self, p: Pass) -> Any:
+    def _enter(self, p: Pass) -> Tensor:
         """Embed the tokens and go through the layers below the first adapter; return what comes out."""
         ids = torch.empty(p.n, dtype=torch.int64, device=self.device)
         batch, length = p.k * p.shape.rows, p.shape.length
@@ -212,7 +220,7 @@ class Decoder(Backbone):
     def _pass(self, shape: Shape) -> Pass:
         k, length, n = shape.k, shape.length, shape.k * shape.rows * shape.length
 
-        def new(make: Any, *size: int, dtype: Any = self.dtype) -> Any:
+        def new(make: Any, *size: int, dtype: torch.dtype = self.dtype) -> Tensor:
             return make(size, device=self.device, dtype=dtype)
 
         mask = torch.full((length, length), -torch.inf, device=self.device, dtype=self._ws.dtype).triu_(1)
@@ -231,7 +239,7 @@ class Decoder(Backbone):
             rotation=None if self._frozen.rotation is None else self._frozen.rotation(length),
         )
 
-    def _passes(self, tokens: Any, noise: Noise | None) -> Iterator[tuple[slice, slice, bool]]:
+    def _passes(self, tokens: Tensor, noise: Noise | None) -> Iterator[tuple[slice, slice, bool]]:
         """Yield clients, rows, and whether these rows are the clients' first."""
         k, rows, length = self._predicted(tokens)
         if self.device.type != "cpu" or noise is not None:
@@ -245,7 +253,7 @@ class Decoder(Backbone):
                 yield slice(at, min(at + together, k)), slice(row, min(row + step, rows)), row == 0
 
     @staticmethod
-    def _predicted(tokens: Any) -> tuple[int, int, int]:
+    def _predicted(tokens: Tensor) -> tuple[int, int, int]:
         k, rows, length = tokens.shape
         return k, rows, length - 1
 
@@ -263,5 +271,5 @@ def _lowest(blocks: Sequence[Block]) -> int:
     raise ExperimentError(message("lora.targets", what, fix=fix))
 
 
-def _at(hidden: Any | None, k: slice, rows: slice) -> Any | None:
+def _at(hidden: Tensor | None, k: slice, rows: slice) -> Tensor | None:
     return None if hidden is None else hidden[k, rows]

@@ -9,9 +9,9 @@ library's kernels are used: same values, other last bits.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from fedsim.training.fused.program import Pass
 
@@ -27,7 +27,7 @@ _TINY = 1e-30
 """Below this a probability has too few bits for its logarithm; the loss is then taken from the logits."""
 
 
-def plain(x: Any) -> bool:
+def plain(x: Tensor) -> bool:
     """Tell whether `x` is where the written-out element-wise chains pay: on a CPU, float32 or float64."""
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 
@@ -38,7 +38,7 @@ def blocks(rows: int, width: int) -> list[slice]:
     return [slice(at, min(at + step, rows)) for at in range(0, rows, step)]
 
 
-def gelu(u: Any, bias: Any, out: Any, slope: Any | None, p: Pass) -> None:
+def gelu(u: Tensor, bias: Tensor, out: Tensor, slope: Tensor | None, p: Pass) -> None:
     r"""Write GELU's tanh form of v = u + bias into `out`, and what `gelu_backward` needs into `slope`.
 
     With c = sqrt(2/pi), a = 0.044715: t = 2c(v + a v^3), s = 1/(1 + e^-t), g = v s, which is
@@ -75,7 +75,7 @@ def gelu(u: Any, bias: Any, out: Any, slope: Any | None, p: Pass) -> None:
         p.do(s.add_, d)
 
 
-def gelu_backward(grad: Any, slope: Any, p: Pass) -> None:
+def gelu_backward(grad: Tensor, slope: Tensor, p: Pass) -> None:
     """Turn the gradient by g into the gradient by u, in place."""
     if plain(grad):
         p.do(grad.mul_, slope)
@@ -83,7 +83,7 @@ def gelu_backward(grad: Any, slope: Any, p: Pass) -> None:
         p.do(torch.ops.aten.gelu_backward.grad_input, grad, slope, approximate="tanh", grad_input=grad)
 
 
-def swiglu(gate: Any, up: Any, out: Any, slopes: tuple[Any, Any] | None, p: Pass) -> None:
+def swiglu(gate: Tensor, up: Tensor, out: Tensor, slopes: tuple[Tensor, Tensor] | None, p: Pass) -> None:
     r"""Write silu(gate) * up into `out` (n, width), silu(x) = x s(x), s the logistic function.
 
     `slopes` gets the two partial derivatives: by `up` silu(gate), by `gate` up (s + silu (1 - s)).
@@ -102,7 +102,7 @@ def swiglu(gate: Any, up: Any, out: Any, slopes: tuple[Any, Any] | None, p: Pass
             p.do(s.mul_, y)
 
 
-def cross_entropy(hidden: Any, head: Any, targets: Any, grad: Any | None, p: Pass) -> None:
+def cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, grad: Tensor | None, p: Pass) -> None:
     r"""Write each token's negative log likelihood [nats], and optionally the gradient by `hidden`.
 
     With logits l = h E^T and q = softmax(l): nll = -log q[target]; the gradient of sum_n w_n nll_n
@@ -131,7 +131,7 @@ def cross_entropy(hidden: Any, head: Any, targets: Any, grad: Any | None, p: Pas
         p.do(d.mul_, p.share[part])
 
 
-def _product(x: Any, weight: Any, out: Any) -> None:
+def _product(x: Tensor, weight: Tensor, out: Tensor) -> None:
     """Write x weight into `out`; x may be wider than both, or `out` than both."""
     if x.dtype == weight.dtype == out.dtype:
         torch.mm(x, weight, out=out)
@@ -139,7 +139,7 @@ def _product(x: Any, weight: Any, out: Any) -> None:
         out.copy_(torch.mm(x.to(weight.dtype), weight))
 
 
-def _probabilities(h: Any, head: Any, target: Any, losses: Any, logits: Any) -> None:
+def _probabilities(h: Tensor, head: Tensor, target: Tensor, losses: Tensor, logits: Tensor) -> None:
     """Write softmax(h E^T) into `logits`, and the losses."""
     _product(h, head, logits)
     if plain(logits):

@@ -22,9 +22,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from fedsim.training.fused.kernels import plain
 from fedsim.training.fused.program import Pass
@@ -54,11 +55,11 @@ class Part:
 class Activations(NamedTuple):
     """What a matrix's backward needs: x (k, n, in), A (k, R, in), U (k, R, out), z^T (k, R, n), W'."""
 
-    x: Any
-    a: Any
-    u: Any
-    z: Any
-    merged: Any
+    x: Tensor
+    a: Tensor
+    u: Tensor
+    z: Tensor
+    merged: Tensor
 
 
 class Matrix:
@@ -71,14 +72,14 @@ class Matrix:
         weight, frozen: what is multiplied with, and the pretrained W0; the same unless a base has moved.
     """
 
-    def __init__(self, name: str, layer: int, weight: Any, parts: tuple[Part, ...]) -> None:
+    def __init__(self, name: str, layer: int, weight: Tensor, parts: tuple[Part, ...]) -> None:
         """Hold `weight` (in, out), any strides; `name` keeps a layer's matrices apart in memory."""
         self.name, self.layer, self.weight, self.parts = name, layer, weight, parts
         self.frozen = weight
         self.inputs, self.outputs = weight.shape
         self.rank = sum(part.rank for part in parts)
 
-    def rebase(self, changes: Sequence[Any] | None) -> bool:
+    def rebase(self, changes: Sequence[Tensor] | None) -> bool:
         """Make the weight W0 + the change of each part's columns, or W0 again (None).
 
         The first change moves the weight to memory of its own: W0 may be shared with the model.
@@ -106,7 +107,7 @@ class Matrix:
         cheaper = tokens * (self.inputs + self.outputs) > 2 * self.inputs * self.outputs
         return bool(self.parts) and plain(self.weight) and cheaper
 
-    def forward(self, x: Any, out: Any, p: Pass, *, add: bool = False) -> Activations | None:
+    def forward(self, x: Tensor, out: Tensor, p: Pass, *, add: bool = False) -> Activations | None:
         """Write x W' into `out` (k n, out), or add it; x is (k n, in)."""
         if not self.parts:
             _product(x, self.weight, out, p, add)
@@ -130,7 +131,7 @@ class Matrix:
         _add(out.view(p.k, n, self.outputs), z.transpose(1, 2), u, p)
         return Activations(fine, a, u, z, None)
 
-    def backward(self, dy: Any, dx: Any | None, saved: Activations | None, p: Pass) -> None:
+    def backward(self, dy: Tensor, dx: Tensor | None, saved: Activations | None, p: Pass) -> None:
         """Write the factors' gradients into the program's, and the gradient by x into `dx` unless None.
 
         Args:
@@ -173,7 +174,7 @@ class Matrix:
         elif stacked and dx is not None:
             _add(dx, dz.transpose(1, 2), saved.a, p)
 
-    def _factors(self, p: Pass, slot: int) -> tuple[Any, Any]:
+    def _factors(self, p: Pass, slot: int) -> tuple[Tensor, Tensor]:
         """Return A (k, R, in) and U (k, R, out)."""
         u = p.fine(f"{self.name}.u", slot, p.k, self.rank, self.outputs)
         whole = (
@@ -191,31 +192,31 @@ class Matrix:
             p.do(a[:, part.rows].copy_, self._a(p.factors, part))
         return a, u
 
-    def _give_b(self, du: Any, p: Pass) -> None:
+    def _give_b(self, du: Tensor, p: Pass) -> None:
         for part in self.parts:
             mine = du[:, part.rows, part.columns].transpose(1, 2)
             p.do(torch.mul, mine, self._scale(p, part), out=self._b(p.grads, part))
 
-    def _a(self, vectors: Any, part: Part) -> Any:
+    def _a(self, vectors: Tensor, part: Part) -> Tensor:
         return vectors[:, part.a].unflatten(1, (part.rank, self.inputs))
 
-    def _b(self, vectors: Any, part: Part) -> Any:
+    def _b(self, vectors: Tensor, part: Part) -> Tensor:
         return vectors[:, part.b].unflatten(1, (-1, part.rank))
 
-    def _scale(self, p: Pass, part: Part) -> Any:
+    def _scale(self, p: Pass, part: Part) -> Tensor:
         return p.scales[:, part.index, None, None]
 
-    def _mask(self, part: Part, p: Pass) -> Any:
+    def _mask(self, part: Part, p: Pass) -> Tensor:
         noise = p.masks.noise
         assert noise is not None, "a program with dropout was replayed without masks"
         mask = noise(part.index, (p.k, p.shape.rows, p.shape.length, self.inputs))
         return mask.view(p.k, p.tokens_each, self.inputs)
 
-    def _noisy_forward(self, part: Part, p: Pass, x: Any, a: Any, z: Any) -> None:
+    def _noisy_forward(self, part: Part, p: Pass, x: Tensor, a: Tensor, z: Tensor) -> None:
         """Write z^T of one part, which sees its own x * mask."""
         z.copy_(torch.bmm(a, (x * self._mask(part, p)).transpose(1, 2)))
 
-    def _noisy_backward(self, part: Part, p: Pass, saved: Activations, dz: Any, dx: Any | None) -> None:
+    def _noisy_backward(self, part: Part, p: Pass, saved: Activations, dz: Tensor, dx: Tensor | None) -> None:
         """Finish the backward of one part, which saw its own x * mask."""
         mask = self._mask(part, p)
         if "A" in p.trains:
@@ -224,14 +225,14 @@ class Matrix:
             dx.add_(torch.bmm(dz.transpose(1, 2), saved.a[:, part.rows]).mul_(mask))
 
 
-def _product(x: Any, weight: Any, out: Any, p: Pass, add: bool) -> None:
+def _product(x: Tensor, weight: Tensor, out: Tensor, p: Pass, add: bool) -> None:
     if add:
         p.do(out.addmm_, x, weight)
     else:
         p.do(torch.mm, x, weight, out=out)
 
 
-def _add(out: Any, left: Any, right: Any, p: Pass) -> None:
+def _add(out: Tensor, left: Tensor, right: Tensor, p: Pass) -> None:
     """Add left @ right (k, n, m) to `out`, whose type may be narrower."""
     if out.dtype == left.dtype:
         p.do(out.baddbmm_, left, right)

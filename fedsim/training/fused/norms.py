@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fedsim.training.fused.kernels import plain
 from fedsim.training.fused.program import Pass
@@ -13,25 +14,25 @@ from fedsim.training.fused.program import Pass
 class LayerNorm:
     """y = (x - mean) / sqrt(variance + eps) * weight + bias over the last dimension."""
 
-    def __init__(self, weight: Any, bias: Any, eps: float) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, eps: float) -> None:
         """Hold the frozen parameters (width,)."""
         self.weight, self.bias, self.eps = weight, bias, eps
 
-    def forward(self, x: Any, y: Any, p: Pass) -> Any:
+    def forward(self, x: Tensor, y: Tensor, p: Pass) -> Tensor:
         """Write y (n, width); return what backward needs."""
-        moments: list[Any] = []
+        moments: list[Tensor] = []
         p.do(self._forward, x, y, moments)
         return x, moments
 
-    def backward(self, dy: Any, dx: Any, saved: Any, p: Pass, *, add: bool) -> None:
+    def backward(self, dy: Tensor, dx: Tensor, saved: Any, p: Pass, *, add: bool) -> None:
         """Write or add the gradient by x; `dy` may be overwritten."""
         p.do(self._backward, dy, dx.add_ if add else dx.copy_, *saved)
 
-    def _forward(self, x: Any, y: Any, moments: list[Any]) -> None:
+    def _forward(self, x: Tensor, y: Tensor, moments: list[Tensor]) -> None:
         out, *moments[:] = torch.native_layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
         y.copy_(out)
 
-    def _backward(self, dy: Any, give: Any, x: Any, moments: list[Any]) -> None:
+    def _backward(self, dy: Tensor, give: Tensor, x: Tensor, moments: list[Tensor]) -> None:
         back = torch.ops.aten.native_layer_norm_backward
         give(back(dy, x, self.weight.shape, *moments, self.weight, self.bias, [True, False, False])[0])
 
@@ -42,22 +43,22 @@ class RMSNorm:
     With r = 1 / sqrt(mean x^2 + eps) and g = dy * weight: dx = r (g - x r^2 mean(g x)).
     """
 
-    def __init__(self, weight: Any, eps: float) -> None:
+    def __init__(self, weight: Tensor, eps: float) -> None:
         """Hold the frozen weight (width,)."""
         self.weight, self.eps = weight, eps
 
-    def forward(self, x: Any, y: Any, p: Pass) -> Any:
+    def forward(self, x: Tensor, y: Tensor, p: Pass) -> Tensor:
         """Write y (n, width); return what backward needs."""
-        r: list[Any] = []
+        r: list[Tensor] = []
         p.do(self._forward, x, y, r)
         return x, r
 
-    def backward(self, dy: Any, dx: Any, saved: Any, p: Pass, *, add: bool) -> None:
+    def backward(self, dy: Tensor, dx: Tensor, saved: Any, p: Pass, *, add: bool) -> None:
         """Write or add the gradient by x; `dy` is overwritten."""
         scratch = p.ws("norm", 0, *dy.shape)
         p.do(self._backward, dy, dx.add_ if add else dx.copy_, scratch, *saved)
 
-    def _forward(self, x: Any, y: Any, saved: list[Any]) -> None:
+    def _forward(self, x: Tensor, y: Tensor, saved: list[Any]) -> None:
         wide = x if plain(x) else x.float()
         r = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
         r.mul_(1 / x.shape[-1]).add_(self.eps).rsqrt_()
@@ -65,7 +66,7 @@ class RMSNorm:
         torch.mul(x, r, out=y) if plain(x) else y.copy_(wide * r)
         y.mul_(self.weight)
 
-    def _backward(self, dy: Any, give: Any, scratch: Any, x: Any, saved: list[Any]) -> None:
+    def _backward(self, dy: Tensor, give: Tensor, scratch: Tensor, x: Tensor, saved: list[Any]) -> None:
         r = saved[0]
         g = dy.mul_(self.weight)
         if plain(x):

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fedsim.adapters.payload import Trains
 from fedsim.training.backbone import Noise
@@ -30,12 +31,12 @@ class Workspace:
         generation: how often storage was replaced; programs made earlier hold the old one alive.
     """
 
-    def __init__(self, device: Any, dtype: Any) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         """Remember where and of what type the tensors are; nothing is allocated yet."""
         self.device, self.dtype, self.generation = device, dtype, 0
-        self._flat: dict[tuple[str, int], Any] = {}
+        self._flat: dict[tuple[str, int], Tensor] = {}
 
-    def __call__(self, name: str, slot: int, *shape: int) -> Any:
+    def __call__(self, name: str, slot: int, *shape: int) -> Tensor:
         """Return the tensor `name` of a slot (a layer's number; 0 if shared) in this shape, contiguous."""
         size = math.prod(shape)
         flat = self._flat.get((name, slot))
@@ -99,15 +100,15 @@ class Pass:
     shape: Shape
     ws: Workspace
     fine: Workspace
-    factors: Any
-    scales: Any
-    tokens: Any
-    share: Any
-    hidden: Any
-    nll: Any
-    grads: Any
-    mask: Any
-    rotation: tuple[Any, Any] | None
+    factors: Tensor
+    scales: Tensor
+    tokens: Tensor
+    share: Tensor
+    hidden: Tensor
+    nll: Tensor
+    grads: Tensor
+    mask: Tensor
+    rotation: tuple[Tensor, Tensor] | None
     masks: Masks = field(default_factory=Masks)
     steps: list[Callable[[], Any]] = field(default_factory=list)
 

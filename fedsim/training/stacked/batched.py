@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fedsim.adapters.adapter import Vector
 from fedsim.config.learning import LocalConfig
 from fedsim.jobs import Job, Update
 from fedsim.training import noise
 from fedsim.training.backbone import Backbone, Stack
-from fedsim.training.feeds import Tensor, Windows
+from fedsim.training.feeds import Windows
 from fedsim.training.local import made, one_thread, scales, slots
 from fedsim.training.stacked.optimizers import AdamW, Sgd
 from fedsim.training.stacked.schedule import order, pieces, schedule
@@ -95,7 +96,7 @@ class _Visits:
         self.tokens = self.feed.tokens
         self.plan = schedule(self.sizes, jobs)
 
-        def put(array: NDArray[Any], dtype: Any = None) -> Tensor:
+        def put(array: NDArray[Any], dtype: torch.dtype = None) -> Tensor:
             return torch.from_numpy(array).to(backbone.device, dtype)
 
         layout, floats, local = backbone.layout, backbone.dtype, [job.local for job in jobs]
@@ -122,7 +123,7 @@ class _Visits:
             self.optimiser.step(gradients, None if self.rates is None else self.rates[step][:k])
         return self._updates(losses.double().cpu().numpy())
 
-    def _gradients(self, step: int, k: int, tokens_at_once: int, p: float) -> tuple[Any, Any]:
+    def _gradients(self, step: int, k: int, tokens_at_once: int, p: float) -> tuple[Tensor, Tensor]:
         """Return losses and gradients of the first k clients, piece by piece if the step is too large.
 
         On a CPU, clients whose batches differ in length are apart: a client's numbers then come from its
@@ -146,7 +147,7 @@ class _Visits:
             gradients[clients] += piece_gradients
         return losses, gradients
 
-    def _piece(self, step: int, clients: slice, rows: slice, p: float) -> tuple[Any, Any]:
+    def _piece(self, step: int, clients: slice, rows: slice, p: float) -> tuple[Tensor, Tensor]:
         drop = hidden = None
         lengths = self.plan.lengths[step, clients].tolist()
         if p:

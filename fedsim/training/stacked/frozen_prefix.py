@@ -16,12 +16,16 @@ from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.training.backbone import Backbone
 from fedsim.training.local import one_thread
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HELD = {"cpu": 2**26, "other": 2**28}
 """Numbers in the states that clients trained together hold, by device: 256 MiB and 1 GiB of float32."""
@@ -30,13 +34,13 @@ HELD = {"cpu": 2**26, "other": 2**28}
 class Prefix:
     """The hidden states of the windows seen last, at most `room_bytes` of them."""
 
-    def __init__(self, backbone: Any, room_bytes: float) -> None:
+    def __init__(self, backbone: Backbone, room_bytes: float) -> None:
         """Take a backbone with `frozen_prefix`."""
         self._backbone, self._room_bytes = backbone, room_bytes
-        self._kept: OrderedDict[Hashable, Any] = OrderedDict()
+        self._kept: OrderedDict[Hashable, Tensor] = OrderedDict()
         self.kept_bytes = 0
 
-    def states(self, windows: NDArray[Any]) -> Any:
+    def states(self, windows: NDArray[Any]) -> Tensor:
         """Return the hidden states (n, T, width) of all token ids (n, T + 1) of a client."""
         import torch
 
@@ -58,12 +62,12 @@ class Prefix:
 
 
 @lru_cache(maxsize=4)
-def of(backbone: Any, room_bytes: float) -> Prefix:
+def of(backbone: Backbone, room_bytes: float) -> Prefix:
     """Return this process's kept states of a backbone."""
     return Prefix(backbone, room_bytes)
 
 
-def most(backbone: Any) -> int:
+def most(backbone: Backbone) -> int:
     """Return the numbers that states of clients trained together may have on this backbone's device."""
     return HELD["cpu" if backbone.device.type == "cpu" else "other"]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fedsim.errors import ExperimentError, message
@@ -19,7 +20,9 @@ class _Affine(torch.autograd.Function):  # type: ignore[misc]  # torch is untype
     """The matrix case, with no pass over the activations that the arithmetic does not need."""
 
     @staticmethod
-    def forward(ctx: Any, x: Any, a: Any, b: Any, scale: Any, weight: Any, bias: Any, mask: Any) -> Any:
+    def forward(
+        ctx: Any, x: Tensor, a: Tensor, b: Tensor, scale: Tensor, weight: Tensor, bias: Tensor, mask: Tensor
+    ) -> Tensor:
         """`weight` is (in, out); `mask` multiplies what A sees."""
         k, _, inputs = a.shape
         rows = x.reshape(-1, inputs)
@@ -34,7 +37,7 @@ class _Affine(torch.autograd.Function):  # type: ignore[misc]  # torch is untype
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Any) -> tuple[Any, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         """Return gradients of x, A and B, each only if somebody needs it."""
         seen, low, a, b, scale, weight, mask = ctx.saved_tensors
         for_x, for_a, for_b = ctx.needs_input_grad[:3]
@@ -58,7 +61,9 @@ class _Affine(torch.autograd.Function):  # type: ignore[misc]  # torch is untype
         return of_x, of_a, of_b, None, None, None, None
 
 
-def affine(x: Any, weight: Any, bias: Any, a: Any, b: Any, scale: Any, mask: Any = None) -> Any:
+def affine(
+    x: Tensor, weight: Tensor, bias: Tensor, a: Tensor, b: Tensor, scale: Tensor, mask: Tensor = None
+) -> Tensor:
     """Return W x + b + scale_k B_k A_k x.
 
     Args:
@@ -73,7 +78,7 @@ def affine(x: Any, weight: Any, bias: Any, a: Any, b: Any, scale: Any, mask: Any
     return _Affine.apply(x, a, b, scale.view(-1, 1, 1), weight, bias, mask)
 
 
-def convolution(x: Any, layer: Any, a: Any, b: Any, scale: Any, mask: Any = None) -> Any:
+def convolution(x: Tensor, layer: Any, a: Tensor, b: Tensor, scale: Tensor, mask: Tensor = None) -> Tensor:
     """Return the Conv2d `layer` of x plus each client's own adapter.
 
     One grouped convolution, a group a client, is faster here than unfolding or a loop over clients.
@@ -107,14 +112,14 @@ class Site:
     def __init__(self, name: str, layer: Any, index: int) -> None:
         """Take over `layer.forward`; without an adapter it does what it did."""
         self.name, self.layer, self.index = name, layer, index
-        self.adapter: tuple[Any, Any, Any] | None = None
-        self.noise: Any = None
+        self.adapter: tuple[Tensor, Tensor, Tensor] | None = None
+        self.noise: Tensor = None
         self._plain = layer.forward
         self._conv = isinstance(layer, torch.nn.Conv2d)
         self._turned = isinstance(layer, torch.nn.Linear)
         layer.forward = self.forward
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Tensor) -> Tensor:
         """Return the layer's output for (k * rows, ...)."""
         if self.adapter is None:
             return self._plain(x)

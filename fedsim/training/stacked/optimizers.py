@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim.adamw import adamw
 
 from fedsim.config.learning import LocalConfig
 
 
-def column(values: Sequence[float], like: Any) -> Any:
+def column(values: Sequence[float], like: Tensor) -> Tensor:
     """Return numbers, one a client, as (k, 1) in the dtype and on the device of `like`."""
     return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
 
@@ -33,7 +33,7 @@ def _alike(rates: Sequence[float]) -> dict[float, list[int]]:
 class AdamW:
     """Adaptive moments and decoupled weight decay; no client's state outlives the call it is made for."""
 
-    def __init__(self, factors: Any, local: Sequence[LocalConfig], free: Any | None) -> None:
+    def __init__(self, factors: Tensor, local: Sequence[LocalConfig], free: Tensor | None) -> None:
         """Start afresh for `factors` (k, size), changed in place; `free` is 0 where nothing may move."""
         self._rates = [settings.lr for settings in local]
         self._alike = _alike(self._rates)
@@ -47,7 +47,7 @@ class AdamW:
         if any(settings.weight_decay for settings in local):
             self._keep = 1 - (decay if free is None else decay * free)
 
-    def step(self, gradients: Any, shares: Sequence[float] | None = None) -> None:
+    def step(self, gradients: Tensor, shares: Sequence[float] | None = None) -> None:
         """Move the first len(gradients) clients against `gradients` (which may be changed).
 
         `shares` is what each takes of its learning rate; None: all of it.
@@ -76,7 +76,7 @@ class AdamW:
 class Sgd:
     """Gradient descent with momentum."""
 
-    def __init__(self, factors: Any, local: Sequence[LocalConfig], free: Any | None) -> None:
+    def __init__(self, factors: Tensor, local: Sequence[LocalConfig], free: Tensor | None) -> None:
         """Start afresh for `factors` (k, size), changed in place; `free` is 0 where nothing may move."""
         self._factors = factors
         self._down = column([-settings.lr for settings in local], factors)
@@ -88,7 +88,7 @@ class Sgd:
         if any(settings.momentum for settings in local):
             self._velocity = torch.zeros_like(factors)
 
-    def step(self, gradients: Any, shares: Sequence[float] | None = None) -> None:
+    def step(self, gradients: Tensor, shares: Sequence[float] | None = None) -> None:
         """Move the first len(gradients) clients against `gradients`, as `AdamW.step` does."""
         k = len(gradients)
         factors = self._factors[:k]

@@ -11,12 +11,15 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedsim.adapters.adapter import Layout, Vector
 from fedsim.errors import ExperimentError, message
 from fedsim.training.backbone import Backbone, Stack
 from fedsim.training.rebase import Bases, Layers
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def refusal(model: Any, layout: Layout) -> str | None:
@@ -78,7 +81,7 @@ class Swap:
         self._bases.to(base)
 
     @contextmanager
-    def set(self, stack: Stack) -> Iterator[list[Any]]:
+    def set(self, stack: Stack) -> Iterator[list[Tensor]]:
         """Give every layer its clients' factors; yield those as leaves that take a gradient."""
         k = stack.factors.shape[0]
         parts = stack.factors.detach().to(self._narrow).split(self._sizes, dim=1)
@@ -96,7 +99,7 @@ class Swap:
             for site in self._sites:
                 site.adapter = site.noise = None
 
-    def gradients(self, stack: Stack, losses: Callable[[Any], Any]) -> tuple[Any, Any]:
+    def gradients(self, stack: Stack, losses: Callable[[Any], Tensor]) -> tuple[Tensor, Tensor]:
         """Return every client's loss (k,) and its gradient (k, layout.size).
 
         Args:
@@ -135,8 +138,8 @@ class Swapped(Backbone):
         self.dtype = torch.promote_types(weight.dtype, torch.float32)
 
     def gradients(
-        self, stack: Stack, tokens: Any, weights: Any, hidden: Any | None = None
-    ) -> tuple[Any, Any]:
+        self, stack: Stack, tokens: Tensor, weights: Tensor, hidden: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return losses (k,) and gradients (k, size); see `Backbone.gradients`."""
         assert hidden is None, "a swapped model has no prefix"
         return self.swap.gradients(
@@ -147,7 +150,7 @@ class Swapped(Backbone):
         """Change the frozen weights; see `Backbone.rebase`."""
         self.swap.rebase(base)
 
-    def losses(self, stack: Stack, tokens: Any) -> Any:
+    def losses(self, stack: Stack, tokens: Tensor) -> Tensor:
         """Return the negative log likelihood [nats] of each predicted token, (k, rows, T)."""
         import torch
 
@@ -167,7 +170,7 @@ def sharing(model: Any) -> Any:
     return copy.deepcopy(model, shared)
 
 
-def _token_losses(model: Any, tokens: Any) -> Any:
+def _token_losses(model: Any, tokens: Tensor) -> Tensor:
     import torch
 
     logits = model(input_ids=tokens[..., :-1].flatten(0, 1), use_cache=False).logits

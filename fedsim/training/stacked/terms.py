@@ -12,11 +12,11 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fedsim.adapters.adapter import Layout
 from fedsim.jobs import Job
 from fedsim.training import slot_penalty
-from fedsim.training.feeds import Tensor
 from fedsim.training.stacked.optimizers import column
 
 
@@ -91,9 +91,11 @@ def terms(layout: Layout, jobs: Sequence[Job], factors: Tensor, free: Tensor | N
     local = [job.local for job in jobs]
     if any(settings.prox_mu for settings in local):
         chosen.append(Prox(column([settings.prox_mu for settings in local], factors), _centre(jobs, factors)))
-    if any(job.tail is not None for job in jobs):
-        strength = column([job.tail[0] if job.tail else 0.0 for job in jobs], factors)
-        chosen.append(SlotPenalty(layout, strength, [job.tail[1] if job.tail else 0 for job in jobs]))
+    if any(job.slot_penalty is not None for job in jobs):
+        strength = column([job.slot_penalty[0] if job.slot_penalty else 0.0 for job in jobs], factors)
+        chosen.append(
+            SlotPenalty(layout, strength, [job.slot_penalty[1] if job.slot_penalty else 0 for job in jobs])
+        )
     if free is not None:
         chosen.append(Mask(free))
     if any(settings.clip_norm is not None for settings in local):

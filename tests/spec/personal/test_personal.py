@@ -121,7 +121,7 @@ def test_a_client_that_joins_fedper_trains_everything_and_keeps_its_last_layers_
     used = kind.model(home(), job(), None, end)
     assert used.vector.tobytes() == np.concatenate([numbers(1)[:28], end[28:]]).tobytes()
     assert (
-        kind.after(home(), job(), own=numbers(2)[28:]) is None
+        kind.after(home(), job(), private=numbers(2)[28:]) is None
     )  # who has private layers uses them as they are
 
 
@@ -129,7 +129,7 @@ def test_a_client_that_joins_fedper_trains_everything_and_keeps_its_last_layers_
 
 
 def test_ditto_trains_its_own_model_drawn_to_the_one_it_downloaded_on_the_same_batches():
-    visit = job(trains="B", rank=1, base=numbers(9, 3), tail=(0.1, 1))
+    visit = job(trains="B", rank=1, base=numbers(9, 3), slot_penalty=(0.1, 1))
 
     first, later = (Ditto(lam=0.3).beside(home(), visit, own) for own in (None, numbers(8)))
 
@@ -139,7 +139,7 @@ def test_ditto_trains_its_own_model_drawn_to_the_one_it_downloaded_on_the_same_b
         assert made.anchor is visit.start
         assert made.local == LOCAL.model_copy(update={"prox_mu": 0.3})  # FedProx of the visit is not Ditto's
         assert (made.client, made.visit, made.purpose, made.seed) == (3, 5, "train", 0)  # the same batches
-        assert (made.trains, made.rank, made.tail) == ("B", 1, None)
+        assert (made.trains, made.rank, made.slot_penalty) == ("B", 1, None)
         assert made.base is visit.base
 
 
@@ -193,14 +193,14 @@ def test_clients_of_one_version_share_one_folded_base():
 
 def test_feddpa_trains_the_local_adapter_over_the_shared_one():
     """h = W0 x + a s B_l A_l x + (1 - a) s B_g A_g x, with a = 0.25 and s = 0.5."""
-    kind, visit = FedDPA(a=0.25), job(trains="B", tail=(0.1, 1))
+    kind, visit = FedDPA(a=0.25), job(trains="B", slot_penalty=(0.1, 1))
 
     made = kind.beside(home(), visit, None)
 
     assert made.start.tobytes() == numbers(0).tobytes()
     assert made.scale == 0.125
     assert made.base.tobytes() == adapter_into_base(LAYOUT, visit.start, 0.375).tobytes()
-    assert (made.trains, made.anchor, made.tail, made.local.prox_mu) == ("AB", None, None, 0.0)
+    assert (made.trains, made.anchor, made.slot_penalty, made.local.prox_mu) == ("AB", None, None, 0.0)
     assert kind.beside(home(), visit, numbers(8)).start.tobytes() == numbers(8).tobytes()
 
 

@@ -232,7 +232,7 @@ def test_every_option_of_local_training_holds_for_images(folders, option):
     if option == "upto":
         jobs = [replace(jobs[0], upto=1), jobs[1]]
     if option == "tail":
-        jobs = [replace(job, tail=(0.1, 1)) for job in jobs]
+        jobs = [replace(job, slot_penalty=(0.1, 1)) for job in jobs]
     if option == "anchor":
         jobs = [replace(job, anchor=jobs[0].start) for job in jobs]
     if option == "base":
