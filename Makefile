@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := $(shell find fedsim hetero_profiles -type f -not -name '*.pyc') pyproject.toml README.md
 
-.PHONY: demo test check format lint types slow bench dev clean
+.PHONY: demo test check format lint types portable slow bench dev clean
 
 demo: .venv/.wheel            ## the main job on the embedded default, offline
 	$(BIN)/fedsim demo
@@ -25,6 +25,9 @@ lint: .venv/.dev
 
 types: .venv/.dev
 	$(BIN)/mypy
+
+portable: .venv/.dev .venv/.wheel ## the default suite as other processors compute, 20 minutes
+	FEDSIM_TEST_WHEEL=1 PYTHONSAFEPATH=1 $(BIN)/python scripts/portable.py
 
 slow: .venv/.dev .venv/.wheel ## the tests that take minutes
 	$(BIN)/pytest -m slow --timeout 1800

@@ -140,7 +140,7 @@ class EvaluateConfig(Config):
     """What is scored and how often; version 0 and the last version always are.
 
     `windows` bounds how much of each split is scored; `samples` are images that the model draws, in full.
-    With `ema`, what is scored, drawn and kept is a moving average of the server's models (`fedsim.server.averaging`); clients
+    With `ema`, what is scored, drawn and kept is a moving average of the server's models (`fedsim.server.values.averaging`); clients
     never get it.
     """
 

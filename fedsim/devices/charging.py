@@ -12,6 +12,7 @@ import hetero_profiles
 from fedsim.arrays import Floats, Ints
 from fedsim.config.fields import DAY_S
 from fedsim.devices.availability import BLOCK, Availability
+from fedsim.elementary import exp
 from fedsim.rng import stream
 
 
@@ -48,7 +49,7 @@ def _sessions(figures: Mapping[str, Any], seed: int, block: int, days: int) -> t
     """Return (device, start, length) of the raw sessions of one block of devices."""
     rng = stream(seed, "charging", days, block)
     z = rng.standard_normal(BLOCK)
-    per_day = figures["start_rate_factor"] * np.exp(
+    per_day = figures["start_rate_factor"] * exp(
         figures["start_rate_per_day_mu_ln"] + figures["start_rate_per_day_sigma_ln"] * z
     )
     hazard = np.tile(figures["start_hazard_by_hour"], days) / 24
@@ -63,8 +64,8 @@ def _sessions(figures: Mapping[str, Any], seed: int, block: int, days: int) -> t
     z = rng.standard_normal(len(device))
     length_s = np.where(
         long,
-        np.exp(figures["long_session_s_mu_ln"] + figures["long_session_s_sigma_ln"] * z),
-        np.exp(figures["short_session_s_mu_ln"] + figures["short_session_s_sigma_ln"] * z),
+        exp(figures["long_session_s_mu_ln"] + figures["long_session_s_sigma_ln"] * z),
+        exp(figures["short_session_s_mu_ln"] + figures["short_session_s_sigma_ln"] * z),
     )
     low_s = np.where(long, figures["long_session_min_s"], figures["short_session_min_s"])
     high_s = np.where(long, figures["session_max_s"], figures["short_session_max_s"])

@@ -27,6 +27,7 @@ from fedsim.devices.thermal import (
     sustained_w,
     thermal_of,
 )
+from fedsim.elementary import exp
 from fedsim.rng import stream
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def step_noise(sigma: float, steps: int, seed: int, client: int, visit: int) -> 
     if sigma == 0:
         return 1.0
     z = stream(seed, "compute", client, visit).standard_normal(steps)
-    return float(np.mean(np.exp(sigma * z - sigma * sigma / 2)))
+    return float(np.mean(exp(sigma * z - sigma * sigma / 2)))
 
 
 def under_quota_s(cpu_s: float, quota: float, period_s: float) -> float:

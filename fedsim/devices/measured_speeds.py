@@ -18,6 +18,7 @@ from fedsim.config.devices import ComputeConfig
 from fedsim.devices.availability import BLOCK
 from fedsim.devices.population import Population
 from fedsim.devices.table_checks import speed_problems
+from fedsim.elementary import exp
 from fedsim.errors import ProfileError, message
 from fedsim.files.user_tables import numbers, read_rows
 from fedsim.rng import stream
@@ -71,7 +72,7 @@ def with_speeds(population: Population, compute: ComputeConfig, model: str, seed
     tiers = {tier: compute.unit_sigma_of(tier) for tier in set(population.tier)}
     if any(tiers.values()):
         sigma = np.array([tiers[tier] for tier in population.tier])
-        speed = speed * np.exp(sigma * unit_normals(len(population), seed))
+        speed = speed * exp(sigma * unit_normals(len(population), seed))
     return replace(population, flops_per_s=speed, sources=sources)
 
 

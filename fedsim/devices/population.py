@@ -22,6 +22,7 @@ from fedsim.devices.link_rates import LinkRates, link_rates
 from fedsim.devices.online import online_times
 from fedsim.devices.presets import Recipe, preset_names, recipe_of_files, recipe_of_preset
 from fedsim.devices.table_checks import check
+from fedsim.elementary import exp
 from fedsim.network.base import MBPS, Direction, Rates
 
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ def _drawn(recipe: Recipe, n: int, seed: int, *, wifi_only: bool) -> Population:
     devices, nets, spread = recipe.devices, recipe.networks, recipe.spread
     if recipe.latency is None:
         row = choose(recipe.device_weight, chance[0])
-        flops_per_s = devices.flops_per_s[row] * np.exp(spread * devices.sigma_ln[row] * z[0])
+        flops_per_s = devices.flops_per_s[row] * exp(spread * devices.sigma_ln[row] * z[0])
     else:
         flops_per_s = recipe.latency.flops_per_s(chance[0])
         row = nearest_row(devices.flops_per_s, recipe.nearest, flops_per_s)
@@ -240,9 +241,9 @@ def _drawn(recipe: Recipe, n: int, seed: int, *, wifi_only: bool) -> Population:
         tier=devices.tier[row],
         network=nets.network[link],
         flops_per_s=flops_per_s,
-        down_bytes_per_s=nets.down_bytes_per_s[link] * np.exp(spread * nets.down_sigma_ln[link] * z[1]),
-        up_bytes_per_s=nets.up_bytes_per_s[link] * np.exp(spread * nets.up_sigma_ln[link] * z_up),
-        rtt_s=nets.rtt_s[link] * np.exp(spread * nets.rtt_sigma_ln[link] * z[3]),
+        down_bytes_per_s=nets.down_bytes_per_s[link] * exp(spread * nets.down_sigma_ln[link] * z[1]),
+        up_bytes_per_s=nets.up_bytes_per_s[link] * exp(spread * nets.up_sigma_ln[link] * z_up),
+        rtt_s=nets.rtt_s[link] * exp(spread * nets.rtt_sigma_ln[link] * z[3]),
         **{name: getattr(devices, name)[row] for name in _OF_DEVICE},
         **{name: getattr(nets, name)[link] for name in _OF_NETWORK},
         availability=Availability.always(n),

@@ -20,6 +20,7 @@ from fedsim.arrays import Floats, Ints
 from fedsim.component import Config
 from fedsim.config.fields import NonNegative, Positive
 from fedsim.devices.tables import DeviceTable, NetworkTable, read_devices, read_networks
+from fedsim.elementary import exp
 from fedsim.errors import ProfileError, invalid, message, nearest
 
 Choice = str | dict[str, NonNegative]
@@ -43,7 +44,7 @@ class Latency(Config):
         law = NormalDist(math.log(self.median_ms), self.sigma_ln)
         grid = np.linspace(math.log(self.low_ms), math.log(self.high_ms), 2049)
         below = np.array([law.cdf(x) for x in grid])
-        latency_ms = np.exp(np.interp(below[0] + chance * (below[-1] - below[0]), below, grid))
+        latency_ms = exp(np.interp(below[0] + chance * (below[-1] - below[0]), below, grid))
         return np.asarray(1e9 * self.gflop_per_sample / (1e-3 * latency_ms), dtype=np.float64)
 
 

@@ -146,7 +146,7 @@ def read_devices(path: Path) -> DeviceTable:
         device=np.array(rows.cells["device"], dtype=object),
         tier=tier,
         flops_per_s=1e9 * median,
-        sigma_ln=np.log(hi / lo) / (2 * P95),
+        sigma_ln=np.array([math.log(ratio) for ratio in hi / lo]) / (2 * P95),
         memory_bytes=memory_bytes,
         usable_memory_bytes=memory_bytes * np.array([CLASSES[t].usable_memory for t in tier]),
         memory_bytes_per_s=1e9 * numbers(rows, "memory_bandwidth_gb_per_s"),

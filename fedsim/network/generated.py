@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from fedsim.arrays import Bools, Floats
+from fedsim.elementary import exp
 from fedsim.network.base import DIRECTIONS, Direction
 from fedsim.rng import stream
 
@@ -109,7 +110,7 @@ def _factors(law: RateLaw, seed: int, client: int, direction: Direction, block: 
     row = DIRECTIONS.index(direction)
     noise = np.concatenate([_draws(seed, client, b)[0][row] for b in (block - 1, block)])
     x = _ar1(noise * math.sqrt(1 - law.phi**2), law.phi)[BLOCK_S:]
-    factors = np.exp(law.sigma_ln * x - law.sigma_ln**2 / 2) / (1 - law.outage_share)
+    factors = exp(law.sigma_ln * x - law.sigma_ln**2 / 2) / (1 - law.outage_share)
     if law.outage_share:
         factors[_out(law, seed, client, block)] = 0.0
     return factors

@@ -5,6 +5,7 @@ Colours are those of Okabe and Ito, which people with any common colour blindnes
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ def logarithmic(values: Any) -> dict[str, Any]:
     positive = positive[positive > 0]
     if not len(positive):
         return {}
-    low, high = np.log10(positive.min()), np.log10(positive.max())
+    low, high = math.log10(positive.min()), math.log10(positive.max())
     pad = 0.05 * (high - low) + 0.05
     powers = range(int(np.floor(low - pad)), int(np.ceil(high + pad)) + 1)
     steps = (1, 2, 5) if high - low < 2.5 else (1,)

@@ -10,7 +10,7 @@ from fedsim.executors.inline import Inline
 from fedsim.jobs import Job, ScoreJob
 from fedsim.records.info import Totals
 from fedsim.runs.simulation import simulate
-from fedsim.server.personalize import epochs_after
+from fedsim.server.after.personalize import epochs_after
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from fedsim.jobs import Job, ScoreJob, Update, add_sums
 from fedsim.records.run import load
 from fedsim.records.writer import Writer
 from fedsim.runs import simulation
-from fedsim.server.versions import Dispatched
+from fedsim.server.values.versions import Dispatched
 
 ROUNDING = 1e-3
 """Largest relative difference between losses that passes for rounding, after AdamW has lifted it."""

@@ -27,9 +27,10 @@ from fedsim.records.run import Run
 from fedsim.records.writer import Writer
 from fedsim.runs.finish import ended, finish, write_report
 from fedsim.server.ledger import Ledger, OnEvent
-from fedsim.server.private_parts import PrivateParts
 from fedsim.server.server import OnDispatch, Server
-from fedsim.server.trainer import Trainer
+from fedsim.server.stall import refuse_to_spin
+from fedsim.server.values.private_parts import PrivateParts
+from fedsim.server.values.trainer import Trainer
 
 
 def executor_for(experiment: Experiment) -> Executor:
@@ -225,7 +226,7 @@ def _step(env: simpy.Environment, server: Server, tell: OnEvent) -> float:
             told_s = float(env.now)
             tell("time", {"time_s": told_s})
             if math.isinf(horizon_s):
-                server.refuse_to_spin()
+                refuse_to_spin(server)
     if not server.over and math.isinf(env.peek()) and math.isinf(horizon_s):
         fix = "give budget.time_s, or a budget.commits that these clients can reach"
         raise RunError(message("run", "nothing is left to happen, and the budget is not used up", fix=fix))

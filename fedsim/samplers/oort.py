@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from fedsim.elementary import power
 from fedsim.samplers._base import Sampler
 from fedsim.samplers.seen import Counts, Floats, Seen
 
@@ -102,18 +103,18 @@ class Oort(Sampler):
             return np.ones(len(clients))
         preferred_s = np.sort(known)[min(int(len(known) * percentile / 100), len(known) - 1)]
         ratio = preferred_s / np.nan_to_num(seen.duration_s[clients], nan=preferred_s)
-        return np.asarray(np.minimum(ratio, 1.0) ** self.alpha)
+        return power(np.minimum(ratio, 1.0), self.alpha)
 
     def percentile(self, gains: Sequence[float]) -> float:
         """Return where the pacer is after these commits, from the statistical utility of each of them."""
-        w, found = self.pacer_rounds, self.pacer_percentile
+        w, percentile = self.pacer_rounds, self.pacer_percentile
         for end in range(2 * w, len(gains) + 1, w):
             before, now = sum(gains[end - 2 * w : end - w]), sum(gains[end - w : end])
             if abs(now - before) <= 0.1 * before:
-                found = min(100.0, found + self.pacer_step)
+                percentile = min(100.0, percentile + self.pacer_step)
             elif abs(now - before) >= 5 * before:
-                found = max(min(self.pacer_step, found), found - self.pacer_step)
-        return found
+                percentile = max(min(self.pacer_step, percentile), percentile - self.pacer_step)
+        return percentile
 
     def eligible(self, utility: Floats, n: int) -> NDArray[np.bool_]:
         """Return who may be exploited: at least `cut_off` of the n-th best utility. There are n of them at least.

@@ -21,8 +21,8 @@ from fedsim.server.alarm import DeskAlarm
 from fedsim.server.clients import ClientBook
 from fedsim.server.ledger import Ledger
 from fedsim.server.requests import Desk
-from fedsim.server.trainer import Trainer
-from fedsim.server.versions import Dispatched
+from fedsim.server.values.trainer import Trainer
+from fedsim.server.values.versions import Dispatched
 
 
 class OpenVisits:

@@ -21,18 +21,16 @@ def descend(
 
     With a proximal term mu/2 |x - z|^2 (FedProx, arXiv 1812.06127; z is the start, or another `centre` as in
     Ditto) and weight decay w/2 |x|^2 the point it is drawn to is x* = (c + mu z) / (1 + mu + w), and
-    x_s = x* + (1 - eta (1 + mu + w))^s (start - x*); with a schedule, the product of the steps' factors in place
-    of the power. `still` is what frozen numbers add to the objective.
+    x_s = x* + (1 - eta (1 + mu + w))^s (start - x*); the product of the steps' factors stands for the power. `still` is what frozen numbers add to the objective.
     """
     curvature = 1.0 + local.prox_mu + local.weight_decay
     target = (optimum + local.prox_mu * (start if centre is None else centre)) / curvature
-    rate = 1.0 - local.lr * curvature
     with np.errstate(over="ignore", invalid="ignore"):  # a learning rate above 2 diverges: to inf, as SGD
-        power, powers = np.float64(rate) ** steps, np.float64(rate) ** np.arange(steps)
-        if local.schedule != "constant":
-            shares = np.array([local.lr_share(t, steps) for t in range(steps)])
-            factors = np.cumprod([1.0, *(1.0 - local.lr * curvature * shares)])
-            power, powers = factors[-1], factors[:-1]
+        shares = np.array([local.lr_share(t, steps) for t in range(steps)])
+        factors = np.cumprod(
+            [1.0, *(1.0 - local.lr * curvature * shares)]
+        )  # a power's last bit hangs on AVX-512
+        power, powers = factors[-1], factors[:-1]
         end = target + power * (start - target)
         bias, swing = target - optimum, start - target
         # np.sum, not BLAS: a dot product's last bit depends on the number of threads

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from fedsim.component import Config
+from fedsim.elementary import power
 from fedsim.errors import DataError, message
 from fedsim.tasks._proportions import apportion, dirichlet, take
 
@@ -183,7 +184,7 @@ class Quantity(Config):
     def deal(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Share:
         """Return each client's blocks."""
         if self.law == "zipf":
-            weights = 1.0 / np.arange(1, clients + 1) ** self.exponent
+            weights = 1.0 / power(np.arange(1.0, clients + 1), self.exponent)
             weights = weights[rng.permutation(clients)]
         else:
             weights = rng.lognormal(0.0, self.sigma, clients)

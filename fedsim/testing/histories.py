@@ -96,7 +96,7 @@ def _visited(
         visit=0,
         start=offer.start,
         end=np.where(free, offer.start + noise, offer.start).astype(np.float32),
-        weight=client + 1.0,
+        examples=client + 1.0,
         staleness=now - version,
         version=version,
         rank=rank,

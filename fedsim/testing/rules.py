@@ -141,8 +141,8 @@ def product_error(subject: Subject) -> list[float]:
     """Return, commit by commit, how far the model's product is from the weighted mean of the clients', relatively."""
     errors, scale = [], subject.layout.modules[0].scale
     for commit in subject.commits(b=False, stale=False):
-        whole = sum(c.weight for c in commit.contributions)
-        ends = [c.weight / whole * dense(c.end, scale, subject.layout) for c in commit.contributions]
+        whole = sum(c.examples for c in commit.contributions)
+        ends = [c.examples / whole * dense(c.end, scale, subject.layout) for c in commit.contributions]
         base = 0.0 if commit.model.base is None else commit.model.base.vector.astype(np.float64)
         mean = base + np.sum(ends, axis=0)
         off = np.abs(effect(applied(subject.rule, commit)[0]) - mean).max()

@@ -21,7 +21,7 @@ from fedsim.records.verify import verify
 from fedsim.records.writer import Writer
 from fedsim.rng import stream
 from fedsim.runs.simulation import course
-from fedsim.server.versions import Dispatched
+from fedsim.server.values.versions import Dispatched
 from fedsim.testing.words import hold
 
 VALUES = {"visits": ["computed", "loss", "tokens", "examples"], "commits": ["update_norm", "mean_cosine"]}

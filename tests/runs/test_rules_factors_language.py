@@ -8,7 +8,7 @@ import pytest
 from worlds.whole_runs import run_on
 
 from fedsim.aggregators._base import Contribution, Invitation
-from fedsim.aggregators.hetlora import tail
+from fedsim.aggregators.hetlora import norm_beyond
 from fedsim.clock.auto import with_auto_filled
 from fedsim.clock.plan import prepare
 from fedsim.config.experiment import Experiment
@@ -142,8 +142,11 @@ def test_training_a_alone_from_b_0_moves_nothing(begun, executor):
 
 
 def test_the_penalty_makes_the_last_slots_smaller_and_hetlora_then_drops_them(begun, executor):
-    """Beside the same visit without it; by client batches and by stock PEFT, one client after the other."""
-    plan = planned(begun, {"kind": "hetlora", "prune": 0.5, "penalty": 1.0}, "synchronous")
+    """Beside the same visit without it; by client batches and by stock PEFT, one client after the other.
+
+    A penalty of 1 leaves nothing of the slots but rounding (their size is 1e-35), one of 0.3 leaves 0.06.
+    """
+    plan = planned(begun, {"kind": "hetlora", "prune": 0.5, "penalty": 0.3}, "synchronous")
     _, model = run_on(plan, executor)
     rule, task = plan.experiment.aggregator, plan.task
     offer = rule.offer({}, model, Invitation(0, 9, 4, 2.0, None))
@@ -153,10 +156,10 @@ def test_the_penalty_makes_the_last_slots_smaller_and_hetlora_then_drops_them(be
     )
 
     ends = [update.end for update in task.train([plain, held])]
-    sizes = [tail(task.layout, v, 2, 4) for v in (offer.start, *ends)]
+    sizes = [norm_beyond(task.layout, v, 2, 4) for v in (offer.start, *ends)]
 
-    assert offer.slot_penalty == (1.0, 2)
-    assert 0 < sizes[2] < 0.9 * sizes[1]
+    assert offer.slot_penalty == (0.3, 2)
+    assert 0.01 < sizes[2] < 0.9 * sizes[1]
     landed = [
         Contribution(k, 9, offer.start, end, 8.0, 0, 0, 4, 2.0, phase=offer.phase)
         for k, end in enumerate(ends)

@@ -27,7 +27,7 @@ from fedsim.executors.queue import AHEAD, JobQueue
 from fedsim.jobs import CALL_BYTES, Job, Probe, ScoreJob, Update
 from fedsim.records.writer import Writer
 from fedsim.runs.simulation import course, simulate
-from fedsim.server.evaluations import VERSIONS_OPEN
+from fedsim.server.values.evaluations import VERSIONS_OPEN
 
 LOCAL = LocalConfig(optimizer="sgd", lr=0.1, steps=1)
 SYNC = {"kind": "synchronous", "cohort": 12}

@@ -39,6 +39,7 @@ FLOORS = (
     ("component",),
     ("seams",),
     ("errors",),
+    ("elementary",),
     ("rng",),
     ("arrays",),
 )

@@ -65,7 +65,7 @@ def sent_back(client, start, end, *, weight=1.0, staleness=0, version=0, rank=RA
         visit=0,
         start=start,
         end=end,
-        weight=weight,
+        examples=weight,
         staleness=staleness,
         version=version,
         rank=rank,

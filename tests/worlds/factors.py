@@ -43,7 +43,7 @@ def landed(start, end, *, client=0, rank=RANK, scale=SCALE, weight=1.0, stalenes
            phase="", trains="AB"):  # fmt: skip
     return Contribution(
         client=client, visit=visit, start=np.asarray(start, np.float32), end=np.asarray(end, np.float32),
-        weight=weight, staleness=staleness, version=version, rank=rank, scale=scale, phase=phase, trains=trains,
+        examples=weight, staleness=staleness, version=version, rank=rank, scale=scale, phase=phase, trains=trains,
     )  # fmt: skip
 
 

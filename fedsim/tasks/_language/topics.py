@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -68,4 +69,4 @@ def divergence_bits(counts: Iterable[NDArray[Any]], pooled: NDArray[Any]) -> flo
 
 def _kl(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
     positive = p > 0
-    return float((p[positive] * np.log2(p[positive] / q[positive])).sum())
+    return float((p[positive] * [math.log2(ratio) for ratio in p[positive] / q[positive]]).sum())

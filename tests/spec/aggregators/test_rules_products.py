@@ -447,7 +447,7 @@ def test_one_client_or_identical_clients_are_what_comes_out(rule, model_of, coun
     rng = np.random.default_rng(18)
     model = model_of(rng)
     first = a_round(rng, model, rule, equal(1), [1.0])[0]
-    clients = [replace(first, client=k, weight=k + 1.0) for k in range(count)]
+    clients = [replace(first, client=k, examples=k + 1.0) for k in range(count)]
 
     close(changed(after(rule, model, clients)), products([first])[0], rtol=1e-5)
 
@@ -469,7 +469,7 @@ def test_a_client_without_weight_is_not_there_and_one_with_all_of_it_is_alone(ru
     close(
         changed(after(rule, model, clients)), changed(after(rule, model, [clients[0], clients[2]])), rtol=1e-5
     )
-    alone = [replace(c, weight=float(k == 1)) for k, c in enumerate(clients)]
+    alone = [replace(c, examples=float(k == 1)) for k, c in enumerate(clients)]
     close(changed(after(rule, model, alone)), products([clients[1]])[0], rtol=1e-5)
 
 

@@ -34,8 +34,8 @@ from fedsim.personal.folding import weighted
 from fedsim.personal.held_out import unseen
 from fedsim.records.rows import PersonalRow
 from fedsim.rng import stream
-from fedsim.server.handles import Handles
-from fedsim.server.private_parts import PrivateParts
+from fedsim.server.values.handles import Handles
+from fedsim.server.values.private_parts import PrivateParts
 
 
 @dataclass(frozen=True)
