@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.arrays import Ints
 from fedsim.errors import DataError, message
-
-Ints = NDArray[np.int64]
 
 
 def topics(texts: Sequence[str], count: int, seed: int) -> tuple[Ints, list[str]]:
