@@ -54,6 +54,7 @@ def adopted(cls: type[BaseModel], seam: type[BaseModel]) -> type[BaseModel]:
         return cls
     body: dict[str, Any] = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
     body["__reduce__"] = lambda self: (_restored, (cls, seam, self.__getstate__()))
+    body["__eq__"] = lambda self, other: isinstance(other, cls) and dict(self) == dict(other)
     made: type[BaseModel] = types.new_class(
         cls.__name__, (cls, seam), exec_body=lambda names: names.update(body)
     )

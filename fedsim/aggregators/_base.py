@@ -91,7 +91,7 @@ class Contribution:
     Attributes:
         client, visit: whose, and which visit; contributions come sorted by these, at least one.
         start, end: the snapshot this client trained from and where it ended (float32 vectors).
-        weight: number of training examples.
+        examples: number of training examples.
         staleness: versions committed between dispatch and this commit.
         version: the version it was dispatched from.
         rank, scale: slots that it trained, and what it multiplied B A with.
@@ -103,7 +103,7 @@ class Contribution:
     visit: int
     start: Vector = field(repr=False)
     end: Vector = field(repr=False)
-    weight: float
+    examples: float
     staleness: int
     version: int
     rank: int

@@ -145,8 +145,8 @@ class SlotMean:
             weight: n_i; None: the client's examples.
             trains: factors that may move; the others are not looked at.
         """
-        own = c.weight if weight is None else weight
-        share = discount * own if self._normalize == "weights" else discount
+        examples = c.examples if weight is None else weight
+        share = discount * examples if self._normalize == "weights" else discount
         key = (c.rank, c.scale, trains)
         group = self._groups.get(key)
         if group is None:

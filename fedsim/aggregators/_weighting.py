@@ -49,7 +49,7 @@ class Weighting(Aggregator):
     def raw(self, contribution: Contribution, model: ServerModel) -> float:
         """Return s_k n_k, or s_k: the weight before it is divided."""
         s = discount(self.staleness, contribution, model)
-        return s * contribution.weight if self.normalize == "weights" else s
+        return s * contribution.examples if self.normalize == "weights" else s
 
     def whole(self, total: float, count: int) -> float:
         """Return what `server_lr` times the weighted sum is divided by; see `divisor`."""

@@ -67,10 +67,10 @@ class FedEx(Weighting):
         self, state: Any, model: ServerModel, contributions: Iterable[Contribution]
     ) -> tuple[ServerModel, Any]:
         """Return the mean factors over the base with their residual."""
-        given = list(contributions)
+        received = list(contributions)
         layout = model.adapter.layout
         with one_thread():
-            points = affine(layout, model.adapter.vector, given, self.shares(given, model))
+            points = affine(layout, model.adapter.vector, received, self.shares(received, model))
             means, changes = [], []
             for i, module in enumerate(layout.modules):
                 mean, residual = covariance([(p.weight, p.factors[i]) for p in points], *dense_shape(module))
@@ -91,12 +91,12 @@ def affine(
     """
     current = pairs(layout, now)
     snapshots: dict[int, tuple[Vector, list[Pair]]] = {}
-    own, taken, ends = 1.0, dict[int, float](), []
+    present, taken, ends = 1.0, dict[int, float](), []
     for c, share in zip(contributions, shares, strict=True):
         end = pairs(layout, c.end)
         if c.staleness == 0:
             seen, shared = current, now
-            own -= share
+            present -= share
         else:
             shared, seen = snapshots.setdefault(c.version, (c.start, pairs(layout, c.start)))
             taken[c.version] = taken.get(c.version, 0.0) - share
@@ -106,7 +106,7 @@ def affine(
             started = zip(seen, end, pairs(layout, c.start), strict=True)
             end = [Pair(s.b + (e.b - o.b), s.a + (e.a - o.a)) for s, e, o in started]
         ends.append(Point(share, end))
-    points = [Point(own, current)] if abs(own) > ROUNDING else []
+    points = [Point(present, current)] if abs(present) > ROUNDING else []
     return [*points, *(Point(w, snapshots[v][1]) for v, w in taken.items()), *ends]
 
 

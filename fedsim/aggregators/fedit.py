@@ -46,8 +46,8 @@ class FedIT(Averaging):
 
     def offer(self, state: Any, model: ServerModel, invitation: Invitation) -> Offer:
         """Return the client's slots of the shared adapter, both ways."""
-        way = payload(model.adapter.layout, invitation)
-        return Offer(start(model.adapter, invitation), way, way)
+        slots = payload(model.adapter.layout, invitation)
+        return Offer(start(model.adapter, invitation), slots, slots)
 
     def apply(
         self, state: Any, model: ServerModel, contributions: Iterable[Contribution]

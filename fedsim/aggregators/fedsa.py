@@ -54,13 +54,13 @@ class FedSA(Averaging):
         self, state: bool, model: ServerModel, contributions: Iterable[Contribution]
     ) -> tuple[ServerModel, bool]:
         """Return the model with the next A, and every contributor's B as it ended."""
-        mean, kept, layout = self.mean_of(model), model.personal, model.adapter.layout
+        mean, personal, layout = self.mean_of(model), model.personal, model.adapter.layout
         private = layout.slots(None, "B")
         for c in contributions:
             mean.add(self.discount(self._as_seen_by(c, model), c), c, trains="A")
-            before = self.client_model(replace(model, personal=kept), c.client)
-            kept = kept.including({c.client: kept_by(layout, c, before)[private]})
-        return replace(self.moved(model, mean), personal=kept), True
+            before = self.client_model(replace(model, personal=personal), c.client)
+            personal = personal.including({c.client: kept_by(layout, c, before)[private]})
+        return replace(self.moved(model, mean), personal=personal), True
 
     def _as_seen_by(self, c: Contribution, model: ServerModel) -> ServerModel:
         """Return the model with the client's own B, in whose product a `product` discount measures change."""

@@ -96,12 +96,12 @@ class FedSVD(Weighting):
 def moves_of_b(layout: Layout, c: Contribution, model: ServerModel, now: list[Pair]) -> list[Matrix]:
     """Return how far a client moved B of every module, in terms of the present A."""
     started, ended = pairs(layout, c.start), pairs(layout, c.end)
-    found = []
+    moves = []
     for old, new, pair in zip(started, ended, now, strict=True):
         move = new.b - old.b
         same = c.start is model.adapter.vector or np.array_equal(old.a, pair.a)
-        found.append(move if same else move @ (old.a @ np.linalg.pinv(pair.a)))
-    return found
+        moves.append(move if same else move @ (old.a @ np.linalg.pinv(pair.a)))
+    return moves
 
 
 def orthonormal(pair: Pair) -> Pair:

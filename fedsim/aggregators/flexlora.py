@@ -46,7 +46,7 @@ class FlexLoRA(Weighting):
     A client that did start from the model of now says s_k B_k A_k, so with `normalize: weights` and nobody
     stale D is the published mean. `tail` is about the slots that a small client never had: `voted` (as
     published) takes its silence for zero, so that D's tail shrinks by the weight of small clients in every
-    commit, even if nobody learns anything; `kept` has D itself in the place of D cut to r_k.
+    commit, even if nobody learns anything; `weight_by_rank` has D itself in the place of D cut to r_k.
     """
 
     traits: ClassVar[Traits] = Traits(
@@ -69,10 +69,10 @@ class FlexLoRA(Weighting):
         self, state: Any, model: ServerModel, contributions: Iterable[Contribution]
     ) -> tuple[ServerModel, Any]:
         """Return the refactored mean of the products."""
-        given = list(contributions)
+        received = list(contributions)
         layout = model.adapter.layout
         with one_thread():
-            products = self._products(model, given, self.shares(given, model))
+            products = self._products(model, received, self.shares(received, model))
             now = pairs(layout, model.adapter.vector)
             factors = [
                 refactored(product, pair, m.rank, m.scale, self.split)
@@ -87,15 +87,17 @@ class FlexLoRA(Weighting):
         layout = model.adapter.layout
         terms: list[tuple[float, list[Pair]]] = []
         now = _scaled(layout, pairs(layout, model.adapter.vector), None)
-        kept: dict[int, float] = {layout.rank: 1.0 - sum(shares)}  # weight of D cut to so many slots
+        weight_by_rank: dict[int, float] = {
+            layout.rank: 1.0 - sum(shares)
+        }  # weight of D cut to so many slots
         for c, share in zip(contributions, shares, strict=True):
             terms.append((share, _scaled(layout, pairs(layout, c.end, c.rank), c.scale)))
             cut = layout.rank if self.tail == "kept" else min(c.rank, layout.rank)
             if cut <= c.rank and _from_now(model, c):
                 continue  # D cut to its rank is what it started from: the two would cancel
             terms.append((-share, _scaled(layout, pairs(layout, c.start, c.rank), c.scale)))
-            kept[cut] = kept.get(cut, 0.0) + share
-        for rank, weight in kept.items():
+            weight_by_rank[cut] = weight_by_rank.get(cut, 0.0) + share
+        for rank, weight in weight_by_rank.items():
             if abs(weight) > ROUNDING:
                 terms.append((weight, [pair.cut(rank) for pair in now]))
         return [
@@ -127,14 +129,14 @@ def refactored(product: Pair, now: Pair, rank: int, scale: float, split: Split =
         scale: s.
         split: where the singular values go: `B`, or their root to both.
     """
-    found = svd(product)
-    size, rows = found.s[:rank] / scale, found.vt[:rank]
+    decomposed = svd(product)
+    size, rows = decomposed.s[:rank] / scale, decomposed.vt[:rank]
     if not np.any(size > 0):
         return now
     used = size > np.finfo(np.float32).eps * size[0]  # what float32 factors cannot tell from zero is zero
     size = np.where(used, size, 0.0)
-    left = found.u[:, :rank] * (size if split == "B" else np.sqrt(size))
+    left = decomposed.u[:, :rank] * (size if split == "B" else np.sqrt(size))
     if split == "balanced":
         rows = rows * np.where(used, np.sqrt(size), 1.0)[:, None]
-    spare = completed(found.vt[:rank], min(rank, rows.shape[1]), now.a)[len(rows) :]
+    spare = completed(decomposed.vt[:rank], min(rank, rows.shape[1]), now.a)[len(rows) :]
     return Pair(np.pad(left, ((0, 0), (0, len(spare)))), np.vstack([rows, spare]))

@@ -82,12 +82,12 @@ class FLoRA(Weighting):
         self, state: Origin, model: ServerModel, contributions: Iterable[Contribution]
     ) -> tuple[ServerModel, Origin]:
         """Return the model over the moved base."""
-        given = list(contributions)
+        received = list(contributions)
         layout = model.adapter.layout
         before = model.base or Base.pretrained(layout)
         with one_thread():
             terms = _products(layout, model.adapter.vector, None, None, 1.0)
-            for c, w in zip(given, self.shares(given, model), strict=True):
+            for c, w in zip(received, self.shares(received, model), strict=True):
                 terms += _products(layout, c.end, c.rank, c.scale, w, always=True)
                 terms += _products(layout, c.start, c.rank, c.scale, -w)
             base = before.moved([_stack(terms, i) for i in range(len(layout.modules))])

@@ -72,18 +72,18 @@ class HetLoRA(Aggregator):
 
     def offer(self, state: Ranks, model: ServerModel, invitation: Invitation) -> Offer:
         """Return the slots of the shared adapter that the client still uses; the tag is how many."""
-        way, rank = (
+        slots, rank = (
             payload(model.adapter.layout, invitation),
             min(invitation.rank, state.get(invitation.client, invitation.rank)),
         )
         first = self.first(rank)
-        penalty = (self.penalty, first) if self.penalty and first < rank else None
+        slot_penalty = (self.penalty, first) if self.penalty and first < rank else None
         return Offer(
             start(model.adapter, replace(invitation, rank=rank)),
-            way,
-            way,
+            slots,
+            slots,
             phase=str(rank),
-            slot_penalty=penalty,
+            slot_penalty=slot_penalty,
         )
 
     def apply(
@@ -95,11 +95,11 @@ class HetLoRA(Aggregator):
         for c in contributions:
             used = min(c.rank, int(c.phase or c.rank))
             norm = max(LEAST, product_norm(layout, c.end, used, c.scale))
-            weight = norm if self.weights == "norm" else c.weight
+            weight = norm if self.weights == "norm" else c.examples
             mean.add(discount(self.staleness, c, model), replace(c, rank=used), weight=weight)
-            kept = self.kept(layout, c, used)
-            if kept < used:
-                ranks[c.client] = min(kept, ranks.get(c.client, kept))
+            left = self.rank_after(layout, c, used)
+            if left < used:
+                ranks[c.client] = min(left, ranks.get(c.client, left))
         return moved(model, self.server_lr * mean.step(model.adapter.vector)), ranks
 
     def first(self, rank: int) -> int:
@@ -110,22 +110,26 @@ class HetLoRA(Aggregator):
         """
         return rank if self.prune is None else max(1, math.floor(self.prune * rank))
 
-    def kept(self, layout: Layout, c: Contribution, rank: int) -> int:
+    def rank_after(self, layout: Layout, c: Contribution, rank: int) -> int:
         """Return the rank of a client after a visit in which it used `rank` slots."""
         first = self.first(rank)
         if first == rank:
             return rank
-        return first if tail(layout, c.end, first, rank) < tail(layout, c.start, first, rank) else rank
+        return (
+            first
+            if norm_beyond(layout, c.end, first, rank) < norm_beyond(layout, c.start, first, rank)
+            else rank
+        )
 
 
 def product_norm(layout: Layout, vector: Vector, rank: int, scale: float) -> float:
     """Return |s B A|_F over all modules, of the first `rank` slots."""
-    own = zip(scales(layout, scale), pairs(layout, vector, rank), strict=True)
+    scaled = zip(scales(layout, scale), pairs(layout, vector, rank), strict=True)
     with one_thread():
-        return math.sqrt(max(0.0, sum(s**2 * inner(pair, pair) for s, pair in own)))
+        return math.sqrt(max(0.0, sum(s**2 * inner(pair, pair) for s, pair in scaled)))
 
 
-def tail(layout: Layout, vector: Vector, first: int, rank: int) -> float:
+def norm_beyond(layout: Layout, vector: Vector, first: int, rank: int) -> float:
     """Return the sum over modules of |B[:, first:rank]|_F |A[first:rank]|_F."""
     return sum(
         length(b[:, first:].ravel()) * length(a[first:].ravel()) for b, a in pairs(layout, vector, rank)

@@ -38,13 +38,13 @@ class LocalOnly(Aggregator):
         self, state: Any, model: ServerModel, contributions: Iterable[Contribution]
     ) -> tuple[ServerModel, Any]:
         """Return a model that remembers each contributor's own end."""
-        kept, layout = model.personal, model.adapter.layout
+        personal, layout = model.personal, model.adapter.layout
         for c in contributions:
-            kept = kept.including({c.client: kept_by(layout, c, kept.get(c.client))})
-        return replace(model, personal=kept), state
+            personal = personal.including({c.client: kept_by(layout, c, personal.get(c.client))})
+        return replace(model, personal=personal), state
 
     def offer(self, state: Any, model: ServerModel, invitation: Invitation) -> Offer:
         """Return the client's own adapter; nothing is sent."""
-        own = model.personal.get(invitation.client)
-        adapter = model.adapter if own is None else model.adapter.replace(own)
+        vector = model.personal.get(invitation.client)
+        adapter = model.adapter if vector is None else model.adapter.replace(vector)
         return Offer(start(adapter, invitation), NOTHING, NOTHING)

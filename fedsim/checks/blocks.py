@@ -10,10 +10,10 @@ from fedsim.checks import combinations, personal
 from fedsim.clock.components import Parts, parts_of
 from fedsim.config.classes import CLASSES
 from fedsim.config.experiment import Experiment
-from fedsim.config.fields import WORDS
 from fedsim.config.learning import LoraConfig
 from fedsim.config.problem import Problem
 from fedsim.config.thermal import Thermal
+from fedsim.config.words import no_such_file
 from fedsim.errors import ExperimentError, nearest, several
 
 _HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
@@ -39,85 +39,79 @@ def _population(experiment: Experiment, parts: Parts) -> list[Problem]:
     from fedsim.devices.presets import preset_names
 
     population = experiment.population
-    found: list[Problem] = []
+    problems: list[Problem] = []
     if population.preset is not None and population.preset not in preset_names():
         fix = f"{nearest(population.preset, preset_names())} (`fedsim profiles list` shows them)"
-        found.append(Problem(("population", "preset"), "no such preset", fix, population.preset))
+        problems.append(Problem(("population", "preset"), "no such preset", fix, population.preset))
     for name in ("devices", "networks"):
         table = getattr(population, name)
         if table is not None and not table.is_file():
             fix = "give a CSV or Parquet file; `fedsim profiles check FILE` checks one"
-            found.append(Problem(("population", name), "no such file", fix, str(table)))
-    for name, columns in (("availability", "client, start_s, stop_s"), ("rates", "trace, time_s, down_kbps")):
-        given, words = getattr(population, name), WORDS[f"population.{name}"]
-        if given not in words and not Path(given).is_file():
-            close = nearest(Path(given).name, words)
-            fix = f"write {', '.join(words)}, or the file of a table with {columns}"
-            fix = close if close.startswith("did you mean") else fix
-            found.append(Problem(("population", name), "no such file", fix, given))
+            problems.append(Problem(("population", name), "no such file", fix, str(table)))
+    absent = [
+        no_such_file("population.availability", population.availability),
+        no_such_file("population.rates", population.rates),
+    ]
+    problems += [problem for problem in absent if problem is not None]
     if population.on_close == "partial" and parts.personal.alongside(experiment.local) is not None:
         what = f"cannot cut the two trainings of a visit that {parts.personal.kind} makes"
         fix = "set population.on_close: lost or pause, or personal.kind: fine-tune"
-        found.append(Problem(("population", "on_close"), what, fix, population.on_close))
+        problems.append(Problem(("population", "on_close"), what, fix, population.on_close))
     battery = experiment.energy.battery
-    words = WORDS["energy.battery.plugged"]
-    if battery is not None and battery.plugged not in words and not Path(battery.plugged).is_file():
-        fix = "write charging, or the file of a table with client, start_s, stop_s"
-        found.append(Problem(("energy", "battery", "plugged"), "no such file", fix, battery.plugged))
-    return found
+    unplugged = None if battery is None else no_such_file("energy.battery.plugged", battery.plugged)
+    return problems if unplugged is None else [*problems, unplugged]
 
 
 def _network(experiment: Experiment) -> list[Problem]:
-    network, found = experiment.network, list[Problem]()
+    network, problems = experiment.network, list[Problem]()
     if network.loss and network.congestion == "bbr":
         what, fix = "has no effect with bbr", "remove it, or set network.congestion: loss-based"
-        found.append(Problem(("network", "loss"), what, fix, network.loss))
+        problems.append(Problem(("network", "loss"), what, fix, network.loss))
     if network.model == "size-over-rate":
         what = "has no meaning with network.model: size-over-rate"
         if network.sharing != "private":
             fix = "set network.sharing: private, or network.model: tcp"
-            found.append(Problem(("network", "sharing"), what, fix, network.sharing))
+            problems.append(Problem(("network", "sharing"), what, fix, network.sharing))
         if network.congestion != "bbr":
             fix = "remove it, or set network.model: tcp"
-            found.append(Problem(("network", "congestion"), what, fix, network.congestion))
+            problems.append(Problem(("network", "congestion"), what, fix, network.congestion))
         if experiment.population.rates != "constant":
             fix = "set population.rates: constant, or network.model: tcp"
-            found.append(Problem(("population", "rates"), what, fix, experiment.population.rates))
-    return found
+            problems.append(Problem(("population", "rates"), what, fix, experiment.population.rates))
+    return problems
 
 
 def _training(experiment: Experiment) -> list[Problem]:
-    found: list[Problem] = []
+    problems: list[Problem] = []
     lora, local = experiment.lora, experiment.local
     if lora.full:
         for name in ("r", "alpha", "targets", "rank_by", "scale"):
             value = getattr(lora, name)
             if value != LoraConfig.model_fields[name].default:
                 fix = f"remove lora.{name}, or full: true"
-                found.append(Problem(("lora", name), "has no meaning with full: true", fix, value))
+                problems.append(Problem(("lora", name), "has no meaning with full: true", fix, value))
     if local.optimizer != "sgd" and local.momentum:
         what, fix = f"has no effect with {local.optimizer}", "remove it, or set local.optimizer: sgd"
-        found.append(Problem(("local", "momentum"), what, fix, local.momentum))
-    return found
+        problems.append(Problem(("local", "momentum"), what, fix, local.momentum))
+    return problems
 
 
 def _compute(experiment: Experiment) -> list[Problem]:
-    compute, found = experiment.compute, list[Problem]()
-    given, words = compute.calibration, WORDS["compute.calibration"]
-    if given not in words and not Path(given).is_file():
-        close = nearest(Path(given).name, words)
-        fix = "write none, measured, or the file of a table with device, model, stack, tokens_per_s"
-        fix = close if close.startswith("did you mean") else fix
-        found.append(Problem(("compute", "calibration"), "no such file", fix, given))
-    if compute.stack is not None and given == "none":
+    compute, problems = experiment.compute, list[Problem]()
+    absent = no_such_file("compute.calibration", compute.calibration)
+    if absent is not None:
+        problems.append(absent)
+    if compute.stack is not None and compute.calibration == "none":
         fix = "remove it, or set compute.calibration: measured"
-        found.append(Problem(("compute", "stack"), "has no effect without a calibration", fix, compute.stack))
+        problems.append(
+            Problem(("compute", "stack"), "has no effect without a calibration", fix, compute.stack)
+        )
     if compute.dequantisation == "copy" and not compute.bandwidth_floor:
         what, fix = (
             "has no effect without the bandwidth floor",
             "remove it, or set compute.bandwidth_floor: true",
         )
-        found.append(Problem(("compute", "dequantisation"), what, fix, "copy"))
+        problems.append(Problem(("compute", "dequantisation"), what, fix, "copy"))
     named: list[tuple[tuple[str, ...], Iterable[str]]] = [
         (("compute", name), getattr(compute, name))
         for name in ("unit_sigma", "step_sigma")
@@ -131,48 +125,48 @@ def _compute(experiment: Experiment) -> list[Problem]:
             named.append((("energy", "battery", name), by_tier))
     for path, tiers in named:
         for tier in set(tiers) - set(CLASSES):
-            found.append(Problem(path, "no such class of devices", nearest(tier, CLASSES), tier))
-    return found
+            problems.append(Problem(path, "no such class of devices", nearest(tier, CLASSES), tier))
+    return problems
 
 
 def _ranks(experiment: Experiment, parts: Parts) -> list[Problem]:
     """Ranks by device: known tiers, a deadline where one is needed, a rule that a smaller adapter goes with."""
-    lora, found = experiment.lora, list[Problem]()
+    lora, problems = experiment.lora, list[Problem]()
     rule = parts.aggregator
     for tier in set(lora.ranks) - set(CLASSES) if isinstance(lora.ranks, dict) else ():
-        found.append(Problem(("lora", "ranks"), "no such class of devices", nearest(tier, CLASSES), tier))
+        problems.append(Problem(("lora", "ranks"), "no such class of devices", nearest(tier, CLASSES), tier))
     if lora.rank_by == "deadline" and parts.protocol.round_deadline_s is None:
         fix = "give protocol.deadline_s, or set lora.rank_by: memory"
-        found.append(Problem(("lora", "rank_by"), "needs a deadline of the protocol", fix, lora.rank_by))
+        problems.append(Problem(("lora", "rank_by"), "needs a deadline of the protocol", fix, lora.rank_by))
     measures = list(experiment.memory.measures)
     if "rank" in measures and lora.full:
         what, fix = "rank has no meaning with lora.full: a whole model has no adapters", "remove rank"
-        found.append(Problem(("memory", "when_short"), what, fix, measures))
+        problems.append(Problem(("memory", "when_short"), what, fix, measures))
     elif "rank" in measures and not rule.traits.unequal_ranks:
         what = f"rank needs a rule for unequal ranks, and {rule.kind} needs equal ones"
         fix = "remove rank (micro-batch and checkpoint need no other rank), or set aggregator.kind: flexlora"
-        found.append(Problem(("memory", "when_short"), what, fix, measures))
-    return found
+        problems.append(Problem(("memory", "when_short"), what, fix, measures))
+    return problems
 
 
 def _sources(parts: Parts) -> list[Problem]:
     """Model and data by path must be there; by hub id they must at least look like one."""
-    found: list[Problem] = []
+    problems: list[Problem] = []
     for name, source in parts.task.sources().items():
         at = ("task", name)
         path = Path(source)
         if path.exists():
             inside = ("config.json", "model_index.json", "unet/config.json", "transformer/config.json")
-            if name == "model" and not any((path / own).is_file() for own in inside):
+            if name == "model" and not any((path / name).is_file() for name in inside):
                 fix = "give a folder saved by save_pretrained: config.json, model.safetensors and a tokenizer"
-                found.append(Problem(at, "is no model folder: it holds no config.json", fix, source))
+                problems.append(Problem(at, "is no model folder: it holds no config.json", fix, source))
         elif path.is_absolute():
             fix = f"check the path; paths start at the YAML file; or use {name}: builtin"
-            found.append(Problem(at, "no such file or folder", fix, source))
+            problems.append(Problem(at, "no such file or folder", fix, source))
         elif not _HUB_ID.match(source):
             fix = f"give builtin, an existing path, or a hub id as in {'openai-community/gpt2' if name == 'model' else 'ptb-text-only/ptb_text_only'}"
-            found.append(Problem(at, "is neither an existing path nor a hub id", fix, source))
-    return found
+            problems.append(Problem(at, "is neither an existing path nor a hub id", fix, source))
+    return problems
 
 
 def check(experiment: Experiment, where: str = "experiment") -> None:
@@ -181,6 +175,6 @@ def check(experiment: Experiment, where: str = "experiment") -> None:
     Raises:
         ExperimentError: everything that does not fit together, all at once.
     """
-    found = misfits(experiment)
-    if found:
-        raise ExperimentError(several([problem.located(where) for problem in found]))
+    problems = misfits(experiment)
+    if problems:
+        raise ExperimentError(several([problem.located(where) for problem in problems]))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fedsim.records.quantities import duration, said
 
 if TYPE_CHECKING:
+    from fedsim.runs.dry_run import Estimates
     from fedsim.runs.replay import Replay
 
 
@@ -42,21 +43,22 @@ def listing(value: Any, indent: str = "") -> str:
     return indent + _cell(value)
 
 
-def estimates(facts: Mapping[str, Any]) -> str:
-    """Return what `dry_run` found: the virtual side as it will be, the real side as measured on one visit."""
-    outcomes = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in sorted(facts["outcomes"].items()))
-    energy, gross = (said("joules", facts[name]) for name in ("joules", "gross_joules"))
+def estimates(run: Estimates) -> str:
+    """Return what `dry_run` estimates: the virtual side as it will be, the real side as measured on one visit."""
+    totals = run.totals
+    outcomes = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in sorted(totals.outcomes.items()))
+    energy, gross = said("joules", totals.joules), said("joules", totals.gross_joules)
     lines = [
-        f"visits: {facts['visits']} ({outcomes})",
-        f"commits: {facts['commits']}, evaluations: {facts['evaluations']}",
-        f"virtual time: {duration(facts['virtual_s'])} ({facts['virtual_s'] / 3600:.2f} hours)",
-        f"bytes: {said('bytes', facts['up_bytes'])} up, {said('bytes', facts['down_bytes'])} down",
-        f"energy of the devices: {energy} ({facts['joules']:.0f} joules) above idle, {gross} in all",
-        f"visits that really train: {facts['trained_visits']}",
+        f"visits: {totals.visits} ({outcomes})",
+        f"commits: {totals.commits}, evaluations: {run.evaluations}",
+        f"virtual time: {duration(run.virtual_s)} ({run.virtual_s / 3600:.2f} hours)",
+        f"bytes: {said('bytes', totals.up_bytes)} up, {said('bytes', totals.down_bytes)} down",
+        f"energy of the devices: {energy} ({totals.joules:.0f} joules) above idle, {gross} in all",
+        f"visits that really train: {run.trained_visits}",
     ]
-    if "machine_s" in facts:
-        each = f"{facts['train_s_per_visit']:.3g} s a visit, {facts['score_s']:.3g} s an evaluation"
-        lines.append(f"this machine, one worker: about {duration(facts['machine_s'])} ({each})")
+    if (work := run.real_work) is not None:
+        each = f"{work.train_s_per_visit:.3g} s a visit, {work.score_s:.3g} s an evaluation"
+        lines.append(f"this machine, one worker: about {duration(work.machine_s)} ({each})")
     return "\n".join(lines)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedsim.cli.arguments import Changes
 from fedsim.cli.shell import error, importable
+
+if TYPE_CHECKING:
+    from fedsim.clock.plan import Plan
 
 profiles = typer.Typer(no_args_is_help=True, help="Look at device, link and availability tables.")
 
@@ -55,23 +59,11 @@ def profiles_calibrate(
 
     Trains on one thread and prints a row of a device table.
     """
-    from fedsim.config import loading as config
     from fedsim.runs import calibrate
 
     if out is not None:
         calibrate.refuse_existing(out)
-    if task is not None:
-        importable(task.parent)
-    read = (
-        config.changed(calibrate.default(), changes or ())
-        if task is None
-        else config.load(task, changes or ())
-    )
-
-    from fedsim.clock.plan import prepare
-
-    with config.naming(read, str(task or "calibrate")):
-        plan = prepare(read)
+    plan = _plan_of(task, changes or ())
     measured = calibrate.measure(plan, repeats=repeats, steps=steps, quota=quota is not None)
     rows = [calibrate.row(measured, name, like, quota)]
     print(calibrate.table(rows), end="")
@@ -80,6 +72,21 @@ def profiles_calibrate(
         print(f"# or compute.step_overhead_s: {measured.overhead_s:.3g} and the speeds x {gain:.3g}")
     if out is not None:
         calibrate.write(rows, out)
+
+
+def _plan_of(task: Path | None, changes: Sequence[str]) -> Plan:
+    """Return what is measured: the task of a file, or the built-in one."""
+    from fedsim.clock.plan import prepare
+    from fedsim.config import loading as config
+    from fedsim.runs.calibrate import default
+
+    if task is None:
+        experiment = config.changed(default(), changes)
+    else:
+        importable(task.parent)
+        experiment = config.load(task, changes)
+    with config.naming(experiment, str(task or "calibrate")):
+        return prepare(experiment)
 
 
 @profiles.command("check", epilog="Example: fedsim profiles check my-devices.csv")

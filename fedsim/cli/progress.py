@@ -1,4 +1,4 @@
-"""What a person sees of a run: progress in virtual time while it goes, a verdict of a few lines at the end.
+"""What a person sees of a run while it goes: progress in virtual time.
 
 On a terminal a bar; else one line a commit: `v12 | t=3h41m | 10 updates, stale 1.4 | perplexity 31.2`. While the
 run waits for scores, which take long where images are drawn, it says how many are there.
@@ -10,13 +10,9 @@ import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import Any, Self, TextIO
 
-from fedsim.records.quantities import duration, percent, said
-
-if TYPE_CHECKING:
-    from fedsim.records.run import Run
-
+from fedsim.records.quantities import duration, said
 
 QUIET_S = 10.0
 """Real seconds without a line after which one says what the run is waiting for."""
@@ -158,53 +154,6 @@ class _Bar:
 
     def stop(self) -> None:
         self._rich.stop()
-
-
-def verdict(run: Run, *, next_command: str | None = None) -> str:
-    """Return what happened, in a few lines: learning, losses by cause, bytes, saved training, paths."""
-    info, totals = run.info, run.info.totals
-    took = f" ({duration(info.wall_s)} here)" if info.wall_s is not None else ""
-    done = f"{len(run.commits)} commits from {len(run.visits)} visits"
-    lines = [f"{info.status}: {done} in {duration(info.end_time_s)} of virtual time{took}"]
-    if info.reason:
-        lines.append(f"reason: {info.reason}")
-    if run.visits.empty:
-        lines.append("nobody was asked: never were enough clients idle and online at once")
-    test = run.scores[run.scores["split"] == "test"]
-    if len(test):
-        metric = test["metric"].iloc[0]
-        path = test[test["metric"] == metric].sort_values("version")
-        first, last = path.iloc[0], path.iloc[-1]
-        lines.append(
-            f"{metric}: {first['value']:.4g} -> {last['value']:.4g} on the test split"
-            f" (version {first['version']} -> {last['version']})"
-        )
-    if len(run.personal):
-        gain = run.personal["gain"]
-        worse = float((gain < 0).mean())
-        lines.append(
-            f"personal copies: median gain {gain.median():.3g}, {percent(worse)} of {len(gain)} clients worse off"
-        )
-    ended = run.visits["outcome"]
-    lost = ended[~ended.isin(("landed", "polled"))].value_counts(sort=False).sort_index()
-    if len(lost):
-        causes = ", ".join(f"{str(cause).replace('_', ' ')} {n}" for cause, n in lost.items())
-        lines.append(f"did not land: {int(lost.sum())} of {len(run.visits)} visits ({causes})")
-    lines.append(
-        f"sent: {said('bytes', totals.up_bytes)} up, {said('bytes', totals.down_bytes)} down;"
-        f" devices used {said('joules', totals.joules)}"
-    )
-    if len(run.visits) and not info.timeline_only:
-        lines.append(
-            f"never trained, because the clock had lost them: {percent(info.saved_share)} of the visits"
-        )
-    if run.folder is not None:
-        lines.append(f"run folder: {run.folder}")
-        report = run.folder / "report.html"
-        if report.exists():
-            lines.append(f"report: {report}")
-        lines.append(f"next: {next_command or f'fedsim verify {run.folder}'}")
-    return "\n".join(lines)
 
 
 def _headline(metrics: Mapping[str, float]) -> str | None:

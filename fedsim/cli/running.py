@@ -77,7 +77,7 @@ def run(
         return
     done = _simulated(plan, folder, timeline_only=timeline_only)
 
-    from fedsim.cli.progress import verdict
+    from fedsim.cli.verdict import verdict
 
     print(verdict(done))
 

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import typer
 
@@ -19,6 +19,20 @@ if TYPE_CHECKING:
     from fedsim.config.experiment import Experiment
 
 _terminated = threading.Event()
+
+
+@runtime_checkable
+class _Usage(Protocol):
+    """A usage error of typer's, whose class is click's or its own, by version."""
+
+    def format_message(self) -> str: ...
+
+
+@runtime_checkable
+class _InContext(Protocol):
+    """One that knows which command it is about."""
+
+    ctx: typer.Context | None
 
 
 def answered(app: Callable[..., Any], args: Sequence[str]) -> int:
@@ -47,12 +61,13 @@ def _answer(problem: Exception) -> int:
     if isinstance(problem, FedsimError):
         error(problem.message)
         return problem.exit_code
-    if hasattr(problem, "format_message"):  # a usage error of typer
-        context = getattr(problem, "ctx", None)
+    if isinstance(problem, _Usage):
         if type(problem).__name__ == "NoArgsIsHelpError":
             print(problem.format_message(), file=sys.stderr)
         else:
-            command = context.command_path if context else "fedsim"
+            command = (
+                problem.ctx.command_path if isinstance(problem, _InContext) and problem.ctx else "fedsim"
+            )
             error(Message(problem.format_message().rstrip("."), fix=f"see `{command} --help`"))
         return 2
     if isinstance(problem, ModuleNotFoundError) and not str(problem.name).startswith("fedsim"):
@@ -160,8 +175,9 @@ def importable(folder: Path) -> None:
 
 def importable_by_workers(experiment: Experiment, folder: Path) -> None:
     """Let worker processes find the user's own components; others need no path and get none."""
-    blocks = (getattr(experiment, name) for name in type(experiment).model_fields)
-    if any(":" in str(getattr(block, "kind", "")) for block in blocks):
+    from fedsim.component import Component
+
+    if any(isinstance(block, Component) and ":" in block.kind for _, block in experiment):
         paths = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
         new = [p for p in (str(folder.absolute()), str(Path.cwd())) if p not in paths]
         os.environ["PYTHONPATH"] = os.pathsep.join([*paths, *new])

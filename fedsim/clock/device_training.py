@@ -23,7 +23,7 @@ class Machines:
         self, profile: Profile, work: Work, visit: int, now_s: float, *, part: float = 1.0
     ) -> Training:
         """Return the course of a training, or of the `part` that is left of one, from now on the device as it is."""
-        sigma = self._compute.sigma("step_sigma", profile.tier)
+        sigma = self._compute.step_sigma_of(profile.tier)
         noise = step_noise(sigma, work.steps, self._seed, profile.client, visit)
         heat_k = self.heat_k(profile, now_s)
         return training(profile, work, self._compute, noise=noise, heat_k=heat_k, part=part)
@@ -70,9 +70,9 @@ class DeviceTraining:
     def resume(self) -> None:
         """Go on with what is left, on the device as warm as it is now."""
         self.begun_s = float(self._env.now)
-        left = 1.0 - self._share
+        part_left = 1.0 - self._share
         self.course: Training = self._machines.begin_training(
-            self._profile, self._work, self._visit, self.begun_s, part=left
+            self._profile, self._work, self._visit, self.begun_s, part=part_left
         )
         self.done: simpy.Event = self._env.timeout(self.course.duration_s)
         self._going = True

@@ -222,12 +222,12 @@ class Visit(VisitRecord):
         """Training ends with the last whole step; False if there is none."""
         assert self._training is not None
         share = self._training.share(float(self._env.now))
-        made = min(self.steps, math.floor(self.steps * share + ROUNDING_STEPS))
-        if not made:
+        steps_made = min(self.steps, math.floor(self.steps * share + ROUNDING_STEPS))
+        if not steps_made:
             return False
-        self.steps_made, self._cut = made, True
-        if made < self.steps and self._on_cut is not None:
-            self._on_cut(self, made)
+        self.steps_made, self._cut = steps_made, True
+        if steps_made < self.steps and self._on_cut is not None:
+            self._on_cut(self, steps_made)
         return True
 
     # what it draws and has used -----------------------------------------------------------------

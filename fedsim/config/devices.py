@@ -16,6 +16,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Watts = Annotated[float, Field(ge=0, le=1000)]
 Hours = Annotated[float, Field(ge=0, le=24)]
 Capacity = Annotated[float, Field(gt=0, le=10_000)]
+CHARGE_W, USE_W = 10.0, 0.7
+"""Defaults of `Battery`: what a charger gives, and what its owner draws."""
 
 
 class ComputeConfig(Config):
@@ -47,10 +49,13 @@ class ComputeConfig(Config):
     dequantisation: Literal["fused", "copy"] = "fused"
     thermal: Literal["none", "moderate", "severe"] | Thermal = "none"
 
-    def sigma(self, name: Literal["unit_sigma", "step_sigma"], tier: str) -> float:
-        """Return the sigma of a class of devices; 0 for one that a mapping leaves out."""
-        value: float | dict[str, float] = getattr(self, name)
-        return value.get(tier, 0.0) if isinstance(value, dict) else value
+    def unit_sigma_of(self, tier: str) -> float:
+        """Return `unit_sigma` of a class of devices; 0 for one that a mapping leaves out."""
+        return _by_class(self.unit_sigma, tier, 0.0)
+
+    def step_sigma_of(self, tier: str) -> float:
+        """Return `step_sigma` of a class of devices; 0 for one that a mapping leaves out."""
+        return _by_class(self.step_sigma, tier, 0.0)
 
 
 class MemoryConfig(Config):
@@ -112,8 +117,8 @@ class Battery(Config):
     capacity_wh: Capacity | dict[str, Capacity] | None = None
     initial: tuple[Share, Share] = (0.2, 1.0)
     plugged: str = "charging"
-    charge_w: Watts | dict[str, Watts] = 10.0
-    use_w: Watts | dict[str, Watts] = 0.7
+    charge_w: Watts | dict[str, Watts] = CHARGE_W
+    use_w: Watts | dict[str, Watts] = USE_W
     awake: tuple[Hours, Hours] = (9.0, 24.0)
 
     @model_validator(mode="after")
@@ -130,11 +135,13 @@ class Battery(Config):
             raise invalid(what, got=list(self.initial), fix="as in initial: [0.2, 1.0]")
         return self
 
-    def watts(self, name: Literal["charge_w", "use_w"], tier: str) -> float:
-        """Return the power of a class of devices; the default for one that a mapping leaves out."""
-        value: float | dict[str, float] = getattr(self, name)
-        default: float = type(self).model_fields[name].default
-        return value.get(tier, default) if isinstance(value, dict) else value
+    def charge_w_of(self, tier: str) -> float:
+        """Return `charge_w` of a class of devices; the default for one that a mapping leaves out."""
+        return _by_class(self.charge_w, tier, CHARGE_W)
+
+    def use_w_of(self, tier: str) -> float:
+        """Return `use_w` of a class of devices; the default for one that a mapping leaves out."""
+        return _by_class(self.use_w, tier, USE_W)
 
     def capacity_of(self, tier: str, device: str, battery_wh: float) -> float | None:
         """Return a device's capacity [Wh]; None: it is on the mains.
@@ -157,3 +164,8 @@ class Battery(Config):
             fix = f"give its row a battery_wh, or energy.battery.capacity_wh: {{{tier}: 15}}"
             raise ExperimentError(message("energy.battery", what, fix=fix))
         return None
+
+
+def _by_class(value: float | dict[str, float], tier: str, default: float) -> float:
+    """Return one number of all devices, or that of a class; the default for one that a mapping leaves out."""
+    return value.get(tier, default) if isinstance(value, dict) else value

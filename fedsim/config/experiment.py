@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
@@ -22,8 +23,17 @@ from fedsim.config.population import PopulationConfig
 from fedsim.errors import invalid
 
 
-def _block(package: str) -> Any:
-    return Annotated[SerializeAsAny[Component], BeforeValidator(lambda value: build(package, value))]
+def _built_from(package: str) -> BeforeValidator:
+    """Return the validator that makes a block a component of a package."""
+    return BeforeValidator(partial(build, package))
+
+
+TaskBlock = Annotated[SerializeAsAny[Component], _built_from("tasks")]
+ProtocolBlock = Annotated[SerializeAsAny[Component], _built_from("protocols")]
+AggregatorBlock = Annotated[SerializeAsAny[Component], _built_from("aggregators")]
+OptimizerBlock = Annotated[SerializeAsAny[Component], _built_from("optimizers")]
+SamplerBlock = Annotated[SerializeAsAny[Component], _built_from("samplers")]
+PersonalBlock = Annotated[SerializeAsAny[Component], _built_from("personal")]
 
 
 class BudgetConfig(Config):
@@ -62,15 +72,15 @@ class Experiment(Config):
     compute: ComputeConfig = ComputeConfig()
     memory: MemoryConfig = MemoryConfig()
     energy: EnergyConfig = EnergyConfig()
-    task: _block("tasks")  # type: ignore[valid-type]
+    task: TaskBlock
     lora: LoraConfig = LoraConfig()
     local: LocalConfig = LocalConfig(epochs=1)
     wire: WireConfig = WireConfig()
-    protocol: _block("protocols") = Field(default={"kind": "synchronous"}, validate_default=True)  # type: ignore[valid-type]
-    aggregator: _block("aggregators") = Field(default={"kind": "fedit"}, validate_default=True)  # type: ignore[valid-type]
-    server_optimizer: _block("optimizers") = Field(default={"kind": "none"}, validate_default=True)  # type: ignore[valid-type]
-    sampler: _block("samplers") = Field(default={"kind": "uniform"}, validate_default=True)  # type: ignore[valid-type]
-    personal: _block("personal") = Field(default={"kind": "none"}, validate_default=True)  # type: ignore[valid-type]
+    protocol: ProtocolBlock = Field(default={"kind": "synchronous"}, validate_default=True)
+    aggregator: AggregatorBlock = Field(default={"kind": "fedit"}, validate_default=True)
+    server_optimizer: OptimizerBlock = Field(default={"kind": "none"}, validate_default=True)
+    sampler: SamplerBlock = Field(default={"kind": "uniform"}, validate_default=True)
+    personal: PersonalBlock = Field(default={"kind": "none"}, validate_default=True)
     budget: BudgetConfig
     evaluate: EvaluateConfig = EvaluateConfig()
     numerics: NumericsConfig = NumericsConfig()

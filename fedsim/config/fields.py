@@ -11,10 +11,3 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Sigma = Annotated[float, Field(ge=0, le=3, allow_inf_nan=False)]
 DAY_S = 86_400.0
-WORDS = {
-    "population.availability": ("always", "charging"),
-    "population.rates": ("constant", "generated"),
-    "energy.battery.plugged": ("charging",),
-    "compute.calibration": ("none", "measured"),
-}
-"""Values of fields with a file that are not files."""

@@ -51,9 +51,9 @@ class LoraConfig(Config):
             raise invalid(f"has ranks by tier with `rank_by: {by}`", fix=fix)
         if isinstance(ranks, tuple) and list(ranks) != sorted(set(ranks)):
             raise invalid("has `ranks` that do not rise", got=list(ranks), fix="order them, each once")
-        given = ranks.values() if isinstance(ranks, dict) else ranks
-        if given is not None and max(given, default=0) != self.r:
-            largest = max(given, default=0)
+        ranks_given = ranks.values() if isinstance(ranks, dict) else ranks
+        if ranks_given is not None and max(ranks_given, default=0) != self.r:
+            largest = max(ranks_given, default=0)
             fix = f"set r: {largest}" if largest else "give some ranks"
             raise invalid(f"has r = {self.r}, and `ranks` up to {largest}", fix=fix)
         return self
@@ -95,12 +95,18 @@ class LocalConfig(Config):
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_epoch(cls, values: object) -> object:
+        """Make it one epoch where no length is given."""
+        if isinstance(values, dict) and values.get("epochs") is None and values.get("steps") is None:
+            return values | {"epochs": 1}
+        return values
+
     @model_validator(mode="after")
     def _one_length(self) -> LocalConfig:
         if self.epochs is not None and self.steps is not None:
             raise invalid("has both `epochs` and `steps`", fix="remove one, or set it to null")
-        if self.epochs is None and self.steps is None:
-            object.__setattr__(self, "epochs", 1)  # frozen for others; a copy would warn in __init__
         return self
 
     def lr_share(self, step: int, steps: int) -> float:
@@ -134,7 +140,7 @@ class EvaluateConfig(Config):
     """What is scored and how often; version 0 and the last version always are.
 
     `windows` bounds how much of each split is scored; `samples` are images that the model draws, in full.
-    With `ema`, what is scored, drawn and kept is a moving average of the server's models (`fedsim.server.averaging`); clients
+    With `ema`, what is scored, drawn and kept is a moving average of the server's models (`fedsim.server.values.averaging`); clients
     never get it.
     """
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from fedsim.config.fields import WORDS
+from fedsim.config.words import WORDS
 from fedsim.errors import ExperimentError, message
 
 PATHS = frozenset(
@@ -20,7 +20,7 @@ PATHS = frozenset(
         "energy.battery.plugged",
     }
 )
-"""Fields that are always a file, unless they hold a word of their own (`fields.WORDS`)."""
+"""Fields that are always a file, unless they hold a word of their own (`fedsim.config.words.WORDS`)."""
 
 MAYBE_PATHS = frozenset({"task.model", "task.data"})
 """Fields that are a file or folder if one of that name exists beside the YAML file."""

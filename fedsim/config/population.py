@@ -49,9 +49,13 @@ class PopulationConfig(Config):
         if traced and self.rates_at_end is None:
             fix = "add rates_at_end: loop, hold or fail"
             raise invalid("has `rates` from a file, which ends", fix=fix)
-        for name, plain in (("rates_at_end", None), ("rates_phase", "start"), ("rates_level", "trace")):
-            if not traced and getattr(self, name) != plain:
-                raise invalid(f"has `{name}` without a file of rates", fix="remove it, or add rates: FILE")
+        changed = {
+            "rates_at_end": self.rates_at_end is not None,
+            "rates_phase": self.rates_phase != "start",
+            "rates_level": self.rates_level != "trace",
+        }
+        for name in (name for name, is_changed in changed.items() if is_changed and not traced):
+            raise invalid(f"has `{name}` without a file of rates", fix="remove it, or add rates: FILE")
         if self.rates_phase == "random" and self.rates_at_end != "loop":
             fix = "set rates_at_end: loop, or rates_phase: start"
             raise invalid("has `rates_phase: random` for traces that do not loop", fix=fix)

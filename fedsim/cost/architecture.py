@@ -108,8 +108,8 @@ class Architecture:
         wanted = (targets,) if isinstance(targets, str) else tuple(targets)
         picked: dict[str, Dims] = {}
         for name in wanted:
-            for found in self._expand(name):
-                picked[found] = self.projections[found]
+            for projection in self._expand(name):
+                picked[projection] = self.projections[projection]
         return [picked[name] for name in self.projections if name in picked] * self.layers
 
     def blocks(self, targets: str | Iterable[str], r: int, adapted: Iterable[int]) -> tuple[Layer, ...]:
@@ -136,17 +136,17 @@ class Architecture:
         return Layer((q, k, v), out, (gate, up), down, width)
 
     def _expand(self, name: str) -> tuple[str, ...]:
-        own = tuple(self.projections)
+        projections = tuple(self.projections)
         if name == "all-linear":
-            return own
+            return projections
         if name == "attention":
             return GPT2_ATTENTION if self.family == "gpt2" else ATTENTION
-        found = tuple(p for p in own if p == name or p.endswith(f".{name}"))
-        if not found:
-            valid = ", ".join((*GROUPS, *own))
+        matching = tuple(p for p in projections if p == name or p.endswith(f".{name}"))
+        if not matching:
+            valid = ", ".join((*GROUPS, *projections))
             what = f"a {self.family} model has no {name!r}"
             raise ExperimentError(message("targets", what, fix=f"choose from: {valid}"))
-        return found
+        return matching
 
 
 def lora_params(dims: Iterable[Dims], r: int) -> int:

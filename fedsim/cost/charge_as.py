@@ -12,10 +12,10 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from fedsim.component import Config
+from fedsim.config.fields import Count
 from fedsim.cost.architecture import GROUPS, NAMES, PRESETS, Architecture, Family
 from fedsim.errors import ExperimentError, Shown, invalid, nearest
 
-_Count = Annotated[int, Field(ge=1)]
 _DIMENSIONS = ("family", "layers", "width", "ffn", "heads", "kv_heads", "head_dim", "vocab", "tied")
 
 
@@ -44,23 +44,23 @@ class ChargeAs(Config):
 
     preset: str | None = None
     family: Family | None = None
-    layers: _Count | None = None
-    width: _Count | None = None
-    ffn: _Count | None = None
-    heads: _Count | None = None
-    kv_heads: _Count | None = None
-    head_dim: _Count | None = None
-    vocab: _Count | None = None
+    layers: Count | None = None
+    width: Count | None = None
+    ffn: Count | None = None
+    heads: Count | None = None
+    kv_heads: Count | None = None
+    head_dim: Count | None = None
+    vocab: Count | None = None
     tied: bool | None = None
-    params: _Count | None = None
-    matmul_params: _Count | None = None
-    r: _Count = 8
+    params: Count | None = None
+    matmul_params: Count | None = None
+    r: Count = 8
     targets: str | tuple[str, ...] = "all-linear"
     adapted_layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     checkpoint: bool = False
-    tokens_per_visit: _Count | None = None
-    sequence: _Count | None = None
-    batch: _Count = 1
+    tokens_per_visit: Count | None = None
+    sequence: Count | None = None
+    batch: Count = 1
     weight_bytes: Annotated[float, Field(gt=0, le=8)] = 2.0
     phi: Annotated[float, Field(ge=0, le=1)] | None = None
 
@@ -111,20 +111,20 @@ class ChargeAs(Config):
         Raises:
             ValueError: heads that do not divide the width, or are not a multiple of `kv_heads`.
         """
-        given: dict[str, Any] = {
+        dimensions: dict[str, Any] = {
             name: value for name in _DIMENSIONS if (value := getattr(self, name)) is not None
         }
         if self.sequence is not None:
-            given["sequence"] = self.sequence
+            dimensions["sequence"] = self.sequence
         if self.preset is not None:
-            built = replace(PRESETS[self.preset], **given)
+            built = replace(PRESETS[self.preset], **dimensions)
         else:
-            width, heads = given["width"], self.heads or 1
+            width, heads = dimensions["width"], self.heads or 1
             if self.head_dim is None and width % heads:
                 got = Shown(f"{heads} and {width}")
                 raise invalid("heads must divide the width", got=got, fix="or give head_dim")
             plain = {"family": "llama", "ffn": 4 * width, "heads": heads, "kv_heads": heads}
-            built = Architecture(**(plain | {"head_dim": width // heads} | given))
+            built = Architecture(**(plain | {"head_dim": width // heads} | dimensions))
         if built.heads % built.kv_heads:
             got = Shown(f"{built.heads} and {built.kv_heads}")
             raise invalid("heads must be a multiple of kv_heads", got=got)

@@ -7,12 +7,11 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from fedsim.component import Config
+from fedsim.config.fields import Count
 from fedsim.errors import invalid, nearest
 
 PRESETS = ("ddpm-cifar10-32",)
 """Denoisers whose configuration ships, in `fedsim/denoisers/`."""
-
-_Count = Annotated[int, Field(ge=1)]
 
 
 class ChargeImages(Config):
@@ -27,10 +26,10 @@ class ChargeImages(Config):
     """
 
     preset: str
-    r: _Count = 8
+    r: Count = 8
     targets: str | tuple[str, ...] = ("attention", "resnets")
-    images_per_visit: _Count | None = None
-    batch: _Count = 32
+    images_per_visit: Count | None = None
+    batch: Count = 32
     weight_bytes: Annotated[float, Field(gt=0, le=8)] = 4.0
 
     @field_validator("preset")

@@ -98,10 +98,10 @@ def train_memory_bytes(shape: ModelShape) -> float:
     """
     tokens = shape.sequence * shape.batch
     if shape.full:
-        held, kept = float(OPTIMIZER_BYTES * shape.params), FULL_ACTIVATION_BYTES
+        held, activation = float(OPTIMIZER_BYTES * shape.params), FULL_ACTIVATION_BYTES
     else:
         held = shape.weight_bytes * shape.params + OPTIMIZER_BYTES * shape.adapter_params
-        kept = ACTIVATION_BYTES
+        activation = ACTIVATION_BYTES
     held += 4.0 * shape.resting * shape.adapter_params
     if shape.operations is not None:
         each = shape.operations.activation_bytes(
@@ -109,9 +109,9 @@ def train_memory_bytes(shape: ModelShape) -> float:
         )
         return held + shape.batch * each + RUNTIME_BYTES
     layers = shape.layers - shape.lowest
-    activations = layers * tokens * shape.width * kept
+    activations = layers * tokens * shape.width * activation
     if shape.checkpoint:
-        activations = (layers * CHECKPOINT_BYTES + kept) * tokens * shape.width
+        activations = (layers * CHECKPOINT_BYTES + activation) * tokens * shape.width
     return held + activations + tokens * shape.vocab * LOGIT_BYTES + RUNTIME_BYTES
 
 

@@ -45,22 +45,23 @@ def plan_memory(shape: ModelShape, usable_bytes: float, measures: Sequence[Measu
     Of the measures allowed so far, checkpointing is taken whole; then the largest micro-batch, at the
     largest of the ranks r, r / 2, r / 4, ... that fits.
     """
-    asked = train_memory_bytes(shape)
-    if asked <= usable_bytes:
-        return MemoryPlan(shape, asked, FITS)
+    whole_bytes = train_memory_bytes(shape)
+    if whole_bytes <= usable_bytes:
+        return MemoryPlan(shape, whole_bytes, FITS)
     for n in range(1, len(measures) + 1):
-        for way in _ways(shape, measures[:n]):
-            needed = train_memory_bytes(way)
-            if needed <= usable_bytes:
-                return MemoryPlan(way, needed, _words(shape, way))
-    return MemoryPlan(shape, asked, REFUSED)
+        for smaller in _smaller(shape, measures[:n]):
+            needed_bytes = train_memory_bytes(smaller)
+            if needed_bytes <= usable_bytes:
+                return MemoryPlan(smaller, needed_bytes, _measures_taken(shape, smaller))
+    return MemoryPlan(shape, whole_bytes, REFUSED)
 
 
-def _ways(shape: ModelShape, measures: Sequence[Measure]) -> Iterator[ModelShape]:
-    kept = replace(shape, checkpoint=shape.checkpoint or "checkpoint" in measures)
+def _smaller(shape: ModelShape, measures: Sequence[Measure]) -> Iterator[ModelShape]:
+    """Yield the model by what the measures make of it, the mildest first."""
+    recomputing = replace(shape, checkpoint=shape.checkpoint or "checkpoint" in measures)
     ranked = "rank" in measures and shape.rank
     for rank in _halves(shape.rank) if ranked else (shape.rank,):
-        sized = kept if rank == shape.rank else with_rank(kept, rank)
+        sized = recomputing if rank == shape.rank else with_rank(recomputing, rank)
         for batch in range(shape.batch, 0, -1) if "micro-batch" in measures else (shape.batch,):
             yield replace(sized, batch=batch)
 
@@ -71,10 +72,10 @@ def _halves(rank: int) -> Iterator[int]:
         rank //= 2
 
 
-def _words(asked: ModelShape, way: ModelShape) -> str:
+def _measures_taken(whole: ModelShape, smaller: ModelShape) -> str:
     done = [
-        (way.batch != asked.batch, f"micro-batch {way.batch}"),
-        (way.checkpoint and not asked.checkpoint, "checkpoint"),
-        (way.rank != asked.rank, f"rank {way.rank}"),
+        (smaller.batch != whole.batch, f"micro-batch {smaller.batch}"),
+        (smaller.checkpoint and not whole.checkpoint, "checkpoint"),
+        (smaller.rank != whole.rank, f"rank {smaller.rank}"),
     ]
     return ", ".join(words for applies, words in done if applies)

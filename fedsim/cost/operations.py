@@ -49,5 +49,5 @@ class Operations:
 
     def activation_bytes(self, *, checkpoint: bool, number_bytes: float) -> float:
         """Return what one example keeps until its backward pass."""
-        kept = self.boundary_bytes + self.block_bytes if checkpoint else self.kept_bytes
-        return kept * number_bytes / self.number_bytes
+        kept_bytes = self.boundary_bytes + self.block_bytes if checkpoint else self.kept_bytes
+        return kept_bytes * number_bytes / self.number_bytes

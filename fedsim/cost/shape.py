@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 from fedsim.cost.layers import Layer, Map
 from fedsim.cost.operations import Operations
 
-ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-"""Bytes of one number on the wire."""
+FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -108,9 +107,9 @@ def with_rank_share(shape: ModelShape, rank: int, of: int) -> ModelShape:
     return replace(shape, adapter_params=round(shape.adapter_params * rank / of))
 
 
-def adapter_bytes(shape: ModelShape, dtype: str = "float32") -> int:
-    """Return the payload of one update: the adapters, or all parameters if `full`."""
-    return ITEM_BYTES[dtype] * (shape.params if shape.full else shape.adapter_params)
+def adapter_bytes(shape: ModelShape) -> int:
+    """Return the payload of one update in float32: the adapters, or all parameters if `full`."""
+    return FLOAT32_BYTES * (shape.params if shape.full else shape.adapter_params)
 
 
 def backbone_bytes(shape: ModelShape) -> int:

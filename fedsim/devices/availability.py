@@ -1,4 +1,4 @@
-"""When clients are there: windows of virtual time, and pure functions of the clock over them."""
+"""When clients are online: windows of virtual time, and pure functions of the clock over them."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ import bisect
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fedsim.devices.tables import WindowTable, read_window_table
-from fedsim.devices.windows import Floats, normal_form
+from fedsim.arrays import Bools, Floats, Ints
+from fedsim.devices.tables import WindowTable
+from fedsim.devices.windows import normal_form
 from fedsim.rng import stream
 
 BLOCK = 4096
 """Clients that share one address of randomness; part of every population, so it must not change."""
 
 
-class There(Protocol):
-    """Who is there, for all clients at once; times do not decrease from one question to the next."""
+class WhoIsOnline(Protocol):
+    """Who is online, for all clients at once; times do not decrease from one question to the next."""
 
     @property
     def n(self) -> int:
@@ -30,39 +29,39 @@ class There(Protocol):
 
     @property
     def constant(self) -> bool:
-        """Whether everybody is always there."""
+        """Whether everybody is always online."""
         ...
 
-    def online(self, now_s: float) -> NDArray[np.bool_]:
-        """Return who is there now, (n,)."""
+    def online(self, now_s: float) -> Bools:
+        """Return who is online now, (n,)."""
         ...
 
     def next_start_s(self, now_s: float) -> float:
-        """Return a time after `now_s` before which nobody comes; inf if nobody will."""
+        """Return a time after `now_s` before which nobody comes online; inf if nobody will."""
         ...
 
     def share(self) -> Floats:
-        """Return each client's share of time there by windows and outages, (n,)."""
+        """Return each client's share of time online by windows and outages, (n,)."""
         ...
 
 
-class Presence(There, Protocol):
-    """When clients are there, as a pure function of the clock: plain windows, or windows less outages."""
+class OnlineTimes(WhoIsOnline, Protocol):
+    """When clients are online, as a pure function of the clock: plain windows, or windows less outages."""
 
     def window(self, client: int, now_s: float) -> tuple[float, float]:
         """Return the stretch [start, stop) that holds `now_s`, else the next one; (inf, inf) if there is none."""
         ...
 
     def reason(self, client: int, now_s: float) -> Literal["window", "outage"]:
-        """Return why a client that is not there is away."""
+        """Return why a client is offline."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Availability:
-    """For every client, the windows [start, stop) in which it is there; virtual seconds.
+    """For every client, the windows [start, stop) in which it is online; virtual seconds.
 
-    Build one with `always`, `from_windows`, `charging` or `read_windows`; the arrays are in the normal
+    Build one with `always`, `from_windows`, `windows_of` or `fedsim.devices.charging.charging`; the arrays are in the normal
     form of `fedsim.devices.windows`. Everything is a pure function of (client, now): asking changes nothing.
 
     Attributes:
@@ -73,7 +72,7 @@ class Availability:
 
     starts_s: Floats
     stops_s: Floats
-    offsets: NDArray[np.int64]
+    offsets: Ints
     period_s: float = math.inf
 
     def __post_init__(self) -> None:
@@ -83,13 +82,13 @@ class Availability:
 
     @classmethod
     def always(cls, n: int) -> Availability:
-        """Return n clients that are always there."""
+        """Return n clients that are always online."""
         return cls(np.zeros(n), np.full(n, math.inf), np.arange(n + 1, dtype=np.int64))
 
     @classmethod
     def from_windows(
         cls,
-        client: NDArray[np.int64],
+        client: Ints,
         start_s: Floats,
         stop_s: Floats,
         *,
@@ -107,11 +106,11 @@ class Availability:
 
     @cached_property
     def constant(self) -> bool:
-        """Whether everybody is always there."""
+        """Whether everybody is always online."""
         return bool(np.isinf(self.period_s)) and bool(np.all(np.isinf(self.stops_s)))
 
     def reason(self, client: int, now_s: float) -> Literal["window", "outage"]:
-        """Return why a client that is not there is away: its window is closed."""
+        """Return why a client is offline: its window is closed."""
         return "window"
 
     def _base(self, now_s: float) -> tuple[float, float, float]:
@@ -151,11 +150,11 @@ class Availability:
             return base_s + float(starts_s[at]), base_s + float(stops_s[at])
         return after_s + float(starts_s[first]), after_s + float(stops_s[first])
 
-    def online(self, now_s: float) -> NDArray[np.bool_]:
-        """Return who is there now, (n,); agrees with `window` to the last bit."""
+    def online(self, now_s: float) -> Bools:
+        """Return who is online now, (n,); agrees with `window` to the last bit."""
         before_s, base_s, _ = self._base(now_s)
         first, end = self.offsets[:-1], self.offsets[1:]
-        some = end > first
+        has_windows = end > first
         low, high = first.copy(), end.copy()
         # Binary search for all clients at once: the first window of each that starts after now.
         while np.any(open_ := low < high):
@@ -164,12 +163,12 @@ class Availability:
             begun[open_] = base_s + self.starts_s[middle[open_]] <= now_s
             low = np.where(begun, middle + 1, low)
             high = np.where(open_ & ~begun, middle, high)
-        there = np.zeros(self.n, dtype=np.bool_)
+        online = np.zeros(self.n, dtype=np.bool_)
         inside = low > first
-        there[inside] = now_s < base_s + self.stops_s[low[inside] - 1]
-        wrapped = some & ~inside & math.isfinite(self.period_s)
-        there[wrapped] = now_s < before_s + self.stops_s[end[wrapped] - 1]
-        return there
+        online[inside] = now_s < base_s + self.stops_s[low[inside] - 1]
+        wrapped = has_windows & ~inside & math.isfinite(self.period_s)
+        online[wrapped] = now_s < before_s + self.stops_s[end[wrapped] - 1]
+        return online
 
     @cached_property
     def _all_starts_s(self) -> list[float]:
@@ -212,27 +211,18 @@ class Availability:
         return np.where(np.isinf(total_s), 1.0, total_s / (whole_s or 1.0))
 
 
-def read_windows(path: Path | str, n: int, seed: int) -> Availability:
-    """Return the availability of n clients from a CSV or Parquet table of windows.
-
-    Columns: `client` (whole numbers from 0) or `trace` (any label), `start_s`, `stop_s`; a comment line
-    `# period_s: P` makes them repeat. Client c has the windows of client c, or of the c-th trace in order of
-    appearance; a client that the file does not name has those of one that it names, drawn by address.
-
-    Raises:
-        ProfileError: the first problem of the file, with its row and column.
-    """
-    return windows_of(read_window_table(Path(path)), n, seed)
-
-
 def windows_of(table: WindowTable, n: int, seed: int) -> Availability:
-    """Return the availability of n clients from a table that has been read; see `read_windows`."""
+    """Return the availability of n clients from a table of windows.
+
+    Client c has the windows of client c, or of the c-th trace in order of appearance; a client that the table does
+    not name has those of one that it names, drawn by address.
+    """
     named, place = np.unique(table.trace, return_inverse=True)
     drawn = np.concatenate(
         [stream(seed, "traces", block).integers(len(named), size=BLOCK) for block in range(-(-n // BLOCK))]
     )[:n]
-    own = named[named < n]
-    drawn[own] = np.arange(len(own))
+    clients = named[named < n]
+    drawn[clients] = np.arange(len(clients))
     starts_s, stops_s, offsets = normal_form(
         place.astype(np.int64), table.start_s, table.stop_s, n=len(named), period_s=table.period_s
     )

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 import hetero_profiles
+from fedsim.arrays import Floats, Ints
 from fedsim.config.fields import DAY_S
 from fedsim.devices.availability import BLOCK, Availability
-from fedsim.devices.windows import Floats
 from fedsim.rng import stream
 
 
@@ -45,9 +44,7 @@ def charging(n: int, seed: int, days: int = 14, start_hour: float = 0.0) -> Avai
     )
 
 
-def _sessions(
-    figures: Mapping[str, Any], seed: int, block: int, days: int
-) -> tuple[NDArray[np.int64], Floats, Floats]:
+def _sessions(figures: Mapping[str, Any], seed: int, block: int, days: int) -> tuple[Ints, Floats, Floats]:
     """Return (device, start, length) of the raw sessions of one block of devices."""
     rng = stream(seed, "charging", days, block)
     z = rng.standard_normal(BLOCK)

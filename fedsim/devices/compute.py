@@ -113,12 +113,7 @@ def training(
         heat_k: temperature above the surroundings at the start [K]; that of an idle device without it.
         part: share of the work that is still to be done, where a training goes on after a pause.
     """
-    seconds = work.flops / profile.flops_per_s
-    if compute is not None:
-        if compute.bandwidth_floor:
-            seconds = max(seconds, work.moved_bytes / profile.memory_bytes_per_s)
-        seconds = (seconds + work.steps * compute.step_overhead_s) * noise
-    seconds *= part
+    seconds = _at_full_speed_s(profile, work, compute, noise) * part
     if profile.cpu_quota < 1:
         seconds = under_quota_s(seconds, profile.cpu_quota, profile.cpu_period_s)
     thermal = thermal_of(compute, profile.tier) if compute is not None else None
@@ -136,6 +131,16 @@ def training(
         heat_k=heat_k,
         thermal=thermal,
     )
+
+
+def _at_full_speed_s(profile: Profile, work: Work, compute: ComputeConfig | None, noise: float) -> float:
+    """Return the seconds of the whole work on a cool device without a quota."""
+    seconds = work.flops / profile.flops_per_s
+    if compute is None:
+        return seconds
+    if compute.bandwidth_floor:
+        seconds = max(seconds, work.moved_bytes / profile.memory_bytes_per_s)
+    return (seconds + work.steps * compute.step_overhead_s) * noise
 
 
 def step_noise(sigma: float, steps: int, seed: int, client: int, visit: int) -> float:

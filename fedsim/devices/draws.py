@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedsim.arrays import Floats, Ints
 from fedsim.devices.availability import BLOCK
 from fedsim.devices.presets import Recipe
-from fedsim.devices.tables import Floats
 from fedsim.errors import ProfileError, message
 from fedsim.rng import stream
 
@@ -27,13 +26,13 @@ def draws(n: int, seed: int) -> tuple[Floats, Floats]:
     return chance, z
 
 
-def choose(weight: Floats, chance: Floats) -> NDArray[np.int64]:
+def choose(weight: Floats, chance: Floats) -> Ints:
     """Return a row for each chance in [0, 1); rows of weight 0 never come up."""
     cumulated = np.cumsum(weight)
     return np.searchsorted(cumulated / cumulated[-1], chance, side="right")
 
 
-def nearest_row(speed: Floats, allowed: NDArray[np.int64], wanted: Floats) -> NDArray[np.int64]:
+def nearest_row(speed: Floats, allowed: Ints, wanted: Floats) -> Ints:
     """Return, for each wanted speed, the allowed row whose own speed is nearest in ratio."""
     order = allowed[np.argsort(speed[allowed], kind="stable")]
     between = np.sqrt(speed[order[1:]] * speed[order[:-1]])

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fedsim.config.fields import WORDS
+from fedsim.arrays import Floats, Ints, Names
+from fedsim.config.words import no_such_file
 from fedsim.devices.availability import BLOCK
-from fedsim.devices.tables import Floats, Names, NetworkTable
-from fedsim.errors import ProfileError, message, nearest
+from fedsim.devices.tables import NetworkTable
+from fedsim.errors import ProfileError, message
 from fedsim.network.base import Direction, Rates
 from fedsim.network.generated import LognormalAR1, RateLaw
 from fedsim.network.rate_tables import RateTable, read_rate_table
@@ -43,7 +43,7 @@ class Generated:
 
     seed: int
     laws: tuple[RateLaw, ...]
-    row: NDArray[np.int64]
+    row: Ints
     means: dict[Direction, Floats]
 
     def of(self, client: int, direction: Direction) -> Rates:
@@ -64,7 +64,7 @@ class Traced:
     """
 
     table: RateTable
-    place: NDArray[np.int64]
+    place: Ints
     phase: Floats
     scales: dict[Direction, Floats]
 
@@ -104,20 +104,19 @@ def link_rates(
         return None, means, {"rates": "constant"}
     if config.rates == "generated":
         return _generated(network, means, nets, seed), means, {"rates": "generated"}
-    path = Path(config.rates)
-    if not path.is_file():
-        words = WORDS["population.rates"]
-        near = nearest(config.rates, words)
-        fix = near if near.startswith("did") else f"write {', '.join(words)}, or the path of a table of rates"
-        raise ProfileError(message("population.rates", "no such file", got=config.rates, fix=fix))
+    absent = no_such_file("population.rates", config.rates)
+    if absent is not None:
+        raise ProfileError(message(absent.name, absent.what, got=config.rates, fix=absent.fix))
     assert config.rates_at_end is not None  # held by the configuration
-    table = read_rate_table(path, config.rates_at_end)
+    table = read_rate_table(Path(config.rates), config.rates_at_end)
     traced = _traced(config, table, len(network), means, seed)
     sources = {
         "rates": config.rates,
         "rates_sha256": table.sha256,
         "rates_directions": ", ".join(table.traces),
-        **{name: str(getattr(config, name)) for name in ("rates_at_end", "rates_phase", "rates_level")},
+        "rates_at_end": str(config.rates_at_end),
+        "rates_phase": config.rates_phase,
+        "rates_level": config.rates_level,
     }
     return traced, means | {direction: traced.means(direction) for direction in table.traces}, sources
 

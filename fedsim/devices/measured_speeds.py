@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 import hetero_profiles
+from fedsim.arrays import Floats
 from fedsim.config.devices import ComputeConfig
 from fedsim.devices.availability import BLOCK
 from fedsim.devices.population import Population
 from fedsim.devices.table_checks import speed_problems
-from fedsim.devices.tables import Floats
 from fedsim.errors import ProfileError, message
 from fedsim.files.user_tables import numbers, read_rows
 from fedsim.rng import stream
@@ -68,7 +68,7 @@ def with_speeds(population: Population, compute: ComputeConfig, model: str, seed
         speed = np.array([known.get(d, s) for d, s in zip(population.device, speed, strict=True)])
         met = sorted(set(population.device) & set(known))
         sources = sources | {"calibration": compute.calibration, "calibrated": ", ".join(met) or "no device"}
-    tiers = {tier: compute.sigma("unit_sigma", tier) for tier in set(population.tier)}
+    tiers = {tier: compute.unit_sigma_of(tier) for tier in set(population.tier)}
     if any(tiers.values()):
         sigma = np.array([tiers[tier] for tier in population.tier])
         speed = speed * np.exp(sigma * unit_normals(len(population), seed))
@@ -96,13 +96,13 @@ def _chosen(compute: ComputeConfig, model: str) -> dict[str, float]:
     if compute.stack is not None and compute.stack not in stacks:
         fix = f"choose one of: {', '.join(stacks)}"
         raise ProfileError(message("compute.stack", f"has no speed of {model}", got=compute.stack, fix=fix))
-    found: dict[str, float] = {}
+    speeds: dict[str, float] = {}
     for row in rows:
         if compute.stack not in (None, row.stack):
             continue
-        if row.device in found:
+        if row.device in speeds:
             fix = f"set compute.stack to one of: {', '.join(stacks)}"
             what = f"has several speeds of {model} on this device"
             raise ProfileError(message("compute.calibration", what, got=row.device, fix=fix))
-        found[row.device] = row.flops_per_s
-    return found
+        speeds[row.device] = row.flops_per_s
+    return speeds

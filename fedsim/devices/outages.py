@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedsim.arrays import Bools, Floats, Ints, Names
 from fedsim.config.population import Outages
-from fedsim.devices.availability import BLOCK, Presence
-from fedsim.devices.tables import Floats, Names
+from fedsim.devices.availability import BLOCK, OnlineTimes
 from fedsim.rng import stream
 
 _DRAWN = 64
@@ -63,18 +62,18 @@ class Line:
 
 @dataclass(frozen=True, eq=False)
 class Interrupted:
-    """Windows less outages: a client is there while its window is open and its group is up.
+    """Windows less outages: a client is online while its window is open and its group is up.
 
     Attributes:
-        windows: when clients would be there.
+        windows: when clients would be online.
         lines: the groups.
         group: (n,) each client's group.
         up_share: share of time that a group is up.
     """
 
-    windows: Presence
+    windows: OnlineTimes
     lines: Sequence[Line] = field(repr=False)
-    group: NDArray[np.int64]
+    group: Ints
     up_share: float
     constant: bool = False
 
@@ -98,30 +97,30 @@ class Interrupted:
                 return max(start_s, up_s), min(stop_s, until_s)
             at_s = up_s
 
-    def online(self, now_s: float) -> NDArray[np.bool_]:
-        """Return who is there now, (n,)."""
+    def online(self, now_s: float) -> Bools:
+        """Return who is online now, (n,)."""
         up = np.array([line.up(now_s) for line in self.lines])
-        there: NDArray[np.bool_] = self.windows.online(now_s) & up[self.group]
-        return there
+        online: Bools = self.windows.online(now_s) & up[self.group]
+        return online
 
     def next_start_s(self, now_s: float) -> float:
-        """Return a time after `now_s` before which nobody comes."""
+        """Return a time after `now_s` before which nobody comes online."""
         return min(self.windows.next_start_s(now_s), *(line.comes_s(now_s) for line in self.lines))
 
     def share(self) -> Floats:
-        """Return each client's share of time there in the long run, (n,)."""
+        """Return each client's share of time online in the long run, (n,)."""
         return self.windows.share() * self.up_share
 
     def reason(self, client: int, now_s: float) -> Literal["window", "outage"]:
-        """Return why a client that is not there is away."""
+        """Return why a client is offline."""
         return "window" if self.lines[int(self.group[client])].up(now_s) else "outage"
 
 
-def interrupted(windows: Presence, config: Outages, columns: dict[str, Names], seed: int) -> Interrupted:
+def interrupted(windows: OnlineTimes, config: Outages, columns: dict[str, Names], seed: int) -> Interrupted:
     """Return windows less outages.
 
     Args:
-        windows: when clients would be there.
+        windows: when clients would be online.
         config: the outages.
         columns: `network` and `tier` of every client.
         seed: address of the randomness.
@@ -135,8 +134,8 @@ def interrupted(windows: Presence, config: Outages, columns: dict[str, Names], s
     elif config.by == "everyone":
         names, group = [config.by], np.zeros(n, dtype=np.int64)
     else:
-        found, group = np.unique(columns[config.by].astype(str), return_inverse=True)
-        names = found.tolist()
+        values, group = np.unique(columns[config.by].astype(str), return_inverse=True)
+        names = values.tolist()
     return Interrupted(
         windows, [Line(config, seed, name) for name in names], group.astype(np.int64), config.up_share
     )

@@ -1,4 +1,4 @@
-"""Populations: every client a device, a link, and times when it is there; drawn all at once.
+"""Populations: every client a device, a link, and times when it is online; drawn all at once.
 
 tier -> device by share -> effective speed; network by what the device can use -> down, up, round trip.
 RAM, power and battery follow the device row, so that fast devices tend to have more memory without
@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.arrays import Bools, Floats, Names
 from fedsim.config.classes import CLASSES
-from fedsim.devices.availability import Availability, Presence
+from fedsim.devices.availability import Availability, OnlineTimes
 from fedsim.devices.draws import choose, draws, nearest_row, network_weights
 from fedsim.devices.link_rates import LinkRates, link_rates
-from fedsim.devices.presence import presence
+from fedsim.devices.online import online_times
 from fedsim.devices.presets import Recipe, preset_names, recipe_of_files, recipe_of_preset
 from fedsim.devices.table_checks import check
-from fedsim.devices.tables import Floats, Names
 from fedsim.network.base import MBPS, Direction, Rates
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Population:
     """n clients as arrays, (n,) each, named as the fields of `Profile`.
 
     Attributes:
-        availability: when they are there.
+        availability: when they are online.
         sources: preset, tables and their SHA-256, for the record of a run.
         link_rates: how the links' rates change over time; None: they never do.
     """
@@ -109,7 +109,7 @@ class Population:
     cpu_period_s: Floats
     tail_s: Floats
     tail_w: Floats
-    availability: Presence
+    availability: OnlineTimes
     sources: dict[str, str]
     link_rates: LinkRates | None = None
 
@@ -127,15 +127,15 @@ class Population:
         Raises:
             IndexError: no such client.
         """
-        found = self._recent.get(client)
-        if found is None:
+        profile = self._recent.get(client)
+        if profile is None:
             if not 0 <= client < self.n:
                 raise IndexError(f"client {client} of a population of {self.n}")
             if len(self._recent) >= RECENT:
                 self._recent.clear()
-            found = Profile(client, **{name: _plain(getattr(self, name)[client]) for name in _ARRAYS})
-            self._recent[client] = found
-        return found
+            profile = Profile(client, **{name: _plain(getattr(self, name)[client]) for name in _ARRAYS})
+            self._recent[client] = profile
+        return profile
 
     @cached_property
     def _recent(self) -> dict[int, Profile]:
@@ -182,14 +182,14 @@ def draw(config: PopulationConfig, seed: int) -> Population:
     """
     population = draw_devices(config, config.clients, seed)
     columns = {"network": population.network, "tier": population.tier}
-    there, used = presence(config, columns, seed)
-    return replace(population, availability=there, sources=population.sources | used)
+    availability, sources = online_times(config, columns, seed)
+    return replace(population, availability=availability, sources=population.sources | sources)
 
 
 def draw_devices(
     source: PopulationConfig | str, n: int, seed: int, *, wifi_only: bool | None = None
 ) -> Population:
-    """Return n clients of a preset (by name) or of a configuration, always there.
+    """Return n clients of a preset (by name) or of a configuration, always online.
 
     Args:
         source: name of a preset, or the configuration of a population.
@@ -212,13 +212,13 @@ def draw_devices(
         wifi_only = source.availability == "charging" if source.wifi_only is None else source.wifi_only
     population = _drawn(recipe, n, seed, wifi_only=wifi_only)
     drawn: dict[Direction, Floats] = {"down": population.down_bytes_per_s, "up": population.up_bytes_per_s}
-    varying, means, used = link_rates(source, population.network, drawn, recipe.networks, seed)
+    varying, means, rate_sources = link_rates(source, population.network, drawn, recipe.networks, seed)
     return replace(
         population,
         down_bytes_per_s=means["down"],
         up_bytes_per_s=means["up"],
         link_rates=varying,
-        sources=population.sources | used,
+        sources=population.sources | rate_sources,
     )
 
 
@@ -273,7 +273,7 @@ def show(preset: str, n: int = 20_000) -> list[dict[str, str | float]]:
     ]
 
 
-def _summary(population: Population, tier: str, who: NDArray[np.bool_]) -> dict[str, str | float]:
+def _summary(population: Population, tier: str, who: Bools) -> dict[str, str | float]:
     def quantile(values: Floats, q: float) -> float:
         return float(np.quantile(values[who], q))
 

@@ -9,20 +9,20 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 import hetero_profiles
+from fedsim.arrays import Floats, Ints
 from fedsim.component import Config
-from fedsim.devices.tables import DeviceTable, Floats, NetworkTable, read_devices, read_networks
+from fedsim.config.fields import NonNegative, Positive
+from fedsim.devices.tables import DeviceTable, NetworkTable, read_devices, read_networks
 from fedsim.errors import ProfileError, invalid, message, nearest
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Choice = str | dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+Choice = str | dict[str, NonNegative]
 
 
 class Latency(Config):
@@ -87,7 +87,7 @@ class Recipe:
     latency: Latency | None = None
 
     @property
-    def nearest(self) -> NDArray[np.int64]:
+    def nearest(self) -> Ints:
         """Rows of the device table that a latency law chooses among."""
         assert self.latency is not None
         wanted = self.latency.nearest

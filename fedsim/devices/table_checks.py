@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedsim.arrays import Floats, Ints
 from fedsim.config.classes import CLASSES
 from fedsim.errors import Message, ProfileError
 from fedsim.files.user_tables import Column, Rows, numbers, problems, read_rows
+from fedsim.network.base import DIRECTIONS
 from fedsim.network.rate_tables import RATE_COLUMNS, rate_problems
 
 SPEEDS = ("eff_lora_lo_gflop_per_s", "eff_lora_gflop_per_s", "eff_lora_hi_gflop_per_s")
@@ -45,8 +46,8 @@ NETWORK_COLUMNS = (
     Column("rtt_ms", positive=True),
     Column("rtt_sigma_ln", low=0.0, high=5.0),
     Column("packet_bytes", low=1448.0, high=9000.0),
-    *(Column(f"{way}_radio_w", low=0.0) for way in ("down", "up")),
-    *(Column(f"{way}_radio_mw_per_mbps", low=0.0) for way in ("down", "up")),
+    *(Column(f"{direction}_radio_w", low=0.0) for direction in DIRECTIONS),
+    *(Column(f"{direction}_radio_mw_per_mbps", low=0.0) for direction in DIRECTIONS),
 )
 VARIATION_COLUMNS = (
     Column("within_cv", low=0.0, high=5.0),
@@ -98,7 +99,9 @@ def check(path: Path | str) -> list[str]:
 
 def device_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a device table."""
-    yield from problems(rows, (*DEVICE_COLUMNS, *_given(rows, OPTIONAL_DEVICE_COLUMNS), *_share_checks(rows)))
+    yield from problems(
+        rows, (*DEVICE_COLUMNS, *_present(rows, OPTIONAL_DEVICE_COLUMNS), *_share_checks(rows))
+    )
     yield from _ordered(rows, *SPEEDS[:2])
     yield from _ordered(rows, *SPEEDS[1:])
     yield from _ordered(rows, "idle_w", "train_w")
@@ -107,8 +110,8 @@ def device_problems(rows: Rows) -> Iterator[Message]:
 
 def network_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a network table."""
-    given = _given(rows, (*VARIATION_COLUMNS, *OPTIONAL_NETWORK_COLUMNS))
-    yield from problems(rows, (*NETWORK_COLUMNS, *given, *_share_checks(rows)))
+    optional = _present(rows, (*VARIATION_COLUMNS, *OPTIONAL_NETWORK_COLUMNS))
+    yield from problems(rows, (*NETWORK_COLUMNS, *optional, *_share_checks(rows)))
     yield from _share_sums(rows)
     if {"outage_share", "outage_mean_s"} <= set(rows.cells):
         share, mean_s = numbers(rows, "outage_share"), numbers(rows, "outage_mean_s")
@@ -139,9 +142,9 @@ def window_problems(rows: Rows) -> Iterator[Message]:
         got = rows.facts["period_s"]
         yield rows.say(None, "period_s", "must be a number greater than 0", got, "write `# period_s: 604800`")
         return
-    found = list(problems(rows, (column, *WINDOW_COLUMNS)))
-    yield from found
-    if found:
+    bad_cells = list(problems(rows, (column, *WINDOW_COLUMNS)))
+    yield from bad_cells
+    if bad_cells:
         return
     start, stop = numbers(rows, "start_s"), numbers(rows, "stop_s")
     for row in np.flatnonzero(stop <= start):
@@ -159,18 +162,16 @@ def window_problems(rows: Rows) -> Iterator[Message]:
     yield from _overlaps(rows, owners(rows), start, stop)
 
 
-def _overlaps(
-    rows: Rows, owner: NDArray[np.int64], start: NDArray[np.float64], stop: NDArray[np.float64]
-) -> Iterator[Message]:
+def _overlaps(rows: Rows, owner: Ints, start: Floats, stop: Floats) -> Iterator[Message]:
     order = np.lexsort((stop, start, owner))
-    one, next_ = order[:-1], order[1:]
-    for k in np.flatnonzero((owner[one] == owner[next_]) & (start[next_] < stop[one])):
-        other = rows.numbers[one[k]]
-        what = f"overlaps the window of row {other}, which ends at {stop[one[k]]:g}"
-        yield rows.say(int(next_[k]), "start_s", what, float(start[next_[k]]), "join the two windows")
+    earlier, later = order[:-1], order[1:]
+    for k in np.flatnonzero((owner[earlier] == owner[later]) & (start[later] < stop[earlier])):
+        other = rows.numbers[earlier[k]]
+        what = f"overlaps the window of row {other}, which ends at {stop[earlier[k]]:g}"
+        yield rows.say(int(later[k]), "start_s", what, float(start[later[k]]), "join the two windows")
 
 
-def owners(rows: Rows) -> NDArray[np.int64]:
+def owners(rows: Rows) -> Ints:
     """Return whose each window is: the client's number, or the trace's place in order of appearance."""
     if "client" in rows.cells:
         return numbers(rows, "client").astype(np.int64)
@@ -192,7 +193,7 @@ def share_columns(rows: Rows) -> list[str]:
     return [name for name in rows.cells if name == "share" or name.startswith("share_")]
 
 
-def _given(rows: Rows, columns: tuple[Column, ...]) -> list[Column]:
+def _present(rows: Rows, columns: tuple[Column, ...]) -> list[Column]:
     return [column for column in columns if column.name in rows.cells]
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedsim.arrays import Bools, Floats, Ints, Names
 from fedsim.config.classes import CLASSES
 from fedsim.devices.table_checks import (
     SPEEDS,
@@ -28,9 +28,6 @@ from fedsim.errors import Message, ProfileError, message
 from fedsim.files.user_tables import Rows, numbers, read_rows
 from fedsim.network.base import MBPS
 from fedsim.network.generated import RateLaw
-
-Floats = NDArray[np.float64]
-Names = NDArray[np.object_]
 
 P95 = 1.6448536269514722
 """The 95 % point of the standard normal: lo..hi of a device row lie this many sigmas from the middle."""
@@ -91,7 +88,7 @@ class DeviceTable:
     battery_wh: Floats
     cpu_quota: Floats
     cpu_period_s: Floats
-    cellular: NDArray[np.bool_]
+    cellular: Bools
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,7 @@ class NetworkTable:
     sha256: str
     shares: Shares
     network: Names
-    cellular: NDArray[np.bool_]
+    cellular: Bools
     down_bytes_per_s: Floats
     down_sigma_ln: Floats
     up_bytes_per_s: Floats
@@ -128,7 +125,7 @@ class WindowTable:
 
     sha256: str
     period_s: float
-    trace: NDArray[np.int64]
+    trace: Ints
     start_s: Floats
     stop_s: Floats
 
@@ -209,8 +206,8 @@ def read_window_table(path: Path) -> WindowTable:
     )
 
 
-def _sound(rows: Rows, found: Callable[[Rows], Iterator[Message]]) -> Rows:
-    first = next(found(rows), None)
+def _sound(rows: Rows, problems_of: Callable[[Rows], Iterator[Message]]) -> Rows:
+    first = next(problems_of(rows), None)
     if first is not None:
         raise ProfileError(first)
     return rows

@@ -5,20 +5,18 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Owners = NDArray[np.int64]
+from fedsim.arrays import Floats, Ints
 
 
 def normal_form(
-    owner: Owners, start_s: Floats, stop_s: Floats, *, n: int, period_s: float = math.inf, gap_s: float = 0.0
-) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    owner: Ints, start_s: Floats, stop_s: Floats, *, n: int, period_s: float = math.inf, gap_s: float = 0.0
+) -> tuple[Floats, Floats, Ints]:
     """Return windows as CSR arrays: starts (m,), stops (m,), offsets (n + 1,), ascending for each owner.
 
     Windows of one owner that overlap, touch, or lie at most `gap_s` apart become one. With a finite
     period every start lies in [0, period); the last window of an owner may run past the end of the
-    period, into the next one. An owner that is always there has the single window [0, inf).
+    period, into the next one. An owner that is always online has the single window [0, inf).
 
     Args:
         owner: (k,) who each window belongs to, 0 <= owner < n, in any order.
@@ -49,7 +47,7 @@ def normal_form(
     return start_s, stop_s, offsets
 
 
-def _folded(owner: Owners, start_s: Floats, stop_s: Floats, period_s: float) -> tuple[Owners, Floats, Floats]:
+def _folded(owner: Ints, start_s: Floats, stop_s: Floats, period_s: float) -> tuple[Ints, Floats, Floats]:
     """Move windows into [0, period), cutting those that cross its end in two."""
     shift = np.floor(start_s / period_s) * period_s
     length_s = np.minimum(stop_s - start_s, period_s)
@@ -64,7 +62,7 @@ def _folded(owner: Owners, start_s: Floats, stop_s: Floats, period_s: float) -> 
     )
 
 
-def _merged(owner: Owners, start_s: Floats, stop_s: Floats, gap_s: float) -> tuple[Owners, Floats, Floats]:
+def _merged(owner: Ints, start_s: Floats, stop_s: Floats, gap_s: float) -> tuple[Ints, Floats, Floats]:
     """Sort by owner and start, and make one window of those that meet."""
     if len(owner) == 0:
         return owner, start_s, stop_s
@@ -83,8 +81,8 @@ def _merged(owner: Owners, start_s: Floats, stop_s: Floats, gap_s: float) -> tup
 
 
 def _joined(
-    owner: Owners, start_s: Floats, stop_s: Floats, period_s: float, gap_s: float
-) -> tuple[Owners, Floats, Floats, Owners]:
+    owner: Ints, start_s: Floats, stop_s: Floats, period_s: float, gap_s: float
+) -> tuple[Ints, Floats, Floats, Ints]:
     """Join each owner's last window with its first across the end of the period.
 
     Also returns the owners whose windows go all the way round.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fedsim.errors import ProfileError, message, nearest
 from fedsim.importers import fedscale, flash, kbps, mahimahi, pensieve, sabre
-from fedsim.importers.formats import Format, fitting
+from fedsim.importers.formats import Format, refuse_unfit
 from fedsim.importers.options import Options
 from fedsim.importers.table import Table
 from fedsim.importers.traces import of_curves
@@ -38,13 +38,13 @@ def import_table(name: str, files: Sequence[Path], options: Options) -> Table:
     """
     if name not in FORMATS:
         raise ProfileError(message("FORMAT", "no such format", got=name, fix=nearest(name, FORMATS)))
-    one = FORMATS[name]
-    fitting(name, one, options)
+    foreign = FORMATS[name]
+    refuse_unfit(name, foreign, options)
     for path in (*files, *options.up):
         if not path.is_file():
             raise ProfileError(message(str(path), "no such file", fix="check the path"))
-    if len(files) > 1 and not one.many:
+    if len(files) > 1 and not foreign.many:
         raise ProfileError(
             message("FILE", f"{name} takes one file", got=len(files), fix="import one at a time")
         )
-    return one.read(files, options).described(name, files, options)
+    return foreign.read(files, options).described(name, files, options)

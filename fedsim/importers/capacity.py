@@ -19,6 +19,7 @@ from fedsim.errors import ProfileError, message
 from fedsim.files.user_tables import read_rows
 from fedsim.importers.options import Options, needed
 from fedsim.importers.table import Table, spread
+from fedsim.network.base import DIRECTIONS
 
 OF_LINK = (
     "rtt_ms", "rtt_sigma_ln", "packet_bytes", "down_radio_w", "down_radio_mw_per_mbps", "up_radio_w",
@@ -53,14 +54,14 @@ def capacity_table(path: Path, clients: list[Capacity], options: Options) -> Tab
             message("--gflop-per-sample", "has no meaning for --table networks", fix="remove it")
         )
     return networks(
-        {one.client: (one.down_kbps / 1000, one.up_kbps / 1000) for one in clients},
+        {capacity.client: (capacity.down_kbps / 1000, capacity.up_kbps / 1000) for capacity in clients},
         "fedscale_wifi.csv",
         "wifi-mobiperf",
     )
 
 
 def _devices(clients: list[Capacity], gflop: float) -> Table:
-    latency_ms = np.array([one.compute_ms for one in clients])
+    latency_ms = np.array([capacity.compute_ms for capacity in clients])
     speed = 1000 * gflop / latency_ms
     ours = hetero_profiles.locate("devices.csv")
     latency = preset("fedscale_like").latency
@@ -71,7 +72,7 @@ def _devices(clients: list[Capacity], gflop: float) -> Table:
     middle = np.sqrt(known.flops_per_s[order[1:]] * known.flops_per_s[order[:-1]])
     nearest = order[np.searchsorted(middle, 1e9 * speed)]
     cells = read_rows(ours).cells
-    columns: dict[str, list[Any]] = {"device": [one.client for one in clients]}
+    columns: dict[str, list[Any]] = {"device": [capacity.client for capacity in clients]}
     columns |= {name: [_plain(cells[name][row]) for row in nearest] for name in _OF_DEVICE}
     for name in ("eff_lora_gflop_per_s", "eff_lora_lo_gflop_per_s", "eff_lora_hi_gflop_per_s"):
         columns[name] = speed.tolist()
@@ -103,20 +104,20 @@ def networks(
     cells = read_rows(hetero_profiles.locate(file)).cells
     at = cells["network"].index(row)
     columns: dict[str, list[Any]] = {"network": list(mbps), "access": ["wifi"] * len(mbps)}
-    for k, way in enumerate(("down", "up")):
-        columns[f"{way}_mbps"] = [rates[k] for rates in mbps.values()]
-        columns[f"{way}_sigma_ln"] = [0] * len(mbps)
+    for k, direction in enumerate(DIRECTIONS):
+        columns[f"{direction}_mbps"] = [rates[k] for rates in mbps.values()]
+        columns[f"{direction}_sigma_ln"] = [0] * len(mbps)
     columns["down_up_correlation"] = [0] * len(mbps)
     columns |= {name: [_plain(cells[name][at])] * len(mbps) for name in OF_LINK}
     if cv is not None:
         columns["within_cv"] = [cv[client] for client in mbps]
     columns["share"] = [1] * len(mbps)
-    own = "" if cv is not None else " and how the rate varies"
+    varying = "" if cv is not None else " and how the rate varies"
     facts = {
-        "assumed": f"round trip, framing, radio power, autocorrelation, outages{own}: as {row} of our {file}"
+        "assumed": f"round trip, framing, radio power, autocorrelation, outages{varying}: as {row} of our {file}"
     }
     figures: dict[str, Any] = {"clients": len(mbps), "rows": len(mbps)}
-    figures |= {f"{way}_mbps": spread(columns[f"{way}_mbps"]) for way in ("down", "up")}
+    figures |= {f"{direction}_mbps": spread(columns[f"{direction}_mbps"]) for direction in DIRECTIONS}
     return Table("networks", columns, facts, figures)
 
 

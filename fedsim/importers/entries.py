@@ -11,14 +11,14 @@ from fedsim.importers.numbers import shown
 
 
 def entries(
-    data: Any, path: Path, one: str, fields: tuple[str, ...], fix: str
+    data: Any, path: Path, noun: str, fields: tuple[str, ...], fix: str
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield (place, name, value) of each entry of a file's data.
 
     Args:
         data: what was read from `path`.
         path: for messages.
-        one: what an entry is called (`client`, `phone`).
+        noun: what an entry is called (`client`, `phone`).
         fields: what each entry must hold.
         fix: what to give instead of a file that is no mapping.
 
@@ -26,14 +26,14 @@ def entries(
         ProfileError: no mapping, or an entry that is none or lacks a field.
     """
     if not isinstance(data, dict) or not data:
-        raise ProfileError(message(str(path), f"is not a mapping of {one}s", got=shown(data), fix=fix))
+        raise ProfileError(message(str(path), f"is not a mapping of {noun}s", got=shown(data), fix=fix))
     for key, value in data.items():
-        where = f"{path} {one} {shown(key)}"
+        where = f"{path} {noun} {shown(key)}"
         if not isinstance(value, dict):
             what = f"must be a mapping of {', '.join(fields)}"
             raise ProfileError(message(where, what, got=shown(value), fix="leave it out"))
         for field in fields:
             if field not in value:
-                fill = f"add it, or leave the {one} out"
+                fill = f"add it, or leave the {noun} out"
                 raise ProfileError(message(f"{where}: {field}", "is missing", fix=fill))
         yield where, str(key), value

@@ -21,6 +21,7 @@ from fedsim.importers.options import SESSIONS, Options, needed
 from fedsim.importers.plain_json import read_json
 from fedsim.importers.sessions import windows
 from fedsim.importers.table import Table
+from fedsim.network.base import DIRECTIONS
 
 EVENTS: dict[str, tuple[str, bool]] = {
     "battery_charged_on": ("charging", True),
@@ -129,8 +130,8 @@ def _speeds(files: Sequence[Path], options: Options) -> Table:
     mbps: dict[str, tuple[float, float]] = {}
     cv: dict[str, float] = {}
     for where, user, value in _entries(files[0], SPEED_FIELDS):
-        down, up = (number(where, f"{way}_u", value[f"{way}_u"], positive=True) for way in ("down", "up"))
-        sd = [number(where, f"{way}_sigma", value[f"{way}_sigma"]) for way in ("down", "up")]
+        down, up = (number(where, f"{d}_u", value[f"{d}_u"], positive=True) for d in DIRECTIONS)
+        sd = [number(where, f"{d}_sigma", value[f"{d}_sigma"]) for d in DIRECTIONS]
         mbps[user], cv[user] = (8e-3 * down, 8e-3 * up), (sd[0] / down + sd[1] / up) / 2
     table = networks(mbps, "networks.csv", "wifi-shared", cv)
     facts = table.facts | {"within_cv": "the mean of sigma / u down and up"}

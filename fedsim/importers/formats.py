@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsim.errors import ProfileError, message
-from fedsim.importers.options import _MAY_BE_ZERO, _OF_ALL, CHOICES, Options, flag
+from fedsim.importers.options import CHOICES, MAY_BE_ZERO, OF_ALL, Options, flag
 
 if TYPE_CHECKING:
     from fedsim.importers.table import Table
@@ -31,7 +31,7 @@ class Format:
     many: bool = False
 
 
-def fitting(name: str, one: Format, options: Options) -> None:
+def refuse_unfit(name: str, foreign: Format, options: Options) -> None:
     """Check that every option given belongs to the format and has a value that it can have.
 
     Raises:
@@ -39,11 +39,11 @@ def fitting(name: str, one: Format, options: Options) -> None:
     """
     for field in fields(Options):
         value = getattr(options, field.name)
-        if value is None or value == () or field.name in _OF_ALL:
+        if value is None or value == () or field.name in OF_ALL:
             continue
         option = flag(field.name)
-        if field.name not in one.uses:
-            used = ", ".join(flag(use) for use in one.uses) or "none of its own"
+        if field.name not in foreign.uses:
+            used = ", ".join(flag(use) for use in foreign.uses) or "none of its own"
             raise ProfileError(
                 message(option, f"has no meaning for {name}", fix=f"remove it; {name} takes {used}")
             )
@@ -56,6 +56,6 @@ def fitting(name: str, one: Format, options: Options) -> None:
                     fix=f"choose one of: {', '.join(CHOICES[field.name])}",
                 )
             )
-        if isinstance(value, float) and not (0 < value < 1e10 or (value == 0 and field.name in _MAY_BE_ZERO)):
-            bound = "at least 0" if field.name in _MAY_BE_ZERO else "greater than 0"
+        if isinstance(value, float) and not (0 < value < 1e10 or (value == 0 and field.name in MAY_BE_ZERO)):
+            bound = "at least 0" if field.name in MAY_BE_ZERO else "greater than 0"
             raise ProfileError(message(option, f"must be {bound} and finite", got=value, fix="give seconds"))

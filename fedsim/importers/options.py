@@ -42,8 +42,8 @@ class Options:
 
 CHOICES = {"direction": ("down", "up", "both"), "table": ("devices", "networks")}
 SESSIONS = ("period_s", "gap_s", "shortest_s", "longest_s")
-_MAY_BE_ZERO = ("gap_s", "shortest_s")
-_OF_ALL = ("licence", "source")
+MAY_BE_ZERO = ("gap_s", "shortest_s")
+OF_ALL = ("licence", "source")
 
 
 def needed(name: str, options: Options, field: str, fix: str) -> str:

@@ -7,6 +7,7 @@ imports a name and never calls anything. Any other instruction is refused by its
 from __future__ import annotations
 
 import pickletools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,47 +40,63 @@ def read_plain(path: Path) -> Any:
 
 def _run(path: Path, data: bytes) -> Any:
     stack: list[Any] = []
-    places: dict[int, Any] = {}
+    memo: dict[int, Any] = {}
     argument: Any
     for opcode, argument, at in pickletools.genops(data):
         name = opcode.name
         if name in _CONSTANTS:
             stack.append(argument)
-        elif name == "MEMOIZE":
-            places[len(places)] = stack[-1]
         elif name in _PUT:
-            places[int(argument)] = stack[-1]
+            memo[len(memo) if name == "MEMOIZE" else int(argument)] = stack[-1]
         elif name in _GET:
-            stack.append(_shared(path, places[int(argument)], at))
-        elif name == "MARK":
-            stack.append(_MARK)
-        elif name == "EMPTY_DICT":
-            stack.append({})
-        elif name == "EMPTY_LIST":
-            stack.append([])
-        elif name == "LIST":
-            stack.append(_since_mark(stack))
-        elif name == "DICT":
-            stack.append(_paired(_since_mark(stack)))
-        elif name == "APPEND":
-            value = _top(stack)
-            _list(stack[-1]).append(value)
-        elif name == "APPENDS":
-            values = _since_mark(stack)
-            _list(stack[-1]).extend(values)
-        elif name == "SETITEM":
-            value, key = _top(stack), _top(stack)
-            _dict(stack[-1]).update(_paired([key, value]))
-        elif name == "SETITEMS":
-            values = _since_mark(stack)
-            _dict(stack[-1]).update(_paired(values))
+            stack.append(_shared(path, memo[int(argument)], at))
+        elif name in _CONTAINERS:
+            _CONTAINERS[name](stack)
         elif name == "STOP":
-            if len(stack) != 1:
-                raise ValueError("it does not end with one value")
-            return _top(stack)
+            return _last(stack)
         elif name not in _NOTHING:
             raise _refused(path, name, argument, stack, at)
     raise ValueError("it has no end")
+
+
+def _last(stack: list[Any]) -> Any:
+    if len(stack) != 1:
+        raise ValueError("it does not end with one value")
+    return _top(stack)
+
+
+def _append(stack: list[Any]) -> None:
+    value = _top(stack)
+    _list(stack[-1]).append(value)
+
+
+def _append_all(stack: list[Any]) -> None:
+    values = _since_mark(stack)
+    _list(stack[-1]).extend(values)
+
+
+def _set_item(stack: list[Any]) -> None:
+    value, key = _top(stack), _top(stack)
+    _dict(stack[-1]).update(_paired([key, value]))
+
+
+def _set_items(stack: list[Any]) -> None:
+    values = _since_mark(stack)
+    _dict(stack[-1]).update(_paired(values))
+
+
+_CONTAINERS: dict[str, Callable[[list[Any]], None]] = {
+    "MARK": lambda stack: stack.append(_MARK),
+    "EMPTY_DICT": lambda stack: stack.append({}),
+    "EMPTY_LIST": lambda stack: stack.append([]),
+    "LIST": lambda stack: stack.append(_since_mark(stack)),
+    "DICT": lambda stack: stack.append(_paired(_since_mark(stack))),
+    "APPEND": _append,
+    "APPENDS": _append_all,
+    "SETITEM": _set_item,
+    "SETITEMS": _set_items,
+}
+"""What instructions that build lists and dicts do to the stack."""
 
 
 def _refused(path: Path, name: str, argument: Any, stack: list[Any], at: int | None) -> ProfileError:

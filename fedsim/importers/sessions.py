@@ -35,9 +35,8 @@ def windows(where: str, sessions: Mapping[str, Sessions], options: Options, peri
         ProfileError: nothing is left.
     """
     end_s = math.inf if period_s is None else period_s
-    kept = {client: cleaned(read, options, end_s) for client, read in sessions.items()}
-    gone = sum(not windows for windows in kept.values())
-    traces = {client: windows for client, windows in kept.items() if windows}
+    windows_of = {client: cleaned(read, options, end_s) for client, read in sessions.items()}
+    traces = {client: windows for client, windows in windows_of.items() if windows}
     if not traces:
         fix = "check that it is the right file, or lower --shortest-s"
         raise ProfileError(message(where, "has no session that is long enough", got=len(sessions), fix=fix))
@@ -53,20 +52,27 @@ def windows(where: str, sessions: Mapping[str, Sessions], options: Options, peri
     }
     if period_s is not None:
         facts["period_s"] = f"{period_s:.17g}"
-    hours = (np.array(columns["stop_s"]) - np.array(columns["start_s"])) / 3600
-    covered_s = period_s or max(columns["stop_s"])
-    online = [sum(stop - start for start, stop in windows) / covered_s for windows in traces.values()]
-    figures = {
+    return Table("windows", columns, facts, _figures(sessions, traces, period_s))
+
+
+def _figures(
+    sessions: Mapping[str, Sessions], traces: Mapping[str, Sessions], period_s: float | None
+) -> dict[str, Any]:
+    """Return what a person should see of the windows that were left of the sessions."""
+    lengths_s = [[stop - start for start, stop in windows] for windows in traces.values()]
+    hours = np.concatenate(lengths_s) / 3600
+    covered_s = period_s or max(stop for windows in traces.values() for _, stop in windows)
+    online = [sum(lengths) / covered_s for lengths in lengths_s]
+    return {
         "clients": len(traces),
-        "clients never there (left out)": gone,
-        "rows": len(columns["trace"]),
+        "clients never there (left out)": len(sessions) - len(traces),
+        "rows": len(hours),
         "sessions before cleaning": sum(len(read) for read in sessions.values()),
         "hours of a session": spread(hours),
         "hours in all": f"{hours.sum():.4g}",
         "repeats after": "never" if period_s is None else f"{period_s / 3600:g} hours",
         "percent of the time there": spread(100 * np.array(online)),
     }
-    return Table("windows", columns, facts, figures)
 
 
 def cleaned(sessions: Sessions, options: Options, end_s: float = math.inf) -> list[tuple[float, float]]:

@@ -1,30 +1,42 @@
-"""Which way a metric is better, by its name."""
+"""Which way a metric is better: a table of names."""
 
 from __future__ import annotations
 
-RISING = ("accuracy", "similarity", "f1", "bleu", "rouge", "auc", "share of the clients' classes")
-"""Words in the name of a metric that is better when larger; all others are better when smaller."""
+import re
+from typing import Literal
+
+Better = Literal["more", "less", "neither"]
 
 SAMPLES_DRAWN = "samples drawn"
 """Metric that counts the images that a score of samples was taken of."""
+CLIENTS_CLASSES = "share of the clients' classes"
+"""Metric that says how many of the samples a classifier takes for one of the clients' classes."""
 
-NEITHER = ("share of ", SAMPLES_DRAWN, "of test images")
-"""Words in the name of what is scored for information: neither more nor less of it is better."""
+DECLARED: tuple[tuple[str, Better], ...] = (
+    (CLIENTS_CLASSES, "more"),
+    (r"(.*[\W_])?(accuracy|similarity|f1|bleu|rouge|auc)([\W_].*)?", "more"),
+    (SAMPLES_DRAWN, "neither"),
+    (r"share of .*", "neither"),
+    (r".* of test images", "neither"),
+)
+"""(names of metrics as a regular expression, which values of them are better), the first that fits; `neither` is
+scored for information. Of all others less is better, as of a loss or a distance."""
+
+
+def better(metric: str) -> Better:
+    """Return which values of a metric are better.
+
+    >>> better("perplexity"), better("token_accuracy"), better("share of frog"), better("cauchy_loss")
+    ('less', 'more', 'neither', 'less')
+    """
+    return next((values for names, values in DECLARED if re.fullmatch(names, metric)), "less")
 
 
 def rises(metric: str) -> bool:
-    """Tell whether larger values of a metric are better.
-
-    >>> rises("perplexity"), rises("accuracy")
-    (False, True)
-    """
-    return any(word in metric for word in RISING)
+    """Tell whether larger values of a metric are better."""
+    return better(metric) == "more"
 
 
 def ranks(metric: str) -> bool:
-    """Tell whether one value of a metric is better than another.
-
-    >>> ranks("loss"), ranks("share of frog"), ranks("share of the clients' classes")
-    (True, False, True)
-    """
-    return rises(metric) or not any(words in metric for words in NEITHER)
+    """Tell whether one value of a metric is better than another."""
+    return better(metric) != "neither"

@@ -48,20 +48,20 @@ class Moments:
         return covariance
 
 
-def frechet(one: Moments, other: Moments) -> float:
+def frechet(first: Moments, other: Moments) -> float:
     """Return |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson and Landau 1982, J. Multivariate Analysis 12).
 
     The trace of (C1 C2)^(1/2) is that of the symmetric (C1^(1/2) C2 C1^(1/2))^(1/2), whose eigenvalues are real;
     those below 0 are rounding. NaN if a side has fewer than 2 vectors.
     """
-    if min(one.n, other.n) < 2:
+    if min(first.n, other.n) < 2:
         return float("nan")
-    gap = one.mean - other.mean
-    root = _root(one.covariance)
+    gap = first.mean - other.mean
+    root = _root(first.covariance)
     product = root @ other.covariance @ root
     values = np.linalg.eigvalsh((product + product.T) / 2)
     mixed = np.sqrt(np.clip(values, 0.0, None)).sum()
-    distance = gap @ gap + np.trace(one.covariance) + np.trace(other.covariance) - 2 * mixed
+    distance = gap @ gap + np.trace(first.covariance) + np.trace(other.covariance) - 2 * mixed
     return float(distance)
 
 

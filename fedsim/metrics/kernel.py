@@ -18,20 +18,20 @@ ROWS = 1024
 """Vectors of a side whose kernels lie in memory at once."""
 
 
-def kernel_distance(one: NDArray[Any], other: NDArray[Any], other_within: float | None = None) -> float:
+def kernel_distance(first: NDArray[Any], other: NDArray[Any], other_within: float | None = None) -> float:
     """Return the unbiased estimate of MMD^2 between features (n, d) and (m, d); NaN below 2 vectors a side.
 
     mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i, j} k(x_i, y_j)
 
     Args:
-        one: features (n, d).
+        first: features (n, d).
         other: features (m, d).
         other_within: `within(other)`, where many sets are compared to one: it costs m^2 d.
     """
-    x, y = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
+    x, y = np.asarray(first, dtype=np.float64), np.asarray(other, dtype=np.float64)
     if min(len(x), len(y)) < 2:
         return float("nan")
-    between = sum(_summed(some, others) for some in _parts(x) for others in _parts(y)) / (len(x) * len(y))
+    between = sum(_summed(part, others) for part in _parts(x) for others in _parts(y)) / (len(x) * len(y))
     return within(x) + (within(y) if other_within is None else other_within) - 2 * between
 
 
@@ -41,10 +41,10 @@ def within(features: NDArray[Any]) -> float:
     if len(x) < 2:
         return float("nan")
     parts, total = _parts(x), 0.0
-    for i, some in enumerate(parts):
-        squares = np.einsum("nd,nd->n", some, some)
-        total += _summed(some, some) - float(_kernel(squares, x.shape[1]).sum())
-        total += 2 * sum(_summed(some, later) for later in parts[i + 1 :])
+    for i, part in enumerate(parts):
+        squares = np.einsum("nd,nd->n", part, part)
+        total += _summed(part, part) - float(_kernel(squares, x.shape[1]).sum())
+        total += 2 * sum(_summed(part, later) for later in parts[i + 1 :])
     return total / (len(x) * (len(x) - 1))
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from fedsim.arrays import Floats
+
 if TYPE_CHECKING:
     from simpy import Event
-
-    from fedsim.arrays import Floats
 
 
 Direction = Literal["down", "up"]

@@ -1,4 +1,4 @@
-"""The wire between the server and its clients in one run: what each side gets of what the other sends."""
+"""What the server and its clients get of what the other side sends in one run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 
 
 class Coder:
-    """Codes and decodes everything that travels; in plain float32 it hands everything on as it is.
+    """Codes and decodes everything that travels between the server and its clients; plain float32 goes as it is.
 
     The model that comes down is coded once a version, so all clients of a version start from the same
     values, and a client's move is counted from what it really got. What is not in a payload never
     travels: it stays on its side, exact.
+
+    Attributes:
+        residuals: with error feedback, what each client still owes, in the layout's shape.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class Coder:
         """
         self._wire, self._seed, self._layout = wire, seed, layout
         self._refactors = refactors
-        self._residuals = ClientVectors() if residuals is None else residuals
+        self.residuals = ClientVectors() if residuals is None else residuals
         self._frames: dict[int, Hashable] = {}
         self._version = -1
         self._coded: dict[Payload, tuple[Vector, Vector]] = {}
@@ -103,12 +106,8 @@ class Coder:
         if self._wire.error_feedback:
             before = np.zeros_like(move) if owed is None else owed
             left = where.into(before, where.of(move) - where.of(got))
-            self._residuals = self._residuals.including({client: left})
+            self.residuals = self.residuals.including({client: left})
         return self._joined(payload, end, start + got)
-
-    def residual(self, client: int) -> Vector | None:
-        """Return what the client still owes, in the layout's shape; None if it has never sent anything."""
-        return self._residuals.get(client)
 
     def _owed(self, client: int, frame: tuple[int, str]) -> Vector | None:
         if not self._wire.error_feedback:
@@ -117,7 +116,7 @@ class Coder:
         now: Hashable = (phase or version) if self._refactors else None
         same = self._frames.get(client) == now
         self._frames[client] = now
-        return self._residuals.get(client) if same else None
+        return self.residuals.get(client) if same else None
 
     def _through(
         self, direction: Direction, vector: Vector, payload: Payload, address: tuple[str | int, ...]
@@ -126,9 +125,9 @@ class Coder:
         data = encode(self._wire, self._layout, payload, direction, vector, chance)
         return decode(self._wire, self._layout, payload, direction, data)
 
-    def _joined(self, payload: Payload, own: Vector, sent: Vector) -> Vector:
-        """Return `sent` where the payload is, `own` elsewhere; read-only."""
+    def _joined(self, payload: Payload, vector: Vector, sent: Vector) -> Vector:
+        """Return `sent` where the payload is, `vector` elsewhere; read-only."""
         where = extent(self._layout, payload)
-        found = where.into(own, where.of(sent))
-        found.flags.writeable = False
-        return found
+        joined = where.into(vector, where.of(sent))
+        joined.flags.writeable = False
+        return joined

@@ -10,15 +10,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedsim.arrays import Bools, Floats
 from fedsim.network.base import DIRECTIONS, Direction
 from fedsim.rng import stream
-
-if TYPE_CHECKING:
-    from fedsim.arrays import Bools, Floats
 
 BLOCK_S = 2048
 """Seconds that share one address of randomness; part of every generated rate, so it must not change."""

@@ -14,30 +14,13 @@ from __future__ import annotations
 import math
 from heapq import heapify, heappop, heappush
 
+from fedsim.network.cap_class import UNITS, CapClass
+
 HYSTERESIS = 1.0 + 1e-12
 """A cap must exceed the level by this factor to leave it, or rounding could move a tie for ever."""
-UNITS = 2.0**100
-"""Caps are summed as whole numbers of 2^-100 bytes/s: exactly, so that no order and no past shows."""
 LARGEST = 1e250
 
-
-class _Class:
-    """Flows with one cap.
-
-    Its clock counts the bytes that each of its flows has been given: `base + cap * (now - since)` when
-    capped, `base + virtual time` when fair. A flow finishes when the clock reaches its key.
-    """
-
-    __slots__ = ("base", "cap", "fair", "keys", "n", "since", "stamp", "units")
-
-    def __init__(self, cap: float, *, fair: bool, base: float, since: float) -> None:
-        self.cap, self.fair, self.base, self.since = cap, fair, base, since
-        self.units = int(cap * UNITS)
-        self.keys: list[tuple[float, int]] = []
-        self.n = self.stamp = 0
-
-
-_Finish = tuple[float, int, int, _Class]
+_Finish = tuple[float, int, int, CapClass]
 
 
 class MaxMinLink:
@@ -54,7 +37,7 @@ class MaxMinLink:
             ValueError: a capacity below 0.
         """
         self.now_s = now_s
-        self._flows: dict[int, tuple[tuple[float, int], _Class]] = {}
+        self._flows: dict[int, tuple[tuple[float, int], CapClass]] = {}
         self._empty()
         self._hold(capacity)
 
@@ -65,7 +48,7 @@ class MaxMinLink:
 
     def _empty(self) -> None:
         """Forget the past: the next busy period starts without its rounding."""
-        self._classes: dict[float, _Class] = {}
+        self._classes: dict[float, CapClass] = {}
         self._capped: list[_Finish] = []
         self._fair: list[_Finish] = []
         self._capped_caps: list[float] = []  # negative: the largest first
@@ -93,7 +76,12 @@ class MaxMinLink:
         """Return the bytes that a flow still has to send, at `at_s` if nothing happens until then."""
         (key, _), group = self._flows[flow]
         ahead_s = 0.0 if at_s is None else at_s - self.now_s
-        return max(0.0, key - self._clock(group) - ahead_s * min(group.cap, self._level if ahead_s else 0.0))
+        return max(
+            0.0,
+            key
+            - group.clock(self.now_s, self._virtual)
+            - ahead_s * min(group.cap, self._level if ahead_s else 0.0),
+        )
 
     def add(self, flow: int, size: float, cap: float, at_s: float) -> None:
         """Let a flow in.
@@ -187,22 +175,15 @@ class MaxMinLink:
         self._balance()
         return at_s, flow
 
-    # classes --------------------------------------------------------------------------------------
-
-    def _clock(self, group: _Class) -> float:
-        if group.fair:
-            return group.base + self._virtual
-        return group.base + group.cap * (self.now_s - group.since)
-
     def _enter(self, flow: int, size: float, cap: float) -> None:
         group = self._classes.get(cap)
         if group is None:
-            group = _Class(cap, fair=self._n_fair > 0, base=0.0, since=self.now_s)
+            group = CapClass(cap, fair=self._n_fair > 0, base=0.0, since=self.now_s)
             if group.fair or self._sum + group.units > self._capacity:
                 group.fair, group.base = True, -self._virtual
             self._classes[cap] = group
             self._file(group)
-        entry = (self._clock(group) + size, flow)
+        entry = (group.clock(self.now_s, self._virtual) + size, flow)
         self._flows[flow] = (entry, group)
         heappush(group.keys, entry)
         self._count(group, 1)
@@ -212,7 +193,7 @@ class MaxMinLink:
     def _leave(self, flow: int, *, keep: bool = False) -> float:
         """Take a flow out of its class; `keep`: it comes back at once, so the busy period goes on."""
         entry, group = self._flows.pop(flow)
-        left = max(0.0, entry[0] - self._clock(group))
+        left = max(0.0, entry[0] - group.clock(self.now_s, self._virtual))
         self._count(group, -1)
         if not self._flows and not keep:
             self._empty()
@@ -223,7 +204,7 @@ class MaxMinLink:
             self._register(group)
         return left
 
-    def _count(self, group: _Class, n: int) -> None:
+    def _count(self, group: CapClass, n: int) -> None:
         """Count flows of a class in or out."""
         group.n += n
         if group.fair:
@@ -231,7 +212,7 @@ class MaxMinLink:
         else:
             self._sum += n * group.units
 
-    def _register(self, group: _Class) -> None:
+    def _register(self, group: CapClass) -> None:
         """Note when the first flow of a class finishes; what was noted before is void."""
         keys, flows = group.keys, self._flows
         while flows.get(keys[0][1], (None,))[0] is not keys[0]:
@@ -240,13 +221,7 @@ class MaxMinLink:
         group.stamp = self._stamps
         key, flow = keys[0]
         heap = self._fair if group.fair else self._capped
-        if group.fair:
-            due = key - group.base
-        elif group.cap > 0:
-            due = group.since + (key - group.base) / group.cap
-        else:
-            due = math.inf if key > group.base else group.since
-        heappush(heap, (due, flow, group.stamp, group))
+        heappush(heap, (group.due(key), flow, group.stamp, group))
         if len(heap) > 64 + 2 * len(self._classes):
             heap[:] = [note for note in heap if note[3].stamp == note[2]]
             heapify(heap)
@@ -254,15 +229,15 @@ class MaxMinLink:
             keys[:] = [entry for entry in keys if flows.get(entry[1], (None,))[0] is entry]
             heapify(keys)
 
-    def _file(self, group: _Class) -> None:
+    def _file(self, group: CapClass) -> None:
         """Note on which side of the level a class is."""
         caps, sign = (self._fair_caps, 1.0) if group.fair else (self._capped_caps, -1.0)
         heappush(caps, sign * group.cap)
         if len(caps) > 64 + 2 * len(self._classes):
             caps[:] = sorted({sign * c.cap for c in self._classes.values() if c.fair == group.fair})
 
-    def _move(self, group: _Class, *, fair: bool) -> None:
-        n, clock = group.n, self._clock(group)
+    def _move(self, group: CapClass, *, fair: bool) -> None:
+        n, clock = group.n, group.clock(self.now_s, self._virtual)
         self._count(group, -n)
         group.fair, group.since = fair, self.now_s
         group.base = clock - self._virtual if fair else clock

@@ -24,9 +24,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedsim.adapters.adapter import Layout, Vector
+from fedsim.arrays import Bools, Ints
 from fedsim.network.number_formats import BITS, LEVELS, Dtype, pack, scales, unpack
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ class Extent:
         lengths: how many of them each array has, in the layout's order (arrays,).
     """
 
-    places: NDArray[np.int64] | None
-    lengths: NDArray[np.int64]
+    places: Ints | None
+    lengths: Ints
 
     @property
     def numbers(self) -> int:
@@ -95,9 +95,9 @@ class Extent:
         """Return the vector with its travelling numbers replaced."""
         if self.places is None:
             return values
-        found = vector.copy()
-        found[self.places] = values
-        return found
+        replaced = vector.copy()
+        replaced[self.places] = values
+        return replaced
 
 
 def extent(layout: Layout, payload: Payload) -> Extent:
@@ -121,18 +121,18 @@ def _extent(layout: Layout, payload: Payload) -> Extent:
             whole = False
             continue
         cut = payload.shape(layout, name)
-        own = np.arange(place.start, place.stop).reshape(shape)[tuple(map(slice, cut))].ravel()
+        positions = np.arange(place.start, place.stop).reshape(shape)[tuple(map(slice, cut))].ravel()
         whole &= cut == shape
-        places.append(own)
-        lengths.append(len(own))
+        places.append(positions)
+        lengths.append(len(positions))
     at = None if whole else np.concatenate([np.empty(0, np.int64), *places])
     return Extent(at, np.array(lengths, dtype=np.int64))
 
 
 def bytes_of(wire: WireConfig, layout: Layout, payload: Payload, direction: Direction) -> int:
     """Return the bytes of a payload in a direction: its message and the extra float32."""
-    found = extent(layout, payload)
-    message = format_of(wire, direction).nbytes(found.numbers, len(found.lengths))
+    where = extent(layout, payload)
+    message = format_of(wire, direction).nbytes(where.numbers, len(where.lengths))
     return message + FLOAT_BYTES * payload.extra_floats
 
 
@@ -143,11 +143,11 @@ def charged_bytes(
 
     Numbers, and extra ones, grow as the adapter does; arrays (scales) are as many as in the layout.
     """
-    found = extent(layout, payload)
+    where = extent(layout, payload)
     numbers, extra = (
-        round(count * adapter_params / layout.size) for count in (found.numbers, payload.extra_floats)
+        round(count * adapter_params / layout.size) for count in (where.numbers, payload.extra_floats)
     )
-    return format_of(wire, direction).nbytes(numbers, len(found.lengths)) + FLOAT_BYTES * extra
+    return format_of(wire, direction).nbytes(numbers, len(where.lengths)) + FLOAT_BYTES * extra
 
 
 def encode(
@@ -165,17 +165,17 @@ def encode(
     how, where = format_of(wire, direction), extent(layout, payload)
     values = where.of(vector)
     n, k = len(values), how.sent(len(values))
-    chosen: NDArray[np.int64] | slice = slice(None)
+    chosen: Ints | slice = slice(None)
     index = head = b""
     if k < n:
-        chosen = kept = largest(values, k)
-        index = _index(kept, n)
-        values = np.where(_mask(kept, n), values, np.float32(0.0))
+        chosen = sent = largest(values, k)
+        index = _index(sent, n)
+        values = np.where(_mask(sent, n), values, np.float32(0.0))
     each = None
     if how.dtype in LEVELS:
         starts = np.cumsum(where.lengths) - where.lengths
-        own = scales(np.maximum.reduceat(np.abs(values), starts), how.dtype)
-        head, each = own.astype("<f4").tobytes(), np.repeat(own, where.lengths)[chosen]
+        of_arrays = scales(np.maximum.reduceat(np.abs(values), starts), how.dtype)
+        head, each = of_arrays.astype("<f4").tobytes(), np.repeat(of_arrays, where.lengths)[chosen]
     return head + index + pack(values[chosen], each, how.dtype, rng)
 
 
@@ -198,7 +198,7 @@ def decode(wire: WireConfig, layout: Layout, payload: Payload, direction: Direct
     return where.into(np.zeros(layout.size, np.float32), values)
 
 
-def largest(values: Vector, k: int) -> NDArray[np.int64]:
+def largest(values: Vector, k: int) -> Ints:
     """Return where the k largest magnitudes are, ascending; of equal ones the first.
 
     >>> largest(np.array([1.0, -3.0, 2.0, -2.0], np.float32), 2).tolist()
@@ -211,19 +211,19 @@ def largest(values: Vector, k: int) -> NDArray[np.int64]:
     return np.sort(np.concatenate([above, level]))
 
 
-def _mask(chosen: NDArray[np.int64], n: int) -> NDArray[np.bool_]:
+def _mask(chosen: Ints, n: int) -> Bools:
     mask = np.zeros(n, dtype=bool)
     mask[chosen] = True
     return mask
 
 
-def _index(chosen: NDArray[np.int64], n: int) -> bytes:
+def _index(chosen: Ints, n: int) -> bytes:
     if INDEX_BYTES * len(chosen) <= -(-n // 8):
         return chosen.astype("<u4").tobytes()
     return np.packbits(_mask(chosen, n), bitorder="little").tobytes()
 
 
-def _chosen(data: bytes, k: int, n: int) -> tuple[NDArray[np.int64], int]:
+def _chosen(data: bytes, k: int, n: int) -> tuple[Ints, int]:
     """Return which k of n numbers follow, and the bytes that say so."""
     bitmap = -(-n // 8)
     if INDEX_BYTES * k <= bitmap:

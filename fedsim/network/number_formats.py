@@ -30,8 +30,8 @@ def scales(largest: Vector, dtype: Dtype) -> Vector:
     >>> scales(np.array([2.54, 0.0], np.float32), "int8").tolist() == [np.float32(0.02), 0.0]
     True
     """
-    found = np.maximum(largest.astype(np.float64) / LEVELS[dtype], SMALLEST_SCALE)
-    return np.where(largest > 0, found, 0.0).astype(np.float32)
+    scale = np.maximum(largest.astype(np.float64) / LEVELS[dtype], SMALLEST_SCALE)
+    return np.where(largest > 0, scale, 0.0).astype(np.float32)
 
 
 def pack(values: Vector, scale: Vector | None, dtype: Dtype, rng: np.random.Generator | None) -> bytes:

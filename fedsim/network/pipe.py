@@ -15,13 +15,11 @@ import math
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from fedsim.network.base import Rates
 from fedsim.network.max_min import MaxMinLink
 from fedsim.network.tcp import FIRST_WINDOW_BYTES, ROUNDING_BYTES, SHORTEST_S
-
-if TYPE_CHECKING:
-    from fedsim.network.base import Rates
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from fedsim.network.base import Rates
 from fedsim.network.pipe import Flow, LinkInUse, OneWayLink, Pipe
-
-if TYPE_CHECKING:
-    from fedsim.network.base import Rates
 
 STALLED_S = 30 * 86_400.0
 """`transfers_s` calls it for ever when nothing moves for so long: two looping rates that are never positive together

@@ -8,17 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedsim.arrays import Ints
 from fedsim.errors import Message, ProfileError
 from fedsim.files.user_tables import Column, Rows, numbers, problems, read_rows
 from fedsim.network.base import DIRECTIONS, KBPS, MBPS, Direction
 from fedsim.network.traces import AtEnd, RateTrace
-
-if TYPE_CHECKING:
-    from fedsim.arrays import Ints
 
 BYTES_PER_S_OF = {"bytes_per_s": 1.0, "kbps": KBPS, "mbps": MBPS}
 """Bytes per second of one of each unit: 1 kbps = 1,000 bit/s."""
@@ -75,9 +72,11 @@ def rate_problems(rows: Rows) -> Iterator[Message]:
         twice = [name for name, _ in _rate_columns(rows, direction)]
         if len(twice) > 1:
             yield rows.say(None, direction, "has a rate in two units", twice, "keep one of the columns")
-    found = list(problems(rows, (*RATE_COLUMNS, *(Column(name, low=0.0, high=HIGHEST) for name in rates))))
-    yield from found
-    if found:
+    bad_cells = list(
+        problems(rows, (*RATE_COLUMNS, *(Column(name, low=0.0, high=HIGHEST) for name in rates)))
+    )
+    yield from bad_cells
+    if bad_cells:
         return
     times_s, values = numbers(rows, "time_s"), {name: numbers(rows, name) for name in rates}
     for label, at in _places(rows).items():
@@ -109,7 +108,7 @@ def _known() -> str:
 
 def _places(rows: Rows) -> dict[str, Ints]:
     """Return the rows of each trace, in order of appearance."""
-    found: dict[str, list[int]] = {}
+    places: dict[str, list[int]] = {}
     for row, label in enumerate(rows.cells["trace"]):
-        found.setdefault(str(label), []).append(row)
-    return {label: np.array(at, dtype=np.int64) for label, at in found.items()}
+        places.setdefault(str(label), []).append(row)
+    return {label: np.array(at, dtype=np.int64) for label, at in places.items()}

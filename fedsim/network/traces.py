@@ -11,15 +11,13 @@ import copy
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
+from fedsim.arrays import Floats
 from fedsim.errors import RunError, message
-
-if TYPE_CHECKING:
-    from fedsim.arrays import Floats
-    from fedsim.network.base import Rates
+from fedsim.network.base import Rates
 
 AtEnd = Literal["loop", "hold", "fail"]
 

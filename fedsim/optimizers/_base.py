@@ -109,5 +109,5 @@ class Adaptive(ServerOptimizer):
         corrected = self.bias == "corrected"
         mean = m / (1.0 - self.beta1**steps) if corrected else m
         spread = (v if peak is None else peak) / (self.weight(steps) if corrected else 1.0)
-        way = self.rate(max_staleness) * mean / (np.sqrt(spread) + self.tau)
-        return moved(before, way), Moments(steps, m, v, peak)
+        move_by = self.rate(max_staleness) * mean / (np.sqrt(spread) + self.tau)
+        return moved(before, move_by), Moments(steps, m, v, peak)

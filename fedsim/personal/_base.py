@@ -91,9 +91,9 @@ class Personal(Component):
         down, up = (_without(home.layout, payload, names) for payload in (offer.down, offer.up))
         return replace(offer, down=down, up=up)
 
-    def composed(self, home: Home, vector: Vector, own: Vector) -> Vector:
-        """Return a vector with private values `own` (as `keeps` gives them) in their places."""
-        return with_values(home.layout, vector, self.private(home.layout), own)
+    def composed(self, home: Home, vector: Vector, private: Vector) -> Vector:
+        """Return a vector with private values `private` (as `keeps` gives them) in their places."""
+        return with_values(home.layout, vector, self.private(home.layout), private)
 
     def keeps(self, home: Home, vector: Any) -> Any:
         """Return the private values of a vector (or of a mask), one after the other; None if nothing is private."""
@@ -106,13 +106,13 @@ class Personal(Component):
         """Return the second training of a visit whose own training is `local`; None: there is none."""
         return None
 
-    def beside(self, home: Home, job: Job, own: Vector | None) -> Job | None:
+    def beside(self, home: Home, job: Job, private: Vector | None) -> Job | None:
         """Return the second training of a landed visit.
 
         Args:
             home: of the run.
             job: the visit's own training, arrays in place of handles: `start` is what it downloaded.
-            own: what the client has kept of its last such training; None: nothing yet.
+            private: what the client has kept of its last such training; None: nothing yet.
         """
         return None
 
@@ -160,17 +160,17 @@ class Personal(Component):
 
     # after the run ------------------------------------------------------------------------------
 
-    def after(self, home: Home, job: Job, own: Vector | None) -> Job | None:
+    def after(self, home: Home, job: Job, private: Vector | None) -> Job | None:
         """Return what a client trains after the run; None: nothing.
 
         Args:
             home: of the run.
             job: `start` and `base` as the client would download them now, private values put in.
-            own: what it keeps; None: it never landed.
+            private: what it keeps; None: it never landed.
         """
         return None
 
-    def model(self, home: Home, job: Job, own: Vector | None, end: Vector | None) -> Used:
+    def model(self, home: Home, job: Job, private: Vector | None, end: Vector | None) -> Used:
         """Return the model that a client ends with; `end` is where `after` ended, other arguments as there."""
         return Used(job.start if end is None else end, job.base)
 
@@ -191,16 +191,16 @@ def values(layout: Layout, vector: Vector, names: Sequence[str]) -> Vector:
     return np.concatenate([arrays[name].ravel() for name in names])
 
 
-def with_values(layout: Layout, vector: Vector, names: Sequence[str], own: Vector) -> Vector:
+def with_values(layout: Layout, vector: Vector, names: Sequence[str], private: Vector) -> Vector:
     """Return a vector with other values in some arrays: the inverse of `values`."""
-    found = np.array(vector, dtype=np.float32)
-    arrays, at = layout.arrays(found), 0
+    changed = np.array(vector, dtype=np.float32)
+    arrays, at = layout.arrays(changed), 0
     for name in names:
         array = arrays[name]
-        array[...] = own[at : at + array.size].reshape(array.shape)
+        array[...] = private[at : at + array.size].reshape(array.shape)
         at += array.size
-    found.flags.writeable = False
-    return found
+    changed.flags.writeable = False
+    return changed
 
 
 def _without(layout: Layout, payload: Payload, names: Sequence[str]) -> Payload:

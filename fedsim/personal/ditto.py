@@ -74,19 +74,19 @@ class Ditto(Personal):
         changes = {"prox_mu": self.lam, **({} if self.lr is None else {"lr": self.lr})}
         return local.model_copy(update=changes)
 
-    def beside(self, home: Home, job: Job, own: Vector | None) -> Job | None:
+    def beside(self, home: Home, job: Job, private: Vector | None) -> Job | None:
         """Return the training of v_k, drawn to what the visit downloaded."""
         local = self.alongside(job.local)
         if local is None:
             return None
-        start = home.initial if own is None else own
+        start = home.initial if private is None else private
         return replace(job, start=start, anchor=job.start, local=local, slot_penalty=None)
 
-    def after(self, home: Home, job: Job, own: Vector | None) -> Job | None:
+    def after(self, home: Home, job: Job, private: Vector | None) -> Job | None:
         """Return the first training of a client that has no v_k yet."""
         local = tuned(job.local, 1 if self.epochs is None else self.epochs, self.lr, self.lam)
-        return None if local is None or own is not None else replace(job, local=local, anchor=job.start)
+        return None if local is None or private is not None else replace(job, local=local, anchor=job.start)
 
-    def model(self, home: Home, job: Job, own: Vector | None, end: Vector | None) -> Used:
+    def model(self, home: Home, job: Job, private: Vector | None, end: Vector | None) -> Used:
         """Return v_k."""
-        return Used(own if own is not None else job.start if end is None else end, job.base)
+        return Used(private if private is not None else job.start if end is None else end, job.base)

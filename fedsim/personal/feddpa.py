@@ -88,21 +88,25 @@ class FedDPA(Personal):
             return tuned(local, self.epochs, self.lr)
         return local.model_copy(update={"prox_mu": 0.0, **({} if self.lr is None else {"lr": self.lr})})
 
-    def beside(self, home: Home, job: Job, own: Vector | None) -> Job | None:
+    def beside(self, home: Home, job: Job, private: Vector | None) -> Job | None:
         """Return the training of l over the shared adapter that the visit downloaded."""
         local = self.alongside(job.local)
-        return None if local is None else self._over(home, job, home.initial if own is None else own, local)
+        return (
+            None
+            if local is None
+            else self._over(home, job, home.initial if private is None else private, local)
+        )
 
-    def after(self, home: Home, job: Job, own: Vector | None) -> Job | None:
+    def after(self, home: Home, job: Job, private: Vector | None) -> Job | None:
         """Return the training of l after the run."""
         local = tuned(job.local, 1 if self.epochs is None else self.epochs, self.lr)
-        if local is None or own is not None:
+        if local is None or private is not None:
             return None
         return self._over(home, job, home.initial if self.train == "each" else job.start, local)
 
-    def model(self, home: Home, job: Job, own: Vector | None, end: Vector | None) -> Used:
+    def model(self, home: Home, job: Job, private: Vector | None, end: Vector | None) -> Used:
         """Return h: a B_l over the weights with the shared adapter in them."""
-        local = own if own is not None else end
+        local = private if private is not None else end
         if local is None:
             return Used(job.start, job.base)
         return Used(weighted(home.layout, local, self.a), self._under(home, job))

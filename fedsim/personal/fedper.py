@@ -70,12 +70,12 @@ class FedPer(Personal):
             raise ExperimentError(message("personal.layers", what, got=self.layers, fix=fix))
         return tuple(f"{name}.lora_{f}" for group in groups[-self.layers :] for name in group for f in "AB")
 
-    def after(self, home: Home, job: Job, own: Vector | None) -> Job | None:
+    def after(self, home: Home, job: Job, private: Vector | None) -> Job | None:
         """Return the visit without an upload of a client that has no private layers yet."""
         local = tuned(job.local, self.epochs, self.lr, job.local.prox_mu)
-        return None if local is None or own is not None else replace(job, local=local)
+        return None if local is None or private is not None else replace(job, local=local)
 
-    def model(self, home: Home, job: Job, own: Vector | None, end: Vector | None) -> Used:
+    def model(self, home: Home, job: Job, private: Vector | None, end: Vector | None) -> Used:
         """Return the last shared layers with the client's private ones."""
         names = self.private(home.layout)
         if end is None:
@@ -93,9 +93,9 @@ def blocks(layout: Layout) -> list[tuple[str, ...]]:
     >>> blocks(Layout(tuple(Module(name, 1, (1, 2), (2, 1), 1.0) for name in names)))
     [('embed',), ('h.0.attn.q', 'h.0.mlp.up'), ('h.1.attn.q',)]
     """
-    found: dict[str, list[str]] = {}
+    by_block: dict[str, list[str]] = {}
     for module in layout.modules:
         parts = module.name.split(".")
         number = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts))
-        found.setdefault(".".join(parts[: number + 1]), []).append(module.name)
-    return [tuple(names) for names in found.values()]
+        by_block.setdefault(".".join(parts[: number + 1]), []).append(module.name)
+    return [tuple(names) for names in by_block.values()]

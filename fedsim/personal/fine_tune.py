@@ -39,7 +39,7 @@ class FineTune(Personal):
         """All clients train their copies."""
         return True
 
-    def after(self, home: Home, job: Job, own: Vector | None) -> Job | None:
+    def after(self, home: Home, job: Job, private: Vector | None) -> Job | None:
         """Return the training of the copy."""
         local = tuned(job.local, self.epochs, self.lr)
         return None if local is None else replace(job, local=local)

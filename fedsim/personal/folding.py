@@ -32,12 +32,12 @@ def scale_of(layout: Layout, job: Job) -> float:
 
 def weighted(layout: Layout, vector: Vector, weight: float) -> Vector:
     """Return the adapter with weight times its effect: B times `weight`."""
-    found = np.array(vector, dtype=np.float32)
-    arrays = layout.arrays(found)
+    changed = np.array(vector, dtype=np.float32)
+    arrays = layout.arrays(changed)
     for module in layout.modules:
         arrays[f"{module.name}.lora_B"] *= np.float32(weight)
-    found.flags.writeable = False
-    return found
+    changed.flags.writeable = False
+    return changed
 
 
 class Fold:
@@ -48,9 +48,9 @@ class Fold:
 
     def __call__(self, layout: Layout, vector: Vector, scale: float, base: Vector | None = None) -> Vector:
         """Return `adapter_into_base(...)`; compares arrays by identity."""
-        for held, under, by, found in self._last:
+        for held, under, by, change in self._last:
             if held is vector and under is base and by == scale:
-                return found
+                return change
         made = adapter_into_base(layout, vector, scale, base)
         self._last = [*self._last[1 - REMEMBERED :], (vector, base, scale, made)]
         return made

@@ -60,13 +60,13 @@ class Tiers(ServerProtocol):
     @model_validator(mode="after")
     def _lists_of_tiers(self) -> Tiers:
         for name in ("probabilities", "credits"):
-            given = getattr(self, name)
-            if isinstance(given, tuple) and len(given) != self.tiers:
-                raise invalid(f"`{name}` has {len(given)} entries for {self.tiers} tiers")
-            if isinstance(given, tuple) and not any(given):
+            choice = getattr(self, name)
+            if isinstance(choice, tuple) and len(choice) != self.tiers:
+                raise invalid(f"`{name}` has {len(choice)} entries for {self.tiers} tiers")
+            if isinstance(choice, tuple) and not any(choice):
                 raise invalid(f"`{name}` leaves no tier to draw")
-        odds, given = self._first_weights(), self._credits()
-        if not any(p and c for p, c in zip(odds, given, strict=True)):
+        odds, credits_left = self._first_weights(), self._credits()
+        if not any(p and c for p, c in zip(odds, credits_left, strict=True)):
             raise invalid("no tier has both a probability and credits")
         return self
 
@@ -150,15 +150,15 @@ class Tiers(ServerProtocol):
                 losses[tier] = float(np.mean([visit.loss for visit in landed]))
 
     def _first_weights(self) -> list[float]:
-        given = self.probabilities
-        return list(given) if isinstance(given, tuple) else [1.0 / self.tiers] * self.tiers
+        choice = self.probabilities
+        return list(choice) if isinstance(choice, tuple) else [1.0 / self.tiers] * self.tiers
 
     def _credits(self) -> list[float]:
-        given = self.credits
+        choice = self.credits
         return (
-            [float(c) for c in given]
-            if isinstance(given, tuple)
-            else [math.inf if given is None else float(given)] * self.tiers
+            [float(c) for c in choice]
+            if isinstance(choice, tuple)
+            else [math.inf if choice is None else float(choice)] * self.tiers
         )
 
     def _asynchronous(self, server: Verbs, pools: Sequence[NDArray[np.int64]]) -> Steps:
@@ -226,10 +226,10 @@ def adaptive_probabilities(losses: Sequence[float], credits_left: Sequence[float
     having = [tier for tier, left in enumerate(credits_left) if left > 0]
     ranked = sorted(having, key=lambda tier: (not math.isnan(losses[tier]), -losses[tier], tier))
     n = len(ranked)
-    found = [0.0] * len(losses)
+    probabilities = [0.0] * len(losses)
     for i, tier in enumerate(ranked):
-        found[tier] = (n - i) / (n * (n + 1) / 2)
-    return found
+        probabilities[tier] = (n - i) / (n * (n + 1) / 2)
+    return probabilities
 
 
 def draw_tier(weights: Sequence[float], credits_left: Sequence[float], rng: np.random.Generator) -> int:

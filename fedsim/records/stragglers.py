@@ -34,18 +34,18 @@ def waits(run: Run) -> pd.DataFrame:
     """
     used = run.visits[run.visits["committed_version"] >= 0]
     last = used.sort_values(["committed_version", "landed_s", "order"]).groupby("committed_version").tail(1)
-    found = run.commits[["version", "time_s"]].merge(
+    closed = run.commits[["version", "time_s"]].merge(
         last, left_on="version", right_on="committed_version", suffixes=("", "_visit")
     )
-    found = found.merge(run.clients[["client", "tier", "device"]], on="client", how="left")
-    end = found["time_s"].to_numpy(np.float64)
+    closed = closed.merge(run.clients[["client", "tier", "device"]], on="client", how="left")
+    end = closed["time_s"].to_numpy(np.float64)
     before = run.commits.set_index("version")["time_s"]
-    begin = found["version"].sub(1).map(before).fillna(0.0).to_numpy(np.float64)
+    begin = closed["version"].sub(1).map(before).fillna(0.0).to_numpy(np.float64)
     marks = ["dispatched_s", "downloaded_s", "trained_s", "landed_s"]
-    cuts = [begin, *(np.clip(found[mark].to_numpy(np.float64), begin, end) for mark in marks), end]
+    cuts = [begin, *(np.clip(closed[mark].to_numpy(np.float64), begin, end) for mark in marks), end]
     parts = {name: cuts[i + 1] - cuts[i] for i, name in enumerate(PHASES)}
     return pd.DataFrame(
-        {"version": found["version"], **{c: found[c] for c in ("client", "tier", "device")}, **parts}
+        {"version": closed["version"], **{c: closed[c] for c in ("client", "tier", "device")}, **parts}
     )
 
 
@@ -56,9 +56,9 @@ def waited_by_tier(run: Run) -> pd.DataFrame:
         Columns commits (that a client of this tier closed), the seconds of `PHASES`, total_s, share (of
         the virtual time up to the last commit). `attrs["after_s"]` is the time after that commit.
     """
-    found = waits(run)
-    sums = found.groupby("tier")[list(PHASES)].sum()
-    sums.insert(0, "commits", found.groupby("tier").size())
+    waited = waits(run)
+    sums = waited.groupby("tier")[list(PHASES)].sum()
+    sums.insert(0, "commits", waited.groupby("tier").size())
     sums["total_s"] = sums[list(PHASES)].sum(axis=1)
     total = float(sums["total_s"].sum())
     sums["share"] = sums["total_s"] / total if total else np.nan
@@ -77,12 +77,12 @@ def away(run: Run) -> pd.DataFrame:
     """
     met = run.visits[run.visits["away"] != ""]
     lost = met["outcome"] == "offline"
-    found = met.assign(
+    counted = met.assign(
         visits=1, lost=lost, shortened=met["work_share"] < 1, lost_joules=met["joules"].where(lost, 0.0)
     )
     columns = ["visits", "lost", "shortened", "paused_s", "lost_joules"]
     order = [cause for cause in CAUSES if cause in set(met["away"])]
-    return found.groupby("away")[columns].sum().reindex(order).rename_axis("cause")
+    return counted.groupby("away")[columns].sum().reindex(order).rename_axis("cause")
 
 
 def gini(counts: Any) -> float:
@@ -172,8 +172,8 @@ def little(run: Run) -> pd.DataFrame:
         left = ~np.isnan(finish) | ~going
         stop = np.where(np.isnan(finish), ended, finish)
         rows[name] = _little(start[there], stop[there], left[there], horizon)
-    found = {name: row for name, row in rows.items() if row is not None}
-    return pd.DataFrame.from_dict(found, orient="index", columns=names).rename_axis("phase")
+    queues = {name: row for name, row in rows.items() if row is not None}
+    return pd.DataFrame.from_dict(queues, orient="index", columns=names).rename_axis("phase")
 
 
 def _little(start: Floats, stop: Floats, left: NDArray[np.bool_], horizon: float) -> tuple[float, ...] | None:

@@ -47,11 +47,11 @@ def export(run: Run, path: str | Path) -> None:
 def events(run: Run) -> list[Event]:
     """Return all trace events: names first, then by time; of slices that start together the longer first."""
     rows = _records(run.visits.sort_values(["dispatched_s", "order"]))
-    found = [*_names(run), *_versions(run), *_in_flight(run), *_staleness(run.commits)]
+    events = [*_names(run), *_versions(run), *_in_flight(run), *_staleness(run.commits)]
     committed_s = dict(zip(run.commits["version"], run.commits["time_s"], strict=True))
     for row in rows:
-        found += _visit(row, committed_s)
-    return sorted(found, key=lambda e: (e["ph"] != "M", e.get("ts", 0), _ORDER[e["ph"]], -e.get("dur", 0)))
+        events += _visit(row, committed_s)
+    return sorted(events, key=lambda e: (e["ph"] != "M", e.get("ts", 0), _ORDER[e["ph"]], -e.get("dur", 0)))
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:

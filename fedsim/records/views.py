@@ -70,12 +70,12 @@ def at(
     limits = {"time_s": time_s, "up_bytes": up_bytes, "joules": joules}
     rows = []
     for split, metric in run.scores[["split", "metric"]].drop_duplicates().itertuples(index=False):
-        found = scored(run, metric, split)
+        within = scored(run, metric, split)
         for name, limit in limits.items():
             if limit is not None:
-                found = found[found[name] <= limit]
-        if len(found):
-            last = found.iloc[-1]
+                within = within[within[name] <= limit]
+        if len(within):
+            last = within.iloc[-1]
             rows.append((split, metric, int(last["version"]), float(last["value"])))
     return pd.DataFrame(rows, columns=["split", "metric", "version", "value"])
 
@@ -95,12 +95,12 @@ def time_to_target(runs: Sequence[Run], metric: str, target: float, split: str =
     """
     rows = []
     for run in runs:
-        found = scored(run, metric, split)
-        reached = found[found["value"] >= target] if rises(metric) else found[found["value"] <= target]
+        points = scored(run, metric, split)
+        reached = points[points["value"] >= target] if rises(metric) else points[points["value"] <= target]
         first = reached.head(1).to_dict("records")
         rows.append({"run": run.name, **(first[0] if first else {})})
-    found = pd.DataFrame(rows, columns=["run", *AXES, "value"])
-    return found.astype(dict.fromkeys([*AXES, "value"], "float64"))
+    points = pd.DataFrame(rows, columns=["run", *AXES, "value"])
+    return points.astype(dict.fromkeys([*AXES, "value"], "float64"))
 
 
 def tiers(run: Run) -> list[str]:
@@ -152,16 +152,16 @@ def participation_by_tier(run: Run) -> pd.DataFrame:
         model), client_share, update_share (NaN if nothing was committed).
     """
     people = participation(run)
-    found = people.groupby("tier").agg(
+    by_tier = people.groupby("tier").agg(
         clients=("client", "size"),
         never_committed=("committed", lambda c: int((c == 0).sum())),
         committed=("committed", "sum"),
     )
-    found["client_share"] = found["clients"] / len(people)
-    total = int(found["committed"].sum())
-    found["update_share"] = found["committed"] / total if total else np.nan
+    by_tier["client_share"] = by_tier["clients"] / len(people)
+    total = int(by_tier["committed"].sum())
+    by_tier["update_share"] = by_tier["committed"] / total if total else np.nan
     columns = ["clients", "never_committed", "client_share", "update_share"]
-    return found.reindex(tiers(run))[columns].rename_axis("tier")
+    return by_tier.reindex(tiers(run))[columns].rename_axis("tier")
 
 
 def staleness(run: Run) -> pd.DataFrame:
@@ -189,8 +189,8 @@ def phase_seconds(run: Run) -> pd.DataFrame:
         }
     )
     how = {"visits": "sum", "download_s": "mean", "train_s": "mean", "upload_s": "mean"}
-    found = phases.groupby("tier").agg(how)
-    return found.reindex([tier for tier in tiers(run) if tier in found.index]).rename_axis("tier")
+    means = phases.groupby("tier").agg(how)
+    return means.reindex([tier for tier in tiers(run) if tier in means.index]).rename_axis("tier")
 
 
 def work(run: Run) -> pd.DataFrame:
@@ -214,9 +214,9 @@ def work(run: Run) -> pd.DataFrame:
             **{name: visits[name] for name in ("down_bytes", "up_bytes", "flops", "joules")},
         }
     )
-    found = spent.groupby("ending").sum()
+    sums = spent.groupby("ending").sum()
     order = ["committed", "uncommitted", *OUTCOMES[1:]]
-    return found.reindex([name for name in order if name in found.index]).rename_axis("ending")
+    return sums.reindex([name for name in order if name in sums.index]).rename_axis("ending")
 
 
 def wasted_work(run: Run) -> pd.DataFrame:

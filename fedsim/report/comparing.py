@@ -53,19 +53,9 @@ def progress(c: Compared) -> Section:
         return Section("progress", title, ["None of the runs scored a model."])
     runs, labels = [c.runs[i] for i in chosen], [c.labels[i] for i in chosen]
     target = views.common_target(runs, metric)
-    found = views.time_to_target(runs, metric, target)
-    rows: list[tuple[str, ...]] = [
-        (
-            label,
-            said("time_s", row["time_s"]),
-            number(row["version"]),
-            said("bytes", row["up_bytes"]),
-            said("bytes", row["down_bytes"]),
-            said("joules", row["joules"]),
-        )
-        for label, (_, row) in zip(labels, found.iterrows(), strict=True)
-    ]
-    rows += _means([c.groups[i] for i in chosen], labels, found)
+    costs = views.time_to_target(runs, metric, target)
+    groups = [c.groups[i] for i in chosen]
+    rows = [*_costs(labels, costs), *_means(groups, labels, costs)]
     said_metric = metric.replace("_", " ")
     header = ("run", "virtual time", "commits", "uploaded", "downloaded", "energy")
     caption = (
@@ -81,21 +71,36 @@ def progress(c: Compared) -> Section:
         "progress",
         title,
         text,
-        figures.comparison(runs, labels, [c.groups[i] for i in chosen], metric),
+        figures.comparison(runs, labels, groups, metric),
         f"Test {said_metric} against virtual time, against everything uploaded so far and against the energy the "
         f"devices had spent. The target is the best value that every run reached.",
         tables=[Table(header, rows, caption), _equal_time(runs, labels, metric)],
     )
 
 
-def _means(groups: Sequence[int], labels: Sequence[str], found: pd.DataFrame) -> list[tuple[str, ...]]:
+def _costs(labels: Sequence[str], costs: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Return what each run had cost at the target."""
+    return [
+        (
+            label,
+            said("time_s", row["time_s"]),
+            number(row["version"]),
+            said("bytes", row["up_bytes"]),
+            said("bytes", row["down_bytes"]),
+            said("joules", row["joules"]),
+        )
+        for label, (_, row) in zip(labels, costs.iterrows(), strict=True)
+    ]
+
+
+def _means(groups: Sequence[int], labels: Sequence[str], costs: pd.DataFrame) -> list[tuple[str, ...]]:
     """Return mean ± standard deviation over the seeds of each configuration that has several."""
     rows = []
     for group in dict.fromkeys(groups):
         members = [i for i, g in enumerate(groups) if g == group]
         if len(members) < 2:
             continue
-        part = found.iloc[members]
+        part = costs.iloc[members]
         name = labels[members[0]].split(SEED)[0]
         cells = []
         for column, kind in (
@@ -130,12 +135,12 @@ def _equal_time(runs: Sequence[Run], labels: Sequence[str], metric: str) -> Tabl
 def scored(c: Compared) -> tuple[str | None, list[int]]:
     """Return the headline metric of the first run that has one, and which runs have it."""
     metric = next((m for run in c.runs if (m := views.headline(run))), None)
-    found = [
+    chosen = [
         i
         for i, run in enumerate(c.runs)
         if ((run.scores["split"] == "test") & (run.scores["metric"] == metric)).any()
     ]
-    return metric, found
+    return metric, chosen
 
 
 def verdict(c: Compared) -> str:
@@ -146,9 +151,9 @@ def verdict(c: Compared) -> str:
     runs = [c.runs[i] for i in chosen]
     target = views.common_target(runs, metric)
     goal = f"a test {metric.replace('_', ' ')} of {number(target)}"
-    found = views.time_to_target(runs, metric, target)
-    found["name"] = [_named(c, chosen, i) for i in chosen]
-    times = found.groupby("name", sort=False)["time_s"].mean().sort_values(kind="stable")
+    costs = views.time_to_target(runs, metric, target)
+    costs["name"] = [_named(c, chosen, i) for i in chosen]
+    times = costs.groupby("name", sort=False)["time_s"].mean().sort_values(kind="stable")
     first, last = str(times.index[0]), str(times.index[-1])
     quick, slow = float(times.iloc[0]), float(times.iloc[-1])
     if slow == quick:
@@ -213,13 +218,13 @@ def uplink(c: Compared) -> Section:
             else "–"
         )
         if run.info.charged is not None:
-            found = views.uplink_reduction(run).iloc[0]
+            sums = views.uplink_reduction(run).iloc[0]
             cells = (
-                number(found["uploads"]),
-                said("bytes", found["adapter_bytes"]),
-                said("bytes", found["full_bytes"]),
-                percent(found["reduction"]),
-                said("bytes", found["serialized_up_bytes"]),
+                number(sums["uploads"]),
+                said("bytes", sums["adapter_bytes"]),
+                said("bytes", sums["full_bytes"]),
+                percent(sums["reduction"]),
+                said("bytes", sums["serialized_up_bytes"]),
             )
         else:
             cells = ("–",) * 5

@@ -26,13 +26,13 @@ def progress(run: Run, metric: str) -> go.Figure:
     ]
     figure = make_subplots(rows=1, cols=3, shared_yaxes=True, horizontal_spacing=0.035)
     for i, split in enumerate(splits):
-        found = views.scored(run, metric, split)
+        points = views.scored(run, metric, split)
         for column, x in enumerate(("time_s", "version", "up_bytes"), start=1):
-            divisor, title = axis_of(x, float(found[x].max()))
+            divisor, title = axis_of(x, float(points[x].max()))
             line = {"color": RUN_COLOURS[i], "width": 2}
             trace = go.Scatter(
-                x=listed(found[x] / divisor),
-                y=listed(found["value"]),
+                x=listed(points[x] / divisor),
+                y=listed(points["value"]),
                 name=split,
                 legendgroup=split,
                 showlegend=column == 1,
@@ -111,11 +111,11 @@ def _line(colours: Sequence[int], i: int) -> dict[str, Any]:
 
 def uplink(run: Run) -> go.Figure | None:
     """Draw the uploads of this run beside those of full-model FedAvg, to one scale."""
-    found = views.uplink_reduction(run).iloc[0]
-    if not found["full_bytes"]:
+    sums = views.uplink_reduction(run).iloc[0]
+    if not sums["full_bytes"]:
         return None
     names = ["this run", "full-model FedAvg"]
-    values = [float(found["adapter_bytes"]), float(found["full_bytes"])]
+    values = [float(sums["adapter_bytes"]), float(sums["full_bytes"])]
     step = quantities.scale("bytes", max(values))
     figure = go.Figure(
         go.Bar(

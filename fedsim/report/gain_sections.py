@@ -25,10 +25,10 @@ _METHODS = {
 def gains(run: Run) -> Section:
     """What clients gain from a model of their own."""
     title = "What a personal copy gains"
-    found = gain_views.gains(run)
-    if found.empty:
+    spreads = gain_views.gains(run)
+    if spreads.empty:
         return Section("gains", title, ["Clients kept no copies of their own in this run."])
-    top = found.iloc[0]
+    top = spreads.iloc[0]
     metric, kind = str(top["metric"]), str(top["kind"])
     words = metric.replace("_", " ")
     text = (

@@ -23,13 +23,13 @@ READING = "Distances of samples against virtual time, commits and everything upl
 
 def sections(run: Run) -> list[Section]:
     """Return the section if the run drew anything, else nothing."""
-    found = pictures(run.folder)
+    grids = pictures(run.folder)
     metric = views.headline(run, SPLIT)
-    if not found and metric is None:
+    if not grids and metric is None:
         return []
     title = "What the model draws"
     if metric is None:
-        return [Section("samples", title, ["Nothing looked at the samples but you."], pictures=found)]
+        return [Section("samples", title, ["Nothing looked at the samples but you."], pictures=grids)]
     facts = run.info.task
     return [
         Section(
@@ -39,7 +39,7 @@ def sections(run: Run) -> list[Section]:
             figures.samples([run], [run.name], [0], distances(run)),
             READING,
             tables=_shares(run),
-            pictures=found,
+            pictures=grids,
         )
     ]
 
@@ -48,8 +48,8 @@ def distances(run: Run) -> list[str]:
     """Return the names of the distances that a run scored its samples by: Frechet, kernel."""
     metric = views.headline(run, SPLIT)
     known = set(run.scores.loc[run.scores["split"] == SPLIT, "metric"])
-    asked = [] if metric is None else [metric, kernel(metric)]
-    return [name for name in asked if name in known]
+    names = [] if metric is None else [metric, kernel(metric)]
+    return [name for name in names if name in known]
 
 
 def kernel(metric: str) -> str:
@@ -61,8 +61,8 @@ def drawn(run: Run) -> list[int]:
     """Return how many samples were drawn at the first and at the last scored version."""
     if SAMPLES_DRAWN not in set(run.scores["metric"]):
         return []
-    found = views.scored(run, SAMPLES_DRAWN, SPLIT)["value"]
-    return [int(found.iloc[0]), int(found.iloc[-1])]
+    counts = views.scored(run, SAMPLES_DRAWN, SPLIT)["value"]
+    return [int(counts.iloc[0]), int(counts.iloc[-1])]
 
 
 def beside(c: Compared) -> list[Section]:
@@ -105,8 +105,8 @@ def beside(c: Compared) -> list[Section]:
 
 def _extractor(run: Run) -> tuple[str, str] | None:
     """Return what looked at a run's samples: the name of the distance, and the hash of the weights."""
-    found = distances(run)
-    return (found[0], str(run.info.task.get("extractor_sha256"))) if found else None
+    names = distances(run)
+    return (names[0], str(run.info.task.get("extractor_sha256"))) if names else None
 
 
 def sentence(run: Run, metric: str) -> str:
@@ -158,9 +158,9 @@ def pictures(folder: Path | None) -> list[Picture]:
     listed = None if folder is None else folder / "samples" / "samples.json"
     if listed is None or not listed.is_file():
         return []
-    found = []
+    grids = []
     for entry in json.loads(listed.read_text(encoding="utf-8")):
         raw = (listed.parent / entry["file"]).read_bytes()
         source = f"data:image/png;base64,{base64.b64encode(raw).decode()}"
-        found.append(Picture(source, entry["caption"]))
-    return found
+        grids.append(Picture(source, entry["caption"]))
+    return grids

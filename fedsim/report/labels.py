@@ -32,15 +32,15 @@ class Compared:
 def compared(runs: Sequence[Run]) -> Compared:
     """Name runs: by their names if those tell configurations apart, else by what differs; then by seed."""
     flat = [_flat({k: v for k, v in run.experiment.items() if k not in _NOT_COMPARED}) for run in runs]
-    keys = list(dict.fromkeys(key for one in flat for key in one))
+    keys = list(dict.fromkeys(key for settings in flat for key in settings))
     differing = [
-        (key, [str(one.get(key, "–")) for one in flat])
+        (key, [str(settings.get(key, "–")) for settings in flat])
         for key in keys
-        if len({str(one.get(key)) for one in flat}) > 1
+        if len({str(settings.get(key)) for settings in flat}) > 1
     ]
-    settings = [tuple(values[i] for _, values in differing) for i in range(len(runs))]
-    known = list(dict.fromkeys(settings))
-    groups = [known.index(one) for one in settings]
+    changes = [tuple(values[i] for _, values in differing) for i in range(len(runs))]
+    known = list(dict.fromkeys(changes))
+    groups = [known.index(change) for change in changes]
     names_tell = len({(run.name, g) for run, g in zip(runs, groups, strict=True)}) == len(
         {r.name for r in runs}
     )
@@ -65,9 +65,9 @@ def _short(key: str, value: str) -> str:
 
 
 def _flat(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for name, value in block.items():
-        found.update(
+        leaves.update(
             _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
         )
-    return found
+    return leaves

@@ -20,9 +20,9 @@ def progress(run: Run, metric: str | None) -> Section:
         return Section("progress", "How good the model became", [text])
     rows = []
     for split, name in run.scores[["split", "metric"]].drop_duplicates().itertuples(index=False):
-        found = views.scored(run, name, split)
-        best = found.sort_values("value", ascending=not rises(name), kind="stable").iloc[0]
-        first, last = found["value"].iloc[0], found["value"].iloc[-1]
+        points = views.scored(run, name, split)
+        best = points.sort_values("value", ascending=not rises(name), kind="stable").iloc[0]
+        first, last = points["value"].iloc[0], points["value"].iloc[-1]
         at_best = f"{number(best['value'])} (version {int(best['version'])})" if ranks(name) else "-"
         rows.append((f"{name.replace('_', ' ')}, {split}", number(first), number(last), at_best))
     return Section(
@@ -38,9 +38,9 @@ def progress(run: Run, metric: str | None) -> Section:
 
 def sentence(run: Run, metric: str) -> str:
     """Return by how much a metric moved, and after what."""
-    found = views.scored(run, metric)
-    first, last = found.iloc[0], found.iloc[-1]
-    if len(found) < 2:
+    scores = views.scored(run, metric)
+    first, last = scores.iloc[0], scores.iloc[-1]
+    if len(scores) < 2:
         return f"Test {metric.replace('_', ' ')} is {number(last['value'])}; it was scored once."
     verb = "rose" if last["value"] > first["value"] else "fell"
     return (
@@ -61,28 +61,28 @@ def uplink(run: Run) -> Section:
     """What was uploaded, against full-model FedAvg."""
     title = "What was uploaded, against full-model FedAvg"
     try:
-        found = views.uplink_reduction(run).iloc[0]
+        sums = views.uplink_reduction(run).iloc[0]
     except FedsimError as problem:
         return Section("uplink", title, [f"Not known: {problem}."])
-    uploads, each, full = int(found["uploads"]), int(found["adapter_params"]), int(found["params"])
+    uploads, each, full = int(sums["uploads"]), int(sums["adapter_params"]), int(sums["params"])
     whole = bool(run.experiment.get("lora", {}).get("full"))
     if not uploads:
         return Section("uplink", title, ["No upload landed."])
     formula = ["bytes = T · |S| · N · 4      T · |S| updates landed, N parameters of 4 bytes (float32) each"]
-    formula.append(f"full-model FedAvg: {uploads:,} · {full:,} · 4 = {said('bytes', found['full_bytes'])}")
+    formula.append(f"full-model FedAvg: {uploads:,} · {full:,} · 4 = {said('bytes', sums['full_bytes'])}")
     name = "this run, N_total" if whole else "this run, N_LoRA"
-    if int(found["adapter_bytes"]) == uploads * each * 4:
-        formula.append(f"{name}: {uploads:,} · {each:,} · 4 = {said('bytes', found['adapter_bytes'])}")
+    if int(sums["adapter_bytes"]) == uploads * each * 4:
+        formula.append(f"{name}: {uploads:,} · {each:,} · 4 = {said('bytes', sums['adapter_bytes'])}")
     else:
-        formula.append(f"this run, as sent: {said('bytes', found['adapter_bytes'])} in {uploads:,} uploads")
-    formula.append(f"reduction: 1 − {quantities.number(found['adapter_bytes'] / found['full_bytes'])} = {percent(found['reduction'])}")  # fmt: skip
-    than = f"{percent(found['reduction'])} less" if found["reduction"] > 0 else "no less"
+        formula.append(f"this run, as sent: {said('bytes', sums['adapter_bytes'])} in {uploads:,} uploads")
+    formula.append(f"reduction: 1 − {quantities.number(sums['adapter_bytes'] / sums['full_bytes'])} = {percent(sums['reduction'])}")  # fmt: skip
+    than = f"{percent(sums['reduction'])} less" if sums["reduction"] > 0 else "no less"
     text = (
-        f"{plural(uploads, 'upload')} landed with {said('bytes', found['adapter_bytes'])}; full-model FedAvg with the "
-        f"same schedule would have sent {said('bytes', found['full_bytes'])}: this run sent {than}."
+        f"{plural(uploads, 'upload')} landed with {said('bytes', sums['adapter_bytes'])}; full-model FedAvg with the "
+        f"same schedule would have sent {said('bytes', sums['full_bytes'])}: this run sent {than}."
     )
-    if found["lost_up_bytes"]:
-        text += f" Uploads that did not land took another {said('bytes', found['lost_up_bytes'])}."
+    if sums["lost_up_bytes"]:
+        text += f" Uploads that did not land took another {said('bytes', sums['lost_up_bytes'])}."
     return Section(
         "uplink",
         title,

@@ -96,11 +96,11 @@ def axis_of(x: str, largest: float) -> tuple[float, str]:
 
 def logarithmic(values: Any) -> dict[str, Any]:
     """Return the settings of a logarithmic axis with plain ticks at 1, 2 and 5 times powers of ten."""
-    found = np.asarray(values, dtype=float)
-    found = found[found > 0]
-    if not len(found):
+    positive = np.asarray(values, dtype=float)
+    positive = positive[positive > 0]
+    if not len(positive):
         return {}
-    low, high = np.log10(found.min()), np.log10(found.max())
+    low, high = np.log10(positive.min()), np.log10(positive.max())
     pad = 0.05 * (high - low) + 0.05
     powers = range(int(np.floor(low - pad)), int(np.ceil(high + pad)) + 1)
     steps = (1, 2, 5) if high - low < 2.5 else (1,)
@@ -112,5 +112,5 @@ def logarithmic(values: Any) -> dict[str, Any]:
 
 def listed(values: Any) -> list[Any]:
     """Plain numbers: Plotly would otherwise write arrays as base64, which nobody can read in the page."""
-    found: list[Any] = np.asarray(values).tolist()
-    return found
+    numbers: list[Any] = np.asarray(values).tolist()
+    return numbers

@@ -17,8 +17,8 @@ from fedsim.report.style import BLUE, ENDINGS, ORANGE, SKY, listed, style
 
 def participation(run: Run) -> go.Figure | None:
     """Draw each tier's share of the clients beside its share of the committed updates."""
-    found = views.participation_by_tier(run)
-    if found["update_share"].isna().all():
+    tiers = views.participation_by_tier(run)
+    if tiers["update_share"].isna().all():
         return None
     figure = go.Figure()
     for column, words, colour in (
@@ -26,66 +26,66 @@ def participation(run: Run) -> go.Figure | None:
         ("client_share", "share of the clients", "#B8C1CC"),
     ):
         figure.add_bar(
-            y=list(found.index)[::-1],
-            x=listed(found[column])[::-1],
+            y=list(tiers.index)[::-1],
+            x=listed(tiers[column])[::-1],
             name=words,
             orientation="h",
             marker_color=colour,
-            text=[quantities.percent(v) for v in listed(found[column])[::-1]],
+            text=[quantities.percent(v) for v in listed(tiers[column])[::-1]],
             textposition="outside",
             cliponaxis=False,
             hovertemplate=f"%{{y}}: %{{x:.1%}} {words[6:]}<extra></extra>",
         )
-    largest = float(found[["client_share", "update_share"]].max().max())
+    largest = float(tiers[["client_share", "update_share"]].max().max())
     figure.update_xaxes(tickformat=".0%", range=[0, 1.12 * largest])
     figure.update_layout(barmode="group")
-    style(figure, 30 + 44 * len(found), legend=True, bottom=28)
+    style(figure, 30 + 44 * len(tiers), legend=True, bottom=28)
     return figure.update_layout(legend_traceorder="reversed")
 
 
 def endings(counts: pd.DataFrame) -> go.Figure | None:
     """Draw how visits ended as stacked bars, one a row of `counts` (a tier or a run), with the counts on them."""
     totals = counts.sum(axis=1)
-    kept = counts[totals > 0]
-    if kept.empty:
+    visited = counts[totals > 0]
+    if visited.empty:
         return None
     figure = go.Figure()
-    names = [f"{name}  ({quantities.number(totals[name])})" for name in kept.index]
-    for outcome in kept.columns:
+    names = [f"{name}  ({quantities.number(totals[name])})" for name in visited.index]
+    for outcome in visited.columns:
         words, colour = ENDINGS[outcome]
-        share = kept[outcome] / totals[kept.index]
+        share = visited[outcome] / totals[visited.index]
         figure.add_bar(
             y=names[::-1],
             x=listed(share)[::-1],
             name=words,
             orientation="h",
             marker={"color": colour, "line": {"color": "white", "width": 1}},
-            text=[quantities.number(n) if n else "" for n in listed(kept[outcome])[::-1]],
+            text=[quantities.number(n) if n else "" for n in listed(visited[outcome])[::-1]],
             textposition="inside",
             insidetextanchor="middle",
             textangle=0,
-            customdata=listed(kept[outcome])[::-1],
+            customdata=listed(visited[outcome])[::-1],
             hovertemplate=f"%{{y}}: %{{customdata}} {words} (%{{x:.1%}})<extra></extra>",
         )
     figure.update_xaxes(tickformat=".0%", range=[0, 1], dtick=0.2)
     figure.update_layout(barmode="stack")
-    return style(figure, 30 + 32 * len(kept), legend=True, bottom=28)
+    return style(figure, 30 + 32 * len(visited), legend=True, bottom=28)
 
 
 def staleness(run: Run) -> go.Figure | None:
     """Draw how stale the committed updates were; None if all were fresh."""
-    found = views.staleness(run)
-    if found.empty or int(found["staleness"].max()) == 0:
+    counts = views.staleness(run)
+    if counts.empty or int(counts["staleness"].max()) == 0:
         return None
     figure = go.Figure(
         go.Bar(
-            x=listed(found["staleness"]),
-            y=listed(found["updates"]),
+            x=listed(counts["staleness"]),
+            y=listed(counts["updates"]),
             marker_color=BLUE,
             hovertemplate="staleness %{x}: %{y} updates<extra></extra>",
         )
     )
-    dense = int(found["staleness"].max()) <= 30
+    dense = int(counts["staleness"].max()) <= 30
     figure.update_xaxes(title_text="staleness [commits between dispatch and use]", dtick=1 if dense else None)
     figure.update_yaxes(title_text="updates", rangemode="tozero")
     return style(figure, 240)
@@ -93,33 +93,33 @@ def staleness(run: Run) -> go.Figure | None:
 
 def phases(run: Run) -> go.Figure | None:
     """Draw where the time of a landed visit goes, by tier."""
-    found = views.phase_seconds(run)
-    if found.empty:
+    means = views.phase_seconds(run)
+    if means.empty:
         return None
     parts = (
         ("download_s", SKY, "download"),
         ("train_s", BLUE, "train"),
         ("upload_s", ORANGE, "upload"),
     )
-    return times(found, parts, "mean virtual time of a landed visit", "{words} {time}")
+    return times(means, parts, "mean virtual time of a landed visit", "{words} {time}")
 
 
-def times(found: pd.DataFrame, parts: Sequence[tuple[str, str, str]], title: str, hover: str) -> go.Figure:
+def times(times_s: pd.DataFrame, parts: Sequence[tuple[str, str, str]], title: str, hover: str) -> go.Figure:
     """Draw seconds by tier as stacked bars, in a unit that suits the longest.
 
     Args:
-        found: one row a tier.
+        times_s: one row a tier.
         parts: (column, colour, words) of each piece of a bar.
         title: of the axis, without its unit.
         hover: what a piece says, of {words} and {time}.
     """
     figure = go.Figure()
-    step = quantities.scale("time_s", float(found[[column for column, *_ in parts]].sum(axis=1).max()))
+    step = quantities.scale("time_s", float(times_s[[column for column, *_ in parts]].sum(axis=1).max()))
     for column, colour, words in parts:
         said = hover.format(words=words, time=f"%{{x:.3g}} {step.unit}")
         figure.add_bar(
-            y=list(found.index)[::-1],
-            x=listed(found[column] / step.divisor)[::-1],
+            y=list(times_s.index)[::-1],
+            x=listed(times_s[column] / step.divisor)[::-1],
             name=words,
             orientation="h",
             marker={"color": colour, "line": {"color": "white", "width": 1}},
@@ -127,20 +127,20 @@ def times(found: pd.DataFrame, parts: Sequence[tuple[str, str, str]], title: str
         )
     figure.update_xaxes(title_text=f"{title} [{step.unit}]", rangemode="tozero")
     figure.update_layout(barmode="stack")
-    return style(figure, 60 + 32 * len(found), legend=True)
+    return style(figure, 60 + 32 * len(times_s), legend=True)
 
 
 def spending(run: Run) -> go.Figure | None:
     """Draw what became of the devices' time, bytes and energy."""
-    found = views.work(run)
-    if found.empty:
+    used = views.work(run)
+    if used.empty:
         return None
     sums = pd.DataFrame(
         {
-            "device time": found["seconds"],
-            "download": found["down_bytes"],
-            "upload": found["up_bytes"],
-            "energy": found["joules"],
+            "device time": used["seconds"],
+            "download": used["down_bytes"],
+            "upload": used["up_bytes"],
+            "energy": used["joules"],
         }
     ).T
     sums = sums[sums.sum(axis=1) > 0]

@@ -14,22 +14,9 @@ from fedsim.report.style import ENDINGS
 
 def clients(run: Run) -> Section:
     """Who took part: the devices, and whose updates are in the model."""
-    found = views.participation_by_tier(run)
-    clients = len(run.clients)
-    text = []
-    if clients:
-        inside = clients - int(found["never_committed"].sum())
-        text.append(
-            f"{inside:,} of {plural(clients, 'client')} ({percent(inside / clients)}) have an update in the model."
-        )
-        needs, usable = run.clients["needed_memory_bytes"], run.clients["usable_memory_bytes"]
-        small = int((needs > usable).sum())
-        if small:
-            text.append(
-                f"Too little memory to train: {plural(small, 'client')} ({percent(small / clients)})."
-            )
+    tiers = views.participation_by_tier(run)
     rows = []
-    for tier, row in found.iterrows():
+    for tier, row in tiers.iterrows():
         part = run.clients[run.clients["tier"] == tier]
         low, middle, high = (part["flops_per_s"] / 1e9).quantile([0.05, 0.5, 0.95])
         rows.append(
@@ -49,11 +36,25 @@ def clients(run: Run) -> Section:
     return Section(
         "people",
         "Who took part",
-        [" ".join(text)] if text else ["The run ended before it had clients."],
+        [_took_part(run, int(tiers["never_committed"].sum()))],
         visit_figures.participation(run),
         "A tier whose share of the updates is below its share of the clients is under-represented in the model.",
         tables=[*(tables if rows else []), *_memory_plans(run)],
     )
+
+
+def _took_part(run: Run, never_committed: int) -> str:
+    """Return in words how many clients have an update in the model, and how many cannot."""
+    count = len(run.clients)
+    if not count:
+        return "The run ended before it had clients."
+    inside = count - never_committed
+    text = f"{inside:,} of {plural(count, 'client')} ({percent(inside / count)}) have an update in the model."
+    needs, usable = run.clients["needed_memory_bytes"], run.clients["usable_memory_bytes"]
+    small = int((needs > usable).sum())
+    if small:
+        text += f" Too little memory to train: {plural(small, 'client')} ({percent(small / count)})."
+    return text
 
 
 def _memory_plans(run: Run) -> list[Table]:
@@ -100,17 +101,17 @@ def endings(run: Run) -> Section:
 
 def staleness(run: Run) -> Section:
     """How old the updates were when they were used."""
-    found = views.staleness(run)
-    total = int(found["updates"].sum())
+    counts = views.staleness(run)
+    total = int(counts["updates"].sum())
     if not total:
         text = "No update was committed."
-    elif int(found["staleness"].max()) == 0:
+    elif int(counts["staleness"].max()) == 0:
         text = f"All {total:,} committed updates were fresh: no commit came between their dispatch and their use."
     else:
-        mean = float((found["staleness"] * found["updates"]).sum()) / total
+        mean = float((counts["staleness"] * counts["updates"]).sum()) / total
         text = (
-            f"A committed update was {number(mean)} commits old on average, {int(found['staleness'].max())} at "
-            f"most; {percent(float(found.loc[found['staleness'] == 0, 'updates'].sum()) / total)} were fresh."
+            f"A committed update was {number(mean)} commits old on average, {int(counts['staleness'].max())} at "
+            f"most; {percent(float(counts.loc[counts['staleness'] == 0, 'updates'].sum()) / total)} were fresh."
         )
     reading = "Committed updates by the number of commits between their dispatch and their use."
     return Section("staleness", "How stale the updates were", [text], visit_figures.staleness(run), reading)
@@ -118,17 +119,17 @@ def staleness(run: Run) -> Section:
 
 def phases(run: Run) -> Section:
     """Where a visit's time goes."""
-    found = views.phase_seconds(run)
-    if found.empty:
+    means = views.phase_seconds(run)
+    if means.empty:
         return Section("phases", "Where a visit's time goes", ["No visit landed."])
     columns = ["download_s", "train_s", "upload_s"]
-    total = float((found[columns].sum(axis=1) * found["visits"]).sum())
-    shares = [(c, float((found[c] * found["visits"]).sum()) / total if total else math.nan) for c in columns]
+    total = float((means[columns].sum(axis=1) * means["visits"]).sum())
+    shares = [(c, float((means[c] * means["visits"]).sum()) / total if total else math.nan) for c in columns]
     named = {"download_s": "download", "train_s": "training", "upload_s": "upload"}
     text = f"Of the time of landed visits, {listing([f'{percent(s)} is {named[c]}' for c, s in shares])}."
     rows = [
         (str(tier), number(row["visits"]), *(said("time_s", row[c]) for c in columns))
-        for tier, row in found.iterrows()
+        for tier, row in means.iterrows()
     ]
     return Section(
         "phases",
@@ -142,8 +143,8 @@ def phases(run: Run) -> Section:
 
 def wasted_work(run: Run) -> Section:
     """What was spent in vain."""
-    found = views.work(run)
-    if found.empty:
+    sums = views.work(run)
+    if sums.empty:
         return Section("waste", "What was spent in vain", ["No visit was dispatched."])
     share = views.wasted_work(run).attrs["share"]
     saved = run.info.saved_share
@@ -166,7 +167,7 @@ def wasted_work(run: Run) -> Section:
             said("bytes", row["up_bytes"]),
             said("joules", row["joules"]),
         )
-        for ending, row in found.iterrows()
+        for ending, row in sums.iterrows()
     ]
     return Section(
         "waste",

@@ -13,7 +13,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,31 +82,23 @@ def measure(plan: Plan, *, repeats: int = 7, steps: int = 4, quota: bool = False
     """
     task, experiment = plan.task, plan.experiment
     clock = time.process_time if quota else time.perf_counter
+    batch = experiment.local.batch
     executor = Inline()
     executor.open(task)
     try:
         start = executor.share(task.initial())
-
-        def timed(batch: int, n: int) -> list[float]:
-            """Seconds of a step in each of n visits."""
-            local = LocalConfig.model_validate(
-                experiment.local.model_dump() | {"epochs": None, "steps": steps, "batch": batch}
-            )
-            jobs = [[Job(0, k, start, local, experiment.seed, "calibrate")] for k in range(n + 1)]
-            spent = [_seconds(clock, executor.train(job).result) for job in jobs]
-            return [s / steps for s in spent[1:]]
-
-        batch = experiment.local.batch
-        step_s = timed(batch, repeats)
-        tokens = task.tokens(0, experiment.local.model_copy(update={"epochs": None, "steps": 1}))
+        job = Job(0, 0, start, _local(experiment, steps, batch), experiment.seed, "calibrate")
+        step_s = _step_seconds(executor, job, repeats, clock)
         overhead_s = 0.0
         if batch > 1:
-            single_s = float(np.median(timed(1, repeats)))
+            single = replace(job, local=_local(experiment, steps, 1))
+            single_s = float(np.median(_step_seconds(executor, single, repeats, clock)))
             overhead_s = max(0.0, (batch * single_s - float(np.median(step_s))) / (batch - 1))
     finally:
         executor.close()
+    tokens = task.tokens(0, _local(experiment, 1, batch))
     return Measured(
-        model=Path(experiment.task.sources().get("model", task.shape.name)).name,
+        model=Path(plan.parts.task.sources().get("model", task.shape.name)).name,
         sequence=task.shape.sequence,
         batch=batch,
         flops=train_flops(task.shape, tokens, layered=experiment.compute.flops == "layers"),
@@ -115,6 +107,20 @@ def measure(plan: Plan, *, repeats: int = 7, steps: int = 4, quota: bool = False
         memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         memory_bytes_per_s=_bandwidth(),
     )
+
+
+def _local(experiment: Experiment, steps: int, batch: int) -> LocalConfig:
+    """Return the experiment's local training with other steps and another batch."""
+    changes = {"epochs": None, "steps": steps, "batch": batch}
+    return LocalConfig.model_validate(experiment.local.model_dump() | changes)
+
+
+def _step_seconds(executor: Inline, job: Job, visits: int, clock: Callable[[], float]) -> list[float]:
+    """Return the seconds of a step of a job in each of some visits, after one that warms up."""
+    assert job.local.steps is not None
+    calls = [[replace(job, visit=visit)] for visit in range(visits + 1)]
+    seconds = [_seconds(clock, executor.train(call).result) for call in calls]
+    return [visit_s / job.local.steps for visit_s in seconds[1:]]
 
 
 def default() -> Experiment:
@@ -165,7 +171,7 @@ def row(measured: Measured, device: str, like: str, quota: float | None = None) 
         f"{len(measured.step_s)} visits, {measured.overhead_s:.2g} s of it fixed; "
         f"class, power and battery not measured, as {like}"
     )
-    found = {
+    row = {
         "device": device,
         "class": other["class"],
         "eff_lora_lo_gflop_per_s": f"{measured.flops_per_s(0.05) / 1e9:.6g}",
@@ -176,8 +182,8 @@ def row(measured: Measured, device: str, like: str, quota: float | None = None) 
         **{name: other[name] for name in ("train_w", "idle_w", "battery_wh")},
     }
     if quota is not None:
-        found |= {"cpu_quota": f"{quota:g}", "cpu_period_ms": "100"}
-    return found | {"share": "1", "source": source}
+        row |= {"cpu_quota": f"{quota:g}", "cpu_period_ms": "100"}
+    return row | {"share": "1", "source": source}
 
 
 def table(rows: list[dict[str, str]]) -> str:

@@ -3,49 +3,70 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from dataclasses import dataclass, replace
 
 from fedsim.clock.plan import Plan
 from fedsim.executors.inline import Inline
 from fedsim.jobs import Job, ScoreJob
+from fedsim.records.info import Totals
 from fedsim.runs.simulation import simulate
-from fedsim.server.personalize import epochs_after
+from fedsim.server.after.personalize import epochs_after
 
 
-def dry_run(plan: Plan, *, measure: bool = True) -> dict[str, Any]:
+@dataclass(frozen=True)
+class RealWork:
+    """What a run takes of this machine, from one measured visit [s].
+
+    Attributes:
+        train_s_per_visit: training of a mean visit; score_s: one evaluation.
+        machine_s: all of it on one worker.
+    """
+
+    train_s_per_visit: float
+    score_s: float
+    machine_s: float
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What a run would be.
+
+    Attributes:
+        totals: of the timeline, which does not depend on training.
+        virtual_s: virtual time of its end [s].
+        trained_visits: visits whose training would be computed.
+        evaluations: versions that would be scored.
+        real_work: on this machine; None: not measured.
+    """
+
+    totals: Totals
+    virtual_s: float
+    trained_visits: int
+    evaluations: int
+    real_work: RealWork | None = None
+
+
+def dry_run(plan: Plan, *, measure: bool = True) -> Estimates:
     """Return estimates of a run.
 
     Args:
         plan: a prepared experiment.
         measure: load the model and train one median visit, to estimate seconds on this machine.
-
-    Returns:
-        visits, commits, landed, outcomes, up_bytes, down_bytes, virtual_s, joules, gross_joules (from the
-        timeline, which does not depend on training), trained_visits, evaluations and, if measured,
-        train_s_per_visit, score_s and machine_s for one worker [s].
     """
-    run = simulate(plan, timeline_only=True)
-    totals = run.info.totals
-    commits, every = totals.commits, plan.experiment.evaluate.every_commits
-    trained = totals.handed_over or 0
-    facts: dict[str, Any] = {
-        "visits": totals.visits,
-        "commits": commits,
-        "outcomes": dict(totals.outcomes),
-        "up_bytes": totals.up_bytes,
-        "down_bytes": totals.down_bytes,
-        "virtual_s": run.info.end_time_s,
-        "joules": totals.joules,
-        "gross_joules": totals.gross_joules,
-        "trained_visits": trained,
-        "evaluations": 1 + commits // every + bool(commits % every),
-    }
-    if measure:
-        facts |= _measured(plan, trained, facts["evaluations"])
-    return facts
+    info = simulate(plan, timeline_only=True).info
+    commits, every = info.totals.commits, plan.experiment.evaluate.every_commits
+    estimates = Estimates(
+        totals=info.totals,
+        virtual_s=info.end_time_s,
+        trained_visits=info.totals.handed_over or 0,
+        evaluations=1 + commits // every + bool(commits % every),
+    )
+    if not measure:
+        return estimates
+    return replace(estimates, real_work=_measured(plan, estimates.trained_visits, estimates.evaluations))
 
 
-def _measured(plan: Plan, trained: int, evaluations: int) -> dict[str, float]:
+def _measured(plan: Plan, trained: int, evaluations: int) -> RealWork:
     task, experiment = plan.task, plan.experiment
     sizes = sorted((task.tokens(c, experiment.local), c) for c in range(task.clients))
     tokens, client = sizes[len(sizes) // 2]
@@ -65,11 +86,7 @@ def _measured(plan: Plan, trained: int, evaluations: int) -> dict[str, float]:
     executor.score([ScoreJob(handle, probe) for probe in probes[:2]]).result()
     score_s = (time.perf_counter() - began) * len(probes) / max(1, min(2, len(probes)))
     executor.close()
-    personal: Any = experiment.personal
-    second = personal.alongside(experiment.local)
+    second = plan.parts.personal.alongside(experiment.local)
     beside = 0.0 if second is None else task.tokens(client, second) / tokens
-    return {
-        "train_s_per_visit": visit_s,
-        "score_s": score_s,
-        "machine_s": visit_s * (trained * (1 + beside) + epochs_after(experiment)) + score_s * evaluations,
-    }
+    trainings = trained * (1 + beside) + epochs_after(experiment)
+    return RealWork(visit_s, score_s, visit_s * trainings + score_s * evaluations)

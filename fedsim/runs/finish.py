@@ -9,9 +9,9 @@ from fedsim.executors import Executor
 from fedsim.records.info import RunInfo, SavedAdapter
 from fedsim.records.run import Run
 from fedsim.records.writer import Writer
-from fedsim.server import personalize
-from fedsim.server.gallery import hang
-from fedsim.server.personalize import FinalState
+from fedsim.server.after import personalize
+from fedsim.server.after.gallery import hang
+from fedsim.server.after.personalize import FinalState
 from fedsim.server.server import Server
 
 
@@ -50,7 +50,7 @@ def ended(info: RunInfo, server: Server, executor: Executor | None, ended_s: flo
         workers=0 if executor is None else executor.workers,
         end_time_s=ended_s,
         totals=server.ledger.totals(
-            clients=len(server.population),
+            clients=server.clients,
             commits=server.version,
             handed_over=server.trainer.handed_over,
         ),

@@ -23,6 +23,7 @@ from fedsim.jobs import Job, ScoreJob, Update, add_sums
 from fedsim.records.run import load
 from fedsim.records.writer import Writer
 from fedsim.runs import simulation
+from fedsim.server.values.versions import Dispatched
 
 ROUNDING = 1e-3
 """Largest relative difference between losses that passes for rounding, after AdamW has lifted it."""
@@ -46,12 +47,12 @@ class Replay:
     @property
     def agreement(self) -> str:
         """How the loss compares with the recorded one, in words."""
-        found, recorded = self.update.loss, self.recorded_loss
+        loss, recorded = self.update.loss, self.recorded_loss
         if math.isnan(recorded):
             return "nothing to compare with"
-        if found == recorded:
+        if loss == recorded:
             return "the same to the bit"
-        if math.isclose(found, recorded, rel_tol=ROUNDING):
+        if math.isclose(loss, recorded, rel_tol=ROUNDING):
             return "the same to rounding (trained alone here, in a batch there)"
         return (
             f"apart by more than {ROUNDING:.1%}: by AdamW, which lifts rounding at a high learning rate, "
@@ -105,7 +106,7 @@ def job_of(plan: Plan, client: int, visit: int) -> Job:
     scoring = experiment.evaluate.model_copy(update={"every_commits": 10**9, "windows": 1})
     short = experiment.model_copy(update={"evaluate": scoring})
     executor = simulation.executor_for(short)
-    found: list[Job] = []
+    jobs: list[Job] = []
 
     def quiet(_kind: str, _facts: object) -> None:
         pass
@@ -113,16 +114,16 @@ def job_of(plan: Plan, client: int, visit: int) -> Job:
     try:
         prefix = Plan(short, plan.population, plan.task, plan.shape)
 
-        def watch(dispatched: Visit, job: Job) -> None:
-            if (dispatched.client, dispatched.visit) == (client, visit):
-                found.append(job)
+        def watch(begun: Visit, dispatched: Dispatched) -> None:
+            if (begun.client, begun.visit) == (client, visit):
+                jobs.append(dispatched.job)
                 server.end()
 
         server = simulation.world(prefix, executor, Writer(None, short), quiet, watch)
         simulation.run_to_the_end(server, quiet)
     finally:
         executor.close()
-    return found[0]
+    return jobs[0]
 
 
 def _held_out(plan: Plan, vector: Vector, base: Vector | None, client: int) -> dict[str, float]:

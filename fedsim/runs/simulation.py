@@ -27,9 +27,10 @@ from fedsim.records.run import Run
 from fedsim.records.writer import Writer
 from fedsim.runs.finish import ended, finish, write_report
 from fedsim.server.ledger import Ledger, OnEvent
-from fedsim.server.private_parts import PrivateParts
 from fedsim.server.server import OnDispatch, Server
-from fedsim.server.trainer import Trainer
+from fedsim.server.stall import refuse_to_spin
+from fedsim.server.values.private_parts import PrivateParts
+from fedsim.server.values.trainer import Trainer
 
 
 def executor_for(experiment: Experiment) -> Executor:
@@ -55,7 +56,7 @@ def begin(executor: Executor, experiment: Experiment) -> None:
     Vectors must be small for it: the room for them is set aside before their size is known.
     """
     if not experiment.lora.full:
-        executor.prestart(experiment.task.worker_modules)
+        executor.prestart(parts_of(experiment).task.worker_modules)
 
 
 def simulate(
@@ -165,11 +166,17 @@ def world(
     return server
 
 
-def course(plan: Plan, executor: Executor | None, writer: Writer, tell: OnEvent) -> tuple[Run, ServerModel]:
+def course(
+    plan: Plan,
+    executor: Executor | None,
+    writer: Writer,
+    tell: OnEvent,
+    on_dispatch: OnDispatch | None = None,
+) -> tuple[Run, ServerModel]:
     """Run a plan from its first dispatch to its last table; returns the run and the final model."""
     writer.clients(clients_table(plan))
     writer.note(_begun(writer.info, plan, timeline_only=executor is None))
-    server = world(plan, executor, writer, tell)
+    server = world(plan, executor, writer, tell, on_dispatch)
     workers = 0 if executor is None else executor.workers
     budget = plan.experiment.budget.model_dump()
     tell("start", {"workers": workers, "clients": len(plan.population), "budget": budget})
@@ -219,7 +226,7 @@ def _step(env: simpy.Environment, server: Server, tell: OnEvent) -> float:
             told_s = float(env.now)
             tell("time", {"time_s": told_s})
             if math.isinf(horizon_s):
-                server.refuse_to_spin()
+                refuse_to_spin(server)
     if not server.over and math.isinf(env.peek()) and math.isinf(horizon_s):
         fix = "give budget.time_s, or a budget.commits that these clients can reach"
         raise RunError(message("run", "nothing is left to happen, and the budget is not used up", fix=fix))

@@ -106,14 +106,14 @@ class Oort(Sampler):
 
     def percentile(self, gains: Sequence[float]) -> float:
         """Return where the pacer is after these commits, from the statistical utility of each of them."""
-        w, found = self.pacer_rounds, self.pacer_percentile
+        w, percentile = self.pacer_rounds, self.pacer_percentile
         for end in range(2 * w, len(gains) + 1, w):
             before, now = sum(gains[end - 2 * w : end - w]), sum(gains[end - w : end])
             if abs(now - before) <= 0.1 * before:
-                found = min(100.0, found + self.pacer_step)
+                percentile = min(100.0, percentile + self.pacer_step)
             elif abs(now - before) >= 5 * before:
-                found = max(min(self.pacer_step, found), found - self.pacer_step)
-        return found
+                percentile = max(min(self.pacer_step, percentile), percentile - self.pacer_step)
+        return percentile
 
     def eligible(self, utility: Floats, n: int) -> NDArray[np.bool_]:
         """Return who may be exploited: at least `cut_off` of the n-th best utility. There are n of them at least.

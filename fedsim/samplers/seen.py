@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.devices.availability import Presence
+from fedsim.devices.availability import OnlineTimes
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -52,7 +52,7 @@ class Seen:
     square: Floats
     _gains: list[float] = field(repr=False)
     _examples: Callable[[], Counts] = field(repr=False)
-    _availability: Presence = field(repr=False)
+    _availability: OnlineTimes = field(repr=False)
 
     @property
     def gains(self) -> tuple[float, ...]:
@@ -73,7 +73,7 @@ class Seen:
 class Records:
     """The server's notes, from which `now` makes a view for a sampler."""
 
-    def __init__(self, availability: Presence, examples: Callable[[int], int]) -> None:
+    def __init__(self, availability: OnlineTimes, examples: Callable[[int], int]) -> None:
         """Start with nothing known of anybody; `examples` is asked only if a sampler wants to know."""
         n = availability.n
         self._availability, self._ask_examples = availability, examples

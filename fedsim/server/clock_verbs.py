@@ -1,4 +1,4 @@
-"""The verbs that are the clock's own: processes, events, and the places inside an instant."""
+"""The verbs that change nothing: the clock's own, and what a protocol may know of the experiment."""
 
 from __future__ import annotations
 
@@ -7,15 +7,43 @@ from typing import Any
 
 import simpy
 
+from fedsim.clock.plan import Plan
 from fedsim.instants import At, Instant
 
 
 class ClockVerbs:
-    """Virtual time, as a protocol uses it."""
+    """Virtual time, and the plan that is carried out in it.
 
-    def __init__(self, env: simpy.Environment) -> None:
+    Attributes:
+        env: the clock.
+        plan: of the experiment.
+    """
+
+    def __init__(self, env: simpy.Environment, plan: Plan) -> None:
         """Stand at the environment's time."""
-        self.env = env
+        self.env, self.plan = env, plan
+
+    # the plan -----------------------------------------------------------------------------------
+
+    @property
+    def clients(self) -> int:
+        """How many clients there are."""
+        return len(self.plan.population)
+
+    @property
+    def seed(self) -> int:
+        """The experiment's seed."""
+        return self.plan.experiment.seed
+
+    def steps(self, client: int) -> int:
+        """Return the optimiser steps of a whole visit of a client."""
+        return self.plan.steps(client)
+
+    def rank(self, client: int) -> int:
+        """Return the slots of each factor that a client trains in a whole visit; 0 for whole models."""
+        return self.plan.rank(client)
+
+    # the clock ----------------------------------------------------------------------------------
 
     @property
     def now_s(self) -> float:

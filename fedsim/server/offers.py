@@ -12,7 +12,7 @@ from fedsim.cost.shape import backbone_bytes
 from fedsim.cost.work import Work
 from fedsim.server.clients import ClientBook
 from fedsim.server.polling import poll_work
-from fedsim.server.versions import Versions
+from fedsim.server.values.versions import Versions
 
 
 class Offers:

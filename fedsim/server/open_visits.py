@@ -10,8 +10,8 @@ from typing import Literal
 
 import simpy
 
+from fedsim.clock.online.roster import Roster
 from fedsim.clock.plan import Plan
-from fedsim.clock.roster import Roster
 from fedsim.clock.visit import Visit
 from fedsim.clock.visit_order import DeviceWorld, OnClose, VisitOrder
 from fedsim.cost.work import Work
@@ -21,8 +21,8 @@ from fedsim.server.alarm import DeskAlarm
 from fedsim.server.clients import ClientBook
 from fedsim.server.ledger import Ledger
 from fedsim.server.requests import Desk
-from fedsim.server.trainer import Trainer
-from fedsim.server.versions import Dispatched
+from fedsim.server.values.trainer import Trainer
+from fedsim.server.values.versions import Dispatched
 
 
 class OpenVisits:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.clock.online.roster import Roster
 from fedsim.clock.plan import Plan
-from fedsim.clock.roster import Roster
 from fedsim.errors import RunError, message
 from fedsim.rng import stream
 from fedsim.samplers.seen import Records

@@ -15,40 +15,32 @@ from numpy.typing import NDArray
 
 from fedsim.adapters.adapter import Vector
 from fedsim.aggregators._base import ServerModel
-from fedsim.clock.device_training import Machines
 from fedsim.clock.estimate import Estimate
-from fedsim.clock.online.build import attendance_of
 from fedsim.clock.plan import Plan
 from fedsim.clock.protocol import Blend, Steps
-from fedsim.clock.roster import Roster
 from fedsim.clock.visit import Visit
 from fedsim.clock.visit_order import DeviceWorld
-from fedsim.errors import RunError, message
 from fedsim.instants import Instant
-from fedsim.jobs import Job
 from fedsim.network.base import Network
 from fedsim.samplers._base import PollingSampler
-from fedsim.samplers.seen import Records
-from fedsim.server.alarm import DeskAlarm
-from fedsim.server.averaging import Average
 from fedsim.server.clients import ClientBook
-from fedsim.server.clock_verbs import ClockVerbs
-from fedsim.server.commits import BlankCommit, Commit
+from fedsim.server.idle_clients import IdleClients
 from fedsim.server.ledger import Ledger
 from fedsim.server.offers import Offers
 from fedsim.server.open_visits import OpenVisits
 from fedsim.server.polling import Poll, polled
-from fedsim.server.private_parts import PrivateParts
-from fedsim.server.requests import Desk, PoolRequest
 from fedsim.server.rounds import by_landing, enough_landed
-from fedsim.server.trainer import Trainer
-from fedsim.server.versions import Versions
+from fedsim.server.values.averaging import Average
+from fedsim.server.values.commits import BlankCommit, Commit
+from fedsim.server.values.private_parts import PrivateParts
+from fedsim.server.values.trainer import Trainer
+from fedsim.server.values.versions import Dispatched, Versions
 
-OnDispatch = Callable[[Visit, Job], None]
+OnDispatch = Callable[[Visit, Dispatched], None]
 """Told of each visit that trains, at its dispatch, with its job, vectors as they are."""
 
 
-class Server(ClockVerbs):
+class Server(IdleClients):
     """Mechanism without policy; a protocol is a generator over these verbs (`fedsim.clock.protocol.Verbs`).
 
     Attributes:
@@ -69,26 +61,20 @@ class Server(ClockVerbs):
         on_dispatch: OnDispatch | None = None,
     ) -> None:
         """Stand at time 0 with nobody asked."""
-        super().__init__(env)
-        experiment, population = plan.experiment, plan.population
-        self.plan, self.experiment, self.population = plan, experiment, population
+        super().__init__(env, plan, private_parts.unseen)
+        experiment = plan.experiment
+        self.experiment, self._on_dispatch = experiment, on_dispatch
         self.trainer, self.ledger, self.private_parts = trainer, ledger, private_parts
         self.versions = Versions(plan, model, private_parts)
         self.average = Average(model, experiment.evaluate.ema)
-        self.over, self.last_commit_s, self._on_dispatch = False, 0.0, on_dispatch
-        machines = Machines(experiment.compute, experiment.seed)
-        self.attendance = attendance_of(env, experiment, population, machines)
-        self.roster = Roster(self.attendance)
-        for client in private_parts.unseen:
-            self.roster.exclude(client)
-        self.seen = Records(population.availability, plan.task.examples)
-        self.desk = Desk(plan, self.roster, self.seen, held_out=len(private_parts.unseen))
-        self._alarm = DeskAlarm(env, self.desk)
-        self._book = ClientBook(len(population))
+        self.over, self.last_commit_s = False, 0.0
+        self._book = ClientBook(self.clients)
         self._offers = Offers(plan, self.versions, self._book)
         detect_after_s, tail = experiment.network.detect_after_s, experiment.energy.tail
         self._visits = OpenVisits(
-            DeviceWorld(env, network, machines, self.attendance, tail=tail, detect_after_s=detect_after_s),
+            DeviceWorld(
+                env, network, self.machines, self.attendance, tail=tail, detect_after_s=detect_after_s
+            ),
             plan,
             book=self._book,
             ledger=ledger,
@@ -101,7 +87,7 @@ class Server(ClockVerbs):
             on_exhausted=self.end,
         )
 
-    # what there is ------------------------------------------------------------------------------
+    # the model -----------------------------------------------------------------------------------
 
     @property
     def version(self) -> int:
@@ -123,21 +109,6 @@ class Server(ClockVerbs):
         """The shared adapter of this version, (size,) float32."""
         return self.versions.model.adapter.vector
 
-    @property
-    def clients(self) -> int:
-        """How many clients there are."""
-        return len(self.population)
-
-    @property
-    def held_out(self) -> Sequence[int]:
-        """Clients that are never asked, ascending."""
-        return self.private_parts.unseen
-
-    @property
-    def seed(self) -> int:
-        """The experiment's seed."""
-        return self.experiment.seed
-
     # whom ---------------------------------------------------------------------------------------
 
     def sample(
@@ -156,27 +127,6 @@ class Server(ClockVerbs):
         if isinstance(sampler, PollingSampler):
             clients = yield from polled(self, sampler, clients, n, among)
         return clients
-
-    def grant(self, n: int, among: NDArray[np.int64] | None = None) -> Generator[simpy.Event, Any, list[int]]:
-        """Wait until n clients are idle and online, and have the sampler choose: n, or more to be polled."""
-        granted = self.env.event()
-        self.desk.ask(PoolRequest(n, granted.succeed, self.now_s, among))
-        self._alarm.ring()
-        clients: list[int] = yield granted
-        return clients
-
-    def hold(self, client: int) -> None:
-        """Keep a client from being asked, although its visit has ended, until `free`."""
-        self.desk.hold(client)
-
-    def free(self, clients: Sequence[int]) -> None:
-        """Let held clients be asked again, from this instant's dispatches on."""
-        self.desk.free(clients)
-        self._alarm.ring()
-
-    def online(self, client: int) -> bool:
-        """Tell whether a client is online now."""
-        return bool(self.attendance.online(self.now_s)[client])
 
     # visits -------------------------------------------------------------------------------------
 
@@ -200,7 +150,7 @@ class Server(ClockVerbs):
         self.seen.ask(client)
         self.trainer.expect(visit, dispatched.job, common=dispatched.common)
         if self._on_dispatch is not None:
-            self._on_dispatch(visit, dispatched.job)
+            self._on_dispatch(visit, dispatched)
         return visit
 
     def poll(self, client: int) -> Poll:
@@ -220,14 +170,6 @@ class Server(ClockVerbs):
     def losses(self, polls: Sequence[Poll]) -> list[float]:
         """Return what polled clients answer: the mean loss on each one's training data."""
         return self.trainer.evaluations.losses([(p.visit.client, p.vector, p.base) for p in polls])
-
-    def steps(self, client: int) -> int:
-        """Return the optimiser steps of a whole visit of a client."""
-        return self.plan.steps(client)
-
-    def rank(self, client: int) -> int:
-        """Return the slots of each factor that a client trains in a whole visit; 0 for whole models."""
-        return self.plan.rank(client)
 
     def estimate(self, client: int, *, steps: int | None = None, rank: int | None = None) -> Estimate:
         """Return how a visit would go if it began now, alone on its own link, on a cool device."""
@@ -330,20 +272,3 @@ class Server(ClockVerbs):
     def close(self, now_s: float) -> None:
         """Write the visits that are still open as they stand at `now_s`."""
         self._visits.close(now_s)
-
-    def refuse_to_spin(self) -> None:
-        """Raise if the run has no horizon and nothing has been committed for `runtime.stall_s`.
-
-        Raises:
-            RunError: says how the visits ended instead.
-        """
-        stall_s = self.experiment.runtime.stall_s
-        if self.env.now - self.last_commit_s <= stall_s:
-            return
-        outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(self.ledger.outcomes.items()))
-        what = (
-            f"no commit in {stall_s:.0f} s of virtual time, and no budget.time_s to end the run "
-            f"(visits: {outcomes or 'none ended'})"
-        )
-        fix = "give budget.time_s, a longer protocol.deadline_s, a smaller protocol.buffer or min_reports"
-        raise RunError(message("run", what, fix=fix))

@@ -8,14 +8,12 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 from worlds import World, plan
 from worlds.contracts import (
     OWN_PROTOCOL,
     OWN_SAMPLER,
     RULES,
-    WIRES,
     rule_of,
 )
 from worlds.covering import cover, pairs_of
@@ -25,12 +23,8 @@ from fedsim.checks.blocks import misfits
 from fedsim.checks.limits import Choice, facts, refusals
 from fedsim.checks.page import protocols
 from fedsim.component import build, kinds
-from fedsim.network.messages import encode
-from fedsim.records.rows import OUTCOMES
-from fedsim.records.verify import verify
-from fedsim.rng import stream
-from fedsim.runs.simulation import simulate
-from fedsim.server.versions import Dispatched
+from fedsim.testing.rules import WIRES
+from fedsim.testing.runs import check_run
 
 WORK_S = [0.7, 1.3, 2.1, 2.9, 3.7, 5.3]
 SMALL = {"cohort": 3, "concurrency": 4, "buffer": 2, "beat_s": 3.0, "tiers": 2, "k": 2, "deadline_s": 6.0}
@@ -126,12 +120,6 @@ def planned(row):
     return dataclasses.replace(made, population=World(tiers, made.population.availability))
 
 
-def schedule(run):
-    """What may not depend on whether anything was trained."""
-    values = ["computed", "loss", "tokens", "examples"]
-    return run.visits.drop(columns=values), run.commits.drop(columns=["update_norm", "mean_cosine"])
-
-
 def test_the_rows_hold_every_allowed_pair():
     held = set().union(*map(pairs_of, ROWS))
 
@@ -150,51 +138,8 @@ def label(row):
 
 
 @pytest.mark.parametrize("row", ROWS, ids=label)
-def test_a_run_of_any_allowed_combination(row, monkeypatch):
-    made = planned(row)
-    assert misfits(made.experiment) == []
-    offered = {}
+def test_a_run_of_any_allowed_combination_has_every_property(row):
+    """See `fedsim.testing.runs`: it ends, scores, passes its audit, books every visit, byte and version, and repeats."""
+    assert misfits(planned(row).experiment) == []
 
-    def sent(self, invitation, offer, *rest):
-        offered[invitation.client, invitation.visit] = offer
-        return kept_sent(self, invitation, offer, *rest)
-
-    kept_sent = Dispatched.__init__
-    monkeypatch.setattr(Dispatched, "__init__", sent)
-    run = simulate(made)
-    visits = run.visits
-
-    # it learns something finite, and passes its audit
-    assert run.info.status == "done"
-    assert len(run.commits) == 5
-    assert np.isfinite(run.scores.value).all()
-    assert verify(run) == []
-    # every dispatched visit ends once, and every commit is made of landed ones
-    assert not visits.duplicated(["client", "visit"]).any()
-    assert sorted(visits.order) == list(range(len(visits)))
-    assert set(visits.outcome) <= set(OUTCOMES)
-    taken = visits[visits.committed_version > 0]
-    assert set(taken.outcome) == {"landed"}
-    assert taken.groupby("committed_version").size().tolist() == run.commits.updates.tolist()
-    assert (taken.staleness == taken.committed_version - 1 - taken.version).all()
-    if not CACHE["protocol"][row["protocol"]]["stale"]:
-        assert (taken.staleness == 0).all()
-    # bytes are those of the messages
-    layout, how = made.task.layout, made.experiment.wire
-    asked = visits[visits.outcome == "polled"]
-    polled = set(zip(asked.client, asked.visit, asked.version, strict=True))  # it has come with the poll
-    for visit in taken.itertuples():
-        offer = offered[visit.client, visit.visit]
-        for direction, payload in (("down", offer.down), ("up", offer.up)):
-            message = encode(how, layout, payload, direction, offer.start, stream(0, "any"))
-            has_it = direction == "down" and (visit.client, visit.visit - 1, visit.version) in polled
-            counted = getattr(visit, f"serialized_{direction}_bytes")
-            assert counted == (0 if has_it else len(message) + 4 * payload.extra_floats)
-    # the same again; and the same schedule without training
-    again = simulate(planned(row))
-    assert again.scores.equals(run.scores)
-    assert again.visits.equals(run.visits)
-    if not any(getattr(getattr(made.experiment, b), "reads_values", False) for b in ("sampler", "protocol")):
-        timeline = simulate(planned(row), timeline_only=True)
-        for trained, untrained in zip(schedule(run), schedule(timeline), strict=True):
-            assert untrained.equals(trained)
+    check_run(lambda: planned(row))

@@ -1,5 +1,6 @@
 """docs/extending.md: its files run as they stand, and each is all that its component needs."""
 
+import runpy
 from collections import Counter
 
 import numpy as np
@@ -19,7 +20,7 @@ def runs(extensions):
 
 def test_the_page_has_these_files_and_no_other_code():
     assert list(files()) == [
-        "my_rules.py", "median.yaml", "my_protocols.py", "relay.yaml", "my_samplers.py", "fair.yaml",
+        "my_rules.py", "median.yaml", "my_protocols.py", "relay.yaml", "my_samplers.py", "fair.yaml", "check.py",
     ]  # fmt: skip
     assert PAGE.read_text(encoding="utf-8").count("```") == 2 * len(files())
 
@@ -33,7 +34,9 @@ def test_every_example_runs_and_passes_the_audit(runs):
 def test_the_rule_took_medians(extensions, runs):
     from my_rules import Median
 
-    assert read(extensions / "median.yaml").aggregator == Median(kind="my_rules:Median", server_lr=0.8)
+    rule = read(extensions / "median.yaml").aggregator
+    assert isinstance(rule, Median)
+    assert (rule.kind, rule.server_lr) == ("my_rules:Median", 0.8)
     losses = runs["median"].scores.value.to_numpy()
     assert losses[-1] < 0.5 * losses[0]
 
@@ -62,3 +65,7 @@ def test_the_fair_sampler_asks_everybody_before_anybody_twice(runs):
     assert len(set(asked[:20])) == 20
     assert max(counts.values()) - min(counts.get(c, 0) for c in range(20)) <= 2
     assert np.unique(asked).size == 20
+
+
+def test_the_components_of_the_page_pass_their_contracts(extensions):
+    runpy.run_path(str(extensions / "check.py"))

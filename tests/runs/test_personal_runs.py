@@ -15,7 +15,7 @@ from fedsim.component import find, kinds
 from fedsim.config.experiment import Experiment
 from fedsim.jobs import Job
 from fedsim.runs.simulation import simulate
-from fedsim.server.personalize import epochs_after
+from fedsim.server.after.personalize import epochs_after
 
 SGD = {"optimizer": "sgd", "lr": 0.1, "steps": 3}
 BUFFERED = {"kind": "buffered", "concurrency": 4, "buffer": 2}

@@ -8,7 +8,7 @@ import pytest
 from worlds.whole_runs import run_on
 
 from fedsim.aggregators._base import Contribution, Invitation
-from fedsim.aggregators.hetlora import tail
+from fedsim.aggregators.hetlora import norm_beyond
 from fedsim.clock.auto import with_auto_filled
 from fedsim.clock.plan import prepare
 from fedsim.config.experiment import Experiment
@@ -153,7 +153,7 @@ def test_the_penalty_makes_the_last_slots_smaller_and_hetlora_then_drops_them(be
     )
 
     ends = [update.end for update in task.train([plain, held])]
-    sizes = [tail(task.layout, v, 2, 4) for v in (offer.start, *ends)]
+    sizes = [norm_beyond(task.layout, v, 2, 4) for v in (offer.start, *ends)]
 
     assert offer.slot_penalty == (1.0, 2)
     assert 0 < sizes[2] < 0.9 * sizes[1]

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+from oracles import stale_rules
 from worlds import plan
 from worlds.whole_runs import finished, run_on
 
@@ -196,53 +197,18 @@ def test_a_buffer_of_everybody_at_equal_speed_is_the_synchronous_run_to_the_bit(
     "rule", [*({"kind": k} for k in KINDS), {"kind": "rolora", "other_phase": "drop"}], ids=str
 )
 def test_stale_runs_are_what_the_table_of_visits_says(rule):
-    """An implementation of its own, from the run's rows: snapshots of their version, discounts, factors by phase."""
-    kind, drop = rule["kind"], "other_phase" in rule
+    """A second implementation replays the run's rows: snapshots of their version, discounts, factors by phase."""
     buffered = {"kind": "buffered", "concurrency": 3, "buffer": 2}
     made = planned(rule, buffered, commits=12, train_s=(1.0, 1.7, 2.3, 5.1))
     run, model = finished(made)
-    rows = run.visits[run.visits.committed_version > 0].sort_values(["committed_version", "client", "visit"])
-    assert rows.staleness.max() >= 2
-    a_mask = np.zeros(made.task.layout.size, bool)
-    a_mask[: 4 * 3] = True
-    models, home = [made.task.initial().astype(np.float64)], {}
-    bs = {0: home}
-    for version in range(1, 13):
-        x = models[-1]
-        step, total = np.zeros_like(x), 0.0
-        for row in rows[rows.committed_version == version].itertuples():
-            start = models[row.version].copy()
-            phase = "AB"[(row.version + 1) % 2] if kind == "rolora" else {"ffa": "B"}.get(kind, "AB")
-            if kind == "fedsa":
-                start = np.where(a_mask, start, bs[row.version].get(row.client, 0.0))
-            free = (a_mask & ("A" in phase)) | (~a_mask & ("B" in phase))
-            c = made.task.optima[row.client]
-            end = np.where(free, c + Q * (start - c), start)
-            s = (1 + row.staleness) ** -0.5
-            if kind == "mixing":
-                x = (1 - 0.6 * s) * x + 0.6 * s * end
-                continue
-            if kind == "hetlora":
-                a, b = factors_of(made, end)
-                s *= np.linalg.norm(b @ a)
-            if kind == "fedsa":
-                home = {**home, row.client: end}
-                end = np.where(a_mask, end, start)
-            if drop and phase != "AB"[version % 2]:
-                continue
-            step, total = step + s * (end - start), total + s
-        models.append(x + (step / total if total else 0.0))
-        bs[version] = home
+    assert run.visits[run.visits.committed_version > 0].staleness.max() >= 2
+    replayed = stale_rules.replayed(run.visits, made.task, rule["kind"], left=Q, drop="other_phase" in rule)
 
-    np.testing.assert_allclose(model.adapter.vector, models[-1], rtol=1e-4, atol=1e-4)
-    if kind == "fedsa":
-        for client, end in home.items():
-            np.testing.assert_allclose(
-                factors_of(made, made.experiment.aggregator.client_model(model, client))[1],
-                factors_of(made, end)[1],
-                rtol=1e-4,
-                atol=1e-5,
-            )
+    np.testing.assert_allclose(model.adapter.vector, replayed.vector, rtol=1e-4, atol=1e-4)
+    for client, end in replayed.own.items():
+        mine = made.experiment.aggregator.client_model(model, client)
+        b = [factors_of(made, values)[1] for values in (mine, end)]
+        np.testing.assert_allclose(*b, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

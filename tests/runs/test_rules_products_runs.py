@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from worlds import World, plan
-from worlds.factored import apart, changed, close, dense, matrices
+from worlds.factored import apart, changed, close, dense_matrices, matrices
 from worlds.whole_runs import finished, run_on
 
 from fedsim.aggregators.fedex import FedEx
@@ -156,7 +156,7 @@ def moves(contributions, weights, layout):
     """Sum of w s (B_k A_k - B_v A_v), dense."""
     found = [0.0] * len(layout.modules)
     for c, w in zip(contributions, weights, strict=True):
-        ends, starts = dense(c.end, layout, c.scale), dense(c.start, layout, c.scale)
+        ends, starts = dense_matrices(c.end, layout, c.scale), dense_matrices(c.start, layout, c.scale)
         found = [f + w * (e - s) for f, e, s in zip(found, ends, starts, strict=True)]
     return found
 
@@ -244,7 +244,7 @@ def promised(kind, before, contributions, weights):
         return [x + m for x, m in zip(now, moves(contributions, weights, layout), strict=True)]
     mixed = [(1 - sum(weights)) * d for d in now]
     for c, w in zip(contributions, weights, strict=True):
-        ends, starts = dense(c.end, layout, c.scale), dense(c.start, layout, c.scale)
+        ends, starts = dense_matrices(c.end, layout, c.scale), dense_matrices(c.start, layout, c.scale)
         said = [
             e if c.staleness == 0 else cut(d, c.rank) + e - s
             for d, e, s in zip(now, ends, starts, strict=True)

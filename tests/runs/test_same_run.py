@@ -197,7 +197,7 @@ def test_the_last_version_is_scored_at_the_time_of_its_commit():
 
 
 def test_a_failing_client_is_named_in_the_tables_even_when_others_share_its_batch():
-    from fedsim.errors import WorkerError
+    from fedsim.errors import Message, WorkerError
     from fedsim.executors.inline import Inline
 
     class Broken(Inline):
@@ -205,13 +205,13 @@ def test_a_failing_client_is_named_in_the_tables_even_when_others_share_its_batc
             ticket = super().train(batch)
             if any(job.client == 5 for job in batch):
                 ticket.result = lambda: (_ for _ in ()).throw(
-                    WorkerError("client 5, visit 0: ValueError: no")
+                    WorkerError(Message("no", "whatever its words are", blamed=((5, 0),)))
                 )
             return ticket
 
     everyone = planned({"kind": "synchronous", "cohort": 8}, numerics={"client_batch": 8})
     writer = Writer(None, everyone.experiment)
-    with pytest.raises(WorkerError, match="client 5"):
+    with pytest.raises(WorkerError, match="whatever its words are: no"):
         course(everyone, Broken(), writer, lambda *_: None)
     visits = writer.close(status="failed").visits
 

@@ -27,7 +27,7 @@ from fedsim.executors.queue import AHEAD, JobQueue
 from fedsim.jobs import CALL_BYTES, Job, Probe, ScoreJob, Update
 from fedsim.records.writer import Writer
 from fedsim.runs.simulation import course, simulate
-from fedsim.server.trainer import OPEN
+from fedsim.server.values.evaluations import VERSIONS_OPEN
 
 LOCAL = LocalConfig(optimizer="sgd", lr=0.1, steps=1)
 SYNC = {"kind": "synchronous", "cohort": 12}
@@ -365,7 +365,7 @@ def test_scores_wait_behind_the_training_of_later_commits_but_only_so_many_and_c
         made = facts["version"] if kind == "commit" else made
         if kind == "score":
             open_.append(made - facts["version"])
-    assert max(open_) == OPEN
+    assert max(open_) == VERSIONS_OPEN
     assert executor.log.index("score") > executor.log.index("train")
 
 

@@ -9,7 +9,7 @@ ROOT = Path(fedsim.__file__).parent
 
 FLOORS = (
     ("__main__",),
-    ("cli",),
+    ("cli", "testing"),
     ("__init__", "seen"),
     ("runs",),
     ("report",),

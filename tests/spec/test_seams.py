@@ -104,7 +104,8 @@ def test_an_adopted_component_survives_a_process_boundary():
     rule = placed("aggregators", Still(server_lr=0.125))
     again = pickle.loads(pickle.dumps(rule))
 
-    assert again == rule
+    assert again == rule == Still(server_lr=0.125) != Still(server_lr=0.5)
+    assert Still(server_lr=0.125) == rule
     assert isinstance(again, Aggregator)
     assert again.server_lr == 0.125
 

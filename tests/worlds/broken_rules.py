@@ -85,3 +85,43 @@ class Peeks(Plain):
     def offer(self, state, model, ask):
         names = tuple(name for name in model.adapter.layout.slices if name.endswith("lora_A"))
         return Offer(model.adapter.vector, WHOLE, Payload(arrays=names))
+
+
+class SpoilsWholeModels(Plain):
+    """Right for factors; adds one to everything that is trained whole."""
+
+    traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=False, history=False, full_model=True)
+
+    def apply(self, state, model, contributions):
+        after, state = super().apply(state, model, contributions)
+        return (after if model.adapter.layout.modules else self.to(after, after.adapter.vector + 1.0)), state
+
+
+class OwnModelsForAll(Plain):
+    """Gives a client a model of its own and does not say so."""
+
+    def client_model(self, model, client):
+        return model.adapter.vector
+
+
+class SendsDoubles(Plain):
+    """Starts clients from numbers that no message of float32 can carry."""
+
+    def offer(self, state, model, ask):
+        return Offer(model.adapter.vector.astype(np.float64) / 3.0, WHOLE, WHOLE)
+
+
+BROKEN = [
+    ("WearsOut", "changes_nothing_and_answers_alike", "two models for the same contributions"),
+    ("FirstOnly", "does_not_depend_on_the_order", "depends on the order"),
+    ("NeverMovesTheBase", "keeps_the_shape", "has a base of version 0 after 1 commits, its traits say 1"),
+    ("Forgets", "leaves_the_model_if_nobody_moved", "although nobody moved"),
+    ("ClaimsToBeExact", "is_exact_if_it_says_so", "says that it is exact, and is .* off"),
+    ("GivesTooMuch", "offers_are_pure", "slots that a client of rank 2 does not have"),
+    ("SendsWhatMoved", "bytes_do_not_depend_on_values", "values of the model decide what travels"),
+    ("Peeks", "what_stays_at_home_is_not_used", "uses what its clients do not send"),
+    ("OwnModelsForAll", "keeps_parts_for_clients_if_it_says_so", "keeps models for its clients"),
+    ("SpoilsWholeModels", "whole_models_are_averaged_if_it_says_so", "a whole model although nobody moved"),
+    ("SendsDoubles", "payloads_are_the_bytes_they_count", "is not what was sent"),
+]
+"""Each rule, the property that it breaks, and what is said of it."""

@@ -1,4 +1,4 @@
-"""Three layers of every kind that carries an adapter, and dense arithmetic to check factored arithmetic with."""
+"""Products B A of torch layers of every kind, matrix by matrix: dense arithmetic to check factored arithmetic with."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def random_vector(rng, layout=KINDS, rank=None):
     return np.where(layout.slots(rank), drawn, np.float32(0))
 
 
-def dense(vector, layout=KINDS, scale=None):
+def dense_matrices(vector, layout=KINDS, scale=None):
     """Every s B A as a dense (out, in kh kw), slot by slot: an implementation of its own."""
     arrays = layout.arrays(np.asarray(vector))
     found = []
@@ -40,7 +40,7 @@ def dense(vector, layout=KINDS, scale=None):
 
 def changed(model):
     """What a model has learned in every module: its base's change plus s B A, dense."""
-    own = dense(model.adapter.vector, model.adapter.layout)
+    own = dense_matrices(model.adapter.vector, model.adapter.layout)
     bases = [0.0] * len(own) if model.base is None else [b.astype(float) for _, b in model.base.matrices()]
     return [a + b for a, b in zip(own, bases, strict=True)]
 
@@ -65,7 +65,7 @@ def sent_back(client, start, end, *, weight=1.0, staleness=0, version=0, rank=RA
         visit=0,
         start=start,
         end=end,
-        weight=weight,
+        examples=weight,
         staleness=staleness,
         version=version,
         rank=rank,

@@ -20,7 +20,7 @@ def contribution(start, end, *, client=0, weight=1.0, staleness=0):
         visit=0,
         start=np.array(start, np.float32),
         end=np.array(end, np.float32),
-        weight=weight,
+        examples=weight,
         staleness=staleness,
         version=0,
         rank=0,

@@ -1,4 +1,4 @@
-"""Whose device is online now, and the events of one that goes offline and is online again: windows, batteries, heat.
+"""Who is online now, and idle, and the events of a device that goes offline and is online again: windows, batteries, heat.
 
-Uses devices, configuration and the clock's trainings on devices; knows nothing of visits or servers.
+Uses devices, records, configuration and the clock's trainings on devices; knows nothing of visits or servers.
 """

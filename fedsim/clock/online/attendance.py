@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Protocol
 
-from fedsim.devices.availability import There
+from fedsim.devices.availability import WhoIsOnline
 from fedsim.devices.compute import Training
 from fedsim.devices.population import Population
 from fedsim.instants import At, Instant
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from simpy import Environment, Event
 
 
-class Attendance(There, Protocol):
+class Attendance(WhoIsOnline, Protocol):
     """What a visit and the roster ask of the devices.
 
     `online` and `next_start_s` are questions for which time goes on: what was due by then has happened when they

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedsim.arrays import Floats
 from fedsim.clock.device_training import Machines
 from fedsim.clock.online.attendance import Attendance, Windowed
 from fedsim.clock.online.device import WatchedDevice
@@ -15,9 +16,8 @@ from fedsim.config.experiment import Experiment
 from fedsim.cost.energy import BatteryState
 from fedsim.devices.availability import BLOCK, Availability
 from fedsim.devices.battery import Charge, Supply
+from fedsim.devices.online import windows_in_zones, zones_of
 from fedsim.devices.population import Population, Profile
-from fedsim.devices.presence import windows_in_zones, zones_of
-from fedsim.devices.tables import Floats
 from fedsim.devices.thermal import settled_k, thermal_of
 from fedsim.errors import ExperimentError, message
 from fedsim.rng import stream
@@ -101,8 +101,8 @@ def _battery_of(
         plugged,
         profile.client,
         idle_w=profile.idle_w,
-        use_w=config.watts("use_w", profile.tier),
-        charge_w=config.watts("charge_w", profile.tier),
+        use_w=config.use_w_of(profile.tier),
+        charge_w=config.charge_w_of(profile.tier),
         awake=config.awake,
         ahead_s=ahead_s,
     )

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from simpy import Event
 
 from fedsim.clock.device_training import Machines
-from fedsim.devices.availability import Presence
+from fedsim.devices.availability import OnlineTimes
 from fedsim.devices.battery import NOTHING, Charge, Draw, Supply
 from fedsim.devices.compute import Training
 from fedsim.devices.population import Profile
@@ -64,7 +64,7 @@ class WatchedDevice:
     def __init__(
         self,
         profile: Profile,
-        windows: Presence,
+        windows: OnlineTimes,
         machines: Machines,
         *,
         battery: tuple[Charge, Supply] | None = None,

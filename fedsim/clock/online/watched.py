@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fedsim.clock.online.device import Transition, WatchedDevice
 from fedsim.clock.online.facts import balance_of, offline_shares, stored_j
-from fedsim.devices.availability import There
+from fedsim.devices.availability import WhoIsOnline
 from fedsim.devices.compute import Training
 from fedsim.instants import At, Instant
 from fedsim.records.info import Batteries
@@ -38,7 +38,7 @@ class Watched:
 
     constant = False
 
-    def __init__(self, env: Environment, windows: There, devices: Sequence[WatchedDevice]) -> None:
+    def __init__(self, env: Environment, windows: WhoIsOnline, devices: Sequence[WatchedDevice]) -> None:
         """Take the clock and the clients, and work out everybody's first transition.
 
         Args:

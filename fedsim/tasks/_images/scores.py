@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedsim.jobs import Sums
 from fedsim.metrics import Moments, frechet
-from fedsim.metrics.direction import SAMPLES_DRAWN
+from fedsim.metrics.direction import CLIENTS_CLASSES, SAMPLES_DRAWN
 from fedsim.tasks._images.extractor import Features
 
 OF_TEST = " of test images"
@@ -88,7 +88,7 @@ class Samples:
         }
         if self.counts is not None:
             shares = self.counts / self.drawn.n
-            metrics["share of the clients' classes"] = float(shares[list(classes)].sum())
+            metrics[CLIENTS_CLASSES] = float(shares[list(classes)].sum())
             metrics |= {f"share of {names[c]}": float(shares[c]) for c in classes}
         return metrics | {SAMPLES_DRAWN: float(self.drawn.n)}
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
-from worlds.factored import KINDS, RANK, SCALE, close, dense, one_matrix, random_vector, sent_back
+from worlds.factored import KINDS, RANK, SCALE, close, dense_matrices, one_matrix, random_vector, sent_back
 
 from fedsim.adapters.adapter import Adapter, Layout, Tensor
 from fedsim.adapters.moved_base import Base
@@ -49,7 +49,7 @@ def test_factors_of_all_kinds_of_layers_are_views_of_out_by_inputs():
         ((7, 3), (3, 18)),
     ]
     assert all(p.b.dtype == p.a.dtype == np.float64 for p in found)
-    close([SCALE * p.b @ p.a for p in found], dense(vector), rtol=1e-14)
+    close([SCALE * p.b @ p.a for p in found], dense_matrices(vector), rtol=1e-14)
     assert np.array_equal(vector_of(KINDS, found), vector)
 
 
@@ -250,7 +250,7 @@ def test_the_relative_change_is_that_of_dense_matrices(seed, moved_now, moved_th
     base_now, base_then = base(moved_now), base(moved_then)
 
     def whole(vector, base):
-        matrices = dense(vector)
+        matrices = dense_matrices(vector)
         own = [0.0] * 3 if base is None else [x.astype(float) for _, x in base.matrices()]
         return np.concatenate([(x + y).ravel() for x, y in zip(matrices, own, strict=True)])
 

@@ -57,7 +57,7 @@ def clients(rule, model, *, ranks=MIXED, weights=(1, 2, 3, 4), seed=0, state=Non
 
 def mean_of_products(given_):
     """sum_k p_k s_k B_k A_k, from the clients' own ends and scales."""
-    n = np.array([c.weight for c in given_])
+    n = np.array([c.examples for c in given_])
     return sum(p * dense(c.end, c.scale) for p, c in zip(n / n.sum(), given_, strict=True))
 
 
@@ -137,7 +137,7 @@ def test_other_paddings_and_rules_are_not_exact(rule):
 def test_the_merged_adapter_answers_as_the_clients_do_on_average_in_stock_peft(rule):
     """On torch's Linear, GPT-2's Conv1D and Conv2d: outputs are linear in the update, so their mean is the merged one's."""
     given_ = clients(rule, some_model(3), ranks=[(4, 2.0), (2, 4.0), (1, 8.0), (3, 8 / 3)])
-    n = np.array([c.weight for c in given_])
+    n = np.array([c.examples for c in given_])
     outputs = [_forward(c.end, c.scale) for c in given_]
     merged = _forward(after(rule, some_model(3), given_), SCALE)
 
@@ -218,7 +218,7 @@ def test_where_nothing_is_cut_all_clients_start_from_one_array(rule):
 def test_what_a_client_writes_above_its_rank_never_counts():
     honest = clients(FedIT(), some_model())
     junk = [landed(c.start, c.end + 9 * slot_mask(c.rank), client=c.client, rank=c.rank, scale=c.scale,
-                   weight=c.weight) for c in honest]  # fmt: skip
+                   weight=c.examples) for c in honest]  # fmt: skip
 
     for rule in (FedIT(), FedIT(padding="rows"), HetLoRA(weights="examples"), Mixing()):
         np.testing.assert_array_equal(after(rule, some_model(), junk), after(rule, some_model(), honest))
@@ -256,7 +256,7 @@ def test_zero_padding_dilutes_a_slot_by_the_mass_of_those_who_have_it(rule):
     model = some_model()
     given_ = clients(rule(), model)
     zeros, rows = (after(rule(padding=p), model, given_) for p in ("zeros", "rows"))
-    weights = [c.weight if rule is FedIT else np.linalg.norm(dense(c.end, c.scale)) for c in given_]
+    weights = [c.examples if rule is FedIT else np.linalg.norm(dense(c.end, c.scale)) for c in given_]
     for slot in range(RANK):
         mass = sum(w for w, c in zip(weights, given_, strict=True) if c.rank > slot) / sum(weights)
         here = slot_mask(slot, slot + 1)
@@ -415,7 +415,7 @@ def rotated(c, seed=0):
         a, b = arrays[f"{m.name}.lora_A"], arrays[f"{m.name}.lora_B"]
         a[:] = (g.T @ a.reshape(RANK, -1)).reshape(a.shape)
         b[:] = (b.reshape(-1, RANK) @ g).reshape(b.shape)
-    return landed(c.start, end, client=c.client, weight=c.weight)
+    return landed(c.start, end, client=c.client, weight=c.examples)
 
 
 @pytest.mark.parametrize("rule", [FedIT(), HetLoRA(), Mixing()], ids=by_name)

@@ -24,7 +24,7 @@ from fedsim.aggregators._base import Invitation, ServerModel
 from fedsim.aggregators.fedit import FedIT
 from fedsim.aggregators.fedsa import FedSA
 from fedsim.aggregators.ffa import FFA
-from fedsim.aggregators.hetlora import HetLoRA, tail
+from fedsim.aggregators.hetlora import HetLoRA, norm_beyond
 from fedsim.aggregators.local_only import LocalOnly
 from fedsim.aggregators.mixing import Mixing
 from fedsim.aggregators.rolora import Phases, RoLoRA
@@ -204,7 +204,7 @@ def test_fedsa_averages_a_and_lets_no_b_near_it():
     model = some_model(b=False)
     given_ = [visited(FedSA(), False, model, k, weight=k + 1.0) for k in range(3)]
     poisoned = [
-        landed(c.start, np.where(slot_mask(0, which="B"), 1e30, c.end), client=c.client, weight=c.weight)
+        landed(c.start, np.where(slot_mask(0, which="B"), 1e30, c.end), client=c.client, weight=c.examples)
         for c in given_
     ]
     expected = sum((k + 1) / 6 * parts(c.end, "A") for k, c in enumerate(given_))
@@ -307,8 +307,8 @@ def pruned(rule, start_tail, end_tail, *, rank=4, state=None, client=0):
 
 def test_the_tail_by_hand():
     """Slots 2 and 3 of A have 4 entries of 3, of B 6 entries of 3: norms 6 and 3 sqrt(6)."""
-    assert tail(ONE, with_tail(3.0), 2, 4) == pytest.approx(6 * 3 * np.sqrt(6))
-    assert tail(ONE, with_tail(3.0), 4, 4) == 0
+    assert norm_beyond(ONE, with_tail(3.0), 2, 4) == pytest.approx(6 * 3 * np.sqrt(6))
+    assert norm_beyond(ONE, with_tail(3.0), 4, 4) == 0
 
 
 def test_a_client_whose_last_slots_shrank_loses_them():

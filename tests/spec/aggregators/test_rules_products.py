@@ -1,6 +1,6 @@
 """FLoRA, FlexLoRA, FedEx-LoRA and FedSVD: rules that are about the product B A, against dense matrices.
 
-`dense` and `changed` of `factored` add slots up one by one; nothing here uses the code under test to
+`dense_matrices` and `changed` of `factored` add slots up one by one; nothing here uses the code under test to
 say what is right.
 """
 
@@ -21,7 +21,7 @@ from worlds.factored import (
     begun,
     changed,
     close,
-    dense,
+    dense_matrices,
     learned,
     matrices,
     mean_of,
@@ -91,7 +91,7 @@ def equal(count):
 
 
 def products(contributions, layout=KINDS):
-    return [dense(c.end, layout, c.scale) for c in contributions]
+    return [dense_matrices(c.end, layout, c.scale) for c in contributions]
 
 
 # exactness --------------------------------------------------------------------------------------
@@ -105,7 +105,9 @@ def test_flora_moves_the_base_by_the_mean_product_of_clients_with_any_ranks_and_
     new = after(FLoRA(), model, clients)
 
     close(changed(new), mean_of(products(clients), EXAMPLES))
-    close(dense(new.adapter.vector), [0 * x for x in dense(new.adapter.vector)])  # all of it is in the base
+    close(
+        dense_matrices(new.adapter.vector), [0 * x for x in dense_matrices(new.adapter.vector)]
+    )  # all of it is in the base
 
 
 def test_weights_on_both_sides_would_square_them():
@@ -114,7 +116,8 @@ def test_weights_on_both_sides_would_square_them():
     model = begun(rng)
     clients = a_round(rng, model, FLoRA(), equal(2), [1.0, 3.0])
     squared = [
-        x * 1 / 16 + y * 9 / 16 for x, y in zip(*(dense(c.end, KINDS, c.scale) for c in clients), strict=True)
+        x * 1 / 16 + y * 9 / 16
+        for x, y in zip(*(dense_matrices(c.end, KINDS, c.scale) for c in clients), strict=True)
     ]
 
     new = changed(after(FLoRA(), model, clients))
@@ -128,7 +131,7 @@ def test_one_scale_for_all_would_be_wrong_for_clients_of_other_ranks():
     rng = np.random.default_rng(2)
     model = begun(rng)
     clients = a_round(rng, model, FLoRA())
-    wrong = mean_of([dense(c.end, KINDS, SCALE) for c in clients], EXAMPLES)
+    wrong = mean_of([dense_matrices(c.end, KINDS, SCALE) for c in clients], EXAMPLES)
 
     assert apart(wrong, changed(after(FLoRA(), model, clients))) > 0.2
 
@@ -265,7 +268,7 @@ def test_a_transposed_residual_on_a_square_linear_layer_is_wrong_in_silence():
     right = mean_of(products(clients, layout), [1, 1, 1])
 
     close(changed(new), right)
-    transposed = [x + residual.T for x in dense(new.adapter.vector, layout)]
+    transposed = [x + residual.T for x in dense_matrices(new.adapter.vector, layout)]
     assert apart(transposed, right) > 0.5
 
 
@@ -281,8 +284,8 @@ def test_flexlora_is_off_by_the_tail_and_never_more_than_fedit(seed, split):
     clients = a_round(rng, model, rule, equal(4))
     right = mean_of(products(clients), EXAMPLES)
 
-    new = dense(after(rule, model, clients).adapter.vector)
-    fedit = dense(after(FedIT(), model, clients).adapter.vector)
+    new = dense_matrices(after(rule, model, clients).adapter.vector)
+    fedit = dense_matrices(after(FedIT(), model, clients).adapter.vector)
 
     for x, y, z in zip(new, right, fedit, strict=True):
         tail = np.sqrt(np.sum(np.linalg.svd(y)[1][RANK:] ** 2))
@@ -310,7 +313,7 @@ def test_a_client_gets_the_best_approximation_of_its_rank_in_its_scale(split, ra
     start = offered(rule, model, rank=rank, scale=scale).start
 
     assert not np.any(start[~KINDS.slots(rank)])
-    for x, y in zip(dense(start, KINDS, scale), dense(model.adapter.vector), strict=True):
+    for x, y in zip(dense_matrices(start, KINDS, scale), dense_matrices(model.adapter.vector), strict=True):
         u, s, vt = np.linalg.svd(y)
         np.testing.assert_allclose(x, (u[:, :rank] * s[:rank]) @ vt[:rank], atol=2e-5 * s[0])
 
@@ -444,7 +447,7 @@ def test_one_client_or_identical_clients_are_what_comes_out(rule, model_of, coun
     rng = np.random.default_rng(18)
     model = model_of(rng)
     first = a_round(rng, model, rule, equal(1), [1.0])[0]
-    clients = [replace(first, client=k, weight=k + 1.0) for k in range(count)]
+    clients = [replace(first, client=k, examples=k + 1.0) for k in range(count)]
 
     close(changed(after(rule, model, clients)), products([first])[0], rtol=1e-5)
 
@@ -466,7 +469,7 @@ def test_a_client_without_weight_is_not_there_and_one_with_all_of_it_is_alone(ru
     close(
         changed(after(rule, model, clients)), changed(after(rule, model, [clients[0], clients[2]])), rtol=1e-5
     )
-    alone = [replace(c, weight=float(k == 1)) for k, c in enumerate(clients)]
+    alone = [replace(c, examples=float(k == 1)) for k, c in enumerate(clients)]
     close(changed(after(rule, model, alone)), products([clients[1]])[0], rtol=1e-5)
 
 
@@ -561,7 +564,11 @@ def test_a_late_move_is_added_to_the_product_of_now_times_its_discount(rule):
     moves = [
         0.5 * (e - s) + 0.25 * (o - p)
         for e, s, o, p in zip(
-            dense(fresh.end), dense(fresh.start), dense(stale.end), dense(stale.start), strict=True
+            dense_matrices(fresh.end),
+            dense_matrices(fresh.start),
+            dense_matrices(stale.end),
+            dense_matrices(stale.start),
+            strict=True,
         )
     ]
 
@@ -575,7 +582,7 @@ def test_fedex_puts_the_cross_terms_of_stale_moves_into_the_base():
     rng = np.random.default_rng(24)
     old, model, _ = two_versions(rng, FedEx())
     stale = replace(a_round(rng, old, FedEx(), equal(1), [1.0])[0], staleness=2)
-    moved = [e - s for e, s in zip(dense(stale.end), dense(stale.start), strict=True)]
+    moved = [e - s for e, s in zip(dense_matrices(stale.end), dense_matrices(stale.start), strict=True)]
     right = [x + m for x, m in zip(changed(model), moved, strict=True)]
 
     new = after(FedEx(staleness=Constant()), model, [stale])
@@ -597,8 +604,8 @@ def test_flexlora_takes_a_stale_update_for_what_it_would_be_from_the_model_of_no
     now = changed(model)[0]
     u, s, vt = np.linalg.svd(now)
     cut = (u[:, :2] * s[:2]) @ vt[:2]
-    move = dense(stale.end, layout, 3.0)[0] - dense(stale.start, layout, 3.0)[0]
-    said = [dense(fresh.end, layout)[0], cut + move]
+    move = dense_matrices(stale.end, layout, 3.0)[0] - dense_matrices(stale.start, layout, 3.0)[0]
+    said = [dense_matrices(fresh.end, layout)[0], cut + move]
 
     new = changed(after(FlexLoRA(staleness=Polynomial(a=0.5)), model, [fresh, stale]))[0]
 
@@ -615,7 +622,7 @@ def test_a_snapshot_that_was_coded_on_its_way_does_not_enter_the_model(rule):
     rounded = np.round(model.adapter.vector * 4) / np.float32(4)
     still = [sent_back(k, rounded, rounded, weight=k + 1.0) for k in range(3)]
 
-    assert apart(dense(rounded), changed(model)) > 0.05
+    assert apart(dense_matrices(rounded), changed(model)) > 0.05
     close(changed(after(rule, model, still)), changed(model), rtol=1e-5)
 
 
@@ -625,14 +632,14 @@ def test_factor_deltas_across_a_refactorisation_mean_nothing_but_their_product_d
     rule = FedSVD(staleness=Constant(), normalize="none")
     old, model, state = two_versions(rng, rule, later=1)
     stale = replace(a_round(rng, old, rule, equal(1), [1.0])[0], staleness=1)
-    moved = [e - s for e, s in zip(dense(stale.end), dense(stale.start), strict=True)]
+    moved = [e - s for e, s in zip(dense_matrices(stale.end), dense_matrices(stale.start), strict=True)]
     right = [x + m for x, m in zip(changed(model), moved, strict=True)]
 
     new = rule.apply(state, model, [stale])[0]
 
     close(changed(new), right, rtol=1e-5)
     naive = model.adapter.vector + np.where(KINDS.slots(None, "B"), stale.end - stale.start, 0)
-    assert apart(dense(naive), right) > 0.1
+    assert apart(dense_matrices(naive), right) > 0.1
 
 
 @pytest.mark.parametrize("rule", ALL, ids=kind)
@@ -641,7 +648,7 @@ def test_half_a_server_step_goes_half_the_way(rule):
     layout = one_matrix(9, 8, 8, SCALE)  # as many slots as singular values: FlexLoRA truncates nothing
     model = learned(rng, layout)
     clients = a_round(rng, model, rule, [(8, SCALE)] * 2, [1.0, 3.0])
-    starts = [dense(c.start, layout) for c in clients]
+    starts = [dense_matrices(c.start, layout) for c in clients]
     moves = zip(mean_of(products(clients, layout), [1, 3]), mean_of(starts, [1, 3]), strict=True)
 
     half = changed(after(rule.model_copy(update={"server_lr": 0.5}), model, clients))

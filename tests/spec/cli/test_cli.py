@@ -18,9 +18,12 @@ import yaml
 import fedsim
 from fedsim.cli.app import call
 from fedsim.cli.printing import estimates, listing, table
-from fedsim.cli.progress import Progress, verdict
+from fedsim.cli.progress import Progress
+from fedsim.cli.verdict import verdict
 from fedsim.errors import HostError, RunError
+from fedsim.records.info import Totals
 from fedsim.records.quantities import duration
+from fedsim.runs.dry_run import Estimates
 
 EXPERIMENT = {
     "name": "tiny",
@@ -431,19 +434,16 @@ def test_blocks_and_rows_are_listed():
 
 
 def test_estimates_without_a_measurement_say_nothing_of_this_machine():
-    facts = {
-        "visits": 3,
-        "outcomes": {"landed": 2, "in_flight": 1},
-        "commits": 1,
-        "evaluations": 2,
-        "virtual_s": 7200.0,
-        "up_bytes": 1000,
-        "down_bytes": 2000,
-        "joules": 5.0,
-        "gross_joules": 7.0,
-        "trained_visits": 2,
-    }
-    text = estimates(facts)
+    totals = Totals(
+        visits=3,
+        outcomes={"landed": 2, "in_flight": 1},
+        commits=1,
+        up_bytes=1000,
+        down_bytes=2000,
+        joules=5.0,
+        gross_joules=7.0,
+    )
+    text = estimates(Estimates(totals, virtual_s=7200.0, trained_visits=2, evaluations=2))
     assert "visits: 3 (in flight 1, landed 2)" in text
     assert "machine" not in text
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from worlds import windows
 
-from fedsim.clock.roster import Roster
+from fedsim.clock.online.roster import Roster
 from fedsim.devices.availability import Availability
 
 

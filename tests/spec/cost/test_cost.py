@@ -136,9 +136,8 @@ def test_gpt2_s_c_proj_means_both_as_in_peft_and_each_can_be_named():
     assert params("c_attn", "c_attn") == params("c_attn")
 
 
-def test_half_precision_halves_what_is_sent_and_what_a_backbone_weighs():
+def test_a_backbone_weighs_what_its_weights_do():
     bf16 = shape("smollm2-135m")
-    assert adapter_bytes(bf16, "bfloat16") * 2 == adapter_bytes(bf16, "float32")
     assert backbone_bytes(bf16) == 2 * 134_515_008
     assert backbone_bytes(shape("smollm2-135m", weight_bytes=0.5)) == 67_257_504
 

@@ -16,11 +16,12 @@ from worlds.text_files import written
 import hetero_profiles
 from fedsim.config.fields import DAY_S
 from fedsim.config.population import PopulationConfig
-from fedsim.devices.availability import Availability, read_windows
+from fedsim.devices.availability import Availability, windows_of
 from fedsim.devices.charging import charging
+from fedsim.devices.online import in_time_zones
 from fedsim.devices.population import draw
-from fedsim.devices.presence import in_time_zones
 from fedsim.devices.table_checks import check
+from fedsim.devices.tables import read_window_table
 from fedsim.errors import ProfileError
 
 INF = math.inf
@@ -299,35 +300,37 @@ def test_the_first_phones_of_a_larger_draw_are_the_same_and_another_seed_gives_o
 
 def test_a_csv_of_windows_repeats_with_the_period_it_states(tmp_path):
     path = written(tmp_path / "w.csv", "# period_s: 100\nclient,start_s,stop_s\n0,90,100\n1,5,9\n0,0,10\n")
-    there = read_windows(path, n=2, seed=0)
+    there = windows_of(read_window_table(path), n=2, seed=0)
     assert check(path) == []
     assert there.window(0, 95.0) == (90.0, 110.0)
     assert there.window(1, 10.0) == (105.0, 109.0)
 
 
 def test_without_a_period_windows_do_not_repeat(tmp_path):
-    there = read_windows(written(tmp_path / "w.csv", "client,start_s,stop_s\n0,5,9\n"), n=1, seed=0)
+    there = windows_of(
+        read_window_table(written(tmp_path / "w.csv", "client,start_s,stop_s\n0,5,9\n")), n=1, seed=0
+    )
     assert there.window(0, 9.0) == (INF, INF)
 
 
 def test_a_client_has_its_own_windows_and_the_others_those_of_somebody(tmp_path):
     path = written(tmp_path / "w.csv", "client,start_s,stop_s\n3,30,31\n0,0,1\n7,70,71\n")
-    there = read_windows(path, n=200, seed=0)
+    there = windows_of(read_window_table(path), n=200, seed=0)
     first = [there.window(client, 0.0)[0] for client in range(200)]
     assert (first[0], first[3], first[7]) == (0, 30, 70)
     assert {value: first.count(value) for value in set(first)} == pytest.approx(
         {0: 67, 30: 67, 70: 67}, abs=25
     )
-    fewer = read_windows(path, n=90, seed=0)
+    fewer = windows_of(read_window_table(path), n=90, seed=0)
     assert [fewer.window(client, 0.0)[0] for client in range(90)] == first[:90]
 
 
 def test_traces_go_to_clients_in_order_of_appearance(tmp_path):
     path = written(tmp_path / "w.csv", "trace,start_s,stop_s\nb,2,3\na,1,2\nb,7,8\n")
-    there = read_windows(path, n=2, seed=0)
+    there = windows_of(read_window_table(path), n=2, seed=0)
     assert [there.window(client, 0.0) for client in range(2)] == [(2.0, 3.0), (1.0, 2.0)]
     assert there.window(0, 3.0) == (7.0, 8.0)
-    assert read_windows(path, n=1, seed=0).n == 1
+    assert windows_of(read_window_table(path), n=1, seed=0).n == 1
 
 
 def test_parquet_and_csv_give_the_same(tmp_path):
@@ -336,7 +339,7 @@ def test_parquet_and_csv_give_the_same(tmp_path):
     frame.to_parquet(tmp_path / "w.parquet")
     text = "# period_s: 10\n" + frame.to_csv(index=False)
     one, two = (
-        read_windows(path, n=5, seed=0)
+        windows_of(read_window_table(path), n=5, seed=0)
         for path in (tmp_path / "w.parquet", written(tmp_path / "w.csv", text))
     )
     assert check(tmp_path / "w.parquet") == []
@@ -366,7 +369,7 @@ BROKEN = [
 def test_a_broken_window_is_named_by_row_and_column(tmp_path, rows, said):
     path = written(tmp_path / "w.csv", f"client,start_s,stop_s\n{rows}\n")
     with pytest.raises(ProfileError) as caught:
-        read_windows(path, n=2, seed=0)
+        windows_of(read_window_table(path), n=2, seed=0)
     assert f"{path} {said}" in f"{caught.value}\n"
     assert "\n  fix: " in str(caught.value)
     assert check(path)[0] == str(caught.value)

@@ -212,10 +212,10 @@ def test_capacities_are_those_of_the_device_table_unless_given():
 
 
 def test_powers_are_of_all_devices_or_by_class_and_else_the_default():
-    given = Battery(charge_w={"laptop": 45.0}, use_w=0.1)
+    settings = Battery(charge_w={"laptop": 45.0}, use_w=0.1)
 
-    assert [given.watts("charge_w", tier) for tier in ("laptop", "tablet")] == [45.0, 10.0]
-    assert [given.watts("use_w", tier) for tier in ("laptop", "tablet")] == [0.1, 0.1]
+    assert [settings.charge_w_of(tier) for tier in ("laptop", "tablet")] == [45.0, 10.0]
+    assert [settings.use_w_of(tier) for tier in ("laptop", "tablet")] == [0.1, 0.1]
 
 
 def test_a_phone_without_a_known_battery_is_refused_by_name():

@@ -114,7 +114,7 @@ def test_sigmas_may_differ_by_class_of_device():
     mixed = draw_devices("mixed_edge_2025", 500, seed=0)
     changed = with_speeds(mixed, compute, "any", seed=0).flops_per_s != mixed.flops_per_s
     assert changed.tolist() == (mixed.tier == "phone-low").tolist()
-    assert compute.sigma("step_sigma", "laptop") == 0.0
+    assert compute.step_sigma_of("laptop") == 0.0
 
 
 # heat -------------------------------------------------------------------------------------------

@@ -441,7 +441,8 @@ def test_an_unknown_preset_is_an_error_that_names_the_nearest(name, hint):
 
 
 @pytest.mark.parametrize(
-    ("value", "hint"), [("chargin", "did you mean 'charging'?"), ("nights.csv", "path of")]
+    ("value", "hint"),
+    [("chargin", "did you mean 'charging'?"), ("nights.csv", "the file of a table with client")],
 )
 def test_an_availability_that_is_neither_a_word_nor_a_file_is_an_error(value, hint):
     with pytest.raises(ProfileError, match=r"population\.availability: no such file") as caught:

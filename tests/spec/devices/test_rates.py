@@ -521,7 +521,8 @@ def test_options_that_mean_nothing_or_are_missing_are_refused(fields, said):
 
 
 @pytest.mark.parametrize(
-    ("value", "hint"), [("generatd", "did you mean 'generated'?"), ("none.csv", "path of a table")]
+    ("value", "hint"),
+    [("generatd", "did you mean 'generated'?"), ("none.csv", "the file of a table with trace")],
 )
 def test_rates_that_are_neither_a_word_nor_a_file_are_an_error(value, hint):
     with pytest.raises(ProfileError, match=r"population\.rates: no such file") as caught:

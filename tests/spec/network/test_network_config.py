@@ -93,6 +93,6 @@ def test_a_lost_visit_has_sent_what_its_share_allowed():
 def test_a_dry_run_tells_of_the_shared_timeline():
     made = plan(ROUNDS, [1.0] * 6, network=SHARED, budget={"commits": 3})
     run = simulate(made, timeline_only=True)
-    assert dry_run(made, measure=False)["virtual_s"] == run.info.end_time_s
+    assert dry_run(made, measure=False).virtual_s == run.info.end_time_s
     private = plan(ROUNDS, [1.0] * 6, network=SHARED | {"sharing": "private"}, budget={"commits": 3})
     assert run.info.end_time_s > simulate(private, timeline_only=True).info.end_time_s

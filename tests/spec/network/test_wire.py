@@ -314,15 +314,15 @@ def test_error_feedback_loses_nothing(dtype, rounding, payload):
         moved += np.where(mask, end.astype(np.float64) - start, 0.0)
 
     assert np.abs(moved - understood).max() > 0.1  # something is owed
-    assert np.allclose(understood + wire.residual(7), moved, atol=2e-5)
-    assert not wire.residual(7)[~mask].any()
+    assert np.allclose(understood + wire.residuals.get(7), moved, atol=2e-5)
+    assert not wire.residuals.get(7)[~mask].any()
 
 
 def test_without_feedback_what_was_left_out_is_lost():
     wire = link(top_k=0.15)
     for visit in range(3):
         wire.up(7, visit, normal(visit), normal(visit + 1), WHOLE)
-    assert wire.residual(7) is None
+    assert wire.residuals.get(7) is None
 
 
 def test_clients_owe_for_themselves():
@@ -338,14 +338,14 @@ def test_phases_owe_for_their_own_factor():
     """What the A phase left out waits while B is sent."""
     wire = link(top_k=0.1, error_feedback=True)
     wire.up(0, 0, normal(0), normal(1), ONLY_A)
-    owed = wire.residual(0)
+    owed = wire.residuals.get(0)
     only_b = Payload(("up.lora_B", "conv.lora_B"))
     wire.up(0, 1, normal(2), normal(3), only_b)
 
     in_a = sent(LAYOUT, ONLY_A)
     assert owed[in_a].any()
-    assert np.array_equal(wire.residual(0)[in_a], owed[in_a])
-    assert wire.residual(0)[~in_a].any()
+    assert np.array_equal(wire.residuals.get(0)[in_a], owed[in_a])
+    assert wire.residuals.get(0)[~in_a].any()
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_an_end_that_is_not_finite_is_handed_on_and_owes_nothing(bad):
     end = normal("end")
     end[3] = bad
     assert wire.up(0, 0, normal("start"), end, WHOLE) is end
-    assert wire.residual(0) is None
+    assert wire.residuals.get(0) is None
 
 
 def test_the_model_comes_down_coded_once_a_version():

@@ -121,7 +121,7 @@ def test_a_client_that_joins_fedper_trains_everything_and_keeps_its_last_layers_
     used = kind.model(home(), job(), None, end)
     assert used.vector.tobytes() == np.concatenate([numbers(1)[:28], end[28:]]).tobytes()
     assert (
-        kind.after(home(), job(), own=numbers(2)[28:]) is None
+        kind.after(home(), job(), private=numbers(2)[28:]) is None
     )  # who has private layers uses them as they are
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from worlds import plan, windows
 
 import fedsim.samplers
-from fedsim.clock.roster import Roster
+from fedsim.clock.online.roster import Roster
 from fedsim.component import Component
 from fedsim.config.experiment import Experiment
 from fedsim.devices.availability import Availability
@@ -464,7 +464,7 @@ def plan_of_preset():
 
 
 def test_polls_are_neither_lost_nor_in_vain():
-    from fedsim.cli.progress import verdict
+    from fedsim.cli.verdict import verdict
     from fedsim.records import views
 
     _, run = run_of(OF_ALL, [3.0, 6.0, 9.0, 12.0], commits=2)

@@ -14,7 +14,7 @@ from fedsim.executors.inline import Inline
 from fedsim.files.client_vectors import ClientVectors
 from fedsim.jobs import Job, Update
 from fedsim.personal.held_out import unseen
-from fedsim.server.private_parts import PrivateParts
+from fedsim.server.values.private_parts import PrivateParts
 from fedsim.tasks._descent import descend
 
 SYNC = {"kind": "synchronous", "cohort": 4}

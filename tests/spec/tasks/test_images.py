@@ -31,7 +31,7 @@ from fedsim.metrics import direction as metrics
 from fedsim.metrics import frechet
 from fedsim.records import views
 from fedsim.report.gallery_section import pictures
-from fedsim.server import gallery
+from fedsim.server.after import gallery
 from fedsim.tasks._images import data as _images_data
 from fedsim.tasks._images.data import Source
 from fedsim.tasks.images import Images
@@ -682,7 +682,7 @@ def test_a_moving_average_forgets_its_start_and_stays_off_the_wire():
     """Constant models: after n versions the distance is the product of the decays; clients start from the raw one."""
     from fedsim.adapters.adapter import Adapter, Layout, Tensor
     from fedsim.aggregators._base import ServerModel
-    from fedsim.server.averaging import Average
+    from fedsim.server.values.averaging import Average
 
     layout = Layout(tensors=(Tensor("x", (3,)),))
     zero, one = (ServerModel(Adapter(layout, np.full(3, v, np.float32))) for v in (0.0, 1.0))

@@ -26,8 +26,8 @@ from fedsim.files.client_vectors import ClientVectors
 from fedsim.jobs import Job
 from fedsim.personal import Home
 from fedsim.personal.held_out import unseen
-from fedsim.server.batches import batches
-from fedsim.server.handles import Handles
+from fedsim.server.values.batches import batches
+from fedsim.server.values.handles import Handles
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class PrivateParts:
 
     def start(self, client: int, start: Vector) -> Vector:
         """Put a client's private part into the start that it has downloaded; the same array if it has none."""
-        own = self.kept.get(client) if self.kind.waits else None
-        return start if own is None else self.kind.composed(self.home, start, own)
+        private = self.kept.get(client) if self.kind.waits else None
+        return start if private is None else self.kind.composed(self.home, start, private)
 
     def landed(self, client: int, rank: int, start: Vector, end: Vector) -> Vector:
         """Keep the private part of where a client's training ended; return what the server may see.
@@ -91,13 +91,13 @@ class PrivateParts:
             start: as the server sent it.
             end: where the training ended.
         """
-        own = self.kind.keeps(self.home, end)
-        if own is None:
+        private = self.kind.keeps(self.home, end)
+        if private is None:
             return end
         before = self.kind.keeps(self.home, self.start(client, start))
         assert before is not None
         trained = self.kind.keeps(self.home, self._trained(rank))
-        self.kept = self.kept.including({client: np.where(trained, own, before).astype(np.float32)})
+        self.kept = self.kept.including({client: np.where(trained, private, before).astype(np.float32)})
         kept_back = self.kind.keeps(self.home, start)
         assert kept_back is not None
         return self.kind.composed(self.home, end, kept_back)

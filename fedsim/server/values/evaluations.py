@@ -13,9 +13,9 @@ from fedsim.config.experiment import Experiment
 from fedsim.errors import RunError, message
 from fedsim.executors import Executor, Ticket
 from fedsim.jobs import ScoreJob, Task, add_sums
-from fedsim.server.batches import batches
-from fedsim.server.handles import Handles, read_only
 from fedsim.server.ledger import OnEvent
+from fedsim.server.values.batches import batches
+from fedsim.server.values.handles import Handles, read_only
 
 OnScore = Callable[[int, float, str, dict[str, float]], None]
 """(version, time of its commit [virtual s], split, metrics)."""

@@ -17,10 +17,10 @@ from fedsim.config.experiment import Experiment
 from fedsim.errors import WorkerError
 from fedsim.executors import Executor, Ticket
 from fedsim.jobs import Job, Task, Update
-from fedsim.server.batches import batches
-from fedsim.server.evaluations import Evaluations, OnScore
-from fedsim.server.handles import Handles, read_only
 from fedsim.server.ledger import OnEvent, quiet
+from fedsim.server.values.batches import batches
+from fedsim.server.values.evaluations import Evaluations, OnScore
+from fedsim.server.values.handles import Handles, read_only
 
 
 @dataclass(slots=True)

@@ -23,7 +23,7 @@ from fedsim.clock.visit import Visit
 from fedsim.errors import FedsimError, RunError, message
 from fedsim.jobs import Job
 from fedsim.network.coding import Coder
-from fedsim.server.private_parts import PrivateParts
+from fedsim.server.values.private_parts import PrivateParts
 
 
 class Taken(Protocol):
@@ -155,7 +155,7 @@ class Versions:
             visit=visit.visit,
             start=dispatched.shared_start,
             end=end,
-            weight=examples,
+            examples=examples,
             staleness=self.number - visit.version,
             version=visit.version,
             rank=dispatched.invitation.rank,

@@ -11,7 +11,7 @@ from fedsim.adapters.sums import Moves
 from fedsim.aggregators._base import Contribution
 from fedsim.clock.visit import Visit
 from fedsim.jobs import Update
-from fedsim.server.versions import Dispatched, Versions
+from fedsim.server.values.versions import Dispatched, Versions
 
 
 @dataclass(frozen=True)

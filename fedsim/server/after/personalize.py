@@ -34,8 +34,8 @@ from fedsim.personal.folding import weighted
 from fedsim.personal.held_out import unseen
 from fedsim.records.rows import PersonalRow
 from fedsim.rng import stream
-from fedsim.server.handles import Handles
-from fedsim.server.private_parts import PrivateParts
+from fedsim.server.values.handles import Handles
+from fedsim.server.values.private_parts import PrivateParts
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ class FinalState:
 
 @dataclass(frozen=True)
 class _Visit:
-    """A client after the run: the training it could do now, and what it has kept (None: nothing)."""
+    """A client after the run: the training it could do now, and what it keeps to itself (None: nothing)."""
 
     client: int
     job: Job
-    own: Vector | None
+    private: Vector | None
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class _LastTraining:
         return _Visit(client, job, self._privates.kept.get(client))
 
     def _after(self, visit: _Visit) -> Job | None:
-        return self._kind.after(self._privates.home, visit.job, visit.own)
+        return self._kind.after(self._privates.home, visit.job, visit.private)
 
     def _alone(self, visit: _Visit) -> Job | None:
         local = tuned(visit.job.local, self._kind.local_epochs or 0, None)
@@ -237,9 +237,11 @@ class _LastTraining:
 
     def _client_model(self, visit: _Visit, update: Update | None) -> Used:
         end = None if update is None or _failed(update) else update.end  # failed: it uses what it had
-        if end is None and visit.own is None and not self._rule.traits.personal:
+        if end is None and visit.private is None and not self._rule.traits.personal:
             return self._shared  # nothing of its own: the shared model, at the server's rank
-        return self._at_layout_scale(visit, self._kind.model(self._privates.home, visit.job, visit.own, end))
+        return self._at_layout_scale(
+            visit, self._kind.model(self._privates.home, visit.job, visit.private, end)
+        )
 
     def _at_layout_scale(self, visit: _Visit, used: Used) -> Used:
         """Return a model as it is scored: scores multiply B A with the layout's scale."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.devices.availability import There
+from fedsim.devices.availability import WhoIsOnline
 
 
 class Roster:
     """The server's list of clients: busy from the moment they are chosen until it knows the end."""
 
-    def __init__(self, availability: There) -> None:
+    def __init__(self, availability: WhoIsOnline) -> None:
         """Take the clients, nobody busy.
 
         Args:

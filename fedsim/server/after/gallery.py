@@ -19,7 +19,7 @@ from fedsim.executors import Executor
 from fedsim.files.atomic import write_atomically
 from fedsim.jobs import SPLIT, DrawingTask, Probe, ScoreJob
 from fedsim.personal import Used
-from fedsim.server.personalize import FinalState, client_models, with_models
+from fedsim.server.after.personalize import FinalState, client_models, with_models
 
 COLUMNS, ROWS = 10, 4
 """Tiles of a grid."""

@@ -16,30 +16,30 @@ from fedsim.network.max_min import MaxMinLink
 
 
 def loaded(capacity, sizes, caps):
-    star = MaxMinLink(capacity)
+    link = MaxMinLink(capacity)
     for flow, (size, cap) in enumerate(zip(sizes, caps, strict=True)):
-        star.add(flow, size, cap, 0.0)
-    return star
+        link.add(flow, size, cap, 0.0)
+    return link
 
 
-def finished(star):
+def finished(link):
     """(time, flow) of everything, in order."""
     done = []
-    while star.next_finish() is not None:
-        done.append(star.finish())
+    while link.next_finish() is not None:
+        done.append(link.finish())
     return done
 
 
 def test_rates_fill_up_to_one_water_level_or_to_their_caps():
-    star = loaded(20.0, [100] * 4, [2, 5, 20, 20])
-    assert [star.rate(flow) for flow in range(4)] == [2.0, 5.0, 6.5, 6.5]
-    assert star.level == 6.5
+    link = loaded(20.0, [100] * 4, [2, 5, 20, 20])
+    assert [link.rate(flow) for flow in range(4)] == [2.0, 5.0, 6.5, 6.5]
+    assert link.level == 6.5
 
 
 def test_a_link_that_holds_all_caps_limits_nobody():
-    star = loaded(27.0, [100] * 3, [2, 5, 20])
-    assert [star.rate(flow) for flow in range(3)] == [2, 5, 20]
-    assert star.level == math.inf
+    link = loaded(27.0, [100] * 3, [2, 5, 20])
+    assert [link.rate(flow) for flow in range(3)] == [2, 5, 20]
+    assert link.level == math.inf
 
 
 def test_sizes_one_to_four_on_a_link_of_one_finish_at_four_seven_nine_and_ten():
@@ -53,70 +53,70 @@ def test_what_a_slow_link_leaves_goes_to_the_others():
 
 
 def test_a_capacity_of_one_none_and_three_lets_ten_bytes_through_at_eleven():
-    star = loaded(1.0, [10], [9])
-    star.set_capacity(0.0, 4.0)
-    assert star.next_finish() is None
-    star.set_capacity(3.0, 9.0)
-    assert star.finish() == (11.0, 0)
+    link = loaded(1.0, [10], [9])
+    link.set_capacity(0.0, 4.0)
+    assert link.next_finish() is None
+    link.set_capacity(3.0, 9.0)
+    assert link.finish() == (11.0, 0)
 
 
 def test_a_flow_that_is_taken_out_tells_what_it_had_left_and_gives_back_its_share():
-    star = loaded(10.0, [100, 100], [50, 50])
-    assert star.left(0, 4.0) == 80.0
-    assert star.remove(0, 4.0) == 80.0
-    assert 0 not in star
-    assert star.finish() == (12.0, 1)  # 80 bytes left at 10 a second
-    assert len(star) == 0
+    link = loaded(10.0, [100, 100], [50, 50])
+    assert link.left(0, 4.0) == 80.0
+    assert link.remove(0, 4.0) == 80.0
+    assert 0 not in link
+    assert link.finish() == (12.0, 1)  # 80 bytes left at 10 a second
+    assert len(link) == 0
 
 
 def test_a_new_cap_counts_from_its_own_instant():
-    star = loaded(100.0, [100, 60], [10, 6])
-    star.set_cap(0, 20.0, 5.0)
-    assert star.finish() == (7.5, 0)
-    star.set_cap(1, 0.0, 8.0)
-    assert star.next_finish() is None
-    star.set_cap(1, 12.0, 9.0)
-    assert star.finish() == (10.0, 1)
+    link = loaded(100.0, [100, 60], [10, 6])
+    link.set_cap(0, 20.0, 5.0)
+    assert link.finish() == (7.5, 0)
+    link.set_cap(1, 0.0, 8.0)
+    assert link.next_finish() is None
+    link.set_cap(1, 12.0, 9.0)
+    assert link.finish() == (10.0, 1)
 
 
 def test_flows_that_tie_finish_at_one_instant_the_smaller_number_first():
-    star = MaxMinLink(3.0)
+    link = MaxMinLink(3.0)
     for flow in (2, 0, 1):
-        star.add(flow, 7.0, 5.0, 0.1)
-    times, flows = zip(*finished(star), strict=True)
+        link.add(flow, 7.0, 5.0, 0.1)
+    times, flows = zip(*finished(link), strict=True)
     assert flows == (0, 1, 2)
     assert len(set(times)) == 1
 
 
 @pytest.mark.parametrize("capacity", [8.0, math.nextafter(8, 9), math.nextafter(8, 7), 8 * (1 + 1e-12)])
 def test_caps_exactly_at_the_level_do_not_swing_from_side_to_side(capacity):
-    star = loaded(capacity, [1, 2, 3, 4], [2, 2.0, math.nextafter(2, 3), math.nextafter(2, 1)])
-    assert sum(star.rate(flow) for flow in range(4)) <= capacity * (1 + 1e-12)
-    assert [flow for _, flow in finished(star)] == [0, 1, 2, 3]
+    link = loaded(capacity, [1, 2, 3, 4], [2, 2.0, math.nextafter(2, 3), math.nextafter(2, 1)])
+    assert sum(link.rate(flow) for flow in range(4)) <= capacity * (1 + 1e-12)
+    assert [flow for _, flow in finished(link)] == [0, 1, 2, 3]
 
 
 def test_a_giant_that_comes_and_goes_leaves_no_rounding_behind():
-    star = MaxMinLink(1e16)
-    star.add(0, 1e9, 0.3, 0.0)
+    link = MaxMinLink(1e16)
+    link.add(0, 1e9, 0.3, 0.0)
     for flow in range(1, 200):
-        star.add(flow, 1e9, 1e15 / 7, 0.0)
-        star.add(-flow, 1e9, 0.1, 0.0)
-        star.remove(flow, 0.0)
-    star.set_capacity(20.0, 0.0)  # 0.3 + 199 x 0.1 = 20.2
-    assert star.level < 0.3
-    assert star.rate(0) == pytest.approx(20 / 200, rel=1e-11)
+        link.add(flow, 1e9, 1e15 / 7, 0.0)
+        link.add(-flow, 1e9, 0.1, 0.0)
+        link.remove(flow, 0.0)
+    link.set_capacity(20.0, 0.0)  # 0.3 + 199 x 0.1 = 20.2
+    assert link.level < 0.3
+    assert link.rate(0) == pytest.approx(20 / 200, rel=1e-11)
 
 
 def test_notes_that_are_void_do_not_pile_up():
-    star = loaded(10.0, [1e12] * 5, [3.0] * 5)
+    link = loaded(10.0, [1e12] * 5, [3.0] * 5)
     for step in range(5000):
-        star.set_cap(step % 5, 1.0 + step % 7, step * 1e-3)
+        link.set_cap(step % 5, 1.0 + step % 7, step * 1e-3)
     kept = (
-        star._fair,
-        star._capped,
-        star._fair_caps,
-        star._capped_caps,
-        *(c.keys for c in star._classes.values()),
+        link._fair,
+        link._capped,
+        link._fair_caps,
+        link._capped_caps,
+        *(c.keys for c in link._classes.values()),
     )
     assert max(map(len, kept)) < 100
 
@@ -124,61 +124,61 @@ def test_notes_that_are_void_do_not_pile_up():
 @pytest.mark.parametrize(
     ("act", "problem"),
     [
-        (lambda star: star.add(0, 1, 1, 5.0), "flow 0 is on the link already"),
-        (lambda star: star.add(1, -1, 1, 5.0), "size must be at least 0"),
-        (lambda star: star.add(1, 1, math.inf, 5.0), "cap must be at least 0 and less"),
-        (lambda star: star.set_cap(0, math.nan, 5.0), "cap must be at least 0 and less"),
-        (lambda star: star.set_capacity(-1.0, 5.0), "capacity must be at least 0"),
-        (lambda star: star.advance(4.0), "time cannot go back from 5.0 s to 4.0 s"),
+        (lambda link: link.add(0, 1, 1, 5.0), "flow 0 is on the link already"),
+        (lambda link: link.add(1, -1, 1, 5.0), "size must be at least 0"),
+        (lambda link: link.add(1, 1, math.inf, 5.0), "cap must be at least 0 and less"),
+        (lambda link: link.set_cap(0, math.nan, 5.0), "cap must be at least 0 and less"),
+        (lambda link: link.set_capacity(-1.0, 5.0), "capacity must be at least 0"),
+        (lambda link: link.advance(4.0), "time cannot go back from 5.0 s to 4.0 s"),
         (lambda _: MaxMinLink(1.0).finish(), "no flow on this link ever finishes"),
     ],
 )
 def test_flows_and_rates_that_make_no_sense_are_refused(act, problem):
-    star = MaxMinLink(1.0)
-    star.add(0, 10, 1, 5.0)
+    link = MaxMinLink(1.0)
+    link.add(0, 10, 1, 5.0)
     with pytest.raises(ValueError, match=problem):
-        act(star)
+        act(link)
 
 
 # against the link filled anew -------------------------------------------------------------------------
 
 
 def played(arrivals, capacity, changes=(), *, watch=None):
-    """Finish times of the same scenario on a star; `watch` is called after every event."""
-    star = MaxMinLink(capacity)
+    """Finish times of the same scenario on a link; `watch` is called after every event."""
+    link = MaxMinLink(capacity)
     events = sorted([(t, 0, flow, size, cap) for t, flow, size, cap in arrivals] + [(t, 1, *c) for t, *c in changes],
                     key=lambda e: e[:2])  # fmt: skip
     done = {}
-    while events or len(star):
-        due = star.next_finish()
+    while events or len(link):
+        due = link.next_finish()
         if due is not None and (not events or due[0] <= events[0][0]):
-            at_s, flow = star.finish()
+            at_s, flow = link.finish()
             done[flow] = at_s
         elif not events:
             break
         else:
             at_s, change, what, value, *cap = events.pop(0)
             if not change:
-                star.add(what, value, cap[0], at_s)
+                link.add(what, value, cap[0], at_s)
             elif what is None:
                 capacity = value
-                star.set_capacity(value, at_s)
-            elif what in star and value is None:
-                star.remove(what, at_s)
-            elif what in star:
-                star.set_cap(what, value, at_s)
+                link.set_capacity(value, at_s)
+            elif what in link and value is None:
+                link.remove(what, at_s)
+            elif what in link:
+                link.set_cap(what, value, at_s)
         if watch is not None:
-            watch(star, capacity)
+            watch(link, capacity)
     return done
 
 
-def fair(star, capacity):
+def fair(link, capacity):
     """Every rate is that of a link filled from nothing; so they fit, respect caps and waste nothing."""
-    caps = {flow: group.cap for flow, (_, group) in star._flows.items()}
+    caps = {flow: group.cap for flow, (_, group) in link._flows.items()}
     wanted = filled(caps, capacity)
     slack = 1e-9 * max([1e-300, *wanted.values()]) + 1e-14 * min(capacity, 1e300)
     for flow, rate in wanted.items():
-        assert abs(star.rate(flow) - rate) <= slack
+        assert abs(link.rate(flow) - rate) <= slack
 
 
 def same(found, wanted, rel=1e-9):
@@ -233,12 +233,12 @@ def test_hundreds_of_near_equal_caps_around_the_level_agree_too():
     rng = np.random.default_rng(3)
     n = 300
     caps = 1e6 * (1 + 1e-3 * rng.random(n))
-    star = loaded(1e6 * n, 1e9 * (1 + rng.random(n)), caps)
+    link = loaded(1e6 * n, 1e9 * (1 + rng.random(n)), caps)
     for step in range(1, 30):
         capacity = 1e6 * n * (1 + 1e-3 * rng.random())
-        star.set_capacity(capacity, float(step))
+        link.set_capacity(capacity, float(step))
         wanted = filled(dict(enumerate(caps)), capacity)
-        assert max(abs(star.rate(flow) - rate) for flow, rate in wanted.items()) < 1e-3  # of 1e6
+        assert max(abs(link.rate(flow) - rate) for flow, rate in wanted.items()) < 1e-3  # of 1e6
 
 
 # invariants -------------------------------------------------------------------------------------------
@@ -248,24 +248,24 @@ def test_hundreds_of_near_equal_caps_around_the_level_agree_too():
 @given(flows=flows, capacity=numbers, stop=st.floats(0, 30))
 def test_bytes_are_neither_made_nor_lost(flows, capacity, stop):
     """What has been let in is what was carried and what is left; nobody is carried faster than the link."""
-    star, carried, size_of = MaxMinLink(capacity), 0.0, {}
+    link, carried, size_of = MaxMinLink(capacity), 0.0, {}
     for at_s, flow, size, cap in sorted(numbered(flows)):
         if at_s > stop:
             break
-        while (due := star.next_finish()) is not None and due[0] <= at_s:
-            carried += size_of[star.finish()[1]]
-        star.add(flow, size, cap, at_s)
+        while (due := link.next_finish()) is not None and due[0] <= at_s:
+            carried += size_of[link.finish()[1]]
+        link.add(flow, size, cap, at_s)
         size_of[flow] = size
-    while (due := star.next_finish()) is not None and due[0] <= stop:
-        carried += size_of[star.finish()[1]]
-    there = [flow for flow in size_of if flow in star]
-    seen = {flow: star.left(flow, max(stop, star.now_s)) for flow in there}
-    left = {flow: star.remove(flow, max(stop, star.now_s)) for flow in there}
+    while (due := link.next_finish()) is not None and due[0] <= stop:
+        carried += size_of[link.finish()[1]]
+    there = [flow for flow in size_of if flow in link]
+    seen = {flow: link.left(flow, max(stop, link.now_s)) for flow in there}
+    left = {flow: link.remove(flow, max(stop, link.now_s)) for flow in there}
     assert left == pytest.approx(seen, rel=1e-9, abs=1e-9)
     assert all(0 <= left[flow] <= size_of[flow] * (1 + 1e-9) for flow in there)
     moved = carried + sum(size_of[flow] - left[flow] for flow in there)
     began = min((t for t, *_ in numbered(flows)), default=0.0)
-    assert moved <= capacity * max(0.0, star.now_s - began) * (1 + 1e-9) + 1e-9
+    assert moved <= capacity * max(0.0, link.now_s - began) * (1 + 1e-9) + 1e-9
 
 
 @settings(deadline=None)

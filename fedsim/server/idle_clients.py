@@ -1,0 +1,66 @@
+"""The verbs about who may be asked: granted, held, freed, online."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from fedsim.clock.device_training import Machines
+from fedsim.clock.online.build import attendance_of
+from fedsim.clock.online.roster import Roster
+from fedsim.clock.plan import Plan
+from fedsim.samplers.seen import Records
+from fedsim.server.alarm import DeskAlarm
+from fedsim.server.clock_verbs import ClockVerbs
+from fedsim.server.requests import Desk, PoolRequest
+
+
+class IdleClients(ClockVerbs):
+    """Who is online and idle, and the requests for them.
+
+    Attributes:
+        machines: the devices' heat and noise.
+        attendance: when devices go offline and are online again.
+        roster: who is idle.
+        seen: what samplers may know.
+        held_out: clients that are never asked, ascending.
+    """
+
+    def __init__(self, env: simpy.Environment, plan: Plan, held_out: Sequence[int]) -> None:
+        """Start with everybody idle but those who are held out."""
+        super().__init__(env, plan)
+        experiment, population = plan.experiment, plan.population
+        self.held_out = held_out
+        self.machines = Machines(experiment.compute, experiment.seed)
+        self.attendance = attendance_of(env, experiment, population, self.machines)
+        self.roster = Roster(self.attendance)
+        for client in held_out:
+            self.roster.exclude(client)
+        self.seen = Records(population.availability, plan.task.examples)
+        self.desk = Desk(plan, self.roster, self.seen, held_out=len(held_out))
+        self._alarm = DeskAlarm(env, self.desk)
+
+    def grant(self, n: int, among: NDArray[np.int64] | None = None) -> Generator[simpy.Event, Any, list[int]]:
+        """Wait until n clients are idle and online, and have the sampler choose: n, or more to be polled."""
+        granted = self.env.event()
+        self.desk.ask(PoolRequest(n, granted.succeed, self.now_s, among))
+        self._alarm.ring()
+        clients: list[int] = yield granted
+        return clients
+
+    def hold(self, client: int) -> None:
+        """Keep a client from being asked, although its visit has ended, until `free`."""
+        self.desk.hold(client)
+
+    def free(self, clients: Sequence[int]) -> None:
+        """Let held clients be asked again, from this instant's dispatches on."""
+        self.desk.free(clients)
+        self._alarm.ring()
+
+    def online(self, client: int) -> bool:
+        """Tell whether a client is online now."""
+        return bool(self.attendance.online(self.now_s)[client])

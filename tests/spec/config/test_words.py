@@ -1,0 +1,28 @@
+"""A field that takes a word or a file: what is neither is told the nearest word, or what the file must have."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedsim.config.words import COLUMNS, WORDS, no_such_file
+
+
+@pytest.mark.parametrize(
+    ("field", "word"), [(field, word) for field, words in WORDS.items() for word in words]
+)
+def test_words_are_no_files(field, word):
+    assert no_such_file(field, word) is None
+
+
+@pytest.mark.parametrize("field", WORDS)
+def test_a_file_that_is_there_is_fine_and_one_that_is_not_is_told_its_columns(field, tmp_path):
+    path = tmp_path / "zzz.csv"
+    problem = no_such_file(field, str(path))
+    assert (problem.name, problem.what, problem.got) == (field, "no such file", str(path))
+    assert problem.fix == f"write {', '.join(WORDS[field])}, or the file of a table with {COLUMNS[field]}"
+    path.touch()
+    assert no_such_file(field, str(path)) is None
+
+
+def test_a_word_with_a_letter_missing_is_told_the_word():
+    assert no_such_file("population.availability", "chargin").fix == "did you mean 'charging'?"

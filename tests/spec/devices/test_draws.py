@@ -1,0 +1,70 @@
+"""The draws of a population: by address, by share, to the nearest row, and networks that a device can use."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fedsim.devices.availability import BLOCK
+from fedsim.devices.draws import choose, draws, nearest_row, network_weights
+from fedsim.devices.presets import recipe_of_preset
+from fedsim.errors import ProfileError
+
+
+def test_a_client_draws_the_same_in_a_population_of_any_size():
+    few, many = draws(10, seed=3), draws(BLOCK + 5, seed=3)
+    for small, large in zip(few, many, strict=True):
+        assert np.array_equal(small, large[:, :10])
+    assert not np.array_equal(draws(10, seed=4)[0], few[0])
+
+
+def test_rows_come_up_by_their_weight_and_those_of_weight_0_never():
+    chance = np.linspace(0, 1, 10_000, endpoint=False)
+    rows = choose(np.array([1.0, 0.0, 3.0]), chance)
+    assert np.bincount(rows, minlength=3).tolist() == [2500, 0, 7500]
+
+
+def test_the_nearest_row_is_nearest_in_ratio():
+    speed = np.array([100.0, 1.0, 10.0, 5.0])
+    allowed = np.array([0, 1, 2])
+    assert nearest_row(speed, allowed, np.array([0.1, 3.1, 3.2, 31.0, 32.0, 1e9])).tolist() == [
+        1,
+        1,
+        2,
+        2,
+        0,
+        0,
+    ]
+
+
+def recipe(cellular_share, cellular_devices):
+    """Two networks and two devices: the first network is cellular, the first device has a modem."""
+    mixed = recipe_of_preset("mixed_edge_2025")
+    nets = replace(mixed.networks, cellular=np.array([True, False]))
+    devices = replace(mixed.devices, cellular=np.array([True, False]))
+    return replace(
+        mixed,
+        networks=nets,
+        devices=devices,
+        network_weight=np.array([cellular_share, 1 - cellular_share]),
+        device_weight=np.array([cellular_devices, 1 - cellular_devices]),
+    )
+
+
+def test_devices_with_a_modem_take_the_cellular_share_of_those_without():
+    mobile, fixed = network_weights(recipe(0.3, 0.6), wifi_only=False)
+    assert fixed.tolist() == [0.0, 0.7]
+    assert mobile == pytest.approx([0.5, 0.5])
+    assert 0.6 * mobile[0] == pytest.approx(0.3)
+
+
+def test_on_wifi_alone_nobody_is_cellular():
+    mobile, fixed = network_weights(recipe(0.3, 0.6), wifi_only=True)
+    assert mobile.tolist() == fixed.tolist() == [0.0, 0.7]
+
+
+def test_with_cellular_networks_alone_nobody_can_be_on_wifi():
+    with pytest.raises(ProfileError, match="every network is cellular"):
+        network_weights(recipe(1.0, 0.6), wifi_only=False)

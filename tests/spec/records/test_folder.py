@@ -1,0 +1,70 @@
+"""The files of a run folder: claimed once, left alone while their process may be alive."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import replace
+
+import pytest
+from worlds.small_runs import EXPERIMENT, INFO
+
+from fedsim.errors import RunFolderError
+from fedsim.records import folder as run_folder
+from fedsim.records import tables
+
+GONE = 2**22 + 1  # above the largest process number of Linux
+
+
+@pytest.mark.parametrize(
+    ("host", "pid", "alive"),
+    [
+        (socket.gethostname(), os.getpid(), True),
+        (socket.gethostname(), GONE, False),
+        (socket.gethostname(), None, True),
+        ("elsewhere", GONE, True),
+    ],
+)
+def test_a_run_may_be_alive_unless_its_process_here_is_gone(host, pid, alive):
+    assert run_folder.may_be_alive(replace(INFO, host=host, pid=pid)) == alive
+
+
+@pytest.mark.parametrize("name", ["run.json", "experiment.yaml", "visits.jsonl", "clients.parquet"])
+def test_any_file_of_a_run_takes_the_folder(tmp_path, name):
+    assert not run_folder.holds_run(tmp_path)
+    (tmp_path / name).touch()
+
+    assert run_folder.holds_run(tmp_path)
+
+
+def test_what_goes_wrong_while_a_folder_is_claimed_is_undone(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with (
+        pytest.raises(ZeroDivisionError),
+        run_folder.claimed(tmp_path, EXPERIMENT.plain(), INFO),
+    ):
+        raise ZeroDivisionError
+
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_row_without_a_column_is_named_with_its_file(tmp_path):
+    (tmp_path / "scores.jsonl").write_text('{"version":0,"time_s":0.0,"split":"test","metric":"loss"}\n')
+
+    with pytest.raises(RunFolderError, match=r"scores.jsonl: a row has no 'value'"):
+        run_folder.read_tables(tmp_path)
+
+
+def test_tables_that_are_not_there_yet_are_empty_unless_the_run_is_complete(tmp_path):
+    assert {
+        name: len(columns["version"])
+        for name, columns in run_folder.read_tables(tmp_path).items()
+        if "version" in columns
+    } == {
+        "visits": 0,
+        "commits": 0,
+        "scores": 0,
+    }
+    with pytest.raises(RunFolderError, match=r"clients\.parquet"):
+        run_folder.read_tables(tmp_path, complete=True)
+    assert list(run_folder.read_tables(tmp_path)) == list(tables.TABLES)
