@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-<<<<<<< HEAD
 from fedsim.arrays import Floats, Ints
-=======
-from fedsim.arrays import Ints
->>>>>>> learning
 
 
 def dirichlet(alphas: Floats, rng: np.random.Generator) -> Floats:

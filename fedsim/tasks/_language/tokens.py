@@ -14,11 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-<<<<<<< HEAD
 from fedsim.arrays import Bools, Ints
-=======
-from fedsim.arrays import Ints
->>>>>>> learning
 
 CHUNK = 2000
 

@@ -10,11 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-<<<<<<< HEAD
 from fedsim.arrays import Floats, Ints
-=======
-from fedsim.arrays import Ints
->>>>>>> learning
 from fedsim.errors import DataError, message
 
 
