@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fedsim.arrays import Bools
-from fedsim.records.books import Books, equal
+from fedsim.records.verify.books import Books, equal
 
 
 def wrong_versions(books: Books) -> Iterator[str]:
