@@ -13,8 +13,9 @@ picks it from a module of your own:
 
 from __future__ import annotations
 
+from fedsim.arrays import Floats
 from fedsim.samplers._base import PollingSampler, Sampler
-from fedsim.samplers.seen import Counts, Floats, Seen
+from fedsim.samplers.seen import Counts, Seen
 
 SEAMS = (PollingSampler, Sampler)
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.arrays import Floats
 from fedsim.devices.availability import OnlineTimes
 
-Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 

@@ -24,7 +24,7 @@ GONE = 2**22 + 1  # above the largest process number of Linux
         (socket.gethostname(), None, True),
         ("elsewhere", GONE, True),
     ],
-    ids=["at work here", "gone from here", "never said", "elsewhere"],
+    ids=["itself", "gone", "unknown", "elsewhere"],
 )
 def test_a_run_may_be_alive_unless_its_process_here_is_gone(host, pid, alive):
     assert run_folder.may_be_alive(replace(INFO, host=host, pid=pid)) == alive
