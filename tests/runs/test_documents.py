@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from typer.main import get_command
+from worlds.rooms import FLOOR
 
 import fedsim
 from fedsim.cli.app import app
@@ -93,6 +94,13 @@ def test_the_index_leads_to_every_page():
     pages = {page for page in PAGES if page.parent in (ROOT, ROOT / "docs")} - {ROOT / "docs" / "index.md"}
 
     assert pages <= links
+
+
+def test_as_many_rooms_are_counted_as_there_are():
+    rooms = sum((ROOT / "fedsim" / name / "__init__.py").is_file() for name in FLOOR)
+
+    assert f"fedsim is {rooms} rooms" in text(ROOT / "README.md")
+    assert f"`fedsim/` is {rooms} rooms" in text(ROOT / "DESIGN.md")
 
 
 def test_the_version_is_the_same_everywhere():
