@@ -33,7 +33,9 @@ class TwoSlots(ServerProtocol):
 
 def test_a_client_is_in_one_visit_at_a_time_also_between_its_answer_and_the_choice():
     TwoSlots.asked.clear()
-    made = plan(TwoSlots(), [1.0, 2.0, 3.0, 5.0, 1.5, 2.5, 3.5, 4.5, 5.5], sampler=POLL, budget={"commits": 12})
+    made = plan(
+        TwoSlots(), [1.0, 2.0, 3.0, 5.0, 1.5, 2.5, 3.5, 4.5, 5.5], sampler=POLL, budget={"commits": 12}
+    )
     visits = simulate(made).visits.sort_values(["client", "dispatched_s", "order"])
 
     assert {number for number, _ in TwoSlots.asked} == {0, 1}
