@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := $(shell find fedsim hetero_profiles -type f -not -name '*.pyc') pyproject.toml README.md
 
-.PHONY: demo test check format lint types portable slow bench dev clean
+.PHONY: demo test check format lint types portable rooms cover slow bench dev clean
 
 demo: .venv/.wheel            ## the main job on the embedded default, offline
 	$(BIN)/fedsim demo
@@ -28,6 +28,12 @@ types: .venv/.dev
 
 portable: .venv/.dev .venv/.wheel ## the default suite as other processors compute, 20 minutes
 	FEDSIM_TEST_WHEEL=1 PYTHONSAFEPATH=1 $(BIN)/python scripts/portable.py
+
+rooms: .venv/bin/python        ## writes the table of rooms into DESIGN.md and fedsim/__init__.py
+	$(BIN)/python tests/worlds/rooms.py
+
+cover: .venv/.dev .venv/.wheel ## lines of fedsim that the default suite runs, with a floor (pyproject.toml), 8 minutes
+	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term
 
 slow: .venv/.dev .venv/.wheel ## the tests that take minutes
 	$(BIN)/pytest -m slow --timeout 1800

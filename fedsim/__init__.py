@@ -2,33 +2,117 @@
 
 Real adapters are trained on real data; a virtual clock says when each update would have arrived.
 
-    experiment = fedsim.Experiment.model_validate({...})   # or fedsim.read("experiment.yaml")
+    experiment = fedsim.read("experiment.yaml")            # or fedsim.Experiment.model_validate({...})
     run = fedsim.simulate(experiment)
     run = fedsim.load("runs/x")
+
+Public names are those of `__all__`, imported when they are first used. The rooms of the house, top floor first; a
+room uses those below it and none above (DESIGN.md has the table, a test holds it):
+
+    cli          What somebody types, and what is printed
+    testing      Contract suites for components of one's own
+    runs         One run from its first event to its last table, and several: sweeps, replays, estimates
+    report       Tables of runs as one HTML page that needs no network
+    checks       What goes together, said before anything starts
+    server       Dispatch, rounds, commits and versions: where both times meet
+    protocols    When to ask, wait and commit: SimPy generators over the server's verbs
+    clock        The plan of an experiment, a visit on the virtual clock, who is online
+    executors    Real processes and the way to them, Ray or this one
+    tasks        What is learned: data, splits, models and scores
+    training     Local training with torch, of one client or of many together
+    personal     What of the model is a client's own, and what it trains beside and after
+    samplers     Whom to ask, of the clients that are idle and online
+    optimizers   How far the model goes along the move that a rule has made
+    aggregators  Rules: pure functions of (state, model, contributions)
+    importers    Data of others as tables of ours: devices, networks, availability, rates
+    devices      Who the clients are: tables, speed, heat, batteries, availability
+    records      The tables of a run: written, read, viewed, audited
+    network      From bytes to seconds, and the bytes themselves
+    cost         Operations, memory, traffic and joules of a model
+    config       The experiment as typed settings: YAML, overrides, problems in words
+    builtin      What fedsim runs on when it is given neither a model nor data
+    files        Files of any kind: written whole, read with line numbers, mapped as vectors
+    adapters     What is learned, as one flat vector, and its algebra
+    metrics      Distances between two sets of feature vectors
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fedsim.adapters.payload import NOTHING, WHOLE, Payload
+    from fedsim.aggregators import Aggregator, Contribution, Invitation, Offer, ServerModel, Traits
+    from fedsim.component import Component
     from fedsim.config.experiment import Experiment
     from fedsim.config.loading import load as read
+    from fedsim.errors import FedsimError
+    from fedsim.executors import Executor
+    from fedsim.jobs import Job, Task, TaskContext, Update
+    from fedsim.optimizers import ServerOptimizer
+    from fedsim.personal import Personal
+    from fedsim.protocols import ServerProtocol, Steps, Verbs
     from fedsim.records.run import Run, load
     from fedsim.runs.simulation import simulate
+    from fedsim.samplers import PollingSampler, Sampler, Seen
+    from fedsim.tasks import TaskComponent
 
-__version__ = "0.1.0"
-__all__ = ["Experiment", "Run", "load", "read", "simulate"]
+__version__ = "0.2.0"
+__all__ = [
+    "NOTHING",
+    "WHOLE",
+    "Aggregator",
+    "Component",
+    "Contribution",
+    "Executor",
+    "Experiment",
+    "FedsimError",
+    "Invitation",
+    "Job",
+    "Offer",
+    "Payload",
+    "Personal",
+    "PollingSampler",
+    "Run",
+    "Sampler",
+    "Seen",
+    "ServerModel",
+    "ServerOptimizer",
+    "ServerProtocol",
+    "Steps",
+    "Task",
+    "TaskComponent",
+    "TaskContext",
+    "Traits",
+    "Update",
+    "Verbs",
+    "load",
+    "read",
+    "simulate",
+]
 
 _HOMES = {
-    "Experiment": ("fedsim.config.experiment", "Experiment"),
-    "Run": ("fedsim.records.run", "Run"),
-    "load": ("fedsim.records.run", "load"),
-    "read": ("fedsim.config.loading", "load"),
-    "simulate": ("fedsim.runs.simulation", "simulate"),
+    "fedsim.adapters.payload": ("NOTHING", "WHOLE", "Payload"),
+    "fedsim.aggregators": ("Aggregator", "Contribution", "Invitation", "Offer", "ServerModel", "Traits"),
+    "fedsim.component": ("Component",),
+    "fedsim.config.experiment": ("Experiment",),
+    "fedsim.config.loading": ("read",),
+    "fedsim.errors": ("FedsimError",),
+    "fedsim.executors": ("Executor",),
+    "fedsim.jobs": ("Job", "Task", "TaskContext", "Update"),
+    "fedsim.optimizers": ("ServerOptimizer",),
+    "fedsim.personal": ("Personal",),
+    "fedsim.protocols": ("ServerProtocol", "Steps", "Verbs"),
+    "fedsim.records.run": ("Run", "load"),
+    "fedsim.runs.simulation": ("simulate",),
+    "fedsim.samplers": ("PollingSampler", "Sampler", "Seen"),
+    "fedsim.tasks": ("TaskComponent",),
 }
+"""Where each public name lives."""
+
+_MODULES = {name: module for module, names in _HOMES.items() for name in names}
 
 # No telemetry: fedsim has none, and that of Ray and Hugging Face is off unless the user set it.
 for _name, _value in {
@@ -40,9 +124,13 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import what is asked for on first use: `import fedsim` itself stays quick."""
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'fedsim' has no attribute {name!r}")
-    module, attribute = _HOMES[name]
-    return getattr(importlib.import_module(module), attribute)
+    module = importlib.import_module(_MODULES[name])
+    return getattr(module, "load" if name == "read" else name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.adapters.adapter import Layout, Vector
-from fedsim.adapters.payload import Trains
+from fedsim.adapters.adapter import Layout, Trains, Vector
 from fedsim.config.learning import LocalConfig, LoraConfig, NumericsConfig
 from fedsim.cost.shape import ModelShape
 

@@ -1,5 +1,6 @@
 """What a sampler may know, under its public name: `fedsim.samplers.seen` has the text."""
 
-from fedsim.samplers.seen import Counts, Floats, Seen
+from fedsim.arrays import Floats
+from fedsim.samplers.seen import Counts, Seen
 
 __all__ = ["Counts", "Floats", "Seen"]

@@ -22,7 +22,7 @@
 import matplotlib.pyplot as plt
 
 import fedsim
-from fedsim.records import views
+from fedsim import views
 
 # %% [markdown]
 # ## The experiment

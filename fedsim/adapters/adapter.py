@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float32]
+Trains = Literal["AB", "A", "B"]
+"""Which factors a client moves."""
 
 
 @dataclass(frozen=True)

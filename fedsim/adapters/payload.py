@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from fedsim.adapters.adapter import Layout
-
-Trains = Literal["AB", "A", "B"]
-"""Which factors a client moves."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Aggregation rules: pure functions of (state, model, contributions).
+"""Rules: pure functions of (state, model, contributions); uses adapters and files of vectors.
 
 A rule is a frozen component with `init`, `offer` and `apply`: its first state, what one client gets
 and sends, and the next model. Sums run in a fixed order (client, then visit) with float64 accumulators.

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from fedsim.adapters.adapter import Adapter, Vector
+from fedsim.adapters.adapter import Adapter, Trains, Vector
 from fedsim.adapters.moved_base import Base
-from fedsim.adapters.payload import Payload, Trains
+from fedsim.adapters.payload import Payload
 from fedsim.component import Component
 from fedsim.files.client_vectors import NO_VECTORS, ClientVectors
 

@@ -1,4 +1,4 @@
-"""What fedsim runs on when it is given neither a model nor data: a shipped model, this Python's own text.
+"""What fedsim runs on when it is given neither a model nor data; uses errors only.
 
 The model (`model_folder()`) is a 0.38 M parameter Llama with a 512-token byte-level BPE, pretrained by
 `scripts/pretrain_builtin.py` on the core of Python's standard library. The federated text (`documents()`) is

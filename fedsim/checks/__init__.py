@@ -1,1 +1,1 @@
-"""What goes together, said before anything starts; uses settings and components, and nothing below uses it."""
+"""What goes together, said before anything starts; uses components, devices and settings."""

@@ -1,1 +1,1 @@
-"""The plan of an experiment, one visit on the virtual clock, and who is online; uses devices, network and cost."""
+"""The plan of an experiment, a visit on the virtual clock, who is online; uses components, devices, network, cost."""

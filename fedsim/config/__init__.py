@@ -1,1 +1,1 @@
-"""The experiment as typed settings: YAML, overrides, and errors in words; uses files and the ground floor only."""
+"""The experiment as typed settings: YAML, overrides, problems in words; uses files and the ground floor."""

@@ -51,7 +51,11 @@ class BudgetConfig(Config):
 
 
 class RuntimeConfig(Config):
-    """Where the real work runs; never changes a result."""
+    """Where the real work runs: no result depends on it, but for what it says itself.
+
+    On a GPU `client_batch: auto` follows from `gpus_per_worker`, and the number that comes of it is written down with
+    the experiment. `stall_s` is virtual time: how long a run may stand still before it fails.
+    """
 
     executor: Literal["ray", "inline"] = "ray"
     workers: Count | Literal["auto"] = "auto"

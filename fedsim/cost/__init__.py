@@ -1,1 +1,1 @@
-"""Operations, memory, traffic and joules of a model; uses settings, and no torch."""
+"""Operations, memory, traffic and joules of a model; uses the ground floor, and no torch."""

@@ -11,7 +11,7 @@ from fedsim.config.fields import Count
 from fedsim.errors import invalid, nearest
 
 PRESETS = ("ddpm-cifar10-32",)
-"""Denoisers whose configuration ships, in `fedsim/denoisers/`."""
+"""Denoisers whose configuration ships, in `fedsim/builtin/denoisers/`."""
 
 
 class ChargeImages(Config):

@@ -1,1 +1,1 @@
-"""Who the clients are: tables, speed, heat, batteries, availability; uses settings and links."""
+"""Who the clients are: tables, speed, heat, batteries, availability; uses settings, network and cost."""

@@ -1,4 +1,4 @@
-"""Where the real work runs: in this process or on Ray. An executor knows nothing of virtual time."""
+"""Real processes and the way to them, Ray or this one; uses jobs and adapters, and nothing of virtual time."""
 
 from fedsim.executors._base import Executor, Ticket
 from fedsim.jobs import Job, ScoreJob, Sums, Update

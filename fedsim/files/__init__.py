@@ -1,1 +1,1 @@
-"""Files of any kind: written whole, read with line numbers, mapped as vectors; knows nothing of experiments."""
+"""Files of any kind: written whole, read with line numbers, mapped as vectors; uses adapters and errors."""

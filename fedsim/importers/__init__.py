@@ -1,4 +1,4 @@
-"""Data sets of others as tables of ours: devices, networks, windows of availability, rates over time.
+"""Data of others as tables of ours: devices, networks, availability, rates; uses devices and network.
 
     fedsim profiles import FORMAT FILE --out TABLE
 

@@ -1,4 +1,4 @@
-"""Distances between two sets of feature vectors, in NumPy: Frechet and kernel, with the sums they need."""
+"""Distances between two sets of feature vectors; uses NumPy only."""
 
 from fedsim.metrics.frechet import Moments, frechet
 from fedsim.metrics.kernel import kernel_distance, within

@@ -1,1 +1,1 @@
-"""From bytes to seconds, and the bytes themselves; uses settings and SimPy."""
+"""From bytes to seconds, and the bytes themselves; uses settings, adapters and SimPy."""

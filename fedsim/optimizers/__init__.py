@@ -1,4 +1,4 @@
-"""Server optimisers: how far the shared adapter goes along the move that the rule has made.
+"""How far the model goes along the move that a rule has made; uses adapters only.
 
 A rule turns contributions into a next model. Its move D = after - before is what FedOpt (Reddi et al.,
 arXiv 2003.00295, algorithm 2) calls the pseudo-gradient, with its sign: the model goes *along* D. An

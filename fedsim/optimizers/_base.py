@@ -6,13 +6,12 @@ from abc import abstractmethod
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from fedsim.adapters.adapter import Vector
+from fedsim.arrays import Floats
 from fedsim.component import Component
 
-Floats = NDArray[np.float64]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Bias = Literal["none", "corrected"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fedsim.optimizers._base import Adaptive, Decay, Floats
+from fedsim.arrays import Floats
+from fedsim.optimizers._base import Adaptive, Decay
 
 
 class Adagrad(Adaptive):

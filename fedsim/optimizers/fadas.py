@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fedsim.optimizers._base import Adaptive, Bias, Decay, Floats, Moments, Rate
+from fedsim.arrays import Floats
+from fedsim.optimizers._base import Adaptive, Bias, Decay, Moments, Rate
 
 
 class Fadas(Adaptive):

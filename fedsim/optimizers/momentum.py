@@ -7,7 +7,8 @@ from typing import Literal
 import numpy as np
 
 from fedsim.adapters.adapter import Vector
-from fedsim.optimizers._base import Decay, Floats, Rate, ServerOptimizer, move, moved
+from fedsim.arrays import Floats
+from fedsim.optimizers._base import Decay, Rate, ServerOptimizer, move, moved
 
 
 class Momentum(ServerOptimizer):

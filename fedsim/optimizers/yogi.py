@@ -6,7 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from fedsim.optimizers._base import Adaptive, Decay, Floats
+from fedsim.arrays import Floats
+from fedsim.optimizers._base import Adaptive, Decay
 
 
 class Yogi(Adaptive):

@@ -1,4 +1,4 @@
-"""Personalisation: what of the model is a client's own, what it trains beside the shared one, and after.
+"""What of the model is a client's own, and what it trains beside and after; uses rules, jobs and cost.
 
 A kind is one small file with one `Personal` component; its hooks are pure functions of arrays and jobs:
 

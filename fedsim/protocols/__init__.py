@@ -1,4 +1,4 @@
-"""Server protocols: short SimPy generators over the verbs of the server; uses the clock, and no server."""
+"""When to ask, wait and commit: SimPy generators over the server's verbs; uses the clock, and no server."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The tables of a run: written, read, viewed, audited; uses no simulator."""
+"""The tables of a run: written, read, viewed, audited; uses settings and metrics, and no simulator."""

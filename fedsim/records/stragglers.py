@@ -9,16 +9,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from fedsim.arrays import Bools, Floats
 from fedsim.records import views
 from fedsim.records.rows import CAUSES
 from fedsim.records.run import Run
 
 PHASES = ("ask_s", "download_s", "train_s", "upload_s", "settle_s")
 """Parts of a commit's wait: until the client was asked, its three phases, after its update had landed."""
-
-Floats = NDArray[np.float64]
 
 
 def waits(run: Run) -> pd.DataFrame:
@@ -176,7 +174,7 @@ def little(run: Run) -> pd.DataFrame:
     return pd.DataFrame.from_dict(queues, orient="index", columns=names).rename_axis("phase")
 
 
-def _little(start: Floats, stop: Floats, left: NDArray[np.bool_], horizon: float) -> tuple[float, ...] | None:
+def _little(start: Floats, stop: Floats, left: Bools, horizon: float) -> tuple[float, ...] | None:
     if not left.any() or horizon <= 0:
         return None
     rate, mean_s = int(left.sum()) / horizon, float(np.mean((stop - start)[left]))

@@ -1,4 +1,4 @@
-"""The report: one HTML file about a run, or about several beside each other, that needs no network.
+"""Tables of runs as one HTML page that needs no network; uses records and metrics, and no simulator.
 
 from fedsim import report
 report.write([fedsim.load("runs/demo")], Path("report.html"))

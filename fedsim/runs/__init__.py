@@ -1,1 +1,1 @@
-"""One run from its first event to its last table; sweeps, replays, estimates, calibration; uses the server and executors."""
+"""One run from its first event to its last table, and several: sweeps, replays, estimates; uses all but commands."""

@@ -1,12 +1,10 @@
-"""Whom to ask: samplers choose among clients that are idle and online.
+"""Whom to ask, of the clients that are idle and online; uses how long devices will be online.
 
 A sampler is one file with one component. This is a whole one, and `sampler: {kind: my_samplers:Rarest}`
 picks it from a module of your own:
 
     class Rarest(Sampler):
         '''Ask those who were asked least.'''
-
-        kind: Literal["my_samplers:Rarest"] = "my_samplers:Rarest"
 
         def choose(self, idle, n, rng, seen):
             shuffled = rng.permutation(idle)
@@ -15,8 +13,9 @@ picks it from a module of your own:
 
 from __future__ import annotations
 
+from fedsim.arrays import Floats
 from fedsim.samplers._base import PollingSampler, Sampler
-from fedsim.samplers.seen import Counts, Floats, Seen
+from fedsim.samplers.seen import Counts, Seen
 
 SEAMS = (PollingSampler, Sampler)
 

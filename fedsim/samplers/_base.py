@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from fedsim.arrays import Floats
 from fedsim.component import Component
-from fedsim.samplers.seen import Counts, Floats, Seen
+from fedsim.samplers.seen import Counts, Seen
 
 
 class Sampler(Component):

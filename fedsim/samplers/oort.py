@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from fedsim.arrays import Floats
 from fedsim.elementary import power
 from fedsim.samplers._base import Sampler
-from fedsim.samplers.seen import Counts, Floats, Seen
+from fedsim.samplers.seen import Counts, Seen
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

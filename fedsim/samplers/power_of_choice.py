@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
+from fedsim.arrays import Floats
 from fedsim.samplers._base import PollingSampler
-from fedsim.samplers.seen import Counts, Floats, Seen
+from fedsim.samplers.seen import Counts, Seen
 
 
 class PowerOfChoice(PollingSampler):

@@ -2,8 +2,9 @@
 
 When a client was asked, the server knows at once; how long it took, when its update has landed; its
 losses, when that update was committed (values are read then). A visit in flight changes nothing but
-`asked`. The number of a client's examples is what it said when it joined; until when it will be there is
-what it says when it is asked, and in this simulation it is right (`remaining_s`).
+`asked`. The number of a client's examples is what it said when it joined; until when it will be online
+is what it says when it is asked, and right as far as windows and outages go (`remaining_s`): a battery
+that runs low, or heat, may take its device away sooner.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.arrays import Floats
 from fedsim.devices.availability import OnlineTimes
 
-Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 

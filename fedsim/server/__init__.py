@@ -1,7 +1,4 @@
-"""Mechanism without policy: dispatch, rounds, commits, versions, books: the only place where both times meet.
-
-Uses everything below it: the clock, executors, rules and records.
-"""
+"""Dispatch, rounds, commits and versions: where both times meet; uses the clock, executors, rules and records."""
 
 from __future__ import annotations
 

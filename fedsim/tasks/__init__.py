@@ -1,5 +1,7 @@
-"""What is learned: data, model, partition and loss; uses training and all that is below it."""
+"""What is learned: data, splits, models and scores; uses training, cost and the embedded data."""
 
 from fedsim.tasks._base import TaskComponent
 
 SEAMS = (TaskComponent,)
+
+__all__ = ["TaskComponent"]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from fedsim.arrays import Floats, Ints
 
 
-def dirichlet(alphas: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+def dirichlet(alphas: Floats, rng: np.random.Generator) -> Floats:
     """Draw from a Dirichlet; for tiny alphas, where all gammas underflow, its limit: one class."""
-    drawn: NDArray[np.float64] = rng.standard_gamma(alphas)
+    drawn: Floats = rng.standard_gamma(alphas)
     if drawn.sum() > 0:
         drawn /= drawn.sum()
         return drawn
@@ -19,7 +18,7 @@ def dirichlet(alphas: NDArray[np.float64], rng: np.random.Generator) -> NDArray[
     return vertex
 
 
-def take(mix: NDArray[np.float64], left: Ints, amount: int, rng: np.random.Generator) -> Ints:
+def take(mix: Floats, left: Ints, amount: int, rng: np.random.Generator) -> Ints:
     """Return how many blocks to take of each class: `amount` in all, never more than are left."""
     taken = np.zeros_like(left)
     while (need := amount - int(taken.sum())) > 0:
@@ -34,7 +33,7 @@ def take(mix: NDArray[np.float64], left: Ints, amount: int, rng: np.random.Gener
     return taken
 
 
-def apportion(weights: NDArray[np.float64], seats: int, most: Ints) -> Ints:
+def apportion(weights: Floats, seats: int, most: Ints) -> Ints:
     """Return whole seats in proportion to weights (Webster's method), at least 1 and at most `most` each."""
     counts = np.ones(weights.size, dtype=np.int64)
     for _ in range(seats - weights.size):

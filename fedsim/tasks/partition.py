@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
+from fedsim.arrays import Ints
 from fedsim.component import Config
 from fedsim.elementary import power
 from fedsim.errors import DataError, message
 from fedsim.tasks._proportions import apportion, dirichlet, take
 
-Ints = NDArray[np.int64]
 Share = list[Ints]
 """One sorted array of block numbers a client."""
 

@@ -1,6 +1,6 @@
-"""Contract suites for components of one's own: plain functions that raise an AssertionError with the property that fails.
+"""Contract suites for components of one's own; uses everything, and nothing in fedsim uses it.
 
-May use everything in fedsim; nothing in fedsim uses it.
+Plain functions that raise an AssertionError with the property that fails:
 
     from fedsim.testing import check_aggregator
     check_aggregator(Median(kind="my_rules:Median"))

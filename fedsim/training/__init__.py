@@ -1,1 +1,1 @@
-"""Local training: LoRA in and out of a model, and the loops that run on a worker."""
+"""Local training with torch, of one client or of many together; uses jobs, adapters and settings."""

@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from fedsim.adapters.adapter import Layout, Vector
-from fedsim.adapters.payload import Trains
+from fedsim.adapters.adapter import Layout, Trains, Vector
 from fedsim.jobs import Job
 
 if TYPE_CHECKING:

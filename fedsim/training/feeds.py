@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Windows = NDArray[Any]
-"""Token ids (n, T + 1): the first column is context, the others are predicted."""
+from fedsim.training.local import Windows
 
 
 class Feed(ABC):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Rows = NDArray[np.intp]
+Windows = NDArray[Any]
+"""Token ids (n, T + 1): the first column is context, the others are predicted."""
 
 
 def steps(n: int, local: LocalConfig) -> int:

@@ -18,15 +18,11 @@ from numpy.typing import NDArray
 from fedsim.adapters.adapter import Vector
 from fedsim.jobs import Job, Update
 from fedsim.training import noise, slot_penalty
-from fedsim.training.local import batches, one_thread, optimizer, scales, slots
+from fedsim.training.local import Windows, batches, one_thread, optimizer, scales, slots
 from fedsim.training.lora import ADAPTER, Trainee
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Windows = NDArray[Any]
-"""Token ids (windows, sequence + 1): the first column is context, the others are predicted."""
-
 
 Losses = Callable[[Trainee, Any, Job, int], "Tensor"]
 """(trainee, a batch of examples, job, step) -> the losses of all their tokens."""

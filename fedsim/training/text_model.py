@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.adapters.adapter import Layout, Vector
@@ -15,7 +14,7 @@ from fedsim.config.learning import LoraConfig, NumericsConfig
 from fedsim.jobs import Job, Update
 from fedsim.training import hub, lora
 from fedsim.training.backbone import Backbone
-from fedsim.training.local import device
+from fedsim.training.local import Windows, device
 from fedsim.training.lora import Trainee
 from fedsim.training.paths import Trained, resolved
 
@@ -23,9 +22,6 @@ LOGITS = 2**24
 """Numbers in the logits of one forward pass when scoring: 64 MiB of float32."""
 SWAPPED = 2**26
 """The same of a training pass through a swapped model, where they are in memory about three times."""
-
-Windows = NDArray[np.integer[Any]]
-"""Token ids (n, T + 1): the first column is context, the others are predicted."""
 
 
 @dataclass(frozen=True)

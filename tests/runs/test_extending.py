@@ -5,12 +5,17 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from worlds.extensions import PAGE, files
+from pandas.testing import assert_frame_equal
+from worlds.extensions import PAGE, files, installed, plain
 from worlds.pairs import contribution, model
 
+import fedsim
 from fedsim import read
+from fedsim.component import Component
+from fedsim.errors import ExperimentError
 from fedsim.records.verify import verify
 from fedsim.runs.simulation import simulate
+from fedsim.seams import required
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +74,44 @@ def test_the_fair_sampler_asks_everybody_before_anybody_twice(runs):
 
 def test_the_components_of_the_page_pass_their_contracts(extensions):
     runpy.run_path(str(extensions / "check.py"))
+
+
+def test_classes_that_derive_from_component_alone_make_the_same_runs(runs, tmp_path):
+    with installed(tmp_path, plain):
+        from my_rules import Median
+
+        assert Median.__mro__[1] is Component
+        for name, run in runs.items():
+            again = simulate(read(tmp_path / f"{name}.yaml"))
+            for table in ("visits", "commits", "scores"):
+                assert_frame_equal(getattr(again, table), getattr(run, table))
+
+
+def without_the_model(text):
+    """The rule of the page whose `apply` forgets the model."""
+    return text.replace(
+        "self, state: None, model: ServerModel, contributions", "self, state: None, contributions"
+    )
+
+
+@pytest.mark.parametrize("form", [without_the_model, lambda text: without_the_model(plain(text))])
+def test_the_page_shows_the_sentence_that_a_wrong_signature_gives(tmp_path, form):
+    with installed(tmp_path, form), pytest.raises(ExperimentError) as refusal:
+        read(tmp_path / "median.yaml")
+
+    shown = str(refusal.value).replace(f"{tmp_path}/", "")
+    assert f"    error: {shown.splitlines()[0]}\n    {shown.splitlines()[1]}\n" in PAGE.read_text(
+        encoding="utf-8"
+    )
+
+
+def test_the_page_says_of_every_seam_what_it_must_define_and_which_file_to_copy():
+    rows = [
+        line.split("|") for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")
+    ]
+
+    for _, _, base, defines, copied, _ in rows:
+        seam = getattr(fedsim, base.split("`")[1].rpartition(".")[2])
+        assert all(f"`{method}`" in defines for method in required(seam))
+        assert (PAGE.parents[1] / copied.strip(" `")).is_file()
+    assert len(rows) == 6

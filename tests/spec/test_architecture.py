@@ -1,12 +1,12 @@
 """Who may import what: the layers of the design, read off the source."""
 
-import ast
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from worlds.rooms import FLOOR, LIBRARIES, edges, libraries, named, place, room
 
 import fedsim
 import hetero_profiles
@@ -14,38 +14,28 @@ import hetero_profiles
 ROOT = Path(fedsim.__file__).parent
 DATA = Path(hetero_profiles.__file__).parent
 
-ALLOWED = {
-    "simpy": {"instants.py", "network/", "clock/", "server/", "protocols/", "runs/"},
-    "ray": {"executors/ray.py", "executors/ray_worker.py"},
-    "torch": {"training/", "tasks/", "cli/doctor.py"},
-    "transformers": {"training/", "tasks/", "builtin/"},
-    "peft": {"training/", "tasks/"},
-}
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_library_is_imported_in_its_own_rooms_only(library):
+    users = [path for path in ROOT.rglob("*.py") if library in libraries(path)]
+    places = {place(path, LIBRARIES[library]) or named(path) for path in users}
+
+    assert places == LIBRARIES[library]
 
 
-def imported(path):
-    """Top-level names of all imports of a file, those inside functions and TYPE_CHECKING too."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names.add(node.module.split(".")[0])
-    return names
+def test_the_two_times_meet_where_values_are_read_and_after_the_run():
+    meeting = ("server/values/", "server/after/")
+    below = {named(a) for a, b in edges() if room(b) == "executors" and FLOOR["runs"] < FLOOR[room(a)]}
+    outside = {name for name in below if room(ROOT / name) != "executors" and not name.startswith(meeting)}
 
-
-@pytest.mark.parametrize("library", ALLOWED)
-def test_heavy_libraries_are_imported_in_their_own_layer_only(library):
-    users = {p.relative_to(ROOT).as_posix() for p in ROOT.rglob("*.py") if library in imported(p)}
-
-    strangers = {
-        u for u in users if not any(u == a or (a.endswith("/") and u.startswith(a)) for a in ALLOWED[library])
-    }
-    assert strangers == set()
+    assert outside == set()
+    assert not [
+        named(p) for p in ROOT.rglob("*.py") if named(p).startswith(meeting) and "simpy" in libraries(p)
+    ]
 
 
 def test_the_data_package_needs_nothing_but_the_standard_library():
-    names = set().union(*(imported(p) for p in DATA.rglob("*.py")))
+    names = set().union(*(libraries(p) for p in DATA.rglob("*.py")))
 
     assert names <= set(sys.stdlib_module_names)
 
@@ -86,10 +76,41 @@ def test_the_source_never_seeds_globally_nor_unpickles_from_disk():
 
 
 def test_public_names_are_these():
-    assert fedsim.__all__ == ["Experiment", "Run", "load", "read", "simulate"]
-    for name in fedsim.__all__:
-        assert getattr(fedsim, name) is not None
-    assert callable(fedsim.simulate)
+    assert fedsim.__all__ == [
+        "NOTHING", "WHOLE", "Aggregator", "Component", "Contribution", "Executor", "Experiment", "FedsimError",
+        "Invitation", "Job", "Offer", "Payload", "Personal", "PollingSampler", "Run", "Sampler", "Seen", "ServerModel",
+        "ServerOptimizer", "ServerProtocol", "Steps", "Task", "TaskComponent", "TaskContext", "Traits", "Update",
+        "Verbs", "load", "read", "simulate",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", fedsim.__all__)
+def test_a_public_name_is_what_it_says_and_listed(name):
+    public = getattr(fedsim, name)
+
+    assert public.__name__ == name if isinstance(public, type) else public is not None
+    assert name in dir(fedsim)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from fedsim.aggregators import WHOLE, Ask, Contribution, Offer, ServerModel, Traits",
+        "from fedsim.component import Component",
+        "from fedsim.server import Server",
+        "from fedsim.seen import Counts, Seen",
+        "from fedsim.samplers import Sampler",
+        "from fedsim import report, views",
+        "from fedsim.views import curve, headline, losses_by_cause, phase_seconds, uplink_reduction, wasted_work",
+    ],
+)
+def test_paths_that_were_in_the_documents_before_the_rooms_still_lead_there(line):
+    exec(line, {})
+
+
+def test_another_name_is_none_of_ours():
+    with pytest.raises(AttributeError, match="has no attribute 'Federation'"):
+        _ = fedsim.Federation
 
 
 def test_the_suite_tests_the_built_wheel_where_it_says_so():

@@ -11,20 +11,33 @@ PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 _FILE = re.compile(r"^`(?P<name>[\w.]+)`\n\n```\w+\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+_SEAM = re.compile(r"^(class \w+)\((?:Aggregator|ServerProtocol|Sampler)\):", re.MULTILINE)
+
+
 def files():
     """Name and text of every file on the page."""
-    return {found["name"]: found["text"] for found in _FILE.finditer(PAGE.read_text(encoding="utf-8"))}
+    return {match["name"]: match["text"] for match in _FILE.finditer(PAGE.read_text(encoding="utf-8"))}
+
+
+def plain(text):
+    """A file of the page whose class derives from `Component` alone, with the name that an invitation had before."""
+    derived, changed = _SEAM.subn(r"\1(Component):", text.replace("Invitation", "Ask"))
+    first = "from fedsim.component import Component\nfrom fedsim."
+    return derived.replace("from fedsim.", first, 1) if changed else text
 
 
 @contextmanager
-def installed(folder):
-    """The files in a folder on sys.path; what was imported of it is forgotten afterwards."""
+def installed(folder, form=str):
+    """The files in a folder on sys.path; what was imported of it is forgotten afterwards, and what was there is back."""
+    before = {name: sys.modules.pop(name, None) for name in (n.removesuffix(".py") for n in files())}
     for name, text in files().items():
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(form(text), encoding="utf-8")
     sys.path.insert(0, str(folder))
     try:
         yield folder
     finally:
         sys.path.remove(str(folder))
-        for name in files():
-            sys.modules.pop(name.removesuffix(".py"), None)
+        for name, module in before.items():
+            sys.modules.pop(name, None)
+            if module is not None:
+                sys.modules[name] = module

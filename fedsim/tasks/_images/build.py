@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedsim.arrays import Ints
 from fedsim.builtin import digits
 from fedsim.errors import DataError, ExperimentError, message
 from fedsim.jobs import TaskContext
@@ -27,7 +27,6 @@ from fedsim.training.diffusion import lora as denoiser_lora
 from fedsim.training.diffusion import models as denoisers
 from fedsim.training.diffusion.models import Signature
 
-Ints = NDArray[np.int64]
 LEAST = 2
 """Images of a client: one to train on, one held out."""
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedsim.arrays import Ints
 from fedsim.errors import DataError, message
 from fedsim.jobs import TaskContext
 from fedsim.rng import seed_of, stream
@@ -21,7 +21,6 @@ from fedsim.tasks._splits import Splits
 from fedsim.tasks.partition import Blocks, Dirichlet, Iid, Pathological, partition
 from fedsim.training import hub, lora, text_shape
 
-Ints = NDArray[np.int64]
 BLOCK = 512
 """Tokens of a block where there is plenty: about 25 lines of newspaper, enough to have a topic."""
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from fedsim.arrays import Bools, Ints
+
 CHUNK = 2000
 
 
@@ -115,7 +116,7 @@ def _encode(tokenizer: Any, texts: Sequence[str]) -> list[tuple[list[int], NDArr
     ]
 
 
-def _spaces(code: NDArray[np.uint32]) -> NDArray[np.bool_]:
+def _spaces(code: NDArray[np.uint32]) -> Bools:
     codes = np.unique(code)
     white = np.array([chr(c).isspace() for c in codes.tolist()], dtype=bool)
     return np.isin(code, codes[white])

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.arrays import Floats, Ints
 from fedsim.errors import DataError, message
-
-Ints = NDArray[np.int64]
 
 
 def topics(texts: Sequence[str], count: int, seed: int) -> tuple[Ints, list[str]]:
@@ -67,6 +66,6 @@ def divergence_bits(counts: Iterable[NDArray[Any]], pooled: NDArray[Any]) -> flo
     return float(np.mean(divergences))
 
 
-def _kl(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
+def _kl(p: Floats, q: Floats) -> float:
     positive = p > 0
     return float((p[positive] * [math.log2(ratio) for ratio in p[positive] / q[positive]]).sum())

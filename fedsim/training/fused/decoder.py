@@ -20,8 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedsim.adapters.adapter import Layout, Vector
-from fedsim.adapters.payload import Trains
+from fedsim.adapters.adapter import Layout, Trains, Vector
 from fedsim.errors import ExperimentError, message
 from fedsim.training.backbone import Backbone, Noise, Stack
 from fedsim.training.fused.block import Block, Norm

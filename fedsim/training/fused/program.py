@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedsim.adapters.payload import Trains
+from fedsim.adapters.adapter import Trains
 from fedsim.training.backbone import Noise
 
 

@@ -28,8 +28,7 @@ from fedsim.config.learning import LocalConfig
 from fedsim.jobs import Job, Update
 from fedsim.training import noise
 from fedsim.training.backbone import Backbone, Stack
-from fedsim.training.feeds import Windows
-from fedsim.training.local import made, one_thread, scales, slots
+from fedsim.training.local import Windows, made, one_thread, scales, slots
 from fedsim.training.stacked.optimizers import AdamW, Sgd
 from fedsim.training.stacked.schedule import order, pieces, schedule
 from fedsim.training.stacked.terms import terms

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds.handmade_run import IDLE_W, by_hand, made, played
 
-from fedsim.records.books import Books
 from fedsim.records.info import Batteries, Totals
 from fedsim.records.tables import TABLES
 from fedsim.records.verify import verify
-from fedsim.records.verify_visits import INVARIANTS
+from fedsim.records.verify.books import Books
+from fedsim.records.verify.visits import INVARIANTS
 
 
 def test_a_run_whose_books_are_right_has_no_problem():

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from oracles.fused_oracle import VOCAB, Case, agree_in_company, gap, masks, on, perturbed
 from worlds.decoders import small_gpt2
 
+from fedsim.adapters.adapter import Layout
 from fedsim.config.learning import LoraConfig
+from fedsim.errors import ExperimentError
 from fedsim.training import lora
 from fedsim.training.backbone import Stack
 from fedsim.training.fused import attention, decoder, fused, kernels, norms, supports
@@ -353,3 +355,18 @@ def test_attention_of_one_head_by_hand():
     p.replay()
 
     torch.testing.assert_close(out, torch.tensor([[2.0], [5.0]], dtype=torch.float64))
+
+
+def test_a_decoder_without_any_adapter_is_refused_in_words():
+    with pytest.raises(ExperimentError, match=r"lora.targets: no layer of the decoder carries an adapter"):
+        decoder.Decoder(Layout(), [], decoder.Frozen(None, None, None, None, torch.zeros(3, 2)))
+
+
+def test_dropout_masks_are_there_while_a_program_runs_and_gone_afterwards():
+    p, mask = program(), masks()
+    during = []
+    p.do(lambda: during.append(p.masks.noise))
+    p.replay(mask)
+    p.replay()
+    assert during == [mask, None]
+    assert p.masks.noise is None

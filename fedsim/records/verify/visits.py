@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedsim.records.books import Books, Bools, equal
-from fedsim.records.invariants import Invariant, said
+from fedsim.arrays import Bools
 from fedsim.records.rows import CAUSES, OUTCOMES
-from fedsim.records.verify_amounts import AMOUNTS, MEMORY
+from fedsim.records.verify.amounts import AMOUNTS, MEMORY
+from fedsim.records.verify.books import Books, equal
+from fedsim.records.verify.invariants import Invariant, said
 
 INSTANTS = ("dispatched_s", "downloaded_s", "trained_s", "landed_s", "ended_s")
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from fedsim.records.books import Books
+from fedsim.records.verify.books import Books
 
 Broken = Callable[[Books], Any]
 """Books -> for each visit, whether it breaks the invariant."""

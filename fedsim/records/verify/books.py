@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from fedsim.arrays import Bools, Ints
 from fedsim.records.info import UNFINISHED
 from fedsim.records.run import Run
-
-Bools = NDArray[np.bool_]
 
 
 class Books:
@@ -54,7 +52,7 @@ class Books:
         known = self.clients.drop_duplicates("client").set_index("client")[name]
         return self.run.visits["client"].map(known)
 
-    def _versions_made(self) -> NDArray[np.int64]:
+    def _versions_made(self) -> Ints:
         """Return how many versions there were at each dispatch."""
         times_s = np.sort(self.commits["time_s"].to_numpy(dtype=float))
         return np.searchsorted(times_s, self.run.visits["dispatched_s"].to_numpy(dtype=float), "right")

@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from fedsim.arrays import Bools, Floats
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from fedsim.records.run import Run
 
-Floats = NDArray[np.float64]
-Finding = tuple["pd.DataFrame", NDArray[np.bool_], Callable[[Any], str]]
+Finding = tuple["pd.DataFrame", Bools, Callable[[Any], str]]
 """Visits, which of them are wrong, and what is wrong with one."""
 
 BYTES_PER_S = 1e6 / 8  # of one Mbit/s

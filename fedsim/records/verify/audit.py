@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from fedsim.records.books import Books
-from fedsim.records.invariants import said
 from fedsim.records.run import Run
 from fedsim.records.tables import TABLES
-from fedsim.records.verify_links import links
-from fedsim.records.verify_sums import (
+from fedsim.records.verify.books import Books
+from fedsim.records.verify.invariants import said
+from fedsim.records.verify.links import links
+from fedsim.records.verify.sums import (
     unbalanced_batteries,
     wrong_commits,
     wrong_running_totals,
@@ -21,7 +21,7 @@ from fedsim.records.verify_sums import (
     wrong_totals,
     wrong_versions,
 )
-from fedsim.records.verify_visits import broken_visits
+from fedsim.records.verify.visits import broken_visits
 
 AUDITED = ("visits", "commits", "scores", "clients")
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fedsim.records.books import Books, equal
-from fedsim.records.invariants import Invariant
+from fedsim.records.verify.books import Books, equal
+from fedsim.records.verify.invariants import Invariant
 
 COLUMNS = (
     *("down_bytes", "up_bytes", "serialized_down_bytes", "serialized_up_bytes"),

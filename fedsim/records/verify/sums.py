@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fedsim.records.books import Books, Bools, equal
+from fedsim.arrays import Bools
+from fedsim.records.verify.books import Books, equal
 
 
 def wrong_versions(books: Books) -> Iterator[str]:
