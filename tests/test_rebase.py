@@ -7,7 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_batched import R4, clients, distance, ends, largest_move, oracle, random_start, swapped, windows
+from test_batched import (
+    R4,
+    clients,
+    distance,
+    ends,
+    largest_move,
+    oracle,
+    random_start,
+    rows_do_not_depend_on_their_neighbours,
+    swapped,
+    windows,
+)
 from test_swapped import images, layout_of, per_client, pictures, random_vector, stack
 from transformers.pytorch_utils import Conv1D
 
@@ -115,7 +126,8 @@ def test_an_anchor_does_not_move_frozen_factors_or_slots_above_the_rank(gpt2):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_how_jobs_of_different_bases_are_grouped_changes_no_bit(model, path):
+def test_how_jobs_of_different_bases_are_grouped_changes_no_bit_or_rounds(model, path):
+    """No bit where the library's matrix product gives a row the same bits whatever the number of rows."""
     ours = PATHS[path](model, dtype=torch.float32)
     data, jobs = clients(ours.layout, "sgd")
     jobs = on_bases(ours.layout, jobs)
@@ -126,7 +138,7 @@ def test_how_jobs_of_different_bases_are_grouped_changes_no_bit(model, path):
         for own, job in zip(data, jobs, strict=True)
     ]
 
-    if path == "fused":
+    if path == "fused" and rows_do_not_depend_on_their_neighbours():
         assert np.array_equal(ends(together), ends(alone))
     assert distance(together, alone, jobs) < 1e-5
 
