@@ -606,7 +606,7 @@ inline = Inline(); inline.open(t.quadratic()); expected = t.outcome(inline, t.qu
 def python(script):
     """Run a script in its own session; yields (process, its other living processes)."""
     mark = f"MARK_{uuid.uuid4().hex}"
-    path = str(Path(__file__).parent)
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, mark: "1", "PYTHONPATH": path}
     process = subprocess.Popen(
         [sys.executable, "-c", PRELUDE + textwrap.dedent(script)],
