@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -68,7 +69,7 @@ def pack(table: str, rows: Sequence[Row]) -> Columns:
     Raises:
         RunError: a value is of the wrong type (a float among integers, a number among names).
     """
-    return _packed(table, lambda column: [getattr(row, column) for row in rows])
+    return _packed(table, lambda column: list(map(attrgetter(column), rows)))
 
 
 def pack_lines(table: str, lines: Sequence[Mapping[str, Any]]) -> Columns:
