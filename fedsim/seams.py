@@ -96,8 +96,8 @@ def _misfits(cls: type[BaseModel], seam: type[BaseModel]) -> Iterator[tuple[str,
         elif not inspect.isfunction(member):
             yield f"has a `{name}` that is no method", f"define `{wanted}` as a plain method"
         elif not _takes(member, hook):
-            said = f"`{name}` takes {_parameters(member)} and is called with {_parameters(hook)}"
-            yield said, f"define `{wanted}`"
+            what = f"has an `{name}{_parameters(member)}` that is called with {_parameters(hook)}"
+            yield what, f"define `{wanted}`"
     for name, kind in seam.__annotations__.items():
         if name in seam.__class_vars__ and not hasattr(seam, name):
             constant = inspect.getattr_static(cls, name, None)

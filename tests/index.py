@@ -16,6 +16,7 @@ PARTS = {
     "spec": "One room at a time",
     "contracts": "What components owe each other, by discovery",
     "runs": "Whole runs, documents, and what ships beside the package",
+    "slow": "What takes minutes: real transfers, clusters of Ray",
     "gpu": "Runs that need CUDA",
     "worlds": "The harness: worlds by hand, short runs, files",
     "oracles": "Closed forms and second implementations",

@@ -2,32 +2,30 @@
 
     fedsim profiles import FORMAT FILE --out TABLE
 
-Each format is one small module. A file is read whole or refused with one sentence that names the file, the
+Each format is one small module with `FORMATS`: a new file here is a new format. A file is read whole or refused with one sentence that names the file, the
 row, the field and the value; nothing of a file is ever executed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 from fedsim.errors import ProfileError, message, nearest
-from fedsim.importers import fedscale, flash, kbps, mahimahi, pensieve, sabre
 from fedsim.importers.formats import Format, refuse_unfit
 from fedsim.importers.options import Options
 from fedsim.importers.table import Table
-from fedsim.importers.traces import of_curves
 
-FORMATS: dict[str, Format] = {
-    "fedscale-capacity": fedscale.CAPACITY,
-    "fedscale-behaviour": fedscale.BEHAVIOUR,
-    "flash-states": flash.STATES,
-    "flash-speeds": flash.SPEEDS,
-    "mahimahi": of_curves(mahimahi.ABOUT, mahimahi.read, "bin_s"),
-    "kbps": of_curves(kbps.ABOUT, kbps.read, "last_s"),
-    "pensieve": of_curves(pensieve.ABOUT, pensieve.read),
-    "sabre": of_curves(sabre.ABOUT, sabre.read),
-}
+
+def formats() -> dict[str, Format]:
+    """Return every format by name: those of the `FORMATS` of each module here, in the order of the modules."""
+    modules = (import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__))
+    return {name: format_ for module in modules for name, format_ in vars(module).get("FORMATS", {}).items()}
+
+
+FORMATS = formats()
 
 
 def import_table(name: str, files: Sequence[Path], options: Options) -> Table:

@@ -159,3 +159,4 @@ CAPACITY = Format(
 BEHAVIOUR = Format(
     "FedScale client behaviour: pickle, or table of client,start_s,end_s", _behaviour, SESSIONS
 )
+FORMATS = {"fedscale-capacity": CAPACITY, "fedscale-behaviour": BEHAVIOUR}

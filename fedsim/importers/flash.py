@@ -151,3 +151,4 @@ STATES = Format(
 SPEEDS = Format(
     "FLASH Wi-Fi speeds: JSON of users with down_u, down_sigma, up_u, up_sigma [kB/s]", _speeds, ()
 )
+FORMATS = {"flash-states": STATES, "flash-speeds": SPEEDS}

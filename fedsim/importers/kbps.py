@@ -9,7 +9,7 @@ import numpy as np
 from fedsim.errors import ProfileError, message
 from fedsim.files.user_tables import Column, numbers, problems, read_rows
 from fedsim.importers.options import Options
-from fedsim.importers.traces import Curve
+from fedsim.importers.traces import Curve, of_curves
 from fedsim.network.base import KBPS
 
 ABOUT = "table of time_s,kbps: each rate holds until the next row; --last-s says how long the last one does"
@@ -41,3 +41,6 @@ def read(path: Path, options: Options) -> Curve:
             raise ProfileError(message(str(path), what, fix="give --last-s SECONDS"))
         last_s = float(lengths[-1])
     return np.append(times, times[-1] + last_s) - times[0], np.append(rates, rates[-1])
+
+
+FORMATS = {"kbps": of_curves(ABOUT, read, "last_s")}

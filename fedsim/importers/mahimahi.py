@@ -13,7 +13,7 @@ import numpy as np
 from fedsim.errors import ProfileError, message
 from fedsim.importers.numbers import shown
 from fedsim.importers.options import Options
-from fedsim.importers.traces import Curve
+from fedsim.importers.traces import Curve, of_curves
 
 ABOUT = "Mahimahi packet-delivery file: ms of every 1,500-byte opportunity; steps of --bin-s (1 s)"
 PACKET_BYTES = 1500
@@ -63,3 +63,6 @@ def _times(path: Path) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
             )
         times[row - 1] = before = time_ms
     return times
+
+
+FORMATS = {"mahimahi": of_curves(ABOUT, read, "bin_s")}

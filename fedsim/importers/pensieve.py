@@ -13,7 +13,7 @@ import numpy as np
 from fedsim.errors import ProfileError, message
 from fedsim.importers.numbers import number
 from fedsim.importers.options import Options
-from fedsim.importers.traces import Curve
+from fedsim.importers.traces import Curve, of_curves
 from fedsim.network.base import MBPS
 
 ABOUT = "Pensieve cooked trace: two columns, seconds and Mbps, without a header"
@@ -51,3 +51,6 @@ def read(path: Path, options: Options) -> Curve:
         raise ProfileError(message(str(path), "has fewer than two rows", got=len(times), fix=fix))
     at = np.array(times) - times[0]
     return at, np.append(np.array(rates[1:]), rates[-1])
+
+
+FORMATS = {"pensieve": of_curves(ABOUT, read)}

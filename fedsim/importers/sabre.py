@@ -10,7 +10,7 @@ from fedsim.errors import ProfileError, message
 from fedsim.importers.numbers import number
 from fedsim.importers.options import Options
 from fedsim.importers.plain_json import read_json
-from fedsim.importers.traces import Curve
+from fedsim.importers.traces import Curve, of_curves
 from fedsim.network.base import KBPS
 
 ABOUT = (
@@ -42,3 +42,6 @@ def read(path: Path, options: Options) -> Curve:
         rates[row] = KBPS * number(where, "bandwidth_kbps", entry["bandwidth_kbps"], high=1e9)
         number(where, "latency_ms", entry["latency_ms"])
     return np.append(0.0, np.cumsum(lengths)), np.append(rates, rates[-1])
+
+
+FORMATS = {"sabre": of_curves(ABOUT, read)}

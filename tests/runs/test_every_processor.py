@@ -6,12 +6,10 @@ how far they moved. The schedule holds to the bit, which the digests of other te
 
 import numpy as np
 import pytest
-from fedsim.experiment import Experiment
-from fedsim.plan import prepare
-from fedsim.run import Writer
-from fedsim.simulation import course
+from worlds.whole_runs import finished
 
-from fedsim.executors.inline import Inline
+from fedsim.clock.plan import prepare
+from fedsim.config.experiment import Experiment
 
 LOSSES, WEIGHTS = 1e-4, 1e-2  # relative; of the distance moved
 
@@ -52,11 +50,8 @@ def seen_from(vector):
     ids=["language", "images"],
 )
 def test_losses_and_final_weights_of_a_run_are_those_of_any_other_processor(blocks, scores, at):
-    plan, executor = prepare(Experiment.model_validate(blocks)), Inline()
-    try:
-        run, model = course(plan, executor, Writer(None, plan.experiment), lambda *_: None)
-    finally:
-        executor.close()
+    plan = prepare(Experiment.model_validate(blocks))
+    run, model = finished(plan)
     moved = model.adapter.vector.astype(np.float64) - plan.task.initial()
 
     loss = run.scores[run.scores.metric == "loss"].sort_values("version")["value"]

@@ -20,6 +20,7 @@ from fedsim.records import views
 from fedsim.records.verify import verify
 from fedsim.training.diffusion import models as denoisers
 from fedsim.training.diffusion.denoising import Denoiser
+from fedsim.training.diffusion.image_model import ImageModel
 
 RANKS = {"phone-low": 1, "laptop": 4, "desktop": 4}
 
@@ -53,7 +54,7 @@ def same_schedule(experiment, run):
     return blind.visits[columns].equals(run.visits[columns])
 
 
-def test_flora_moves_the_base_of_a_denoiser_and_stock_peft_loads_what_is_left(tmp_path):
+def test_flora_moves_the_base_of_a_denoiser_and_stock_peft_loads_what_is_left(tmp_path, monkeypatch):
     """The saved adapter is the whole change: on stock weights it has the loss that the run ended with."""
     from peft import PeftModel
 
@@ -72,7 +73,7 @@ def test_flora_moves_the_base_of_a_denoiser_and_stock_peft_loads_what_is_left(tm
             denoisers.weights(task.source.name), str(run.folder / "adapter")
         ).merge_and_unload()
     merged = Denoiser(model, task.layout, task.how, task.source.process)
-    object.__setattr__(task, "_model", lambda: merged)
+    monkeypatch.setattr(ImageModel, "_model", lambda _: merged)
     nothing = np.zeros(task.layout.size, np.float32)
     again = task.metrics(add_sums([task.score(nothing, probe) for probe in task.probes("test", 48)]))
     assert again["loss"] == pytest.approx(losses(run)[-1], rel=1e-4)

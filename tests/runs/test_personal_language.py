@@ -190,7 +190,7 @@ def test_what_stays_at_home_is_not_rounded_by_the_wire(language):
         plan, executor = prepare(asked), Inline()
         server = world(plan, executor, Writer(None, plan.experiment), lambda *_: None)
         run_to_the_end(server, lambda *_: None)
-        kept.append((server.privates.finish(), server.model.adapter.vector))
+        kept.append((server.private_parts.finish(), server.model.adapter.vector))
         executor.close()
     (exact, vector), (rounded, other) = kept
 

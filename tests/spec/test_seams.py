@@ -151,7 +151,7 @@ def test_a_method_that_cannot_be_called_as_fedsim_calls_it_is_named_and_one_with
     wrong = type("Wrong", (Still,), {"apply": takes_two, "__module__": __name__})
     wider = type("Wider", (Still,), {"apply": takes_more_by_default, "__module__": __name__})
 
-    said = r"`apply` takes \(state, model\) and is called with \(state, model, contributions\)"
+    said = r"`apply\(state, model\)` that is called with \(state, model, contributions\)"
     with pytest.raises(ExperimentError, match=said):
         fitted("aggregators", wrong, "wrong")
     assert issubclass(fitted("aggregators", wider, "wider"), Aggregator)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -90,3 +92,22 @@ def assert_loss_curves_agree(peft, ours, data, how):
         expected = [u.loss for u in sequential.train(peft, data, jobs)]
         found = [u.loss for u in batched.train(ours, data, jobs, tokens_at_once=WHOLE)]
         assert found == pytest.approx(expected, abs=1e-3)
+
+
+def rows_do_not_depend_on_their_neighbours():
+    """Whether this machine's product, in the models' shapes, gives a row the same bits whatever their number.
+
+    A weight lies as (in, out) in GPT-2's Conv1D and as (out, in) in a Linear.
+    """
+    generator = torch.Generator().manual_seed(0)
+    conv = [torch.randn(shape, generator=generator) for shape in ((32, 96), (32, 128), (128, 32))]
+    shapes = ((16, 32), (48, 32), (32, 48), (320, 32))
+    linear = [torch.randn(shape, generator=generator) for shape in shapes]
+    with local.one_thread():
+        for weight in [way for w in conv + linear for way in (w, w.t())]:
+            x = torch.randn(32 * 48, len(weight), generator=generator)
+            for size, count in itertools.product((12, 24, 36, 48), (2, 7, 32)):
+                rows = x[: count * size]
+                if not torch.equal(rows @ weight, torch.cat([part @ weight for part in rows.split(size)])):
+                    return False
+    return True

@@ -6,11 +6,7 @@ import logging
 import math
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import time
-import uuid
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -18,8 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from worlds.executor_worlds import LOCAL, Tricky, batches, gone, outcome, python, quadratic
 
-from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.errors import DataError, HostError, WorkerError
 from fedsim.executors import ray_session as session
 from fedsim.executors.calls import perform, single_threaded
@@ -28,73 +24,7 @@ from fedsim.executors.pool import WorkerLost
 from fedsim.executors.queue import AHEAD, DEATHS, JobQueue, ahead
 from fedsim.executors.ray import RayExecutor
 from fedsim.executors.ray_worker import SEEN
-from fedsim.jobs import Job, Probe, ScoreJob, TaskContext
-from fedsim.tasks.quadratic import Quadratic
-
-LOCAL = LocalConfig(optimizer="sgd", lr=0.1, steps=3)
-
-
-def quadratic(clients=40, **fields):
-    return Quadratic(**fields).build(TaskContext(clients, 0, LoraConfig(), LOCAL))
-
-
-class TwoWords(Exception):  # noqa: N818
-    """Cannot be rebuilt from its args: pickle calls TwoWords('a b')."""
-
-    def __init__(self, one, two):
-        super().__init__(f"{one} {two}")
-
-
-class Tricky:
-    """The quadratic task, but some clients behave: {client: what happens}."""
-
-    def __init__(self, behave, nap_s=0.0):
-        self.inner, self.behave, self.nap_s = quadratic(), behave, nap_s
-        self.layout, self.shape, self.initial = self.inner.layout, self.inner.shape, self.inner.initial
-
-    def warm(self):
-        if self.behave.get("warm") == "missing":
-            raise DataError("no such model\n  fix: task.model=builtin")
-
-    def train(self, jobs):
-        for job in jobs:
-            time.sleep(self.nap_s)
-            match self.behave.get(job.client):
-                case "raise":
-                    raise KeyError("boom")
-                case "two words":
-                    raise TwoWords("odd", "news")
-                case "exit":
-                    sys.exit(7)
-                case "die":
-                    os.kill(os.getpid(), signal.SIGKILL)
-                case "sleep":
-                    time.sleep(600)
-                case "drop":
-                    return []
-        if len(jobs) > 1 and "together" in self.behave:
-            raise MemoryError
-        return self.inner.train(jobs)
-
-    def score(self, vector, probe):
-        if self.behave.get(probe.client) == "raise":
-            raise ValueError("cannot score")
-        return self.inner.score(vector, probe)
-
-
-def batches(handle, clients=40, size=4):
-    jobs = [Job(k, k % 3, handle, LOCAL, 0) for k in range(clients)]
-    return [jobs[at : at + size] for at in range(0, clients, size)]
-
-
-def outcome(executor, task, **cut):
-    """Train every client and score the result: all bits, in the order of submission."""
-    handle = executor.share(task.initial())
-    tickets = [executor.train(batch) for batch in batches(handle, **cut)]
-    updates = [update for ticket in tickets for update in ticket.result()]
-    mean = np.mean([u.end for u in updates], axis=0, dtype=np.float64).astype(np.float32)
-    sums = executor.score([ScoreJob(executor.share(mean), Probe("test", 0, 9))]).result()
-    return [(u.end.tobytes(), u.loss, u.examples, u.tokens, u.steps) for u in updates], sums
+from fedsim.jobs import Job, Probe, ScoreJob
 
 
 @pytest.fixture(scope="module")
@@ -524,7 +454,7 @@ def test_errors_name_client_and_visit_and_other_calls_go_on(ray_here):
                 tickets[k].result()
             cause = caught.value.__cause__
             assert isinstance(cause, (KeyError, SystemExit))
-            assert "test_executors.py" in cause.__notes__[0]
+            assert "executor_worlds.py" in cause.__notes__[0]
         with pytest.raises(WorkerError, match="client 9, visit 0: TwoWords: odd news"):
             tickets[2].result()
         assert [len(ticket.result()) for ticket in tickets[4:]] == [4] * 6
@@ -592,56 +522,6 @@ def test_workers_that_would_wait_forever_are_refused_at_once(ray_here, settings,
 # whole processes --------------------------------------------------------------------------------
 
 
-PRELUDE = """
-import os, sys, time
-import numpy as np
-import test_executors as t
-from fedsim.executors.inline import Inline
-from fedsim.executors.ray import RayExecutor
-inline = Inline(); inline.open(t.quadratic()); expected = t.outcome(inline, t.quadratic()); inline.close()
-"""
-
-
-@contextmanager
-def python(script):
-    """Run a script in its own session; yields (process, its other living processes)."""
-    mark = f"MARK_{uuid.uuid4().hex}"
-    path = str(Path(__file__).parent)
-    environment = {**os.environ, mark: "1", "PYTHONPATH": path}
-    process = subprocess.Popen(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(script)],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-    def others():
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if mark.encode() in (folder / "environ").read_bytes() and int(folder.name) != process.pid:
-                    found.append((folder / "cmdline").read_bytes()[:80])
-            except OSError:
-                continue
-        return found
-
-    try:
-        yield process, others
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def gone(others, within_s=10.0):
-    """Ray's processes end a moment after their last order."""
-    stop = time.monotonic() + within_s
-    while others() and time.monotonic() < stop:
-        time.sleep(0.1)
-    return others() == []
-
-
 @pytest.mark.ray
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
 def test_close_and_ctrl_c_leave_no_process_and_a_second_use_works():
@@ -674,57 +554,3 @@ def test_close_and_ctrl_c_leave_no_process_and_a_second_use_works():
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         assert process.wait(timeout=30) == -signal.SIGINT
         assert gone(others)
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_two_raylets_through_their_address_and_the_loss_of_one_change_no_result():
-    script = """
-    from ray.cluster_utils import Cluster
-    import ray
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    second = cluster.add_node(num_cpus=1)
-    cluster.wait_for_nodes()
-    executor = RayExecutor(address=cluster.address)
-    executor.open(t.quadratic())
-    assert executor.workers == 2, executor.reason
-    assert t.outcome(executor, t.quadratic()) == expected
-    executor.open(t.Tricky({}, nap_s=0.05))
-    tickets = [executor.train(b) for b in t.batches(executor.share(np.zeros(8, np.float32)))]
-    tickets[0].result()
-    places = executor.places()
-    cluster.remove_node(second, allow_graceful=False)
-    ends = [u.end.tobytes() for ticket in tickets for u in ticket.result()]
-    assert ends == [bits[0] for bits in expected[0]]
-    assert sum(a != b for a, b in zip(places, executor.places())) == 1
-    executor.close()
-    assert not ray.is_initialized()
-    executor = RayExecutor(workers=1, address=cluster.address)  # the cluster is still there
-    executor.open(t.quadratic())
-    assert t.outcome(executor, t.quadratic()) == expected
-    executor.close()
-    cluster.shutdown()
-    print("equal")
-    """
-    with python(script) as (process, others):
-        said, _ = process.communicate(timeout=280)
-        assert said.splitlines()[-1:] == ["equal"]
-        assert process.returncode == 0
-        assert gone(others)
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_a_port_where_something_else_listens_is_given_up_in_time():
-    script = """
-    import http.server, threading
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    began = time.monotonic()
-    try:
-        RayExecutor(address=f"127.0.0.1:{server.server_port}").open(t.quadratic())
-    except t.HostError as problem:
-        print(problem.exit_code, time.monotonic() - began < 45, "no Ray cluster answers" in str(problem))
-    """
-    with python(script) as (process, _):
-        assert process.communicate(timeout=120)[0] == "3 True True\n"

@@ -797,3 +797,16 @@ def test_the_help_names_every_format(capsys):
     assert "Example: fedsim profiles import" in out
     for name in FORMATS:
         assert name in out
+
+
+def test_a_new_file_is_a_new_format(monkeypatch, tmp_path):
+    """No list is edited: a module beside the others that has `FORMATS` is found."""
+    import fedsim.importers as package
+
+    (tmp_path / "mine.py").write_text(
+        "from fedsim.importers.kbps import read\nfrom fedsim.importers.traces import of_curves\n"
+        'FORMATS = {"mine": of_curves("mine", read, "last_s")}\n'
+    )
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+
+    assert list(package.formats()) == [*FORMATS, "mine"]

@@ -138,7 +138,7 @@ def python(code: str, *args: object, kill_when: str | None = None) -> int:
         [sys.executable, "-c", textwrap.dedent(code), *map(str, args)],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
     )
     if kill_when is not None:
         assert process.stdout.readline().strip() == kill_when

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +22,7 @@ from worlds.client_batches import (
     loaded,
     oracle,
     random_start,
+    rows_do_not_depend_on_their_neighbours,
     swapped,
     token_windows,
 )
@@ -211,25 +211,6 @@ def test_in_float32_nearly_all_of_an_adamw_visit_is_the_float64_visit_and_the_re
 
 
 # how clients are grouped ------------------------------------------------------------------------
-
-
-def rows_do_not_depend_on_their_neighbours():
-    """Whether this machine's product, in the models' shapes, gives a row the same bits whatever their number.
-
-    A weight lies as (in, out) in GPT-2's Conv1D and as (out, in) in a Linear.
-    """
-    generator = torch.Generator().manual_seed(0)
-    conv = [torch.randn(shape, generator=generator) for shape in ((32, 96), (32, 128), (128, 32))]
-    shapes = ((16, 32), (48, 32), (32, 48), (320, 32))
-    linear = [torch.randn(shape, generator=generator) for shape in shapes]
-    with local.one_thread():
-        for weight in [way for w in conv + linear for way in (w, w.t())]:
-            x = torch.randn(32 * 48, len(weight), generator=generator)
-            for size, count in itertools.product((12, 24, 36, 48), (2, 7, 32)):
-                rows = x[: count * size]
-                if not torch.equal(rows @ weight, torch.cat([part @ weight for part in rows.split(size)])):
-                    return False
-    return True
 
 
 @pytest.mark.parametrize("how", ["sgd-all", "adamw-all"])

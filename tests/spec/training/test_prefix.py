@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from worlds.client_batches import distance, ends, rows_do_not_depend_on_their_neighbours
 
 from fedsim.adapters.adapter import Layout, Module
 from fedsim.config.learning import LocalConfig, LoraConfig, NumericsConfig
@@ -92,8 +93,9 @@ def test_kept_states_change_no_bit_of_a_visit_and_agree_with_stock_peft(llama, t
     first, second, third = kept.train(jobs), kept.train(jobs), fresh.train(jobs[::-1])[::-1]
     stock = oracle.train(jobs)
 
-    for a, b, c, peft in zip(first, second, third, stock, strict=True):
-        assert a.end.tobytes() == b.end.tobytes() == c.end.tobytes()
+    agree(third, first, jobs)
+    for a, b, peft in zip(first, second, stock, strict=True):
+        assert a.end.tobytes() == b.end.tobytes()
         move = np.abs(peft.end - jobs[0].start).max()
         assert np.abs(a.end - peft.end).max() < 1e-4 * move
         assert a.loss == pytest.approx(peft.loss, rel=1e-5)
@@ -125,15 +127,21 @@ def told(monkeypatch):
     return found
 
 
-def same(found, expected):
-    return found.end.tobytes() == expected.end.tobytes() and found.loss == expected.loss
+def agree(found, expected, jobs):
+    """To the bit where a matrix product gives a row the same bits whatever the number of rows; else rounded."""
+    if rows_do_not_depend_on_their_neighbours():
+        assert ends(found).tobytes() == ends(expected).tobytes()
+        assert [u.loss for u in found] == [u.loss for u in expected]
+    assert distance(found, expected, jobs) < 1e-5
+    assert [u.loss for u in found] == pytest.approx([u.loss for u in expected], rel=1e-6)
 
 
 def test_neither_short_visits_nor_large_shards_beside_it_change_how_a_client_is_trained(
     llama, text_folder, monkeypatch
 ):
     task = upper(llama, text_folder, 0.0)
-    whole, short = LocalConfig(batch=4), LocalConfig(steps=1, batch=4)
+    sgd = LocalConfig(optimizer="sgd", lr=0.5, batch=4)  # AdamW would lift the rounding of a zero to a step
+    whole, short = sgd, sgd.model_copy(update={"epochs": None, "steps": 1})
     jobs = [Job(c, 0, task.initial(), short if c == 2 else whole, 0) for c in range(6)]
     own = [task.examples(c) * 16 * 32 for c in range(6)]
     largest = max((c for c in range(6) if c != 2), key=lambda c: own[c])
@@ -148,14 +156,15 @@ def test_neither_short_visits_nor_large_shards_beside_it_change_how_a_client_is_
         c: c not in (2, largest) for c in range(6)
     }
     alone = [task.train([job])[0] for job in jobs]
-    assert all(same(a, b) for a, b in zip(together, alone, strict=True))
+    agree(together, alone, jobs)
 
 
-def test_the_states_of_one_call_hold_no_more_than_their_bound_and_the_bound_changes_no_bit(
+def test_the_states_of_one_call_hold_no_more_than_their_bound_and_the_bound_rounds_at_most(
     llama, text_folder, monkeypatch
 ):
     task = upper(llama, text_folder, 0.0)
-    jobs = [Job(c, 0, task.initial(), LocalConfig(batch=4), 0) for c in range(6)]
+    local = LocalConfig(optimizer="sgd", lr=0.5, batch=4)
+    jobs = [Job(c, 0, task.initial(), local, 0) for c in range(6)]
     alive, most, states = weakref.WeakSet(), [], Prefix.states
 
     def counted(self, windows):
@@ -179,7 +188,7 @@ def test_the_states_of_one_call_hold_no_more_than_their_bound_and_the_bound_chan
     assert len(calls) > 1
     assert [given for _, given in calls] == [True] * len(calls)
     assert max(most) <= bound
-    assert all(same(a, b) for a, b in zip(found, expected, strict=True))
+    agree(found, expected, jobs)
 
 
 @settings(max_examples=100, deadline=None)

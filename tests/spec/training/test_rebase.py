@@ -17,6 +17,7 @@ from worlds.client_batches import (
     largest_move,
     oracle,
     random_start,
+    rows_do_not_depend_on_their_neighbours,
     swapped,
     token_windows,
 )
@@ -120,7 +121,8 @@ def test_an_anchor_does_not_move_frozen_factors_or_slots_above_the_rank(gpt2):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_how_jobs_of_different_bases_are_grouped_changes_no_bit(model, path):
+def test_how_jobs_of_different_bases_are_grouped_changes_no_bit_or_rounds(model, path):
+    """No bit where the library's matrix product gives a row the same bits whatever the number of rows."""
     ours = PATHS[path](model, dtype=torch.float32)
     data, jobs = clients(ours.layout, "sgd")
     jobs = on_bases(ours.layout, jobs)
@@ -131,7 +133,7 @@ def test_how_jobs_of_different_bases_are_grouped_changes_no_bit(model, path):
         for own, job in zip(data, jobs, strict=True)
     ]
 
-    if path == "fused":
+    if path == "fused" and rows_do_not_depend_on_their_neighbours():
         assert np.array_equal(ends(together), ends(alone))
     assert distance(together, alone, jobs) < 1e-5
 
