@@ -2,8 +2,8 @@
 
     fedsim profiles import FORMAT FILE --out TABLE
 
-Each format is one small module with `FORMATS`: a new file here is a new format. A file is read whole or refused with one sentence that names the file, the
-row, the field and the value; nothing of a file is ever executed.
+Each format is one small module with `FORMATS`: a new file here is a new format. A file is read whole or refused
+with one sentence that names the file, the row, the field and the value; nothing of a file is ever executed.
 """
 
 from __future__ import annotations
