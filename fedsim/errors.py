@@ -21,9 +21,10 @@ import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic_core import PydanticCustomError
+if TYPE_CHECKING:
+    from pydantic_core import PydanticCustomError
 
 
 class Absent(enum.Enum):
@@ -178,6 +179,8 @@ def invalid(
 
 def as_invalid(content: Message) -> PydanticCustomError:
     """Return a message as what a validator raises; `problems` in `fedsim.config.validation` reads it back."""
+    from pydantic_core import PydanticCustomError  # the command line says --help without it
+
     return PydanticCustomError(INVALID, "{text}", {"text": str(content), "message": content})
 
 

@@ -45,7 +45,10 @@ def test_the_data_package_needs_nothing_but_the_standard_library():
     ("module", "heavy"),
     [
         ("fedsim", {"torch", "ray", "transformers", "pandas", "simpy", "pydantic"}),
-        ("fedsim.cli.app", {"torch", "ray", "transformers", "pandas", "sklearn", "plotly"}),
+        (
+            "fedsim.cli.app",
+            {"torch", "ray", "transformers", "pandas", "sklearn", "plotly", "pydantic", "pydantic_core"},
+        ),
         ("fedsim.config.experiment", {"torch", "ray", "transformers", "pandas", "sklearn"}),
         ("fedsim.server.server", {"torch", "ray", "transformers", "pandas", "sklearn"}),
     ],
