@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds.client_batches import distance, ends, rows_do_not_depend_on_their_neighbours
+from worlds.client_batches import agree
 
 from fedsim.adapters.adapter import Layout, Module
 from fedsim.config.learning import LocalConfig, LoraConfig, NumericsConfig
@@ -125,15 +125,6 @@ def told(monkeypatch):
 
     monkeypatch.setattr(batched, "train", noted)
     return found
-
-
-def agree(found, expected, jobs):
-    """To the bit where a matrix product gives a row the same bits whatever the number of rows; else rounded."""
-    if rows_do_not_depend_on_their_neighbours():
-        assert ends(found).tobytes() == ends(expected).tobytes()
-        assert [u.loss for u in found] == [u.loss for u in expected]
-    assert distance(found, expected, jobs) < 1e-5
-    assert [u.loss for u in found] == pytest.approx([u.loss for u in expected], rel=1e-6)
 
 
 def test_neither_short_visits_nor_large_shards_beside_it_change_how_a_client_is_trained(
