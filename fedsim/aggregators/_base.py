@@ -128,6 +128,11 @@ class ServerModel:
     base: Base | None = None
     personal: ClientVectors = NO_VECTORS
 
+    @property
+    def change(self) -> Vector | None:
+        """The change of the frozen weights, as a vector; None as long as there is none."""
+        return None if self.base is None or not self.base.version else self.base.vector
+
 
 class Aggregator(Component):
     """What the server asks of a rule: its first state, what one client gets and sends, and the next model.

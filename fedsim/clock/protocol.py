@@ -186,3 +186,17 @@ def more_than_there_are(field: str, number: int, clients: int, what: str) -> lis
         return []
     fix = f"set it to at most {clients}, or raise population.clients"
     return [Problem(("protocol", field), what, fix, number)]
+
+
+def cohort_problems(cohort: int, clients: int, wanted: int | None = None) -> list[Problem]:
+    """Return the problem that a cohort is larger than the population, if it is.
+
+    Args:
+        cohort: `protocol.cohort`.
+        clients: how many there are.
+        wanted: clients that a round asks, if more than the cohort.
+    """
+    if cohort <= clients:
+        return []
+    fix = f"ask fewer, or set population.clients to at least {wanted or cohort}"
+    return [Problem(("protocol", "cohort"), f"asks more clients than there are ({clients})", fix, cohort)]

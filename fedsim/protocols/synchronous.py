@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fedsim.clock.protocol import ServerProtocol, Steps, Verbs
+from fedsim.clock.protocol import ServerProtocol, Steps, Verbs, cohort_problems
 from fedsim.config.problem import Problem
 from fedsim.errors import invalid
 
@@ -58,12 +58,9 @@ class Synchronous(ServerProtocol):
     def problems(self, clients: int) -> list[Problem]:
         """Return what is larger than the population."""
         wanted = self.clients_per_round
-        if wanted <= clients:
-            return []
+        if self.cohort > clients or wanted <= clients:
+            return cohort_problems(self.cohort, clients, wanted)
         fix = f"ask fewer, or set population.clients to at least {wanted}"
-        if self.cohort > clients:
-            what = f"asks more clients than there are ({clients})"
-            return [Problem(("protocol", "cohort"), what, fix, self.cohort)]
         what = f"asks {wanted} clients for a cohort of {self.cohort}, and there are {clients}"
         return [Problem(("protocol", "over_select"), what, fix, self.over_select)]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from fedsim.adapters.adapter import Vector
-from fedsim.clock.protocol import ServerProtocol, Steps, Verbs, more_than_there_are
+from fedsim.clock.protocol import ServerProtocol, Steps, Verbs, cohort_problems, more_than_there_are
 from fedsim.clock.visit import Visit
 from fedsim.config.problem import Problem
 from fedsim.errors import RunError, invalid, message
@@ -106,10 +106,10 @@ class Tiers(ServerProtocol):
     def problems(self, clients: int) -> list[Problem]:
         """Return what is larger than the population."""
         larger = f"is more than there are clients ({clients})"
-        fix = f"ask fewer, or set population.clients to at least {self.cohort}"
-        what = f"asks more clients than there are ({clients})"
-        cohort = [Problem(("protocol", "cohort"), what, fix, self.cohort)] if self.cohort > clients else []
-        return [*cohort, *more_than_there_are("tiers", self.tiers, clients, larger)]
+        return [
+            *cohort_problems(self.cohort, clients),
+            *more_than_there_are("tiers", self.tiers, clients, larger),
+        ]
 
     def run(self, server: Verbs) -> Steps:
         """Run rounds for ever; the server's budget ends them."""

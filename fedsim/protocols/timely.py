@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fedsim.clock.protocol import ServerProtocol, Steps, Verbs
+from fedsim.clock.protocol import ServerProtocol, Steps, Verbs, cohort_problems
 from fedsim.config.problem import Problem
 from fedsim.errors import invalid
 
@@ -63,9 +63,7 @@ class Timely(ServerProtocol):
 
     def problems(self, clients: int) -> list[Problem]:
         """Return what is larger than the population."""
-        fix = f"ask fewer, or set population.clients to at least {self.cohort}"
-        what = f"asks more clients than there are ({clients})"
-        return [Problem(("protocol", "cohort"), what, fix, self.cohort)] if self.cohort > clients else []
+        return cohort_problems(self.cohort, clients)
 
     @property
     def cuts_ranks(self) -> bool:

@@ -23,6 +23,7 @@ from fedsim.jobs import Job, ScoreJob, Update, add_sums
 from fedsim.records.run import load
 from fedsim.records.writer import Writer
 from fedsim.runs import simulation
+from fedsim.server.ledger import quiet
 from fedsim.server.values.versions import Dispatched
 
 ROUNDING = 1e-3
@@ -107,9 +108,6 @@ def job_of(plan: Plan, client: int, visit: int) -> Job:
     short = experiment.model_copy(update={"evaluate": scoring})
     executor = simulation.executor_for(short)
     jobs: list[Job] = []
-
-    def quiet(_kind: str, _facts: object) -> None:
-        pass
 
     try:
         prefix = Plan(short, plan.population, plan.task, plan.shape)

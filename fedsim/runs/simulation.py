@@ -26,7 +26,7 @@ from fedsim.records.info import RunInfo
 from fedsim.records.run import Run
 from fedsim.records.writer import Writer
 from fedsim.runs.finish import ended, finish, write_report
-from fedsim.server.ledger import Ledger, OnEvent
+from fedsim.server.ledger import Ledger, OnEvent, quiet
 from fedsim.server.server import OnDispatch, Server
 from fedsim.server.stall import refuse_to_spin
 from fedsim.server.values.private_parts import PrivateParts
@@ -86,7 +86,7 @@ def simulate(
         FedsimError: see `fedsim.errors`; the tables written so far are kept.
         KeyboardInterrupt: as raised; the tables written so far are kept.
     """
-    tell = on_event or (lambda _kind, _facts: None)
+    tell = on_event or quiet
     settings, plan = (
         (experiment.experiment, experiment) if isinstance(experiment, Plan) else (experiment, None)
     )

@@ -59,7 +59,7 @@ class FinalState:
     @property
     def base(self) -> Vector | None:
         """The change of the frozen weights; None if they have not changed."""
-        return None if self.model.base is None or not self.model.base.version else self.model.base.vector
+        return self.model.change
 
     @property
     def shared(self) -> Used:

@@ -108,7 +108,7 @@ class Evaluations:
 
     def _change(self, model: ServerModel) -> Any:
         assert self._handles is not None
-        return self._handles.of(model.base.vector) if model.base is not None and model.base.version else None
+        return self._handles.of_change(model.change)
 
     def hand_over(self, *, all_of_them: bool = False) -> None:
         """Hand over the evaluations that are done, in order; wait only for those beyond what may be open."""

@@ -119,8 +119,7 @@ class Versions:
     @property
     def base(self) -> Vector | None:
         """The change of the frozen weights; None as long as there is none."""
-        base = self.model.base
-        return None if base is None or not base.version else base.vector
+        return self.model.change
 
     def client_models(self) -> Callable[[int], Vector] | None:
         """Return what gives a client's own model of this version; None while all have the shared one."""
