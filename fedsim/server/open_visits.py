@@ -30,6 +30,7 @@ class OpenVisits:
 
     Attributes:
         dispatched: what each of them left with, by its order.
+        begun: how many visits were begun, those in the tables too.
     """
 
     def __init__(
@@ -69,7 +70,12 @@ class OpenVisits:
         self.dispatched: dict[int, Dispatched] = {}
         self._open: dict[int, Visit] = {}
         self._uncommitted: set[int] = set()
-        self._begun = 0
+        self.begun = 0
+
+    @property
+    def ended(self) -> int:
+        """How many devices have finished with their visit, those in the tables too."""
+        return self.begun - sum(not visit.ended for visit in self._open.values())
 
     def begin(
         self, dispatched: Dispatched, work: Work, version: int, round_: int = -1, on_close: OnClose = "lost"
@@ -79,7 +85,7 @@ class OpenVisits:
         whole = job.local.steps_over(self._plan.task.examples(client)) if on_close == "partial" else 0
         order = VisitOrder(
             profile=self._plan.population.profile(client),
-            order=self._begun,
+            order=self.begun,
             visit=dispatched.invitation.visit,
             version=version,
             round=round_,
@@ -88,7 +94,7 @@ class OpenVisits:
             steps=whole,
         )
         visit = Visit(self._world, order, on_end=self._on_end, on_close=on_close, on_cut=self._on_cut)
-        self._begun += 1
+        self.begun += 1
         self._book.begin_visit(client)
         self._open[visit.order] = visit
         self.dispatched[visit.order] = dispatched
@@ -108,9 +114,9 @@ class OpenVisits:
         self._ledger.count(visit)
         if visit.outcome == "landed":
             self._seen.land(visit.client, visit.landed_s - visit.dispatched_s)
+        elif visit.outcome == "polled":  # it is written when its answer is read
+            self._book.polled[visit.client] = visit.version
         else:
-            if visit.outcome == "polled":
-                self._book.polled[visit.client] = visit.version
             self._trainer.forget(visit)
             self.settle(visit)
         limit = self._budget.up_bytes

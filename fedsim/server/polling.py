@@ -91,6 +91,10 @@ class PollVerbs(Verbs, Protocol):
         """Return what polled clients answer."""
         ...
 
+    def close_polls(self, polls: Sequence[Poll]) -> None:
+        """Write the visits of polls that were answered."""
+        ...
+
     def online(self, client: int) -> bool:
         """Tell whether a client is online now."""
         ...
@@ -125,6 +129,7 @@ def polled(
         answers = [poll for poll in polls if poll.visit.outcome == "polled"]
         online = [poll for poll in answers if server.online(poll.visit.client)]
         losses = np.array(server.losses(online))
+        server.close_polls(answers)
         clients = np.array([poll.visit.client for poll in online], dtype=np.int64)
         chosen = [int(client) for client in sampler.keep(clients, losses, n)]
         server.free([poll.visit.client for poll in answers if poll.visit.client not in chosen])

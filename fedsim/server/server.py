@@ -31,7 +31,7 @@ from fedsim.server.open_visits import OpenVisits
 from fedsim.server.polling import Poll, polled
 from fedsim.server.rounds import by_landing, enough_landed
 from fedsim.server.values.averaging import Average
-from fedsim.server.values.commits import BlankCommit, Commit
+from fedsim.server.values.commits import BlankCommit, Commit, LoggedCommit
 from fedsim.server.values.private_parts import PrivateParts
 from fedsim.server.values.trainer import Trainer
 from fedsim.server.values.versions import Dispatched, Versions
@@ -46,6 +46,7 @@ class Server(IdleClients):
     Attributes:
         over: whether the budget is used up.
         last_commit_s: when the last version was made [virtual s].
+        visits: those that are under way, or whose fate is not final.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Server(IdleClients):
         self._book = ClientBook(self.clients)
         self._offers = Offers(plan, self.versions, self._book)
         detect_after_s, tail = experiment.network.detect_after_s, experiment.energy.tail
-        self._visits = OpenVisits(
+        self.visits = OpenVisits(
             DeviceWorld(
                 env, network, self.machines, self.attendance, tail=tail, detect_after_s=detect_after_s
             ),
@@ -145,7 +146,7 @@ class Server(IdleClients):
         offer = self._offers.offer(invitation)
         dispatched = self.versions.dispatched(invitation, offer, steps)
         work, on_close = self._offers.work(invitation, offer, steps), self.experiment.population.on_close
-        visit = self._visits.begin(dispatched, work, self.version, round_, on_close)
+        visit = self.visits.begin(dispatched, work, self.version, round_, on_close)
         self._book.polled.pop(client, None)
         self.seen.ask(client)
         self.trainer.expect(visit, dispatched.job, common=dispatched.common)
@@ -161,7 +162,7 @@ class Server(IdleClients):
         invitation = self._offers.invitation(client)
         offer = self._offers.offer(invitation)
         work = self._offers.poll_work(invitation, offer)
-        visit = self._visits.begin(self.versions.dispatched(invitation, offer), work, self.version)
+        visit = self.visits.begin(self.versions.dispatched(invitation, offer), work, self.version)
         visit.ignore("polled")
         own_scale = invitation.scale != self.versions.scale
         vector = self.model.adapter.cut(invitation.rank) if own_scale else visit.start
@@ -169,7 +170,19 @@ class Server(IdleClients):
 
     def losses(self, polls: Sequence[Poll]) -> list[float]:
         """Return what polled clients answer: the mean loss on each one's training data."""
-        return self.trainer.evaluations.losses([(p.visit.client, p.vector, p.base) for p in polls])
+        log = self.trainer.log
+        if log is not None:
+            losses = [log.of(poll.visit).loss for poll in polls]
+        else:
+            losses = self.trainer.evaluations.losses([(p.visit.client, p.vector, p.base) for p in polls])
+        for poll, loss in zip(polls, losses, strict=True):
+            poll.visit.report_loss(loss)
+        return losses
+
+    def close_polls(self, polls: Sequence[Poll]) -> None:
+        """Write the visits of polls that were answered: what they answered is known by now."""
+        for poll in polls:
+            self.visits.settle(poll.visit)
 
     def estimate(self, client: int, *, steps: int | None = None, rank: int | None = None) -> Estimate:
         """Return how a visit would go if it began now, alone on its own link, on a cool device."""
@@ -195,7 +208,7 @@ class Server(IdleClients):
         """
         landed = by_landing(visits)
         for visit in landed[want:]:
-            self._visits.refuse(visit, "surplus")
+            self.visits.refuse(visit, "surplus")
         why: Literal["surplus", "late"] = "surplus" if len(landed) >= want else "late"
         for visit in visits:
             if not visit.ended:
@@ -206,7 +219,7 @@ class Server(IdleClients):
     def reject(self, landed: Sequence[Visit]) -> None:
         """Drop landed visits: their round had too few reports."""
         for visit in landed:
-            self._visits.refuse(visit, "rejected")
+            self.visits.refuse(visit, "rejected")
 
     # values -------------------------------------------------------------------------------------
 
@@ -224,10 +237,10 @@ class Server(IdleClients):
             return
         self.seen.commit()
         self.last_commit_s = self.now_s
-        jobs = [self._visits.dispatched[visit.order].job for visit in commit.accepted]
+        jobs = [self.visits.dispatched[visit.order].job for visit in commit.accepted]
         for visit in commit.accepted:
             visit.commit(self.version)
-            self._visits.settle(visit)
+            self.visits.settle(visit)
         self.trainer.renew(self.model)
         after = self.model.adapter
         self.ledger.commit(self.version, self.env.now, commit.accepted, commit.moves, before, after)
@@ -241,18 +254,25 @@ class Server(IdleClients):
     def _made(self, landed: Sequence[Visit], blend: Blend | None) -> Commit:
         """Make the next version of what has landed; returns what was taken of it."""
         landed = sorted(landed, key=lambda v: (v.client, v.visit))
-        results, dispatched = self.trainer.results(landed), self._visits.dispatched
-        if results is None:
-            blank = BlankCommit(landed, dispatched, self.versions, self.plan.task.examples)
-            self.versions.make_blank(blank)
-            return blank
-        commit = Commit(results, dispatched, self.versions)
+        results, dispatched = self.trainer.results(landed), self.visits.dispatched
+        blank = (landed, dispatched, self.versions, self.plan.task.examples)
+        commit: Commit
+        if results is not None:
+            commit = Commit(results, dispatched, self.versions)
+        elif self.trainer.log is not None:
+            self.trainer.log.ask(landed)
+            commit = LoggedCommit(self.trainer.log, *blank)
+        else:
+            commit = BlankCommit(*blank)
         try:
-            self.versions.make(commit, blend)
+            if isinstance(commit, BlankCommit):
+                self.versions.make_blank(commit)
+            else:
+                self.versions.make(commit, blend)
         finally:
             for visit, reason in commit.refused:
                 self.ledger.refuse(visit, reason)
-                self._visits.refuse(visit, "rejected")
+                self.visits.refuse(visit, "rejected")
             for report in commit.reports:
                 self.seen.report(report.client, report.loss, report.square)
         return commit
@@ -271,4 +291,4 @@ class Server(IdleClients):
 
     def close(self, now_s: float) -> None:
         """Write the visits that are still open as they stand at `now_s`."""
-        self._visits.close(now_s)
+        self.visits.close(now_s)
