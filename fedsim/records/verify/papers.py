@@ -179,11 +179,11 @@ def _wrong_gains(books: Books) -> Iterator[str]:
     if len(twice):
         yield f"personal, row {twice.index[0]}, column client: client {twice['client'].iloc[0]} is there twice"
     sign = np.array([1.0 if rises(metric) else -1.0 for metric in personal["metric"]])
-    gain = sign * (personal["metric_personal"] - personal["metric_global"])
+    gain = sign * (personal["metric_personal"] - personal["metric_global"]).to_numpy()
     off = np.flatnonzero(~(np.isclose(personal["gain"], gain, rtol=1e-9, atol=1e-12, equal_nan=True)))
     if off.size:
         row = personal.iloc[int(off[0])]
-        yield f"personal, row {personal.index[off[0]]} (client {row['client']}), column gain: is {row['gain']:.9g}, its metrics give {gain.iloc[off[0]]:.9g}"
+        yield f"personal, row {personal.index[off[0]]} (client {row['client']}), column gain: is {row['gain']:.9g}, its metrics give {gain[off[0]]:.9g}"
     taken = books.visits[books.visits["committed_version"] > 0].groupby("client").size()
     seen = personal["client"].map(taken).fillna(0).astype("int64")
     if books.run.info.executor and not books.unfinished:
