@@ -101,7 +101,7 @@ class VisitRecord:
         """Its update is in this version."""
         self._committed_version = version
 
-    def refuse(self, outcome: Literal["surplus", "rejected"]) -> None:
+    def refuse(self, outcome: Literal["surplus", "rejected", "stale"]) -> None:
         """Its update has arrived and is not taken."""
         self._outcome = outcome
 

@@ -44,7 +44,9 @@ class WireConfig(Config):
         dtype: of the numbers that go up, the client's move since its download; int8 and int4 have one scale an array.
         down_dtype: of the numbers that come down, the model itself.
         rounding: to bfloat16, int8 and int4; `stochastic` is right on average, `nearest` errs least each time.
-        top_k: share of the numbers that go up, the largest of each message; the rest is not sent.
+        top_k: share of the numbers that go up, the largest ones; the rest is not sent.
+        top_k_by: the largest of the whole `message` (where A moves much less than B, only B is sent then), or of each
+            `tensor` by itself, as sparsified training usually has it; at least one of each.
         error_feedback: a client adds what its last message left out or rounded off to its next one.
     """
 
@@ -52,6 +54,7 @@ class WireConfig(Config):
     down_dtype: Literal["float32", "bfloat16", "int8", "int4"] = "float32"
     rounding: Literal["stochastic", "nearest"] = "stochastic"
     top_k: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k_by: Literal["message", "tensor"] = "message"
     error_feedback: bool = False
 
     @model_validator(mode="after")
@@ -59,4 +62,8 @@ class WireConfig(Config):
         if self.error_feedback and self.dtype == "float32" and self.top_k == 1.0:
             fix = "set wire.top_k below 1 or another wire.dtype, or remove it"
             raise invalid("has `error_feedback`, and nothing is lost on the way up", fix=fix)
+        if self.top_k_by != "message" and self.top_k == 1.0:
+            raise invalid(
+                "has `top_k_by`, and every number is sent", fix="set wire.top_k below 1, or remove it"
+            )
         return self

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from fedsim.adapters.adapter import Vector
-from fedsim.clock.protocol import ServerProtocol, Steps, Verbs, cohort_problems, more_than_there_are
+from fedsim.clock.protocol import Blend, ServerProtocol, Steps, Verbs, cohort_problems, more_than_there_are
 from fedsim.clock.visit import Visit
 from fedsim.config.problem import Problem
 from fedsim.errors import RunError, invalid, message
@@ -38,14 +38,16 @@ class Tiers(ServerProtocol):
     tier may be drawn `credits` times (one number, or one a tier); once all are used up they are given out again.
 
     `across: asynchronous` (FedAT: Chai et al., SC 2021, arXiv 2010.05958): every tier runs its own rounds,
-    all at the same time. A tier's model w_m is what it was sent plus the rule's move. After a round of any
+    all at the same time. A tier's model w_m is what the rule makes of the model that the tier was sent. After a round of any
     tier, with T_m rounds of tier m so far (1 the fastest of M) and T their sum, the shared model is
 
         w = sum_m (T_(M+1-m) / T) w_m
 
     so that a tier counts as much as its mirror image has done: tiers that update seldom weigh more. A tier
     has weight zero until its mirror image has made a round; `prior` is added to every T_m (0 in the paper).
-    The updates of one round are equally stale, so with `normalize: weights` a discount changes nothing.
+    To the model that their tier was sent nobody is stale, so rules discount nothing. The paper's local objective
+    has lambda/2 |w_k - w|^2 besides: `local.prox_mu`. `max_staleness` drops a tier's round if other tiers have made
+    more versions since its dispatch (outcome `stale`).
     """
 
     kind: Literal["tiers"] = "tiers"
@@ -56,6 +58,7 @@ class Tiers(ServerProtocol):
     interval: Count = 20
     credits: Count | tuple[Annotated[int, Field(ge=0)], ...] | None = None
     prior: NonNegative = 0.0
+    max_staleness: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def _lists_of_tiers(self) -> Tiers:
@@ -73,7 +76,7 @@ class Tiers(ServerProtocol):
     @model_validator(mode="after")
     def _one_way_across(self) -> Tiers:
         turns = self.across == "turns"
-        for name in ("prior",) if turns else ("probabilities", "interval", "credits"):
+        for name in ("prior", "max_staleness") if turns else ("probabilities", "interval", "credits"):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise invalid(f"`{name}` has no meaning with `across: {self.across}`")
         return self
@@ -166,8 +169,8 @@ class Tiers(ServerProtocol):
         rounds = [0] * self.tiers
         numbers = count()
 
-        def blend(tier: int, sent: Vector, taken: Sequence[Visit], before: Vector, after: Vector) -> Vector:
-            models[tier] = sent + (after.astype(np.float64) - before)
+        def mix(tier: int, taken: Sequence[Visit], model: Vector) -> Vector:
+            models[tier] = model.astype(np.float64)
             rounds[tier] += 1
             shares = mirrored_shares(rounds, self.prior)
             mixed = sum(share * model for share, model in zip(shares, models, strict=True))
@@ -176,8 +179,9 @@ class Tiers(ServerProtocol):
         def rounds_of(tier: int) -> Steps:
             while True:
                 sent, landed = yield from self._round(server, pools[tier], numbers)
+                landed = server.fresh(landed, self.max_staleness)
                 if landed:
-                    server.commit(landed, blend=partial(blend, tier, sent))
+                    server.commit(landed, blend=Blend(sent, partial(mix, tier)))
 
         yield server.all_of([server.process(rounds_of(tier)) for tier in range(self.tiers)])
 

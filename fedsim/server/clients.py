@@ -10,6 +10,7 @@ class ClientBook:
 
     Attributes:
         last_seen: the version that a client downloaded last, by client.
+        last_rank: the slots of each factor that it downloaded then, by client.
         polled: the version of which a client has told its loss, by client, until it is asked to train.
     """
 
@@ -18,6 +19,7 @@ class ClientBook:
         self._visits = np.zeros(clients, dtype=np.int64)
         self._with_backbone: set[int] = set()
         self.last_seen: dict[int, int] = {}
+        self.last_rank: dict[int, int] = {}
         self.polled: dict[int, int] = {}
 
     def visits(self, client: int) -> int:
@@ -32,7 +34,7 @@ class ClientBook:
         """Note that a client was asked, to train or to be polled."""
         self._visits[client] += 1
 
-    def note_download(self, client: int, version: int) -> None:
-        """Note that a client has downloaded a version, and the frozen model with its first one."""
-        self.last_seen[client] = version
+    def note_download(self, client: int, version: int, rank: int) -> None:
+        """Note that a client has downloaded `rank` slots of a version, and the frozen model with its first one."""
+        self.last_seen[client], self.last_rank[client] = version, rank
         self._with_backbone.add(client)

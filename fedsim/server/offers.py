@@ -26,7 +26,9 @@ class Offers:
     def invitation(self, client: int, rank: int | None = None) -> Invitation:
         """Return whom the rule is asked about; `rank` is the most slots, None: the client's own."""
         book = self._book
-        return self._versions.invitation(client, book.visits(client), book.last_seen.get(client), rank)
+        return self._versions.invitation(
+            client, book.visits(client), book.last_seen.get(client), rank, book.last_rank.get(client)
+        )
 
     def offer(self, invitation: Invitation) -> Offer:
         """Return what the rule offers, less what is private."""

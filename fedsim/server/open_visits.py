@@ -104,7 +104,8 @@ class OpenVisits:
     def _on_end(self, visit: Visit) -> None:
         """The device has finished with a visit: what it used is in the books from now on."""
         if not math.isnan(visit.downloaded_s):
-            self._book.note_download(visit.client, visit.version)
+            rank = self.dispatched[visit.order].invitation.rank
+            self._book.note_download(visit.client, visit.version, rank)
         self._ledger.count(visit)
         if visit.outcome == "landed":
             self._seen.land(visit.client, visit.landed_s - visit.dispatched_s)
@@ -134,7 +135,7 @@ class OpenVisits:
             self._roster.exclude(visit.client)
         self._alarm.ring()
 
-    def refuse(self, visit: Visit, outcome: Literal["surplus", "rejected"]) -> None:
+    def refuse(self, visit: Visit, outcome: Literal["surplus", "rejected", "stale"]) -> None:
         """Drop a landed visit: its update is in no version."""
         visit.refuse(outcome)
         self._trainer.forget(visit)

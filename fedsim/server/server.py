@@ -208,6 +208,15 @@ class Server(IdleClients):
         for visit in landed:
             self._visits.refuse(visit, "rejected")
 
+    def fresh(self, landed: Sequence[Visit], max_staleness: int | None) -> list[Visit]:
+        """Return the landed visits of the last `max_staleness` versions (None: all); the others end as `stale`."""
+        if max_staleness is None or self.over:
+            return list(landed)
+        for visit in landed:
+            if self.version - visit.version > max_staleness:
+                self._visits.refuse(visit, "stale")
+        return [visit for visit in landed if visit.outcome == "landed"]
+
     # values -------------------------------------------------------------------------------------
 
     def commit(self, landed: Sequence[Visit], *, blend: Blend | None = None) -> None:
@@ -215,7 +224,8 @@ class Server(IdleClients):
 
         Args:
             landed: the visits.
-            blend: makes the shared adapter of the one before and the rule's, instead of a server optimiser.
+            blend: makes the shared adapter of what the rule makes of the one that was sent, instead of a server
+                optimiser.
         """
         if self.over:
             return
@@ -243,7 +253,7 @@ class Server(IdleClients):
         landed = sorted(landed, key=lambda v: (v.client, v.visit))
         results, dispatched = self.trainer.results(landed), self._visits.dispatched
         if results is None:
-            blank = BlankCommit(landed, dispatched, self.versions, self.plan.task.examples)
+            blank = BlankCommit(landed, dispatched, self.versions)
             self.versions.make_blank(blank)
             return blank
         commit = Commit(results, dispatched, self.versions)

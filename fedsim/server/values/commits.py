@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,28 +71,22 @@ class Commit:
                 continue
             self.accepted.append(visit)
             self.reports.append(Report(visit.client, update.loss, update.square))
-            yield self._versions.contribution(visit, dispatched, end, float(update.examples))
+            yield self._versions.contribution(visit, dispatched, end, (update.examples, update.steps))
 
 
 class BlankCommit(Commit):
     """The contributions of a timeline-only run: nobody has moved, the rest is as it would be."""
 
     def __init__(
-        self,
-        landed: Sequence[Visit],
-        dispatched: Mapping[int, Dispatched],
-        versions: Versions,
-        examples: Callable[[int], int],
+        self, landed: Sequence[Visit], dispatched: Mapping[int, Dispatched], versions: Versions
     ) -> None:
-        """Take the visits; `examples` gives those of a client."""
+        """Take the visits."""
         super().__init__((), dispatched, versions)
-        self._landed, self._examples = landed, examples
+        self._landed = landed
 
     def __iter__(self) -> Iterator[Contribution]:
         """Yield what the rule sees."""
         for visit in self._landed:
             dispatched = self._dispatched[visit.order]
             self.accepted.append(visit)
-            yield self._versions.contribution(
-                visit, dispatched, dispatched.shared_start, float(self._examples(visit.client))
-            )
+            yield self._versions.contribution(visit, dispatched, dispatched.shared_start)
