@@ -17,12 +17,14 @@ import numpy as np
 from fedsim.adapters.adapter import Vector
 from fedsim.adapters.moved_base import Base
 from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel
+from fedsim.blame import place_in
 from fedsim.clock.plan import Plan
 from fedsim.clock.protocol import Blend
 from fedsim.clock.visit import Visit
 from fedsim.errors import FedsimError, RunError, message
 from fedsim.jobs import Job
 from fedsim.network.coding import Coder
+from fedsim.server import returned
 from fedsim.server.values.private_parts import PrivateParts
 
 
@@ -88,7 +90,8 @@ class Versions:
     def offer(self, invitation: Invitation) -> Offer:
         """Return what the rule offers, less what is private."""
         try:
-            offer = self.rule.offer(self.state, self.model, invitation)
+            offered = self.rule.offer(self.state, self.model, invitation)
+            offer = returned.offered(self.rule, offered, self.model.adapter.layout.size)
         except Exception as problem:
             self._blame("offers", problem)
         return self.private_parts.offer(offer)
@@ -179,7 +182,8 @@ class Versions:
         contributions = chain([first], contributions)
         try:
             everything = contributions if self.rule.one_pass else list(contributions)
-            model, self.state = self.rule.apply(self.state, self.model, everything)
+            result = self.rule.apply(self.state, self.model, everything)
+            model, self.state = returned.applied(self.rule, result, self.model.adapter.layout.size)
             # what the rule did not look at was committed all the same: it is read, checked and counted
             deque(contributions, maxlen=0)
         except Exception as problem:
@@ -187,9 +191,8 @@ class Versions:
         before, after = self.model.adapter.vector, model.adapter.vector
         if blend is None:
             stalest = max(self.number - visit.version for visit in commit.accepted)
-            vector, self._optimizer_state = self._optimizer.step(
-                self._optimizer_state, before, after, stalest
-            )
+            step = self._optimizer.step(self._optimizer_state, before, after, stalest)
+            vector, self._optimizer_state = returned.stepped(self._optimizer, step, len(before))
         else:
             vector = blend(commit.accepted, before, after)
         if vector is not after:
@@ -226,5 +229,6 @@ class Versions:
         """Name the rule in whatever it raised; SimPy would rebuild it from its args and may lose the message."""
         if isinstance(problem, FedsimError):
             raise problem
+        place, where = place_in(problem), f"aggregator {self.rule.kind}"
         said = f"{what}: {type(problem).__name__}: {problem}"
-        raise RunError(message(f"aggregator {self.rule.kind}", said)) from problem
+        raise RunError(message(where if place is None else f"{where} ({place})", said)) from problem
