@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, TracebackType
+from types import TracebackType
 
 from fedsim.errors import FedsimError, Message, RunError
 
@@ -57,9 +57,9 @@ def name_of(component: object) -> str:
 def place_of(component: object, method: str) -> str:
     """Return where a method of a component is written, as text; the class's name where there is no source."""
     function = inspect.unwrap(getattr(type(component), method))
-    code = getattr(function, "__code__", None)
-    if not isinstance(code, CodeType):
+    if not inspect.isfunction(function):
         return name_of(component)
+    code = function.__code__
     return str(Place(code.co_filename, code.co_firstlineno, code.co_qualname))
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import GeneratorType
-from typing import Any
 
 import numpy as np
 
@@ -16,13 +15,13 @@ from fedsim.aggregators._base import Aggregator, Offer, ServerModel
 from fedsim.blame import is_users, name_of, place_of
 from fedsim.clock.protocol import ServerProtocol, Steps
 from fedsim.errors import RunError, message
-from fedsim.jobs import Task, add_sums
+from fedsim.jobs import Sums, Task, add_sums
 from fedsim.optimizers._base import ServerOptimizer
 from fedsim.samplers._base import PollingSampler, Sampler
 from fedsim.samplers.seen import Counts
 
 
-def chosen(sampler: Sampler, idle: Counts, n: int, clients: Any) -> Counts:
+def chosen(sampler: Sampler, idle: Counts, n: int, clients: object) -> Counts:
     """Return what `choose` has returned: n different clients of `idle`, or more candidates of a sampler that polls.
 
     Raises:
@@ -34,7 +33,7 @@ def chosen(sampler: Sampler, idle: Counts, n: int, clients: Any) -> Counts:
     return _clients(sampler, "choose", clients, idle, n, most, "idle")
 
 
-def kept(sampler: PollingSampler, candidates: Counts, n: int, clients: Any) -> Counts:
+def kept(sampler: PollingSampler, candidates: Counts, n: int, clients: object) -> Counts:
     """Return what `keep` has returned: at most n different candidates, at least one if there is one.
 
     Raises:
@@ -46,7 +45,7 @@ def kept(sampler: PollingSampler, candidates: Counts, n: int, clients: Any) -> C
 
 
 def _clients(
-    sampler: Sampler, method: str, clients: Any, pool: Counts, least: int, most: int, words: str
+    sampler: Sampler, method: str, clients: object, pool: Counts, least: int, most: int, words: str
 ) -> Counts:
     array, what = np.asarray(clients), None
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
@@ -66,49 +65,48 @@ def _clients(
     return array.astype(np.int64)
 
 
-def offered(rule: Aggregator, offer: Any, size: int) -> Offer:
+def offered(rule: Aggregator, offer: object, size: int) -> Offer:
     """Return what a rule offers a client.
 
     Raises:
         RunError: it is no `Offer`, or its start is no adapter of this layout.
     """
+    if not isinstance(offer, Offer):
+        raise _wrong(rule, "offer", "returned no Offer", offer, "return fedsim.aggregators.Offer(...)")
     if is_users(rule):
-        if not isinstance(offer, Offer):
-            raise _wrong(rule, "offer", "returned no Offer", offer, "return fedsim.aggregators.Offer(...)")
-        _check_vector(rule, "offer", "a start", offer.start, size)
-    return offer  # type: ignore[no-any-return]  # our own rules are typed
+        _vector(rule, "offer", "a start", offer.start, size)
+    return offer
 
 
-def applied(rule: Aggregator, result: Any, size: int) -> tuple[ServerModel, Any]:
+def applied(rule: Aggregator, result: object, size: int) -> tuple[ServerModel, object]:
     """Return the model and the state that a rule has made.
 
     Raises:
         RunError: it is no such pair, or the model is none of this layout.
     """
+    model, state = _pair(result)
+    if not isinstance(model, ServerModel):
+        fix = "return (the new ServerModel, the new state)"
+        raise _wrong(rule, "apply", "returned no pair of a model and a state", result, fix)
     if is_users(rule):
-        pair = isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], ServerModel)
-        if not pair:
-            fix = "return (the new ServerModel, the new state)"
-            raise _wrong(rule, "apply", "returned no pair of a model and a state", result, fix)
-        _check_vector(rule, "apply", "a model", result[0].adapter.vector, size)
-    return result  # type: ignore[no-any-return]  # our own rules are typed
+        _vector(rule, "apply", "a model", model.adapter.vector, size)
+    return model, state
 
 
-def stepped(optimizer: ServerOptimizer, result: Any, size: int) -> tuple[Any, Any]:
+def stepped(optimizer: ServerOptimizer, result: object, size: int) -> tuple[Vector, object]:
     """Return the vector and the state that a server optimiser has made.
 
     Raises:
         RunError: it is no such pair, or the vector is none of this layout.
     """
-    if is_users(optimizer):
-        if not (isinstance(result, tuple) and len(result) == 2):
-            fix = "return (the new vector, the new state)"
-            raise _wrong(optimizer, "step", "returned no pair of a vector and a state", result, fix)
-        _check_vector(optimizer, "step", "a model", result[0], size)
-    return result  # type: ignore[no-any-return]  # our own optimisers are typed
+    vector, state = _pair(result)
+    if vector is None:
+        fix = "return (the new vector, the new state)"
+        raise _wrong(optimizer, "step", "returned no pair of a vector and a state", result, fix)
+    return _vector(optimizer, "step", "a model", vector, size), state
 
 
-def begun(protocol: ServerProtocol, steps: Any) -> Steps:
+def begun(protocol: ServerProtocol, steps: object) -> Steps:
     """Return the generator that `run` has made.
 
     Raises:
@@ -120,18 +118,16 @@ def begun(protocol: ServerProtocol, steps: Any) -> Steps:
     raise _wrong(protocol, "run", "is no generator", steps, fix)
 
 
-def version_0(task: Task, vector: Any) -> Vector:
+def version_0(task: Task, vector: object) -> Vector:
     """Return what `initial` has returned.
 
     Raises:
         RunError: it is no float32 vector of the task's layout.
     """
-    _check_vector(task, "initial", "a model", vector, task.layout.size)
-    adapter: Vector = vector
-    return adapter
+    return _vector(task, "initial", "a model", vector, task.layout.size)
 
 
-def metrics(task: Task, parts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def metrics(task: Task, parts: Sequence[Sums]) -> dict[str, float]:
     """Return the metrics that a task makes of the sums of an evaluation.
 
     Raises:
@@ -145,20 +141,26 @@ def metrics(task: Task, parts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return dict(made)
 
 
-def _check_vector(component: Any, method: str, name: str, vector: Any, size: int) -> None:
-    wrong = None
+def _pair(result: object) -> tuple[object, object]:
+    """Return the two entries of a pair, (None, None) of anything else."""
+    first, second = result if isinstance(result, tuple) and len(result) == 2 else (None, None)
+    return first, second
+
+
+def _vector(component: object, method: str, name: str, vector: object, size: int) -> Vector:
+    """Return a float32 vector of the layout's size; raise `RunError` if it is something else."""
     if not isinstance(vector, np.ndarray) or vector.shape != (size,):
-        wrong = f"returned {name} of shape {np.shape(vector)}, the layout needs ({size},)"
+        wrong = f"returned {name} of shape {np.asarray(vector).shape}, the layout needs ({size},)"
     elif vector.dtype != np.float32:
         wrong = f"returned {name} of {vector.dtype} numbers, not float32"
-    if wrong is not None:
-        fix = "return a float32 vector like `model.adapter.vector`: `.astype(np.float32)`"
-        raise RunError(
-            message(place_of(component, method), f"`{name_of(component)}.{method}` {wrong}", fix=fix)
-        )
+    else:
+        return vector
+    fix = "return a float32 vector like `model.adapter.vector`: `.astype(np.float32)`"
+    what = f"`{name_of(component)}.{method}` {wrong}"
+    raise RunError(message(place_of(component, method), what, fix=fix))
 
 
-def _wrong(component: Any, method: str, what: str, got: Any, fix: str) -> RunError:
+def _wrong(component: object, method: str, what: str, got: object, fix: str) -> RunError:
     shown = list(got)[:20] if isinstance(got, Sequence) and not isinstance(got, str) else got
     text = f"`{name_of(component)}.{method}` {what}"
     return RunError(message(place_of(component, method), text, got=shown, fix=fix))

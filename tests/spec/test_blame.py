@@ -365,7 +365,7 @@ def test_a_wrong_class_name_is_answered_with_those_that_are_there(written):
     assert caught.value.message.fix == "did you mean 'Median'?"
     with pytest.raises(ExperimentError, match="there is no module 'own_namse'"):
         find("samplers", "own_namse:Median")
-    with pytest.raises(ExperimentError, match="there is no module 'own_names.other'"):
+    with pytest.raises(ExperimentError, match=r"there is no module 'own_names.other'"):
         find("samplers", "own_names.other:Median")
 
 
