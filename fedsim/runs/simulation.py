@@ -14,6 +14,7 @@ import simpy
 
 from fedsim.adapters.adapter import Adapter
 from fedsim.aggregators._base import ServerModel
+from fedsim.blame import blaming
 from fedsim.clock.components import parts_of
 from fedsim.clock.plan import Plan, prepare
 from fedsim.clock.plan_tables import charged_facts, clients_table
@@ -26,6 +27,7 @@ from fedsim.records.info import RunInfo
 from fedsim.records.run import Run
 from fedsim.records.writer import Writer
 from fedsim.runs.finish import ended, finish, write_report
+from fedsim.server import returned
 from fedsim.server.ledger import Ledger, OnEvent, quiet
 from fedsim.server.server import OnDispatch, Server
 from fedsim.server.stall import refuse_to_spin
@@ -99,7 +101,7 @@ def simulate(
             begin(worker, settings)
         plan = plan or prepare(settings)
         writer = Writer(None if out is None else Path(out), plan.experiment)
-        with _closed_whatever_happens(writer):
+        with _closed_whatever_happens(writer), blaming(plan.parts.everything):
             run, _ = course(plan, worker, writer, tell)
             if report:
                 write_report(run)
@@ -147,7 +149,11 @@ def world(
     experiment, task = plan.experiment, plan.task
     if executor is not None:
         executor.open(task)
-    vector = np.zeros(task.layout.size, np.float32) if executor is None else task.initial()
+    vector = (
+        np.zeros(task.layout.size, np.float32)
+        if executor is None
+        else returned.version_0(task, task.initial())
+    )
     ledger = Ledger(writer, task, tell)
     trainer = Trainer(experiment, task, executor, ledger.score, tell)
     env = simpy.Environment()
@@ -162,7 +168,8 @@ def world(
         on_dispatch=on_dispatch,
         private_parts=PrivateParts(experiment, task.layout, vector, executor, writer.folder),
     )
-    server.process(plan.parts.protocol.run(server))
+    protocol = plan.parts.protocol
+    server.process(returned.begun(protocol, protocol.run(server)))
     return server
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,14 @@ class IdleClients(ClockVerbs):
         held_out: clients that are never asked, ascending.
     """
 
-    def __init__(self, env: simpy.Environment, plan: Plan, held_out: Sequence[int]) -> None:
-        """Start with everybody idle but those who are held out."""
+    def __init__(
+        self,
+        env: simpy.Environment,
+        plan: Plan,
+        held_out: Sequence[int],
+        expected_s: Callable[[int], float],
+    ) -> None:
+        """Start with everybody idle but those who are held out; `expected_s` says how long a client's visit takes."""
         super().__init__(env, plan)
         experiment, population = plan.experiment, plan.population
         self.held_out = held_out
@@ -40,7 +46,7 @@ class IdleClients(ClockVerbs):
         self.roster = Roster(self.attendance)
         for client in held_out:
             self.roster.exclude(client)
-        self.seen = Records(population.availability, plan.task.examples)
+        self.seen = Records(population.availability, plan.task.examples, expected_s)
         self.desk = Desk(plan, self.roster, self.seen, held_out=len(held_out))
         self._alarm = DeskAlarm(env, self.desk)
 

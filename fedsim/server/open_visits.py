@@ -69,7 +69,25 @@ class OpenVisits:
         self.dispatched: dict[int, Dispatched] = {}
         self._open: dict[int, Visit] = {}
         self._uncommitted: set[int] = set()
+        self._at_work: set[int] = set()
         self._begun = 0
+
+    def is_at_work(self, client: int) -> bool:
+        """Tell whether a visit of a client has not come to its end, as far as the server knows."""
+        return client in self._at_work
+
+    def check_landed(self, visits: Sequence[Visit]) -> None:
+        """Raise if a protocol commits what cannot be committed.
+
+        Raises:
+            ValueError: a visit that has not landed, that was committed or refused already, or that comes twice.
+        """
+        for visit in visits:
+            if visit.outcome != "landed" or visit.order not in self._open:
+                what = "has been committed or refused already" if visit.ended else "has not landed yet"
+                raise ValueError(f"visit {visit.visit} of client {visit.client} {what} ({visit.outcome})")
+        if len({visit.order for visit in visits}) < len(visits):
+            raise ValueError("a visit is committed twice in one commit")
 
     def begin(
         self, dispatched: Dispatched, work: Work, version: int, round_: int = -1, on_close: OnClose = "lost"
@@ -89,6 +107,7 @@ class OpenVisits:
         )
         visit = Visit(self._world, order, on_end=self._on_end, on_close=on_close, on_cut=self._on_cut)
         self._begun += 1
+        self._at_work.add(client)
         self._book.begin_visit(client)
         self._open[visit.order] = visit
         self.dispatched[visit.order] = dispatched
@@ -125,6 +144,7 @@ class OpenVisits:
         One whose private part is in a visit that has landed waits until that is committed or refused, and one
         that has answered a poll until the choice.
         """
+        self._at_work.discard(visit.client)
         self._roster.release(visit.client)
         if self._one_at_a_time and visit.order in self._open and visit.outcome == "landed":
             self._uncommitted.add(visit.client)

@@ -19,6 +19,7 @@ from fedsim.clock.plan import Plan
 from fedsim.errors import RunError, message
 from fedsim.rng import stream
 from fedsim.samplers.seen import Records
+from fedsim.server import returned
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,26 +128,42 @@ class Desk:
     def _chosen(self, request: PoolRequest, fit: NDArray[np.int64], now_s: float) -> NDArray[np.int64]:
         rng = stream(self._experiment.seed, "sample", self._draws)
         self._draws += 1
-        chosen = self._sampler.choose(fit, request.n, rng, self._records.now(now_s))
+        clients = self._sampler.choose(fit, request.n, rng, self._records.now(now_s))
+        chosen = returned.chosen(self._sampler, fit, request.n, clients)
         self._roster.reserve(chosen)
         return chosen
 
     def _give_up_if_hopeless(self, request: PoolRequest, now_s: float, next_s: float) -> None:
-        nothing_flies = self._roster.busy == len(self._held)
         able = self._roster.able(request.among)
         waited_s = now_s - request.since_s
         stall_s = self._experiment.runtime.stall_s
-        if able >= request.n and not (nothing_flies and math.isinf(next_s)) and waited_s <= stall_s:
+        if able >= request.n and not (self._nothing_flies and math.isinf(next_s)) and waited_s <= stall_s:
             return
+        raise self._nobody(request, now_s)
+
+    @property
+    def _nothing_flies(self) -> bool:
+        return self._roster.busy == len(self._held)
+
+    def refuse_to_starve(self, now_s: float) -> None:
+        """Raise if nobody is at work because somebody waits for clients.
+
+        Raises:
+            RunError: how many were needed, and how many were there at most.
+        """
+        if self._requests and self._nothing_flies:
+            raise self._nobody(self._requests[0], now_s)
+
+    def _nobody(self, request: PoolRequest, now_s: float) -> RunError:
         share = float(np.mean(self._roster.availability.share()))
         held_out = self._held_out
         small, strangers = self._roster.excluded - held_out, f", {held_out} are held out" if held_out else ""
         everybody = self._clients if request.among is None else len(request.among)
-        raise RunError(
+        return RunError(
             message(
                 "run",
                 f"nobody to ask: {request.n} idle clients online at once were needed, at most "
-                f"{self._most_idle[request.pool]} of {everybody} were there between {request.since_s:.0f} s and "
+                f"{self._most_idle.get(request.pool, 0)} of {everybody} were there between {request.since_s:.0f} s and "
                 f"{now_s:.0f} s of virtual time (clients are online {share:.0%} of the time, "
                 f"{self._roster.busy} were busy, {small} have too little memory{strangers})",
                 fix="ask fewer (protocol.cohort, protocol.concurrency), take more clients, or a longer runtime.stall_s",

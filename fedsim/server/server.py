@@ -6,6 +6,7 @@ SimPy decides when; the executor computes what. A dispatch leaves a pending job 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal
 
@@ -61,7 +62,7 @@ class Server(IdleClients):
         on_dispatch: OnDispatch | None = None,
     ) -> None:
         """Stand at time 0 with nobody asked."""
-        super().__init__(env, plan, private_parts.unseen)
+        super().__init__(env, plan, private_parts.unseen, self._expected_s)
         experiment = plan.experiment
         self.experiment, self._on_dispatch = experiment, on_dispatch
         self.trainer, self.ledger, self.private_parts = trainer, ledger, private_parts
@@ -122,6 +123,7 @@ class Server(IdleClients):
             n: how many.
             among: the only clients that may be chosen, ascending; None: all.
         """
+        _check_count(n, self.clients if among is None else len(among))
         clients = yield from self.grant(n, among)
         sampler = self.plan.parts.sampler
         if isinstance(sampler, PollingSampler):
@@ -141,6 +143,12 @@ class Server(IdleClients):
             steps: optimiser steps, if fewer than a whole visit has (partial work; charged accordingly).
             rank: slots of each factor, if fewer than the client's.
         """
+        if not 0 <= client < self.clients:
+            raise ValueError(f"there is no client {client} to dispatch to, only 0 to {self.clients - 1}")
+        if self._visits.is_at_work(client):
+            raise ValueError(
+                f"client {client} is at work on another visit: dispatch to those that `sample` returns"
+            )
         invitation = self._offers.invitation(client, rank)
         offer = self._offers.offer(invitation)
         dispatched = self.versions.dispatched(invitation, offer, steps)
@@ -174,6 +182,11 @@ class Server(IdleClients):
     def estimate(self, client: int, *, steps: int | None = None, rank: int | None = None) -> Estimate:
         """Return how a visit would go if it began now, alone on its own link, on a cool device."""
         return self._offers.estimate(client, self.now_s, steps=steps, rank=rank)
+
+    def _expected_s(self, client: int) -> float:
+        """Return how long a whole visit of a client should take [s]; inf if its memory does not hold the training."""
+        expected = self.estimate(client)
+        return expected.total_s if expected.fits else math.inf
 
     # rounds -------------------------------------------------------------------------------------
 
@@ -229,6 +242,7 @@ class Server(IdleClients):
         """
         if self.over:
             return
+        self._visits.check_landed(landed)
         before, commit = self.model.adapter, self._made(landed, blend)
         if not commit.accepted:
             return
@@ -282,3 +296,8 @@ class Server(IdleClients):
     def close(self, now_s: float) -> None:
         """Write the visits that are still open as they stand at `now_s`."""
         self._visits.close(now_s)
+
+
+def _check_count(n: int, pool: int) -> None:
+    if not 1 <= n <= pool:
+        raise ValueError(f"{n} clients are asked for, of {pool}: at least 1, and no more than there are")

@@ -15,6 +15,7 @@ def refuse_to_spin(server: Server) -> None:
     stall_s = server.experiment.runtime.stall_s
     if server.env.now - server.last_commit_s <= stall_s:
         return
+    server.desk.refuse_to_starve(server.now_s)
     outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(server.ledger.outcomes.items()))
     what = (
         f"no commit in {stall_s:.0f} s of virtual time, and no budget.time_s to end the run "

@@ -42,6 +42,7 @@ FLOORS = (
     ("instants",),
     ("component",),
     ("seams",),
+    ("blame",),
     ("errors",),
     ("rng",),
     ("elementary",),
