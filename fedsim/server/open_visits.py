@@ -105,6 +105,9 @@ class OpenVisits:
         """The device has finished with a visit: what it used is in the books from now on."""
         if not math.isnan(visit.downloaded_s):
             self._book.note_download(visit.client, visit.version)
+        else:
+            payload = self.dispatched[visit.order].offer.down
+            self._book.note_broken_off(visit.client, visit.version, payload, visit.usage.down_bytes)
         self._ledger.count(visit)
         if visit.outcome == "landed":
             self._seen.land(visit.client, visit.landed_s - visit.dispatched_s)
