@@ -125,6 +125,9 @@ class OpenVisits:
         if not math.isnan(visit.downloaded_s):
             rank = self.dispatched[visit.order].invitation.rank
             self._book.note_download(visit.client, visit.version, rank)
+        else:
+            payload = self.dispatched[visit.order].offer.down
+            self._book.note_broken_off(visit.client, visit.version, payload, visit.usage.down_bytes)
         self._ledger.count(visit)
         if visit.outcome == "landed":
             self._seen.land(visit.client, visit.landed_s - visit.dispatched_s)

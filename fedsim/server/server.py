@@ -21,6 +21,7 @@ from fedsim.clock.plan import Plan
 from fedsim.clock.protocol import Blend, Steps
 from fedsim.clock.visit import Visit
 from fedsim.clock.visit_order import DeviceWorld
+from fedsim.cost.shape import backbone_bytes
 from fedsim.instants import Instant
 from fedsim.network.base import Network
 from fedsim.samplers._base import PollingSampler
@@ -69,7 +70,12 @@ class Server(IdleClients):
         self.versions = Versions(plan, model, private_parts)
         self.average = Average(model, experiment.evaluate.ema)
         self.over, self.last_commit_s = False, 0.0
-        self._book = ClientBook(self.clients)
+        first_visit = experiment.network.backbone == "first_visit"
+        self._book = ClientBook(
+            self.clients,
+            backbone_bytes=backbone_bytes(plan.shape) if first_visit else 0,
+            resumes=experiment.network.interrupted == "resume",
+        )
         self._offers = Offers(plan, self.versions, self._book)
         detect_after_s, tail = experiment.network.detect_after_s, experiment.energy.tail
         self._visits = OpenVisits(
