@@ -23,7 +23,8 @@ class NetworkConfig(Config):
         congestion: `loss-based` (Reno, CUBIC) holds a rate that falls with `loss` and the round trip
             (`fedsim.network.tcp.loss_limit`); `bbr` is modelled without loss.
         loss: share of packets lost on the way between each client and the server.
-        backbone: whether the frozen model is on the device, or comes with a client's first visit.
+        backbone: whether the frozen model is on the device, or comes with a client's first visit. A client whose first
+            downloads are late or lost five times in a row is not asked again (`never_equipped` in `run.json`).
         detect_after_s: how long the server takes to notice that a client is gone.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from fedsim.instants import At, Instant
@@ -96,6 +97,10 @@ class _Alone:
         if alarm is self._alarm:
             self._alarm, self._before, self._over = None, self._n_bytes, True
             self.done.succeed(self._took_s)
+
+    @property
+    def due_s(self) -> float:
+        return math.inf if self._alarm is None else self._due_s
 
     def sent_bytes(self, at_s: float | None = None) -> int:
         if self._alarm is None:
