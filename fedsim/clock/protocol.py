@@ -193,6 +193,21 @@ class ServerProtocol(Component):
         return 1
 
     @property
+    def whole_visits(self) -> bool:
+        """Whether it asks every client for all of its steps and slots; False: it may ask for less."""
+        return False
+
+    @property
+    def clients_at_once(self) -> int:
+        """Clients that it asks for together (`sample(n)`): so many have to be idle and online at one time."""
+        return 1
+
+    @property
+    def least_updates(self) -> int:
+        """Different clients without whose updates it makes no version."""
+        return 1
+
+    @property
     def updates_per_commit(self) -> int | None:
         """Updates that a commit takes when all goes well; None: not known."""
         return None

@@ -109,6 +109,11 @@ class Tiers(ServerProtocol):
         """The cohort, if all of it lands."""
         return self.cohort
 
+    @property
+    def whole_visits(self) -> bool:
+        """Always."""
+        return True
+
     def problems(self, clients: int) -> list[Problem]:
         """Return what is larger than the population."""
         larger = f"is more than there are clients ({clients})"

@@ -126,6 +126,7 @@ class RunInfo:
         executor, workers: what trained.
         end_time_s: virtual time of the end [s].
         totals: counts and sums.
+        never_equipped: clients that were given up, because their downloads of the frozen model failed again and again.
         faulty_personal: trainings for clients' own models that gave no finite numbers.
         away_share: why devices were away -> share of the time of all devices; None where none is watched.
         batteries: their balance; None without batteries.
@@ -153,6 +154,7 @@ class RunInfo:
     workers: int = 0
     end_time_s: float = 0.0
     totals: Totals = Totals()
+    never_equipped: int = 0
     faulty_personal: int = 0
     away_share: Mapping[Cause, float] | None = None
     batteries: Batteries | None = None

@@ -85,7 +85,8 @@ class Run:
 def load(folder: str | Path) -> Run:
     """Return the run stored in a folder.
 
-    The lines of a run that was killed are folded into Parquet first, and its status becomes `killed`.
+    The lines of a run that was killed are folded into Parquet first, and its status becomes `killed`; so are those that
+    an interrupted run has left.
     A run that may still be going is read without touching its files.
 
     Raises:
@@ -95,8 +96,9 @@ def load(folder: str | Path) -> Run:
     info, experiment = run_folder.read_head(folder)
     running = info.status == "running"
     killed = running and not run_folder.may_be_alive(info)
-    columns = run_folder.read_tables(folder, complete=not running)
-    if running:
+    loose = running or (info.status == "interrupted" and run_folder.has_lines(folder))
+    columns = run_folder.read_tables(folder, complete=not loose)
+    if loose:
         info = summed(info, columns)
     if killed:
         info = replace(info, status="killed", reason="the process ended without closing the run")

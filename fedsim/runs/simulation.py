@@ -18,19 +18,22 @@ from fedsim.blame import blaming
 from fedsim.clock.components import parts_of
 from fedsim.clock.plan import Plan, prepare
 from fedsim.clock.plan_tables import charged_facts, clients_table
+from fedsim.clock.reach import refuse_what_cannot_land
 from fedsim.config.experiment import Experiment
-from fedsim.errors import ExperimentError, RunError, message
+from fedsim.errors import ExperimentError, message
 from fedsim.executors import Executor
 from fedsim.files.client_vectors import ClientVectors
+from fedsim.instants import Closing, Instant
 from fedsim.network.build import network_of
 from fedsim.records.info import RunInfo
 from fedsim.records.run import Run
 from fedsim.records.writer import Writer
 from fedsim.runs.finish import ended, finish, write_report
 from fedsim.server import returned
+from fedsim.runs.stopping import Stop, stoppable
 from fedsim.server.ledger import Ledger, OnEvent, quiet
 from fedsim.server.server import OnDispatch, Server
-from fedsim.server.stall import refuse_to_spin
+from fedsim.server.stall import Standstill, nothing_left, refuse_to_spin
 from fedsim.server.values.private_parts import PrivateParts
 from fedsim.server.values.trainer import Trainer
 
@@ -86,7 +89,7 @@ def simulate(
 
     Raises:
         FedsimError: see `fedsim.errors`; the tables written so far are kept.
-        KeyboardInterrupt: as raised; the tables written so far are kept.
+        KeyboardInterrupt: as raised; the tables written so far are kept, as when SIGTERM ends the run.
     """
     tell = on_event or quiet
     settings, plan = (
@@ -95,14 +98,16 @@ def simulate(
     if timeline_only:
         _refuse_values(settings)
     with ExitStack() as stack:
+        stop = stack.enter_context(stoppable())
         worker = None if timeline_only else executor
         if executor is None and not timeline_only:
             worker = stack.enter_context(closing(executor_for(settings)))
             begin(worker, settings)
         plan = plan or prepare(settings)
+        refuse_what_cannot_land(plan)
         writer = Writer(None if out is None else Path(out), plan.experiment)
         with _closed_whatever_happens(writer), blaming(plan.parts.everything):
-            run, _ = course(plan, worker, writer, tell)
+            run, _ = course(plan, worker, writer, tell, stop=stop)
             if report:
                 write_report(run)
             tell("done", {"run": run})
@@ -128,8 +133,8 @@ def _refuse_values(experiment: Experiment) -> None:
 def _closed_whatever_happens(writer: Writer) -> Iterator[None]:
     try:
         yield
-    except KeyboardInterrupt:
-        writer.close(status="interrupted", reason="interrupted by the user")
+    except (KeyboardInterrupt, SystemExit):
+        writer.interrupt("interrupted by the user")
         raise
     except BaseException as problem:
         with suppress(Exception):
@@ -179,6 +184,8 @@ def course(
     writer: Writer,
     tell: OnEvent,
     on_dispatch: OnDispatch | None = None,
+    *,
+    stop: Stop | None = None,
 ) -> tuple[Run, ServerModel]:
     """Run a plan from its first dispatch to its last table; returns the run and the final model."""
     writer.clients(clients_table(plan))
@@ -188,14 +195,16 @@ def course(
     budget = plan.experiment.budget.model_dump()
     tell("start", {"workers": workers, "clients": len(plan.population), "budget": budget})
     server.evaluate()
-    ended_s = run_to_the_end(server, tell)
+    ended_s = run_to_the_end(server, tell, stop)
     if server.version and server.version % plan.experiment.evaluate.every_commits:
         server.evaluate()
     server.trainer.evaluations.hand_over(all_of_them=True)
     server.private_parts.finish()
     if executor is not None:
         finish(server, executor, writer)
-    run = writer.close(status="done", ended=ended(writer.info, server, executor, ended_s))
+    run = writer.close(
+        status="done", reason=server.why_over, ended=ended(writer.info, server, executor, ended_s)
+    )
     return run, server.model
 
 
@@ -210,11 +219,11 @@ def _begun(info: RunInfo, plan: Plan, *, timeline_only: bool) -> RunInfo:
     )
 
 
-def run_to_the_end(server: Server, tell: OnEvent) -> float:
+def run_to_the_end(server: Server, tell: OnEvent, stop: Stop | None = None) -> float:
     """Step the clock until the budget is used up and close the books; returns the virtual time then [s]."""
     try:
         with _no_garbage_pauses():
-            ended_s = _step(server.env, server, tell)
+            ended_s = _step(server.env, server, tell, stop or Stop())
     except BaseException:
         server.close(float(server.env.now))
         raise
@@ -222,22 +231,28 @@ def run_to_the_end(server: Server, tell: OnEvent) -> float:
     return ended_s
 
 
-def _step(env: simpy.Environment, server: Server, tell: OnEvent) -> float:
-    """Step to the end of the budget; returns the virtual time of the end [s]."""
-    horizon_s = server.experiment.budget.time_s or math.inf
-    told_s = -math.inf
-    # env.run(until=...) would half-process its last instant
-    while not server.over and env.peek() < horizon_s:
+def _step(env: simpy.Environment, server: Server, tell: OnEvent, stop: Stop) -> float:
+    """Step to the end of the budget; returns the virtual time of the end [s].
+
+    What lands or is committed at `budget.time_s` still counts, as at a deadline; then it is over.
+    """
+    horizon_s, told_s, standstill = server.experiment.budget.time_s, -math.inf, Standstill(server)
+    if horizon_s is not None:
+        end = Closing(env, horizon_s - env.now, Instant.EVALUATE, server.next_landing_s)
+        end.callbacks.append(lambda _event: server.end())
+    while not server.over:
+        if math.isinf(env.peek()):
+            raise nothing_left(server)
         env.step()
-        if env.now - told_s >= 60.0:
-            told_s = float(env.now)
+        stop.heed()
+        now_s = float(env.now)
+        standstill.count(now_s)
+        if now_s - told_s >= 60.0:
+            told_s = now_s
             tell("time", {"time_s": told_s})
-            if math.isinf(horizon_s):
+            if horizon_s is None:
                 refuse_to_spin(server)
-    if not server.over and math.isinf(env.peek()) and math.isinf(horizon_s):
-        fix = "give budget.time_s, or a budget.commits that these clients can reach"
-        raise RunError(message("run", "nothing is left to happen, and the budget is not used up", fix=fix))
-    return float(env.now) if server.over or math.isinf(horizon_s) else horizon_s
+    return float(env.now)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -66,6 +66,7 @@ class OpenVisits:
         self._book, self._ledger, self._trainer, self._seen = book, ledger, trainer, seen
         self._roster, self._desk, self._alarm = roster, desk, alarm
         self._one_at_a_time, self._on_exhausted = one_at_a_time, on_exhausted
+        self._equips = plan.experiment.network.backbone == "first_visit"
         self.dispatched: dict[int, Dispatched] = {}
         self._open: dict[int, Visit] = {}
         self._uncommitted: set[int] = set()
@@ -128,6 +129,8 @@ class OpenVisits:
         else:
             payload = self.dispatched[visit.order].offer.down
             self._book.note_broken_off(visit.client, visit.version, payload, visit.usage.down_bytes)
+            if self._equips and visit.outcome in ("late", "offline"):
+                self._book.note_failed_download(visit.client)
         self._ledger.count(visit)
         if visit.outcome == "landed":
             self._seen.land(visit.client, visit.landed_s - visit.dispatched_s)
@@ -142,7 +145,7 @@ class OpenVisits:
             At(self._world.env, 0.0, Instant.EVALUATE).callbacks.append(lambda _event: self._on_exhausted())
 
     def _on_process_end(self, visit: Visit, _event: simpy.Event) -> None:
-        """The server knows how a visit ended: the client may be asked again, unless it is too small.
+        """The server knows how a visit ended: the client may be asked again, unless it is too small or never equipped.
 
         One whose private part is in a visit that has landed waits until that is committed or refused, and one
         that has answered a poll until the choice.
@@ -154,7 +157,7 @@ class OpenVisits:
             self._desk.hold(visit.client)
         if visit.outcome == "polled":
             self._desk.keep_busy(visit.client)
-        if visit.outcome == "memory":
+        if visit.outcome == "memory" or visit.client in self._book.never_equipped:
             self._roster.exclude(visit.client)
         self._alarm.ring()
 
@@ -172,6 +175,10 @@ class OpenVisits:
             self._uncommitted.remove(visit.client)
             self._desk.free([visit.client])
             self._alarm.ring()
+
+    def under_way(self) -> Collection[Visit]:
+        """Return the visits that are not in the tables yet."""
+        return self._open.values()
 
     def close(self, now_s: float) -> None:
         """Write those that are left as they stand at the end of the run [virtual s]."""

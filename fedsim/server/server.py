@@ -7,7 +7,7 @@ SimPy decides when; the executor computes what. A dispatch leaves a pending job 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -31,9 +31,9 @@ from fedsim.server.ledger import Ledger
 from fedsim.server.offers import Offers
 from fedsim.server.open_visits import OpenVisits
 from fedsim.server.polling import Poll, polled
-from fedsim.server.rounds import by_landing, enough_landed
+from fedsim.server.rounds import by_landing, end_of_round, next_landing_s
 from fedsim.server.values.averaging import Average
-from fedsim.server.values.commits import BlankCommit, Commit
+from fedsim.server.values.commits import BlankCommit, Commit, RefusedCommits
 from fedsim.server.values.private_parts import PrivateParts
 from fedsim.server.values.trainer import Trainer
 from fedsim.server.values.versions import Dispatched, Versions
@@ -46,7 +46,6 @@ class Server(IdleClients):
     """Mechanism without policy; a protocol is a generator over these verbs (`fedsim.clock.protocol.Verbs`).
 
     Attributes:
-        over: whether the budget is used up.
         last_commit_s: when the last version was made [virtual s].
     """
 
@@ -69,7 +68,7 @@ class Server(IdleClients):
         self.trainer, self.ledger, self.private_parts = trainer, ledger, private_parts
         self.versions = Versions(plan, model, private_parts)
         self.average = Average(model, experiment.evaluate.ema)
-        self.over, self.last_commit_s = False, 0.0
+        self.last_commit_s, self._refused = 0.0, RefusedCommits()
         first_visit = experiment.network.backbone == "first_visit"
         self._book = ClientBook(
             self.clients,
@@ -115,6 +114,11 @@ class Server(IdleClients):
     def vector(self) -> Vector:
         """The shared adapter of this version, (size,) float32."""
         return self.versions.model.adapter.vector
+
+    @property
+    def never_equipped(self) -> int:
+        """Clients that are not asked again, because the frozen model never got through to them."""
+        return len(self._book.never_equipped)
 
     # whom ---------------------------------------------------------------------------------------
 
@@ -200,8 +204,7 @@ class Server(IdleClients):
         """Wait until `want` visits have landed, all have ended, or the deadline; then for the
         commits' place in that instant, so that whatever lands at the same time counts.
         """
-        landed = enough_landed(self.env, visits, want)
-        yield landed if deadline_s is None else landed | self.timeout(deadline_s)
+        yield end_of_round(self.env, visits, want, deadline_s)
         yield self.turn(Instant.COMMIT)
 
     def collect(
@@ -250,6 +253,7 @@ class Server(IdleClients):
             return
         self._visits.check_landed(landed)
         before, commit = self.model.adapter, self._made(landed, blend)
+        self._refused.note(commit.accepted, commit.refused)
         if not commit.accepted:
             return
         self.seen.commit()
@@ -294,10 +298,13 @@ class Server(IdleClients):
 
     # the end ------------------------------------------------------------------------------------
 
-    def end(self) -> None:
-        """Let nothing more be committed or dispatched: the budget is used up."""
-        self.over = True
-        self._alarm.stop()
+    def next_landing_s(self) -> float:
+        """Return when the first update that is on its way lands [virtual s]; inf: none is."""
+        return next_landing_s(self._visits.under_way())
+
+    def visits_under_way(self) -> Collection[Visit]:
+        """Return the visits whose device has not finished."""
+        return [visit for visit in self._visits.under_way() if not visit.ended]
 
     def close(self, now_s: float) -> None:
         """Write the visits that are still open as they stand at `now_s`."""

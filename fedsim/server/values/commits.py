@@ -10,8 +10,12 @@ import numpy as np
 from fedsim.adapters.sums import Moves
 from fedsim.aggregators._base import Contribution
 from fedsim.clock.visit import Visit
+from fedsim.errors import RunError, message
 from fedsim.jobs import Update
 from fedsim.server.values.versions import Dispatched, Versions
+
+REFUSED_COMMITS, REFUSED_UPDATES = 5, 100
+"""Commits in a row, of so many updates at least, that took no update at all: these end a run."""
 
 
 @dataclass(frozen=True)
@@ -90,3 +94,31 @@ class BlankCommit(Commit):
             dispatched = self._dispatched[visit.order]
             self.accepted.append(visit)
             yield self._versions.contribution(visit, dispatched, dispatched.shared_start)
+
+
+class RefusedCommits:
+    """Counts commits in a row that took no update: training that never gives finite numbers must not go on for ever."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._commits = self._updates = 0
+
+    def note(self, accepted: Sequence[Visit], refused: Sequence[tuple[Visit, str]]) -> None:
+        """Note a commit: what it took, and what it did not, with the reasons.
+
+        Raises:
+            RunError: too many in a row took nothing; says why.
+        """
+        if accepted or not refused:
+            self._commits = self._updates = 0
+            return
+        self._commits += 1
+        self._updates += len(refused)
+        if self._commits >= REFUSED_COMMITS and self._updates >= REFUSED_UPDATES:
+            visit, reason = refused[-1]
+            what = (
+                f"the last {self._commits} commits took no update: all {self._updates} were refused, "
+                f"the latest of client {visit.client}: {reason}"
+            )
+            fix = "lower local.lr, or check the weights of the model that training starts from"
+            raise RunError(message("run", what, fix=fix))
