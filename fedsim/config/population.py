@@ -18,6 +18,13 @@ class PopulationConfig(Config):
     `on_close` says what happens to a visit whose device goes away (its window closes, an outage, its battery is
     low, it is too warm): `lost`; `pause`: it goes on when the device is back; `partial`: training ends with
     the last whole step, and what there is is uploaded when the device is back (a download that is cut is lost).
+
+    `shares` says how the clients come by their devices and networks: `drawn`, each by itself, so that 80 clients of
+    which 60 % are phones may be 50 phones and 30 others; `exact`: every class of devices, every device in it and every
+    network has its share to within one client (largest remainders), and only who has which is drawn. A client of a
+    seed is then another one in a population of another size.
+
+    `wifi_only` left out is true with `availability: charging` and false with everything else.
     """
 
     preset: str | None = None
@@ -28,6 +35,7 @@ class PopulationConfig(Config):
     time_zones: tuple[Annotated[float, Field(ge=-24, le=24, allow_inf_nan=False)], ...] = (0.0,)
     outages: Outages | None = None
     on_close: Literal["lost", "pause", "partial"] = "lost"
+    shares: Literal["drawn", "exact"] = "drawn"
     wifi_only: bool | None = None
     rates: str = "constant"
     rates_at_end: Literal["loop", "hold", "fail"] | None = None

@@ -14,11 +14,13 @@ import simpy
 
 from fedsim.adapters.adapter import Adapter
 from fedsim.aggregators._base import ServerModel
+from fedsim.checks.gate import admit, prepared
+from fedsim.checks.resolved import resolved
 from fedsim.clock.components import parts_of
-from fedsim.clock.plan import Plan, prepare
+from fedsim.clock.plan import Plan
 from fedsim.clock.plan_tables import charged_facts, clients_table
 from fedsim.config.experiment import Experiment
-from fedsim.errors import ExperimentError, RunError, message
+from fedsim.errors import ExperimentError, RunError, Shown, message
 from fedsim.executors import Executor
 from fedsim.files.client_vectors import ClientVectors
 from fedsim.network.build import network_of
@@ -71,7 +73,7 @@ def simulate(
     """Run an experiment to the end of its budget.
 
     Args:
-        experiment: the configuration, or what `prepare` made of it.
+        experiment: the configuration, or its plan; either is checked here (`fedsim.checks.gate`).
         executor: where to train; by default what `runtime` asks for, closed at the end. One that is passed in
             belongs to the caller: it is opened on this experiment's task, and open afterwards.
         out: run folder to write as the run goes; None keeps the tables in memory.
@@ -87,17 +89,17 @@ def simulate(
         KeyboardInterrupt: as raised; the tables written so far are kept.
     """
     tell = on_event or quiet
-    settings, plan = (
-        (experiment.experiment, experiment) if isinstance(experiment, Plan) else (experiment, None)
-    )
+    settings = admit(experiment)
+    _refuse_other_executors(executor)
     if timeline_only:
         _refuse_values(settings)
     with ExitStack() as stack:
         worker = None if timeline_only else executor
         if executor is None and not timeline_only:
             worker = stack.enter_context(closing(executor_for(settings)))
+            tell("starting", {"executor": settings.runtime.executor})
             begin(worker, settings)
-        plan = plan or prepare(settings)
+        plan = experiment if isinstance(experiment, Plan) else prepared(settings)
         writer = Writer(None if out is None else Path(out), plan.experiment)
         with _closed_whatever_happens(writer):
             run, _ = course(plan, worker, writer, tell)
@@ -105,6 +107,18 @@ def simulate(
                 write_report(run)
             tell("done", {"run": run})
             return run
+
+
+def _refuse_other_executors(executor: object) -> None:
+    if executor is not None and not isinstance(executor, Executor):
+        fix = f"write fedsim.simulate(experiment, out={str(executor)!r})"
+        fix = (
+            fix
+            if isinstance(executor, str | Path)
+            else "give an executor, as fedsim.executors.inline.Inline()"
+        )
+        what = "executor must be an Executor"
+        raise ExperimentError(message("fedsim.simulate", what, got=Shown(repr(executor)), fix=fix))
 
 
 def _refuse_values(experiment: Experiment) -> None:
@@ -179,7 +193,8 @@ def course(
     server = world(plan, executor, writer, tell, on_dispatch)
     workers = 0 if executor is None else executor.workers
     budget = plan.experiment.budget.model_dump()
-    tell("start", {"workers": workers, "clients": len(plan.population), "budget": budget})
+    facts = {"workers": workers, "clients": len(plan.population), "budget": budget}
+    tell("start", {**facts, "resolved": writer.info.resolved})
     server.evaluate()
     ended_s = run_to_the_end(server, tell)
     if server.version and server.version % plan.experiment.evaluate.every_commits:
@@ -200,6 +215,7 @@ def _begun(info: RunInfo, plan: Plan, *, timeline_only: bool) -> RunInfo:
         task=plan.task.describe(),
         charged=charged_facts(plan),
         population=plan.population.sources,
+        resolved=resolved(plan),
     )
 
 

@@ -42,6 +42,7 @@ FLOORS = (
     ("instants",),
     ("component",),
     ("seams",),
+    ("known_names",),
     ("errors",),
     ("rng",),
     ("elementary",),

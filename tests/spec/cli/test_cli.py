@@ -16,10 +16,12 @@ import pytest
 import yaml
 
 import fedsim
+from fedsim.checks.resolved import of_population
 from fedsim.cli.app import call
 from fedsim.cli.printing import estimates, listing, table
 from fedsim.cli.progress import Progress
 from fedsim.cli.verdict import verdict
+from fedsim.devices.population import draw
 from fedsim.errors import HostError, RunError
 from fedsim.records.info import Totals
 from fedsim.records.quantities import duration
@@ -324,6 +326,22 @@ def test_profiles_are_listed_shown_and_checked(capsys, tmp_path):
     assert code == 0
     assert "phone-mid" in out
     assert said(capsys, "profiles", "check", hetero_profiles.locate("devices.csv"))[:2] == (0, "ok\n")
+
+
+def test_the_population_of_an_experiment_of_one_s_own_is_shown(here, capsys):
+    file = here / "mine.yaml"
+    file.write_text(
+        "population: {preset: mixed_edge_2025, clients: 40, availability: charging}\n"
+        "task: {kind: quadratic}\nlocal: {optimizer: sgd}\nbudget: {commits: 1}\n"
+    )
+    drawn = draw(fedsim.read(file).population, 0)
+
+    assert call(["profiles", "show", str(file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    facts = of_population(drawn)
+    assert lines[-1] == f"online: {facts.online}"
+    assert lines[-2].split()[:2] == ["all", "40"]
+    assert sum(g.clients for g in facts.drawn) == 40
 
 
 def test_the_doctor_names_what_is_there_and_what_is_missing(capsys, monkeypatch):
