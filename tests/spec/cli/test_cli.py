@@ -25,6 +25,7 @@ from fedsim.devices.population import draw
 from fedsim.errors import HostError, RunError
 from fedsim.records.info import Totals
 from fedsim.records.quantities import duration
+from fedsim.records.resolved import Drawn, Resolved
 from fedsim.runs.dry_run import Estimates
 
 EXPERIMENT = {
@@ -461,7 +462,8 @@ def test_estimates_without_a_measurement_say_nothing_of_this_machine():
         joules=5.0,
         gross_joules=7.0,
     )
-    text = estimates(Estimates(totals, virtual_s=7200.0, trained_visits=2, evaluations=2))
+    who = Resolved((Drawn("laptop", "wifi", 3),), 1.0, 1.0)
+    text = estimates(Estimates(totals, virtual_s=7200.0, trained_visits=2, evaluations=2, resolved=who))
     assert "visits: 3 (in flight 1, landed 2)" in text
     assert "machine" not in text
 
