@@ -45,9 +45,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fedsim.adapters.payload import NOTHING, WHOLE, Payload
     from fedsim.aggregators import Aggregator, Contribution, Invitation, Offer, ServerModel, Traits
+    from fedsim.checks.gate import read
     from fedsim.component import Component
     from fedsim.config.experiment import Experiment
-    from fedsim.config.loading import load as read
     from fedsim.errors import FedsimError
     from fedsim.executors import Executor
     from fedsim.jobs import Job, Task, TaskContext, Update
@@ -96,9 +96,9 @@ __all__ = [
 _HOMES = {
     "fedsim.adapters.payload": ("NOTHING", "WHOLE", "Payload"),
     "fedsim.aggregators": ("Aggregator", "Contribution", "Invitation", "Offer", "ServerModel", "Traits"),
+    "fedsim.checks.gate": ("read",),
     "fedsim.component": ("Component",),
     "fedsim.config.experiment": ("Experiment",),
-    "fedsim.config.loading": ("read",),
     "fedsim.errors": ("FedsimError",),
     "fedsim.executors": ("Executor",),
     "fedsim.jobs": ("Job", "Task", "TaskContext", "Update"),
@@ -128,8 +128,7 @@ def __getattr__(name: str) -> object:
     """Import what is asked for on first use: `import fedsim` itself stays quick."""
     if name not in _MODULES:
         raise AttributeError(f"module 'fedsim' has no attribute {name!r}")
-    module = importlib.import_module(_MODULES[name])
-    return getattr(module, "load" if name == "read" else name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

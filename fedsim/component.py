@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedsim.blame import described, place_in
 from fedsim.errors import ExperimentError, FedsimError, Message, as_invalid, invalid, message, nearest
+from fedsim.known_names import method_pointer, nearest_kind
 from fedsim.seams import adopted, misfit, seam_for
 
 
@@ -37,6 +38,29 @@ def kinds(package: str) -> list[str]:
     path = importlib.import_module(f"fedsim.{package}").__path__
     found = [m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_")]
     return sorted(name.replace("_", "-") for name in found if component_in(package, name) is not None)
+
+
+OF_OTHER_NAME = {"optimizers": "server_optimizer", "personal": "personal"}
+"""Packages whose block is not called by the singular of their name."""
+PACKAGES = ("aggregators", "protocols", "samplers", "optimizers", "personal", "tasks")
+
+
+def kind_pointer(package: str, kind: str) -> str:
+    """Return the way out where a package has no such kind: another block's kind, a known name, a slip, or all kinds."""
+    for other in PACKAGES:
+        if other != package and kind in kinds(other) and kind != "none":
+            return f"write {OF_OTHER_NAME.get(other, other[:-1])}.kind: {kind}"
+    return nearest_kind(kind, kinds(package))
+
+
+def _with_kind(package: str, value: object) -> str:
+    """Return the way out where a block has no kind: the word that was given in its place, or all kinds."""
+    if isinstance(value, str):
+        if value in kinds(package):
+            return f"write {{kind: {value}}}"
+        if method_pointer(value) is not None:
+            return kind_pointer(package, value)
+    return f"write `kind:` and one of: {', '.join(kinds(package))}"
 
 
 def component_in(package: str, module: str) -> type[Component] | None:
@@ -60,7 +84,7 @@ def find(package: str, kind: str) -> type[Component]:
         return fitted(package, _imported(kind), kind)
     module = kind.replace("-", "_")
     if kind not in kinds(package):
-        raise ExperimentError(message("kind", "no such kind", got=kind, fix=nearest(kind, kinds(package))))
+        raise ExperimentError(message("kind", "no such kind", got=kind, fix=kind_pointer(package, kind)))
     component = component_in(package, module)
     assert component is not None
     return fitted(package, component, kind)
@@ -150,9 +174,9 @@ def build(package: str, value: Any) -> Component:
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if kind is None:
         what = "needs `kind:`" if isinstance(value, Mapping) else "must be a block with `kind:`"
-        raise invalid(what, fix=f"write `kind:` and one of: {', '.join(kinds(package))}")
+        raise invalid(what, fix=_with_kind(package, value))
     if not isinstance(kind, str):
-        raise invalid("must be text", where="kind", got=kind, fix=nearest(str(kind), kinds(package)))
+        raise invalid("must be text", where="kind", got=kind, fix=kind_pointer(package, str(kind)))
     try:
         found = find(package, kind)
     except ExperimentError as problem:

@@ -79,7 +79,9 @@ class Tiers(ServerProtocol):
     @model_validator(mode="after")
     def _one_way_across(self) -> Tiers:
         turns = self.across == "turns"
-        for name in ("prior", "max_staleness") if turns else ("probabilities", "interval", "adapt", "credits"):
+        for name in (
+            ("prior", "max_staleness") if turns else ("probabilities", "interval", "adapt", "credits")
+        ):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise invalid(f"`{name}` has no meaning with `across: {self.across}`")
         return self

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from fedsim.errors import RunFolderError, message
+from fedsim.records.resolved import Resolved
 from fedsim.records.rows import OUTCOMES, Cause
 from fedsim.records.tables import Columns, plain
 
@@ -121,6 +122,7 @@ class RunInfo:
         task: facts about model and data, as the task describes them.
         charged: what the clock charged.
         population: what the devices were drawn from, with the SHA-256 of each table.
+        resolved: who was drawn, and which settings follow from others; None in runs of before.
         refused: the first updates that were not taken; `totals.refused` counts all.
         saved_adapter: about the folder `adapter`, where it is not the plain adapter.
         executor, workers: what trained.
@@ -148,6 +150,7 @@ class RunInfo:
     task: Mapping[str, Any] = field(default_factory=dict)
     charged: Charged | None = None
     population: Mapping[str, str] = field(default_factory=dict)
+    resolved: Resolved | None = None
     refused: tuple[Refusal, ...] = ()
     saved_adapter: SavedAdapter | None = None
     executor: str = ""

@@ -9,6 +9,7 @@ from fedsim.clock.plan import Plan
 from fedsim.executors.inline import Inline
 from fedsim.jobs import Job, ScoreJob
 from fedsim.records.info import Totals
+from fedsim.records.resolved import Resolved
 from fedsim.runs.simulation import simulate
 from fedsim.server.after.personalize import epochs_after
 
@@ -36,6 +37,7 @@ class Estimates:
         virtual_s: virtual time of its end [s].
         trained_visits: visits whose training would be computed.
         evaluations: versions that would be scored.
+        resolved: who was drawn, and which settings follow from others.
         real_work: on this machine; None: not measured.
     """
 
@@ -43,6 +45,7 @@ class Estimates:
     virtual_s: float
     trained_visits: int
     evaluations: int
+    resolved: Resolved
     real_work: RealWork | None = None
 
 
@@ -54,12 +57,14 @@ def dry_run(plan: Plan, *, measure: bool = True) -> Estimates:
         measure: load the model and train one median visit, to estimate seconds on this machine.
     """
     info = simulate(plan, timeline_only=True).info
+    assert info.resolved is not None  # every run says it
     commits, every = info.totals.commits, plan.experiment.evaluate.every_commits
     estimates = Estimates(
         totals=info.totals,
         virtual_s=info.end_time_s,
         trained_visits=info.totals.handed_over or 0,
         evaluations=1 + commits // every + bool(commits % every),
+        resolved=info.resolved,
     )
     if not measure:
         return estimates

@@ -15,12 +15,13 @@ import simpy
 from fedsim.adapters.adapter import Adapter
 from fedsim.aggregators._base import ServerModel
 from fedsim.blame import blaming
+from fedsim.checks.gate import admit, prepared
+from fedsim.checks.resolved import resolved
 from fedsim.clock.components import parts_of
-from fedsim.clock.plan import Plan, prepare
+from fedsim.clock.plan import Plan
 from fedsim.clock.plan_tables import charged_facts, clients_table
-from fedsim.clock.reach import refuse_what_cannot_land
 from fedsim.config.experiment import Experiment
-from fedsim.errors import ExperimentError, message
+from fedsim.errors import ExperimentError, Shown, message
 from fedsim.executors import Executor
 from fedsim.files.client_vectors import ClientVectors
 from fedsim.instants import Closing, Instant
@@ -29,8 +30,8 @@ from fedsim.records.info import RunInfo
 from fedsim.records.run import Run
 from fedsim.records.writer import Writer
 from fedsim.runs.finish import ended, finish, write_report
-from fedsim.server import returned
 from fedsim.runs.stopping import Stop, stoppable
+from fedsim.server import returned
 from fedsim.server.ledger import Ledger, OnEvent, quiet
 from fedsim.server.server import OnDispatch, Server
 from fedsim.server.stall import Standstill, nothing_left, refuse_to_spin
@@ -76,7 +77,7 @@ def simulate(
     """Run an experiment to the end of its budget.
 
     Args:
-        experiment: the configuration, or what `prepare` made of it.
+        experiment: the configuration, or its plan; either is checked here (`fedsim.checks.gate`).
         executor: where to train; by default what `runtime` asks for, closed at the end. One that is passed in
             belongs to the caller: it is opened on this experiment's task, and open afterwards.
         out: run folder to write as the run goes; None keeps the tables in memory.
@@ -92,9 +93,8 @@ def simulate(
         KeyboardInterrupt: as raised; the tables written so far are kept, as when SIGTERM ends the run.
     """
     tell = on_event or quiet
-    settings, plan = (
-        (experiment.experiment, experiment) if isinstance(experiment, Plan) else (experiment, None)
-    )
+    settings = admit(experiment)
+    _refuse_other_executors(executor)
     if timeline_only:
         _refuse_values(settings)
     with ExitStack() as stack:
@@ -102,9 +102,9 @@ def simulate(
         worker = None if timeline_only else executor
         if executor is None and not timeline_only:
             worker = stack.enter_context(closing(executor_for(settings)))
+            tell("starting", {"executor": settings.runtime.executor})
             begin(worker, settings)
-        plan = plan or prepare(settings)
-        refuse_what_cannot_land(plan)
+        plan = experiment if isinstance(experiment, Plan) else prepared(settings)
         writer = Writer(None if out is None else Path(out), plan.experiment)
         with _closed_whatever_happens(writer), blaming(plan.parts.everything):
             run, _ = course(plan, worker, writer, tell, stop=stop)
@@ -112,6 +112,18 @@ def simulate(
                 write_report(run)
             tell("done", {"run": run})
             return run
+
+
+def _refuse_other_executors(executor: object) -> None:
+    if executor is not None and not isinstance(executor, Executor):
+        fix = f"write fedsim.simulate(experiment, out={str(executor)!r})"
+        fix = (
+            fix
+            if isinstance(executor, str | Path)
+            else "give an executor, as fedsim.executors.inline.Inline()"
+        )
+        what = "executor must be an Executor"
+        raise ExperimentError(message("fedsim.simulate", what, got=Shown(repr(executor)), fix=fix))
 
 
 def _refuse_values(experiment: Experiment) -> None:
@@ -193,7 +205,8 @@ def course(
     server = world(plan, executor, writer, tell, on_dispatch)
     workers = 0 if executor is None else executor.workers
     budget = plan.experiment.budget.model_dump()
-    tell("start", {"workers": workers, "clients": len(plan.population), "budget": budget})
+    facts = {"workers": workers, "clients": len(plan.population), "budget": budget}
+    tell("start", {**facts, "resolved": writer.info.resolved})
     server.evaluate()
     ended_s = run_to_the_end(server, tell, stop)
     if server.version and server.version % plan.experiment.evaluate.every_commits:
@@ -216,6 +229,7 @@ def _begun(info: RunInfo, plan: Plan, *, timeline_only: bool) -> RunInfo:
         task=plan.task.describe(),
         charged=charged_facts(plan),
         population=plan.population.sources,
+        resolved=resolved(plan),
     )
 
 

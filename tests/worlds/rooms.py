@@ -43,6 +43,7 @@ FLOORS = (
     ("component",),
     ("seams",),
     ("blame",),
+    ("known_names",),
     ("errors",),
     ("rng",),
     ("elementary",),
