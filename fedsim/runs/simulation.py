@@ -35,6 +35,7 @@ from fedsim.server import returned
 from fedsim.server.ledger import Ledger, OnEvent, quiet
 from fedsim.server.server import OnDispatch, Server
 from fedsim.server.stall import Standstill, nothing_left, refuse_to_spin
+from fedsim.server.values.log import Log
 from fedsim.server.values.private_parts import PrivateParts
 from fedsim.server.values.trainer import Trainer
 
@@ -161,8 +162,12 @@ def world(
     writer: Writer,
     tell: OnEvent,
     on_dispatch: OnDispatch | None = None,
+    log: Log | None = None,
 ) -> Server:
-    """Return the server of a plan at time 0, its protocol about to begin; without an executor nothing trains."""
+    """Return the server of a plan at time 0, its protocol about to begin; without an executor nothing trains.
+
+    With a `log` it goes as the run of these tables went, where values decide.
+    """
     experiment, task = plan.experiment, plan.task
     if executor is not None:
         executor.open(task)
@@ -172,7 +177,7 @@ def world(
         else returned.version_0(task, task.initial())
     )
     ledger = Ledger(writer, task, tell)
-    trainer = Trainer(experiment, task, executor, ledger.score, tell)
+    trainer = Trainer(experiment, task, executor, ledger.score, tell, log)
     env = simpy.Environment()
     kept_by_rule = None if writer.folder is None else writer.folder / "kept" / "rule.f32"
     server = Server(
@@ -201,7 +206,7 @@ def course(
 ) -> tuple[Run, ServerModel]:
     """Run a plan from its first dispatch to its last table; returns the run and the final model."""
     writer.clients(clients_table(plan))
-    writer.note(_begun(writer.info, plan, timeline_only=executor is None))
+    writer.note(begun(writer.info, plan, timeline_only=executor is None))
     server = world(plan, executor, writer, tell, on_dispatch)
     workers = 0 if executor is None else executor.workers
     budget = plan.experiment.budget.model_dump()
@@ -209,8 +214,7 @@ def course(
     tell("start", {**facts, "resolved": writer.info.resolved})
     server.evaluate()
     ended_s = run_to_the_end(server, tell, stop)
-    if server.version and server.version % plan.experiment.evaluate.every_commits:
-        server.evaluate()
+    evaluate_the_end(server)
     server.trainer.evaluations.hand_over(all_of_them=True)
     server.private_parts.finish()
     if executor is not None:
@@ -221,7 +225,13 @@ def course(
     return run, server.model
 
 
-def _begun(info: RunInfo, plan: Plan, *, timeline_only: bool) -> RunInfo:
+def evaluate_the_end(server: Server) -> None:
+    """Score the last version, if it was not its turn anyway."""
+    if server.version and server.version % server.experiment.evaluate.every_commits:
+        server.evaluate()
+
+
+def begun(info: RunInfo, plan: Plan, *, timeline_only: bool) -> RunInfo:
     """Complete `run.json` with what is known before the first dispatch."""
     return replace(
         info,
@@ -236,7 +246,7 @@ def _begun(info: RunInfo, plan: Plan, *, timeline_only: bool) -> RunInfo:
 def run_to_the_end(server: Server, tell: OnEvent, stop: Stop | None = None) -> float:
     """Step the clock until the budget is used up and close the books; returns the virtual time then [s]."""
     try:
-        with _no_garbage_pauses():
+        with no_garbage_pauses():
             ended_s = _step(server.env, server, tell, stop or Stop())
     except BaseException:
         server.close(float(server.env.now))
@@ -270,7 +280,7 @@ def _step(env: simpy.Environment, server: Server, tell: OnEvent, stop: Stop) -> 
 
 
 @contextmanager
-def _no_garbage_pauses() -> Iterator[None]:
+def no_garbage_pauses() -> Iterator[None]:
     """SimPy makes no cycles that matter; the collector doubles the cost of a million events."""
     enabled = gc.isenabled()
     gc.disable()

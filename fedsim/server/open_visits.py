@@ -30,6 +30,7 @@ class OpenVisits:
 
     Attributes:
         dispatched: what each of them left with, by its order.
+        begun: how many visits were begun, those in the tables too.
     """
 
     def __init__(
@@ -71,7 +72,12 @@ class OpenVisits:
         self._open: dict[int, Visit] = {}
         self._uncommitted: set[int] = set()
         self._at_work: set[int] = set()
-        self._begun = 0
+        self.begun = 0
+
+    @property
+    def ended(self) -> int:
+        """How many devices have finished with their visit, those in the tables too."""
+        return self.begun - sum(not visit.ended for visit in self._open.values())
 
     def is_at_work(self, client: int) -> bool:
         """Tell whether a visit of a client has not come to its end, as far as the server knows."""
@@ -98,7 +104,7 @@ class OpenVisits:
         whole = job.local.steps_over(self._plan.task.examples(client)) if on_close == "partial" else 0
         order = VisitOrder(
             profile=self._plan.population.profile(client),
-            order=self._begun,
+            order=self.begun,
             visit=dispatched.invitation.visit,
             version=version,
             round=round_,
@@ -107,7 +113,7 @@ class OpenVisits:
             steps=whole,
         )
         visit = Visit(self._world, order, on_end=self._on_end, on_close=on_close, on_cut=self._on_cut)
-        self._begun += 1
+        self.begun += 1
         self._at_work.add(client)
         self._book.begin_visit(client)
         self._open[visit.order] = visit
@@ -134,9 +140,9 @@ class OpenVisits:
         self._ledger.count(visit)
         if visit.outcome == "landed":
             self._seen.land(visit.client, visit.landed_s - visit.dispatched_s)
+        elif visit.outcome == "polled":  # it is written when its answer is read
+            self._book.polled[visit.client] = visit.version
         else:
-            if visit.outcome == "polled":
-                self._book.polled[visit.client] = visit.version
             self._trainer.forget(visit)
             self.settle(visit)
         limit = self._budget.up_bytes

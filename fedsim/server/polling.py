@@ -92,6 +92,10 @@ class PollVerbs(Verbs, Protocol):
         """Return what polled clients answer."""
         ...
 
+    def close_polls(self, polls: Sequence[Poll]) -> None:
+        """Write the visits of polls that were answered."""
+        ...
+
     def online(self, client: int) -> bool:
         """Tell whether a client is online now."""
         ...
@@ -126,6 +130,7 @@ def polled(
         answers = [poll for poll in polls if poll.visit.outcome == "polled"]
         online = [poll for poll in answers if server.online(poll.visit.client)]
         losses = np.array(server.losses(online))
+        server.close_polls(answers)
         clients = np.array([poll.visit.client for poll in online], dtype=np.int64)
         trainees = returned.kept(sampler, clients, n, sampler.keep(clients, losses, n))
         chosen = [int(client) for client in trainees]

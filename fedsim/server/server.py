@@ -33,7 +33,7 @@ from fedsim.server.open_visits import OpenVisits
 from fedsim.server.polling import Poll, polled
 from fedsim.server.rounds import by_landing, end_of_round, next_landing_s
 from fedsim.server.values.averaging import Average
-from fedsim.server.values.commits import BlankCommit, Commit, RefusedCommits
+from fedsim.server.values.commits import BlankCommit, Commit, LoggedCommit, RefusedCommits
 from fedsim.server.values.private_parts import PrivateParts
 from fedsim.server.values.trainer import Trainer
 from fedsim.server.values.versions import Dispatched, Versions
@@ -47,6 +47,7 @@ class Server(IdleClients):
 
     Attributes:
         last_commit_s: when the last version was made [virtual s].
+        visits: those that are under way, or whose fate is not final.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Server(IdleClients):
         )
         self._offers = Offers(plan, self.versions, self._book)
         detect_after_s, tail = experiment.network.detect_after_s, experiment.energy.tail
-        self._visits = OpenVisits(
+        self.visits = OpenVisits(
             DeviceWorld(
                 env, network, self.machines, self.attendance, tail=tail, detect_after_s=detect_after_s
             ),
@@ -155,7 +156,7 @@ class Server(IdleClients):
         """
         if not 0 <= client < self.clients:
             raise ValueError(f"there is no client {client} to dispatch to, only 0 to {self.clients - 1}")
-        if self._visits.is_at_work(client):
+        if self.visits.is_at_work(client):
             raise ValueError(
                 f"client {client} is at work on another visit: dispatch to those that `sample` returns"
             )
@@ -163,7 +164,7 @@ class Server(IdleClients):
         offer = self._offers.offer(invitation)
         dispatched = self.versions.dispatched(invitation, offer, steps)
         work, on_close = self._offers.work(invitation, offer, steps), self.experiment.population.on_close
-        visit = self._visits.begin(dispatched, work, self.version, round_, on_close)
+        visit = self.visits.begin(dispatched, work, self.version, round_, on_close)
         self._book.polled.pop(client, None)
         self.seen.ask(client)
         self.trainer.expect(visit, dispatched.job, common=dispatched.common)
@@ -179,7 +180,7 @@ class Server(IdleClients):
         invitation = self._offers.invitation(client)
         offer = self._offers.offer(invitation)
         work = self._offers.poll_work(invitation, offer)
-        visit = self._visits.begin(self.versions.dispatched(invitation, offer), work, self.version)
+        visit = self.visits.begin(self.versions.dispatched(invitation, offer), work, self.version)
         visit.ignore("polled")
         own_scale = invitation.scale != self.versions.scale
         vector = self.model.adapter.cut(invitation.rank) if own_scale else visit.start
@@ -187,7 +188,19 @@ class Server(IdleClients):
 
     def losses(self, polls: Sequence[Poll]) -> list[float]:
         """Return what polled clients answer: the mean loss on each one's training data."""
-        return self.trainer.evaluations.losses([(p.visit.client, p.vector, p.base) for p in polls])
+        log = self.trainer.log
+        if log is not None:
+            losses = [log.of(poll.visit).loss for poll in polls]
+        else:
+            losses = self.trainer.evaluations.losses([(p.visit.client, p.vector, p.base) for p in polls])
+        for poll, loss in zip(polls, losses, strict=True):
+            poll.visit.report_loss(loss)
+        return losses
+
+    def close_polls(self, polls: Sequence[Poll]) -> None:
+        """Write the visits of polls that were answered: what they answered is known by now."""
+        for poll in polls:
+            self.visits.settle(poll.visit)
 
     def estimate(self, client: int, *, steps: int | None = None, rank: int | None = None) -> Estimate:
         """Return how a visit would go if it began now, alone on its own link, on a cool device."""
@@ -217,7 +230,7 @@ class Server(IdleClients):
         """
         landed = by_landing(visits)
         for visit in landed[want:]:
-            self._visits.refuse(visit, "surplus")
+            self.visits.refuse(visit, "surplus")
         why: Literal["surplus", "late"] = "surplus" if len(landed) >= want else "late"
         for visit in visits:
             if not visit.ended:
@@ -228,7 +241,7 @@ class Server(IdleClients):
     def reject(self, landed: Sequence[Visit]) -> None:
         """Drop landed visits: their round had too few reports."""
         for visit in landed:
-            self._visits.refuse(visit, "rejected")
+            self.visits.refuse(visit, "rejected")
 
     def fresh(self, landed: Sequence[Visit], max_staleness: int | None) -> list[Visit]:
         """Return the landed visits of the last `max_staleness` versions (None: all); the others end as `stale`."""
@@ -236,7 +249,7 @@ class Server(IdleClients):
             return list(landed)
         for visit in landed:
             if self.version - visit.version > max_staleness:
-                self._visits.refuse(visit, "stale")
+                self.visits.refuse(visit, "stale")
         return [visit for visit in landed if visit.outcome == "landed"]
 
     # values -------------------------------------------------------------------------------------
@@ -251,17 +264,17 @@ class Server(IdleClients):
         """
         if self.over:
             return
-        self._visits.check_landed(landed)
+        self.visits.check_landed(landed)
         before, commit = self.model.adapter, self._made(landed, blend)
         self._refused.note(commit.accepted, commit.refused)
         if not commit.accepted:
             return
         self.seen.commit()
         self.last_commit_s = self.now_s
-        jobs = [self._visits.dispatched[visit.order].job for visit in commit.accepted]
+        jobs = [self.visits.dispatched[visit.order].job for visit in commit.accepted]
         for visit in commit.accepted:
             visit.commit(self.version)
-            self._visits.settle(visit)
+            self.visits.settle(visit)
         self.trainer.renew(self.model)
         after = self.model.adapter
         self.ledger.commit(self.version, self.env.now, commit.accepted, commit.moves, before, after)
@@ -275,18 +288,25 @@ class Server(IdleClients):
     def _made(self, landed: Sequence[Visit], blend: Blend | None) -> Commit:
         """Make the next version of what has landed; returns what was taken of it."""
         landed = sorted(landed, key=lambda v: (v.client, v.visit))
-        results, dispatched = self.trainer.results(landed), self._visits.dispatched
-        if results is None:
-            blank = BlankCommit(landed, dispatched, self.versions)
-            self.versions.make_blank(blank)
-            return blank
-        commit = Commit(results, dispatched, self.versions)
+        results, dispatched = self.trainer.results(landed), self.visits.dispatched
+        blank = (landed, dispatched, self.versions)
+        commit: Commit
+        if results is not None:
+            commit = Commit(results, dispatched, self.versions)
+        elif self.trainer.log is not None:
+            self.trainer.log.ask(landed)
+            commit = LoggedCommit(self.trainer.log, *blank)
+        else:
+            commit = BlankCommit(*blank)
         try:
-            self.versions.make(commit, blend)
+            if isinstance(commit, BlankCommit):
+                self.versions.make_blank(commit)
+            else:
+                self.versions.make(commit, blend)
         finally:
             for visit, reason in commit.refused:
                 self.ledger.refuse(visit, reason)
-                self._visits.refuse(visit, "rejected")
+                self.visits.refuse(visit, "rejected")
             for report in commit.reports:
                 self.seen.report(report.client, report.loss, report.square)
         return commit
@@ -300,15 +320,15 @@ class Server(IdleClients):
 
     def next_landing_s(self) -> float:
         """Return when the first update that is on its way lands [virtual s]; inf: none is."""
-        return next_landing_s(self._visits.under_way())
+        return next_landing_s(self.visits.under_way())
 
     def visits_under_way(self) -> Collection[Visit]:
         """Return the visits whose device has not finished."""
-        return [visit for visit in self._visits.under_way() if not visit.ended]
+        return [visit for visit in self.visits.under_way() if not visit.ended]
 
     def close(self, now_s: float) -> None:
         """Write the visits that are still open as they stand at `now_s`."""
-        self._visits.close(now_s)
+        self.visits.close(now_s)
 
 
 def _check_count(n: int, pool: int) -> None:

@@ -12,6 +12,7 @@ from fedsim.aggregators._base import Contribution
 from fedsim.clock.visit import Visit
 from fedsim.errors import RunError, message
 from fedsim.jobs import Update
+from fedsim.server.values.log import Log
 from fedsim.server.values.versions import Dispatched, Versions
 
 REFUSED_COMMITS, REFUSED_UPDATES = 5, 100
@@ -61,7 +62,7 @@ class Commit:
         size = self._versions.model.adapter.layout.size
         self.moves = moves = Moves(size)
         for visit, update in self._results:
-            visit.report_loss(update.loss)
+            visit.report_loss(update.loss, update.square)
             dispatched = self._dispatched[visit.order]
             fault = update.fault(size)
             if fault is None:
@@ -91,9 +92,40 @@ class BlankCommit(Commit):
     def __iter__(self) -> Iterator[Contribution]:
         """Yield what the rule sees."""
         for visit in self._landed:
+            if not self._takes(visit):
+                continue
             dispatched = self._dispatched[visit.order]
             self.accepted.append(visit)
             yield self._versions.contribution(visit, dispatched, dispatched.shared_start)
+
+    def _takes(self, visit: Visit) -> bool:
+        """Tell whether the rule gets this visit's update."""
+        return True
+
+
+class LoggedCommit(BlankCommit):
+    """The contributions of a replay without training: what they were worth stands in the run's tables."""
+
+    def __init__(
+        self,
+        log: Log,
+        landed: Sequence[Visit],
+        dispatched: Mapping[int, Dispatched],
+        versions: Versions,
+    ) -> None:
+        """Take what the run has written, and the rest as `BlankCommit` does."""
+        super().__init__(landed, dispatched, versions)
+        self._log = log
+
+    def _takes(self, visit: Visit) -> bool:
+        logged = self._log.of(visit)
+        visit.report_loss(logged.loss, logged.square)
+        if logged.outcome == "rejected":
+            self.refused.append((visit, "the run refused it"))
+            return False
+        if self._log.trained:
+            self.reports.append(Report(visit.client, logged.loss, logged.square))
+        return True
 
 
 class RefusedCommits:

@@ -39,7 +39,11 @@ class _Evaluation:
 
 
 class Evaluations:
-    """Open evaluations, and the answers of polled clients; without an executor there are none."""
+    """Open evaluations, and the answers of polled clients; without an executor there are none.
+
+    Attributes:
+        queued: version and time of its commit of all evaluations [virtual s], also without an executor.
+    """
 
     def __init__(
         self,
@@ -55,6 +59,7 @@ class Evaluations:
         self._executor, self._handles = executor, handles
         self._on_score, self._tell = on_score, tell
         self._open: deque[_Evaluation] = deque()
+        self.queued: list[tuple[int, float]] = []
 
     def queue(
         self,
@@ -73,6 +78,7 @@ class Evaluations:
             model: the server's.
             client_model: client -> its own model, where clients have one: these then count, not the shared one.
         """
+        self.queued.append((version, float(time_s)))
         if self._executor is None:
             return
         for split in self._experiment.evaluate.splits:
