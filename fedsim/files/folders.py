@@ -58,7 +58,8 @@ def contents(folder: Path, suffixes: Collection[str]) -> Contents:
     Raises:
         UnreadableError: a folder cannot be listed.
     """
-    files, left_out = [], []
+    files: list[Path] = []
+    left_out: list[Path] = []
     for path in sorted(_walk(folder)):
         wanted = path.suffix.lower() in suffixes and not is_about(path.name)
         (files if wanted and _is_file(path) else left_out).append(path)

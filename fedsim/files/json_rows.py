@@ -20,7 +20,7 @@ def json_rows(text: str) -> list[Row]:
         values = _parsed(text, 1)
         assert isinstance(values, list)
         return [_object(value, "item", number) for number, value in enumerate(values, start=1)]
-    rows = []
+    rows: list[Row] = []
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             if not rows:

@@ -84,7 +84,7 @@ def decoded(data: bytes) -> str:
     """
     for mark, name in _OTHER_MARKS:
         if data.startswith(mark):
-            raise UnreadableError(f"is {name} text, not UTF-8 text", fix=_AS_UTF_8)
+            raise UnreadableError(f"is not UTF-8 text but {name}", fix=_AS_UTF_8)
     for mark, name in _PACKED:
         if data.startswith(mark):
             raise UnreadableError(f"is not UTF-8 text but packed ({name})", fix="unpack it first")

@@ -51,7 +51,10 @@ def split_of(parts: Sequence[str], shown: str) -> str | None:
     *folders, name = parts
     splits = {split for folder in folders for split in splits_named(folder)}
     alone = split_called(name.partition(".")[0])
-    splits |= splits_named(name) if not splits else {alone} - {None}
+    if not splits:
+        splits = splits_named(name)
+    elif alone is not None:
+        splits.add(alone)
     if len(splits) > 1:
         fix = "name it after one of train, valid, test"
         raise DataError(message("task.data", "one file names several splits", got=shown, fix=fix))

@@ -69,7 +69,7 @@ REFUSED = {
     "tabs in a .csv": ("a.csv", "text\tlabel\na\t0\n", ["not separated by commas"]),
     "two columns of a name": ("a.csv", "text,text\na,b\n", ["two columns have one name (got 'text')"]),
     "quotes that do not close": ("a.csv", 'text,n\n"a,1\nb,2\n', ["line 2", "is not CSV"]),
-    "UTF-16": ("a.csv", "text\na\n".encode("utf-16"), ["is UTF-16 text", "save it as UTF-8"]),
+    "UTF-16": ("a.csv", "text\na\n".encode("utf-16"), ["is not UTF-8 text but UTF-16", "save it as UTF-8"]),
     "Latin-1": ("a.csv", b"text\nb\ncaf\xe9\n", ["line 3", "byte 4", "0xe9"]),
     "a header alone": ("a.csv", "text\n", ["the table has no rows"]),
     "an empty .jsonl": ("a.jsonl", "", ["no columns at all"]),
