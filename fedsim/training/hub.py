@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.errors import DataError, message
+from fedsim.files.text_file import reason
 
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _ROOT = re.compile(r"^(/|\\|~|\.|[A-Za-z]:)")
@@ -110,13 +111,13 @@ _TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "*.model", "*.tiktoken", 
 
 
 def _without_panic(load: Callable[[str], Any], name: str) -> Any:
-    """Call a loader; a panic in the Rust library, which is no Exception, becomes one."""
+    """Call a loader; what goes wrong, also a panic in the Rust library, which is no Exception, is a ValueError."""
     try:
         return load(name)
-    except (Exception, KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as problem:
-        raise ValueError(str(problem)) from problem
+        raise ValueError(reason(problem)) from problem
 
 
 def _no_tokenizer(name: str) -> DataError:
