@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
@@ -22,6 +23,7 @@ from fedsim.errors import ExperimentError, RunError, message
 from fedsim.executors import Executor
 from fedsim.files.client_vectors import ClientVectors
 from fedsim.network.build import network_of
+from fedsim.records.folder import check_free
 from fedsim.records.info import RunInfo
 from fedsim.records.run import Run
 from fedsim.records.writer import Writer
@@ -98,7 +100,11 @@ def simulate(
             worker = stack.enter_context(closing(executor_for(settings)))
             begin(worker, settings)
         plan = plan or prepare(settings)
-        writer = Writer(None if out is None else Path(out), plan.experiment)
+        folder, began_s = None if out is None else Path(out), time.perf_counter()
+        if worker is not None:
+            check_free(folder)
+            worker.open(plan.task)  # a model that is refused leaves no run folder
+        writer = Writer(folder, plan.experiment, began_s)
         with _closed_whatever_happens(writer):
             run, _ = course(plan, worker, writer, tell)
             if report:

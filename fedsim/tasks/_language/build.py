@@ -20,6 +20,7 @@ from fedsim.tasks._language.topics import divergence_bits, topics
 from fedsim.tasks._splits import Splits
 from fedsim.tasks.partition import Blocks, Dirichlet, Iid, Pathological, partition
 from fedsim.training import hub, lora, text_shape
+from fedsim.training.loading import configuration
 
 BLOCK = 512
 """Tokens of a block where there is plenty: about 25 lines of newspaper, enough to have a topic."""
@@ -56,7 +57,7 @@ def prepare(config: LanguageSettings, context: TaskContext) -> LanguageTask:
     name = _model(config)
     skeleton = _checked(name, config.sequence)
     layout = lora.layout(skeleton, context.lora)
-    tokenizer, vocabulary = hub.tokenizer(name), int(skeleton.config.vocab_size)
+    tokenizer, vocabulary = hub.tokenizer(name), configuration.vocabulary(skeleton)
     splits = {key: _sorted(texts) for key, texts in read(_source(config)).items()}
     streams, first = _tokens(tokenizer, name, splits, vocabulary)
     deal = _dealt(config, context, splits["train"], streams["train"], first)
@@ -72,7 +73,7 @@ def prepare(config: LanguageSettings, context: TaskContext) -> LanguageTask:
         layout=layout,
         shape=text_shape.shape(skeleton, name, layout, config.sequence, context.local.batch),
         splits=Splits.dealt(deal.shares, config.holdout, apart, context.seed),
-        facts=_facts(config, splits, streams["train"], vocabulary) | deal.facts,
+        facts=_facts(config, splits, streams["train"], vocabulary) | deal.facts | text_shape.frozen_parts(skeleton),
         cache_bytes=context.cache_bytes,
         windows=deal.windows,
         test=test,
@@ -156,12 +157,7 @@ def _checked(name: str, sequence: int) -> Any:
     """Return the model without weights, after the checks that need none."""
     skeleton = hub.skeleton(name)
     hub.check_weights(name)
-    longest = hub.longest(skeleton)
-    if longest is not None and sequence > longest:
-        fix = f"set task.sequence to {longest} or less"
-        raise DataError(
-            message("task.sequence", f"the model reads {longest} tokens at most", got=sequence, fix=fix)
-        )
+    hub.check_sequence(name, sequence)
     return skeleton
 
 
