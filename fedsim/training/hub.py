@@ -137,15 +137,39 @@ def tokenizer(name: str) -> Any:
     """Return a model's tokenizer.
 
     Raises:
-        DataError: missing, or without any token that could end a text.
+        DataError: missing, without words, or without any token that could end a text.
     """
     transformers = libraries()
     config(name)
-    loaded = _from(name, "tokenizer", lambda: transformers.AutoTokenizer.from_pretrained(name))
+    if not is_hub_name(name) and not any(next(Path(name).glob(kind), None) for kind in _TOKENIZER_FILES):
+        raise _no_tokenizer(name)  # transformers would make an empty one
+    loaded = _from(
+        name, "tokenizer", lambda: _without_panic(transformers.AutoTokenizer.from_pretrained, name)
+    )
+    if not loaded.get_vocab().keys() - loaded.get_added_vocab().keys():
+        raise _no_tokenizer(name)
     if end_of_text(loaded) is None:
         fix = "set eos_token in its tokenizer_config.json"
         raise DataError(message("task.model", "the tokenizer has no end-of-text token", got=name, fix=fix))
     return loaded
+
+
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "*.model", "*.tiktoken", "*.spm", "tekken*", "spiece*")
+
+
+def _without_panic(load: Callable[[str], Any], name: str) -> Any:
+    """Call a loader; a panic in the Rust library, which is no Exception, becomes one."""
+    try:
+        return load(name)
+    except (Exception, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as problem:
+        raise ValueError(str(problem)) from problem
+
+
+def _no_tokenizer(name: str) -> DataError:
+    fix = "copy tokenizer.json there, or write the model's tokenizer to it with save_pretrained"
+    return DataError(message("task.model", "the folder holds no tokenizer", got=name, fix=fix))
 
 
 def end_of_text(tokenizer: Any) -> int | None:

@@ -40,13 +40,13 @@ def shape(model: Any, name: str, trained: Layout, sequence: int, batch: int) -> 
     )
 
 
-def frozen_parts(model: Any) -> dict[str, Any]:
-    """Return what all-linear adapters leave out, as facts in words: experts and other weights that are no Linear layer."""
+def notices(model: Any, trained: Layout) -> list[str]:
+    """Return what is said of weights that multiply tokens and carry no adapter whatever the targets: experts, filters."""
     found = multiplying(model)
-    if not found.outside:
-        return {}
-    kind = "experts stay frozen" if found.experts else "no Linear layers stay frozen"
-    return {"without_adapters": f"{found.outside:,} weights in fused matrices: {kind}"}
+    if trained.full or not found.outside:
+        return []
+    kind = "experts" if found.experts else "weights that are no Linear layer"
+    return [f"{kind} stay frozen: {found.outside:,} weights lie in fused matrices, on which PEFT puts no adapter"]
 
 
 def _layer_of(name: str) -> int:
