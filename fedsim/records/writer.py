@@ -34,15 +34,17 @@ FOLDED_AT_ONCE = 20_000
 class Writer:
     """Takes the rows of a running simulation; in a folder, or in memory if `folder` is None.
 
+    Its wall seconds count from `began_s` of `time.perf_counter` (None: from now), when workers began to start.
+
     Raises:
         RunFolderError: the folder holds a run already or cannot be created.
     """
 
-    def __init__(self, folder: Path | None, experiment: Experiment) -> None:
+    def __init__(self, folder: Path | None, experiment: Experiment, began_s: float | None = None) -> None:
         self.folder = None if folder is None else Path(folder)
         self._experiment = _portable(experiment)
         self._info = _started(experiment, settings_sha256(self._experiment))
-        self._from_s = time.perf_counter()
+        self._from_s = time.perf_counter() if began_s is None else began_s
         self._clients = tables.joined("clients", [])
         self._files: dict[str, BinaryIO] = {}
         self._lines = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
@@ -26,6 +27,7 @@ from fedsim.executors import Executor
 from fedsim.files.client_vectors import ClientVectors
 from fedsim.instants import Closing, Instant
 from fedsim.network.build import network_of
+from fedsim.records.folder import check_free
 from fedsim.records.info import RunInfo
 from fedsim.records.run import Run
 from fedsim.records.writer import Writer
@@ -106,7 +108,11 @@ def simulate(
             tell("starting", {"executor": settings.runtime.executor})
             begin(worker, settings)
         plan = experiment if isinstance(experiment, Plan) else prepared(settings)
-        writer = Writer(None if out is None else Path(out), plan.experiment)
+        folder, began_s = None if out is None else Path(out), time.perf_counter()
+        if worker is not None:
+            check_free(folder)
+            worker.open(plan.task)  # a model that is refused leaves no run folder
+        writer = Writer(folder, plan.experiment, began_s)
         with _closed_whatever_happens(writer), blaming(plan.parts.everything):
             run, _ = course(plan, worker, writer, tell, stop=stop)
             if report:
