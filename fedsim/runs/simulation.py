@@ -182,8 +182,7 @@ def course(
     tell("start", {"workers": workers, "clients": len(plan.population), "budget": budget})
     server.evaluate()
     ended_s = run_to_the_end(server, tell)
-    if server.version and server.version % plan.experiment.evaluate.every_commits:
-        server.evaluate()
+    server.evaluate()
     server.trainer.evaluations.hand_over(all_of_them=True)
     server.private_parts.finish()
     if executor is not None:

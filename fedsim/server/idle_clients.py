@@ -35,7 +35,7 @@ class IdleClients(ClockVerbs):
         super().__init__(env, plan)
         experiment, population = plan.experiment, plan.population
         self.held_out = held_out
-        self.machines = Machines(experiment.compute, experiment.seed)
+        self.machines = Machines(experiment.compute, experiment.population_seed)
         self.attendance = attendance_of(env, experiment, population, self.machines)
         self.roster = Roster(self.attendance)
         for client in held_out:

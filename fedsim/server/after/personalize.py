@@ -138,7 +138,7 @@ def chosen(experiment: Experiment) -> list[int]:
     held = set(unseen(personal, experiment))
     others = [client for client in range(experiment.population.clients) if client not in held]
     if personal.clients is not None and personal.clients < len(others):
-        drawn = stream(experiment.seed, "personal-clients").choice(
+        drawn = stream(experiment.data_seed, "personal-clients").choice(
             others, size=personal.clients, replace=False
         )
         others = [int(client) for client in drawn]
@@ -199,7 +199,7 @@ class _LastTraining:
             0,
             start,
             plan.experiment.local,
-            plan.experiment.seed,
+            plan.experiment.training_seed,
             purpose="personal",
             rank=rank if rank < layout.rank else None,
             scale=None if scale == common else scale,
