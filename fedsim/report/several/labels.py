@@ -57,13 +57,12 @@ def compared(runs: Sequence[Run]) -> Compared:
         names = _unique([change or run.name for change, run in zip(changes, firsts, strict=True)])
     several = len(set(groups)) < len(groups)
     labels = [
-        run.name
-        if names[g] == _joined(by_group[g])
-        else f"{names[g]}, seed {seeds_of(run)}"
-        if several
-        else names[g]
+        f"{names[g]}, seed {seeds_of(run)}" if several else names[g]
         for run, g in zip(runs, groups, strict=True)
     ]
+    for i, (run, g) in enumerate(zip(runs, groups, strict=True)):
+        if len(set(by_group[g])) > 1 and names[g] == _joined(by_group[g]):  # each has a name of its own
+            labels[i] = run.name
     return Compared(runs, _unique(labels), groups, names, differing)
 
 
