@@ -141,7 +141,7 @@ class Verbs(Protocol):
 
     @property
     def seed(self) -> int:
-        """The experiment's seed, for `fedsim.rng.stream`."""
+        """The seed of training, for `fedsim.rng.stream`."""
         ...
 
     @property

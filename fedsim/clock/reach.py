@@ -15,9 +15,8 @@ import numpy as np
 
 from fedsim.clock.plan import Plan
 from fedsim.cost.work import Work
-from fedsim.devices.availability import Availability, OnlineTimes
+from fedsim.devices.availability import Availability
 from fedsim.devices.compute import training
-from fedsim.devices.outages import Disconnected, Interrupted
 from fedsim.errors import ExperimentError, message
 from fedsim.instants import in_time
 from fedsim.network.base import MBPS
@@ -36,7 +35,7 @@ def refuse_what_cannot_land(plan: Plan) -> None:
         ExperimentError: too few clients have the memory, a window as long as a visit, or time until the deadline; or
             the protocol asks for more at once than are ever online together.
     """
-    protocol, windows = plan.parts.protocol, _plain(plan.population.availability)
+    protocol, windows = plan.parts.protocol, plan.population.availability.plain
     most = _most_online(windows, protocol.clients_at_once)
     if most < protocol.clients_at_once:
         what = f"asks for {protocol.clients_at_once} clients at once, and at most {most} are ever online together"
@@ -109,14 +108,6 @@ def _least_work(plan: Plan, client: int) -> Work:
 
 
 # who is online ----------------------------------------------------------------------------------
-
-
-def _plain(times: OnlineTimes) -> Availability:
-    """Return the windows alone, which outages and dead links only make shorter."""
-    while not isinstance(times, Availability):
-        assert isinstance(times, Interrupted | Disconnected)
-        times = times.windows if isinstance(times, Interrupted) else times.times
-    return times
 
 
 def _longest_s(windows: Availability, client: int) -> float:

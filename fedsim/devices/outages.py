@@ -140,6 +140,11 @@ class Disconnected:
         """Number of clients."""
         return self.times.n
 
+    @property
+    def plain(self) -> Availability:
+        """The windows as they would be if links lived for ever."""
+        return self.times.plain
+
     def window(self, client: int, now_s: float) -> tuple[float, float]:
         """Return the stretch that holds `now_s`, else the next one; (inf, inf) if there is none."""
         start_s, stop_s = self.times.window(client, now_s)

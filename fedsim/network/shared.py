@@ -180,7 +180,7 @@ class _Sharing:
 
     @property
     def due_s(self) -> float:
-        return self._pipe.due_s(self.flow)
+        return self._on_clock.pipe.due_s(self.flow)
 
     def sent_bytes(self, at_s: float | None = None) -> int:
         if at_s is None:

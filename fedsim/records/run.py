@@ -18,6 +18,7 @@ from fedsim.files.atomic import write_atomically
 from fedsim.records import folder as run_folder
 from fedsim.records import tables
 from fedsim.records.info import RunInfo, summed
+from fedsim.records.quantities import plural
 from fedsim.records.soundness import unsound
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ class Run:
 
     def __repr__(self) -> str:
         where = f" in {self.folder}" if self.folder else ""
-        counts = f"{len(self.commits)} commits, {len(self.visits)} visits, {len(self.clients)} clients"
+        sizes = (len(self.commits), "commit"), (len(self.visits), "visit"), (len(self.clients), "client")
+        counts = ", ".join(plural(n, word) for n, word in sizes)
         return f"<Run {self.name}: {self.info.status}, {counts}{where}>"
 
     def save(self, folder: str | Path) -> Run:

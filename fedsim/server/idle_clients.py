@@ -43,7 +43,7 @@ class IdleClients(ClockVerbs):
         super().__init__(env, plan)
         experiment, population = plan.experiment, plan.population
         self.held_out, self.over, self.why_over = held_out, False, ""
-        self.machines = Machines(experiment.compute, experiment.seed)
+        self.machines = Machines(experiment.compute, experiment.population_seed)
         self.attendance = attendance_of(env, experiment, population, self.machines)
         self.roster = Roster(self.attendance)
         for client in held_out:

@@ -136,7 +136,7 @@ class Desk:
         return next_s
 
     def _chosen(self, request: PoolRequest, fit: NDArray[np.int64], now_s: float) -> NDArray[np.int64]:
-        rng = stream(self._experiment.seed, "sample", self._draws)
+        rng = stream(self._experiment.training_seed, "sample", self._draws)
         self._draws += 1
         clients = self._sampler.choose(fit, request.n, rng, self._records.now(now_s))
         chosen = returned.chosen(self._sampler, fit, request.n, clients)

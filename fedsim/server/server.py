@@ -70,6 +70,7 @@ class Server(IdleClients):
         self.versions = Versions(plan, model, private_parts)
         self.average = Average(model, experiment.evaluate.ema)
         self.last_commit_s, self._refused = 0.0, RefusedCommits()
+        self._made_at, self._scored = (0.0, 0.0), -1
         first_visit = experiment.network.backbone == "first_visit"
         self._book = ClientBook(
             self.clients,
@@ -265,6 +266,7 @@ class Server(IdleClients):
         if self.over:
             return
         self.visits.check_landed(landed)
+        self._score_by_grid()
         before, commit = self.model.adapter, self._made(landed, blend)
         self._refused.note(commit.accepted, commit.refused)
         if not commit.accepted:
@@ -279,7 +281,8 @@ class Server(IdleClients):
         after = self.model.adapter
         self.ledger.commit(self.version, self.env.now, commit.accepted, commit.moves, before, after)
         self.average.follow(self.model, self.version)
-        if self.version % self.experiment.evaluate.every_commits == 0:
+        self._made_at = self.now_s, float(self.ledger.up_bytes)
+        if self.experiment.evaluate.at_commit(self.version):
             self.evaluate()
         self.private_parts.committed(jobs)
         if self.version == self.experiment.budget.commits:
@@ -311,8 +314,17 @@ class Server(IdleClients):
                 self.seen.report(report.client, report.loss, report.square)
         return commit
 
+    def _score_by_grid(self) -> None:
+        """Have this version scored, before the next one is made, if it was the server's at a point of a grid."""
+        now = self.now_s, float(self.ledger.up_bytes)
+        if self.experiment.evaluate.in_between(self._made_at, now):
+            self.evaluate()
+
     def evaluate(self) -> None:
-        """Queue the scores of this version: of the shared model, or of every client's own where there are any."""
+        """Queue the scores of this version, once: of the shared model, or of every client's own where there are any."""
+        if self._scored == self.version:
+            return
+        self._scored = self.version
         models = self.versions.client_models()
         self.trainer.evaluations.queue(self.version, self.last_commit_s, self.average.model, models)
 

@@ -75,7 +75,10 @@ def check_reachable(name: str) -> None:
     from huggingface_hub.errors import RepositoryNotFoundError
     from huggingface_hub.file_download import repo_folder_name
 
-    if _offline() or (Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model")).is_dir():
+    if (
+        _offline()
+        or (Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model")).is_dir()
+    ):
         return
     try:
         HfApi().model_info(name, timeout=ANSWER_S)

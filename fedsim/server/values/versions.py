@@ -77,7 +77,9 @@ class Versions:
         self.state = self.rule.init(model)
         self._optimizer = plan.parts.server_optimizer
         self._optimizer_state = self._optimizer.init(layout.size)
-        self._coder = Coder(experiment.wire, layout, experiment.seed, refactors=self.rule.traits.refactors)
+        self._coder = Coder(
+            experiment.wire, layout, experiment.training_seed, refactors=self.rule.traits.refactors
+        )
         self.scale = layout.modules[0].scale if layout.modules else 1.0
 
     # what is sent -------------------------------------------------------------------------------
@@ -123,7 +125,7 @@ class Versions:
             invitation.visit,
             start,
             self.plan.local(invitation.client, steps).at_version(self.number),
-            self.plan.experiment.seed,
+            self.plan.experiment.training_seed,
             rank=invitation.rank if smaller else None,
             trains=offer.trains,
             scale=invitation.scale if smaller else None,
