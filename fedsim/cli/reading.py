@@ -16,6 +16,12 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="The page [default: report.html beside the runs].", show_default=False)
     ] = None,
+    target: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Value of the test metric to compare times to; may be given again.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Write an offline page about one run or several."""
     from fedsim.records.run import load
@@ -23,7 +29,7 @@ def report(
 
     folders = [folder for named in runs for folder in runs_in(named)]
     loaded = [load(folder) for folder in folders]
-    print(write(loaded, beside(folders) / "report.html" if out is None else out))
+    print(write(loaded, beside(folders) / "report.html" if out is None else out, targets=target or ()))
 
 
 def timeline(

@@ -34,6 +34,12 @@ def has_lines(folder: Path) -> bool:
     return any(lines_of(folder, table).exists() for table in WRITTEN)
 
 
+def check_free(folder: Path | None) -> None:
+    """Raise a RunFolderError if a folder is taken by a run."""
+    if folder is not None and folder.is_dir() and holds_run(folder):
+        raise RunFolderError(message(str(folder), "holds a run already", fix="give another --out"))
+
+
 @contextlib.contextmanager
 def claimed(folder: Path, experiment: Mapping[str, Any], info: RunInfo) -> Iterator[None]:
     """Create a run folder with its two head files; if anything goes wrong inside, undo it.
@@ -45,8 +51,7 @@ def claimed(folder: Path, experiment: Mapping[str, Any], info: RunInfo) -> Itera
     made = next((p for p in reversed([folder, *folder.parents]) if not p.exists()), None)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if holds_run(folder):
-            raise RunFolderError(message(str(folder), "holds a run already", fix="give another --out"))
+        check_free(folder)
         claim = (folder / "run.json").open("x")  # of two runs that start at once, one gets the folder
         claim.close()
     except FileExistsError as problem:

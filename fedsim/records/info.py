@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from fedsim.errors import RunFolderError, message
+from fedsim.records.resolved import Resolved
 from fedsim.records.rows import OUTCOMES, Cause
 from fedsim.records.tables import UNREADABLE, Columns, first_line, plain
 
@@ -121,11 +122,13 @@ class RunInfo:
         task: facts about model and data, as the task describes them.
         charged: what the clock charged.
         population: what the devices were drawn from, with the SHA-256 of each table.
+        resolved: who was drawn, and which settings follow from others; None in runs of before.
         refused: the first updates that were not taken; `totals.refused` counts all.
         saved_adapter: about the folder `adapter`, where it is not the plain adapter.
         executor, workers: what trained.
         end_time_s: virtual time of the end [s].
         totals: counts and sums.
+        never_equipped: clients that were given up, because their downloads of the frozen model failed again and again.
         faulty_personal: trainings for clients' own models that gave no finite numbers.
         away_share: why devices were away -> share of the time of all devices; None where none is watched.
         batteries: their balance; None without batteries.
@@ -149,12 +152,14 @@ class RunInfo:
     task: Mapping[str, Any] = field(default_factory=dict)
     charged: Charged | None = None
     population: Mapping[str, str] = field(default_factory=dict)
+    resolved: Resolved | None = None
     refused: tuple[Refusal, ...] = ()
     saved_adapter: SavedAdapter | None = None
     executor: str = ""
     workers: int = 0
     end_time_s: float = 0.0
     totals: Totals = Totals()
+    never_equipped: int = 0
     faulty_personal: int = 0
     away_share: Mapping[Cause, float] | None = None
     batteries: Batteries | None = None

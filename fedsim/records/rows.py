@@ -12,9 +12,9 @@ from operator import attrgetter
 from typing import Any, Literal, TypeAlias, get_args
 
 Outcome = Literal[
-    "landed", "offline", "memory", "late", "surplus", "rejected", "polled", "failed", "in_flight"
+    "landed", "offline", "memory", "late", "surplus", "rejected", "stale", "polled", "failed", "in_flight"
 ]
-"""How a visit can end; `in_flight`: the run ended first."""
+"""How a visit can end; `in_flight`: the run ended first; `stale`: it landed later than `protocol.max_staleness` allows."""
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 Cause = Literal["window", "outage", "battery", "heat"]

@@ -25,6 +25,7 @@ from fedsim.cost.formulas import forward_flops, moved_bytes
 from fedsim.cost.work import Work
 from fedsim.instants import Instant
 from fedsim.samplers._base import PollingSampler
+from fedsim.server import returned
 
 ANSWER_BYTES = 4
 """The loss, one float32."""
@@ -131,7 +132,8 @@ def polled(
         losses = np.array(server.losses(online))
         server.close_polls(answers)
         clients = np.array([poll.visit.client for poll in online], dtype=np.int64)
-        chosen = [int(client) for client in sampler.keep(clients, losses, n)]
+        trainees = returned.kept(sampler, clients, n, sampler.keep(clients, losses, n))
+        chosen = [int(client) for client in trainees]
         server.free([poll.visit.client for poll in answers if poll.visit.client not in chosen])
         if chosen:
             return chosen

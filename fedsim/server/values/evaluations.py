@@ -12,7 +12,8 @@ from fedsim.aggregators._base import ServerModel
 from fedsim.config.experiment import Experiment
 from fedsim.errors import RunError, message
 from fedsim.executors import Executor, Ticket
-from fedsim.jobs import ScoreJob, Task, add_sums
+from fedsim.jobs import ScoreJob, Task
+from fedsim.server import returned
 from fedsim.server.ledger import OnEvent
 from fedsim.server.values.batches import batches
 from fedsim.server.values.handles import Handles, read_only
@@ -129,7 +130,8 @@ class Evaluations:
                 done = {"version": first.version, "split": first.split, "done": sum(first.rows[:i])}
                 self._tell("scoring", done | {"of": sum(first.rows)})
                 parts += ticket.result()
-            self._on_score(first.version, first.time_s, first.split, self._task.metrics(add_sums(parts)))
+            metrics = returned.metrics(self._task, parts)
+            self._on_score(first.version, first.time_s, first.split, metrics)
 
     def losses(self, models: Sequence[tuple[int, Vector, Vector | None]]) -> list[float]:
         """Return the loss on each client's training data now.
@@ -149,7 +151,7 @@ class Evaluations:
             jobs = [ScoreJob(handle, p, under) for p in self._task.probes("shard", client=client)]
             tickets.append(self._executor.score(jobs))
             tickets[-1].want()
-        metrics = [self._task.metrics(add_sums(ticket.result())) for ticket in tickets]
+        metrics = [returned.metrics(self._task, ticket.result()) for ticket in tickets]
         if any("loss" not in row for row in metrics):
             what = f"needs the task's metric loss, and it has {', '.join(metrics[0])}"
             raise RunError(message(f"sampler {self._experiment.sampler.kind}", what))
