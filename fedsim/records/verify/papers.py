@@ -11,8 +11,8 @@ import pandas as pd
 from fedsim.elementary import exp
 from fedsim.metrics.direction import rises
 from fedsim.records.info import UNFINISHED, last_instant_s, saved_share, totals_of
+from fedsim.records.integrity.seals import file_sha256, settings_sha256, values_sha256, written
 from fedsim.records.run import Run
-from fedsim.records.seals import file_sha256, settings_sha256, values_sha256, written
 from fedsim.records.tables import Columns
 from fedsim.records.verify.books import Books, equal
 

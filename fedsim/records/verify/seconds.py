@@ -20,7 +20,12 @@ WINDOW_BYTES = 15_000.0  # RFC 6928: ten packets of 1,500 bytes
 SHORTEST_S = 1e-6
 MOST_ROUNDS = 64  # a window that has doubled so often is larger than any path
 
-NETWORK: Mapping[str, tuple[object, ...]] = {"sharing": ("private",), "loss": (0, 0.0)}
+NETWORK: Mapping[str, tuple[object, ...]] = {
+    "sharing": ("private",),
+    "loss": (0, 0.0),
+    "connection": ("new", None),
+    "interrupted": ("restart", None),
+}
 COMPUTE: Mapping[str, tuple[object, ...]] = {
     "step_sigma": (0, 0.0),
     "step_overhead_s": (0, 0.0),
@@ -31,7 +36,7 @@ COMPUTE: Mapping[str, tuple[object, ...]] = {
 KNOWN = {
     "network": {
         *("server_up_mbps", "server_down_mbps", "sharing", "model", "congestion", "loss", "backbone"),
-        "detect_after_s",
+        *("detect_after_s", "connection", "keep_alive_s", "interrupted"),
     },
     "compute": {
         *("flops", "calibration", "stack", "unit_sigma", "step_sigma", "step_overhead_s", "bandwidth_floor"),

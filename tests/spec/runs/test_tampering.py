@@ -194,7 +194,7 @@ def with_table(rows, table="visits"):
 
 def declared_anew(**changes):
     """Settings changed in every place where they are written down."""
-    from fedsim.records.seals import settings_sha256
+    from fedsim.records.integrity.seals import settings_sha256
 
     run = with_settings(RUN, **changes)
     return with_info(run, seed=run.experiment["seed"], digest=settings_sha256(run.experiment))
