@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-
 DEVIATIONS = 2.5
 """One-sided, 0.6 % a class: 4 % for seven classes together."""
 
