@@ -12,6 +12,7 @@ from fedsim.cost.energy import gross_j
 from fedsim.cost.work import Work
 from fedsim.devices.compute import training
 from fedsim.devices.population import Profile
+from fedsim.instants import in_time
 from fedsim.network.tcp import NEW, Opening, transfer_s
 
 
@@ -71,4 +72,6 @@ def estimate(
         joules += tails_j(profile, train_s)
     gross = gross_j(joules, profile.idle_w, total_s)
     fits = work.memory_bytes <= profile.usable_memory_bytes
-    return Estimate(down_s, train_s, up_s, total_s, joules, gross, fits, fits and now_s + total_s <= until_s)
+    return Estimate(
+        down_s, train_s, up_s, total_s, joules, gross, fits, fits and in_time(now_s + total_s, until_s)
+    )

@@ -19,6 +19,7 @@ from fedsim.clock.sizing import Sizing
 from fedsim.config.experiment import Experiment
 from fedsim.devices.population import Population
 from fedsim.errors import ExperimentError, message
+from fedsim.instants import in_time
 
 Ranks = NDArray[np.int64]
 
@@ -98,7 +99,7 @@ def by_deadline(experiment: Experiment, population: Population, sizing: Sizing, 
             tail=experiment.energy.tail,
             network=experiment.network,
         )
-        return sizing.fits(room, rank) and alone.total_s <= deadline_s
+        return sizing.fits(room, rank) and in_time(alone.total_s, deadline_s)
 
     choices = experiment.lora.choices
     ranks = [largest(choices, partial(lands, client)) for client in range(len(population))]

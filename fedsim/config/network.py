@@ -35,7 +35,8 @@ class NetworkConfig(Config):
             (`fedsim.network.tcp.loss_limit`); `bbr` holds the link's rate whatever the loss, which is too good
             for short transfers behind a shallow buffer (`benchmarks/fidelity`).
         loss: share of packets lost on the way between each client and the server.
-        backbone: whether the frozen model is on the device, or comes with a client's first visit.
+        backbone: whether the frozen model is on the device, or comes with a client's first visit. A client whose first
+            downloads are late or lost five times in a row is not asked again (`never_equipped` in `run.json`).
         detect_after_s: how long the server takes to notice that a client is gone.
     """
 
@@ -66,7 +67,9 @@ class WireConfig(Config):
         dtype: of the numbers that go up, the client's move since its download; int8 and int4 have one scale an array.
         down_dtype: of the numbers that come down, the model itself.
         rounding: to bfloat16, int8 and int4; `stochastic` is right on average, `nearest` errs least each time.
-        top_k: share of the numbers that go up, the largest of each message; the rest is not sent.
+        top_k: share of the numbers that go up, the largest ones; the rest is not sent.
+        top_k_by: the largest of the whole `message` (where A moves much less than B, only B is sent then), or of each
+            `tensor` by itself, as sparsified training usually has it; at least one of each.
         error_feedback: a client adds what its last message left out or rounded off to its next one.
     """
 
@@ -74,6 +77,7 @@ class WireConfig(Config):
     down_dtype: Literal["float32", "bfloat16", "int8", "int4"] = "float32"
     rounding: Literal["stochastic", "nearest"] = "stochastic"
     top_k: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k_by: Literal["message", "tensor"] = "message"
     error_feedback: bool = False
 
     @model_validator(mode="after")
@@ -81,4 +85,8 @@ class WireConfig(Config):
         if self.error_feedback and self.dtype == "float32" and self.top_k == 1.0:
             fix = "set wire.top_k below 1 or another wire.dtype, or remove it"
             raise invalid("has `error_feedback`, and nothing is lost on the way up", fix=fix)
+        if self.top_k_by != "message" and self.top_k == 1.0:
+            raise invalid(
+                "has `top_k_by`, and every number is sent", fix="set wire.top_k below 1, or remove it"
+            )
         return self

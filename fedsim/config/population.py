@@ -21,6 +21,13 @@ class PopulationConfig(Config):
 
     `rates_for` names the rows of the network table whose links follow `rates`; those of the others are constant.
     None: all links.
+
+    `shares` says how the clients come by their devices and networks: `drawn`, each by itself, so that 80 clients of
+    which 60 % are phones may be 50 phones and 30 others; `exact`: every class of devices, every device in it and every
+    network has its share to within one client (largest remainders), and only who has which is drawn. A client of a
+    seed is then another one in a population of another size.
+
+    `wifi_only` left out is true with `availability: charging` and false with everything else.
     """
 
     preset: str | None = None
@@ -31,6 +38,7 @@ class PopulationConfig(Config):
     time_zones: tuple[Annotated[float, Field(ge=-24, le=24, allow_inf_nan=False)], ...] = (0.0,)
     outages: Outages | None = None
     on_close: Literal["lost", "pause", "partial"] = "lost"
+    shares: Literal["drawn", "exact"] = "drawn"
     wifi_only: bool | None = None
     rates: str = "constant"
     rates_at_end: Literal["loop", "hold", "fail"] | None = None

@@ -6,6 +6,7 @@ and its `mm-link`.
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def read(path: Path, options: Options) -> Curve:
 
 
 def _times(path: Path) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    lines = path.read_bytes().splitlines()
+    lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
     if not lines:
         raise ProfileError(message(str(path), "is empty", fix="give a file with a time a line"))
     times = np.empty(len(lines), dtype=np.int64)

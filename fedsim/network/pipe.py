@@ -64,6 +64,7 @@ class Flow:
 
     Attributes:
         began_s, arrived_s: first SYN, and the last byte's arrival (NaN until then).
+        arrives_s: when the last byte arrives, once it has been sent.
         place: handshake -> moving -> arriving -> arrived, or stopped.
         left: bytes on the link still to send; the shares know better while it is moving.
         window: of slow start, in bytes; infinite once it limits nothing.
@@ -71,8 +72,8 @@ class Flow:
     """
 
     __slots__ = (
-        *("arrived_s", "began_s", "left", "link", "n_bytes", "number", "place", "reached", "stamp"),
-        "window",
+        *("arrived_s", "arrives_s", "began_s", "left", "link", "n_bytes", "number"),
+        *("place", "reached", "stamp", "window"),
     )
 
     def __init__(self, number: int, link: LinkInUse, n_bytes: int, began_s: float) -> None:
@@ -81,7 +82,7 @@ class Flow:
         self.left = n_bytes * link.side.framing
         self.window = math.inf
         self.reached = FIRST_WINDOW_BYTES
-        self.arrived_s = math.nan
+        self.arrived_s, self.arrives_s = math.nan, math.inf
         self.stamp = 0
         self.place: Literal["handshake", "moving", "arriving", "arrived", "stopped"] = "stopped"
 
@@ -125,8 +126,7 @@ class Pipe:
         if n_bytes:
             self.resume(flow, at_s, opening)
         else:
-            flow.place = "arriving"
-            self._schedule(flow, at_s)
+            self._arrive(flow, at_s)
         return flow
 
     def resume(self, flow: Flow, at_s: float, opening: Opening = NEW) -> None:
@@ -153,6 +153,13 @@ class Pipe:
         if left <= 0:
             return flow.n_bytes
         return max(0, min(flow.n_bytes, int(flow.n_bytes - left / flow.link.side.framing + ROUNDING_BYTES)))
+
+    def due_s(self, flow: Flow) -> float:
+        """Return when a transfer arrives, if it has been sent or is the next to be; inf: it is not known."""
+        if flow.place == "arriving":
+            return flow.arrives_s
+        due = self._shares.next_finish() if flow.place == "moving" and self._shares is not None else None
+        return math.inf if due is None or due[1] != flow.number else self._arrival_s(flow, due[0])
 
     def next_s(self) -> float:
         """Return when something happens next; inf if nothing will."""
@@ -234,8 +241,14 @@ class Pipe:
         flow = self._moving[number]
         flow.left = 0.0
         self._leave(flow, at_s)
-        flow.place = "arriving"
-        self._schedule(flow, max(at_s + flow.link.side.rtt_s / 2, flow.began_s + SHORTEST_S))
+        self._arrive(flow, self._arrival_s(flow, at_s))
+
+    def _arrive(self, flow: Flow, at_s: float) -> None:
+        flow.place, flow.arrives_s = "arriving", at_s
+        self._schedule(flow, at_s)
+
+    def _arrival_s(self, flow: Flow, sent_s: float) -> float:
+        return max(sent_s + flow.link.side.rtt_s / 2, flow.began_s + SHORTEST_S)
 
     def _leave(self, flow: Flow, at_s: float) -> None:
         del self._moving[flow.number], flow.link.flows[flow.number]

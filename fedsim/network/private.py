@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from fedsim.instants import At, Instant
@@ -126,6 +127,10 @@ class _Alone:
         connections, client, direction = self._owner
         window_bytes = last_window(self._n_bytes - self._before, *self._path, self._opening)
         connections.used(client, direction, self._path.rtt_s, float(self._env.now), window_bytes)
+
+    @property
+    def due_s(self) -> float:
+        return math.inf if self._alarm is None else self._due_s
 
     def sent_bytes(self, at_s: float | None = None) -> int:
         if self._alarm is None:

@@ -178,6 +178,10 @@ class _Sharing:
         self.done = on_clock.env.event()
         self._over = False
 
+    @property
+    def due_s(self) -> float:
+        return self._on_clock.pipe.due_s(self.flow)
+
     def sent_bytes(self, at_s: float | None = None) -> int:
         if at_s is None:
             self._on_clock.let_happen()

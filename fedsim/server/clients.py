@@ -31,11 +31,17 @@ class _Parts:
     message_bytes: int
 
 
+EQUIP_TRIES = 5
+"""Downloads of the frozen model that may fail in a row; a client with so many is not asked again."""
+
+
 class ClientBook:
     """The server's notes on clients; a client knows no more than it has downloaded.
 
     Attributes:
+        never_equipped: clients that are given up, because the frozen model never got through to them.
         last_seen: the version that a client downloaded last, by client.
+        last_rank: the slots of each factor that it downloaded then, by client.
         polled: the version of which a client has told its loss, by client, until it is asked to train.
     """
 
@@ -51,7 +57,10 @@ class ClientBook:
         self._backbone_bytes, self._resumes = backbone_bytes, resumes
         self._with_backbone: set[int] = set()
         self._parts: dict[int, _Parts] = {}
+        self._failed_equips: dict[int, int] = {}
+        self.never_equipped: set[int] = set()
         self.last_seen: dict[int, int] = {}
+        self.last_rank: dict[int, int] = {}
         self.polled: dict[int, int] = {}
 
     def visits(self, client: int) -> int:
@@ -62,9 +71,9 @@ class ClientBook:
         """Note that a client was asked, to train or to be polled."""
         self._visits[client] += 1
 
-    def note_download(self, client: int, version: int) -> None:
-        """Note that a client has downloaded a version, and the frozen model with its first one."""
-        self.last_seen[client] = version
+    def note_download(self, client: int, version: int, rank: int) -> None:
+        """Note that a client has downloaded `rank` slots of a version, and the frozen model with its first one."""
+        self.last_seen[client], self.last_rank[client] = version, rank
         self._with_backbone.add(client)
         self._parts.pop(client, None)
 
@@ -101,3 +110,11 @@ class ClientBook:
             return 0, 0
         same = parts.version == version and parts.payload == payload
         return parts.backbone_bytes, parts.message_bytes if same else 0
+
+    def note_failed_download(self, client: int) -> None:
+        """Note that a client's download ended before it was through: with the frozen model in it, if it lacks that."""
+        if client in self._with_backbone or (self._resumes and client in self._parts):
+            return
+        tries = self._failed_equips[client] = self._failed_equips.get(client, 0) + 1
+        if tries == EQUIP_TRIES:
+            self.never_equipped.add(client)

@@ -24,7 +24,9 @@ class Offers:
     def invitation(self, client: int, rank: int | None = None) -> Invitation:
         """Return whom the rule is asked about; `rank` is the most slots, None: the client's own."""
         book = self._book
-        return self._versions.invitation(client, book.visits(client), book.last_seen.get(client), rank)
+        return self._versions.invitation(
+            client, book.visits(client), book.last_seen.get(client), rank, book.last_rank.get(client)
+        )
 
     def offer(self, invitation: Invitation) -> Offer:
         """Return what the rule offers, less what is private."""
@@ -51,10 +53,10 @@ class Offers:
     def estimate(self, client: int, now_s: float, *, steps: int | None, rank: int | None) -> Estimate:
         """Return how a visit would go if it began now, alone on its own link, on a cool device.
 
-        It knows the client's window and its outages; what battery and heat will do is not foreseen.
+        It knows the client's window; what outages, battery and heat will do is not foreseen.
         """
         plan, invitation = self._plan, self.invitation(client, rank)
-        _, until_s = plan.population.availability.window(client, now_s)
+        _, until_s = plan.population.availability.plain.window(client, now_s)
         return estimate(
             plan.population.profile(client),
             self.work(invitation, self.offer(invitation), steps),
