@@ -17,7 +17,6 @@ from fedsim.aggregators._base import ServerModel
 from fedsim.clock.components import parts_of
 from fedsim.clock.plan import Plan, prepare
 from fedsim.clock.plan_tables import charged_facts, clients_table
-from fedsim.clock.reach import refuse_what_cannot_land
 from fedsim.config.experiment import Experiment
 from fedsim.errors import ExperimentError, message
 from fedsim.executors import Executor
@@ -102,7 +101,6 @@ def simulate(
             worker = stack.enter_context(closing(executor_for(settings)))
             begin(worker, settings)
         plan = plan or prepare(settings)
-        refuse_what_cannot_land(plan)
         writer = Writer(None if out is None else Path(out), plan.experiment)
         with _closed_whatever_happens(writer):
             run, _ = course(plan, worker, writer, tell, stop=stop)

@@ -6,16 +6,16 @@ import math
 
 import simpy
 
-from fedsim.instants import At, Instant
+from fedsim.instants import At, Instant, in_time
 from fedsim.server.requests import Desk
 
 
 class DeskAlarm:
     """Has the desk serve its requests at the right instants, once in each."""
 
-    def __init__(self, env: simpy.Environment, desk: Desk) -> None:
-        """Start with nothing to do."""
-        self._env, self._desk = env, desk
+    def __init__(self, env: simpy.Environment, desk: Desk, end_s: float = math.inf) -> None:
+        """Start with nothing to do; nobody is served in the instant in which the run ends, `end_s`."""
+        self._env, self._desk, self._end_s = env, desk, end_s
         self._rung_s: float | None = None
         self._next_s: float | None = None
         self._stopped = False
@@ -33,9 +33,9 @@ class DeskAlarm:
 
     def _on_ring(self, _event: simpy.Event) -> None:
         self._rung_s = None
-        if self._stopped:
-            return
         now_s = float(self._env.now)
+        if self._stopped or in_time(self._end_s, now_s):
+            return
         next_s = self._desk.serve(now_s)
         if (
             math.isfinite(next_s) and self._next_s != next_s

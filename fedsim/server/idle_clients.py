@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -44,7 +45,7 @@ class IdleClients(ClockVerbs):
             self.roster.exclude(client)
         self.seen = Records(population.availability, plan.task.examples)
         self.desk = Desk(plan, self.roster, self.seen, held_out=len(held_out), on_nobody_left=self.end)
-        self._alarm = DeskAlarm(env, self.desk)
+        self._alarm = DeskAlarm(env, self.desk, experiment.budget.time_s or math.inf)
 
     def grant(self, n: int, among: NDArray[np.int64] | None = None) -> Generator[simpy.Event, Any, list[int]]:
         """Wait until n clients are idle and online, and have the sampler choose: n, or more to be polled."""
