@@ -45,9 +45,7 @@ def test_an_update_that_lands_exactly_at_the_deadline_counts():
     exact = simulated(SYNC, [1.0, 1.0, 1.0], budget={"commits": 1}).visits.landed_s.max()
 
     run = simulated({**SYNC, "deadline_s": float(exact)}, [1.0, 1.0, 1.0], budget={"commits": 1})
-    short = simulated(
-        {**SYNC, "deadline_s": float(exact) - 1e-7}, [1.0, 1.0, 1.0], budget={"time_s": 1.5}
-    )
+    short = simulated({**SYNC, "deadline_s": float(exact) - 1e-7}, [1.0, 1.0, 1.0], budget={"time_s": 1.5})
 
     assert run.commits.updates.tolist() == [3]
     assert run.commits.time_s.tolist() == [exact]
