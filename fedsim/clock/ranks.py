@@ -91,7 +91,14 @@ def by_deadline(experiment: Experiment, population: Population, sizing: Sizing, 
         profile = population.profile(client)
         room, offer = profile.usable_memory_bytes, sizing.first_offer(client, rank)
         work = sizing.work(client, experiment.local, room, rank, offer)
-        alone = estimate(profile, work, 0.0, compute=experiment.compute, tail=experiment.energy.tail)
+        alone = estimate(
+            profile,
+            work,
+            0.0,
+            compute=experiment.compute,
+            tail=experiment.energy.tail,
+            network=experiment.network,
+        )
         return sizing.fits(room, rank) and in_time(alone.total_s, deadline_s)
 
     choices = experiment.lora.choices

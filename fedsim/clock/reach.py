@@ -19,9 +19,8 @@ from fedsim.aggregators._base import Offer
 from fedsim.clock.components import Parts
 from fedsim.config.experiment import Experiment
 from fedsim.cost.work import Work
-from fedsim.devices.availability import Availability, OnlineTimes
+from fedsim.devices.availability import Availability
 from fedsim.devices.compute import training
-from fedsim.devices.outages import Disconnected, Interrupted
 from fedsim.devices.population import Population
 from fedsim.errors import ExperimentError, message
 from fedsim.instants import in_time
@@ -68,7 +67,7 @@ def refuse_what_cannot_land(candidates: Candidates) -> None:
         ExperimentError: too few clients have the memory, a window as long as a visit, or time until the deadline; or
             the protocol asks for more at once than are ever online together.
     """
-    protocol, windows = candidates.parts.protocol, _plain(candidates.population.availability)
+    protocol, windows = candidates.parts.protocol, candidates.population.availability.plain
     most = _most_online(windows, protocol.clients_at_once)
     if most < protocol.clients_at_once:
         what = f"asks for {protocol.clients_at_once} clients at once, and at most {most} are ever online together"
@@ -94,7 +93,10 @@ def refuse_what_cannot_land(candidates: Candidates) -> None:
 def _able(candidates: Candidates) -> Iterator[int]:
     """Yield the clients whose memory holds the least that they may be asked for."""
     for client in range(len(candidates.population)):
-        if _least_work(candidates, client).memory_bytes <= candidates.population.profile(client).usable_memory_bytes:
+        if (
+            _least_work(candidates, client).memory_bytes
+            <= candidates.population.profile(client).usable_memory_bytes
+        ):
             yield client
 
 
@@ -105,7 +107,9 @@ def _in_time(candidates: Candidates) -> Iterator[int]:
 
 def _in_a_window(candidates: Candidates, windows: Availability) -> Iterator[int]:
     return (
-        client for client in _able(candidates) if in_time(shortest_s(candidates, client), _longest_s(windows, client))
+        client
+        for client in _able(candidates)
+        if in_time(shortest_s(candidates, client), _longest_s(windows, client))
     )
 
 
@@ -116,7 +120,11 @@ def _deadline_s(candidates: Candidates) -> float:
 
 def shortest_s(candidates: Candidates, client: int) -> float:
     """Return a time that no visit of a client is shorter than [s]."""
-    experiment, profile, work = candidates.experiment, candidates.population.profile(client), _least_work(candidates, client)
+    experiment, profile, work = (
+        candidates.experiment,
+        candidates.population.profile(client),
+        _least_work(candidates, client),
+    )
     compute = experiment.compute.model_copy(
         update={"thermal": "none"}
     )  # a pause may be shorter than a throttled clock
@@ -135,7 +143,11 @@ def shortest_s(candidates: Candidates, client: int) -> float:
 def _knows_bytes(candidates: Candidates) -> bool:
     """Tell whether all visits of a client send the same bytes over a link of one rate; a user's rule may do otherwise."""
     rule, personal = candidates.parts.aggregator, candidates.parts.personal
-    ours = ":" not in rule.kind and personal.kind == "none"
+    ours = (
+        ":" not in rule.kind
+        and personal.kind == "none"
+        and candidates.experiment.network.interrupted != "resume"
+    )
     return ours and not (rule.traits.history or candidates.population.varying)
 
 
@@ -148,14 +160,6 @@ def _least_work(candidates: Candidates, client: int) -> Work:
 
 
 # who is online ----------------------------------------------------------------------------------
-
-
-def _plain(times: OnlineTimes) -> Availability:
-    """Return the windows alone, which outages and dead links only make shorter."""
-    while not isinstance(times, Availability):
-        assert isinstance(times, Interrupted | Disconnected)
-        times = times.windows if isinstance(times, Interrupted) else times.times
-    return times
 
 
 def _longest_s(windows: Availability, client: int) -> float:

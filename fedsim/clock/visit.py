@@ -69,7 +69,7 @@ class Visit(VisitRecord):
         self._at: tuple[Phase, Pausable] | None = None
         self._cut = False
         self._stopped = self._env.event()
-        self._offline = self._attendance.goes_offline(self.client)
+        self._offline = world.goes_offline(self.client)
         self.process = self._env.process(self._course())
 
     # what ends it -------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ class Visit(VisitRecord):
         if self.ended:
             return False
         self._end_pause(float(self._env.now))
-        self._offline = self._attendance.goes_offline(self.client)
+        self._offline = self._world.goes_offline(self.client)
         return True
 
     def _end_pause(self, now_s: float) -> None:

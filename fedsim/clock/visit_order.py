@@ -85,3 +85,9 @@ class DeviceWorld:
     attendance: Attendance
     tail: bool
     detect_after_s: float
+
+    def goes_offline(self, client: int) -> simpy.Event:
+        """Return the event that a client's device goes offline, with which its connection ends if it keeps one."""
+        offline = self.attendance.goes_offline(client)
+        self.network.online_until(client, offline)
+        return offline

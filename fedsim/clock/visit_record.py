@@ -36,7 +36,7 @@ class VisitRecord:
         self.dispatched_s = now_s
         self.downloaded_s = self.trained_s = self.landed_s = self.ended_s = math.nan
         self.away: Cause | Literal[""] = ""
-        self.battery = self._loss = math.nan
+        self.battery = self._loss = self._loss_square = math.nan
         self.pauses = 0
         self._outcome: Outcome = "in_flight"
         self._committed_version = -1
@@ -82,8 +82,13 @@ class VisitRecord:
 
     @property
     def loss(self) -> float:
-        """Mean loss of its training; NaN: nothing was trained."""
+        """Mean loss of its training, or its answer to a poll; NaN: nobody read it."""
         return self._loss
+
+    @property
+    def loss_square(self) -> float:
+        """Mean square of the losses of its training; NaN: nobody read it."""
+        return self._loss_square
 
     @property
     def handed_over(self) -> bool:
@@ -113,15 +118,15 @@ class VisitRecord:
         """Its training is needed now; `computed`: an executor computes it."""
         self._handed_over, self._computed = True, computed
 
-    def report_loss(self, loss: float) -> None:
-        """Its training has been computed, with this mean loss."""
-        self._loss = loss
+    def report_loss(self, loss: float, square: float = math.nan) -> None:
+        """Its training has been computed, with this mean loss and mean square; or it has answered a poll."""
+        self._loss, self._loss_square = loss, square
 
     def commit(self, version: int) -> None:
         """Its update is in this version."""
         self._committed_version = version
 
-    def refuse(self, outcome: Literal["surplus", "rejected"]) -> None:
+    def refuse(self, outcome: Literal["surplus", "rejected", "stale"]) -> None:
         """Its update has arrived and is not taken."""
         self._outcome = outcome
 

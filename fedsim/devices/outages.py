@@ -17,7 +17,7 @@ import numpy as np
 
 from fedsim.arrays import Bools, Floats, Ints, Names
 from fedsim.config.population import Outages
-from fedsim.devices.availability import BLOCK, OnlineTimes
+from fedsim.devices.availability import BLOCK, Availability, OnlineTimes
 from fedsim.rng import stream
 
 _DRAWN = 64
@@ -83,6 +83,11 @@ class Interrupted:
         """Number of clients."""
         return self.windows.n
 
+    @property
+    def plain(self) -> Availability:
+        """The windows as they would be without outages."""
+        return self.windows.plain
+
     def window(self, client: int, now_s: float) -> tuple[float, float]:
         """Return the stretch that holds `now_s`, else the next one; (inf, inf) if there is none.
 
@@ -134,6 +139,11 @@ class Disconnected:
     def n(self) -> int:
         """Number of clients."""
         return self.times.n
+
+    @property
+    def plain(self) -> Availability:
+        """The windows as they would be if links lived for ever."""
+        return self.times.plain
 
     def window(self, client: int, now_s: float) -> tuple[float, float]:
         """Return the stretch that holds `now_s`, else the next one; (inf, inf) if there is none."""

@@ -115,3 +115,7 @@ class Network(Protocol):
     def transfer(self, direction: Direction, client: int, n_bytes: int) -> Transfer:
         """Start a transfer now."""
         ...
+
+    def online_until(self, client: int, offline: Event) -> None:
+        """A client is online until this event: its connection, if it keeps one, ends with it."""
+        ...

@@ -21,6 +21,7 @@ from fedsim.records import tables
 from fedsim.records.info import RunInfo, saved_share, summed
 from fedsim.records.rows import CommitRow, PersonalRow, Row, ScoreRow, VisitRow, plain
 from fedsim.records.run import Run, run_of
+from fedsim.records.seals import sealed, settings_sha256
 
 _PACKAGES = ("fedsim-edge", "numpy", "pandas", "pyarrow", "pydantic", "simpy", "torch", "transformers", "peft", "ray")  # fmt: skip
 
@@ -33,15 +34,17 @@ FOLDED_AT_ONCE = 20_000
 class Writer:
     """Takes the rows of a running simulation; in a folder, or in memory if `folder` is None.
 
+    Its wall seconds count from `began_s` of `time.perf_counter` (None: from now), when workers began to start.
+
     Raises:
         RunFolderError: the folder holds a run already or cannot be created.
     """
 
-    def __init__(self, folder: Path | None, experiment: Experiment) -> None:
+    def __init__(self, folder: Path | None, experiment: Experiment, began_s: float | None = None) -> None:
         self.folder = None if folder is None else Path(folder)
         self._experiment = _portable(experiment)
-        self._info = _started(experiment)
-        self._from_s = time.perf_counter()
+        self._info = _started(experiment, settings_sha256(self._experiment))
+        self._from_s = time.perf_counter() if began_s is None else began_s
         self._clients = tables.joined("clients", [])
         self._files: dict[str, BinaryIO] = {}
         self._lines = 0
@@ -144,8 +147,9 @@ class Writer:
             saved_share=saved_share(columns),
         )
         if self.folder is None:
+            self._info = sealed(self._info, None, columns)
             return run_of(None, self._experiment, self._info, columns, [dict(line) for line in self._wall])
-        run_folder.fold(self.folder, columns, self._info)
+        self._info = run_folder.fold(self.folder, columns, self._info)
         return run_of(self.folder, self._experiment, self._info, columns, run_folder.read_wall(self.folder))
 
     def interrupt(self, reason: str) -> None:
@@ -182,20 +186,25 @@ def _portable(experiment: Experiment) -> dict[str, Any]:
     return values
 
 
-def _started(experiment: Experiment) -> RunInfo:
+def installed_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results may depend on, as `run.json` names them."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+def _started(experiment: Experiment, digest: str) -> RunInfo:
     return RunInfo(
         name=experiment.name,
         status="running",
         seed=experiment.seed,
-        digest=experiment.digest,
+        digest=digest,
         started=_now(),
         host=socket.gethostname(),
         pid=os.getpid(),
-        versions=versions,
+        versions=installed_versions(),
     )
 
 

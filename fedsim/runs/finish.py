@@ -17,7 +17,9 @@ from fedsim.server.server import Server
 
 def finish(server: Server, executor: Executor, writer: Writer) -> None:
     """Leave what needs the final model: the table of personal gains, the adapter and the pictures."""
-    final = FinalState(server.plan, executor, server.average.model, server.state, server.private_parts)
+    final = FinalState(
+        server.plan, executor, server.average.model, server.state, server.private_parts, server.version
+    )
     for row in personalize.rows(final):
         writer.personal(row)
     if writer.folder is None:

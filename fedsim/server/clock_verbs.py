@@ -33,8 +33,8 @@ class ClockVerbs(ABC):
 
     @property
     def seed(self) -> int:
-        """The experiment's seed."""
-        return self.plan.experiment.seed
+        """The seed of training, for what a protocol draws."""
+        return self.plan.experiment.training_seed
 
     def steps(self, client: int) -> int:
         """Return the optimiser steps of a whole visit of a client."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,17 +33,23 @@ class IdleClients(ClockVerbs):
         why_over: a sentence about its end, where that was not the budget's.
     """
 
-    def __init__(self, env: simpy.Environment, plan: Plan, held_out: Sequence[int]) -> None:
-        """Start with everybody idle but those who are held out."""
+    def __init__(
+        self,
+        env: simpy.Environment,
+        plan: Plan,
+        held_out: Sequence[int],
+        expected_s: Callable[[int], float],
+    ) -> None:
+        """Start with everybody idle but those who are held out; `expected_s` says how long a client's visit takes."""
         super().__init__(env, plan)
         experiment, population = plan.experiment, plan.population
         self.held_out, self.over, self.why_over = held_out, False, ""
-        self.machines = Machines(experiment.compute, experiment.seed)
+        self.machines = Machines(experiment.compute, experiment.population_seed)
         self.attendance = attendance_of(env, experiment, population, self.machines)
         self.roster = Roster(self.attendance)
         for client in held_out:
             self.roster.exclude(client)
-        self.seen = Records(population.availability, plan.task.examples)
+        self.seen = Records(population.availability, plan.task.examples, expected_s)
         self.desk = Desk(plan, self.roster, self.seen, held_out=len(held_out), on_nobody_left=self.end)
         self._alarm = DeskAlarm(env, self.desk, experiment.budget.time_s or math.inf)
 

@@ -19,6 +19,7 @@ from fedsim.clock.plan import Plan
 from fedsim.errors import RunError, message
 from fedsim.rng import stream
 from fedsim.samplers.seen import Records
+from fedsim.server import returned
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,17 +136,18 @@ class Desk:
         return next_s
 
     def _chosen(self, request: PoolRequest, fit: NDArray[np.int64], now_s: float) -> NDArray[np.int64]:
-        rng = stream(self._experiment.seed, "sample", self._draws)
+        rng = stream(self._experiment.training_seed, "sample", self._draws)
         self._draws += 1
-        chosen = self._sampler.choose(fit, request.n, rng, self._records.now(now_s))
+        clients = self._sampler.choose(fit, request.n, rng, self._records.now(now_s))
+        chosen = returned.chosen(self._sampler, fit, request.n, clients)
         self._roster.reserve(chosen)
         return chosen
 
     def _give_up_if_hopeless(self, request: PoolRequest, now_s: float, next_s: float) -> None:
-        nothing_flies = self._roster.busy == len(self._held)
         able = self._roster.able(request.among)
         waited_s = now_s - request.since_s
         stall_s = self._experiment.runtime.stall_s
+        nothing_flies = self._roster.busy == len(self._held)
         for_ever = nothing_flies and math.isinf(next_s)
         if able >= request.n and for_ever and self._windows_are_over(now_s):
             return

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from worlds import device
 
 from fedsim.config.devices import ComputeConfig
 from fedsim.config.thermal import HYSTERESIS_K, PRESETS, Thermal
 from fedsim.cost.work import Work
 from fedsim.devices.compute import training
 from fedsim.devices.thermal import hot_k, throttled
-from worlds import device
 
 PHONE = replace(device(0, flops_per_s=1e9, idle_w=0.5), tier="phone-mid")
 WORK = Work(0, 0, 1000e9, 0.0, 1000, 0, 0)
