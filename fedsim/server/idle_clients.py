@@ -78,3 +78,13 @@ class IdleClients(ClockVerbs):
     def online(self, client: int) -> bool:
         """Tell whether a client is online now."""
         return bool(self.attendance.online(self.now_s)[client])
+
+
+def check_count(n: int, pool: int) -> None:
+    """Refuse to ask for nobody, or for more than there are.
+
+    Raises:
+        ValueError: as said.
+    """
+    if not 1 <= n <= pool:
+        raise ValueError(f"{n} clients are asked for, of {pool}: at least 1, and no more than there are")
