@@ -50,7 +50,7 @@ def test_an_update_that_lands_at_the_beat_counts_in_it():
     landing = float(simulated(beat(1, 9.0), [7.0], budget={"commits": 1}).visits.landed_s.max())
 
     assert len(simulated(beat(1, landing), [7.0], budget={"time_s": 8.0}).commits) == 1
-    assert len(simulated(beat(1, math.nextafter(landing, 0.0)), [7.0], budget={"time_s": 8.0}).commits) == 0
+    assert len(simulated(beat(1, landing - 1e-7), [7.0], budget={"time_s": 8.0}).commits) == 0
 
 
 def test_a_slot_may_ask_again_at_once():
