@@ -281,5 +281,5 @@ def test_a_device_that_is_never_cool_enough_is_refused_by_name():
     ],
 )
 def test_limits_of_heat_must_make_sense(limits, problem):
-    with pytest.raises(ValueError, match=problem):
+    with pytest.raises(ExperimentError, match=problem):
         phones([1.0], compute={"thermal": HEAT | limits})

@@ -24,7 +24,7 @@ from fedsim.errors import ExperimentError
 from fedsim.runs.simulation import simulate
 
 ROUND = {"kind": "synchronous", "cohort": 3}
-TASK = {"kind": "quadratic", "layout": "lora", "dimension": 6}
+TASK = {"kind": "quadratic", "layout": "lora", "dimension": 8}
 CHARGED = {"preset": "smollm2-135m", "r": 16}
 R8 = {"r": 8, "alpha": 16.0}
 RULE = {"kind": "fedit"}
@@ -204,8 +204,8 @@ def test_flops_memory_and_bytes_follow_the_rank():
     made = planned(
         3,
         task={"charge_as": CHARGED},
-        lora={"rank_by": "tier", "ranks": {"low": 2, "high": 8}},
-        tiers=["low", "high", "low"],
+        lora={"rank_by": "tier", "ranks": {"iot": 2, "laptop": 8}},
+        tiers=["iot", "laptop", "iot"],
     )
     small, whole = (
         made.work(0),
