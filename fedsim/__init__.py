@@ -5,6 +5,7 @@ Real adapters are trained on real data; a virtual clock says when each update wo
     experiment = fedsim.read("experiment.yaml")            # or fedsim.Experiment.model_validate({...})
     run = fedsim.simulate(experiment)
     run = fedsim.load("runs/x")
+    fedsim.views.curve(run, "perplexity")
 
 Public names are those of `__all__`, imported when they are first used. The rooms of the house, top floor first; a
 room uses those below it and none above (DESIGN.md has the table, a test holds it):
@@ -43,6 +44,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fedsim import views
     from fedsim.adapters.payload import NOTHING, WHOLE, Payload
     from fedsim.aggregators import Aggregator, Contribution, Invitation, Offer, ServerModel, Traits
     from fedsim.checks.gate import read
@@ -91,6 +93,7 @@ __all__ = [
     "load",
     "read",
     "simulate",
+    "views",
 ]
 
 _HOMES = {
@@ -126,10 +129,13 @@ for _name, _value in {
 
 def __getattr__(name: str) -> object:
     """Import what is asked for on first use: `import fedsim` itself stays quick."""
+    if name == "views":
+        return importlib.import_module("fedsim.views")
     if name not in _MODULES:
         raise AttributeError(f"module 'fedsim' has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """Return the public names: what this file imports for itself is nobody else's."""
+    return sorted([*__all__, "__doc__", "__version__"])

@@ -10,11 +10,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fedsim.errors import ExperimentError, as_invalid, invalid, message
+from fedsim.blame import described, place_in
+from fedsim.errors import ExperimentError, FedsimError, Message, as_invalid, invalid, message, nearest
 from fedsim.known_names import method_pointer, nearest_kind
 from fedsim.seams import adopted, misfit, seam_for
 
@@ -107,18 +109,54 @@ def fitted(package: str, component: type[Component], kind: str) -> type[Componen
 
 def _imported(kind: str) -> type[Component]:
     module, _, name = kind.partition(":")
+    loaded = _loaded(module, kind)
+    choices = {n for n, v in vars(loaded).items() if _is_component(v) and v.__module__ == loaded.__name__}
+    if name not in vars(loaded):
+        what = f"the module {module} has no class {name!r}"
+        fix = nearest(name, choices) if choices else f"derive a class in {loaded.__file__} from a seam's base"
+        raise ExperimentError(message("kind", what, got=kind, fix=fix))
+    value = getattr(loaded, name)
+    if not _is_component(value):
+        what = "must be a subclass of fedsim.component.Component"
+        fix = f"subclass it, or {nearest(name, choices)}" if choices else "subclass it"
+        raise ExperimentError(message("kind", what, got=kind, fix=fix))
+    component: type[Component] = value
+    return component
+
+
+def _is_component(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Component)
+
+
+def _loaded(module: str, kind: str) -> ModuleType:
+    """Import a user's module; what goes wrong in it is said with its line."""
     try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as problem:
-        text = message(
-            "kind", f"cannot import ({problem})", got=kind, fix="give package.module:Class on sys.path"
-        )
-        raise ExperimentError(text) from problem
-    if not (isinstance(found, type) and issubclass(found, Component)):
-        raise ExperimentError(
-            message("kind", "must be a subclass of fedsim.component.Component", got=kind, fix="subclass it")
-        )
-    return found
+        return importlib.import_module(module)
+    except ModuleNotFoundError as problem:
+        missing = str(problem.name or "")
+        if missing and (module == missing or module.startswith(f"{missing}.")):
+            fix = "give package.module:Class, the file beside the YAML, in the working directory or on PYTHONPATH"
+            raise ExperimentError(
+                message("kind", f"there is no module {missing!r}", got=kind, fix=fix)
+            ) from problem
+        raise ExperimentError(_broken(module, kind, problem)) from problem
+    except Exception as problem:
+        raise ExperimentError(_broken(module, kind, problem)) from problem
+
+
+def _broken(module: str, kind: str, problem: Exception) -> Message:
+    place = (
+        f"{problem.filename}, line {problem.lineno}"
+        if isinstance(problem, SyntaxError)
+        else place_in(problem)
+    )
+    where = f" ({place})" if place else ""
+    return message(
+        "kind",
+        f"the module {module} cannot be imported: {described(problem)}{where}",
+        got=kind,
+        fix="mend it",
+    )
 
 
 def build(package: str, value: Any) -> Component:
@@ -143,7 +181,13 @@ def build(package: str, value: Any) -> Component:
         found = find(package, kind)
     except ExperimentError as problem:
         raise as_invalid(problem.message) from problem
-    return found.model_validate(value)
+    try:
+        return found.model_validate(value)
+    except (ValidationError, FedsimError):
+        raise
+    except Exception as problem:  # a validator of the user's own; pydantic reports ValueErrors only
+        what = f"{found.__name__} raised {described(problem)} ({place_in(problem)})"
+        raise invalid(what, fix="raise a ValueError with a sentence for what is wrong") from problem
 
 
 def placed(package: str, component: Component) -> Component:

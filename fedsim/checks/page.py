@@ -11,6 +11,10 @@ from fedsim.checks.limits import EVER, Choice, Path, facts, refusals, words
 from fedsim.clock.protocol import ServerProtocol
 from fedsim.component import find, kinds
 
+EXACT = (
+    "Exact: the product of the new model is the weighted mean of the clients' products, as they arrive. What "
+    "`wire` rounds on its way is another product; under `fedsvd` a rounded A is projected besides.\n"
+)
 INTRODUCTION = """\
 # What goes together
 
@@ -108,7 +112,7 @@ def markdown() -> str:
         INTRODUCTION,
         "## What each rule is\n",
         _table(["rule", "exact", "ranks may differ", "moves the base", "clients keep a part"], exact),
-        "Exact: the product of the new model is the weighted mean of the clients' products.\n",
+        EXACT,
         "## Rules and protocols\n",
         _grid(protocol_features(), notes),
         "## Rules and everything else\n",

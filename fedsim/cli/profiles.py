@@ -43,7 +43,7 @@ def profiles_show(
 
     importable(Path(preset).parent)
     experiment = gate.read(preset)
-    drawn = population.draw(experiment.population, experiment.seed)
+    drawn = population.draw(experiment.population, experiment.population_seed)
     facts = resolved.of_population(drawn)
     print(f"{listing(population.summary(drawn))}\n{table(facts.table())}\nonline: {facts.online}")
 

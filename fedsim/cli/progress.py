@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from fedsim.records.quantities import duration, said
+from fedsim.records.quantities import duration, plural, said
 from fedsim.records.resolved import Resolved
 
 STARTING = "starting Ray and its workers, some seconds (-s runtime.executor=inline needs none)"
@@ -73,8 +73,8 @@ class Progress:
         """Say what begins: who takes part, where, for how long, and what the configuration leaves open."""
         self._started_s = time.monotonic()
         self._budget = facts.get("budget", {})
-        where = f"{facts['workers']} workers" if facts.get("workers") else "no training"
-        self._say(f"{facts.get('clients', '?')} clients, {where}, budget {_limits(self._budget)}")
+        where = plural(facts["workers"], "worker") if facts.get("workers") else "no training"
+        self._say(f"{plural(facts.get('clients', 0), 'client')}, {where}, budget {_limits(self._budget)}")
         resolved: Resolved | None = facts.get("resolved")
         for line in () if resolved is None else resolved.lines():
             self._say(line)
@@ -104,7 +104,7 @@ class Progress:
         held, self._held = self._held, None
         if held is None:
             return
-        updates = f"{held['updates']} updates, stale {held['mean_staleness']:.1f}"
+        updates = f"{plural(held['updates'], 'update')}, stale {held['mean_staleness']:.1f}"
         parts = [updates]
         if self._scored is not None:
             version, _, metric = self._scored
@@ -190,7 +190,7 @@ def _limits(budget: Mapping[str, Any]) -> str:
     if budget.get("time_s"):
         shown.append(duration(budget["time_s"]))
     if budget.get("commits"):
-        shown.append(f"{budget['commits']} commits")
+        shown.append(plural(budget["commits"], "commit"))
     if budget.get("up_bytes"):
         shown.append(f"{said('bytes', budget['up_bytes'])} up")
     return " or ".join(shown) or "none"

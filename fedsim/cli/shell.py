@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import typer
 
+from fedsim.blame import described, place_in
 from fedsim.errors import FedsimError, Message, RunFolderError, message
 
 if TYPE_CHECKING:
@@ -84,6 +85,10 @@ def _answer(problem: Exception, args: Sequence[str]) -> int:
     if isinstance(problem, MemoryError):
         error(Message("out of memory", fix="fewer workers (-s runtime.workers=1) or a smaller model"))
         return 3
+    place = place_in(problem)
+    if place is not None:
+        error(Message(f"`{place.function}` raised {described(problem)}", str(place), fix="mend that line"))
+        return 1
     first = next(iter(str(problem).splitlines()), "no message")
     what = f"unexpected {type(problem).__name__}: {first}"
     error(Message(what, fix="run again with --debug and report it"))

@@ -60,6 +60,21 @@ class BudgetConfig(Config):
         return self
 
 
+class SeedsConfig(Config):
+    """Seeds of their own for what is drawn; None: the experiment's `seed`. So one varies while the others stand.
+
+    Attributes:
+        population: who the clients are and what their devices and links do: tables, windows, outages, batteries, rates,
+            the noise of a step's duration.
+        data: what clients hold and what is scored: the split, held-out parts and clients, samples and their noise.
+        training: version 0, whom the server asks, the order of batches, dropout, noise of images, rounding of messages.
+    """
+
+    population: Annotated[int, Field(ge=0)] | None = None
+    data: Annotated[int, Field(ge=0)] | None = None
+    training: Annotated[int, Field(ge=0)] | None = None
+
+
 class RuntimeConfig(Config):
     """Where the real work runs: no result depends on it, but for what it says itself.
 
@@ -81,6 +96,7 @@ class Experiment(Config):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
     seed: Annotated[int, Field(ge=0)] = 0
+    seeds: SeedsConfig = SeedsConfig()
     population: PopulationConfig
     network: NetworkConfig = NetworkConfig()
     compute: ComputeConfig = ComputeConfig()
@@ -128,6 +144,21 @@ class Experiment(Config):
         """
         copied = super().model_copy(deep=deep)
         return copied if not update else type(self).model_validate({**dict(copied), **update})
+
+    @property
+    def population_seed(self) -> int:
+        """Address of all that devices and links do."""
+        return self.seed if self.seeds.population is None else self.seeds.population
+
+    @property
+    def data_seed(self) -> int:
+        """Address of what clients hold and of what is scored."""
+        return self.seed if self.seeds.data is None else self.seeds.data
+
+    @property
+    def training_seed(self) -> int:
+        """Address of version 0, of whom the server asks, and of all training."""
+        return self.seed if self.seeds.training is None else self.seeds.training
 
     def plain(self) -> dict[str, Any]:
         """Return the configuration as plain YAML types, defaults filled in."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import stat
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -102,7 +104,13 @@ def start(ray: Any, needs: Needs) -> None:
     first: Exception | None = None
     for _attempt in range(2):  # a busy machine can miss Ray's own fixed start-up limits
         try:
-            with loopback(ray), few_processes(ray), environment("OMP_NUM_THREADS", "1"), quiet():
+            with (
+                loopback(ray),
+                few_processes(ray),
+                environment("OMP_NUM_THREADS", "1"),
+                quiet(),
+                our_sigterm(),
+            ):
                 ray.init(_node_ip_address="127.0.0.1", **options)
             return
         except Exception as problem:
@@ -158,6 +166,17 @@ def _store_bytes(needs: Needs) -> int:
     wanted = STORE_BYTES + VECTORS * needs.vector_bytes + results
     free = free_memory_bytes()
     return wanted if free is None else max(80 * 2**20, min(wanted, free // 4))  # Ray's least: 75 MiB
+
+
+@contextmanager
+def our_sigterm() -> Iterator[None]:
+    """Keep the handler of SIGTERM that was there: Ray's own would end the process before the tables are closed."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedsim.records import quantities
+from fedsim.records.comparisons import seeds_of
 from fedsim.records.info import Charged, RunInfo
 from fedsim.records.quantities import said
 from fedsim.records.run import Run
@@ -59,7 +60,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Network", _block(blocks.get("network", {}))),
         ("Personalisation", "none" if personal.get("kind") == "none" else _block(personal)),
         ("Budget", _budget(blocks.get("budget", {}))),
-        ("Seed", str(info.seed)),
+        ("Seed", _seeds(run)),
         ("Set by other keys", _followed(info)),
         ("Real work", _real(info)),
     ]
@@ -68,6 +69,14 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 def _section(experiment: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     block = experiment.get(name)
     return block if isinstance(block, Mapping) else {}
+
+
+def _seeds(run: Run) -> str:
+    """Return one seed for all, or the three."""
+    seeds = seeds_of(run)
+    if len(set(seeds)) == 1:
+        return str(seeds.training)
+    return f"population {seeds.population}, data {seeds.data}, training {seeds.training}"
 
 
 def _population(block: Mapping[str, Any]) -> str:
@@ -95,7 +104,7 @@ def _budget(block: Mapping[str, Any]) -> str:
     if block.get("time_s"):
         limits.append(f"{said('time_s', block['time_s'])} of virtual time")
     if block.get("commits"):
-        limits.append(f"{block['commits']:,} commits")
+        limits.append(plural(block["commits"], "commit"))
     if block.get("up_bytes"):
         limits.append(f"{said('bytes', block['up_bytes'])} of uploads")
     return " or ".join(limits) + (", whichever comes first" if len(limits) > 1 else "")

@@ -105,7 +105,9 @@ def _upto(plan: Plan, job: Job, row: Any) -> int | None:
 def job_of(plan: Plan, client: int, visit: int) -> Job:
     """Return what this client was sent to train, by running the experiment up to that dispatch."""
     experiment = plan.experiment
-    scoring = experiment.evaluate.model_copy(update={"every_commits": 10**9, "windows": 1})
+    scoring = experiment.evaluate.model_copy(
+        update={"every_commits": None, "every_s": None, "every_bytes": None, "windows": 1}
+    )
     short = experiment.model_copy(update={"evaluate": scoring})
     executor = simulation.executor_for(short)
     jobs: list[Job] = []

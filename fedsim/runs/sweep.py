@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from fedsim.checks.gate import admit, prepared
 from fedsim.clock.auto import with_auto_as_stored
+from fedsim.clock.components import parts_of
 from fedsim.clock.plan import Plan, ground
 from fedsim.config.experiment import Experiment, RuntimeConfig
 from fedsim.config.loading import label, naming, sweep_points
@@ -22,6 +23,8 @@ from fedsim.records.run import Run, load
 from fedsim.runs import simulation
 from fedsim.server.ledger import OnEvent
 
+LENGTHS = ("local", "local.steps", "local.epochs", "local.batch")
+"""Keys of how long a visit trains."""
 PLANS = 4
 """Populations and data sets that are kept for later points."""
 
@@ -93,6 +96,8 @@ def run_all(
         debug: print the traceback of a point that fails.
     """
     results: list[Result] = []
+    for caution in cautions(grid):
+        say(caution)
     with closing(_Shared()) as shared:
         for number, point in enumerate(grid, start=1):
             tell = _headed(say, f"[{number}/{len(grid)}] {point.label}")
@@ -107,6 +112,20 @@ def run_all(
                 shared.close()
             results.append(result)
     return results
+
+
+def cautions(grid: Sequence[Point]) -> list[str]:
+    """Return what a reader of the grid's results must know, a sentence each: work that costs the clock nothing."""
+    charges = (parts_of(p.experiment).task.charge(full=p.experiment.lora.full) for p in grid)
+    if not any(charge is not None and charge.visit_tokens is not None for charge in charges):
+        return []
+    return [
+        f"note: task.charge_as.tokens_per_visit charges every visit alike, so the points of {key} differ in what "
+        "is trained and not in its time; remove it, or sweep it too"
+        for key in LENGTHS
+        if len({str(point.changed.get(key)) for point in grid}) > 1
+        and not any("task.charge_as" in changed for point in grid for changed in point.changed)
+    ]
 
 
 def _headed(say: Callable[[str], None], head: str) -> Callable[[str], None]:

@@ -42,6 +42,7 @@ FLOORS = (
     ("instants",),
     ("component",),
     ("seams",),
+    ("blame",),
     ("known_names",),
     ("errors",),
     ("rng",),
