@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from fedsim.checks.gate import prepared
 from fedsim.clock.components import parts_of
-from fedsim.clock.plan import prepare
 from fedsim.config.experiment import Experiment
 from fedsim.errors import FedsimError
 from fedsim.records.info import UNFINISHED
@@ -108,7 +108,7 @@ def _first(problem: Exception) -> str:
 
 def _replay_problems(run: Run) -> Iterator[str]:
     try:
-        retraced = retrace(prepare(Experiment.model_validate(run.experiment)), run)
+        retraced = retrace(prepared(Experiment.model_validate(run.experiment)), run)
     except FedsimError as problem:
         yield f"the replay fails: {first_line(problem)}"
         return

@@ -143,7 +143,7 @@ def test_a_slow_client_trains_the_most_rank_slots_that_land_in_time():
         local=TEN,
         rate=100.0,
         lora={"r": 8, "alpha": 8.0},
-        task={"kind": "quadratic", "layout": "lora", "dimension": 6},
+        task={"kind": "quadratic", "layout": "lora", "dimension": 8},
         aggregator={"kind": "flexlora"},
         budget={"commits": 1},
     )
