@@ -31,6 +31,7 @@ from fedsim.tasks._language.units import Texts
 from fedsim.tasks._splits import Splits
 from fedsim.tasks.partition import Blocks, Dirichlet, Iid, Pathological, partition
 from fedsim.training import hub, lora, text_shape
+from fedsim.training.loading import configuration
 
 BLOCK = 512
 """Tokens of a block where there is plenty: about 25 lines of newspaper, enough to have a topic."""
@@ -71,13 +72,14 @@ def prepare(config: LanguageSettings, context: TaskContext) -> LanguageTask:
     name = _model(config)
     skeleton = _checked(name, config.sequence)
     layout = lora.layout(skeleton, context.lora)
-    tokenizer, vocabulary = hub.tokenizer(name), int(skeleton.config.vocab_size)
+    tokenizer, vocabulary = hub.tokenizer(name), configuration.vocabulary(skeleton)
     corpus = read(_source(config))
     splits = {key: _sorted(texts) for key, texts in corpus.splits.items()}
     streams, first = _tokens(tokenizer, splits, vocabulary)
     deal = _dealt(config, context, splits["train"], streams["train"], first)
     test = whole(streams["test"], config.sequence, first)
     valid = whole(streams["valid"], config.sequence, first) if "valid" in streams else None
+    notices = [*corpus.notices, *text_shape.notices(skeleton, layout)]
     apart = {"test": len(test), "valid": 0 if valid is None else len(valid)}
     return LanguageTask(
         model=name,
@@ -85,6 +87,7 @@ def prepare(config: LanguageSettings, context: TaskContext) -> LanguageTask:
         numerics=context.numerics,
         gpus_per_worker=context.gpus_per_worker,
         seed=context.seed,
+        training_seed=context.first_seed,
         layout=layout,
         shape=text_shape.shape(skeleton, name, layout, config.sequence, context.local.batch),
         splits=Splits.dealt(
@@ -92,7 +95,7 @@ def prepare(config: LanguageSettings, context: TaskContext) -> LanguageTask:
         ),
         facts=_facts(config, splits, streams["train"], vocabulary)
         | deal.facts
-        | ({"notices": list(corpus.notices)} if corpus.notices else {}),
+        | ({"notices": notices} if notices else {}),
         cache_bytes=context.cache_bytes,
         windows=deal.windows,
         test=test,
@@ -178,12 +181,7 @@ def _checked(name: str, sequence: int) -> Any:
     """Return the model without weights, after the checks that need none."""
     skeleton = hub.skeleton(name)
     hub.check_weights(name)
-    longest = hub.longest(skeleton)
-    if longest is not None and sequence > longest:
-        fix = f"set task.sequence to {longest} or less"
-        raise DataError(
-            message("task.sequence", f"the model reads {longest} tokens at most", got=sequence, fix=fix)
-        )
+    hub.check_sequence(name, sequence)
     return skeleton
 
 
