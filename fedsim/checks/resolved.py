@@ -16,7 +16,8 @@ from fedsim.records.resolved import Drawn, Followed, Resolved
 
 def resolved(plan: Plan) -> Resolved:
     """Return what a reader of the configuration cannot see; nothing is drawn anew."""
-    return replace(of_population(plan.population), followed=tuple(followed(plan)))
+    notices = tuple(map(str, plan.task.describe().get("notices", ())))
+    return replace(of_population(plan.population), followed=tuple(followed(plan)), notices=notices)
 
 
 def of_population(population: Population) -> Resolved:
