@@ -27,8 +27,8 @@ from fedsim.errors import ExperimentError, message
 from fedsim.jobs import Task
 from fedsim.tasks._base import built
 
-GROUND = ("seed", "population", "task", "lora", "local", "compute", "numerics", "runtime")
-"""Blocks that population, data and layout depend on."""
+GROUND = ("population", "task", "lora", "local", "compute", "numerics", "runtime")
+"""Blocks that population, data and layout depend on, beside the seeds."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Plan:
         return Sizing(self.experiment, self.parts, self.task, self.shape)
 
     def alike(self, experiment: Experiment) -> Plan:
-        """Return the plan of an experiment with the same seed, population, task, `lora`, `local`, `compute`."""
+        """Return the plan of an experiment with the same seeds, population, task, `lora`, `local`, `compute`."""
         filled = with_auto_filled(experiment, self.task)
         return replace(self, experiment=filled)
 
@@ -114,6 +114,10 @@ class Plan:
         whole = int(self.ranks[client])
         return whole if most is None or not whole else max(1, min(most, whole))
 
+    def own_rank(self, client: int) -> int:
+        """Return the slots that are a client's own, by `lora.rank_by`, whatever its memory leaves of them."""
+        return int(self._ranks_asked[client])
+
     @cached_property
     def ranks(self) -> NDArray[np.int64]:
         """Every client's rank, (clients,): by `lora.rank_by`, and smaller where `memory.when_short` says so."""
@@ -133,7 +137,8 @@ class Plan:
 def ground(experiment: Experiment) -> str:
     """Return what population and data are made of, as text: experiments with equal ground have them in common."""
     plain = experiment.plain()
-    return json.dumps([plain[name] for name in GROUND], sort_keys=True)
+    seeds = [experiment.population_seed, experiment.data_seed, experiment.training_seed]
+    return json.dumps([seeds, *(plain[name] for name in GROUND)], sort_keys=True)
 
 
 def prepare(experiment: Experiment, like: Plan | None = None) -> Plan:
@@ -148,7 +153,7 @@ def prepare(experiment: Experiment, like: Plan | None = None) -> Plan:
     """
     components = parts_of(experiment)
     if like is None:
-        population = draw(experiment.population, experiment.seed)
+        population = draw(experiment.population, experiment.population_seed)
         task = built(components.task, context_of(experiment))
     else:
         population, task = like.population, like.task
@@ -158,7 +163,7 @@ def prepare(experiment: Experiment, like: Plan | None = None) -> Plan:
     _refuse_unknown_layers(experiment, shape)
     components.personal.private(task.layout)  # refuses more layers than there are
     if like is None:
-        population = with_speeds(population, experiment.compute, shape.name, experiment.seed)
+        population = with_speeds(population, experiment.compute, shape.name, experiment.population_seed)
     plan = Plan(experiment, population, task, shape)
     _refuse_an_endless_budget(plan)
     for split in experiment.evaluate.splits:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedsim.files.text_file import UnreadableError
+from fedsim.files.text_file import UnreadableError, shown
 
 _LEFTOVERS = frozenset({
     "__macosx", "__pycache__", "$recycle.bin", "desktop.ini", "lost+found", "system volume information", "thumbs.db",
@@ -72,7 +72,7 @@ def listed(folder: Path, paths: Sequence[Path], most: int = 5) -> str:
     >>> listed(Path("d"), [Path("d/a.pdf"), Path("d/b/c.bin")], most=1)
     'a.pdf and 1 more'
     """
-    names = ", ".join(str(path.relative_to(folder)) for path in paths[:most])
+    names = ", ".join(shown(path.relative_to(folder)) for path in paths[:most])
     return names + (f" and {len(paths) - most} more" if len(paths) > most else "")
 
 
@@ -85,7 +85,7 @@ def _walk(folder: Path) -> Iterator[Path]:
             with os.scandir(here) as entries:
                 there = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
         except OSError as problem:
-            what = f"the folder {here} cannot be listed ({problem.strerror})"
+            what = f"the folder {shown(here)} cannot be listed ({problem.strerror})"
             raise UnreadableError(what, fix="check its permissions") from problem
         for name, is_folder in there:
             if is_folder and not is_leftover(name):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedsim.files.delimited import check_names
-from fedsim.files.text_file import UnreadableError
+from fedsim.files.text_file import UnreadableError, reason
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,8 @@ def read_parquet(path: Path) -> ParquetTable:
             table = file.read()
         columns = {name: table.column(name).to_pylist() for name in names}
     except (pa.ArrowException, OSError, ValueError) as problem:
-        reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
         fix = "write it again, for example with pandas.DataFrame.to_parquet"
-        raise UnreadableError(f"is not a Parquet file ({reason})", fix=fix) from problem
+        raise UnreadableError(f"is not a Parquet file ({reason(problem)})", fix=fix) from problem
     texts = (
         (key.decode("utf-8", "replace"), value.decode("utf-8", "replace")) for key, value in metadata.items()
     )

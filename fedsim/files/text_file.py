@@ -103,6 +103,28 @@ def decoded(data: bytes) -> str:
         raise UnreadableError(what, line=before.count(b"\n") + 1, fix=_AS_UTF_8) from problem
 
 
+def shown(name: object, most: int = 300) -> str:
+    """Return a name for a message: on one line, as Unicode, and not endless.
+
+    >>> shown("tea" + chr(233) + chr(10), most=3)
+    'tea...'
+    """
+    text = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name)[: most + 1]
+    )
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def reason(problem: BaseException) -> str:
+    """Return what a library says of a failure, on one line; its kind where it says nothing.
+
+    >>> reason(ValueError("a" + chr(10) + "b"))
+    'a'
+    """
+    lines = str(problem).strip().splitlines()
+    return shown(lines[0]) if lines else type(problem).__name__
+
+
 def half_character(text: str) -> str | None:
     """Return the first half of a surrogate pair in a text, as JSON writes it; None: there is none.
 

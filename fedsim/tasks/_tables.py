@@ -13,7 +13,7 @@ from fedsim.errors import DataError, Shown, message, nearest
 from fedsim.files.delimited import SEPARATORS, ragged_row, read_grid
 from fedsim.files.json_rows import json_rows
 from fedsim.files.parquet_file import read_parquet
-from fedsim.files.text_file import UnreadableError, decoded, read_bytes, read_text
+from fedsim.files.text_file import UnreadableError, decoded, read_bytes, read_text, shown
 from fedsim.tasks._split_names import matched
 from fedsim.training import hub
 
@@ -48,7 +48,7 @@ def columns(path: Path) -> Columns:
 
 def unreadable(path: Path, problem: UnreadableError) -> DataError:
     """Return what is wrong with a file as an error about `task.data`."""
-    said = problem.message(str(path), "line")
+    said = problem.message(shown(path), "line")
     return DataError(replace(said, where="task.data", what=f"{said.where}: {said.what}"))
 
 
@@ -73,9 +73,9 @@ def text_column(columns: Columns, where: str) -> str:
     if not strings:
         chats = [name for name, values in columns.items() if values and is_chat(values[0])]
         fix = CHAT_FIX if chats else "give a table with a column of text"
-        names = Shown(", ".join(columns))
+        names = Shown(", ".join(map(shown, columns)))
         raise DataError(message("task.text_column", f"{where}: no column holds text", got=names, fix=fix))
-    fix = f"set task.text_column to one of: {', '.join(strings)}"
+    fix = f"set task.text_column to one of: {', '.join(map(shown, strings))}"
     fix += "; to train on several, write them joined into one column first"
     raise DataError(message("task.text_column", f"{where}: which column is the text?", fix=fix))
 
@@ -96,13 +96,13 @@ def _is_text(values: list[Any]) -> bool:
 def column(columns: Columns, name: str, field: str, where: str) -> list[Any]:
     """Return a column that must be there and, unless it is the text, complete."""
     if name not in columns:
-        fix = nearest(name, columns) if columns else "the table is empty"
+        fix = nearest(name, map(shown, columns)) if columns else "the table is empty"
         raise DataError(message(f"task.{field}", f"{where}: there is no such column", got=name, fix=fix))
     if field != "text_column":
         for row, value in enumerate(columns[name], start=1):
             if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
                 fix = "fill it in, or remove the row"
-                raise DataError(message(f"task.{field}", f"{where}: row {row} has no {name}", fix=fix))
+                raise DataError(message(f"task.{field}", f"{where}: row {row} has no {shown(name)}", fix=fix))
     return columns[name]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.errors import DataError, message, nearest
+from fedsim.files.text_file import reason
 from fedsim.training.loading import checkpoint, probing
 from fedsim.training.loading.configuration import first_line
 
@@ -74,7 +75,10 @@ def check_reachable(name: str) -> None:
     from huggingface_hub.errors import RepositoryNotFoundError
     from huggingface_hub.file_download import repo_folder_name
 
-    if _offline() or (Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model")).is_dir():
+    if (
+        _offline()
+        or (Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model")).is_dir()
+    ):
         return
     try:
         HfApi().model_info(name, timeout=ANSWER_S)
@@ -158,13 +162,13 @@ _TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "*.model", "*.tiktoken", 
 
 
 def _without_panic(load: Callable[[str], Any], name: str) -> Any:
-    """Call a loader; a panic in the Rust library, which is no Exception, becomes one."""
+    """Call a loader; what goes wrong, also a panic in the Rust library, which is no Exception, is a ValueError."""
     try:
         return load(name)
-    except (Exception, KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as problem:
-        raise ValueError(str(problem)) from problem
+        raise ValueError(reason(problem)) from problem
 
 
 def _no_tokenizer(name: str) -> DataError:

@@ -46,7 +46,9 @@ def notices(model: Any, trained: Layout) -> list[str]:
     if trained.full or not found.outside:
         return []
     kind = "experts" if found.experts else "weights that are no Linear layer"
-    return [f"{kind} stay frozen: {found.outside:,} weights lie in fused matrices, on which PEFT puts no adapter"]
+    return [
+        f"{kind} stay frozen: {found.outside:,} weights lie in fused matrices, on which PEFT puts no adapter"
+    ]
 
 
 def _layer_of(name: str) -> int:

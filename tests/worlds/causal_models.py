@@ -49,7 +49,9 @@ def configuration(kind, **changes):
 
     whole = CONFIG_MAPPING[kind]
     parts = {
-        part: _small(default_type(whole, part), {}) for part in ("text_config", "vision_config") if hasattr(whole(), part)
+        part: _small(default_type(whole, part), {})
+        for part in ("text_config", "vision_config")
+        if hasattr(whole(), part)
     }
     return whole(**_small(whole, {**OWN.get(kind, {}), **parts, **changes}, build=False))
 

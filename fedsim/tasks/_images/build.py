@@ -57,6 +57,7 @@ def prepare(config: ImagesSettings, context: TaskContext) -> ImagesTask:
         numerics=context.numerics,
         gpus_per_worker=context.gpus_per_worker,
         seed=context.seed,
+        training_seed=context.first_seed,
         layout=layout,
         shape=denoiser_cost.of_named(name, layout, context.local.batch),
         splits=Splits.dealt(deal.shares, config.holdout, {"test": len(test)}, context.seed),

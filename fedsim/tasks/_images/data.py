@@ -24,9 +24,7 @@ COLUMNS = {
     "label": ("label", "labels", "fine_label", "class"),
 }
 """Names that are taken for a column when it is not given."""
-PREPARED = (
-    "8 bit, upright, on white where transparent; centre-cropped to a square, PIL's bicubic where a file has another size"
-)
+PREPARED = "8 bit, upright, on white where transparent; centre-cropped to a square, PIL's bicubic where a file has another size"
 """How images come to the model's size; the extractor has its own way from there."""
 HELD_OUT = 10
 """Without a test split, one in so many images of each class is held out, the last of every ten."""

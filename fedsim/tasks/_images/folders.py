@@ -68,7 +68,9 @@ def placed(root: Path) -> Placed:
     kept, notices = _without_valid(files)
     if inside.left_out:
         notices += (f"not read, as no images: {listed(root, inside.left_out)}",)
-    if set(classes.values()) == {"all"} and (lists := [p for p in inside.left_out if p.suffix.lower() in LISTS]):
+    if set(classes.values()) == {"all"} and (
+        lists := [p for p in inside.left_out if p.suffix.lower() in LISTS]
+    ):
         notices += (f"all images are of one class; for the labels of a list set task.data: {lists[0]}",)
     return Placed(kept, {split: [classes[p] for p in paths] for split, paths in kept.items()}, notices)
 
@@ -83,7 +85,9 @@ def _contents(root: Path, suffixes: tuple[str, ...]) -> Contents:
 def _places(files: tuple[Path, ...], root: Path) -> list[tuple[str, ...]]:
     """Return the folders of each file below the data folder, those around all of it apart."""
     places = [path.relative_to(root).parts[:-1] for path in files]
-    while all(place[:1] == places[0][:1] and place[1:2] for place in places) and not split_called(places[0][0]):
+    while all(place[:1] == places[0][:1] and place[1:2] for place in places) and not split_called(
+        places[0][0]
+    ):
         places = [place[1:] for place in places]
     return places
 

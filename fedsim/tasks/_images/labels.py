@@ -47,7 +47,10 @@ def classes_of(labels: Iterable[str]) -> Classes:
     """
     different = set(labels)
     values = {label: int(label) for label in different if label.isascii() and label.isdecimal()}
-    if len(values) == len(different) == len(set(values.values())) and max(values.values(), default=0) < LARGEST:
+    if (
+        len(values) == len(different) == len(set(values.values()))
+        and max(values.values(), default=0) < LARGEST
+    ):
         names = list(map(str, range(max(values.values(), default=-1) + 1)))
         for label, value in values.items():
             names[value] = label

@@ -54,7 +54,9 @@ def stacked(
     ])  # fmt: skip
 
 
-def decoded(value: Any, channels: int, size: int, where: str, beside: Path | None = None) -> NDArray[np.uint8]:
+def decoded(
+    value: Any, channels: int, size: int, where: str, beside: Path | None = None
+) -> NDArray[np.uint8]:
     """Return one image as (channels, size, size), 8 bits: centre-cropped to a square, resized by PIL's bicubic.
 
     Args:
@@ -121,7 +123,9 @@ def _eight_bits(image: Image) -> Image:
     if image.mode == "F":
         floats = np.asarray(image)
         if not (floats.min() >= 0 and floats.max() <= 1):
-            raise UnreadableError(f"its numbers go from {floats.min():g} to {floats.max():g}, not from 0 to 1")
+            raise UnreadableError(
+                f"its numbers go from {floats.min():g} to {floats.max():g}, not from 0 to 1"
+            )
         return Image.fromarray(np.rint(255 * floats).astype(np.uint8))
     if image.mode == "I":
         raise UnreadableError("it has 32 bits, of which nobody says what white is")

@@ -87,6 +87,7 @@ def prepare(config: LanguageSettings, context: TaskContext) -> LanguageTask:
         numerics=context.numerics,
         gpus_per_worker=context.gpus_per_worker,
         seed=context.seed,
+        training_seed=context.first_seed,
         layout=layout,
         shape=text_shape.shape(skeleton, name, layout, config.sequence, context.local.batch),
         splits=Splits.dealt(

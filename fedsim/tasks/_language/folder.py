@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedsim.errors import DataError, message
 from fedsim.files.folders import contents, listed
-from fedsim.files.text_file import PACKED, UnreadableError
+from fedsim.files.text_file import PACKED, UnreadableError, shown
 from fedsim.tasks._split_names import SPLIT_WORDS, owner_of, split_of, splits_named
 from fedsim.tasks._tables import SUFFIXES, unreadable
 
@@ -50,7 +50,7 @@ def split_files(folder: Path, notices: list[str]) -> dict[str, list[TextFile]]:
         found = contents(folder, READABLE)
     except UnreadableError as problem:
         raise unreadable(folder, problem) from problem
-    split_by_path = {path: split_of(path.relative_to(folder).parts, str(path)) for path in found.files}
+    split_by_path = {path: split_of(path.relative_to(folder).parts, shown(path)) for path in found.files}
     paths_of: dict[str, list[Path]] = {name: [] for name in SPLIT_WORDS}
     for path, split in split_by_path.items():
         if split is not None:
@@ -94,16 +94,16 @@ def refuse_kind(path: Path) -> None:
     """Raise a DataError if a file's suffix is of no kind that can be read."""
     if path.suffix.lower() not in READABLE:
         what = "this kind of file cannot be read"
-        raise DataError(message("task.data", what, got=str(path), fix=_saved_as(path)))
+        raise DataError(message("task.data", what, got=shown(path), fix=_saved_as(path)))
 
 
 def _saved_as(path: Path) -> str:
     """Return how to make something readable of a file."""
     suffix = path.suffix.lower()
     if suffix in PACKED:
-        return f"unpack it first: {PACKED[suffix]} {path.name}"
+        return f"unpack it first: {PACKED[suffix]} {shown(path.name)}"
     if path.is_symlink() and path.is_dir():
-        return f"give the folder itself, {path.resolve()}: links to folders are not followed"
+        return f"give the folder itself, {shown(path.resolve())}: links to folders are not followed"
     return next(
         (fix for fix, kinds in _SAVED_AS.items() if suffix in kinds), f"give one of {', '.join(READABLE)}"
     )

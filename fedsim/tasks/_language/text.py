@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedsim.errors import DataError, Shown, message
-from fedsim.files.text_file import UnreadableError, half_character, read_text
+from fedsim.files.text_file import UnreadableError, half_character, read_text, shown
 from fedsim.tasks._language.folder import READABLE, TextFile, refuse_kind, split_files
 from fedsim.tasks._language.held_out import held_out
 from fedsim.tasks._language.units import Texts
@@ -126,7 +126,7 @@ def _file(file: TextFile, source: Source) -> Texts:
     path = file.path
     refuse_kind(path)
     if path.suffix.lower() in SUFFIXES:
-        return _table(columns(path), source, str(path), file.owner if file.by_folder else "table")
+        return _table(columns(path), source, shown(path), file.owner if file.by_folder else "table")
     named = {
         "text_column": source.text_column,
         "client_column": source.client_column,
@@ -136,7 +136,7 @@ def _file(file: TextFile, source: Source) -> Texts:
         if name is not None:
             fix = "use a .csv, .parquet or .jsonl file, or drop it"
             raise DataError(
-                message(f"task.{field}", f"a text file has no columns ({path})", got=name, fix=fix)
+                message(f"task.{field}", f"a text file has no columns ({shown(path)})", got=name, fix=fix)
             )
     try:
         text = read_text(path)
@@ -144,7 +144,7 @@ def _file(file: TextFile, source: Source) -> Texts:
         raise unreadable(path, problem) from problem
     if not text.strip():
         fix = "give a file with text, or remove it"
-        raise DataError(message("task.data", "the file is empty", got=str(path), fix=fix))
+        raise DataError(message("task.data", "the file is empty", got=shown(path), fix=fix))
     whole = Texts([text], [file.owner])
     return whole if source.newline == "keep" else _by_line(whole)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fedsim.arrays import Bools, Ints
 from fedsim.errors import DataError, message
+from fedsim.files.text_file import reason
 
 CHUNK = 2000
 FITTING = "give a folder whose tokenizer fits its model"
@@ -132,8 +133,7 @@ def _encode(tokenizer: Any, texts: Sequence[str]) -> list[tuple[list[int], NDArr
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as problem:  # a panic in the Rust library is no Exception
-        reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
-        what = f"the tokenizer cannot encode the text ({reason})"
+        what = f"the tokenizer cannot encode the text ({reason(problem)})"
         raise DataError(
             message("task.model", what, fix="give a tokenizer with a token for the unknown")
         ) from problem

@@ -14,7 +14,9 @@ CLOSE = 1e-5
 """Difference of logits, as a share of the largest, that rounding explains in float32."""
 CLOSE_HALF = 1e-2
 """The same in 16 bits."""
-CAUSAL = "give a causal model; BERT and its kind need is_decoder: true in config.json and weights trained with it"
+CAUSAL = (
+    "give a causal model; BERT and its kind need is_decoder: true in config.json and weights trained with it"
+)
 NO_TEXT = re.compile(r"vision|visual|image|audio|speech|relative|distance|patch|token_type")
 """Parts of names of tables that are not of places in a text."""
 PLACES = re.compile(r"position|^wpe$|pos_emb")
@@ -44,14 +46,18 @@ def check_causal(model: Any, name: str) -> None:
         with torch.no_grad():
             logits = model(input_ids=windows, use_cache=False).logits
         if tuple(logits.shape[:2]) != tuple(windows.shape):
-            raise ValueError(f"logits of shape {tuple(logits.shape)} for tokens of shape {tuple(windows.shape)}")
+            raise ValueError(
+                f"logits of shape {tuple(logits.shape)} for tokens of shape {tuple(windows.shape)}"
+            )
     except Exception as problem:  # whatever a model of others raises
         what = f"it cannot be run on tokens alone ({first_line(problem)})"
         raise DataError(message("task.model", what, got=name, fix="give a model of text")) from problem
     logits = logits.float()
     if not logits.isfinite().all():
         what = "its predictions are not finite numbers"
-        raise DataError(message("task.model", what, got=name, fix="set numerics.dtype: float32, or give sound weights"))
+        raise DataError(
+            message("task.model", what, got=name, fix="set numerics.dtype: float32, or give sound weights")
+        )
     moved = float((logits[0, :-1] - logits[1, :-1]).abs().max())
     narrow = next(iter(model.parameters())).dtype in (torch.float16, torch.bfloat16)
     if moved > (CLOSE_HALF if narrow else CLOSE) * float(logits.abs().max()):

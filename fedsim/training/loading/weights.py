@@ -77,7 +77,9 @@ def _chosen(text: Any, count: int) -> int:
     """Return how many of `count` experts see a token; all, where the configuration does not say."""
     chosen = number(text, *CHOSEN)
     if chosen is None:  # Hunyuan: one number a layer
-        lists = (value for name in CHOSEN if isinstance(value := getattr(text, name, None), list | tuple) and value)
+        lists = (
+            value for name in CHOSEN if isinstance(value := getattr(text, name, None), list | tuple) and value
+        )
         values = next(lists, None)
         chosen = count if values is None else math.ceil(sum(values) / len(values))
     return min(count, max(1, chosen))

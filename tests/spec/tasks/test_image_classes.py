@@ -47,7 +47,9 @@ def test_folders_that_are_numbers_are_classes_by_value(tmp_path):
     splits = album(tmp_path).splits
 
     assert splits["train"].names == tuple(map(str, range(12)))
-    assert [int(p) for p in splits["train"].pixels[:, 0, 0, 0]] == [20 * int(c) for c in splits["train"].labels]
+    assert [int(p) for p in splits["train"].pixels[:, 0, 0, 0]] == [
+        20 * int(c) for c in splits["train"].labels
+    ]
 
 
 @pytest.mark.parametrize("kind", [int, str, float])
@@ -183,7 +185,9 @@ def test_labels_that_a_table_s_own_list_of_classes_does_not_name_are_refused(tmp
             album(tmp_path)
 
 
-@pytest.mark.parametrize("metadata", [b"{", b"[]", b'{"info": 3}', b'{"info": {"features": {"label": {"names": 7}}}}'])
+@pytest.mark.parametrize(
+    "metadata", [b"{", b"[]", b'{"info": 3}', b'{"info": {"features": {"label": {"names": 7}}}}']
+)
 def test_metadata_of_others_are_no_list_of_classes(tmp_path, metadata):
     there = pa.table({"image": [png(k) for k in range(20)], "label": [0, 1] * 10})
     pq.write_table(there.replace_schema_metadata({"huggingface": metadata}), tmp_path / "train.parquet")

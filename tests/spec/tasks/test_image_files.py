@@ -101,7 +101,9 @@ def test_what_is_transparent_is_white_whatever_colour_is_hidden_there(hidden):
 
 
 def test_half_transparent_colours_are_mixed_with_white():
-    for seen, right in zip(colour(Image.new("RGBA", (2, 2), (200, 0, 100, 51))), (244, 204, 224), strict=True):
+    for seen, right in zip(
+        colour(Image.new("RGBA", (2, 2), (200, 0, 100, 51))), (244, 204, 224), strict=True
+    ):
         assert abs(seen - right) <= 1  # 0.2 c + 0.8 x 255
     assert abs(int(grey(Image.new("LA", (3, 3), (0, 51)))[0, 0]) - 204) <= 1
 
