@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from fedsim import views
     from fedsim.adapters.payload import NOTHING, WHOLE, Payload
     from fedsim.aggregators import Aggregator, Contribution, Invitation, Offer, ServerModel, Traits
+    from fedsim.checks.gate import read
     from fedsim.component import Component
     from fedsim.config.experiment import Experiment
-    from fedsim.config.loading import load as read
     from fedsim.errors import FedsimError
     from fedsim.executors import Executor
     from fedsim.jobs import Job, Task, TaskContext, Update
@@ -99,9 +99,9 @@ __all__ = [
 _HOMES = {
     "fedsim.adapters.payload": ("NOTHING", "WHOLE", "Payload"),
     "fedsim.aggregators": ("Aggregator", "Contribution", "Invitation", "Offer", "ServerModel", "Traits"),
+    "fedsim.checks.gate": ("read",),
     "fedsim.component": ("Component",),
     "fedsim.config.experiment": ("Experiment",),
-    "fedsim.config.loading": ("read",),
     "fedsim.errors": ("FedsimError",),
     "fedsim.executors": ("Executor",),
     "fedsim.jobs": ("Job", "Task", "TaskContext", "Update"),
@@ -133,8 +133,7 @@ def __getattr__(name: str) -> object:
         return importlib.import_module("fedsim.views")
     if name not in _MODULES:
         raise AttributeError(f"module 'fedsim' has no attribute {name!r}")
-    module = importlib.import_module(_MODULES[name])
-    return getattr(module, "load" if name == "read" else name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -73,7 +73,8 @@ class Update:
 
     Attributes:
         end: float32 vector, same layout as the start.
-        examples, tokens, steps: what was really used.
+        examples: different examples that its steps went through, at most those of the shard.
+        tokens, steps: what was really used, repeats counted.
         loss: mean training loss per token (nats), NaN if no step was made.
         square: mean over tokens of the squared mean loss of the batch each was in (nats^2), NaN if unknown.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -55,6 +56,9 @@ class Invitation:
         rank: slots of each factor that it will train; at most the layout's.
         scale: what it multiplies B A with, unless the layout's modules differ in it.
         last_seen: version of the model that it downloaded last; None: it has none yet.
+        own_rank: slots that are its own (`lora.rank_by`), of which a protocol (TimelyFL) or a lack of memory
+            (`memory.when_short: rank`) may leave it fewer this time; None: `rank`.
+        last_rank: slots that it downloaded last; None: none yet, or as many as now.
     """
 
     client: int
@@ -62,6 +66,8 @@ class Invitation:
     rank: int
     scale: float
     last_seen: int | None
+    own_rank: int | None = None
+    last_rank: int | None = None
 
 
 @dataclass(frozen=True)
@@ -91,12 +97,17 @@ class Contribution:
     Attributes:
         client, visit: whose, and which visit; contributions come sorted by these, at least one.
         start, end: the snapshot this client trained from and where it ended (float32 vectors).
-        examples: number of training examples.
+        examples: n_k, the training examples in the client's shard, whatever this visit used of them (FedAvg's n_k).
         staleness: versions committed between dispatch and this commit.
         version: the version it was dispatched from.
         rank, scale: slots that it trained, and what it multiplied B A with.
         phase, trains: as offered.
         base, base_version: the frozen weights it trained on; None: the pretrained ones, version 0.
+        own_rank: slots that are the client's own: about those from `rank` on it was not asked this time, so it
+            says nothing about them; about those from here on it never says anything. None: `rank`.
+        used: different examples that its steps went through; NaN: not known.
+        effective_steps: how far its steps carry a gradient that does not change, in steps of `local.lr` (FedNova's
+            |a_k|_1, `fedsim.aggregators._steps`); the number of steps where each counts alike.
     """
 
     client: int
@@ -112,6 +123,14 @@ class Contribution:
     base_version: int = 0
     trains: Trains = "AB"
     base: Base | None = field(default=None, repr=False)
+    own_rank: int | None = None
+    used: float = math.nan
+    effective_steps: float = 1.0
+
+    @property
+    def whole_rank(self) -> int:
+        """Slots that are the client's own."""
+        return self.rank if self.own_rank is None else max(self.rank, self.own_rank)
 
 
 @dataclass(frozen=True)
@@ -134,6 +153,20 @@ class ServerModel:
         return None if self.base is None or not self.base.version else self.base.vector
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What of an experiment decides how much its updates count.
+
+    Attributes:
+        fedbuff: the protocol is FedBuff's, which divides a sum of discounted moves by their number K.
+        chosen_by_size: the sampler asks clients in proportion to their examples already, so each that was asked
+            counts alike (power-of-choice, arXiv 2010.01243, equation 2).
+    """
+
+    fedbuff: bool = False
+    chosen_by_size: bool = False
+
+
 class Aggregator(Component):
     """What the server asks of a rule: its first state, what one client gets and sends, and the next model.
 
@@ -146,6 +179,10 @@ class Aggregator(Component):
     traits: ClassVar[Traits]
     one_pass: ClassVar[bool] = False
     reads_values: ClassVar[bool] = False
+
+    def suited(self, setting: Setting) -> Aggregator:
+        """Return the rule with its `auto` settings decided for where it is used; itself if there is nothing to decide."""
+        return self
 
     @abstractmethod
     def init(self, model: ServerModel) -> Any:

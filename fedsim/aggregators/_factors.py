@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from fedsim.adapters.adapter import Adapter, Layout, Vector
 from fedsim.adapters.payload import Payload
 from fedsim.adapters.sums import WeightedSum
+from fedsim.adapters.units import in_server_units, server_units
 from fedsim.aggregators._base import Contribution, Invitation, ServerModel
 from fedsim.aggregators._staleness import discount
-from fedsim.aggregators._weighting import Normalize, Weighting, divisor
+from fedsim.aggregators._steps import UnequalSteps
+from fedsim.aggregators._weighting import Normalize, Weighting, counted, divisor
 from fedsim.errors import RunError, message
 
 Padding = Literal["zeros", "moves", "rows"]
@@ -32,13 +34,20 @@ class Averaging(Weighting):
 
     Attributes:
         padding: what a client without a slot says about it: see `SlotMean`.
+        unequal_steps: whether clients that make more steps count more (`ignore`, as FedAvg does), or all alike
+            (`fednova`: `fedsim.aggregators._steps`).
     """
 
     padding: Padding = "zeros"
+    unequal_steps: UnequalSteps = "ignore"
 
     def mean_of(self, model: ServerModel) -> SlotMean:
         """Return an empty average with these settings."""
-        return SlotMean(model.adapter.layout, self.padding, self.normalize)
+        return SlotMean(model.adapter.layout, self.padding, self.normalize, self.unequal_steps)
+
+    def take(self, mean: SlotMean, model: ServerModel, c: Contribution, trains: str = "AB") -> None:
+        """Add one client to an average; see `SlotMean.add`."""
+        mean.add(self.discount(model, c), c, weight=counted(self.weight, c), trains=trains)
 
     def discount(self, model: ServerModel, c: Contribution) -> float:
         """Return s_i."""
@@ -85,27 +94,12 @@ def refuse_moved(c: Contribution, layout: Layout, frozen: Literal["A", "B"]) -> 
             raise RunError(message("aggregator", what, fix="let the task's training honour `Job.trains`"))
 
 
-def server_units(layout: Layout, scale: float) -> NDArray[np.float64] | None:
-    """Return what a client's vector is multiplied with on the server: 1 for A, s_k / s for B.
-
-    None where that changes nothing: equal scales, whole tensors, or modules that differ in their scale
-    (a client then uses theirs).
-    """
-    scales = {m.scale for m in layout.modules}
-    if len(scales) != 1 or scales == {scale}:
-        return None
-    units = np.ones(layout.size)
-    units[layout.slots(None, "B")] = scale / scales.pop()
-    return units
-
-
 def kept_by(layout: Layout, c: Contribution, before: Vector | None) -> Vector:
     """Return what a client keeps of its end, in the layout's shape and the server's units.
 
     Slots that it did not train this time stay as they were `before` (None: 0).
     """
-    units = server_units(layout, c.scale)
-    end = c.end if units is None else (c.end * units).astype(np.float32)
+    end = in_server_units(layout, c.end, c.scale)
     if c.rank >= layout.rank:
         return end
     return np.where(layout.slots(c.rank), end, np.float32(0.0) if before is None else before)
@@ -118,20 +112,32 @@ class SlotMean:
     for every number of the vector the set O of clients that have its slot, the step is
 
         moves:  sum_{i in O} w_i D_i / W                      a client without the slot does not move it
-        zeros:  (sum_{i in O} w_i D_i - x sum_{i not in O} w_i) / W    it says 0 where the server has x
+        zeros:  (sum_{i in O} w_i D_i - x sum_{i in Z} w_i) / W    it says 0 where the server has x
         rows:   sum_{i in O} w_i D_i / W_O                    it has no say: row-normalised averaging
 
     W = sum w_i (weights), K = number of clients (K) or 1 (none); W_O is the same over O alone, and a
-    slot that nobody has stays. With nobody stale and normalize: weights, x + step is the mean of the
-    clients' ends, padded with zeros (zeros) or over the owners (rows: RBLA, arXiv 2408.08699). All
-    three agree for equal ranks.
+    slot that nobody has stays. Z are the clients whose own rank does not reach the slot. One that has the slot and
+    was not asked for it this time (`Contribution.own_rank`) is in neither O nor Z: it does not move it. So a
+    protocol or a lack of memory that cuts ranks takes nothing from the model. With nobody stale and normalize:
+    weights, x + step is the mean of the clients' ends, padded with zeros (zeros) or over the owners (rows: RBLA,
+    arXiv 2408.08699). All three agree for equal ranks.
+
+    With `unequal_steps: fednova`, D_i is tau_eff D_i / |a_i|_1 (`fedsim.aggregators._steps`), tau_eff the mean of
+    |a_i|_1 by w_i; with rows over the owners of each slot.
 
     A factor that a client did not train is a move of 0, whatever the padding.
     """
 
-    def __init__(self, layout: Layout, padding: Padding = "zeros", normalize: Normalize = "weights") -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        padding: Padding = "zeros",
+        normalize: Normalize = "weights",
+        unequal_steps: UnequalSteps = "ignore",
+    ) -> None:
         self._layout, self._padding, self._normalize = layout, padding, normalize
-        self._groups: dict[tuple[int, float, str], _Group] = {}
+        self._nova, self._by_count = unequal_steps == "fednova", normalize in ("K", "none")
+        self._groups: dict[tuple[int, int, float, str], _Group] = {}
         self._weight, self._count = 0.0, 0
 
     def add(
@@ -145,14 +151,15 @@ class SlotMean:
             weight: n_i; None: the client's examples.
             trains: factors that may move; the others are not looked at.
         """
-        examples = c.examples if weight is None else weight
-        share = discount * examples if self._normalize == "weights" else discount
-        key = (c.rank, c.scale, trains)
+        share = discount if self._by_count else discount * (c.examples if weight is None else weight)
+        key = (c.rank, c.whole_rank, c.scale, trains)
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = _Group(self._layout, *key)
-        group.sum.add(share, c.end, c.start)
+        steps = c.effective_steps if self._nova else 1.0
+        group.sum.add(share / steps if steps > 0 else 0.0, c.end, c.start)
         group.weight += share
+        group.steps += share * steps
         group.count += 1
         self._weight += share
         self._count += 1
@@ -165,32 +172,44 @@ class SlotMean:
         """
         whole = divisor(self._normalize, self._weight, self._count)
         groups = list(self._groups.values())
+        by_owners = self._padding == "rows" and not all(group.whole for group in groups)
+        mean_steps = self._mean_steps(groups, by_owners=by_owners) if self._nova else None
         total = np.zeros(self._layout.size)
         for group in groups:
-            total += group.moves()
+            moves = group.moves()
+            total += moves if mean_steps is None else mean_steps * moves
             if self._padding == "zeros" and group.absent is not None:
                 total -= np.where(group.absent, group.weight * before.astype(np.float64), 0.0)
         if self._normalize == "none":
             return total
-        if self._padding != "rows" or all(group.absent is None for group in groups):
+        if not by_owners:
             return total / whole
         owners = np.zeros(self._layout.size)
         for group in groups:
-            owners += group.owned * (group.weight if self._normalize == "weights" else group.count)
+            owners += group.owned * (group.count if self._by_count else group.weight)
         return np.divide(total, owners, out=np.zeros_like(total), where=owners > 0)
+
+    def _mean_steps(self, groups: list[_Group], *, by_owners: bool) -> NDArray[np.float64]:
+        """Return tau_eff of every slot: of all clients, or of its owners."""
+        steps, weight = np.zeros(self._layout.size), np.zeros(self._layout.size)
+        for group in groups:
+            steps += np.where(group.owned | (not by_owners), group.steps, 0.0)
+            weight += np.where(group.owned | (not by_owners), group.weight, 0.0)
+        return np.divide(steps, weight, out=np.zeros_like(steps), where=weight > 0)
 
 
 class _Group:
-    """Clients of one rank, scale and set of trained factors: their sum, and what they have and lack."""
+    """Clients of one rank, own rank, scale and set of trained factors: their sum, and what they have and lack."""
 
-    def __init__(self, layout: Layout, rank: int, scale: float, trains: str) -> None:
+    def __init__(self, layout: Layout, rank: int, own_rank: int, scale: float, trains: str) -> None:
         self.sum = WeightedSum(layout.size)
-        self.weight, self.count = 0.0, 0
+        self.weight, self.steps, self.count = 0.0, 0.0, 0
         self._units = server_units(layout, scale)
-        whole = rank >= layout.rank
+        self.whole = rank >= layout.rank
         self.owned = layout.slots(rank)
-        self.absent = None if whole else layout.slots(None, trains) & ~self.owned
-        self._moving = None if whole and trains == "AB" else layout.slots(rank, trains)
+        lacks = own_rank < layout.rank
+        self.absent = layout.slots(None, trains) & ~layout.slots(own_rank) if lacks else None
+        self._moving = None if self.whole and trains == "AB" else layout.slots(rank, trains)
 
     def moves(self) -> NDArray[np.float64]:
         """Return the weighted sum of the moves in the server's units, 0 outside of what they train."""

@@ -1,7 +1,7 @@
 """FedIT: average the factors A and B, each by itself (Zhang et al., arXiv 2305.05644).
 
 Also FedAvg of whole models (`lora: {full: true}`; McMahan et al., AISTATS 2017) and, over the
-`buffered` protocol with `normalize: K`, FedBuff (Nguyen et al., AISTATS 2022, algorithm 1).
+`buffered` protocol (where `normalize: auto` is K), FedBuff (Nguyen et al., AISTATS 2022, algorithm 1).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fedsim.aggregators._factors import Averaging, payload, start
 class FedIT(Averaging):
     """Add the weighted mean of the clients' moves, each taken from the client's own snapshot.
 
-    With D_i = end_i - start_i, n_i examples and s_i = s(staleness_i), the model moves by
+    With D_i = end_i - start_i, n_i examples (see `Weighting`) and s_i = s(staleness_i), the model moves by
     `server_lr` times
 
         weights:  sum_i s_i n_i D_i / sum_i s_i n_i     (FedAvg when nobody is stale)
@@ -25,7 +25,8 @@ class FedIT(Averaging):
 
     Not exact: it is not the average of the updates. The mean of B times the mean of A differs from
     the mean of B A by sum_i p_i (B_i - mean B)(A_i - mean A), which is zero only when the
-    clients agree in one factor.
+    clients agree in one factor. So `server_lr` is a step of the factors and not of the product: eta times the
+    moves of A and B is eta times what is linear in them in the product, and eta^2 times dB dA.
 
     Unequal ranks: `padding: zeros`, as published (and as the zero-padding baseline of FLoRA, arXiv
     2409.05976): slot j is multiplied by the share of weight of those who have it; `rows`: divided by
@@ -59,5 +60,5 @@ class FedIT(Averaging):
         """
         mean = self.mean_of(model)
         for c in contributions:
-            mean.add(self.discount(model, c), c)
+            self.take(mean, model, c)
         return self.moved(model, mean), state

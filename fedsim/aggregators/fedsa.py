@@ -57,7 +57,7 @@ class FedSA(Averaging):
         mean, personal, layout = self.mean_of(model), model.personal, model.adapter.layout
         private = layout.slots(None, "B")
         for c in contributions:
-            mean.add(self.discount(self._as_seen_by(c, model), c), c, trains="A")
+            self.take(mean, self._as_seen_by(c, model), c, "A")
             before = self.client_model(replace(model, personal=personal), c.client)
             personal = personal.including({c.client: kept_by(layout, c, before)[private]})
         return replace(self.moved(model, mean), personal=personal), True

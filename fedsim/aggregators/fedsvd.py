@@ -46,6 +46,10 @@ class FedSVD(Weighting):
     Under staleness: exactly linear. Between refactorisations a move of B means the same whichever version it
     comes from. Across one, (B_k - B_v) A_v is the same move as (B_k - B_v)(A_v A^+) A, because both A have one
     row space (A^+ is the pseudo-inverse); s(tau) multiplies that product.
+
+    With `wire.down_dtype` below float32 it is neither linear nor exact: the A that comes down is rounded out of the row
+    space of the server's, and of what a client learned with it (A_v above) the server keeps the part in that space. A
+    client has the rounded A until the next refactorisation.
     """
 
     traits: ClassVar[Traits] = Traits(

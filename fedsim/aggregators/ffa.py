@@ -58,5 +58,5 @@ class FFA(Averaging):
         mean = self.mean_of(model)
         for c in contributions:
             refuse_moved(c, model.adapter.layout, "A")
-            mean.add(self.discount(model, c), c, trains="B")
+            self.take(mean, model, c, "B")
         return self.moved(model, mean), state

@@ -40,13 +40,15 @@ class FlexLoRA(Weighting):
     Under staleness everything is in product space, because factors of two versions have nothing to do with
     each other. Client k says X_k, what it would have sent had it started from the model of now:
 
-        X_k = D cut to r_k + s_k (B_k A_k - B_v A_v),    v its own snapshot, as it was sent
+        X_k = D cut to R_k + s_k (B_k A_k - B_v A_v),    v its own snapshot, as it was sent, R_k its own rank
         D <- D + sum_k w_k (X_k - D),                    w_k with the discount s(tau), see `Weighting`
 
     A client that did start from the model of now says s_k B_k A_k, so with `normalize: weights` and nobody
     stale D is the published mean. `tail` is about the slots that a small client never had: `voted` (as
     published) takes its silence for zero, so that D's tail shrinks by the weight of small clients in every
-    commit, even if nobody learns anything; `weight_by_rank` has D itself in the place of D cut to r_k.
+    commit, even if nobody learns anything; `kept` has D itself in the place of D cut to R_k. A client that has
+    more slots than it was asked for this time (`timely, partial: rank`, `memory.when_short: rank`) is not silent
+    about those: it starts from D cut to r_k < R_k and says nothing about the rest.
     """
 
     traits: ClassVar[Traits] = Traits(
@@ -92,7 +94,7 @@ class FlexLoRA(Weighting):
         }  # weight of D cut to so many slots
         for c, share in zip(contributions, shares, strict=True):
             terms.append((share, _scaled(layout, pairs(layout, c.end, c.rank), c.scale)))
-            cut = layout.rank if self.tail == "kept" else min(c.rank, layout.rank)
+            cut = layout.rank if self.tail == "kept" else min(c.whole_rank, layout.rank)
             if cut <= c.rank and _from_now(model, c):
                 continue  # D cut to its rank is what it started from: the two would cancel
             terms.append((-share, _scaled(layout, pairs(layout, c.start, c.rank), c.scale)))

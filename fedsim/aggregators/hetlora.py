@@ -18,6 +18,7 @@ from fedsim.adapters.sums import length
 from fedsim.aggregators._base import Aggregator, Contribution, Invitation, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import Padding, SlotMean, moved, payload, start
 from fedsim.aggregators._staleness import Polynomial, Staleness, discount
+from fedsim.aggregators._weighting import counted
 from fedsim.errors import invalid
 
 LEAST = 1e-150
@@ -30,33 +31,38 @@ Ranks = Mapping[int, int]
 class HetLoRA(Aggregator):
     """Truncate, train, pad with zeros, and average with weights p_k = |s_k B_k A_k|_F / sum_j |s_j B_j A_j|_F.
 
-    Source: arXiv 2401.06432, section 3. `weights: examples` weighs by examples instead: with equal ranks
-    that is FedIT. The norm is over all modules, by Gram matrices, |BA|^2 = sum((B'B) * (AA')): no dense product.
+    Source: arXiv 2401.06432, section 3. `weights: examples` weighs by examples instead (`used` and `uniform` as in
+    other rules): with equal ranks that is FedIT. The norm is over all modules, by Gram matrices, |BA|^2 = sum((B'B) * (AA')): no dense product.
 
     Not exact: FedIT's cross terms; a client's product is truncated when it downloads; and padding dilutes:
     slot j is multiplied by the weight of those who have it, sum over r_k > j of p_k. `padding: rows`
     divides by that again (RBLA, arXiv 2408.08699), `moves` leaves a slot to those who have it.
 
     Self-pruning (`prune`, the paper's gamma): if the product of norms |B[:, t:]| |A[t:, :]| with t = floor(gamma r_k),
-    summed over modules, is smaller where a visit ended than where it began, the client's rank is t from its
-    next visit on, and at least 1. With `penalty` (the paper's lambda) the clients train on their loss plus
-    lambda times it, which is what makes it shrink. Pruned slots are 0 and do not train.
+    summed over modules, is smaller where a visit ended than where it began, the client's rank is t (at least 1)
+    from then on. `prune_at: upload`, as published: it sends t slots of this visit already, and says 0 about the
+    others; `next_visit`: it still sends all that it trained. With `penalty` (the paper's lambda) the clients train
+    on their loss plus lambda times it, which is what makes it shrink. Pruned slots are 0 and do not train. A visit
+    that was asked for fewer slots than the client has (`timely, partial: rank`) says nothing about its last slots,
+    and prunes none.
 
     Up and down: r_k (in + out) floats a matrix, r_k being the device's rank. What self-pruning would save
     is not taken off: a schedule never depends on what training computes.
 
     Under staleness: the slots that a client has move by its own move, discounted; those that it lacks are pulled
-    to 0 from where the server has them now (`padding: zeros`).
+    to 0 from where the server has them now (`padding: zeros`). Weights are always normalised, so the discount of
+    a commit whose updates are equally stale cancels; `server_lr` is an addition to the paper.
     """
 
     traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=True, history=False)
     one_pass: ClassVar[bool] = True
     kind: Literal["hetlora"] = "hetlora"
-    weights: Literal["norm", "examples"] = "norm"
+    weights: Literal["norm", "examples", "used", "uniform"] = "norm"
     padding: Padding = "zeros"
     staleness: Staleness = Polynomial(a=0.5)
     server_lr: Annotated[float, Field(gt=0)] = 1.0
     prune: Annotated[float, Field(gt=0, lt=1)] | None = None
+    prune_at: Literal["upload", "next_visit"] = "upload"
     penalty: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
     @model_validator(mode="after")
@@ -64,6 +70,8 @@ class HetLoRA(Aggregator):
         if self.penalty and self.prune is None:
             what = "has a `penalty` for slots that are never pruned"
             raise invalid(what, fix="add prune: 0.5, or remove it")
+        if self.prune_at != "upload" and self.prune is None:
+            raise invalid("has a `prune_at` and prunes nothing", fix="add prune: 0.5, or remove it")
         return self
 
     def init(self, model: ServerModel) -> Ranks:
@@ -71,18 +79,17 @@ class HetLoRA(Aggregator):
         return {}
 
     def offer(self, state: Ranks, model: ServerModel, invitation: Invitation) -> Offer:
-        """Return the slots of the shared adapter that the client still uses; the tag is how many."""
-        slots, rank = (
-            payload(model.adapter.layout, invitation),
-            min(invitation.rank, state.get(invitation.client, invitation.rank)),
-        )
-        first = self.first(rank)
+        """Return the slots of the shared adapter that the client still uses; the tag is how many, of how many."""
+        asked_of = invitation.rank if invitation.own_rank is None else invitation.own_rank
+        own = min(asked_of, state.get(invitation.client, asked_of))
+        slots, rank = payload(model.adapter.layout, invitation), min(invitation.rank, own)
+        first = self.first(own)
         slot_penalty = (self.penalty, first) if self.penalty and first < rank else None
         return Offer(
             start(model.adapter, replace(invitation, rank=rank)),
             slots,
             slots,
-            phase=str(rank),
+            phase=str(rank) if rank == own else f"{rank} of {own}",
             slot_penalty=slot_penalty,
         )
 
@@ -92,15 +99,19 @@ class HetLoRA(Aggregator):
         """Return the next model, and the ranks from now on."""
         layout = model.adapter.layout
         mean, ranks = SlotMean(layout, self.padding), dict(state)
-        for c in contributions:
-            used = min(c.rank, int(c.phase or c.rank))
-            norm = max(LEAST, product_norm(layout, c.end, used, c.scale))
-            weight = norm if self.weights == "norm" else c.examples
-            mean.add(discount(self.staleness, c, model), replace(c, rank=used), weight=weight)
-            left = self.rank_after(layout, c, used)
-            if left < used:
+        for landed in contributions:
+            c = _as_used(landed)
+            left = self.rank_after(layout, c)
+            if left < c.rank:
                 ranks[c.client] = min(left, ranks.get(c.client, left))
+                c = replace(c, rank=left, own_rank=left) if self.prune_at == "upload" else c
+            mean.add(discount(self.staleness, c, model), c, weight=self._weight(layout, c))
         return moved(model, self.server_lr * mean.step(model.adapter.vector)), ranks
+
+    def _weight(self, layout: Layout, c: Contribution) -> float:
+        if self.weights == "norm":
+            return max(LEAST, product_norm(layout, c.end, c.rank, c.scale))
+        return counted(self.weights, c)
 
     def first(self, rank: int) -> int:
         """Return t: the slots that a client of this rank would have after pruning.
@@ -110,16 +121,22 @@ class HetLoRA(Aggregator):
         """
         return rank if self.prune is None else max(1, math.floor(self.prune * rank))
 
-    def rank_after(self, layout: Layout, c: Contribution, rank: int) -> int:
-        """Return the rank of a client after a visit in which it used `rank` slots."""
-        first = self.first(rank)
-        if first == rank:
-            return rank
-        return (
-            first
-            if norm_beyond(layout, c.end, first, rank) < norm_beyond(layout, c.start, first, rank)
-            else rank
-        )
+    def rank_after(self, layout: Layout, c: Contribution) -> int:
+        """Return the rank of a client after a visit in which it used `c.rank` slots of `c.whole_rank`."""
+        first = self.first(c.rank)
+        if first == c.rank or c.rank < c.whole_rank:
+            return c.rank
+        before, after = (norm_beyond(layout, vector, first, c.rank) for vector in (c.start, c.end))
+        return first if after < before else c.rank
+
+
+def _as_used(c: Contribution) -> Contribution:
+    """Return a contribution with the ranks that the client really had, from its tag."""
+    if not c.phase:
+        return c
+    used, *of = c.phase.split(" of ")
+    own = of[0] if of else used
+    return replace(c, rank=min(c.rank, int(used)), own_rank=min(c.whole_rank, int(own)))
 
 
 def product_norm(layout: Layout, vector: Vector, rank: int, scale: float) -> float:

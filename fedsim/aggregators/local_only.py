@@ -16,7 +16,7 @@ class LocalOnly(Aggregator):
 
     The shared adapter stays at version 0. Use it with `buffered` and `buffer: 1`, so that a
     client's own result is there before its next visit. Scores are means over the clients' own
-    adapters, which are kept in the server's scale.
+    adapters, which are kept in the server's scale. Slots that a client has not trained yet are those of version 0.
     """
 
     traits: ClassVar[Traits] = Traits(
@@ -40,7 +40,9 @@ class LocalOnly(Aggregator):
         """Return a model that remembers each contributor's own end."""
         personal, layout = model.personal, model.adapter.layout
         for c in contributions:
-            personal = personal.including({c.client: kept_by(layout, c, personal.get(c.client))})
+            before = personal.get(c.client)
+            kept = kept_by(layout, c, model.adapter.vector if before is None else before)
+            personal = personal.including({c.client: kept})
         return replace(model, personal=personal), state
 
     def offer(self, state: Any, model: ServerModel, invitation: Invitation) -> Offer:

@@ -9,8 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from fedsim.adapters.units import server_units
 from fedsim.aggregators._base import Aggregator, Contribution, Invitation, Offer, ServerModel, Traits
-from fedsim.aggregators._factors import payload, server_units, start
+from fedsim.aggregators._factors import payload, start
 from fedsim.aggregators._staleness import Polynomial, Staleness, discount
 
 
@@ -24,7 +25,7 @@ class Mixing(Aggregator):
     Not exact: on factors the mix of A and of B is not the mix of B A. It lacks
     a_i (1 - a_i) (B - B_i)(A - A_i).
 
-    Unequal ranks: slots that a client does not have stay as they are.
+    Unequal ranks: slots that a client does not have stay as they are. Examples do not count.
 
     Up and down: r_k (in + out) floats a matrix.
 

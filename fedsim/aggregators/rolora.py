@@ -37,19 +37,21 @@ class RoLoRA(Averaging):
 
     Source: arXiv 2502.01755, algorithm 1 (phases by parity of the round); B comes first because an A-phase
     from B = 0 has no gradient. `period` commits make a phase. Exact in every commit whose contributions are
-    all of its phase and fresh: sum_i p_i B_i A = (sum_i p_i B_i) A, and likewise for A.
+    all of its phase and fresh: sum_i p_i B_i A = (sum_i p_i B_i) A, and likewise for A. In such a commit
+    `server_lr` is a step of the product, too; where both factors move it multiplies dB dA twice.
 
     Unequal ranks (nested): a client has the first r_k slots of both factors; padding with zeros is exact
     phase by phase. It pulls the last rows of A towards 0, as it does to B: see `padding`.
 
     Up: the factor of the phase, r_k out or r_k in floats a matrix. Down: what the client does not have. It
     keeps the adapter that its last visit ended with, so it downloads the factor that it trained then and the
-    other one if that has changed since: one factor a round under full participation. While nobody has moved
+    other one if that has changed since, or if it had fewer slots then: one factor a round under full participation. While nobody has moved
     A it is drawn from a 64-bit seed (8 bytes), and B is 0 and not sent, to clients that come for the first time.
 
     Under staleness: every contribution carries its phase, and moves the factor that it trained, discounted by
     s(tau), also when it lands in a commit of the other phase (`other_phase: apply`); then both factors move
     in one commit, each by its clients' share of that commit, and the cross term dB dA appears: exactness ends.
+    With `wire.down_dtype` a factor that came down rounded stays rounded for that client until it is sent again.
     `other_phase: drop` leaves them out; a commit of nothing else then makes a version that moved nothing.
     """
 
@@ -89,9 +91,9 @@ class RoLoRA(Averaging):
             missing = [f for f, changed in (("A", state.changed_a), ("B", state.changed_b)) if changed]
             extra = 0 if state.changed_a else SEED_FLOATS
         else:
-            trained = self.phase(seen)
+            trained, fewer = self.phase(seen), (invitation.last_rank or invitation.rank) < invitation.rank
             changes = (("A", state.changed_a), ("B", state.changed_b))
-            missing = [f for f, changed in changes if changed > seen or f == trained]
+            missing = [f for f, changed in changes if changed > seen or f == trained or (fewer and changed)]
             extra = 0
         names = tuple(name for name in layout.slices if name[-1] in missing)
         return replace(payload(layout, invitation, names), extra_floats=extra)
@@ -108,7 +110,7 @@ class RoLoRA(Averaging):
         for c in contributions:
             refuse_moved(c, model.adapter.layout, "A" if c.phase == "B" else "B")
             if c.phase == now or self.other_phase == "apply":
-                mean.add(self.discount(model, c), c, trains=c.phase)
+                self.take(mean, model, c, c.phase)
                 taken.add(c.phase)
         version = state.version + 1
         after = Phases(

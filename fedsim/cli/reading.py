@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fedsim.cli.arguments import RunFolder
-from fedsim.cli.shell import beside, runs_in
+from fedsim.cli.shell import beside, importable, runs_in
 
 
 def report(
@@ -51,14 +51,25 @@ def timeline(
     print(out)
 
 
-def verify(run: RunFolder) -> int:
-    """Replay the accounting of a run.
+def verify(
+    run: RunFolder,
+    accounts_only: Annotated[
+        bool,
+        typer.Option(
+            "--accounts-only", help="Do without the replay, which needs the run's data and components."
+        ),
+    ] = False,
+) -> int:
+    """Audit a run: replay its schedule, and recompute its accounts.
 
-    Bytes, joules, staleness, one ending per visit: prints `ok`, or the problems and exits with 1.
+    The schedule is made again from experiment.yaml, in seconds and without training, and every column that does not
+    depend on training is compared; seconds, bytes, joules, rounds and sums are recomputed from the tables alone. Prints
+    one line of what was checked, and exits with 1 after the problems if there are any.
     """
     from fedsim.records.run import load
-    from fedsim.records.verify import verify as problems_of
+    from fedsim.runs.audit import audit
 
-    problems = problems_of(load(run))
-    print("\n".join(problems) if problems else "ok")
-    return int(bool(problems))
+    importable(Path())
+    found = audit(load(run), accounts_only=accounts_only)
+    print("\n".join([*found.problems, found.summary]))
+    return int(bool(found.problems))

@@ -49,6 +49,8 @@ def _costs(run: Run) -> Iterator[str]:
     if len(lost):
         causes = ", ".join(f"{str(cause).replace('_', ' ')} {n}" for cause, n in lost.items())
         yield f"did not land: {int(lost.sum())} of {len(run.visits)} visits ({causes})"
+    if run.info.never_equipped:
+        yield f"given up: {run.info.never_equipped} clients, to whom the frozen model never got through"
     yield (
         f"sent: {said('bytes', totals.up_bytes)} up, {said('bytes', totals.down_bytes)} down;"
         f" devices used {said('joules', totals.joules)}"

@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from fedsim.aggregators._base import Setting
 from fedsim.clock.components import parts_of
+from fedsim.component import Component, Config
 from fedsim.config.experiment import Experiment
 from fedsim.jobs import CALL_BYTES, Task, TaskContext
 
@@ -31,7 +33,7 @@ def context_of(experiment: Experiment) -> TaskContext:
 
 
 def with_auto_filled(experiment: Experiment, task: Task) -> Experiment:
-    """Return the experiment with `auto` numerics replaced by what will be used.
+    """Return the experiment with `auto` settings of numerics and of the rule replaced by what will be used.
 
     The task says what suits it. A client batch is also at most a quarter of a round or buffer, so that
     four workers have something to do, and at most what makes results of `CALL_BYTES`; the number of
@@ -49,7 +51,15 @@ def with_auto_filled(experiment: Experiment, task: Task) -> Experiment:
     training = task.suggested_training() if numerics.training == "auto" else None
     if training is not None:
         filled["training"] = training
-    return experiment.model_copy(update={"numerics": numerics.model_copy(update=filled)})
+    blocks = {"numerics": numerics.model_copy(update=filled), "aggregator": _suited_rule(experiment)}
+    return experiment.model_copy(update=blocks)
+
+
+def _suited_rule(experiment: Experiment) -> Component:
+    """Return the rule with its `auto` settings decided by protocol and sampler."""
+    parts = parts_of(experiment)
+    rule = parts.aggregator.suited(Setting(parts.protocol.fedbuff, parts.sampler.chooses_by_size))
+    return experiment.aggregator if rule is parts.aggregator else rule
 
 
 def _on_gpu(experiment: Experiment) -> bool:
@@ -59,7 +69,10 @@ def _on_gpu(experiment: Experiment) -> bool:
 
 
 def with_auto_as_stored(experiment: Experiment, stored: Mapping[str, Any]) -> Experiment:
-    """Return the experiment with `auto` numerics as a stored configuration resolved them."""
-    numerics, known = experiment.numerics, stored.get("numerics", {})
-    filled = {name: known[name] for name, value in numerics if value == "auto" and name in known}
-    return experiment.model_copy(update={"numerics": numerics.model_copy(update=filled)})
+    """Return the experiment with `auto` settings as a stored configuration resolved them."""
+    blocks: dict[str, Config] = {"numerics": experiment.numerics, "aggregator": experiment.aggregator}
+    for name, block in blocks.items():
+        known = stored.get(name, {})
+        filled = {field: known[field] for field, value in block if value == "auto" and field in known}
+        blocks[name] = block.model_copy(update=filled)
+    return experiment.model_copy(update=blocks)

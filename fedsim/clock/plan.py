@@ -114,6 +114,10 @@ class Plan:
         whole = int(self.ranks[client])
         return whole if most is None or not whole else max(1, min(most, whole))
 
+    def own_rank(self, client: int) -> int:
+        """Return the slots that are a client's own, by `lora.rank_by`, whatever its memory leaves of them."""
+        return int(self._ranks_asked[client])
+
     @cached_property
     def ranks(self) -> NDArray[np.int64]:
         """Every client's rank, (clients,): by `lora.rank_by`, and smaller where `memory.when_short` says so."""

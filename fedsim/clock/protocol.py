@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -17,8 +18,20 @@ from fedsim.component import Component
 from fedsim.config.problem import Problem
 from fedsim.instants import Instant
 
-Blend = Callable[[Sequence[Visit], Vector, Vector], Vector]
-"""(visits taken, adapter before, adapter as the rule would have it) -> adapter."""
+
+@dataclass(frozen=True)
+class Blend:
+    """How a protocol makes the shared adapter of several by itself.
+
+    Attributes:
+        sent: the adapter that the visits of the commit were sent, (size,) float32; the rule is applied to it, and
+            nobody is stale to it.
+        mix: (visits taken, what the rule made of `sent`) -> the shared adapter.
+    """
+
+    sent: Vector = field(repr=False)
+    mix: Callable[[Sequence[Visit], Vector], Vector]
+
 
 Steps = Generator[simpy.Event, Any, None]
 """A process of the clock that returns nothing."""
@@ -63,6 +76,10 @@ class Verbs(Protocol):
 
     def reject(self, landed: Sequence[Visit]) -> None:
         """Drop landed visits: their round had too few reports."""
+        ...
+
+    def fresh(self, landed: Sequence[Visit], max_staleness: int | None) -> list[Visit]:
+        """Return the landed visits of the last `max_staleness` versions (None: all); the others end as `stale`."""
         ...
 
     def commit(self, landed: Sequence[Visit], *, blend: Blend | None = None) -> None:
@@ -151,6 +168,11 @@ class ServerProtocol(Component):
         return False
 
     @property
+    def fedbuff(self) -> bool:
+        """Whether a commit is FedBuff's: `aggregator.normalize: auto` then divides discounted moves by their number."""
+        return False
+
+    @property
     def cuts_ranks(self) -> bool:
         """Whether it asks for fewer rank slots than a client has."""
         return False
@@ -168,6 +190,21 @@ class ServerProtocol(Component):
     @property
     def clients_at_work(self) -> int:
         """Clients that it wants at work at the same time."""
+        return 1
+
+    @property
+    def whole_visits(self) -> bool:
+        """Whether it asks every client for all of its steps and slots; False: it may ask for less."""
+        return False
+
+    @property
+    def clients_at_once(self) -> int:
+        """Clients that it asks for together (`sample(n)`): so many have to be idle and online at one time."""
+        return 1
+
+    @property
+    def least_updates(self) -> int:
+        """Different clients without whose updates it makes no version."""
         return 1
 
     @property

@@ -9,10 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from fedsim.component import Component, Config, build
 from fedsim.config.devices import ComputeConfig, EnergyConfig, MemoryConfig
@@ -20,6 +29,7 @@ from fedsim.config.fields import Count, NonNegative, Positive
 from fedsim.config.learning import EvaluateConfig, LocalConfig, LoraConfig, NumericsConfig
 from fedsim.config.network import NetworkConfig, WireConfig
 from fedsim.config.population import PopulationConfig
+from fedsim.config.validation import Place, mistaken_booleans, problems
 from fedsim.errors import invalid
 
 
@@ -105,6 +115,35 @@ class Experiment(Config):
     evaluate: EvaluateConfig = EvaluateConfig()
     numerics: NumericsConfig = NumericsConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_words(
+        cls, values: object, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
+    ) -> Self:
+        """Say what is wrong in plain words, where it was given: `info.context` is the `Place`, if there is one.
+
+        Raises:
+            ExperimentError: everything that is wrong, all at once.
+        """
+        place = info.context if isinstance(info.context, Place) else Place()
+        try:
+            experiment = handler(values)
+        except ValidationError as error:
+            raise place.refusal(problems(error, values, cls)) from None
+        booleans = mistaken_booleans(experiment, values)
+        if booleans:
+            raise place.refusal(booleans)
+        return experiment
+
+    def model_copy(self, *, update: Mapping[str, object] | None = None, deep: bool = False) -> Self:
+        """Return a copy with some blocks changed, checked as the blocks of a file are.
+
+        Raises:
+            ExperimentError: everything that is wrong with the update.
+        """
+        copied = super().model_copy(deep=deep)
+        return copied if not update else type(self).model_validate({**dict(copied), **update})
 
     @property
     def population_seed(self) -> int:

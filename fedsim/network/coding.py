@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedsim.adapters.adapter import Layout, Vector
+from fedsim.adapters.copies import Copies
+from fedsim.adapters.units import in_client_units, in_server_units
 from fedsim.files.client_vectors import ClientVectors
 from fedsim.network.messages import decode, encode, extent, format_of
 from fedsim.rng import stream
@@ -22,9 +24,10 @@ if TYPE_CHECKING:
 class Coder:
     """Codes and decodes everything that travels between the server and its clients; plain float32 goes as it is.
 
-    The model that comes down is coded once a version, so all clients of a version start from the same
-    values, and a client's move is counted from what it really got. What is not in a payload never
-    travels: it stays on its side, exact.
+    The model that comes down is coded once a version, an array that has not changed since as it was coded then, so
+    all clients of a version start from the same values, and a client's move is counted from what it really got.
+    An array that a client downloaded earlier and that has not changed since is, for this client, what it was when it
+    came down. What never travelled stays on its side, exact.
 
     Attributes:
         residuals: with error feedback, what each client still owes, in the layout's shape.
@@ -54,19 +57,46 @@ class Coder:
         self._frames: dict[int, Hashable] = {}
         self._version = -1
         self._coded: dict[Payload, tuple[Vector, Vector]] = {}
+        self._copies = Copies(layout)
 
-    def down(self, version: int, start: Vector, payload: Payload) -> Vector:
-        """Return what a client holds after its download: the same array for the same start and payload."""
-        if format_of(self._wire, "down").plain or not extent(self._layout, payload).numbers:
+    def down(
+        self,
+        version: int,
+        start: Vector,
+        payload: Payload,
+        *,
+        client: int | None = None,
+        last_seen: int | None = None,
+    ) -> Vector:
+        """Return what a client holds after its download: the same array for the same start, payload and past.
+
+        Args:
+            version: of the model.
+            start: what it starts from by the rule, in the layout's shape.
+            payload: what comes down of it.
+            client: whose; None: one that holds nothing yet.
+            last_seen: the version of its last download that arrived; None: it has none.
+        """
+        if format_of(self._wire, "down").plain:
             return start
         if version != self._version:
             self._version = version
             self._coded.clear()
+            self._copies.forget_joined()
+        coded = self._coded_start(version, start, payload)
+        if client is None:
+            return coded
+        return self._copies.held(client, version, last_seen, payload, coded)
+
+    def _coded_start(self, version: int, start: Vector, payload: Payload) -> Vector:
+        if not extent(self._layout, payload).numbers:
+            return start
         key = replace(payload, extra_floats=0)
         known = self._coded.get(key)
         if known is None or known[0] is not start:
             got = self._through("down", start, payload, ("wire-down", version))
-            known = self._coded[key] = (start, self._joined(payload, start, got))
+            same = self._copies.as_coded_before(start, self._joined(payload, start, got), payload)
+            known = self._coded[key] = (start, same)
         return known[1]
 
     def up(
@@ -78,6 +108,7 @@ class Coder:
         payload: Payload,
         *,
         frame: tuple[int, str] = (0, ""),
+        scale: float | None = None,
     ) -> Vector:
         """Return where the client ended, as the server understands it: start + Q(end - start + residual).
 
@@ -92,6 +123,7 @@ class Coder:
             payload: what goes up of it.
             frame: version it was dispatched from and the rule's phase. With a rule that refactors, a residual
                 is forgotten unless it is of the same phase, or of the same version where phases have no name.
+            scale: what the client multiplies B A with; None: the layout's. What it owes is kept in the layout's.
         """
         if format_of(self._wire, "up").plain or not extent(self._layout, payload).numbers:
             return end
@@ -99,6 +131,8 @@ class Coder:
         if not np.all(np.isfinite(move)):
             return end
         owed = self._owed(client, frame)
+        if owed is not None:
+            owed = in_client_units(self._layout, owed, scale)
         where = extent(self._layout, payload)
         if owed is not None:
             move = where.into(move, where.of(move) + where.of(owed))
@@ -106,6 +140,7 @@ class Coder:
         if self._wire.error_feedback:
             before = np.zeros_like(move) if owed is None else owed
             left = where.into(before, where.of(move) - where.of(got))
+            left = in_server_units(self._layout, left, scale)
             self.residuals = self.residuals.including({client: left})
         return self._joined(payload, end, start + got)
 

@@ -4,7 +4,8 @@ A message is made of, one after the other, without a header (both sides know lay
 
     scales    int8 and int4 only: one float32 an array of the payload
     indices   if only k < n numbers are sent: k unsigned 32-bit positions, ascending, or a bitmap of n bits,
-              whichever is shorter (the bitmap for more than one number in 32)
+              whichever is shorter (the bitmap for more than one number in 32); `top_k_by` says whether the largest
+              are chosen in the whole message or in every array of it
     numbers   n (or k) of them, 32, 16, 8 or 4 bits each, the last byte filled up
 
 Its length depends on the payload alone, never on the values, so the clock knows it without training.
@@ -18,7 +19,9 @@ not take is lost, and e stays as it was before it.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -39,10 +42,17 @@ SCALE_BYTES = INDEX_BYTES = FLOAT_BYTES = 4
 
 @dataclass(frozen=True)
 class Format:
-    """How one direction is coded: the numbers' format and the share of them that is sent."""
+    """How one direction is coded: the numbers' format, the share of them that is sent, and of what it is a share.
+
+    Attributes:
+        dtype: the numbers' format.
+        share: of the numbers that is sent, the largest of them.
+        by_array: whether it is a share of every array by itself, and not of the whole message.
+    """
 
     dtype: Dtype
     share: float = 1.0
+    by_array: bool = False
 
     @property
     def plain(self) -> bool:
@@ -53,13 +63,21 @@ class Format:
         """Return k, how many of `numbers` are sent."""
         return min(numbers, math.ceil(self.share * numbers - 1e-9))
 
-    def nbytes(self, numbers: int, arrays: int) -> int:
-        """Return the length of a message about `numbers` in `arrays` arrays.
+    def sent_of(self, lengths: Sequence[int]) -> int:
+        """Return k of a message about arrays of these lengths.
 
-        >>> Format("int4", 0.01).nbytes(1000, 2)  # 2 scales, 10 indices, 10 half bytes
+        >>> Format("float32", 0.1).sent_of([15, 15]), Format("float32", 0.1, by_array=True).sent_of([15, 15])
+        (3, 4)
+        """
+        return sum(map(self.sent, lengths)) if self.by_array else self.sent(sum(lengths))
+
+    def nbytes(self, lengths: Sequence[int]) -> int:
+        """Return the length of a message about arrays of these lengths.
+
+        >>> Format("int4", 0.01).nbytes([500, 500])  # 2 scales, 10 indices, 10 half bytes
         53
         """
-        k = self.sent(numbers)
+        numbers, arrays, k = sum(lengths), len(lengths), self.sent_of(lengths)
         scale = SCALE_BYTES * arrays if self.dtype in LEVELS else 0
         index = min(INDEX_BYTES * k, -(-numbers // 8)) if k < numbers else 0
         return scale + index + -(-k * BITS[self.dtype] // 8)
@@ -67,7 +85,9 @@ class Format:
 
 def format_of(wire: WireConfig, direction: Direction) -> Format:
     """Return the format of a direction: what comes down is never sparse."""
-    return Format(wire.dtype, wire.top_k) if direction == "up" else Format(wire.down_dtype)
+    if direction == "down":
+        return Format(wire.down_dtype)
+    return Format(wire.dtype, wire.top_k, wire.top_k_by == "tensor")
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +152,7 @@ def _extent(layout: Layout, payload: Payload) -> Extent:
 def bytes_of(wire: WireConfig, layout: Layout, payload: Payload, direction: Direction) -> int:
     """Return the bytes of a payload in a direction: its message and the extra float32."""
     where = extent(layout, payload)
-    message = format_of(wire, direction).nbytes(where.numbers, len(where.lengths))
+    message = format_of(wire, direction).nbytes(where.lengths.tolist())
     return message + FLOAT_BYTES * payload.extra_floats
 
 
@@ -147,7 +167,10 @@ def charged_bytes(
     numbers, extra = (
         round(count * adapter_params / layout.size) for count in (where.numbers, payload.extra_floats)
     )
-    return format_of(wire, direction).nbytes(numbers, len(where.lengths)) + FLOAT_BYTES * extra
+    ends = np.cumsum(where.lengths).tolist()  # rounded where arrays end, so that they add up to all numbers
+    stops = [round(end * numbers / where.numbers) for end in ends] if where.numbers else [0] * len(ends)
+    lengths = [stop - start for start, stop in itertools.pairwise([0, *stops])]
+    return format_of(wire, direction).nbytes(lengths) + FLOAT_BYTES * extra
 
 
 def encode(
@@ -164,11 +187,11 @@ def encode(
     """
     how, where = format_of(wire, direction), extent(layout, payload)
     values = where.of(vector)
-    n, k = len(values), how.sent(len(values))
+    n, k = len(values), how.sent_of(where.lengths.tolist())
     chosen: Ints | slice = slice(None)
     index = head = b""
     if k < n:
-        chosen = sent = largest(values, k)
+        chosen = sent = _largest(how, values, where.lengths)
         index = _index(sent, n)
         values = np.where(_mask(sent, n), values, np.float32(0.0))
     each = None
@@ -183,7 +206,7 @@ def decode(wire: WireConfig, layout: Layout, payload: Payload, direction: Direct
     """Return what a message says, in the layout's shape; zeros where it says nothing."""
     how, where = format_of(wire, direction), extent(layout, payload)
     n, at = where.numbers, 0
-    k = how.sent(n)
+    k = how.sent_of(where.lengths.tolist())
     each = None
     if how.dtype in LEVELS:
         at = SCALE_BYTES * len(where.lengths)
@@ -209,6 +232,15 @@ def largest(values: Vector, k: int) -> Ints:
     above = np.flatnonzero(size > bar)
     level = np.flatnonzero(size == bar)[: k - len(above)]
     return np.sort(np.concatenate([above, level]))
+
+
+def _largest(how: Format, values: Vector, lengths: Ints) -> Ints:
+    """Return where the numbers that are sent are, ascending: the largest of the message, or of every array."""
+    if not how.by_array:
+        return largest(values, how.sent(len(values)))
+    starts = (np.cumsum(lengths) - lengths).tolist()
+    arrays = zip(starts, np.split(values, starts[1:]), strict=True)
+    return np.concatenate([start + largest(array, how.sent(len(array))) for start, array in arrays])
 
 
 def _mask(chosen: Ints, n: int) -> Bools:

@@ -19,6 +19,9 @@ class Fadas(Adaptive):
         delay: capped:    min(lr, 1 / T)    (the paper, algorithm 2)
         delay: scaled:    lr / T            (the authors' code)
 
+    The paper's mean move is the plain one: `aggregator: {staleness: {kind: constant}, normalize: K}`. What a rule has
+    discounted by staleness is shortened here a second time.
+
     With lr well below 1 / T, `capped` does nothing. `bias: corrected` (the authors' code) divides m and the
     largest v by 1 - beta^t; `none` does not, and v starts at tau^2 as in the rest of the family.
     """

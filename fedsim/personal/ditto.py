@@ -22,8 +22,9 @@ class Ditto(Personal):
         v_k <- v_k - eta (grad F_k(v_k) + lam (v_k - w)),      w as the visit downloaded it
 
     It sees the same batches as w. v_k starts at version 0. lam = 0 is training alone; the larger lam, the
-    nearer v_k stays to w (eta lam must stay below 2, or SGD overshoots w: at most 1 is wise). The shared
-    model is as without Ditto. Charged: both trainings, one after the other; while v_k trains, w and what
+    nearer v_k stays to w (eta lam must stay below 2, or SGD overshoots w: at most 1 is wise). With AdamW lam acts inside
+    the moments, which divide gradients by their size: a larger lam turns the step towards w and makes it no longer,
+    so v_k need not be nearer to w. The shared model is as without Ditto. Charged: both trainings, one after the other; while v_k trains, w and what
     becomes of it lie in memory too.
 
     After the run a client uses v_k as it is. One that never landed trains v_k from the last w, drawn to
@@ -32,7 +33,7 @@ class Ditto(Personal):
     Attributes:
         lam: lambda, on the factors' entries.
         epochs: of v_k in each visit; None: as long as the visit's own training. 0: v_k is w.
-        lr: learning rate of v_k; None: that of `local`.
+        lr: learning rate of v_k; None: that of the visit, `local.lr` with its `lr_decay`.
     """
 
     kind: Literal["ditto"] = "ditto"

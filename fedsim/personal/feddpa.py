@@ -41,7 +41,7 @@ class FedDPA(Personal):
         a: weight of the local adapter.
         train: when it is trained.
         epochs: of each training of l; None: as long as the visit's own training (1 after the run).
-        lr: learning rate of l; None: that of `local`.
+        lr: learning rate of l; None: that of the visit, `local.lr` with its `lr_decay`.
     """
 
     adds_products: ClassVar[bool] = True

@@ -19,7 +19,8 @@ class FedPer(Personal):
     """theta_k = (shared S, private P_k): P_k is the adapters of the last `layers` blocks of the network.
 
     A visit starts from the server's S and the client's own P_k and trains both at once; S travels, P_k
-    never does. A client's first P_k is that of version 0, and P_k stays as it is between its visits (also
+    never does. A client's first P_k is that of version 0 (also in slots that its first visit did not train; no rule and no
+    server optimiser moves the server's copy of it), and P_k stays as it is between its visits (also
     while S moves on). What a lost visit trained is lost, P_k included. The model of a client after the run
     is the last S with its P_k. One that never landed trains as in a visit, `epochs` over its data from the
     last S and the first P, sends nothing and keeps its P_k: the last S with that P_k is its model.
@@ -29,7 +30,7 @@ class FedPer(Personal):
     Attributes:
         layers: blocks at the end of the network whose adapters are private, fewer than there are.
         epochs: of a client that joins after the run.
-        lr: its learning rate; None: that of `local`.
+        lr: its learning rate; None: that of a visit of the last version.
     """
 
     kind: Literal["fedper"] = "fedper"

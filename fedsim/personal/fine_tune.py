@@ -22,7 +22,7 @@ class FineTune(Personal):
 
     Attributes:
         epochs: E.
-        lr: learning rate; None: that of `local`.
+        lr: learning rate; None: that of a visit of the last version, `local.lr` with its `lr_decay`.
     """
 
     kind: Literal["fine-tune"] = "fine-tune"

@@ -21,12 +21,17 @@ class Buffered(ServerProtocol):
     With few clients online, the fastest of them is asked again and again and soon trains the model
     alone. `once_per_buffer` keeps a client whose update waits in the buffer from being asked until
     that buffer is committed, so no buffer holds two updates of one client.
+
+    It is FedBuff as published with the default rule, whose `normalize: auto` is K here: the model moves by
+    sum_k s(tau_k) D_k / K, and no n_k enters. `max_staleness` drops an update that more versions were made since
+    its dispatch (outcome `stale`) as soon as that is so: at its landing, or in the buffer.
     """
 
     kind: Literal["buffered"] = "buffered"
     concurrency: Annotated[int, Field(ge=1)] = 30
     buffer: Annotated[int, Field(ge=1)] = 10
     once_per_buffer: bool = False
+    max_staleness: Annotated[int, Field(ge=0)] | None = None
 
     @property
     def clients_at_work(self) -> int:
@@ -34,9 +39,19 @@ class Buffered(ServerProtocol):
         return self.concurrency
 
     @property
+    def fedbuff(self) -> bool:
+        """It is."""
+        return True
+
+    @property
     def updates_per_commit(self) -> int:
         """A buffer full."""
         return self.buffer
+
+    @property
+    def whole_visits(self) -> bool:
+        """Always."""
+        return True
 
     def problems(self, clients: int) -> list[Problem]:
         """Return what is larger than the population."""
@@ -61,12 +76,21 @@ class Buffered(ServerProtocol):
                     if self.once_per_buffer:
                         server.hold(client)
                     yield server.turn(Instant.COMMIT)
-                    waiting.sort(key=lambda v: (v.landed_s, v.order))
-                    while len(waiting) >= self.buffer:
-                        full = waiting[: self.buffer]
-                        del waiting[: self.buffer]
-                        server.commit(full)
-                        if self.once_per_buffer:
-                            server.free([v.client for v in full])
+                    self._empty(server, waiting)
 
         yield server.all_of([server.process(slot()) for _ in range(self.concurrency)])
+
+    def _empty(self, server: Verbs, waiting: list[Visit]) -> None:
+        """Commit as often as the buffer is full; what has become too stale leaves it."""
+        while True:
+            fresh = server.fresh(waiting, self.max_staleness)
+            left = [visit for visit in waiting if visit.outcome != "landed"]
+            waiting[:] = sorted(fresh, key=lambda v: (v.landed_s, v.order))
+            full = waiting[: self.buffer] if len(waiting) >= self.buffer else []
+            del waiting[: len(full)]
+            if full:
+                server.commit(full)
+            if self.once_per_buffer and (left or full):
+                server.free([visit.client for visit in [*left, *full]])
+            if not full:
+                return

@@ -22,18 +22,25 @@ class SemiSynchronous(ServerProtocol):
     Updates and commits of one beat: an update that lands at the beat counts in it, and whoever is asked
     at the beat gets the new version. A visit of T seconds lands in beat ceil(T / beat_s) after its own
     dispatch. Source: rounds of fixed length as in SAFA (Wu et al., arXiv 1910.01355) and REFL (Abdelmoniem
-    et al., arXiv 2111.01108), without their selection.
+    et al., arXiv 2111.01108), without their selection, SAFA's cache and REFL's weights of stale updates.
+    `max_staleness` drops an update that has missed more commits than that (outcome `stale`): SAFA's lag tolerance.
     """
 
     kind: Literal["semi-synchronous"] = "semi-synchronous"
     concurrency: Annotated[int, Field(ge=1)] = 30
     beat_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
     refill: Literal["beat", "landing"] = "beat"
+    max_staleness: Annotated[int, Field(ge=0)] | None = None
 
     @property
     def clients_at_work(self) -> int:
         """One a slot."""
         return self.concurrency
+
+    @property
+    def whole_visits(self) -> bool:
+        """Always."""
+        return True
 
     def problems(self, clients: int) -> list[Problem]:
         """Return what is larger than the population."""
@@ -59,9 +66,10 @@ class SemiSynchronous(ServerProtocol):
             server.process(slot())
         while True:
             yield server.turn(Instant.COMMIT, at_s=(beats + 1) * self.beat_s)
-            if landed:
-                server.commit(landed)
-                landed.clear()
+            fresh = server.fresh(landed, self.max_staleness)
+            landed.clear()
+            if fresh:
+                server.commit(fresh)
             beats += 1
             passed, next_beat = next_beat, server.event()
             passed.succeed()

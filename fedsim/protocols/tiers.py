@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from fedsim.adapters.adapter import Vector
-from fedsim.clock.protocol import ServerProtocol, Steps, Verbs, cohort_problems, more_than_there_are
+from fedsim.clock.protocol import Blend, ServerProtocol, Steps, Verbs, cohort_problems, more_than_there_are
 from fedsim.clock.visit import Visit
 from fedsim.config.problem import Problem
 from fedsim.errors import RunError, invalid, message
@@ -31,21 +31,25 @@ class Tiers(ServerProtocol):
     `cohort` clients of one tier (all of it where it is smaller) and waits for all of them.
 
     `across: turns` (TiFL: Chai et al., HPDC 2020, arXiv 2001.09249): one tier at a time, drawn with
-    `probabilities`: `uniform`, weights from the fastest tier to the slowest, or `adaptive`: every `interval`
-    rounds, of the n tiers that have credits left the one with the i-th highest loss (i = 0, 1, ...) gets
-    (n - i) / (n (n + 1) / 2). The paper ranks accuracies on a test set of each tier; the server here looks
-    at what has landed: the mean training loss of a tier's last round; a tier never asked counts as highest. A
-    tier may be drawn `credits` times (one number, or one a tier); once all are used up they are given out again.
+    `probabilities`: `uniform`, weights from the fastest tier to the slowest, or `adaptive` (algorithm 2): every
+    `interval` rounds, if the tier of the last round has not improved since the look before (`adapt: stalled`; `always`:
+    whether it has or not), of the n tiers that have credits left the one with the i-th highest loss (i = 0, 1, ...) gets
+    (n - i) / (n (n + 1) / 2). The paper looks at accuracies on a test set of each tier; the server here looks
+    at what has landed: the mean training loss of a tier's last round; a tier never asked ranks as the highest, and one
+    of which nothing was known at the look before has improved. A tier may be drawn `credits` times (one number, or one a
+    tier); once all are used up they are given out again, which the paper does not do, and the chances are made anew.
 
     `across: asynchronous` (FedAT: Chai et al., SC 2021, arXiv 2010.05958): every tier runs its own rounds,
-    all at the same time. A tier's model w_m is what it was sent plus the rule's move. After a round of any
+    all at the same time. A tier's model w_m is what the rule makes of the model that the tier was sent. After a round of any
     tier, with T_m rounds of tier m so far (1 the fastest of M) and T their sum, the shared model is
 
         w = sum_m (T_(M+1-m) / T) w_m
 
     so that a tier counts as much as its mirror image has done: tiers that update seldom weigh more. A tier
     has weight zero until its mirror image has made a round; `prior` is added to every T_m (0 in the paper).
-    The updates of one round are equally stale, so with `normalize: weights` a discount changes nothing.
+    To the model that their tier was sent nobody is stale, so rules discount nothing. The paper's local objective
+    has lambda/2 |w_k - w|^2 besides: `local.prox_mu`. `max_staleness` drops a tier's round if other tiers have made
+    more versions since its dispatch (outcome `stale`).
     """
 
     kind: Literal["tiers"] = "tiers"
@@ -54,8 +58,10 @@ class Tiers(ServerProtocol):
     across: Literal["turns", "asynchronous"] = "turns"
     probabilities: Literal["uniform", "adaptive"] | tuple[NonNegative, ...] = "uniform"
     interval: Count = 20
+    adapt: Literal["stalled", "always"] = "stalled"
     credits: Count | tuple[Annotated[int, Field(ge=0)], ...] | None = None
     prior: NonNegative = 0.0
+    max_staleness: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def _lists_of_tiers(self) -> Tiers:
@@ -73,7 +79,9 @@ class Tiers(ServerProtocol):
     @model_validator(mode="after")
     def _one_way_across(self) -> Tiers:
         turns = self.across == "turns"
-        for name in ("prior",) if turns else ("probabilities", "interval", "credits"):
+        for name in (
+            ("prior", "max_staleness") if turns else ("probabilities", "interval", "adapt", "credits")
+        ):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise invalid(f"`{name}` has no meaning with `across: {self.across}`")
         return self
@@ -102,6 +110,11 @@ class Tiers(ServerProtocol):
     def updates_per_commit(self) -> int:
         """The cohort, if all of it lands."""
         return self.cohort
+
+    @property
+    def whole_visits(self) -> bool:
+        """Always."""
+        return True
 
     def problems(self, clients: int) -> list[Problem]:
         """Return what is larger than the population."""
@@ -132,15 +145,17 @@ class Tiers(ServerProtocol):
         return sent, server.collect(visits, want=len(visits))
 
     def _turns(self, server: Verbs, pools: Sequence[NDArray[np.int64]]) -> Steps:
-        losses = [math.nan] * self.tiers
-        weights = self._first_weights()
+        losses, looked_at = [math.nan] * self.tiers, [math.nan] * self.tiers
+        weights, tier = self._first_weights(), 0
         left, numbers = self._credits(), count()
         for round_ in count():
             used_up = not any(w > 0 and c > 0 for w, c in zip(weights, left, strict=True))
             if used_up:
                 left = self._credits()
             if self.probabilities == "adaptive" and round_ and (used_up or round_ % self.interval == 0):
-                weights = adaptive_probabilities(losses, left)
+                if used_up or self.adapt == "always" or losses[tier] >= looked_at[tier]:
+                    weights = adaptive_probabilities(losses, left)
+                looked_at = list(losses)
             rng = stream(server.seed, "tier", round_)
             tier = draw_tier(weights, left, rng)
             left[tier] -= 1
@@ -166,8 +181,8 @@ class Tiers(ServerProtocol):
         rounds = [0] * self.tiers
         numbers = count()
 
-        def blend(tier: int, sent: Vector, taken: Sequence[Visit], before: Vector, after: Vector) -> Vector:
-            models[tier] = sent + (after.astype(np.float64) - before)
+        def mix(tier: int, taken: Sequence[Visit], model: Vector) -> Vector:
+            models[tier] = model.astype(np.float64)
             rounds[tier] += 1
             shares = mirrored_shares(rounds, self.prior)
             mixed = sum(share * model for share, model in zip(shares, models, strict=True))
@@ -176,8 +191,9 @@ class Tiers(ServerProtocol):
         def rounds_of(tier: int) -> Steps:
             while True:
                 sent, landed = yield from self._round(server, pools[tier], numbers)
+                landed = server.fresh(landed, self.max_staleness)
                 if landed:
-                    server.commit(landed, blend=partial(blend, tier, sent))
+                    server.commit(landed, blend=Blend(sent, partial(mix, tier)))
 
         yield server.all_of([server.process(rounds_of(tier)) for tier in range(self.tiers)])
 

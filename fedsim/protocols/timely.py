@@ -27,7 +27,9 @@ class Timely(ServerProtocol):
       counts epochs); `most` bounds them, in units of a whole visit.
     * with `partial: rank`, a slow client first trains fewer rank slots (at least one), which also shortens
       its transfers, and takes fewer steps only if that is not enough (the paper's partial model). The frozen
-      model costs the same at every rank, so most of the time saved is that of the transfers.
+      model costs the same at every rank, so most of the time saved is that of the transfers. The slots that it
+      does not train are not in its model meanwhile (in the paper they stay, frozen), and it has no vote on them:
+      the server's stay as the others make them.
 
     The round ends when all have landed or failed, at T (1 + `grace`) at the latest: what a shared link or
     noise delays beyond that is late. Nobody is stale: rounds do not overlap.
@@ -53,6 +55,11 @@ class Timely(ServerProtocol):
 
     @property
     def clients_at_work(self) -> int:
+        """The cohort."""
+        return self.cohort
+
+    @property
+    def clients_at_once(self) -> int:
         """The cohort."""
         return self.cohort
 

@@ -17,6 +17,10 @@ def section(run: Run) -> Section:
     """Return the section that says what was run."""
     facts = [(name, text) for name, text in _facts(run) if text]
     tables = [Table(("", ""), facts)]
+    if run.info.resolved is not None:
+        groups = run.info.resolved.table()
+        head = ("Class of devices", *list(groups[0])[1:])
+        tables.append(Table(head, [[*group.values()] for group in groups], "Clients that were drawn"))
     if run.info.task:
         rows = [
             (_words(name), _value(name, value))
@@ -45,6 +49,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     personal = _section(blocks, "personal")
     return [
         ("Clients", _population(blocks.get("population", {}))),
+        ("Online", "" if info.resolved is None else info.resolved.online),
         ("Task", _block(blocks.get("task", {}), skip=("charge_as",))),
         ("Charged as", _block(_section(blocks, "task").get("charge_as") or {})),
         ("Trained", _trained(blocks.get("lora", {}), info.charged)),
@@ -56,6 +61,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Personalisation", "none" if personal.get("kind") == "none" else _block(personal)),
         ("Budget", _budget(blocks.get("budget", {}))),
         ("Seed", _seeds(run)),
+        ("Set by other keys", _followed(info)),
         ("Real work", _real(info)),
     ]
 
@@ -76,6 +82,10 @@ def _seeds(run: Run) -> str:
 def _population(block: Mapping[str, Any]) -> str:
     source = f"preset {block['preset']}" if block.get("preset") else f"devices of {block.get('devices')}"
     return f"{block.get('clients', 0):,} of {source}; availability: {block.get('availability')}"
+
+
+def _followed(info: RunInfo) -> str:
+    return "" if info.resolved is None else "; ".join(map(str, info.resolved.followed))
 
 
 def _trained(block: Mapping[str, Any], charged: Charged | None) -> str:

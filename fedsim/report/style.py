@@ -32,6 +32,7 @@ ENDINGS = {
     "late": ("after the deadline", PURPLE),
     "surplus": ("surplus", SKY),
     "rejected": ("rejected", "#5B4B8A"),
+    "stale": ("too stale", "#8C564B"),
     "polled": ("polled only", "#B8A100"),
     "failed": ("failed", INK),
     "in_flight": ("in flight at the end", "#C9CED6"),

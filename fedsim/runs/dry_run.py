@@ -10,6 +10,7 @@ from fedsim.config.learning import EvaluateConfig
 from fedsim.executors.inline import Inline
 from fedsim.jobs import Job, ScoreJob
 from fedsim.records.info import Totals
+from fedsim.records.resolved import Resolved
 from fedsim.records.run import Run
 from fedsim.runs.simulation import simulate
 from fedsim.server.after.personalize import epochs_after
@@ -38,6 +39,7 @@ class Estimates:
         virtual_s: virtual time of its end [s].
         trained_visits: visits whose training would be computed.
         evaluations: versions that would be scored.
+        resolved: who was drawn, and which settings follow from others.
         real_work: on this machine; None: not measured.
     """
 
@@ -45,6 +47,7 @@ class Estimates:
     virtual_s: float
     trained_visits: int
     evaluations: int
+    resolved: Resolved
     real_work: RealWork | None = None
 
 
@@ -57,11 +60,13 @@ def dry_run(plan: Plan, *, measure: bool = True) -> Estimates:
     """
     run = simulate(plan, timeline_only=True)
     info = run.info
+    assert info.resolved is not None  # every run says it
     estimates = Estimates(
         totals=info.totals,
         virtual_s=info.end_time_s,
         trained_visits=info.totals.handed_over or 0,
         evaluations=_evaluations(plan.experiment.evaluate, run),
+        resolved=info.resolved,
     )
     if not measure:
         return estimates

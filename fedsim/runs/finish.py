@@ -17,7 +17,9 @@ from fedsim.server.server import Server
 
 def finish(server: Server, executor: Executor, writer: Writer) -> None:
     """Leave what needs the final model: the table of personal gains, the adapter and the pictures."""
-    final = FinalState(server.plan, executor, server.average.model, server.state, server.private_parts)
+    final = FinalState(
+        server.plan, executor, server.average.model, server.state, server.private_parts, server.version
+    )
     for row in personalize.rows(final):
         writer.personal(row)
     if writer.folder is None:
@@ -54,6 +56,7 @@ def ended(info: RunInfo, server: Server, executor: Executor | None, ended_s: flo
             commits=server.version,
             handed_over=server.trainer.handed_over,
         ),
+        never_equipped=server.never_equipped,
         faulty_personal=server.private_parts.faulty,
         away_share=away_share,
         batteries=batteries,

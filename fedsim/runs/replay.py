@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.adapters.adapter import Vector
-from fedsim.clock.plan import Plan, prepare
+from fedsim.checks.gate import prepared
+from fedsim.clock.plan import Plan
 from fedsim.clock.visit import Visit
 from fedsim.config.experiment import Experiment
 from fedsim.errors import RunFolderError, message
@@ -86,7 +87,7 @@ def replay(folder: Path | str, client: int, visit: int) -> Replay:
     if rows.outcome.iloc[0] == "polled":
         what = f"visit {visit} of client {client} answered a poll: nothing was trained"
         raise RunFolderError(message(str(folder), what, fix="choose a visit of another outcome"))
-    plan = prepare(Experiment.model_validate(run.experiment))
+    plan = prepared(Experiment.model_validate(run.experiment), where=str(Path(folder) / "experiment.yaml"))
     job = job_of(plan, client, visit)
     job = replace(job, upto=_upto(plan, job, rows.iloc[0]))
     (update,) = plan.task.train([job])

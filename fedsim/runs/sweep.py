@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fedsim.checks.blocks import check
+from fedsim.checks.gate import admit, prepared
 from fedsim.clock.auto import with_auto_as_stored
-from fedsim.clock.plan import Plan, ground, prepare
+from fedsim.clock.components import parts_of
+from fedsim.clock.plan import Plan, ground
 from fedsim.config.experiment import Experiment, RuntimeConfig
 from fedsim.config.loading import label, naming, sweep_points
 from fedsim.errors import FedsimError, RunFolderError, message
@@ -22,6 +23,8 @@ from fedsim.records.run import Run, load
 from fedsim.runs import simulation
 from fedsim.server.ledger import OnEvent
 
+LENGTHS = ("local", "local.steps", "local.epochs", "local.batch")
+"""Keys of how long a visit trains."""
 PLANS = 4
 """Populations and data sets that are kept for later points."""
 
@@ -65,7 +68,7 @@ def points(path: str | Path, overrides: Sequence[str] = (), out: Path | None = N
         labels = [f"{text}_{number}" for number, text in enumerate(labels)]
     out = out or Path("runs") / grid[0][1].name.removesuffix(f".{label(grid[0][0])}")
     for text, (_, experiment) in zip(labels, grid, strict=True):
-        check(experiment, f"{path} ({text})")
+        admit(experiment, f"{path} ({text})")
     return [
         Point(text, changed, experiment, out / text)
         for text, (changed, experiment) in zip(labels, grid, strict=True)
@@ -93,6 +96,8 @@ def run_all(
         debug: print the traceback of a point that fails.
     """
     results: list[Result] = []
+    for caution in cautions(grid):
+        say(caution)
     with closing(_Shared()) as shared:
         for number, point in enumerate(grid, start=1):
             tell = _headed(say, f"[{number}/{len(grid)}] {point.label}")
@@ -107,6 +112,20 @@ def run_all(
                 shared.close()
             results.append(result)
     return results
+
+
+def cautions(grid: Sequence[Point]) -> list[str]:
+    """Return what a reader of the grid's results must know, a sentence each: work that costs the clock nothing."""
+    charges = (parts_of(p.experiment).task.charge(full=p.experiment.lora.full) for p in grid)
+    if not any(charge is not None and charge.visit_tokens is not None for charge in charges):
+        return []
+    return [
+        f"note: task.charge_as.tokens_per_visit charges every visit alike, so the points of {key} differ in what "
+        "is trained and not in its time; remove it, or sweep it too"
+        for key in LENGTHS
+        if len({str(point.changed.get(key)) for point in grid}) > 1
+        and not any("task.charge_as" in changed for point in grid for changed in point.changed)
+    ]
 
 
 def _headed(say: Callable[[str], None], head: str) -> Callable[[str], None]:
@@ -131,7 +150,7 @@ def _result(
         return Result(point, "skipped", finished)
     say(f"runs in {point.folder}")
     plan = shared.plan(point)
-    executor = None if timeline_only else shared.executor(point)
+    executor = None if timeline_only else shared.executor(point, say)
     with watch() as on_event:
         run = simulation.simulate(
             plan, executor, out=point.folder, timeline_only=timeline_only, on_event=on_event
@@ -158,16 +177,18 @@ class _Shared:
         """Return the plan of a point; population and data are those of an earlier point where they are equal."""
         with naming(point.experiment, point.label):
             known = ground(point.experiment)
-            plan = prepare(point.experiment, self._plans.get(known))
+            plan = prepared(point.experiment, self._plans.get(known), point.label)
         self._plans.setdefault(known, plan)
         if len(self._plans) > PLANS:
             del self._plans[next(iter(self._plans))]
         return plan
 
-    def executor(self, point: Point) -> Executor:
-        """Return the executor that serves the point's `runtime`, not opened for its task yet."""
+    def executor(self, point: Point, say: Callable[[str], None]) -> Executor:
+        """Return the executor that serves the point's `runtime`, not opened for its task yet; says if one must start."""
         if self._executor is None or self._runtime != point.experiment.runtime:
             self.close()
+            if point.experiment.runtime.executor == "ray":
+                say("starts Ray, once for all points with this runtime")
             self._runtime, self._executor = (
                 point.experiment.runtime,
                 simulation.executor_for(point.experiment),

@@ -17,9 +17,12 @@ class Sampler(Component):
 
     Attributes:
         reads_values: whether a choice depends on losses: there is no timeline without training then.
+        chooses_by_size: whether clients are chosen in proportion to their examples, so that each one chosen counts
+            alike (`aggregator.weight: auto` is uniform then).
     """
 
     reads_values: ClassVar[bool] = False
+    chooses_by_size: ClassVar[bool] = False
 
     @abstractmethod
     def choose(self, idle: Counts, n: int, rng: np.random.Generator, seen: Seen) -> Counts:

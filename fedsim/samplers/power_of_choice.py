@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -26,12 +26,15 @@ class PowerOfChoice(PollingSampler):
     is, it polls anew. A client that is then asked has the model already and does not download it again,
     unless there is a newer version.
 
-    The timeline of a run with it depends on the losses.
+    The timeline of a run with it depends on the losses. As candidates are drawn in proportion to their examples, the
+    paper averages those chosen with 1/m each (equation 2): `aggregator.weight: auto` is uniform with it.
 
     Attributes:
         candidates: d. Between n, which is sampling by share, and everybody: the more, the faster at first and the
             larger the bias towards clients of high loss (section 3).
     """
+
+    chooses_by_size: ClassVar[bool] = True
 
     kind: Literal["power-of-choice"] = "power-of-choice"
     candidates: Annotated[int, Field(ge=1)] = 20

@@ -25,6 +25,7 @@ from fedsim.cost.formulas import forward_flops, moved_bytes
 from fedsim.cost.work import Work
 from fedsim.instants import Instant
 from fedsim.samplers._base import PollingSampler
+from fedsim.server import returned
 
 ANSWER_BYTES = 4
 """The loss, one float32."""
@@ -91,6 +92,10 @@ class PollVerbs(Verbs, Protocol):
         """Return what polled clients answer."""
         ...
 
+    def close_polls(self, polls: Sequence[Poll]) -> None:
+        """Write the visits of polls that were answered."""
+        ...
+
     def online(self, client: int) -> bool:
         """Tell whether a client is online now."""
         ...
@@ -125,8 +130,10 @@ def polled(
         answers = [poll for poll in polls if poll.visit.outcome == "polled"]
         online = [poll for poll in answers if server.online(poll.visit.client)]
         losses = np.array(server.losses(online))
+        server.close_polls(answers)
         clients = np.array([poll.visit.client for poll in online], dtype=np.int64)
-        chosen = [int(client) for client in sampler.keep(clients, losses, n)]
+        trainees = returned.kept(sampler, clients, n, sampler.keep(clients, losses, n))
+        chosen = [int(client) for client in trainees]
         server.free([poll.visit.client for poll in answers if poll.visit.client not in chosen])
         if chosen:
             return chosen

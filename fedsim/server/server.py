@@ -6,7 +6,8 @@ SimPy decides when; the executor computes what. A dispatch leaves a pending job 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+import math
+from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from fedsim.clock.plan import Plan
 from fedsim.clock.protocol import Blend, Steps
 from fedsim.clock.visit import Visit
 from fedsim.clock.visit_order import DeviceWorld
+from fedsim.cost.shape import backbone_bytes
 from fedsim.instants import Instant
 from fedsim.network.base import Network
 from fedsim.samplers._base import PollingSampler
@@ -29,9 +31,9 @@ from fedsim.server.ledger import Ledger
 from fedsim.server.offers import Offers
 from fedsim.server.open_visits import OpenVisits
 from fedsim.server.polling import Poll, polled
-from fedsim.server.rounds import by_landing, enough_landed
+from fedsim.server.rounds import by_landing, end_of_round, next_landing_s
 from fedsim.server.values.averaging import Average
-from fedsim.server.values.commits import BlankCommit, Commit
+from fedsim.server.values.commits import BlankCommit, Commit, LoggedCommit, RefusedCommits
 from fedsim.server.values.private_parts import PrivateParts
 from fedsim.server.values.trainer import Trainer
 from fedsim.server.values.versions import Dispatched, Versions
@@ -44,8 +46,8 @@ class Server(IdleClients):
     """Mechanism without policy; a protocol is a generator over these verbs (`fedsim.clock.protocol.Verbs`).
 
     Attributes:
-        over: whether the budget is used up.
         last_commit_s: when the last version was made [virtual s].
+        visits: those that are under way, or whose fate is not final.
     """
 
     def __init__(
@@ -61,18 +63,23 @@ class Server(IdleClients):
         on_dispatch: OnDispatch | None = None,
     ) -> None:
         """Stand at time 0 with nobody asked."""
-        super().__init__(env, plan, private_parts.unseen)
+        super().__init__(env, plan, private_parts.unseen, self._expected_s)
         experiment = plan.experiment
         self.experiment, self._on_dispatch = experiment, on_dispatch
         self.trainer, self.ledger, self.private_parts = trainer, ledger, private_parts
         self.versions = Versions(plan, model, private_parts)
         self.average = Average(model, experiment.evaluate.ema)
-        self.over, self.last_commit_s = False, 0.0
+        self.last_commit_s, self._refused = 0.0, RefusedCommits()
         self._made_at, self._scored = (0.0, 0.0), -1
-        self._book = ClientBook(self.clients)
+        first_visit = experiment.network.backbone == "first_visit"
+        self._book = ClientBook(
+            self.clients,
+            backbone_bytes=backbone_bytes(plan.shape) if first_visit else 0,
+            resumes=experiment.network.interrupted == "resume",
+        )
         self._offers = Offers(plan, self.versions, self._book)
         detect_after_s, tail = experiment.network.detect_after_s, experiment.energy.tail
-        self._visits = OpenVisits(
+        self.visits = OpenVisits(
             DeviceWorld(
                 env, network, self.machines, self.attendance, tail=tail, detect_after_s=detect_after_s
             ),
@@ -110,6 +117,11 @@ class Server(IdleClients):
         """The shared adapter of this version, (size,) float32."""
         return self.versions.model.adapter.vector
 
+    @property
+    def never_equipped(self) -> int:
+        """Clients that are not asked again, because the frozen model never got through to them."""
+        return len(self._book.never_equipped)
+
     # whom ---------------------------------------------------------------------------------------
 
     def sample(
@@ -123,6 +135,7 @@ class Server(IdleClients):
             n: how many.
             among: the only clients that may be chosen, ascending; None: all.
         """
+        _check_count(n, self.clients if among is None else len(among))
         clients = yield from self.grant(n, among)
         sampler = self.plan.parts.sampler
         if isinstance(sampler, PollingSampler):
@@ -142,11 +155,17 @@ class Server(IdleClients):
             steps: optimiser steps, if fewer than a whole visit has (partial work; charged accordingly).
             rank: slots of each factor, if fewer than the client's.
         """
+        if not 0 <= client < self.clients:
+            raise ValueError(f"there is no client {client} to dispatch to, only 0 to {self.clients - 1}")
+        if self.visits.is_at_work(client):
+            raise ValueError(
+                f"client {client} is at work on another visit: dispatch to those that `sample` returns"
+            )
         invitation = self._offers.invitation(client, rank)
         offer = self._offers.offer(invitation)
         dispatched = self.versions.dispatched(invitation, offer, steps)
         work, on_close = self._offers.work(invitation, offer, steps), self.experiment.population.on_close
-        visit = self._visits.begin(dispatched, work, self.version, round_, on_close)
+        visit = self.visits.begin(dispatched, work, self.version, round_, on_close)
         self._book.polled.pop(client, None)
         self.seen.ask(client)
         self.trainer.expect(visit, dispatched.job, common=dispatched.common)
@@ -162,7 +181,7 @@ class Server(IdleClients):
         invitation = self._offers.invitation(client)
         offer = self._offers.offer(invitation)
         work = self._offers.poll_work(invitation, offer)
-        visit = self._visits.begin(self.versions.dispatched(invitation, offer), work, self.version)
+        visit = self.visits.begin(self.versions.dispatched(invitation, offer), work, self.version)
         visit.ignore("polled")
         own_scale = invitation.scale != self.versions.scale
         vector = self.model.adapter.cut(invitation.rank) if own_scale else visit.start
@@ -170,11 +189,28 @@ class Server(IdleClients):
 
     def losses(self, polls: Sequence[Poll]) -> list[float]:
         """Return what polled clients answer: the mean loss on each one's training data."""
-        return self.trainer.evaluations.losses([(p.visit.client, p.vector, p.base) for p in polls])
+        log = self.trainer.log
+        if log is not None:
+            losses = [log.of(poll.visit).loss for poll in polls]
+        else:
+            losses = self.trainer.evaluations.losses([(p.visit.client, p.vector, p.base) for p in polls])
+        for poll, loss in zip(polls, losses, strict=True):
+            poll.visit.report_loss(loss)
+        return losses
+
+    def close_polls(self, polls: Sequence[Poll]) -> None:
+        """Write the visits of polls that were answered: what they answered is known by now."""
+        for poll in polls:
+            self.visits.settle(poll.visit)
 
     def estimate(self, client: int, *, steps: int | None = None, rank: int | None = None) -> Estimate:
         """Return how a visit would go if it began now, alone on its own link, on a cool device."""
         return self._offers.estimate(client, self.now_s, steps=steps, rank=rank)
+
+    def _expected_s(self, client: int) -> float:
+        """Return how long a whole visit of a client should take [s]; inf if its memory does not hold the training."""
+        expected = self.estimate(client)
+        return expected.total_s if expected.fits else math.inf
 
     # rounds -------------------------------------------------------------------------------------
 
@@ -182,8 +218,7 @@ class Server(IdleClients):
         """Wait until `want` visits have landed, all have ended, or the deadline; then for the
         commits' place in that instant, so that whatever lands at the same time counts.
         """
-        landed = enough_landed(self.env, visits, want)
-        yield landed if deadline_s is None else landed | self.timeout(deadline_s)
+        yield end_of_round(self.env, visits, want, deadline_s)
         yield self.turn(Instant.COMMIT)
 
     def collect(
@@ -196,7 +231,7 @@ class Server(IdleClients):
         """
         landed = by_landing(visits)
         for visit in landed[want:]:
-            self._visits.refuse(visit, "surplus")
+            self.visits.refuse(visit, "surplus")
         why: Literal["surplus", "late"] = "surplus" if len(landed) >= want else "late"
         for visit in visits:
             if not visit.ended:
@@ -207,7 +242,16 @@ class Server(IdleClients):
     def reject(self, landed: Sequence[Visit]) -> None:
         """Drop landed visits: their round had too few reports."""
         for visit in landed:
-            self._visits.refuse(visit, "rejected")
+            self.visits.refuse(visit, "rejected")
+
+    def fresh(self, landed: Sequence[Visit], max_staleness: int | None) -> list[Visit]:
+        """Return the landed visits of the last `max_staleness` versions (None: all); the others end as `stale`."""
+        if max_staleness is None or self.over:
+            return list(landed)
+        for visit in landed:
+            if self.version - visit.version > max_staleness:
+                self.visits.refuse(visit, "stale")
+        return [visit for visit in landed if visit.outcome == "landed"]
 
     # values -------------------------------------------------------------------------------------
 
@@ -216,20 +260,23 @@ class Server(IdleClients):
 
         Args:
             landed: the visits.
-            blend: makes the shared adapter of the one before and the rule's, instead of a server optimiser.
+            blend: makes the shared adapter of what the rule makes of the one that was sent, instead of a server
+                optimiser.
         """
         if self.over:
             return
+        self.visits.check_landed(landed)
         self._score_by_grid()
         before, commit = self.model.adapter, self._made(landed, blend)
+        self._refused.note(commit.accepted, commit.refused)
         if not commit.accepted:
             return
         self.seen.commit()
         self.last_commit_s = self.now_s
-        jobs = [self._visits.dispatched[visit.order].job for visit in commit.accepted]
+        jobs = [self.visits.dispatched[visit.order].job for visit in commit.accepted]
         for visit in commit.accepted:
             visit.commit(self.version)
-            self._visits.settle(visit)
+            self.visits.settle(visit)
         self.trainer.renew(self.model)
         after = self.model.adapter
         self.ledger.commit(self.version, self.env.now, commit.accepted, commit.moves, before, after)
@@ -244,18 +291,25 @@ class Server(IdleClients):
     def _made(self, landed: Sequence[Visit], blend: Blend | None) -> Commit:
         """Make the next version of what has landed; returns what was taken of it."""
         landed = sorted(landed, key=lambda v: (v.client, v.visit))
-        results, dispatched = self.trainer.results(landed), self._visits.dispatched
-        if results is None:
-            blank = BlankCommit(landed, dispatched, self.versions, self.plan.task.examples)
-            self.versions.make_blank(blank)
-            return blank
-        commit = Commit(results, dispatched, self.versions)
+        results, dispatched = self.trainer.results(landed), self.visits.dispatched
+        blank = (landed, dispatched, self.versions)
+        commit: Commit
+        if results is not None:
+            commit = Commit(results, dispatched, self.versions)
+        elif self.trainer.log is not None:
+            self.trainer.log.ask(landed)
+            commit = LoggedCommit(self.trainer.log, *blank)
+        else:
+            commit = BlankCommit(*blank)
         try:
-            self.versions.make(commit, blend)
+            if isinstance(commit, BlankCommit):
+                self.versions.make_blank(commit)
+            else:
+                self.versions.make(commit, blend)
         finally:
             for visit, reason in commit.refused:
                 self.ledger.refuse(visit, reason)
-                self._visits.refuse(visit, "rejected")
+                self.visits.refuse(visit, "rejected")
             for report in commit.reports:
                 self.seen.report(report.client, report.loss, report.square)
         return commit
@@ -276,11 +330,19 @@ class Server(IdleClients):
 
     # the end ------------------------------------------------------------------------------------
 
-    def end(self) -> None:
-        """Let nothing more be committed or dispatched: the budget is used up."""
-        self.over = True
-        self._alarm.stop()
+    def next_landing_s(self) -> float:
+        """Return when the first update that is on its way lands [virtual s]; inf: none is."""
+        return next_landing_s(self.visits.under_way())
+
+    def visits_under_way(self) -> Collection[Visit]:
+        """Return the visits whose device has not finished."""
+        return [visit for visit in self.visits.under_way() if not visit.ended]
 
     def close(self, now_s: float) -> None:
         """Write the visits that are still open as they stand at `now_s`."""
-        self._visits.close(now_s)
+        self.visits.close(now_s)
+
+
+def _check_count(n: int, pool: int) -> None:
+    if not 1 <= n <= pool:
+        raise ValueError(f"{n} clients are asked for, of {pool}: at least 1, and no more than there are")

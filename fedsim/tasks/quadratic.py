@@ -204,7 +204,7 @@ class QuadraticTask(Task):
             )
         return Update(
             end=end.astype(np.float32),
-            examples=used,
+            examples=min(self.examples(job.client), used),
             tokens=used * self.config.tokens_per_example,
             steps=steps,
             loss=loss,

@@ -25,6 +25,7 @@ NEAR = 1e-4
 WIRES = {
     **{dtype: WireConfig(dtype=dtype, down_dtype=dtype) for dtype in get_args(WireConfig.model_fields["dtype"].annotation)},
     "top-k": WireConfig(top_k=0.25),
+    "top-k of every tensor": WireConfig(top_k=0.25, top_k_by="tensor"),
     "top-k with feedback": WireConfig(top_k=0.25, error_feedback=True),
     "int4, top-k, nearest": WireConfig(dtype="int4", top_k=0.4, rounding="nearest", down_dtype="bfloat16"),
 }  # fmt: skip

@@ -12,7 +12,9 @@ from worlds.whole_runs import assert_same, finished
 from fedsim.checks.personal import problems
 from fedsim.clock.plan import prepare
 from fedsim.component import find, kinds
+from fedsim.config.classes import CLASSES
 from fedsim.config.experiment import Experiment
+from fedsim.executors.inline import Inline
 from fedsim.jobs import Job
 from fedsim.runs.simulation import simulate
 from fedsim.server.after.personalize import epochs_after
@@ -166,6 +168,51 @@ def test_a_client_that_joins_ditto_is_drawn_to_the_last_shared_model():
         own = target + (1 - 0.1 * 1.5) ** steps * (w - target)
         expected = 0.5 * np.sum((own - plan.task.optima[row.client]) ** 2)
         assert row.metric_personal == pytest.approx(expected, rel=1e-5)
+
+
+# what is trained after the run ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("lr", "rate"), [(None, 0.1 * 0.5**3), (0.2, 0.2)], ids=["local", "its own"])
+def test_fine_tuning_goes_on_at_the_rate_that_a_visit_would_have(lr, rate):
+    """Version 3 of a decay of 0.5: four steps of 0.0125; training alone from version 0 has not decayed."""
+    asked = {"kind": "fine-tune", "lr": lr, "local_epochs": 1}
+    run, model = finished(quadratic(asked, local={**SGD, "lr_decay": 0.5}, budget={"commits": 3}))
+    plan = prepare(quadratic({"kind": "none"}))
+    for row in run.personal.itertuples():
+        optimum, steps = plan.task.optima[row.client], 4  # 32 examples in batches of 8
+        gap = (1 - rate) ** steps * (model.adapter.vector - optimum)
+        assert row.metric_personal == pytest.approx(0.5 * np.sum(gap**2), rel=1e-5)
+        assert row.metric_local == pytest.approx(0.5 * np.sum((0.9**steps * optimum) ** 2), rel=1e-5)
+
+
+@pytest.mark.parametrize(("scale", "expected"), [("common", 2.0), ("own", 4.0)])
+def test_a_client_of_few_slots_trains_after_the_run_in_the_scale_of_its_visits(scale, expected):
+    """alpha 8 and r 4: the server's scale is 2; a client of two slots has it too, or PEFT's 8 / 2."""
+    jobs = []
+
+    class Noting(Inline):
+        def train(self, batch):
+            jobs.extend(batch)
+            return super().train(batch)
+
+    asked = quadratic(
+        {"kind": "fine-tune", "local_epochs": 1},
+        task={"kind": "quadratic", "layout": "lora"},
+        lora={
+            "r": 4,
+            "alpha": 8.0,
+            "rank_by": "tier",
+            "scale": scale,
+            "ranks": dict.fromkeys(CLASSES, 2) | {"laptop": 4},
+        },
+        budget={"commits": 2},
+    )
+    simulate(prepare(asked), Noting())
+
+    small = [job for job in jobs if job.rank == 2]
+    assert {job.purpose for job in small} == {"train", "personal", "alone"}
+    assert {job.scale for job in small} == {expected}
 
 
 # the table --------------------------------------------------------------------------------------

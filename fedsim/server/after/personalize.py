@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from fedsim.adapters.adapter import Vector
+from fedsim.adapters.units import in_server_units
 from fedsim.aggregators._base import Invitation, ServerModel
 from fedsim.clock.components import parts_of
 from fedsim.clock.plan import Plan
@@ -29,8 +30,7 @@ from fedsim.config.experiment import Experiment
 from fedsim.executors import Executor, Ticket
 from fedsim.jobs import Job, ScoreJob, Update, add_sums
 from fedsim.metrics.direction import rises
-from fedsim.personal import Personal, Used, tuned
-from fedsim.personal.folding import weighted
+from fedsim.personal import Home, Personal, Used, tuned
 from fedsim.personal.held_out import unseen
 from fedsim.records.rows import PersonalRow
 from fedsim.rng import stream
@@ -48,6 +48,7 @@ class FinalState:
         model: the server's, at the end of the run.
         state: the rule's.
         private_parts: what the clients have kept, nothing under way.
+        version: of the model: the learning rate of what clients train now has decayed as that of a visit would.
     """
 
     plan: Plan
@@ -55,6 +56,7 @@ class FinalState:
     model: ServerModel
     state: Any
     private_parts: PrivateParts
+    version: int = 0
 
     @property
     def base(self) -> Vector | None:
@@ -193,28 +195,31 @@ class _LastTraining:
         offer = self._rule.offer(
             self._final.state, self._final.model, Invitation(client, 0, rank, scale, None)
         )
-        start = self._privates.start(client, offer.start)
+        start = self._privates.start(client, offer.start, rank, scale)
         job = Job(
             client,
             0,
             start,
-            plan.experiment.local,
+            plan.experiment.local.at_version(self._final.version),
             plan.experiment.training_seed,
             purpose="personal",
             rank=rank if rank < layout.rank else None,
-            scale=None if scale == common else scale,
+            scale=scale if rank < layout.rank or scale != common else None,
             base=self._final.base,
         )
-        return _Visit(client, job, self._privates.kept.get(client))
+        return _Visit(client, job, self._privates.own(client, rank, scale))
+
+    def _home(self, visit: _Visit) -> Home:
+        return self._privates.home_of(visit.job.rank, visit.job.scale)
 
     def _after(self, visit: _Visit) -> Job | None:
-        return self._kind.after(self._privates.home, visit.job, visit.private)
+        return self._kind.after(self._home(visit), visit.job, visit.private)
 
     def _alone(self, visit: _Visit) -> Job | None:
-        local = tuned(visit.job.local, self._kind.local_epochs or 0, None)
+        local = tuned(self._plan.experiment.local, self._kind.local_epochs or 0, None)
         if local is None:
             return None
-        start = self._privates.home.initial
+        start = self._home(visit).initial
         return replace(visit.job, start=start, base=None, local=local, purpose="alone")
 
     def _trained(self, jobs: Sequence[Job | None]) -> Ticket | None:
@@ -240,15 +245,12 @@ class _LastTraining:
         if end is None and visit.private is None and not self._rule.traits.personal:
             return self._shared  # nothing of its own: the shared model, at the server's rank
         return self._at_layout_scale(
-            visit, self._kind.model(self._privates.home, visit.job, visit.private, end)
+            visit, self._kind.model(self._home(visit), visit.job, visit.private, end)
         )
 
     def _at_layout_scale(self, visit: _Visit, used: Used) -> Used:
         """Return a model as it is scored: scores multiply B A with the layout's scale."""
-        if visit.job.scale is None:
-            return used
-        layout = self._task.layout
-        return replace(used, vector=weighted(layout, used.vector, visit.job.scale / layout.modules[0].scale))
+        return replace(used, vector=in_server_units(self._task.layout, used.vector, visit.job.scale))
 
     def _held_out(self, client: int, model: Used) -> Ticket:
         vector = self._handles.of(model.vector) if model is self._shared else model.vector

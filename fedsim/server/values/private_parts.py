@@ -5,6 +5,9 @@ Second trainings (Ditto, FedDPA) are made at the commit of their visit, from wha
 of the one before: so a client's second model goes on from visit to visit without a gap, whatever is under
 way elsewhere. They are handed to the workers at once and read one commit later; nothing waits for them,
 and nothing that the server does depends on them.
+
+What is kept is in the layout's shape and scale, whatever slots and scale a visit had: it is cut and converted on its
+way to a visit and back. Slots that a client has not trained yet are those of version 0.
 """
 
 from __future__ import annotations
@@ -16,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedsim.adapters.adapter import Layout, Vector
+from fedsim.adapters.units import in_client_units, server_units
 from fedsim.aggregators._base import Offer
 from fedsim.clock.components import parts_of
 from fedsim.config.experiment import Experiment
@@ -31,10 +36,25 @@ from fedsim.server.values.handles import Handles
 
 
 @dataclass(frozen=True)
-class _Open:
-    """A client batch of second trainings at work."""
+class _View:
+    """How a client of some rank and scale sees what it keeps.
 
-    jobs: Sequence[Job]
+    Attributes:
+        home: version 0 as it is there.
+        trained: which of the numbers that are kept it has (kept,).
+        units: what they are multiplied with on their way back (kept,); None: nothing.
+    """
+
+    home: Home
+    trained: NDArray[np.bool_]
+    units: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A client batch of second trainings at work; `visits` are those that they belong to, without vectors."""
+
+    visits: Sequence[Job]
     ticket: Ticket
 
 
@@ -64,7 +84,7 @@ class PrivateParts:
         self._executor = executor
         self._clients_per_call = experiment.numerics.clients_per_call if executor is not None else 1
         self._open: deque[_Open] = deque()
-        self._masks: dict[int, Any] = {}
+        self._views: dict[tuple[int | None, float | None], _View] = {}
         self.home = Home(layout, initial)
         self.kept = ClientVectors(None if folder is None else folder / "kept" / "personal.f32")
         self.seen = np.zeros(experiment.population.clients, dtype=np.int64)
@@ -77,12 +97,35 @@ class PrivateParts:
         """Return an offer whose payloads lack what is private; the same object if nothing is."""
         return self.kind.offer(self.home, offer)
 
-    def start(self, client: int, start: Vector) -> Vector:
-        """Put a client's private part into the start that it has downloaded; the same array if it has none."""
-        private = self.kept.get(client) if self.kind.waits else None
+    def start(
+        self, client: int, start: Vector, rank: int | None = None, scale: float | None = None
+    ) -> Vector:
+        """Put a client's private part into the start that it has downloaded; the same array if it has none.
+
+        Args:
+            client: whose.
+            start: what it has downloaded.
+            rank: slots of its visit; None: the layout's.
+            scale: what the visit multiplies B A with; None: the layout's.
+        """
+        private = self.own(client, rank, scale) if self.kind.waits else None
         return start if private is None else self.kind.composed(self.home, start, private)
 
-    def landed(self, client: int, rank: int, start: Vector, end: Vector) -> Vector:
+    def own(self, client: int, rank: int | None, scale: float | None) -> Vector | None:
+        """Return what a client keeps, as a visit of this rank and scale (None: the layout's) sees it; None: nothing."""
+        kept, view = self.kept.get(client), self._view(rank, scale)
+        if kept is None or (view.units is None and view.trained.all()):
+            return kept
+        in_its_units = kept if view.units is None else kept / view.units
+        return np.where(view.trained, in_its_units, 0.0).astype(np.float32)
+
+    def home_of(self, rank: int | None, scale: float | None) -> Home:
+        """Return what a kind may use of the run, version 0 in the slots and the scale of a visit."""
+        return self._view(rank, scale).home
+
+    def landed(
+        self, client: int, rank: int, start: Vector, end: Vector, scale: float | None = None
+    ) -> Vector:
         """Keep the private part of where a client's training ended; return what the server may see.
 
         Args:
@@ -90,17 +133,47 @@ class PrivateParts:
             rank: slots of each factor that it trained; the others of its private part stay as they were.
             start: as the server sent it.
             end: where the training ended.
+            scale: what it multiplied B A with; None: the layout's.
         """
         private = self.kind.keeps(self.home, end)
         if private is None:
             return end
-        before = self.kind.keeps(self.home, self.start(client, start))
-        assert before is not None
-        trained = self.kind.keeps(self.home, self._trained(rank))
-        self.kept = self.kept.including({client: np.where(trained, private, before).astype(np.float32)})
+        self._keep(client, self._view(rank, scale), private)
         kept_back = self.kind.keeps(self.home, start)
         assert kept_back is not None
         return self.kind.composed(self.home, end, kept_back)
+
+    def untouched(self, vector: Vector) -> Vector:
+        """Return a shared adapter whose private arrays are those of version 0: no rule and no optimiser moves them."""
+        private = self.kind.keeps(self.home, self.home.initial)
+        if private is None or np.array_equal(self.kind.keeps(self.home, vector), private):
+            return vector
+        return self.kind.composed(self.home, vector, private)
+
+    def _keep(self, client: int, view: _View, values: Vector) -> None:
+        """Keep where a client ended, in its own slots; the others stay as they were."""
+        before = self.kept.get(client)
+        if before is None:
+            before = self._kept_of(self.home.initial)
+        in_our_units = values if view.units is None else values * view.units
+        kept = np.where(view.trained, in_our_units, before).astype(np.float32)
+        self.kept = self.kept.including({client: kept})
+
+    def _kept_of(self, vector: Any) -> Any:
+        """Return what of a vector (or of a mask) is kept: the private values, or all of a second model."""
+        private = self.kind.keeps(self.home, vector)
+        return vector if private is None else private
+
+    def _view(self, rank: int | None, scale: float | None) -> _View:
+        key = (rank or None, scale)
+        if key not in self._views:
+            layout, initial = self.home.layout, self.home.initial
+            slots, units = layout.slots(rank or None), server_units(layout, scale)
+            there = np.where(slots, in_client_units(layout, initial, scale), np.float32(0.0))
+            home = self.home if slots.all() and units is None else replace(self.home, initial=there)
+            kept_units = None if units is None else self._kept_of(units)
+            self._views[key] = _View(home, self._kept_of(slots), kept_units)
+        return self._views[key]
 
     def committed(self, jobs: Sequence[Job]) -> None:
         """Count the visits of a commit, and have their second trainings made.
@@ -128,29 +201,25 @@ class PrivateParts:
 
     def _train(self, jobs: Sequence[Job]) -> None:
         assert self._executor is not None
-        made = [self.kind.beside(self.home, job, self.kept.get(job.client)) for job in jobs]
-        second = [job for job in made if job is not None]
+        made = [self._beside(job) for job in jobs]
+        pairs = [(job, second) for job, second in zip(jobs, made, strict=True) if second is not None]
         handles = Handles(self._executor)
-        for cut in batches(len(second), self._clients_per_call):
-            part = second[cut]
-            ticket = self._executor.train([handles.in_place(job) for job in part])
-            self._open.append(_Open([replace(job, anchor=None, base=None) for job in part], ticket))
+        for cut in batches(len(pairs), self._clients_per_call):
+            part = pairs[cut]
+            ticket = self._executor.train([handles.in_place(second) for _, second in part])
+            visits = [replace(job, start=None, anchor=None, base=None) for job, _ in part]
+            self._open.append(_Open(visits, ticket))
+
+    def _beside(self, job: Job) -> Job | None:
+        own = self.own(job.client, job.rank, job.scale)
+        return self.kind.beside(self.home_of(job.rank, job.scale), job, own)
 
     def _read(self) -> None:
         while self._open:
             done = self._open.popleft()
             done.ticket.want()
-            for job, update in zip(done.jobs, done.ticket.result(), strict=True):
-                if not np.all(np.isfinite(update.end)):
+            for visit, update in zip(done.visits, done.ticket.result(), strict=True):
+                if np.all(np.isfinite(update.end)):
+                    self._keep(visit.client, self._view(visit.rank, visit.scale), update.end)
+                else:
                     self.faulty += 1
-                    continue
-                end = update.end
-                if job.rank is not None:
-                    end = np.where(self._trained(job.rank), end, job.start).astype(np.float32)
-                self.kept = self.kept.including({job.client: end})
-
-    def _trained(self, rank: int) -> Any:
-        """Return which numbers of a vector lie in the first `rank` slots; whole tensors do."""
-        if rank not in self._masks:
-            self._masks[rank] = self.home.layout.slots(rank or None)
-        return self._masks[rank]

@@ -17,12 +17,15 @@ import numpy as np
 from fedsim.adapters.adapter import Vector
 from fedsim.adapters.moved_base import Base
 from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel
+from fedsim.aggregators._steps import effective_steps
+from fedsim.blame import place_in
 from fedsim.clock.plan import Plan
 from fedsim.clock.protocol import Blend
 from fedsim.clock.visit import Visit
 from fedsim.errors import FedsimError, RunError, message
 from fedsim.jobs import Job
 from fedsim.network.coding import Coder
+from fedsim.server import returned
 from fedsim.server.values.private_parts import PrivateParts
 
 
@@ -81,24 +84,36 @@ class Versions:
 
     # what is sent -------------------------------------------------------------------------------
 
-    def invitation(self, client: int, visit: int, last_seen: int | None, rank: int | None) -> Invitation:
+    def invitation(
+        self,
+        client: int,
+        visit: int,
+        last_seen: int | None,
+        rank: int | None,
+        last_rank: int | None = None,
+    ) -> Invitation:
         """Return whom the rule is asked about; `rank` is the most slots, None: the client's own."""
         slots = self.plan.rank(client, rank)
         scale = self.plan.experiment.lora.scale_of(slots) if slots else self.scale
-        return Invitation(client, visit, slots, scale, last_seen)
+        own_rank = self.plan.own_rank(client)
+        return Invitation(client, visit, slots, scale, last_seen, own_rank, last_rank)
 
     def offer(self, invitation: Invitation) -> Offer:
         """Return what the rule offers, less what is private."""
         try:
-            offer = self.rule.offer(self.state, self.model, invitation)
+            offered = self.rule.offer(self.state, self.model, invitation)
+            offer = returned.offered(self.rule, offered, self.model.adapter.layout.size)
         except Exception as problem:
             self._blame("offers", problem)
         return self.private_parts.offer(offer)
 
     def dispatched(self, invitation: Invitation, offer: Offer, steps: int | None = None) -> Dispatched:
         """Return what an offer is on the client's side of the wire, and the training it is for."""
-        start = self._coder.down(self.number, offer.start, offer.down)
-        composed = self.private_parts.start(invitation.client, start)
+        client, rank, scale = invitation.client, invitation.rank, invitation.scale
+        start = self._coder.down(
+            self.number, offer.start, offer.down, client=client, last_seen=invitation.last_seen
+        )
+        composed = self.private_parts.start(client, start, rank, scale)
         common = self.model.adapter.holds(offer.start) and composed is start
         job = self._job(invitation, offer, composed, steps)
         return Dispatched(invitation, offer, start, self.model.base, job, common)
@@ -139,24 +154,42 @@ class Versions:
 
     def received(self, visit: Visit, dispatched: Dispatched, end: Vector) -> Vector:
         """Return where a client ended as far as the server may know: what is private stays, the rest is coded."""
-        frame = (visit.version, dispatched.offer.phase)
+        frame, invitation = (visit.version, dispatched.offer.phase), dispatched.invitation
         decoded = self._coder.up(
-            visit.client, visit.visit, dispatched.job.start, end, dispatched.offer.up, frame=frame
+            visit.client,
+            visit.visit,
+            dispatched.job.start,
+            end,
+            dispatched.offer.up,
+            frame=frame,
+            scale=invitation.scale,
         )
         return self.private_parts.landed(
-            visit.client, dispatched.invitation.rank, dispatched.shared_start, decoded
+            visit.client, invitation.rank, dispatched.shared_start, decoded, invitation.scale
         )
 
     def contribution(
-        self, visit: Visit, dispatched: Dispatched, end: Vector, examples: float
+        self, visit: Visit, dispatched: Dispatched, end: Vector, made: tuple[int, int] | None = None
     ) -> Contribution:
-        """Return an update as the rule sees it."""
+        """Return an update as the rule sees it.
+
+        Args:
+            visit: whose.
+            dispatched: what it left with.
+            end: where it ended.
+            made: examples that it used and steps that it made; None: as its job says.
+        """
+        job, examples = dispatched.job, self.plan.task.examples(visit.client)
+        whole = job.local.steps_over(examples)
+        if made is None:
+            steps = whole if job.upto is None else min(whole, job.upto)
+            made = (min(examples, steps * job.local.batch), steps)
         return Contribution(
             client=visit.client,
             visit=visit.visit,
             start=dispatched.shared_start,
             end=end,
-            examples=examples,
+            examples=float(examples),
             staleness=self.number - visit.version,
             version=visit.version,
             rank=dispatched.invitation.rank,
@@ -165,6 +198,9 @@ class Versions:
             base_version=0 if dispatched.base is None else dispatched.base.version,
             trains=dispatched.offer.trains,
             base=dispatched.base,
+            own_rank=dispatched.invitation.own_rank,
+            used=float(made[0]),
+            effective_steps=effective_steps(job.local, made[1], max(whole, made[1])),
         )
 
     def make(self, commit: Taken, blend: Blend | None) -> None:
@@ -172,33 +208,43 @@ class Versions:
 
         Args:
             commit: what has come in.
-            blend: makes the shared adapter of the one before and the rule's, instead of an optimiser.
+            blend: makes the shared adapter of what the rule makes of the adapter that was sent, instead of an
+                optimiser. To that adapter nobody is stale.
         """
         contributions = iter(commit)
         first = next(contributions, None)
         if first is None:
             return
-        contributions = chain([first], contributions)
-        try:
-            everything = contributions if self.rule.one_pass else list(contributions)
-            model, self.state = self.rule.apply(self.state, self.model, everything)
-            # what the rule did not look at was committed all the same: it is read, checked and counted
-            deque(contributions, maxlen=0)
-        except Exception as problem:
-            self._blame(f"failed at version {self.number + 1}", problem)
-        before, after = self.model.adapter.vector, model.adapter.vector
+        contributions, before = chain([first], contributions), self.model
+        if blend is not None:
+            before = replace(before, adapter=before.adapter.replace(blend.sent))
+            contributions = (replace(c, staleness=0) for c in contributions)
+        model = self._applied(before, contributions)
         if blend is None:
             stalest = max(self.number - visit.version for visit in commit.accepted)
-            vector, self._optimizer_state = self._optimizer.step(
-                self._optimizer_state, before, after, stalest
-            )
+            old, new = before.adapter.vector, model.adapter.vector
+            step = self._optimizer.step(self._optimizer_state, old, new, stalest)
+            vector, self._optimizer_state = returned.stepped(self._optimizer, step, len(old))
         else:
-            vector = blend(commit.accepted, before, after)
-        if vector is not after:
+            vector = blend.mix(commit.accepted, model.adapter.vector)
+        vector = self.private_parts.untouched(vector)
+        if vector is not model.adapter.vector:
             model = replace(model, adapter=model.adapter.replace(vector))
         self._check(model)
         self.model = model
         self.number += 1
+
+    def _applied(self, before: ServerModel, contributions: Iterator[Contribution]) -> ServerModel:
+        """Return the model that the rule makes of another one and what has come in; all of it is read."""
+        try:
+            everything = contributions if self.rule.one_pass else list(contributions)
+            result = self.rule.apply(self.state, before, everything)
+            model, self.state = returned.applied(self.rule, result, before.adapter.layout.size)
+            # what the rule did not look at was committed all the same: it is read, checked and counted
+            deque(contributions, maxlen=0)
+        except Exception as problem:
+            self._blame(f"failed at version {self.number + 1}", problem)
+        return model
 
     def make_blank(self, commit: Taken) -> None:
         """Make the next version of a timeline-only run: without values, unless bytes depend on what the rule does."""
@@ -228,5 +274,6 @@ class Versions:
         """Name the rule in whatever it raised; SimPy would rebuild it from its args and may lose the message."""
         if isinstance(problem, FedsimError):
             raise problem
+        place, where = place_in(problem), f"aggregator {self.rule.kind}"
         said = f"{what}: {type(problem).__name__}: {problem}"
-        raise RunError(message(f"aggregator {self.rule.kind}", said)) from problem
+        raise RunError(message(where if place is None else f"{where} ({place})", said)) from problem

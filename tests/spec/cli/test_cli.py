@@ -16,13 +16,16 @@ import pytest
 import yaml
 
 import fedsim
+from fedsim.checks.resolved import of_population
 from fedsim.cli.app import call
 from fedsim.cli.printing import estimates, listing, table
 from fedsim.cli.progress import Progress
 from fedsim.cli.verdict import verdict
+from fedsim.devices.population import draw
 from fedsim.errors import HostError, RunError
 from fedsim.records.info import Totals
 from fedsim.records.quantities import duration
+from fedsim.records.resolved import Drawn, Resolved
 from fedsim.runs.dry_run import Estimates
 
 EXPERIMENT = {
@@ -331,6 +334,22 @@ def test_profiles_are_listed_shown_and_checked(capsys, tmp_path):
     assert said(capsys, "profiles", "check", hetero_profiles.locate("devices.csv"))[:2] == (0, "ok\n")
 
 
+def test_the_population_of_an_experiment_of_one_s_own_is_shown(here, capsys):
+    file = here / "mine.yaml"
+    file.write_text(
+        "population: {preset: mixed_edge_2025, clients: 40, availability: charging}\n"
+        "task: {kind: quadratic}\nlocal: {optimizer: sgd}\nbudget: {commits: 1}\n"
+    )
+    drawn = draw(fedsim.read(file).population, 0)
+
+    assert call(["profiles", "show", str(file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    facts = of_population(drawn)
+    assert lines[-1] == f"online: {facts.online}"
+    assert lines[-2].split()[:2] == ["all", "40"]
+    assert sum(g.clients for g in facts.drawn) == 40
+
+
 def test_the_doctor_names_what_is_there_and_what_is_missing(capsys, monkeypatch):
     code, out, _ = said(capsys, "doctor")
     assert code == 0
@@ -448,7 +467,8 @@ def test_estimates_without_a_measurement_say_nothing_of_this_machine():
         joules=5.0,
         gross_joules=7.0,
     )
-    text = estimates(Estimates(totals, virtual_s=7200.0, trained_visits=2, evaluations=2))
+    who = Resolved((Drawn("laptop", "wifi", 3),), 1.0, 1.0)
+    text = estimates(Estimates(totals, virtual_s=7200.0, trained_visits=2, evaluations=2, resolved=who))
     assert "visits: 3 (in flight 1, landed 2)" in text
     assert "machine" not in text
 

@@ -60,6 +60,9 @@ class Carrier:
     def transfer(self, direction, client, n_bytes):
         return Carriage(self.env, n_bytes)
 
+    def online_until(self, client, offline):
+        """Nobody keeps a connection."""
+
 
 class Clients:
     def __init__(self, online):

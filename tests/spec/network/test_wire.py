@@ -299,12 +299,13 @@ def test_stochastic_rounding_draws_by_client_and_visit_not_by_order():
     assert not np.array_equal(one, link(dtype="int4").up(2, 1, start, end, WHOLE))
 
 
+@pytest.mark.parametrize("by", ["message", "tensor"])
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("payload", [WHOLE, ONLY_A, RANK_2], ids=["whole", "A", "rank 2"])
-def test_error_feedback_loses_nothing(dtype, rounding, payload):
+def test_error_feedback_loses_nothing(dtype, rounding, payload, by):
     """Sum of what was understood + what is still owed = sum of the moves."""
-    wire = link(dtype=dtype, rounding=rounding, top_k=0.15, error_feedback=True)
+    wire = link(dtype=dtype, rounding=rounding, top_k=0.15, top_k_by=by, error_feedback=True)
     mask = sent(LAYOUT, payload)
     understood, moved = np.zeros(99), np.zeros(99)
     for visit in range(12):
@@ -387,7 +388,10 @@ def test_the_model_comes_down_coded_once_a_version():
     assert wire.down(5, start, Payload(extra_floats=9)) is got
     message = encode(WireConfig(down_dtype="int4"), LAYOUT, WHOLE, "down", start, stream(0, "wire-down", 5))
     assert np.array_equal(got, decode(WireConfig(down_dtype="int4"), LAYOUT, WHOLE, "down", message))
-    assert not np.array_equal(wire.down(6, start, WHOLE), got)  # another version, another chance
+    assert np.array_equal(wire.down(6, start, WHOLE), got)  # nothing has changed, so it is not coded anew
+    assert not np.array_equal(
+        link(down_dtype="int4").down(6, start, WHOLE), got
+    )  # another version, another chance
     assert np.array_equal(link(down_dtype="int4").down(5, start.copy(), WHOLE), got)
 
 

@@ -106,22 +106,33 @@ def test_adaptive_probabilities_are_a_distribution(found):
     assert sum(adaptive_probabilities(found, [1] * len(found))) == pytest.approx(1.0)
 
 
-def test_adaptive_turns_follow_the_losses_that_have_landed():
-    """Redrawn from the tables: which tier, given the losses of the rounds before."""
+@pytest.mark.parametrize("adapt", ["stalled", "always"])
+def test_adaptive_turns_follow_the_losses_that_have_landed(adapt):
+    """Redrawn from the tables: which tier, given the losses of the rounds before.
+
+    TiFL, algorithm 2: chances change only if the tier of the last round is no better than at the look before.
+    """
     run = simulated(
-        turns(probabilities="adaptive", interval=2),
+        turns(probabilities="adaptive", interval=2, adapt=adapt),
         SIX,
         timeline_only=False,
         budget={"commits": 25},
         task={"kind": "quadratic", "spread": 3.0},
         seed=4,
     )
-    asked, known, weights = tiers_asked(run), [math.nan] * 3, [1 / 3] * 3
+    asked, known, before, weights = tiers_asked(run), [math.nan] * 3, [math.nan] * 3, [1 / 3] * 3
+    looks, changes = 0, 0
     for round_, tier in enumerate(asked[:25]):
         if round_ and round_ % 2 == 0:
-            weights = adaptive_probabilities(known, [math.inf] * 3)
+            last = asked[round_ - 1]
+            looks += 1
+            if adapt == "always" or known[last] >= before[last]:
+                weights = adaptive_probabilities(known, [math.inf] * 3)
+                changes += 1
+            before = list(known)
         assert tier == draw_tier(weights, [math.inf] * 3, stream(4, "tier", round_))
         known[tier] = run.visits[run.visits["round"] == round_].loss.mean()
+    assert changes == looks if adapt == "always" else changes < looks
 
 
 def test_adaptive_turns_with_credits_give_every_tier_its_share():
@@ -228,3 +239,61 @@ def test_one_tier_is_a_synchronous_server():
             losses(rounds, [1.0, 2.0, 4.0], **blocks), rel=1e-6
         )
         assert schedule(simulated(one, [1.0, 2.0, 4.0])) == schedule(simulated(rounds, [1.0, 2.0, 4.0]))
+
+
+@pytest.mark.parametrize(
+    "aggregator",
+    [
+        {"kind": "mixing", "alpha": 1.0},
+        {"kind": "mixing", "alpha": 0.25},
+        {"kind": "fedit"},
+        {"kind": "fedit", "normalize": "K", "staleness": {"kind": "polynomial", "a": 2.0}},
+    ],
+    ids=str,
+)
+def test_a_tiers_model_is_what_the_rule_makes_of_what_the_tier_was_sent(aggregator):
+    """One client a tier. The slow one lands at 3.5 s, three versions after version 0 that it was sent; then both weigh 1:3.
+
+    From the gap 4 a visit ends at 4 Q, whatever the fast tier has made meanwhile: mixed with alpha into what was sent
+    that is 4 (1 - alpha + alpha Q), and nothing is discounted.
+    """
+    alpha = aggregator.get("alpha", 1.0)
+    fast, slow = 4.0, 4.0 * (1 - alpha + alpha * Q)
+    expected = [4.0, 4.0, 4.0, 4.0]  # the fast tier has no weight until the slow one has landed
+    fast = fast * (1 - alpha + alpha * Q)
+    expected.append(0.25 * fast + 0.75 * slow)
+    one_a_tier = {**fedat(), "cohort": 1}
+
+    assert losses(one_a_tier, [1.0, 3.5], aggregator=aggregator, budget={"commits": 4}) == gaps(*expected)
+
+
+@pytest.mark.parametrize("own", [2, 4])
+def test_a_tier_of_small_clients_counts_as_the_synchronous_rule_would(own):
+    """One tier of one client of rank 2: what `tiers` makes of a round is what `synchronous` makes of it, to rounding."""
+    blocks = {
+        "task": {"kind": "quadratic", "layout": "lora", "dimension": 5},
+        "lora": {"r": 4, "alpha": 8.0, "rank_by": "tier", "ranks": {"test": own, "laptop": 4}},
+        "budget": {"commits": 3},
+    }
+    rounds = {"kind": "synchronous", "cohort": 1}
+    one = {"kind": "tiers", "tiers": 1, "cohort": 1, "across": "asynchronous"}
+
+    assert losses(one, [1.0], **blocks) == pytest.approx(losses(rounds, [1.0], **blocks), rel=1e-6)
+
+
+# too stale -----------------------------------------------------------------------------------------
+
+
+def test_a_tiers_round_that_is_too_stale_is_dropped_and_the_tier_goes_on():
+    run = simulated(fedat(max_staleness=2), PAIRS, budget={"commits": 8})
+    slow = run.visits[run.visits.client >= 2].sort_values(["order"])
+
+    assert slow.outcome.tolist()[:2] == ["stale", "stale"]
+    assert run.info.totals.outcomes["stale"] == (run.visits.outcome == "stale").sum()
+    assert committed(run).client.max() == 1
+    assert slow.dispatched_s.tolist()[2:4] == pytest.approx([3.5, 3.5], abs=1e-4)
+
+
+def test_turns_are_never_stale_so_a_maximum_is_refused():
+    with pytest.raises(ValueError, match="no meaning with `across: turns`"):
+        Tiers.model_validate(turns(max_staleness=3))

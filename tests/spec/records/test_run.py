@@ -70,6 +70,7 @@ def visit(order: int = 0, **changes):
         "examples": 8,
         "tokens": 512,
         "loss": 2.5,
+        "loss_square": 6.5,
         "committed_version": 1,
     }
     return VisitRow(**{**row, **changes})

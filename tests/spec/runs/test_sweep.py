@@ -10,6 +10,7 @@ import yaml
 import fedsim
 from fedsim.cli.app import call
 from fedsim.executors.inline import Inline
+from fedsim.runs.sweep import cautions, points, run_all
 
 GRID = {
     "name": "grid",
@@ -175,3 +176,30 @@ def test_points_of_one_population_and_data_share_them(grid, tmp_path, monkeypatc
         alone = fedsim.simulate(fedsim.Experiment.model_validate(swept.experiment))
         assert swept.visits.equals(alone.visits)
         assert swept.scores.equals(alone.scores)
+
+
+FREE = {"preset": "gemma-3-270m", "r": 8, "tokens_per_visit": 20000}
+
+
+@pytest.mark.parametrize(
+    ("charge_as", "swept", "said"),
+    [
+        (FREE, {"local.steps": [1, 2]}, True),
+        (FREE, {"local": [{"optimizer": "sgd", "steps": 1}, {"optimizer": "sgd", "epochs": 2}]}, True),
+        (FREE, {"local.lr": [0.1, 0.2]}, False),
+        (FREE, {"local.steps": [1, 2], "task.charge_as.tokens_per_visit": [100, 200]}, False),
+        (None, {"local.steps": [1, 2]}, False),
+    ],
+)
+def test_steps_that_cost_the_clock_nothing_are_said(tmp_path, charge_as, swept, said):
+    path = tmp_path / "grid.yaml"
+    task = {"kind": "quadratic", "charge_as": charge_as}
+    path.write_text(yaml.safe_dump({**GRID, "task": task, "sweep": swept}))
+    lines = []
+
+    grid = points(path, (), tmp_path / "out")
+    run_all(grid, timeline_only=True, say=lines.append)
+
+    notes = [line for line in lines if "tokens_per_visit charges every visit alike" in line]
+    assert len(notes) == said
+    assert notes == cautions(grid)

@@ -86,6 +86,52 @@ def test_what_is_kept_is_in_the_runs_folder(tmp_path):
     assert found.get(3).tobytes() == numbers(2)[14:].tobytes()
 
 
+def test_a_first_visit_of_few_slots_keeps_version_0_in_the_others():
+    privates, end = fedper(), numbers(2)
+    privates.landed(3, 1, numbers(1) * LAYOUT.slots(1), end * LAYOUT.slots(1))
+
+    kept = np.where(LAYOUT.slots(1), end, numbers(0))[14:]
+    np.testing.assert_array_equal(privates.kept.get(3), kept)
+    np.testing.assert_array_equal(privates.start(3, numbers(5))[14:], kept)
+    np.testing.assert_array_equal(privates.start(3, numbers(5), 1)[14:], kept * LAYOUT.slots(1)[14:])
+
+
+def test_the_servers_private_arrays_are_those_of_version_0_whatever_a_rule_makes_of_them():
+    privates, made = fedper(), numbers(9)
+
+    left = privates.untouched(made)
+
+    assert left.tobytes() == np.concatenate([made[:14], numbers(0)[14:]]).tobytes()
+    assert privates.untouched(left) is left
+    none = PrivateParts(experiment(SYNC, 8), LAYOUT, numbers(0))
+    assert none.untouched(made) is made
+
+
+@pytest.mark.parametrize("kind", ["fedper", "ditto"])
+def test_what_is_kept_is_in_one_scale(kind):
+    """The product of what a client keeps is the same to visits of scales 1 (the layout's), 2 and 4."""
+    privates = PrivateParts(experiment(SYNC, 8, personal={"kind": kind}), LAYOUT, numbers(0))
+    end = numbers(2)
+    if kind == "fedper":
+        privates.landed(3, 2, numbers(1), end, 4.0)
+    else:
+        privates._keep(3, privates._view(None, 4.0), end)
+    names = [m.name for m in LAYOUT.modules][kind == "fedper" :]
+
+    def products(scale):
+        own = privates.own(3, 2, scale)
+        whole = own if kind == "ditto" else privates.start(3, numbers(0), 2, scale)
+        arrays = LAYOUT.arrays(whole)
+        return [(scale or 1.0) * arrays[f"{n}.lora_B"] @ arrays[f"{n}.lora_A"] for n in names]
+
+    arrays = LAYOUT.arrays(end)
+    for scale in (None, 1.0, 2.0, 4.0):
+        for name, product in zip(names, products(scale), strict=True):
+            np.testing.assert_allclose(
+                product, 4.0 * arrays[f"{name}.lora_B"] @ arrays[f"{name}.lora_A"], rtol=1e-5
+            )
+
+
 # second trainings -------------------------------------------------------------------------------
 
 
