@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from fedsim.checks.gate import prepared
 from fedsim.clock.components import parts_of
-from fedsim.clock.plan import prepare
 from fedsim.errors import FedsimError
 from fedsim.records.info import UNFINISHED
 from fedsim.records.run import Run
@@ -102,7 +102,7 @@ def why_no_replay(run: Run) -> str:
 
 def _replay_problems(run: Run) -> Iterator[str]:
     try:
-        retraced = retrace(prepare(stored_experiment(run)), run)
+        retraced = retrace(prepared(stored_experiment(run)), run)
     except FedsimError as problem:
         yield f"the replay fails: {first_line(problem)}"
         return

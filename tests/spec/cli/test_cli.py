@@ -309,6 +309,11 @@ def test_reports_of_one_run_several_runs_and_a_folder_of_runs(done, here, capsys
     assert said(capsys, "report", "all/a")[1] == f"{here}/all/a/report.html\n"
     assert said(capsys, "report", "all/a", "all/b")[1] == f"{here}/all/report.html\n"
     assert said(capsys, "report", "all", "--out", "page.html")[1] == "page.html\n"
+    said(capsys, "report", done, done, "--out", "page.html", "--target", "3.5", "--target", "2")
+    targets = re.findall(
+        r"Declared target: test \w+ of ([\d.]+)", (here / "page.html").read_text(encoding="utf-8")
+    )
+    assert targets == ["3.50", "2"]
     assert (here / "page.html").stat().st_size > 1000
 
 
