@@ -22,6 +22,10 @@ WRITTEN = ("visits", "commits", "scores", "personal")
 """Tables that are written row by row; `clients` comes whole."""
 
 
+SINGLE = ("name", "seed")
+"""Settings of an experiment that are no blocks."""
+
+
 def holds_run(folder: str | Path) -> bool:
     """Tell whether a folder is taken by a run, of whatever status."""
     folder = Path(folder)
@@ -95,6 +99,13 @@ def _read_experiment(path: Path) -> dict[str, Any]:
         raise RunFolderError(message(str(path), what)) from problem
     if not isinstance(experiment, dict) or not _is_small(experiment):
         raise RunFolderError(message(str(path), "is damaged: it holds no configuration"))
+    for key, block in experiment.items():
+        if not isinstance(key, str) or (
+            key not in SINGLE and block is not None and not isinstance(block, dict)
+        ):
+            raise RunFolderError(
+                message(f"{path}: {key}", "is damaged: it is no block of settings", got=block)
+            )
     return experiment
 
 

@@ -29,8 +29,8 @@ FEW_REPORTS = DEADLINE | {
         "kind": "synchronous",
         "cohort": 5,
         "over_select": 1.2,
-        "deadline_s": 2000,
-        "min_reports": 3,
+        "deadline_s": 2500,
+        "min_reports": 2,
     },
     "budget": {"time_s": 60000},
 }
