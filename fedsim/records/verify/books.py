@@ -13,7 +13,6 @@ from fedsim.arrays import Bools, Floats, Ints
 from fedsim.records.info import UNFINISHED
 from fedsim.records.run import Run
 
-
 LARGEST = 1e300
 """A setting beyond it is none that anybody meant."""
 
