@@ -5,6 +5,7 @@ Real adapters are trained on real data; a virtual clock says when each update wo
     experiment = fedsim.read("experiment.yaml")            # or fedsim.Experiment.model_validate({...})
     run = fedsim.simulate(experiment)
     run = fedsim.load("runs/x")
+    fedsim.views.curve(run, "perplexity")
 
 Public names are those of `__all__`, imported when they are first used. The rooms of the house, top floor first; a
 room uses those below it and none above (DESIGN.md has the table, a test holds it):
@@ -43,11 +44,12 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fedsim import views
     from fedsim.adapters.payload import NOTHING, WHOLE, Payload
     from fedsim.aggregators import Aggregator, Contribution, Invitation, Offer, ServerModel, Traits
+    from fedsim.checks.gate import read
     from fedsim.component import Component
     from fedsim.config.experiment import Experiment
-    from fedsim.config.loading import load as read
     from fedsim.errors import FedsimError
     from fedsim.executors import Executor
     from fedsim.jobs import Job, Task, TaskContext, Update
@@ -91,14 +93,15 @@ __all__ = [
     "load",
     "read",
     "simulate",
+    "views",
 ]
 
 _HOMES = {
     "fedsim.adapters.payload": ("NOTHING", "WHOLE", "Payload"),
     "fedsim.aggregators": ("Aggregator", "Contribution", "Invitation", "Offer", "ServerModel", "Traits"),
+    "fedsim.checks.gate": ("read",),
     "fedsim.component": ("Component",),
     "fedsim.config.experiment": ("Experiment",),
-    "fedsim.config.loading": ("read",),
     "fedsim.errors": ("FedsimError",),
     "fedsim.executors": ("Executor",),
     "fedsim.jobs": ("Job", "Task", "TaskContext", "Update"),
@@ -126,11 +129,13 @@ for _name, _value in {
 
 def __getattr__(name: str) -> object:
     """Import what is asked for on first use: `import fedsim` itself stays quick."""
+    if name == "views":
+        return importlib.import_module("fedsim.views")
     if name not in _MODULES:
         raise AttributeError(f"module 'fedsim' has no attribute {name!r}")
-    module = importlib.import_module(_MODULES[name])
-    return getattr(module, "load" if name == "read" else name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """Return the public names: what this file imports for itself is nobody else's."""
+    return sorted([*__all__, "__doc__", "__version__"])

@@ -10,11 +10,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fedsim.errors import ExperimentError, as_invalid, invalid, message, nearest
+from fedsim.blame import described, place_in
+from fedsim.errors import ExperimentError, FedsimError, Message, as_invalid, invalid, message, nearest
+from fedsim.known_names import method_pointer, nearest_kind
 from fedsim.seams import adopted, misfit, seam_for
 
 
@@ -35,6 +38,29 @@ def kinds(package: str) -> list[str]:
     path = importlib.import_module(f"fedsim.{package}").__path__
     found = [m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_")]
     return sorted(name.replace("_", "-") for name in found if component_in(package, name) is not None)
+
+
+OF_OTHER_NAME = {"optimizers": "server_optimizer", "personal": "personal"}
+"""Packages whose block is not called by the singular of their name."""
+PACKAGES = ("aggregators", "protocols", "samplers", "optimizers", "personal", "tasks")
+
+
+def kind_pointer(package: str, kind: str) -> str:
+    """Return the way out where a package has no such kind: another block's kind, a known name, a slip, or all kinds."""
+    for other in PACKAGES:
+        if other != package and kind in kinds(other) and kind != "none":
+            return f"write {OF_OTHER_NAME.get(other, other[:-1])}.kind: {kind}"
+    return nearest_kind(kind, kinds(package))
+
+
+def _with_kind(package: str, value: object) -> str:
+    """Return the way out where a block has no kind: the word that was given in its place, or all kinds."""
+    if isinstance(value, str):
+        if value in kinds(package):
+            return f"write {{kind: {value}}}"
+        if method_pointer(value) is not None:
+            return kind_pointer(package, value)
+    return f"write `kind:` and one of: {', '.join(kinds(package))}"
 
 
 def component_in(package: str, module: str) -> type[Component] | None:
@@ -58,7 +84,7 @@ def find(package: str, kind: str) -> type[Component]:
         return fitted(package, _imported(kind), kind)
     module = kind.replace("-", "_")
     if kind not in kinds(package):
-        raise ExperimentError(message("kind", "no such kind", got=kind, fix=nearest(kind, kinds(package))))
+        raise ExperimentError(message("kind", "no such kind", got=kind, fix=kind_pointer(package, kind)))
     component = component_in(package, module)
     assert component is not None
     return fitted(package, component, kind)
@@ -83,18 +109,54 @@ def fitted(package: str, component: type[Component], kind: str) -> type[Componen
 
 def _imported(kind: str) -> type[Component]:
     module, _, name = kind.partition(":")
+    loaded = _loaded(module, kind)
+    choices = {n for n, v in vars(loaded).items() if _is_component(v) and v.__module__ == loaded.__name__}
+    if name not in vars(loaded):
+        what = f"the module {module} has no class {name!r}"
+        fix = nearest(name, choices) if choices else f"derive a class in {loaded.__file__} from a seam's base"
+        raise ExperimentError(message("kind", what, got=kind, fix=fix))
+    value = getattr(loaded, name)
+    if not _is_component(value):
+        what = "must be a subclass of fedsim.component.Component"
+        fix = f"subclass it, or {nearest(name, choices)}" if choices else "subclass it"
+        raise ExperimentError(message("kind", what, got=kind, fix=fix))
+    component: type[Component] = value
+    return component
+
+
+def _is_component(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Component)
+
+
+def _loaded(module: str, kind: str) -> ModuleType:
+    """Import a user's module; what goes wrong in it is said with its line."""
     try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as problem:
-        text = message(
-            "kind", f"cannot import ({problem})", got=kind, fix="give package.module:Class on sys.path"
-        )
-        raise ExperimentError(text) from problem
-    if not (isinstance(found, type) and issubclass(found, Component)):
-        raise ExperimentError(
-            message("kind", "must be a subclass of fedsim.component.Component", got=kind, fix="subclass it")
-        )
-    return found
+        return importlib.import_module(module)
+    except ModuleNotFoundError as problem:
+        missing = str(problem.name or "")
+        if missing and (module == missing or module.startswith(f"{missing}.")):
+            fix = "give package.module:Class, the file beside the YAML, in the working directory or on PYTHONPATH"
+            raise ExperimentError(
+                message("kind", f"there is no module {missing!r}", got=kind, fix=fix)
+            ) from problem
+        raise ExperimentError(_broken(module, kind, problem)) from problem
+    except Exception as problem:
+        raise ExperimentError(_broken(module, kind, problem)) from problem
+
+
+def _broken(module: str, kind: str, problem: Exception) -> Message:
+    place = (
+        f"{problem.filename}, line {problem.lineno}"
+        if isinstance(problem, SyntaxError)
+        else place_in(problem)
+    )
+    where = f" ({place})" if place else ""
+    return message(
+        "kind",
+        f"the module {module} cannot be imported: {described(problem)}{where}",
+        got=kind,
+        fix="mend it",
+    )
 
 
 def build(package: str, value: Any) -> Component:
@@ -112,14 +174,20 @@ def build(package: str, value: Any) -> Component:
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if kind is None:
         what = "needs `kind:`" if isinstance(value, Mapping) else "must be a block with `kind:`"
-        raise invalid(what, fix=f"write `kind:` and one of: {', '.join(kinds(package))}")
+        raise invalid(what, fix=_with_kind(package, value))
     if not isinstance(kind, str):
-        raise invalid("must be text", where="kind", got=kind, fix=nearest(str(kind), kinds(package)))
+        raise invalid("must be text", where="kind", got=kind, fix=kind_pointer(package, str(kind)))
     try:
         found = find(package, kind)
     except ExperimentError as problem:
         raise as_invalid(problem.message) from problem
-    return found.model_validate(value)
+    try:
+        return found.model_validate(value)
+    except (ValidationError, FedsimError):
+        raise
+    except Exception as problem:  # a validator of the user's own; pydantic reports ValueErrors only
+        what = f"{found.__name__} raised {described(problem)} ({place_in(problem)})"
+        raise invalid(what, fix="raise a ValueError with a sentence for what is wrong") from problem
 
 
 def placed(package: str, component: Component) -> Component:

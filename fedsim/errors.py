@@ -188,8 +188,8 @@ INVALID = "fedsim"
 """Pydantic's type of the errors that our own validators raise."""
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """Return a hint with the nearest valid name, or with all of them.
+def nearest(name: str, valid: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return a hint with the nearest valid name, or with all of them; `cutoff` is how alike two names must be, 0..1.
 
     >>> nearest("uniforn", ["uniform", "oort"])
     "did you mean 'uniform'?"
@@ -197,7 +197,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     'choose one of: oort, uniform'
     """
     names = sorted(valid)
-    close = difflib.get_close_matches(str(name), names, n=1)
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=cutoff)
     return f"did you mean {close[0]!r}?" if close else f"choose one of: {', '.join(names)}"
 
 

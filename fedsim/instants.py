@@ -1,13 +1,16 @@
-"""The order inside one virtual instant: landings, commits, evaluations, dispatches.
+"""The order inside one virtual instant, and which times are one instant: landings, commits, evaluations, dispatches.
 
 SimPy orders events by (time, priority, order of scheduling). Everything that happens *to* a visit
 has SimPy's normal priority; the end of a client's window comes just after it (so a transfer that
 completes at the last moment counts); then the server commits, evaluates and dispatches.
+
+Times are sums of floats: two sums that are equal on paper differ in their last bits. What is due at most `tie_s` after
+the end of a stretch of time (a window, a deadline, a beat, the budget) is in time: one rule for all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 
 import simpy
@@ -23,6 +26,24 @@ class Instant(IntEnum):
     DISPATCH = 5
 
 
+TIE_S, TIE_SHARE = 1e-9, 1e-12
+"""Times are one instant if they differ by a nanosecond at most or, after 1,000 s, by this share of themselves."""
+
+
+def tie_s(at_s: float) -> float:
+    """Return how far from `at_s` is still the same instant [s]: some thousand last bits of a float, and 1e-9 at least."""
+    return max(TIE_S, TIE_SHARE * abs(at_s))
+
+
+def in_time(at_s: float, limit_s: float) -> bool:
+    """Tell whether what happens at `at_s` happens by `limit_s`.
+
+    >>> in_time(0.1 + 0.2, 0.3), in_time(0.300001, 0.3)
+    (True, False)
+    """
+    return at_s <= limit_s + tie_s(limit_s)
+
+
 class At(simpy.Event):
     """An event `delay_s` from now, in its place inside that instant."""
 
@@ -31,6 +52,37 @@ class At(simpy.Event):
         self._ok = True
         self._value = None
         env.schedule(self, priority=instant, delay=max(0.0, delay_s))  # type: ignore[arg-type]
+
+
+class Closing(simpy.Event):
+    """The end of a stretch of time, in its place inside that instant; what is due in the same instant comes first."""
+
+    def __init__(
+        self, env: simpy.Environment, delay_s: float, instant: Instant, due_s: Callable[[], float]
+    ) -> None:
+        """Begin now.
+
+        Args:
+            env: the clock.
+            delay_s: after which the time is over [s].
+            instant: its place among what happens then.
+            due_s: tells, when asked, what is due next of that which has to come by then [virtual s]; inf: nothing.
+        """
+        super().__init__(env)
+        end_s = env.now + delay_s
+        self._instant, self._due_s, self._latest_s = instant, due_s, end_s + tie_s(end_s)
+        self._arm(delay_s)
+
+    def _arm(self, delay_s: float) -> None:
+        At(self.env, delay_s, self._instant).callbacks.append(self._look)
+
+    def _look(self, _: simpy.Event) -> None:
+        due_s = self._due_s()
+        if self.env.now < due_s <= self._latest_s:
+            self._arm(due_s - self.env.now)  # exact: the two are almost equal
+            return
+        self._ok, self._value = True, None
+        self.env.schedule(self, priority=self._instant)  # type: ignore[arg-type]
 
 
 class First(simpy.Event):

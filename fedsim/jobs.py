@@ -35,7 +35,7 @@ class Job:
         visit: k-th visit of this client, from 0; with `purpose` it addresses all randomness.
         start: the vector to start from, or the executor's handle to it.
         local: optimiser, learning rate, epochs or steps.
-        seed: the experiment's seed.
+        seed: of training.
         purpose: first word of the random address (`train`, `personal`).
         rank: slots of each module that this client trains; None: the layout's.
             The vector keeps the layout's shape: slots from `rank` on are zero and stay zero.
@@ -234,9 +234,11 @@ class TaskContext:
     """What a task component needs from the rest of the experiment to build its `Task`.
 
     Attributes:
-        clients, seed, lora, local, numerics: of the experiment.
+        clients, lora, local, numerics: of the experiment.
+        seed: of the data: the address of the split, of held-out parts and of what is scored.
         cache_bytes: room in each worker for what is computed once and comes again.
         gpus_per_worker: share of a GPU that a worker reserves.
+        training_seed: the address of version 0; None: `seed`. That of all other training comes with the jobs.
     """
 
     clients: int
@@ -246,6 +248,12 @@ class TaskContext:
     numerics: NumericsConfig = field(default_factory=NumericsConfig)
     cache_bytes: float = 0.0
     gpus_per_worker: float = 0.0
+    training_seed: int | None = None
+
+    @property
+    def first_seed(self) -> int:
+        """Address of version 0."""
+        return self.seed if self.training_seed is None else self.training_seed
 
 
 def add_sums(parts: Sequence[Mapping[str, Any]]) -> Sums:

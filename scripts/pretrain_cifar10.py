@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     side: int = SIZES[given.size]["sample_size"]
 
     source = _images_data.Source(given.data, None, None, None, None, 3, side)
-    splits = _images_data.read(source)
+    splits = _images_data.read(source).splits
     public = part_of(splits["train"], given.classes or None, tuple(given.share))
     known = torch.from_numpy(public.pixels).to(given.device)
     print(f"{len(public):,} public images of {len(splits['train']):,}", flush=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fidelity import replay, rows, with_simgrid
+from benchmarks.fidelity import replay, with_simgrid
+from benchmarks.fidelity.bounds import KNOWN
+from benchmarks.fidelity.folder import FILES, Measured, read_folder
 from benchmarks.fidelity.rows import Quota, Scenario
 from benchmarks.fidelity.tally import Durations, Tally, flow_errors, makespan_error
-from fedsim.errors import DataError, message
 
-FILES = ("single_upload.jsonl", "shared_link.jsonl", "rate_trace.jsonl", "cpu_quota.jsonl")
 CLOCK = "fedsim"
 
 Model = Callable[[Sequence[Scenario]], list[Durations]]
@@ -20,40 +20,30 @@ Model = Callable[[Sequence[Scenario]], list[Durations]]
 
 @dataclass(frozen=True)
 class Case:
-    """A class of measurements: its scenarios, what is compared, and the largest mean error allowed."""
+    """A class of measurements: its scenarios, and what is compared; `bounds.KNOWN` may bound the mean error."""
 
     name: str
     scenarios: Sequence[Scenario]
     makespan: bool = False
-    bound_percent: float | None = None
 
 
-def cases(folder: Path) -> list[Case]:
-    """Return the classes of the transfers in a folder; a file that is not there gives none.
-
-    Raises:
-        DataError: a row is broken, or the folder holds none of the files.
-    """
-    if not any((folder / name).is_file() for name in FILES):
-        fix = f"give a folder with {', '.join(FILES)}"
-        raise DataError(message(str(folder), "holds no measured rows", fix=fix))
-    single = rows.single_uploads(folder / FILES[0]) if (folder / FILES[0]).is_file() else {}
-    shared = rows.shared_links(folder / FILES[1]) if (folder / FILES[1]).is_file() else []
-    traces = rows.rate_traces(folder / FILES[2]) if (folder / FILES[2]).is_file() else []
-    fair = [s for s in shared if s.fair]
-    fifo = [s for s in shared if not s.fair]
+def cases(measured: Measured) -> list[Case]:
+    """Return the classes of the transfers of a folder; a kind of rows that is not there gives none."""
+    single = measured.single
+    fair = [s for s in measured.shared if s.fair]
+    fifo = [s for s in measured.shared if not s.fair]
     calm = [s for s in fifo if s.calm]
     found = [
-        Case("single upload, delayed link", single.get("tun", []), bound_percent=2.5),
-        Case("single upload, delayed link with kernel tbf", single.get("tuntbf", []), bound_percent=2.5),
-        Case("single upload, kernel tbf", single.get("tbf", []), bound_percent=0.3),
-        Case("fair queue, a flow", fair, bound_percent=1.5),
-        Case("fair queue, makespan", fair, makespan=True, bound_percent=1.0),
-        Case("rate traces, a flow", traces, bound_percent=2.5),
+        Case("single upload, delayed link", single.get("tun", [])),
+        Case("single upload, delayed link with kernel tbf", single.get("tuntbf", [])),
+        Case("single upload, kernel tbf", single.get("tbf", [])),
+        Case("fair queue, a flow", fair),
+        Case("fair queue, makespan", fair, makespan=True),
+        Case("rate traces, a flow", measured.traces),
         Case("drop-tail, a flow", fifo),
         Case("drop-tail, makespan", fifo, makespan=True),
         Case("drop-tail, equal RTT and start: a flow", calm),
-        Case("drop-tail, equal RTT and start: makespan", calm, makespan=True, bound_percent=10.0),
+        Case("drop-tail, equal RTT and start: makespan", calm, makespan=True),
     ]
     return [case for case in found if case.scenarios]
 
@@ -74,26 +64,30 @@ def check(folder: Path, *, simgrid: bool = False) -> dict[str, Any]:
     """Replay the rows of a folder.
 
     Args:
-        folder: holds some of `FILES`.
+        folder: holds files of rows.
         simgrid: ask SimGrid too, if it is installed.
 
     Returns:
         For JSON: `ok`, and for every class `n`, `mean_percent`, `p90_percent`, `max_percent` of the
-        clock's absolute relative errors, `bound_percent` on the mean (or null), `ok`, and the same
-        figures of the other models.
+        clock's absolute relative errors, `bound_percent` on the mean of so many rows (or null), `ok`, and the
+        same figures of the other models; `read`: rows by file; `unread`: files and rows that were not replayed,
+        and why; `all_read`: whether none of those may be measurements.
 
     Raises:
         DataError: a row is broken (file, line, field), or there are none.
     """
+    measured = read_folder(folder)
     why_not = with_simgrid.missing() if simgrid else None
     asked = models(simgrid and why_not is None)
-    classes = {case.name: _verdict(case, asked) for case in cases(folder)}
-    quotas = rows.cpu_quotas(folder / FILES[3]) if (folder / FILES[3]).is_file() else []
-    classes |= _quota_classes(quotas)
+    classes = {case.name: _verdict(case, asked) for case in cases(measured)}
+    classes |= _quota_classes(measured.quotas)
     answer: dict[str, Any] = {
         "ok": all(found["ok"] for found in classes.values()),
+        "all_read": not any(one.measured for one in measured.unread),
         "classes": classes,
-        "absent": [name for name in FILES if not (folder / name).is_file()],
+        "read": measured.read,
+        "unread": measured.plain_unread(),
+        "absent": [name for name in FILES if not measured.read.get(name)],
     }
     if why_not is not None:
         answer["simgrid"] = f"skipped: {why_not}"
@@ -103,7 +97,8 @@ def check(folder: Path, *, simgrid: bool = False) -> dict[str, Any]:
 def _verdict(case: Case, asked: dict[str, Model]) -> dict[str, Any]:
     tallies = {name: _tally(case, model) for name, model in asked.items()}
     clock = tallies.pop(CLOCK)
-    bound = case.bound_percent
+    known = KNOWN.get(case.name)
+    bound = None if known is None else round(known.bound(clock.n), 2)
     return {
         **clock.plain(),
         "bound_percent": bound,

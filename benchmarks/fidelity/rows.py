@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -105,7 +105,7 @@ class _Job(BaseModel):
 
 class _Shared(BaseModel):
     name: str
-    mode: Literal["tun", "htb"]
+    mode: Literal["tun", "tuntbf", "tbf", "htb"]
     clients: Annotated[list[_Client], Field(min_length=1)]
     server: _Ingress
     rows: Annotated[list[_Job], Field(min_length=1)]
@@ -143,70 +143,80 @@ class _Quota(BaseModel):
 
 
 Row = TypeVar("Row", bound=BaseModel)
+Kind = Literal["single", "shared", "traced", "quota"]
+"""What a row is about."""
+_FIELDS: dict[Kind, set[str]] = {
+    "quota": {"k", "q", "per", "wall", "cpu"},
+    "shared": {"name", "mode", "clients", "server", "rows"},
+    "traced": {"name", "up", "C", "rtt", "rows"},
+    "single": {"mode", "rate", "rtt", "size", "start", "lag", "t_rx"},
+}
 
 
-def single_uploads(path: Path) -> dict[str, list[Scenario]]:
-    """Return the uploads over one link by mode (`tun`, `tuntbf`, `tbf`); rows without `rep` are skipped.
-
-    Raises:
-        DataError: names the file, the line and the field.
-    """
-    found: dict[str, list[Scenario]] = {}
-    for where, row in _rows(path, _Upload, needs="rep"):
-        up = (Steps.constant(row.rate / 8),)
-        flow = Flow(0, row.size, row.start + row.lag, row.t_rx)
-        one = Scenario(where, up, (row.rtt / 1e3,), None, FRAMING[row.mode], fair=True, flows=(flow,))
-        found.setdefault(row.mode, []).append(one)
-    return found
+def kind_of(plain: object) -> Kind | None:
+    """Return what a row is about, by its fields; None: nothing that is known here."""
+    if not isinstance(plain, dict):
+        return None
+    return next((kind for kind, fields in _FIELDS.items() if fields <= plain.keys()), None)
 
 
-def shared_links(path: Path) -> list[Scenario]:
-    """Return the scenarios of several clients into one server link.
-
-    Raises:
-        DataError: names the file, the line and the field.
-    """
-    return [
-        Scenario(
-            f"{where} {row.name}",
-            tuple(Steps.constant(client.up / 8) for client in row.clients),
-            tuple(client.rtt / 1e3 for client in row.clients),
-            Steps.constant(row.server.rate / 8),
-            FRAMING[row.mode],
-            fair=row.server.fq,
-            flows=_flows(where, row.rows, len(row.clients)),
-        )
-        for where, row in _rows(path, _Shared)
-    ]
-
-
-def rate_traces(path: Path) -> list[Scenario]:
-    """Return the scenarios in which a link's rate changes.
+def single_upload(where: str, plain: object) -> tuple[str, Scenario]:
+    """Return the mode (`tun`, `tuntbf`, `tbf`) of an upload over one link, and the upload.
 
     Raises:
-        DataError: names the file, the line and the field.
+        DataError: names the row and the field.
     """
-    return [
-        Scenario(
-            f"{where} {row.name}",
-            tuple(_steps(rate) for rate in row.up),
-            (row.rtt / 1e3,) * len(row.up),
-            None if row.ingress is None else _steps(row.ingress),
-            FRAMING["tun"],
-            fair=True,
-            flows=_flows(where, row.rows, len(row.up)),
-        )
-        for where, row in _rows(path, _Traced)
-    ]
+    row = _row(where, plain, _Upload)
+    flow = Flow(0, row.size, row.start + row.lag, row.t_rx)
+    up = (Steps.constant(row.rate / 8),)
+    one = Scenario(where, up, (row.rtt / 1e3,), None, FRAMING[row.mode], fair=True, flows=(flow,))
+    return row.mode, one
 
 
-def cpu_quotas(path: Path) -> list[Quota]:
-    """Return the runs under a CPU quota.
+def shared_link(where: str, plain: object) -> Scenario:
+    """Return a scenario of several clients into one server link.
 
     Raises:
-        DataError: names the file, the line and the field.
+        DataError: names the row and the field.
     """
-    return [Quota(row.k, row.q, row.per / 1e3, row.wall, row.cpu) for _, row in _rows(path, _Quota)]
+    row = _row(where, plain, _Shared)
+    return Scenario(
+        f"{where} {row.name}",
+        tuple(Steps.constant(client.up / 8) for client in row.clients),
+        tuple(client.rtt / 1e3 for client in row.clients),
+        Steps.constant(row.server.rate / 8),
+        FRAMING[row.mode],
+        fair=row.server.fq,
+        flows=_flows(where, row.rows, len(row.clients)),
+    )
+
+
+def rate_trace(where: str, plain: object) -> Scenario:
+    """Return a scenario in which a link's rate changes.
+
+    Raises:
+        DataError: names the row and the field.
+    """
+    row = _row(where, plain, _Traced)
+    return Scenario(
+        f"{where} {row.name}",
+        tuple(_steps(rate) for rate in row.up),
+        (row.rtt / 1e3,) * len(row.up),
+        None if row.ingress is None else _steps(row.ingress),
+        FRAMING["tun"],
+        fair=True,
+        flows=_flows(where, row.rows, len(row.up)),
+    )
+
+
+def cpu_quota(where: str, plain: object) -> Quota:
+    """Return a run under a CPU quota.
+
+    Raises:
+        DataError: names the row and the field.
+    """
+    row = _row(where, plain, _Quota)
+    return Quota(row.k, row.q, row.per / 1e3, row.wall, row.cpu)
 
 
 def _steps(rate: float | _Trace) -> Steps:
@@ -223,24 +233,32 @@ def _flows(where: str, jobs: list[_Job], clients: int) -> tuple[Flow, ...]:
     return tuple(Flow(job.client, job.size, job.start + job.lag, job.t_rx) for job in jobs)
 
 
-def _rows(path: Path, kind: type[Row], needs: str | None = None) -> Iterator[tuple[str, Row]]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            where = f"{path.name}: line {number}"
-            try:
-                plain: Any = json.loads(line)
-            except ValueError as problem:
-                fix = "one JSON object a line"
-                raise DataError(message(where, f"is not JSON ({problem})", fix=fix)) from problem
-            if needs is not None and isinstance(plain, dict) and needs not in plain:
-                continue
-            try:
-                yield where, kind.model_validate(plain)
-            except ValidationError as problem:
-                found = (
-                    problem.errors()
-                )  # of a field that may be a number or a trace: what is wrong with either
-                first = next((e for e in found if e["type"] not in ("float_type", "model_type")), found[0])
-                field = ".".join(str(part) for part in first["loc"]) or "the row"
-                what, fix = f"{field}: {first['msg']}", "see benchmarks/fidelity/README.md for the fields"
-                raise DataError(message(where, what, got=first["input"], fix=fix)) from problem
+def parsed(path: Path) -> Iterator[tuple[str, object]]:
+    """Yield the place and the content of every line of a file.
+
+    Raises:
+        DataError: a line that is not JSON, or a file that is not UTF-8.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, start=1):
+                where = f"{path.name}: line {number}"
+                try:
+                    plain: object = json.loads(line)
+                except (ValueError, RecursionError) as problem:
+                    fix = "one JSON object a line"
+                    raise DataError(message(where, f"is not JSON ({problem})", fix=fix)) from problem
+                yield where, plain
+    except UnicodeDecodeError as problem:
+        raise DataError(message(path.name, "is not UTF-8 text", fix="one JSON object a line")) from problem
+
+
+def _row(where: str, plain: object, kind: type[Row]) -> Row:
+    try:
+        return kind.model_validate(plain)
+    except ValidationError as problem:
+        found = problem.errors()  # of a field that may be a number or a trace: what is wrong with either
+        first = next((e for e in found if e["type"] not in ("float_type", "model_type")), found[0])
+        field = ".".join(str(part) for part in first["loc"]) or "the row"
+        what, fix = f"{field}: {first['msg']}", "see benchmarks/fidelity/README.md for the fields"
+        raise DataError(message(where, what, got=first["input"], fix=fix)) from problem

@@ -13,8 +13,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import fedsim
+from fedsim import views
 from fedsim.metrics.direction import SAMPLES_DRAWN
-from fedsim.records import views
 from fedsim.report.gallery_section import kernel
 
 SPLIT = "samples"
@@ -57,12 +57,12 @@ def row(run: fedsim.Run, time_s: float, up_bytes: float) -> list[str]:
         """Return the score of version 0, where as many images were drawn of it as of the last."""
         return f"{values.iloc[0]:{form}}" if drawn.iloc[0] == drawn.iloc[-1] else "-"
 
-    def last(axis: str, limit: float) -> str:
-        within = curve[curve[axis] <= limit]
-        return f"{within['value'].iloc[-1]:.0f}" if len(within) else "-"
+    def last(**budget: float) -> str:
+        value = views.value_at(run, metric, split=SPLIT, **budget)
+        return "–" if math.isnan(value) else f"{value:.0f}"
 
     return [
-        *cells, first(curve["value"], ".0f"), last("time_s", time_s), last("up_bytes", up_bytes),
+        *cells, first(curve["value"], ".0f"), last(time_s=time_s), last(up_bytes=up_bytes),
         lasting(curve["value"], ".0f"), f"{first(other, '.2f')} -> {lasting(other, '.2f')}",
         f"{first(shares, '.0%')} -> {shares.iloc[-1]:.0%}", losses,
     ]  # fmt: skip

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import fedsim
-from fedsim.records import views
+from fedsim import views
 
 METRIC = "perplexity"
 
@@ -20,9 +20,13 @@ def row(run: fedsim.Run, target: float) -> list[str]:
     hours = budget / 3600
     seconds = (landed.landed_s - landed.dispatched_s).median()
     reached = views.time_to_target([run], METRIC, target).iloc[0]
-    when = "not reached" if reached.isna().time_s else f"{reached.time_s / 60:.0f} min"
+    when = f"{reached.time_s / 60:.0f} min" if reached.reached else f"not in {reached.watched_s / 60:.0f} min"
     cells = [f"{len(run.commits) / hours:.0f}", f"{len(landed) / hours:.0f}"]
-    cells += [f"{committed.staleness.mean():.1f}", f"{seconds:.0f} s", f"{reached.up_bytes / 1e9:.1f} GB"]
+    cells += [
+        f"{committed.staleness.mean():.1f}",
+        f"{seconds:.0f} s",
+        f"{reached.up_bytes / 1e9:.1f} GB" if reached.reached else "",
+    ]
     return [run.name, network(run), *cells, when]
 
 

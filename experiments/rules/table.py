@@ -1,6 +1,8 @@
 """Print the tables of README.md and draw its figure: `python experiments/rules/table.py runs/rules figure.png`.
 
-Takes the folder that holds one folder a sweep. A cell is the mean over seeds, +- half their range.
+Takes the folder that holds one folder a sweep. A cell is the mean over seeds ± their standard deviation, with n where it is
+not that of its table; `–` where a seed has no score, which no mean passes over. The last column is the difference from
+`fedit` of equal ranks, pair by pair of seeds, with its 95 % interval.
 """
 
 import re
@@ -14,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import fedsim
-from fedsim.records import views
+from fedsim import views
 
 METRIC = "perplexity"
 RANKS = {
@@ -59,18 +61,26 @@ def read(folder: Path) -> tuple[Runs, dict[str, list[fedsim.Run]]]:
 
 
 def spread(values: Iterable[float], digits: int = 1) -> str:
-    """Return mean +- half the range."""
+    """Return mean ± standard deviation and n; `–` if a value is missing."""
     found = np.array(list(values), dtype=float)
     if np.isnan(found).any():
-        return f"reached by {int(np.isfinite(found).sum())} of {found.size}"
-    half = (found.max() - found.min()) / 2
-    return f"{found.mean():.{digits}f} ± {half:.{digits}f}"
+        return "–"
+    if found.size == 1:
+        return f"{found[0]:.{digits}f} (n = 1)"
+    return f"{found.mean():.{digits}f} ± {found.std(ddof=1):.{digits}f} (n = {found.size})"
+
+
+def difference(runs: list[fedsim.Run], others: list[fedsim.Run], **budget: float) -> str:
+    """Return the mean difference between pairs of seeds and its interval; `–` if there are none, or one lacks a score."""
+    row = views.paired_difference(runs, others, METRIC, **budget).iloc[0]
+    if row["missing"] or not row["pairs"]:
+        return "–"
+    return f"{row['mean']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f}, n = {row['pairs']})"
 
 
 def perplexity(run: fedsim.Run, **budget: float) -> float:
-    """Return the last test perplexity that a budget allows."""
-    found = views.at(run, **budget)
-    return float(found[(found["split"] == "test") & (found.metric == METRIC)].value.iloc[0])
+    """Return the last test perplexity that a budget allows, NaN where nothing was scored within it."""
+    return views.value_at(run, METRIC, **budget)
 
 
 def table(head: list[str], rows: Iterable[list[str]]) -> None:
@@ -86,7 +96,7 @@ def rules_table(rules: Runs, protocol: str) -> None:
     total: Callable[[fedsim.Run, str], float] = lambda run, key: float(getattr(run.info.totals, key))  # noqa: E731
     mine = {key: runs for key, runs in rules.items() if key[2] == protocol}
     order = sorted(
-        mine, key=lambda key: np.mean([perplexity(run, time_s=HOURS[-1] * 3600) for run in mine[key]])
+        mine, key=lambda key: np.mean([perplexity(run, time_s=HOURS[-1] * 3600) for run in mine[key]]).item()
     )
     rows = []
     for key in order:
@@ -102,11 +112,12 @@ def rules_table(rules: Runs, protocol: str) -> None:
                 spread((total(run, "up_bytes") / 1e9 for run in runs), 1),
                 spread((total(run, "down_bytes") / 1e9 for run in runs), 1),
                 spread((total(run, "joules") / 1e6 for run in runs), 2),
+                difference(runs, mine.get(("fedit", *key[1:]), []), time_s=HOURS[-1] * 3600),
             ]
         )
-    head = ["rule", "ranks", "updates", *(f"at {h} h" for h in HOURS), f"at {GIGABYTES:g} GB up"]
+    head = ["rule", "ranks", "updates", *(f"at {h} h" for h in HOURS), f"last score by {GIGABYTES:g} GB up"]
     print(f"{protocol}:\n")
-    table([*head, "GB up", "GB down", "MJ"], rows)
+    table([*head, "GB up", "GB down", "MJ", f"at {HOURS[-1]} h, from `fedit`"], rows)
 
 
 def personal_table(personal: dict[str, list[fedsim.Run]]) -> None:
@@ -148,20 +159,18 @@ def draw(rules: Runs, path: Path) -> None:
         for rule, of, how in rules:
             if (of, how) != (ranks, protocol):
                 continue
-            curves = [views.scored(run, METRIC) for run in rules[rule, of, how]]
-            hours = np.linspace(0.25, HOURS[-1], 160)
-            at = [np.array([c[c.time_s <= h * 3600].value.iloc[-1] for h in hours]) for c in curves]
-            (line,) = ax.plot(hours, np.mean(at, axis=0), label=rule, linewidth=1.6, drawstyle="steps-post")
-            ax.fill_between(
-                hours, np.min(at, axis=0), np.max(at, axis=0), step="post", alpha=0.15, color=line.get_color()
-            )
+            curve = views.mean_curve(rules[rule, of, how], METRIC)
+            hours = curve.time_s / 3600
+            (line,) = ax.plot(hours, curve["mean"], label=rule, linewidth=1.6, drawstyle="steps-post")
+            low, high = curve["mean"] - curve.deviation, curve["mean"] + curve.deviation
+            ax.fill_between(hours, low, high, step="post", alpha=0.15, color=line.get_color())
         ax.set_title(f"ranks {ranks}, {protocol}", fontsize=10)
         ax.set_xlim(1.0, HOURS[-1])
         ax.set_ylim(15.0, 45.0)  # the first scores after version 0 (144), which takes an hour or two
         ax.grid(visible=True, alpha=0.3, which="both")
         ax.legend(fontsize=8, loc="upper right")
     figure.supxlabel("virtual hours")
-    figure.supylabel("perplexity on unseen text (mean and range of seeds)")
+    figure.supylabel("perplexity on unseen text (mean and standard deviation of seeds)")
     figure.savefig(path, dpi=110)
 
 

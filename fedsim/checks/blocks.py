@@ -72,9 +72,11 @@ def _network(experiment: Experiment) -> list[Problem]:
         if network.sharing != "private":
             fix = "set network.sharing: private, or network.model: tcp"
             problems.append(Problem(("network", "sharing"), what, fix, network.sharing))
-        if network.congestion != "bbr":
-            fix = "remove it, or set network.model: tcp"
-            problems.append(Problem(("network", "congestion"), what, fix, network.congestion))
+        for name, default in (("congestion", "bbr"), ("connection", "new")):
+            value = getattr(network, name)
+            if value != default:
+                fix = "remove it, or set network.model: tcp"
+                problems.append(Problem(("network", name), what, fix, value))
         if experiment.population.rates != "constant":
             fix = "set population.rates: constant, or network.model: tcp"
             problems.append(Problem(("population", "rates"), what, fix, experiment.population.rates))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args, get_origin
 
@@ -25,10 +25,17 @@ starts: a run that is refused says the same sentences. A number leads to the rea
 
 @dataclass(frozen=True)
 class Feature:
-    """One column of the table: what a plain experiment is changed to."""
+    """One column of the table: what a plain experiment is changed to.
+
+    Attributes:
+        name: the column's heading.
+        changes: fields of the `Choice` that a plain experiment makes.
+        blocks: what a file says for it, as plain values by block.
+    """
 
     name: str
     changes: dict[str, Any]
+    blocks: Mapping[str, Mapping[str, object]]
 
 
 def plain(package: str, kind: str) -> Any:
@@ -67,20 +74,26 @@ def heading(protocol: ServerProtocol) -> str:
 
 def protocol_features() -> list[Feature]:
     """Return a column for each protocol."""
-    return [Feature(heading(protocol), facts(protocol)) for protocol in protocols()]
+    return [
+        Feature(heading(protocol), facts(protocol), {"protocol": protocol.model_dump(mode="json")})
+        for protocol in protocols()
+    ]
 
 
 def other_features() -> list[Feature]:
     """Return a column for everything else that an experiment may ask of a rule."""
     return [
-        Feature("unequal ranks", {"ranks": "memory"}),
-        Feature("server optimiser", {"optimizer": "adam"}),
-        Feature("bfloat16, int8, int4", {}),
-        Feature("top-k", {"top_k": True}),
-        Feature("error feedback", {"feedback": True}),
-        Feature("average of versions", {"average": True}),
-        *(Feature(kind, {"personal": plain("personal", kind)}) for kind in kinds("personal")),
-        Feature("whole models", {"whole": True}),
+        Feature("unequal ranks", {"ranks": "memory"}, {"lora": {"rank_by": "memory"}}),
+        Feature("server optimiser", {"optimizer": "adam"}, {"server_optimizer": {"kind": "adam"}}),
+        Feature("bfloat16, int8, int4", {}, {"wire": {"dtype": "int8"}}),
+        Feature("top-k", {"top_k": True}, {"wire": {"top_k": 0.1}}),
+        Feature("error feedback", {"feedback": True}, {"wire": {"dtype": "int8", "error_feedback": True}}),
+        Feature("average of versions", {"average": True}, {"evaluate": {"ema": 0.9}}),
+        *(
+            Feature(kind, {"personal": plain("personal", kind)}, {"personal": {"kind": kind}})
+            for kind in kinds("personal")
+        ),
+        Feature("whole models", {"whole": True}, {"lora": {"full": True}}),
     ]
 
 

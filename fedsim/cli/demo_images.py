@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedsim.cli.demo import Demo, uploads
+from fedsim.records.quantities import plural
 
 if TYPE_CHECKING:
     from fedsim.records.run import Run
@@ -65,7 +66,7 @@ def verdict(runs: Sequence[Run]) -> str:
         curve = views.curve(run, metric, split="samples")["value"]
         lines.append(
             f"  {run.name:<15} {curve.iloc[0]:6.0f} -> {curve.iloc[-1]:.0f}"
-            f"   {len(run.commits)} commits, {len(run.visits)} visits"
+            f"   {plural(len(run.commits), 'commit')}, {plural(len(run.visits), 'visit')}"
         )
     names = facts["class_names"]
     lines.append(

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedsim.cli.demo import Demo, uploads
+from fedsim.records.quantities import plural
 
 if TYPE_CHECKING:
     from fedsim.records.run import Run
@@ -30,7 +31,7 @@ _COMMON: dict[str, Any] = {
     "lora": {"r": 8, "alpha": 16, "targets": "all-linear"},
     "local": {"optimizer": "adamw", "lr": 5.0e-3, "steps": 6, "batch": 8},
     "budget": {"time_s": 43200},
-    "evaluate": {"every_commits": 3, "windows": 400},
+    "evaluate": {"every_commits": 3, "windows": 400, "targets": [17.0]},
     "personal": {"kind": "fine-tune", "epochs": 1, "lr": 1.0e-3, "clients": 20},
 }
 
@@ -47,16 +48,20 @@ _PROTOCOLS: dict[str, dict[str, Any]] = {
 
 def verdict(runs: Sequence[Run]) -> str:
     """Return what happened, in a few lines."""
-    from fedsim.records import views
+    from fedsim.records import comparisons, views
 
-    goal = views.common_target(runs, "perplexity")
-    reached = views.time_to_target(runs, "perplexity", goal)
-    lines = [f"Perplexity on unseen text (common target {goal:.1f}):"]
-    for run, reached_s in zip(runs, reached["time_s"], strict=True):
+    targets, chosen = comparisons.declared_targets(runs), "declared"
+    if not targets:
+        targets, chosen = [views.common_target(runs, "perplexity")], "chosen afterwards, reached by both"
+    reached = views.time_to_target(runs, "perplexity", targets[0])
+    lines = [f"Perplexity on unseen text, one seed (target {targets[0]:.1f}, {chosen}):"]
+    hours = (reached["time_s"].fillna(reached["watched_s"]) / 3600).tolist()
+    for run, hour, done in zip(runs, hours, reached["reached"].tolist(), strict=True):
         curve = views.curve(run, "perplexity")["value"]
+        when = f"after {hour:.1f} virtual h" if done else f"not reached in {hour:.1f} virtual h"
         lines.append(
-            f"  {run.name:<13} {curve.iloc[0]:5.1f} -> {curve.iloc[-1]:.1f}   target after {reached_s / 3600:.1f} virtual h"
-            f"   {len(run.commits)} commits, {len(run.visits)} visits"
+            f"  {run.name:<13} {curve.iloc[0]:5.1f} -> {curve.iloc[-1]:.1f}   target {when}"
+            f"   {plural(len(run.commits), 'commit')}, {plural(len(run.visits), 'visit')}"
         )
     lines += uploads(runs)
     lines.append("Visits by how they ended:")

@@ -18,7 +18,8 @@ Form = Annotated[
     typer.Argument(
         metavar="FORMAT",
         show_default=False,
-        help="fedscale-capacity, fedscale-behaviour, flash-states, flash-speeds, mahimahi, kbps, pensieve or sabre.",
+        help="fedscale-capacity, fedscale-behaviour, flash-states, flash-speeds, g-nettrack, ghent, lumos5g, mahimahi, "
+        "kbps, pensieve or sabre.",
     ),
 ]
 Files = Annotated[

@@ -25,6 +25,7 @@ def schema() -> None:
     """Print an experiment's JSON schema."""
     import json
 
+    from fedsim.config.experiment import Experiment
     from fedsim.config.schema import json_schema
 
-    print(json.dumps(json_schema(), indent=2))
+    print(json.dumps(json_schema(Experiment), indent=2))

@@ -49,6 +49,10 @@ def estimates(run: Estimates) -> str:
     outcomes = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in sorted(totals.outcomes.items()))
     energy, gross = said("joules", totals.joules), said("joules", totals.gross_joules)
     lines = [
+        table(run.resolved.table()),
+        f"online: {run.resolved.online}",
+        *(f"set by other keys: {followed}" for followed in run.resolved.followed),
+        *(f"note: {notice}" for notice in run.resolved.notices),
         f"visits: {totals.visits} ({outcomes})",
         f"commits: {totals.commits}, evaluations: {run.evaluations}",
         f"virtual time: {duration(run.virtual_s)} ({run.virtual_s / 3600:.2f} hours)",

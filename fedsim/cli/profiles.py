@@ -26,12 +26,26 @@ def profiles_list() -> None:
 
 
 @profiles.command("show", epilog="Example: fedsim profiles show mixed_edge_2025")
-def profiles_show(preset: Annotated[str, typer.Argument(metavar="PRESET", show_default=False)]) -> None:
-    """Show what a preset draws from."""
-    from fedsim.cli.printing import listing
-    from fedsim.devices.population import show
+def profiles_show(
+    preset: Annotated[str, typer.Argument(metavar="PRESET|EXP.yaml", show_default=False)],
+) -> None:
+    """Show what a preset draws from.
 
-    print(listing(show(preset)))
+    Of an experiment's file, the population that it draws: speeds and links by class, who is on which network, who is online.
+    """
+    from fedsim.cli.printing import listing, table
+    from fedsim.devices import population
+
+    if Path(preset).suffix not in (".yaml", ".yml"):
+        print(listing(population.show(preset)))
+        return
+    from fedsim.checks import gate, resolved
+
+    importable(Path(preset).parent)
+    experiment = gate.read(preset)
+    drawn = population.draw(experiment.population, experiment.population_seed)
+    facts = resolved.of_population(drawn)
+    print(f"{listing(population.summary(drawn))}\n{table(facts.table())}\nonline: {facts.online}")
 
 
 @profiles.command("calibrate", epilog="Example: fedsim profiles calibrate --out my-device.csv")
@@ -76,7 +90,7 @@ def profiles_calibrate(
 
 def _plan_of(task: Path | None, changes: Sequence[str]) -> Plan:
     """Return what is measured: the task of a file, or the built-in one."""
-    from fedsim.clock.plan import prepare
+    from fedsim.checks import gate
     from fedsim.config import loading as config
     from fedsim.runs.calibrate import default
 
@@ -84,9 +98,9 @@ def _plan_of(task: Path | None, changes: Sequence[str]) -> Plan:
         experiment = config.changed(default(), changes)
     else:
         importable(task.parent)
-        experiment = config.load(task, changes)
+        experiment = gate.read(task, changes)
     with config.naming(experiment, str(task or "calibrate")):
-        return prepare(experiment)
+        return gate.prepared(experiment)
 
 
 @profiles.command("check", epilog="Example: fedsim profiles check my-devices.csv")

@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from fedsim.records.quantities import duration, said
+from fedsim.records.quantities import duration, plural, said
+from fedsim.records.resolved import Resolved
 
+STARTING = "starting Ray and its workers, some seconds (-s runtime.executor=inline needs none)"
 QUIET_S = 10.0
 """Real seconds without a line after which one says what the run is waiting for."""
 
@@ -33,6 +35,8 @@ class Progress:
         self._scored: tuple[int, float, str] | None = None
         self._shown = True
         self._wrote_s = time.monotonic()
+        self._starting_s: float | None = None
+        self._started_s = 0.0
         self._budget: Mapping[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -47,10 +51,11 @@ class Progress:
 
     def __call__(self, kind: str, facts: Mapping[str, Any]) -> None:
         """Take one event of a run."""
-        if kind == "start":
-            self._budget = facts.get("budget", {})
-            where = f"{facts['workers']} workers" if facts.get("workers") else "no training"
-            self._say(f"{facts.get('clients', '?')} clients, {where}, budget {_limits(self._budget)}")
+        if kind == "starting" and facts["executor"] == "ray":
+            self._starting_s = time.monotonic()
+            self._say(STARTING)
+        elif kind == "start":
+            self._start(facts)
         elif kind == "score":
             self._score(facts)
         elif kind == "scoring":
@@ -60,8 +65,19 @@ class Progress:
             self._held = facts
         elif kind == "done":
             self._end()
+            self._hint()
         if self._bar is not None and kind in ("commit", "time"):
             self._bar.move(_share(self._budget, facts), facts)
+
+    def _start(self, facts: Mapping[str, Any]) -> None:
+        """Say what begins: who takes part, where, for how long, and what the configuration leaves open."""
+        self._started_s = time.monotonic()
+        self._budget = facts.get("budget", {})
+        where = plural(facts["workers"], "worker") if facts.get("workers") else "no training"
+        self._say(f"{plural(facts.get('clients', 0), 'client')}, {where}, budget {_limits(self._budget)}")
+        resolved: Resolved | None = facts.get("resolved")
+        for line in () if resolved is None else resolved.lines():
+            self._say(line)
 
     def _score(self, facts: Mapping[str, Any]) -> None:
         """Scores come when the workers have them, maybe some commits later; the newest one is shown."""
@@ -88,7 +104,7 @@ class Progress:
         held, self._held = self._held, None
         if held is None:
             return
-        updates = f"{held['updates']} updates, stale {held['mean_staleness']:.1f}"
+        updates = f"{plural(held['updates'], 'update')}, stale {held['mean_staleness']:.1f}"
         parts = [updates]
         if self._scored is not None:
             version, _, metric = self._scored
@@ -101,6 +117,15 @@ class Progress:
         if self._scored is not None and not self._shown:
             self._line(*self._scored)
             self._shown = True
+
+    def _hint(self) -> None:
+        """Name the executor without a start where Ray's took most of the time."""
+        if self._starting_s is None:
+            return
+        start_s, all_s = self._started_s - self._starting_s, time.monotonic() - self._starting_s
+        if start_s > all_s / 2:
+            took = f"starting took {duration(start_s)} of {duration(all_s)}"
+            self._say(f"{took}: a run as small as this is quicker with -s runtime.executor=inline")
 
     def _line(self, version: int, time_s: float, *parts: str) -> None:
         if self._bar is None:
@@ -165,7 +190,7 @@ def _limits(budget: Mapping[str, Any]) -> str:
     if budget.get("time_s"):
         shown.append(duration(budget["time_s"]))
     if budget.get("commits"):
-        shown.append(f"{budget['commits']} commits")
+        shown.append(plural(budget["commits"], "commit"))
     if budget.get("up_bytes"):
         shown.append(f"{said('bytes', budget['up_bytes'])} up")
     return " or ".join(shown) or "none"

@@ -28,9 +28,10 @@ def demo(
 
     The embedded model and data over unequal devices; some minutes.
     """
-    from fedsim.checks.blocks import check
+    from fedsim.checks.gate import admit
     from fedsim.cli.demo_images import IMAGES
     from fedsim.cli.demo_text import TEXT
+    from fedsim.cli.progress import STARTING
     from fedsim.config import loading as config
     from fedsim.report import write
     from fedsim.runs.together import run_together
@@ -39,7 +40,9 @@ def demo(
     experiments = [config.changed(experiment, changes or (), "demo") for experiment in shown.experiments()]
     folder = new_folder(out, shown.name)
     for experiment in experiments:
-        check(experiment, "demo")
+        admit(experiment, "demo")
+    if experiments[0].runtime.executor == "ray":
+        say(STARTING)
     runs = run_together(experiments, folder, _simulated)
     page = write(runs, folder / "report.html")
     print(shown.verdict(runs))
@@ -56,19 +59,15 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print estimates and stop.")] = False,
 ) -> None:
     """Run one experiment."""
-    from fedsim.checks.blocks import check
-    from fedsim.config import loading as config
+    from fedsim.checks import gate
+    from fedsim.config.loading import naming
 
     importable(experiment.parent)
-    read = config.load(experiment, changes or ())
+    read = gate.read(experiment, changes or ())
     importable_by_workers(read, experiment.parent)
-    check(read, str(experiment))
     folder = new_folder(out, read.name)
-
-    from fedsim.clock.plan import prepare
-
-    with config.naming(read, str(experiment)):
-        plan = prepare(read)
+    with naming(read, str(experiment)):
+        plan = gate.prepared(read)
     if dry_run:
         from fedsim.cli.printing import estimates
         from fedsim.runs.dry_run import dry_run as estimate

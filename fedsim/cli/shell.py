@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import typer
 
+from fedsim.blame import described, place_in
 from fedsim.errors import FedsimError, Message, RunFolderError, message
 
 if TYPE_CHECKING:
@@ -26,6 +27,13 @@ class _Usage(Protocol):
     """A usage error of typer's, whose class is click's or its own, by version."""
 
     def format_message(self) -> str: ...
+
+
+@runtime_checkable
+class _NoSuchOption(Protocol):
+    """One about an option that the command does not have."""
+
+    option_name: str
 
 
 @runtime_checkable
@@ -53,10 +61,10 @@ def answered(app: Callable[..., Any], args: Sequence[str]) -> int:
     except Exception as problem:
         if debug:
             traceback.print_exc()
-        return _answer(problem)
+        return _answer(problem, args)
 
 
-def _answer(problem: Exception) -> int:
+def _answer(problem: Exception, args: Sequence[str]) -> int:
     """Say on stderr what went wrong, in the form of `fedsim.errors`, and return the exit code."""
     if isinstance(problem, FedsimError):
         error(problem.message)
@@ -68,7 +76,8 @@ def _answer(problem: Exception) -> int:
             command = (
                 problem.ctx.command_path if isinstance(problem, _InContext) and problem.ctx else "fedsim"
             )
-            error(Message(problem.format_message().rstrip("."), fix=f"see `{command} --help`"))
+            fix = _setting_meant(problem, args) or f"see `{command} --help`"
+            error(Message(problem.format_message().rstrip("."), fix=fix))
         return 2
     if isinstance(problem, ModuleNotFoundError) and not str(problem.name).startswith("fedsim"):
         error(Message(f"the package {problem.name} is not installed", fix=f"pip install {problem.name}"))
@@ -76,10 +85,38 @@ def _answer(problem: Exception) -> int:
     if isinstance(problem, MemoryError):
         error(Message("out of memory", fix="fewer workers (-s runtime.workers=1) or a smaller model"))
         return 3
+    place = place_in(problem)
+    if place is not None:
+        error(Message(f"`{place.function}` raised {described(problem)}", str(place), fix="mend that line"))
+        return 1
     first = next(iter(str(problem).splitlines()), "no message")
     what = f"unexpected {type(problem).__name__}: {first}"
     error(Message(what, fix="run again with --debug and report it"))
     return 1
+
+
+def _setting_meant(problem: _Usage, args: Sequence[str]) -> str | None:
+    """Return the `-s` that an unknown option, or a bare `KEY=VALUE`, of a command line stands for; None: none."""
+    from fedsim.config.experiment import Experiment
+    from fedsim.config.schema import key_meant
+
+    if isinstance(problem, _NoSuchOption):
+        at = next((i for i, arg in enumerate(args) if arg.partition("=")[0] == problem.option_name), -1)
+        name, _, value = args[at].partition("=")
+        value = value or next(iter(args[at + 1 :]), "")
+    else:
+        pairs = zip(("", *args), args, strict=False)
+        bare = (
+            arg for before, arg in pairs if "=" in arg and arg[0] != "-" and before not in ("-s", "--set")
+        )
+        name, _, value = next(bare, "").partition("=")
+    key = key_meant(Experiment, name.lstrip("-")) if name else None
+    if key is None:
+        return None
+    key, _, word = key.partition(": ")
+    if " " in key:
+        return f"settings are given as -s KEY=VALUE; here: {key}"
+    return f"write `-s {key}={word or value or '...'}`: settings are given with -s"
 
 
 def terminate(signum: int, frame: object) -> None:

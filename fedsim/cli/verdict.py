@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from fedsim.records.quantities import duration, percent, said
+from fedsim.records.quantities import duration, percent, plural, said
 
 if TYPE_CHECKING:
     from fedsim.records.run import Run
@@ -19,7 +19,7 @@ def verdict(run: Run) -> str:
 def _ending(run: Run) -> Iterator[str]:
     info = run.info
     took = f" ({duration(info.wall_s)} here)" if info.wall_s is not None else ""
-    done = f"{len(run.commits)} commits from {len(run.visits)} visits"
+    done = f"{plural(len(run.commits), 'commit')} from {plural(len(run.visits), 'visit')}"
     yield f"{info.status}: {done} in {duration(info.end_time_s)} of virtual time{took}"
     if info.reason:
         yield f"reason: {info.reason}"
@@ -49,6 +49,8 @@ def _costs(run: Run) -> Iterator[str]:
     if len(lost):
         causes = ", ".join(f"{str(cause).replace('_', ' ')} {n}" for cause, n in lost.items())
         yield f"did not land: {int(lost.sum())} of {len(run.visits)} visits ({causes})"
+    if run.info.never_equipped:
+        yield f"given up: {run.info.never_equipped} clients, to whom the frozen model never got through"
     yield (
         f"sent: {said('bytes', totals.up_bytes)} up, {said('bytes', totals.down_bytes)} down;"
         f" devices used {said('joules', totals.joules)}"

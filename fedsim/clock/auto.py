@@ -22,12 +22,13 @@ def context_of(experiment: Experiment) -> TaskContext:
     """Return what a task component is built from: the server's rank; a client's comes with its jobs."""
     return TaskContext(
         experiment.population.clients,
-        experiment.seed,
+        experiment.data_seed,
         experiment.lora.model_copy(update={"rank_by": "fixed", "ranks": None}),
         experiment.local,
         experiment.numerics,
         1e6 * experiment.runtime.cache_mb,
         experiment.runtime.gpus_per_worker,
+        experiment.training_seed,
     )
 
 

@@ -29,6 +29,11 @@ class Parts:
     personal: Personal
     task: TaskComponent
 
+    @property
+    def everything(self) -> tuple[Component, ...]:
+        """All of them."""
+        return tuple(vars(self).values())
+
 
 def parts_of(experiment: Experiment) -> Parts:
     """Return an experiment's components.

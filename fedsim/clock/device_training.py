@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import simpy
 
 from fedsim.config.devices import ComputeConfig
@@ -76,6 +78,11 @@ class DeviceTraining:
         )
         self.done: simpy.Event = self._env.timeout(self.course.duration_s)
         self._going = True
+
+    @property
+    def due_s(self) -> float:
+        """When it ends if nothing stops it [virtual s]; inf: it stands still."""
+        return self.begun_s + self.course.duration_s if self._going else math.inf
 
     def pause(self) -> None:
         """Stop for now, or for good: from now on the device cools."""

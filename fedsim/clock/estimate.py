@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from fedsim.clock.usage import active_j, tails_j
 from fedsim.config.devices import ComputeConfig
+from fedsim.config.network import NetworkConfig
 from fedsim.cost.energy import gross_j
 from fedsim.cost.work import Work
 from fedsim.devices.compute import training
 from fedsim.devices.population import Profile
-from fedsim.network.tcp import transfer_s
+from fedsim.instants import in_time
+from fedsim.network.tcp import NEW, Opening, transfer_s
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,20 @@ def estimate(
     *,
     compute: ComputeConfig | None = None,
     tail: bool = False,
+    network: NetworkConfig | None = None,
 ) -> Estimate:
     """Return the course of a visit that starts at `now_s`, alone on its own link, on a cool device; pure.
 
     It knows the client's windows and nothing of batteries: `until_s` is when the window closes. `compute` says
-    what is modelled of the training (noise is left out), `tail` whether the radio stays up.
+    what is modelled of the training (noise is left out), `tail` whether the radio stays up, `network` whether the
+    upload finds the connection of the download open; without it each opens its own.
     """
     down_s = transfer_s(work.down_bytes, profile.down_bytes_per_s, profile.rtt_s, profile.framing)
     course = training(profile, work, compute)
     train_s = course.duration_s
-    up_s = transfer_s(work.up_bytes, profile.up_bytes_per_s, profile.rtt_s, profile.framing)
+    kept = network is not None and network.connection == "persistent" and train_s <= network.keep_alive_s
+    opening = Opening(handshake=False) if kept and work.down_bytes else NEW
+    up_s = transfer_s(work.up_bytes, profile.up_bytes_per_s, profile.rtt_s, profile.framing, opening)
     total_s = down_s + train_s + up_s
     joules = active_j(
         profile,
@@ -66,4 +72,6 @@ def estimate(
         joules += tails_j(profile, train_s)
     gross = gross_j(joules, profile.idle_w, total_s)
     fits = work.memory_bytes <= profile.usable_memory_bytes
-    return Estimate(down_s, train_s, up_s, total_s, joules, gross, fits, fits and now_s + total_s <= until_s)
+    return Estimate(
+        down_s, train_s, up_s, total_s, joules, gross, fits, fits and in_time(now_s + total_s, until_s)
+    )

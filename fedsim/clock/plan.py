@@ -12,10 +12,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.adapters.payload import NOTHING
 from fedsim.aggregators._base import Offer
 from fedsim.clock.auto import context_of, with_auto_filled
 from fedsim.clock.components import Parts, parts_of
 from fedsim.clock.ranks import ranks_of
+from fedsim.clock.reach import Candidates, refuse_what_cannot_land
 from fedsim.clock.sizing import Sizing, TrainingPlan
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig
@@ -27,8 +29,8 @@ from fedsim.errors import ExperimentError, message
 from fedsim.jobs import Task
 from fedsim.tasks._base import built
 
-GROUND = ("seed", "population", "task", "lora", "local", "compute", "numerics", "runtime")
-"""Blocks that population, data and layout depend on."""
+GROUND = ("population", "task", "lora", "local", "compute", "numerics", "runtime")
+"""Blocks that population, data and layout depend on, beside the seeds."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Plan:
         return Sizing(self.experiment, self.parts, self.task, self.shape)
 
     def alike(self, experiment: Experiment) -> Plan:
-        """Return the plan of an experiment with the same seed, population, task, `lora`, `local`, `compute`."""
+        """Return the plan of an experiment with the same seeds, population, task, `lora`, `local`, `compute`."""
         filled = with_auto_filled(experiment, self.task)
         return replace(self, experiment=filled)
 
@@ -137,7 +139,8 @@ class Plan:
 def ground(experiment: Experiment) -> str:
     """Return what population and data are made of, as text: experiments with equal ground have them in common."""
     plain = experiment.plain()
-    return json.dumps([plain[name] for name in GROUND], sort_keys=True)
+    seeds = [experiment.population_seed, experiment.data_seed, experiment.training_seed]
+    return json.dumps([seeds, *(plain[name] for name in GROUND)], sort_keys=True)
 
 
 def prepare(experiment: Experiment, like: Plan | None = None) -> Plan:
@@ -152,7 +155,7 @@ def prepare(experiment: Experiment, like: Plan | None = None) -> Plan:
     """
     components = parts_of(experiment)
     if like is None:
-        population = draw(experiment.population, experiment.seed)
+        population = draw(experiment.population, experiment.population_seed)
         task = built(components.task, context_of(experiment))
     else:
         population, task = like.population, like.task
@@ -162,12 +165,14 @@ def prepare(experiment: Experiment, like: Plan | None = None) -> Plan:
     _refuse_unknown_layers(experiment, shape)
     components.personal.private(task.layout)  # refuses more layers than there are
     if like is None:
-        population = with_speeds(population, experiment.compute, shape.name, experiment.seed)
+        population = with_speeds(population, experiment.compute, shape.name, experiment.population_seed)
     plan = Plan(experiment, population, task, shape)
     _refuse_an_endless_budget(plan)
     for split in experiment.evaluate.splits:
         task.probes(split, experiment.evaluate.windows)  # refuses a split that the data do not have
     plan.ranks.view()  # refuses a tier without a rank
+    sends_nothing = Offer(plan.sizing.zeros, NOTHING, NOTHING)
+    refuse_what_cannot_land(Candidates(experiment, plan.parts, population, plan.work, sends_nothing))
     return plan
 
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from fedsim.arrays import Floats, Names
 from fedsim.clock.plan import Plan
 from fedsim.cost.formulas import train_memory_bytes
 from fedsim.cost.shape import adapter_bytes
+from fedsim.devices.availability import Availability, OnlineTimes
+from fedsim.devices.outages import Interrupted
 from fedsim.records.info import Charged
+
+WINDOWS_WRITTEN = 1_000_000
+"""Windows of a population that are written down one by one."""
 
 
 def clients_table(plan: Plan) -> dict[str, Any]:
@@ -24,13 +32,36 @@ def clients_table(plan: Plan) -> dict[str, Any]:
     columns["online_share"] = plan.population.availability.share()
     columns["examples"] = np.array([plan.task.examples(c) for c in range(n)], dtype=np.int64)
     columns["tokens"] = np.array([plan.tokens(c) for c in range(n)], dtype=np.int64)
+    columns["visit_flops"] = _visit_flops(plan)
+    columns["windows"], period_s = windows_in_words(plan.population.availability)
+    columns["window_period_s"] = np.full(n, period_s)
     return columns
+
+
+def _visit_flops(plan: Plan) -> Floats:
+    """Return the FLOPs of each client's training in a whole visit at its own rank, (clients,)."""
+    clients = range(len(plan.population))
+    return np.array([plan.training_plan(c).flops(plan.tokens(c)) for c in clients], dtype=np.float64)
+
+
+def windows_in_words(times: OnlineTimes) -> tuple[Names, float]:
+    """Return each client's windows without outages, (clients,) `start:stop start:stop` [s], and their period [s].
+
+    A population with more than `WINDOWS_WRITTEN` windows has the SHA-256 of that text instead.
+    """
+    plain = times.windows if isinstance(times, Interrupted) else times
+    assert isinstance(plain, Availability)
+    spans = [f"{a!r}:{b!r}" for a, b in zip(plain.starts_s.tolist(), plain.stops_s.tolist(), strict=True)]
+    offsets = plain.offsets.tolist()
+    texts = [" ".join(spans[begin:end]) for begin, end in pairwise(offsets)]
+    if len(spans) > WINDOWS_WRITTEN:
+        texts = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+    return np.array(texts, dtype=object), plain.period_s
 
 
 def charged_facts(plan: Plan) -> Charged:
     """Return what the clock charged: the model's size, an adapter's bytes, a full model's bytes."""
     full = replace(plan.shape, full=True, adapter_params=plan.shape.params)
-    plans = [plan.training_plan(client) for client in range(len(plan.population))]
     by_rank, count = np.unique(plan.ranks, return_counts=True)
     return Charged(
         declared=plan.sizing.charged,
@@ -41,8 +72,6 @@ def charged_facts(plan: Plan) -> Charged:
         serialized_adapter_bytes=4 * plan.task.layout.size,
         full_model_bytes=adapter_bytes(full),
         memory_bytes=train_memory_bytes(plan.shape),
-        mean_flops_per_visit=float(
-            np.mean([training.flops(plan.tokens(c)) for c, training in enumerate(plans)])
-        ),
+        mean_flops_per_visit=float(np.mean(_visit_flops(plan))),
         clients_by_rank={str(r): int(n) for r, n in zip(by_rank, count, strict=True)},
     )

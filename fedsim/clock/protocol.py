@@ -141,7 +141,7 @@ class Verbs(Protocol):
 
     @property
     def seed(self) -> int:
-        """The experiment's seed, for `fedsim.rng.stream`."""
+        """The seed of training, for `fedsim.rng.stream`."""
         ...
 
     @property
@@ -190,6 +190,21 @@ class ServerProtocol(Component):
     @property
     def clients_at_work(self) -> int:
         """Clients that it wants at work at the same time."""
+        return 1
+
+    @property
+    def whole_visits(self) -> bool:
+        """Whether it asks every client for all of its steps and slots; False: it may ask for less."""
+        return False
+
+    @property
+    def clients_at_once(self) -> int:
+        """Clients that it asks for together (`sample(n)`): so many have to be idle and online at one time."""
+        return 1
+
+    @property
+    def least_updates(self) -> int:
+        """Different clients without whose updates it makes no version."""
         return 1
 
     @property

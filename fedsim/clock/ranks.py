@@ -19,6 +19,7 @@ from fedsim.clock.sizing import Sizing
 from fedsim.config.experiment import Experiment
 from fedsim.devices.population import Population
 from fedsim.errors import ExperimentError, message
+from fedsim.instants import in_time
 
 Ranks = NDArray[np.int64]
 
@@ -90,8 +91,15 @@ def by_deadline(experiment: Experiment, population: Population, sizing: Sizing, 
         profile = population.profile(client)
         room, offer = profile.usable_memory_bytes, sizing.first_offer(client, rank)
         work = sizing.work(client, experiment.local, room, rank, offer)
-        alone = estimate(profile, work, 0.0, compute=experiment.compute, tail=experiment.energy.tail)
-        return sizing.fits(room, rank) and alone.total_s <= deadline_s
+        alone = estimate(
+            profile,
+            work,
+            0.0,
+            compute=experiment.compute,
+            tail=experiment.energy.tail,
+            network=experiment.network,
+        )
+        return sizing.fits(room, rank) and in_time(alone.total_s, deadline_s)
 
     choices = experiment.lora.choices
     ranks = [largest(choices, partial(lands, client)) for client in range(len(population))]

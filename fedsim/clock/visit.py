@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator
-from typing import Protocol
 
 import simpy
 
 from fedsim.clock.device_training import DeviceTraining
 from fedsim.clock.usage import Usage, active_j, tails_j
-from fedsim.clock.visit_order import DeviceWorld, OnClose, Phase, VisitOrder
+from fedsim.clock.visit_order import DeviceWorld, OnClose, Pausable, Phase, VisitOrder
 from fedsim.clock.visit_record import VisitRecord
 from fedsim.cost.energy import gross_j
-from fedsim.instants import First
+from fedsim.instants import First, in_time
 from fedsim.network.base import Direction, Transfer
 from fedsim.records.rows import Outcome
 
@@ -30,23 +29,6 @@ ROUNDING_STEPS = 1e-9
 
 Waiting = Generator[simpy.Event, object, bool]
 """A part of a visit that takes time; tells in the end whether the visit goes on."""
-
-
-class Pausable(Protocol):
-    """Something that a visit waits for and that can stand still meanwhile: a transfer, or a training."""
-
-    @property
-    def done(self) -> simpy.Event:
-        """Happens at its end; another event after `resume`."""
-        ...
-
-    def pause(self) -> None:
-        """Stop for now."""
-        ...
-
-    def resume(self) -> None:
-        """Go on with what is left."""
-        ...
 
 
 class Visit(VisitRecord):
@@ -84,9 +66,10 @@ class Visit(VisitRecord):
         self._transfers: dict[Direction, Transfer] = {}
         self._left_bytes: dict[Direction, int] = {}
         self._pause: tuple[Phase, float] | None = None
+        self._at: tuple[Phase, Pausable] | None = None
         self._cut = False
         self._stopped = self._env.event()
-        self._offline = self._attendance.goes_offline(self.client)
+        self._offline = world.goes_offline(self.client)
         self.process = self._env.process(self._course())
 
     # what ends it -------------------------------------------------------------------------------
@@ -123,6 +106,19 @@ class Visit(VisitRecord):
         self._attendance.end_load(self.client, self._usage.joules, over=True)
         self.battery = self._attendance.battery_level(self.client, now_s)
         self._on_end(self)
+
+    @property
+    def lands_s(self) -> float:
+        """When its update lands if nothing happens on the way [virtual s]; inf: it is not at its last phase."""
+        if self._at is None or self.ended:
+            return math.inf
+        phase, activity = self._at
+        return activity.due_s if phase == "up" or not (phase == "down" or self.work.up_bytes) else math.inf
+
+    @property
+    def at_words(self) -> str:
+        """What it is at, in a word."""
+        return {"down": "download", "train": "training", "up": "upload"}[self._at[0]] if self._at else "start"
 
     # its course ---------------------------------------------------------------------------------
 
@@ -181,9 +177,12 @@ class Visit(VisitRecord):
 
     def _finish(self, phase: Phase, activity: Pausable) -> Waiting:
         """Let a phase go on to its end; False if the visit is lost, or was stopped."""
+        self._at = phase, activity
         self._begin_load(phase)
         while True:
             yield First(self._env, (activity.done, self._offline, self._stopped))
+            if not (self.ended or activity.done.processed) and in_time(activity.due_s, self._env.now):
+                yield First(self._env, (activity.done, self._stopped))  # it is due in this very instant
             if self.ended or activity.done.processed:
                 return not self.ended
             self.away = self._attendance.why_offline(self.client)
@@ -200,15 +199,16 @@ class Visit(VisitRecord):
 
     def _wait_online(self, phase: Phase) -> Waiting:
         """Wait until the device is online again; False if it will never be, or the visit was stopped."""
-        online_again = self._attendance.online_again(self.client)
+        online_again = self._attendance.online_again(self.client, to_train=phase == "train")
         if online_again is None:
             return False
         self._pause = phase, float(self._env.now)
+        self.count_pause()
         yield First(self._env, (online_again, self._stopped))
         if self.ended:
             return False
         self._end_pause(float(self._env.now))
-        self._offline = self._attendance.goes_offline(self.client)
+        self._offline = self._world.goes_offline(self.client)
         return True
 
     def _end_pause(self, now_s: float) -> None:

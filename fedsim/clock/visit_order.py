@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import simpy
 
@@ -18,6 +18,28 @@ OnClose = Literal["lost", "pause", "partial"]
 """What becomes of a visit whose device goes offline: `population.on_close`."""
 Phase = Literal["down", "train", "up"]
 """What a visit is at."""
+
+
+class Pausable(Protocol):
+    """Something that a visit waits for and that can stand still meanwhile: a transfer, or a training."""
+
+    @property
+    def done(self) -> simpy.Event:
+        """Happens at its end; another event after `resume`."""
+        ...
+
+    @property
+    def due_s(self) -> float:
+        """When its end is if nothing happens on the way [virtual s]; inf: that is not known, or it stands still."""
+        ...
+
+    def pause(self) -> None:
+        """Stop for now."""
+        ...
+
+    def resume(self) -> None:
+        """Go on with what is left."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +85,9 @@ class DeviceWorld:
     attendance: Attendance
     tail: bool
     detect_after_s: float
+
+    def goes_offline(self, client: int) -> simpy.Event:
+        """Return the event that a client's device goes offline, with which its connection ends if it keeps one."""
+        offline = self.attendance.goes_offline(client)
+        self.network.online_until(client, offline)
+        return offline

@@ -7,7 +7,11 @@ from typing import Literal
 
 from fedsim.clock.usage import Usage
 from fedsim.clock.visit_order import Phase, VisitOrder
+from fedsim.errors import RunError, message
 from fedsim.records.rows import Cause, Outcome
+
+MOST_PAUSES = 100_000
+"""Waits of one visit for its device that end a run: no real one has so many."""
 
 
 class VisitRecord:
@@ -20,6 +24,7 @@ class VisitRecord:
         steps_made: local steps in the update.
         away: why its device went offline last; empty if it never did.
         battery: share of the battery that is there at its end; NaN without one.
+        pauses: how often it has waited for its device.
     """
 
     def __init__(self, order: VisitOrder, now_s: float) -> None:
@@ -31,7 +36,8 @@ class VisitRecord:
         self.dispatched_s = now_s
         self.downloaded_s = self.trained_s = self.landed_s = self.ended_s = math.nan
         self.away: Cause | Literal[""] = ""
-        self.battery = self._loss = math.nan
+        self.battery = self._loss = self._loss_square = math.nan
+        self.pauses = 0
         self._outcome: Outcome = "in_flight"
         self._committed_version = -1
         self._handed_over = self._computed = False
@@ -76,8 +82,13 @@ class VisitRecord:
 
     @property
     def loss(self) -> float:
-        """Mean loss of its training; NaN: nothing was trained."""
+        """Mean loss of its training, or its answer to a poll; NaN: nobody read it."""
         return self._loss
+
+    @property
+    def loss_square(self) -> float:
+        """Mean square of the losses of its training; NaN: nobody read it."""
+        return self._loss_square
 
     @property
     def handed_over(self) -> bool:
@@ -89,13 +100,27 @@ class VisitRecord:
         """Whether its training was really computed; `trained_s` is when its device had finished."""
         return self._computed
 
+    def count_pause(self) -> None:
+        """Count a wait for its device; a visit that never ends ends the run.
+
+        Raises:
+            RunError: it was the last of `MOST_PAUSES`.
+        """
+        self.pauses += 1
+        if self.pauses == MOST_PAUSES:
+            what = (
+                f"its visit has stopped and gone on {MOST_PAUSES:,} times ({self.away}), and would for ever"
+            )
+            fix = "move the limits at which devices stop and go on apart, or set population.on_close: lost"
+            raise RunError(message(f"client {self.client}", what, fix=fix))
+
     def hand_over(self, *, computed: bool) -> None:
         """Its training is needed now; `computed`: an executor computes it."""
         self._handed_over, self._computed = True, computed
 
-    def report_loss(self, loss: float) -> None:
-        """Its training has been computed, with this mean loss."""
-        self._loss = loss
+    def report_loss(self, loss: float, square: float = math.nan) -> None:
+        """Its training has been computed, with this mean loss and mean square; or it has answered a poll."""
+        self._loss, self._loss_square = loss, square
 
     def commit(self, version: int) -> None:
         """Its update is in this version."""

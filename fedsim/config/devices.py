@@ -15,7 +15,11 @@ from fedsim.errors import ExperimentError, Shown, invalid, message
 Share = Annotated[float, Field(ge=0, le=1)]
 Watts = Annotated[float, Field(ge=0, le=1000)]
 Hours = Annotated[float, Field(ge=0, le=24)]
-Capacity = Annotated[float, Field(gt=0, le=10_000)]
+SMALLEST_WH = 0.1
+"""Least capacity of a battery: a smaller one would be empty and full again within one step of training."""
+HYSTERESIS = 0.005
+"""Least distance of the levels at which a device stops and goes on."""
+Capacity = Annotated[float, Field(ge=SMALLEST_WH, le=10_000)]
 CHARGE_W, USE_W = 10.0, 0.7
 """Defaults of `Battery`: what a charger gives, and what its owner draws."""
 
@@ -130,6 +134,10 @@ class Battery(Config):
             if not low < high:
                 fix = "as in stop_below: 0.3, start_at: 0.5, awake: [9, 24]"
                 raise invalid(names, got=Shown(f"{low:g} and {high:g}"), fix=fix)
+        if self.start_at - self.stop_below < HYSTERESIS * (1 - 1e-9):
+            what = f"start_at must be {HYSTERESIS} above stop_below, or devices stop and go on without end"
+            got = Shown(f"{self.start_at!r} and {self.stop_below!r}")
+            raise invalid(what, got=got, fix="as in stop_below: 0.3, start_at: 0.5")
         if self.initial[0] > self.initial[1]:
             what = "initial must be the lowest and the highest level"
             raise invalid(what, got=list(self.initial), fix="as in initial: [0.2, 1.0]")
@@ -152,11 +160,15 @@ class Battery(Config):
             battery_wh: what its row says; 0: nothing.
 
         Raises:
-            ExperimentError: a phone, tablet or laptop whose capacity is not known.
+            ExperimentError: a phone, tablet or laptop whose capacity is not known, or too small a battery.
         """
         asked_wh = self.capacity_wh.get(tier) if isinstance(self.capacity_wh, dict) else self.capacity_wh
         if asked_wh is not None:
             return asked_wh
+        if 0 < battery_wh < SMALLEST_WH:
+            what = f"the battery_wh of {device} ({tier}) is less than {SMALLEST_WH}"
+            fix = "give its row the capacity in Wh, or 0 for a device on the mains"
+            raise ExperimentError(message("energy.battery", what, got=battery_wh, fix=fix))
         if battery_wh > 0:
             return battery_wh
         if tier in CLASSES and CLASSES[tier].portable:

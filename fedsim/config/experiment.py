@@ -9,10 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from fedsim.component import Component, Config, build
 from fedsim.config.devices import ComputeConfig, EnergyConfig, MemoryConfig
@@ -20,6 +29,8 @@ from fedsim.config.fields import Count, NonNegative, Positive
 from fedsim.config.learning import EvaluateConfig, LocalConfig, LoraConfig, NumericsConfig
 from fedsim.config.network import NetworkConfig, WireConfig
 from fedsim.config.population import PopulationConfig
+from fedsim.config.server import ServerConfig
+from fedsim.config.validation import Place, mistaken_booleans, problems
 from fedsim.errors import invalid
 
 
@@ -50,6 +61,21 @@ class BudgetConfig(Config):
         return self
 
 
+class SeedsConfig(Config):
+    """Seeds of their own for what is drawn; None: the experiment's `seed`. So one varies while the others stand.
+
+    Attributes:
+        population: who the clients are and what their devices and links do: tables, windows, outages, batteries, rates,
+            the noise of a step's duration.
+        data: what clients hold and what is scored: the split, held-out parts and clients, samples and their noise.
+        training: version 0, whom the server asks, the order of batches, dropout, noise of images, rounding of messages.
+    """
+
+    population: Annotated[int, Field(ge=0)] | None = None
+    data: Annotated[int, Field(ge=0)] | None = None
+    training: Annotated[int, Field(ge=0)] | None = None
+
+
 class RuntimeConfig(Config):
     """Where the real work runs: no result depends on it, but for what it says itself.
 
@@ -71,8 +97,10 @@ class Experiment(Config):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
     seed: Annotated[int, Field(ge=0)] = 0
+    seeds: SeedsConfig = SeedsConfig()
     population: PopulationConfig
     network: NetworkConfig = NetworkConfig()
+    server: ServerConfig = ServerConfig()
     compute: ComputeConfig = ComputeConfig()
     memory: MemoryConfig = MemoryConfig()
     energy: EnergyConfig = EnergyConfig()
@@ -89,6 +117,50 @@ class Experiment(Config):
     evaluate: EvaluateConfig = EvaluateConfig()
     numerics: NumericsConfig = NumericsConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_words(
+        cls, values: object, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
+    ) -> Self:
+        """Say what is wrong in plain words, where it was given: `info.context` is the `Place`, if there is one.
+
+        Raises:
+            ExperimentError: everything that is wrong, all at once.
+        """
+        place = info.context if isinstance(info.context, Place) else Place()
+        try:
+            experiment = handler(values)
+        except ValidationError as error:
+            raise place.refusal(problems(error, values, cls)) from None
+        booleans = mistaken_booleans(experiment, values)
+        if booleans:
+            raise place.refusal(booleans)
+        return experiment
+
+    def model_copy(self, *, update: Mapping[str, object] | None = None, deep: bool = False) -> Self:
+        """Return a copy with some blocks changed, checked as the blocks of a file are.
+
+        Raises:
+            ExperimentError: everything that is wrong with the update.
+        """
+        copied = super().model_copy(deep=deep)
+        return copied if not update else type(self).model_validate({**dict(copied), **update})
+
+    @property
+    def population_seed(self) -> int:
+        """Address of all that devices and links do."""
+        return self.seed if self.seeds.population is None else self.seeds.population
+
+    @property
+    def data_seed(self) -> int:
+        """Address of what clients hold and of what is scored."""
+        return self.seed if self.seeds.data is None else self.seeds.data
+
+    @property
+    def training_seed(self) -> int:
+        """Address of version 0, of whom the server asks, and of all training."""
+        return self.seed if self.seeds.training is None else self.seeds.training
 
     def plain(self) -> dict[str, Any]:
         """Return the configuration as plain YAML types, defaults filled in."""

@@ -136,18 +136,72 @@ class LocalConfig(Config):
         return self.model_copy(update={"epochs": None, "steps": steps})
 
 
+def first_point(every: float, start: float) -> float:
+    """Return the first multiple of `every` that is not below `start` (0 or more), as a product of floats.
+
+    >>> first_point(10.0, 20.0), first_point(10.0, 20.5)
+    (20.0, 30.0)
+    """
+    number = math.floor(start / every)
+    while number * every < start:
+        number += 1
+    return number * every
+
+
 class EvaluateConfig(Config):
     """What is scored and how often; version 0 and the last version always are.
 
-    `windows` bounds how much of each split is scored; `samples` are images that the model draws, in full.
-    With `ema`, what is scored, drawn and kept is a moving average of the server's models (`fedsim.server.values.averaging`); clients
-    never get it.
+    Commits are a clock of each server's own. On a grid of virtual time or of uploaded bytes all servers are looked at
+    equally often: what is scored is the version that the server has at a point of the grid, so a run's schedule stays
+    what it is, and a version that is there at several points is scored once.
+
+    Attributes:
+        every_commits: scores each version whose number it divides; 5 if neither grid is given.
+        every_s: scores the version at 0, 1, 2, ... times so much virtual time [s].
+        every_bytes: scores the version at 0, 1, 2, ... times so many uploaded bytes, lost uploads included.
+        targets: values of the first metric scored on `test` that the run is asked to reach, declared before it runs.
+        splits: which are scored.
+        windows: bounds how much of each split is scored; `samples` are images that the model draws, in full.
+        ema: makes what is scored, drawn and kept a moving average of the server's models
+            (`fedsim.server.values.averaging`); clients never get it.
     """
 
-    every_commits: Count = 5
+    every_commits: Count | None = None
+    every_s: Positive | None = None
+    every_bytes: Positive | None = None
+    targets: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = ()
     splits: tuple[Literal["test", "valid", "clients", "samples"], ...] = ("test",)
     windows: Count | None = None
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _some_rhythm(cls, values: object) -> object:
+        """Make it every fifth commit where no rhythm is given."""
+        names = ("every_commits", "every_s", "every_bytes")
+        if isinstance(values, dict) and all(values.get(name) is None for name in names):
+            return values | {"every_commits": 5}
+        return values
+
+    @model_validator(mode="after")
+    def _targets_once(self) -> EvaluateConfig:
+        if len(set(self.targets)) < len(self.targets):
+            raise invalid("has a target twice", got=list(self.targets), fix="keep one")
+        return self
+
+    def at_commit(self, version: int) -> bool:
+        """Return whether a version is scored because of its number."""
+        return self.every_commits is not None and version % self.every_commits == 0
+
+    def in_between(self, made: tuple[float, float], replaced: tuple[float, float]) -> bool:
+        """Return whether a point of a grid lies where a version is the server's: from `made` on, before `replaced`.
+
+        Args:
+            made: virtual time [s] and uploaded bytes when the version was made.
+            replaced: the same when the next one was.
+        """
+        grids = zip((self.every_s, self.every_bytes), made, replaced, strict=True)
+        return any(every is not None and first_point(every, start) < stop for every, start, stop in grids)
 
 
 class NumericsConfig(Config):

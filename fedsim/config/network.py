@@ -10,31 +10,54 @@ from fedsim.component import Config
 from fedsim.config.fields import NonNegative, Positive
 from fedsim.errors import invalid
 
+KEEP_ALIVE_S = 7440.0
+
 
 class NetworkConfig(Config):
     """The server's link, how links are shared, and what the server learns when.
 
     Attributes:
         server_up_mbps, server_down_mbps: the server's link: its uplink feeds downloads.
-        sharing: `private`: the server's rate caps each transfer, and nobody slows anybody down; `max-min`: the
-            transfers under way share the server's link fairly, as behind a fair queue.
+        sharing: `max-min`: the transfers under way share the server's link fairly, as behind a fair queue;
+            `private`: the server's rate caps each transfer, and nobody slows anybody down: together they may
+            be faster than the server is.
         model: `tcp`: headers, handshake, slow start; `size-over-rate`: bytes over rate and no more, the formula
             of simulators that know no TCP, to compare with.
+        connection: `new`: every transfer opens a TCP connection of its own; `persistent`: a client's
+            connection stays open while it is online, until `keep_alive_s` after its last use
+            (`fedsim.network.connections`).
+        keep_alive_s: how long a connection stays open that nobody uses; by default what a NAT must keep at
+            least (RFC 5382, REQ-5: 2 hours 4 minutes).
+        interrupted: `restart`: what a broken-off download has brought is lost, unless its visit goes on
+            (`population.on_close: pause`); `resume`: the client keeps it, and the next download of the same
+            bytes goes on from there (`fedsim.server.clients`).
         congestion: `loss-based` (Reno, CUBIC) holds a rate that falls with `loss` and the round trip
-            (`fedsim.network.tcp.loss_limit`); `bbr` is modelled without loss.
+            (`fedsim.network.tcp.loss_limit`); `bbr` holds the link's rate whatever the loss, which is too good
+            for short transfers behind a shallow buffer (`benchmarks/fidelity`).
         loss: share of packets lost on the way between each client and the server.
-        backbone: whether the frozen model is on the device, or comes with a client's first visit.
+        backbone: whether the frozen model is on the device, or comes with a client's first visit. A client whose first
+            downloads are late or lost five times in a row is not asked again (`never_equipped` in `run.json`).
         detect_after_s: how long the server takes to notice that a client is gone.
     """
 
     server_up_mbps: Positive = 1000.0
     server_down_mbps: Positive = 1000.0
-    sharing: Literal["private", "max-min"] = "private"
+    sharing: Literal["private", "max-min"] = "max-min"
     model: Literal["tcp", "size-over-rate"] = "tcp"
+    connection: Literal["new", "persistent"] = "new"
+    keep_alive_s: NonNegative = KEEP_ALIVE_S
+    interrupted: Literal["restart", "resume"] = "restart"
     congestion: Literal["bbr", "loss-based"] = "bbr"
     loss: Annotated[float, Field(ge=0, lt=1)] = 0.0
     backbone: Literal["preinstalled", "first_visit"] = "preinstalled"
     detect_after_s: NonNegative = 30.0
+
+    @model_validator(mode="after")
+    def _something_to_keep(self) -> NetworkConfig:
+        if self.keep_alive_s != KEEP_ALIVE_S and self.connection == "new":
+            fix = "remove it, or set network.connection: persistent"
+            raise invalid("has `keep_alive_s` for connections that nobody keeps", fix=fix)
+        return self
 
 
 class WireConfig(Config):

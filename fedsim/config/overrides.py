@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from fedsim.config import paths, validation
+from fedsim.config import paths
 from fedsim.config.experiment import Experiment
-from fedsim.config.problem import Problem
-from fedsim.errors import ExperimentError, Message, message, several
+from fedsim.config.validation import Place
+from fedsim.errors import ExperimentError, message
 from fedsim.files import yaml_file
 from fedsim.files.yaml_file import KeyPath
 
@@ -163,15 +161,4 @@ def _default_kind(path: KeyPath) -> dict[str, Any]:
 
 def validated(draft: Draft) -> Experiment:
     """Return the experiment, or raise ExperimentError with everything that is wrong."""
-    try:
-        experiment = Experiment.model_validate(draft.values)
-    except ValidationError as error:
-        raise ExperimentError(_located(draft, validation.problems(error, draft.values))) from None
-    booleans = validation.mistaken_booleans(experiment, draft.values)
-    if booleans:
-        raise ExperimentError(_located(draft, booleans))
-    return experiment
-
-
-def _located(draft: Draft, problems: Sequence[Problem]) -> Message:
-    return several([problem.located(draft.where, draft.origin(problem.path)) for problem in problems])
+    return Experiment.model_validate(draft.values, context=Place(draft.where, draft.origin))

@@ -23,7 +23,7 @@ PATHS = frozenset(
 """Fields that are always a file, unless they hold a word of their own (`fedsim.config.words.WORDS`)."""
 
 MAYBE_PATHS = frozenset({"task.model", "task.data"})
-"""Fields that are a file or folder if one of that name exists beside the YAML file."""
+"""Fields that are a file or folder if one of that name, or the folder that it would lie in, exists beside the YAML file."""
 
 
 def absolute(values: dict[str, Any], folder: Path, where: str) -> dict[str, Any]:
@@ -57,12 +57,18 @@ def _absolute_value(name: str, value: Any, folder: Path, where: str) -> Any:
     if name in PATHS:
         is_path = value not in WORDS.get(name, ())
     elif name in MAYBE_PATHS:
-        is_path = relative or value[0] in "/~$." or (folder / value).exists()
+        is_path = relative or value[0] in "/~$." or (folder / value).exists() or _in_a_folder(value, folder)
     else:
         is_path = relative and name.startswith("task.")
     if not is_path:
         return value
     return os.path.normpath(folder / expanded(value, where))
+
+
+def _in_a_folder(value: str, folder: Path) -> bool:
+    """Tell whether `models/tiny` lies in a folder that is there: then it is mistyped, and no name on a hub."""
+    first, slash, rest = value.partition("/")
+    return bool(slash and rest) and (folder / first).is_dir()
 
 
 def expanded(text: str, where: str) -> str:

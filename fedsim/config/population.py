@@ -18,6 +18,16 @@ class PopulationConfig(Config):
     `on_close` says what happens to a visit whose device goes away (its window closes, an outage, its battery is
     low, it is too warm): `lost`; `pause`: it goes on when the device is back; `partial`: training ends with
     the last whole step, and what there is is uploaded when the device is back (a download that is cut is lost).
+
+    `rates_for` names the rows of the network table whose links follow `rates`; those of the others are constant.
+    None: all links.
+
+    `shares` says how the clients come by their devices and networks: `drawn`, each by itself, so that 80 clients of
+    which 60 % are phones may be 50 phones and 30 others; `exact`: every class of devices, every device in it and every
+    network has its share to within one client (largest remainders), and only who has which is drawn. A client of a
+    seed is then another one in a population of another size.
+
+    `wifi_only` left out is true with `availability: charging` and false with everything else.
     """
 
     preset: str | None = None
@@ -28,11 +38,13 @@ class PopulationConfig(Config):
     time_zones: tuple[Annotated[float, Field(ge=-24, le=24, allow_inf_nan=False)], ...] = (0.0,)
     outages: Outages | None = None
     on_close: Literal["lost", "pause", "partial"] = "lost"
+    shares: Literal["drawn", "exact"] = "drawn"
     wifi_only: bool | None = None
     rates: str = "constant"
     rates_at_end: Literal["loop", "hold", "fail"] | None = None
     rates_phase: Literal["start", "random"] = "start"
     rates_level: Literal["trace", "client"] = "trace"
+    rates_for: tuple[str, ...] | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> PopulationConfig:
@@ -56,6 +68,11 @@ class PopulationConfig(Config):
         }
         for name in (name for name, is_changed in changed.items() if is_changed and not traced):
             raise invalid(f"has `{name}` without a file of rates", fix="remove it, or add rates: FILE")
+        if self.rates_for is not None and self.rates == "constant":
+            raise invalid("has `rates_for` for links that are constant", fix="remove it, or add rates: FILE")
+        if self.rates_for is not None and not self.rates_for:
+            fix = "name rows of the network table, as in rates_for: [lte], or remove it"
+            raise invalid("has no network in `rates_for`", fix=fix)
         if self.rates_phase == "random" and self.rates_at_end != "loop":
             fix = "set rates_at_end: loop, or rates_phase: start"
             raise invalid("has `rates_phase: random` for traces that do not loop", fix=fix)

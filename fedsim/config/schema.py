@@ -8,17 +8,17 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from fedsim.component import Component, find, kinds
-from fedsim.config.experiment import Experiment
 from fedsim.errors import ExperimentError
+from fedsim.known_names import key_pointer
 
 PACKAGES = {"server_optimizer": "optimizers", "personal": "personal"}
 """Packages of kinds that are not called by the block's plural."""
 
 
-def json_schema() -> dict[str, Any]:
-    """Return the JSON schema of an experiment, with every kind that ships and room for the user's own."""
-    schema = Experiment.model_json_schema()
-    for block, field in Experiment.model_fields.items():
+def json_schema(root: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON schema of an experiment (`root`), with every kind that ships and room for the user's own."""
+    schema = root.model_json_schema()
+    for block, field in root.model_fields.items():
         if _models(field.annotation) != [Component]:
             continue
         choices: list[dict[str, Any]] = []
@@ -42,9 +42,9 @@ def json_schema() -> dict[str, Any]:
     return schema
 
 
-def model_at(path: Iterable[str], raw: Mapping[str, Any]) -> type[BaseModel] | None:
-    """Return the schema of the block at a path, given the kinds chosen in `raw`; None if it is no block."""
-    model: type[BaseModel] | None = Experiment
+def model_at(root: type[BaseModel], path: Iterable[str], raw: Mapping[str, Any]) -> type[BaseModel] | None:
+    """Return the schema of the block at a path below `root`, given the kinds chosen in `raw`; None if it is no block."""
+    model: type[BaseModel] | None = root
     at: Any = raw
     for key in path:
         field = model.model_fields.get(key) if model is not None else None
@@ -55,6 +55,32 @@ def model_at(path: Iterable[str], raw: Mapping[str, Any]) -> type[BaseModel] | N
             at = field.default
         model = _choose(_models(field.annotation), key, at)
     return model
+
+
+def places_of(root: type[BaseModel], name: str, raw: Mapping[str, Any]) -> list[str]:
+    """Return the keys of this name, at the top and in the blocks, given the kinds chosen in `raw`."""
+    top = [name] if name in root.model_fields else []
+    return top + [
+        f"{block}.{name}"
+        for block in root.model_fields
+        if (other := model_at(root, (block,), raw)) is not None and name in other.model_fields
+    ]
+
+
+def key_meant(root: type[BaseModel], name: str) -> str | None:
+    """Return the path of the key that a name on a command line stands for; None if there is none.
+
+    Args:
+        root: the schema of an experiment.
+        name: as typed: `seed`, `local.lr`, `num-rounds`, `workers`.
+    """
+    plain = name.replace("-", "_")
+    path = tuple(plain.split("."))
+    model = model_at(root, path[:-1], {})
+    if model is not None and path[-1] in model.model_fields:
+        return plain
+    places = places_of(root, plain, {})
+    return key_pointer(plain) or (places[0] if places else None)
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

@@ -6,7 +6,7 @@ What follows from them is in `fedsim.devices.thermal`.
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,12 @@ from fedsim.component import Config
 from fedsim.config.classes import CLASSES
 from fedsim.config.fields import Positive
 from fedsim.errors import Shown, invalid
+
+HYSTERESIS_K = 0.1
+"""Least distance of `stop_above_c` and `start_below_c`: closer together a device would stop and go on without end."""
+SHORTEST_CONSTANT_S = 10.0
+"""Least time constant: a device without a fan has minutes."""
+TimeConstant = Annotated[float, Field(ge=SHORTEST_CONSTANT_S, le=1e6)]
 
 
 class Thermal(Config):
@@ -23,6 +29,8 @@ class Thermal(Config):
     names the source of each figure. A phone at 5 W then throttles after 161 s (observed: about 150 s,
     arXiv 2503.21109), one at 4 W never.
 
+    Only training heats: transfers, a charger and its owner's use do not (a device cools meanwhile as at rest).
+
     Attributes:
         resistance_k_per_w: warming per watt in the long run; 5-8, derived there from the onset of throttling.
         heating_s: time constant while training; 55-150, derived.
@@ -30,8 +38,15 @@ class Thermal(Config):
         ambient_c: surroundings.
         cap_c: the temperature that the governor holds; about 50 (Wang et al., arXiv 2005.12326), 60-72 on
             a tolerant phone.
-        throttled_speed: share of full speed at the cap: 0.7-0.8 (Wang et al.) down to 0.23 (arXiv
-            2503.21109: 3 GHz to 1 GHz).
+        governor: what it does at the cap. `sustainable`: it lowers the clock until the power is the one that holds
+            the cap, so that a device slightly above it is slightly slower; see `power_exponent`. `step`: it goes to
+            `throttled_speed`, however much too warm the device would get.
+        power_exponent: how a device's power falls with its clock, P ~ speed^e: at the cap the speed is
+            (sustainable power / power)^(1/e). 3 where voltage and clock fall together, P ~ f V^2 (Mudge, IEEE
+            Computer 34(4), 2001), 1 where the voltage is at its least already; 2 in between is our assumption.
+        throttled_speed: least share of full speed at the cap (`sustainable`), or just that share (`step`): 0.7-0.8
+            (Wang et al.) down to 0.23 (arXiv 2503.21109: 3 GHz to 1 GHz). A device that has come to it draws
+            more than what holds the cap, and gets warmer.
         tiers: classes of devices that it applies to.
         start_below_c: a device that is warmer takes no new work until it has cooled; None: heat keeps nobody away.
         stop_above_c: training stops here, at most the cap, and goes on (if `population.on_close` lets it) below
@@ -39,10 +54,12 @@ class Thermal(Config):
     """
 
     resistance_k_per_w: Positive = 6.0
-    heating_s: Positive = 90.0
-    cooling_s: Positive = 135.0
+    heating_s: TimeConstant = 90.0
+    cooling_s: TimeConstant = 135.0
     ambient_c: Annotated[float, Field(ge=-50, le=60)] = 25.0
     cap_c: Annotated[float, Field(le=120)] = 50.0
+    governor: Literal["sustainable", "step"] = "sustainable"
+    power_exponent: Annotated[float, Field(ge=1, le=3)] = 2.0
     throttled_speed: Annotated[float, Field(gt=0, le=1)] = 0.75
     tiers: tuple[str, ...] = tuple(name for name, implied in CLASSES.items() if implied.heats)
     start_below_c: Annotated[float, Field(le=120)] | None = None
@@ -69,6 +86,10 @@ class Thermal(Config):
             what = "stop_above_c must lie above start_below_c and not above cap_c"
             got = Shown(f"{stop_c:g}, {start} and {self.cap_c:g}")
             raise invalid(what, got=got, fix="as in start_below_c: 40, stop_above_c: 48, cap_c: 50")
+        if stop_c - start_c < HYSTERESIS_K * (1 - 1e-9):
+            what = f"stop_above_c must lie {HYSTERESIS_K} degrees above start_below_c, or devices stop without end"
+            got = Shown(f"{stop_c!r} and {start_c!r}")
+            raise invalid(what, got=got, fix="as in start_below_c: 40, stop_above_c: 48")
         return self
 
     @property
@@ -92,5 +113,8 @@ class Thermal(Config):
         return self.cap_c - self.ambient_c
 
 
-PRESETS: dict[str, Thermal] = {"moderate": Thermal(), "severe": Thermal(throttled_speed=0.23)}
-"""`moderate`: the governors that hold about 50 degrees at a 20-30 % lower clock; `severe`: the worst reported."""
+PRESETS: dict[str, Thermal] = {
+    "moderate": Thermal(),
+    "severe": Thermal(power_exponent=1.0, throttled_speed=0.23),
+}
+"""`moderate`: voltage and clock fall together, to 0.75 at least; `severe`: the clock alone, to the least reported."""

@@ -1,23 +1,24 @@
 """What is wrong with a configuration, in plain words: pydantic's errors as `path: problem (got ...)` and a fix.
 
 Knows nothing about files. A `Problem` has the path of keys, so that whoever read the file can say
-where that key was given.
+where that key was given (`Place`).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from fedsim.config.experiment import Experiment
 from fedsim.config.problem import Problem
-from fedsim.config.schema import model_at
-from fedsim.errors import ABSENT, INVALID, Message, nearest
+from fedsim.config.schema import model_at, places_of
+from fedsim.errors import ABSENT, INVALID, ExperimentError, Message, nearest, several
+from fedsim.known_names import key_pointer, nearest_kind, nearest_word
 
 _EXAMPLES = {
     "task": "add `task: {kind: language}`",
@@ -42,20 +43,40 @@ _WANTED = {
 }
 
 
-def problems(error: ValidationError, raw: Mapping[str, Any]) -> list[Problem]:
+@dataclass(frozen=True)
+class Place:
+    """Where plain values came from.
+
+    Attributes:
+        where: the file, or another name of the experiment.
+        origin: where the value at a path of keys was given, as `line 7: `; or nothing.
+    """
+
+    where: str = "experiment"
+    origin: Callable[[tuple[str, ...]], str] = lambda _path: ""
+
+    def refusal(self, problems: list[Problem]) -> ExperimentError:
+        """Return the error that says all problems, each where it was given."""
+        located = [problem.located(self.where, self.origin(problem.path)) for problem in problems]
+        return ExperimentError(several(located))
+
+
+def problems(error: ValidationError, raw: object, root: type[BaseModel]) -> list[Problem]:
     """Return what is wrong, one problem a field, in the order of the schema.
 
     Args:
-        error: what validating `raw` as an `Experiment` raised.
+        error: what validating `raw` as `root` raised.
         raw: the plain values that were given.
+        root: the schema of an experiment.
     """
+    values: Mapping[str, Any] = raw if isinstance(raw, Mapping) else {}
     by_path: dict[tuple[str, ...], list[ErrorDetails]] = {}
     for detail in error.errors():
         by_path.setdefault(_path(detail, raw), []).append(detail)
-    return [_problem(path, details, raw) for path, details in by_path.items()]
+    return [_problem(path, details, values, root) for path, details in by_path.items()]
 
 
-def mistaken_booleans(experiment: Experiment, raw: Mapping[str, Any]) -> list[Problem]:
+def mistaken_booleans(experiment: BaseModel, raw: object) -> list[Problem]:
     """Return true/false given where a number belongs (pydantic takes true for 1)."""
     booleans: list[Problem] = []
 
@@ -85,26 +106,29 @@ def _path(detail: ErrorDetails, raw: Any) -> tuple[str, ...]:
     return tuple(path)
 
 
-def _problem(path: tuple[str, ...], details: list[ErrorDetails], raw: Mapping[str, Any]) -> Problem:
+def _problem(
+    path: tuple[str, ...], details: list[ErrorDetails], raw: Mapping[str, Any], root: type[BaseModel]
+) -> Problem:
     first = details[0]
     kind = first["type"]
     if kind == "missing":
         return Problem(path, "is required", _EXAMPLES.get(".".join(path), f"add `{path[-1]}: ...`"))
     if kind == "extra_forbidden":
-        return Problem(path, "no such key", _other_keys(path, raw), first["input"])
+        return Problem(path, "no such key", _other_keys(path, raw, root), first["input"])
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         return _wrong_kind(path, first)
     if kind == "string_pattern_mismatch":
         what = "must be letters, digits, dots, dashes and underscores, the first one a letter or digit"
         return Problem(path, what, "give a plain name, as in my-run.1", first["input"])
-    if kind == INVALID:
-        return _refused(path, first)
+    ours = next((detail for detail in details if detail["type"] == INVALID), None)
+    if ours is not None:  # of a block that may also be a word, what is wrong with the block
+        return _refused(path, ours)
     if kind in ("value_error", "assertion_error"):  # of a user's validator
         return Problem(path, str(first["ctx"]["error"]), "change it", first["input"])
     wanted = list(dict.fromkeys(_wanted(detail) for detail in details))
     give = [f"a value {word}" if word.startswith(("greater ", "less ")) else word for word in wanted]
     give = [f"a value of {word}" if word.startswith("at ") else word for word in give]
-    fix = _fix(path, details, raw, " or ".join(give))
+    fix = _fix(path, details, model_at(root, path[:-1], raw), " or ".join(give))
     return Problem(path, f"must be {' or '.join(wanted)}", fix, first["input"])
 
 
@@ -127,7 +151,9 @@ def _wanted(detail: ErrorDetails) -> str:
     return _WANTED.get(kind.split("_")[0], detail["msg"].removeprefix("Input should be "))
 
 
-def _fix(path: tuple[str, ...], details: list[ErrorDetails], raw: Mapping[str, Any], wanted: str) -> str:
+def _fix(
+    path: tuple[str, ...], details: list[ErrorDetails], model: type[BaseModel] | None, wanted: str
+) -> str:
     names = [
         name
         for detail in details
@@ -135,9 +161,8 @@ def _fix(path: tuple[str, ...], details: list[ErrorDetails], raw: Mapping[str, A
         for name in re.findall(r"'([^']*)'", str(detail.get("ctx", {}).get("expected", "")))
     ]
     value = details[0]["input"]
-    if names and isinstance(value, str) and (hint := nearest(value, names)).startswith("did you mean"):
+    if names and isinstance(value, str) and (hint := nearest_word(value, names)).startswith("did you mean"):
         return hint
-    model = model_at(path[:-1], raw)
     field = model.model_fields.get(path[-1]) if model is not None and path else None
     if field is None or field.is_required() or isinstance(field.default, BaseModel | dict):
         return f"give {wanted}"
@@ -151,7 +176,7 @@ def _wrong_kind(path: tuple[str, ...], detail: ErrorDetails) -> Problem:
         return Problem(path, "needs `kind:`", "add `kind: ...`, the name of what you want", detail["input"])
     valid = re.findall(r"'([^']*)'", str(context.get("expected_tags", "")))
     tag = context.get("tag")
-    return Problem((*path, "kind"), "no such kind", nearest(str(tag), valid), tag)
+    return Problem((*path, "kind"), "no such kind", nearest_kind(str(tag), valid), tag)
 
 
 def _refused(path: tuple[str, ...], detail: ErrorDetails) -> Problem:
@@ -162,16 +187,15 @@ def _refused(path: tuple[str, ...], detail: ErrorDetails) -> Problem:
     return Problem((*path, *below), refusal.what, refusal.fix or "change it", value)
 
 
-def _other_keys(path: tuple[str, ...], raw: Mapping[str, Any]) -> str:
-    """Return the nearest key that exists here, the block it belongs to, or all keys."""
-    model = model_at(path[:-1], raw)
+def _other_keys(path: tuple[str, ...], raw: Mapping[str, Any], root: type[BaseModel]) -> str:
+    """Return the key that the name stands for, the nearest key here, the block it belongs to, or all keys."""
+    model, name = model_at(root, path[:-1], raw), path[-1]
     keys = list(model.model_fields) if model is not None else []
-    hint = nearest(path[-1], keys)
+    pointer = key_pointer(name)
+    if pointer is not None and pointer != ".".join(path):
+        return f"write {pointer}"
+    hint = nearest(name, keys)
     if hint.startswith("did you mean"):
         return f"{hint} The keys here are: {', '.join(sorted(keys))}"
-    elsewhere = [
-        f"{block}.{path[-1]}"
-        for block in Experiment.model_fields
-        if (other := model_at((block,), raw)) is not None and path[-1] in other.model_fields
-    ]
+    elsewhere = places_of(root, name, raw)
     return f"did you mean {elsewhere[0]!r}?" if elsewhere else f"remove it, or {hint}"

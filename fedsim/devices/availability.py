@@ -48,6 +48,11 @@ class WhoIsOnline(Protocol):
 class OnlineTimes(WhoIsOnline, Protocol):
     """When clients are online, as a pure function of the clock: plain windows, or windows less outages."""
 
+    @property
+    def plain(self) -> Availability:
+        """The windows without outages: all that a client can tell of its own future, since outages come by chance."""
+        ...
+
     def window(self, client: int, now_s: float) -> tuple[float, float]:
         """Return the stretch [start, stop) that holds `now_s`, else the next one; (inf, inf) if there is none."""
         ...
@@ -103,6 +108,11 @@ class Availability:
     def n(self) -> int:
         """Number of clients."""
         return len(self.offsets) - 1
+
+    @property
+    def plain(self) -> Availability:
+        """These windows: there are no outages in them."""
+        return self
 
     @cached_property
     def constant(self) -> bool:

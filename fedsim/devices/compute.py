@@ -21,11 +21,12 @@ from fedsim.cost.work import Work
 from fedsim.devices.population import Profile
 from fedsim.devices.thermal import (
     heated_k,
+    hot_k,
     onset_s,
     reaches_s,
     settled_k,
-    sustained_w,
     thermal_of,
+    throttled,
 )
 from fedsim.elementary import exp
 from fedsim.rng import stream
@@ -74,7 +75,9 @@ class Training:
         """Return the temperature after `elapsed_s` of it [K above the surroundings]."""
         if self.thermal is None:
             return 0.0
-        return heated_k(self.thermal, self.heat_k, self.train_w, elapsed_s)
+        if elapsed_s <= self.onset_s:
+            return heated_k(self.thermal, self.heat_k, self.train_w, elapsed_s)
+        return hot_k(self.thermal, self.heat_k, self.throttled_w, elapsed_s - self.onset_s)
 
     @property
     def powers(self) -> tuple[tuple[float, float], ...]:
@@ -122,13 +125,14 @@ def training(
         return Training(seconds, profile.train_w)
     heat_k = settled_k(thermal, profile.idle_w) if heat_k is None else heat_k
     full_speed_s = onset_s(thermal, heat_k, profile.train_w)
-    hot_s = max(0.0, seconds - full_speed_s) / thermal.throttled_speed
+    speed, throttled_w = throttled(thermal, profile.train_w)
+    hot_s = max(0.0, seconds - full_speed_s) / speed
     return Training(
         duration_s=min(seconds, full_speed_s) + hot_s,
         train_w=profile.train_w,
         onset_s=full_speed_s,
-        speed=thermal.throttled_speed,
-        throttled_w=sustained_w(thermal),
+        speed=speed,
+        throttled_w=throttled_w,
         heat_k=heat_k,
         thermal=thermal,
     )

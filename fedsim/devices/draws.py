@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedsim.arrays import Floats, Ints
+from fedsim.arrays import Bools, Floats, Ints, Names
 from fedsim.devices.availability import BLOCK
 from fedsim.devices.presets import Recipe
 from fedsim.errors import ProfileError, message
@@ -30,6 +30,59 @@ def choose(weight: Floats, chance: Floats) -> Ints:
     """Return a row for each chance in [0, 1); rows of weight 0 never come up."""
     cumulated = np.cumsum(weight)
     return np.searchsorted(cumulated / cumulated[-1], chance, side="right")
+
+
+def allot(weight: Floats, chance: Floats, groups: Names | None = None) -> Ints:
+    """Return a row for each chance so that rows have their exact shares; the chances only say who gets which.
+
+    Args:
+        weight: one a row; only ratios matter.
+        chance: (n,) in [0, 1).
+        groups: the group of each row: groups get their shares first, then the rows within each.
+
+    Returns:
+        (n,) rows; no group's number differs by one from n times its share, nor a row's from its share of the group.
+    """
+    of = (
+        np.zeros(len(weight), dtype=np.int64) if groups is None else np.unique(groups, return_inverse=True)[1]
+    )
+    counts = np.zeros(len(weight), dtype=np.int64)
+    for group, size in enumerate(remainders(np.bincount(of, weights=weight).astype(np.float64), len(chance))):
+        counts[of == group] = remainders(weight[of == group], int(size))
+    rows = np.empty(len(chance), dtype=np.int64)
+    rows[np.argsort(chance, kind="stable")] = np.repeat(np.arange(len(weight)), counts)
+    return rows
+
+
+def remainders(weight: Floats, n: int) -> Ints:
+    """Return n divided in proportion to the weights, whole numbers: the largest remainders are rounded up (Hamilton).
+
+    >>> remainders(np.array([6.0, 4.0]), 80), remainders(np.array([1.0, 1.0, 1.0, 0.0]), 2)
+    (array([48, 32]), array([1, 1, 0, 0]))
+    """
+    quota = n * weight / weight.sum() if n else np.zeros(len(weight))
+    counts = np.floor(quota).astype(np.int64)
+    rest = np.where(weight > 0, quota - counts, -1.0)
+    counts[np.argsort(-rest, kind="stable")[: n - int(counts.sum())]] += 1
+    return counts
+
+
+def links(cellular: Bools, mobile: Floats, fixed: Floats, chance: Floats, *, exact: bool) -> Ints:
+    """Return the row of each client's network, (n,): by chance, or so that each kind of device has its exact shares.
+
+    Args:
+        cellular: (n,) who may be on a cellular network.
+        mobile: weights of the networks for those who may.
+        fixed: those for the others.
+        chance: (n,) in [0, 1).
+        exact: as `allot` has it.
+    """
+    if not exact:
+        return np.where(cellular, choose(mobile, chance), choose(fixed, chance))
+    link = np.empty(len(chance), dtype=np.int64)
+    for members, weight in ((cellular, mobile), (~cellular, fixed)):
+        link[members] = allot(weight, chance[members])
+    return link
 
 
 def nearest_row(speed: Floats, allowed: Ints, wanted: Floats) -> Ints:

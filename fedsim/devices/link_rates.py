@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from fedsim.arrays import Floats, Ints, Names
+from fedsim.arrays import Bools, Floats, Ints, Names
 from fedsim.config.words import no_such_file
 from fedsim.devices.availability import BLOCK
 from fedsim.devices.tables import NetworkTable
-from fedsim.errors import ProfileError, message
+from fedsim.errors import ProfileError, message, nearest
 from fedsim.network.base import Direction, Rates
 from fedsim.network.generated import LognormalAR1, RateLaw
 from fedsim.network.rate_tables import RateTable, read_rate_table
@@ -27,6 +28,10 @@ class LinkRates(Protocol):
 
     def of(self, client: int, direction: Direction) -> Rates | None:
         """Return those of one link; None: its rate never changes."""
+        ...
+
+    def dead_s(self) -> Floats | float:
+        """Return from when on each client's link carries nothing any more [virtual s]; inf: it always will."""
         ...
 
 
@@ -50,6 +55,10 @@ class Generated:
         """Return the rate of one link."""
         law = self.laws[self.row[client]]
         return LognormalAR1(float(self.means[direction][client]), law, self.seed, client, direction)
+
+    def dead_s(self) -> float:
+        """Return inf: outages end."""
+        return math.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +88,38 @@ class Traced:
             where=f"{trace.where} (client {client}, {direction})",
         )
 
+    def dead_s(self) -> Floats:
+        """Return from when on a client's link carries nothing any more, (n,) [virtual s]; inf: it always will."""
+        dead = np.full(len(self.place), math.inf)
+        for traces in self.table.traces.values():
+            dead = np.minimum(dead, np.array([trace.dead_s for trace in traces])[self.place])
+        return dead
+
     def means(self, direction: Direction) -> Floats:
         """Return the mean rates of the traces as the clients see them, (n,) [bytes/s]."""
         means = np.array([trace.mean_bytes_per_s for trace in self.table.traces[direction]])
         return np.asarray(means[self.place] * self.scales[direction], dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class OfSome:
+    """Rates over time of some links; those of the others never change.
+
+    Attributes:
+        all_links: what they would be if all links had them.
+        follows: (n,) whose links have.
+    """
+
+    all_links: LinkRates
+    follows: Bools
+
+    def of(self, client: int, direction: Direction) -> Rates | None:
+        """Return the rate of one link; None: it never changes."""
+        return self.all_links.of(client, direction) if self.follows[client] else None
+
+    def dead_s(self) -> Floats:
+        """Return from when on nothing goes through each link [virtual s]; inf where something always does."""
+        return np.where(self.follows, self.all_links.dead_s(), np.inf)
 
 
 def link_rates(
@@ -103,7 +140,8 @@ def link_rates(
     if config.rates == "constant":
         return None, means, {"rates": "constant"}
     if config.rates == "generated":
-        return _generated(network, means, nets, seed), means, {"rates": "generated"}
+        laws, sources = _generated(network, means, nets, seed), {"rates": "generated"}
+        return _of_some(config, laws, network, nets, sources), means, sources
     absent = no_such_file("population.rates", config.rates)
     if absent is not None:
         raise ProfileError(message(absent.name, absent.what, got=config.rates, fix=absent.fix))
@@ -118,7 +156,29 @@ def link_rates(
         "rates_phase": config.rates_phase,
         "rates_level": config.rates_level,
     }
-    return traced, means | {direction: traced.means(direction) for direction in table.traces}, sources
+    some = _of_some(config, traced, network, nets, sources)
+    follows = some.follows if isinstance(some, OfSome) else np.ones(len(network), dtype=np.bool_)
+    over_time = {way: np.where(follows, traced.means(way), means[way]) for way in table.traces}
+    return some, means | over_time, sources
+
+
+def _of_some(
+    config: PopulationConfig, rates: LinkRates, network: Names, nets: NetworkTable, sources: dict[str, str]
+) -> LinkRates:
+    """Return the rates of the links that `rates_for` names, and say which in `sources`.
+
+    Raises:
+        ProfileError: no such network.
+    """
+    if config.rates_for is None:
+        return rates
+    names = nets.network.tolist()
+    unknown = next((name for name in config.rates_for if name not in names), None)
+    if unknown is not None:
+        what = f"no such network in {nets.shares.where}"
+        raise ProfileError(message("population.rates_for", what, got=unknown, fix=nearest(unknown, names)))
+    sources["rates_for"] = ", ".join(config.rates_for)
+    return OfSome(rates, np.isin(network.astype(str), config.rates_for))
 
 
 def _generated(network: Names, means: dict[Direction, Floats], nets: NetworkTable, seed: int) -> Generated:

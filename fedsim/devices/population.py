@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from fedsim.arrays import Bools, Floats, Names
 from fedsim.config.classes import CLASSES
 from fedsim.devices.availability import Availability, OnlineTimes
-from fedsim.devices.draws import choose, draws, nearest_row, network_weights
+from fedsim.devices.draws import allot, choose, draws, links, nearest_row, network_weights
 from fedsim.devices.link_rates import LinkRates, link_rates
 from fedsim.devices.online import online_times
+from fedsim.devices.outages import Disconnected
 from fedsim.devices.presets import Recipe, preset_names, recipe_of_files, recipe_of_preset
 from fedsim.devices.table_checks import check
 from fedsim.elementary import exp
@@ -184,6 +185,9 @@ def draw(config: PopulationConfig, seed: int) -> Population:
     population = draw_devices(config, config.clients, seed)
     columns = {"network": population.network, "tier": population.tier}
     availability, sources = online_times(config, columns, seed)
+    dead_s = np.inf if population.link_rates is None else population.link_rates.dead_s()
+    if np.any(np.isfinite(dead_s)):
+        availability = Disconnected(availability, np.broadcast_to(dead_s, config.clients))
     return replace(population, availability=availability, sources=population.sources | sources)
 
 
@@ -211,7 +215,7 @@ def draw_devices(
         recipe = recipe_of_files(source.devices, source.networks)
     if wifi_only is None:
         wifi_only = source.availability == "charging" if source.wifi_only is None else source.wifi_only
-    population = _drawn(recipe, n, seed, wifi_only=wifi_only)
+    population = _drawn(recipe, n, seed, wifi_only=wifi_only, exact=source.shares == "exact")
     drawn: dict[Direction, Floats] = {"down": population.down_bytes_per_s, "up": population.up_bytes_per_s}
     varying, means, rate_sources = link_rates(source, population.network, drawn, recipe.networks, seed)
     return replace(
@@ -223,18 +227,19 @@ def draw_devices(
     )
 
 
-def _drawn(recipe: Recipe, n: int, seed: int, *, wifi_only: bool) -> Population:
+def _drawn(recipe: Recipe, n: int, seed: int, *, wifi_only: bool, exact: bool = False) -> Population:
     chance, z = draws(n, seed)
     devices, nets, spread = recipe.devices, recipe.networks, recipe.spread
     if recipe.latency is None:
-        row = choose(recipe.device_weight, chance[0])
+        weight, tiers = recipe.device_weight, devices.tier
+        row = allot(weight, chance[0], tiers) if exact else choose(weight, chance[0])
         flops_per_s = devices.flops_per_s[row] * exp(spread * devices.sigma_ln[row] * z[0])
     else:
         flops_per_s = recipe.latency.flops_per_s(chance[0])
         row = nearest_row(devices.flops_per_s, recipe.nearest, flops_per_s)
     mobile, fixed = network_weights(recipe, wifi_only=wifi_only)
-    link = np.where(devices.cellular[row], choose(mobile, chance[1]), choose(fixed, chance[1]))
-    rho = nets.correlation[link]
+    link = links(devices.cellular[row], mobile, fixed, chance[1], exact=exact)
+    rho, asked = nets.correlation[link], {"wifi_only": str(wifi_only).lower(), "availability": "always"}
     z_up = rho * z[1] + np.sqrt(1 - rho**2) * z[2]
     return Population(
         device=devices.device[row],
@@ -247,7 +252,7 @@ def _drawn(recipe: Recipe, n: int, seed: int, *, wifi_only: bool) -> Population:
         **{name: getattr(devices, name)[row] for name in _OF_DEVICE},
         **{name: getattr(nets, name)[link] for name in _OF_NETWORK},
         availability=Availability.always(n),
-        sources=recipe.sources | {"wifi_only": str(wifi_only).lower(), "availability": "always"},
+        sources=recipe.sources | asked | ({"shares": "exact"} if exact else {}),
     )
 
 
@@ -267,10 +272,14 @@ def show(preset: str, n: int = 20_000) -> list[dict[str, str | float]]:
     Raises:
         ProfileError: no such preset.
     """
-    population = draw_devices(preset, n, seed=0)
+    return summary(draw_devices(preset, n, seed=0))
+
+
+def summary(population: Population) -> list[dict[str, str | float]]:
+    """Return a population as a small table: one row a tier, then `all`; quantiles over its clients."""
     tiers = [tier for tier in CLASSES if np.any(population.tier == tier)]
     return [_summary(population, tier, population.tier == tier) for tier in tiers] + [
-        _summary(population, "all", np.ones(n, dtype=np.bool_))
+        _summary(population, "all", np.ones(population.n, dtype=np.bool_))
     ]
 
 

@@ -1,7 +1,7 @@
 """Heat: a phone that trains gets warm and slows down; one that rests cools. First order, in closed form.
 
 The temperature above the surroundings goes to resistance x power with a time constant; at the cap the
-governor lowers the clock so that it stays there. Without a fan only: phones, unless told otherwise.
+governor lowers the clock so that it stays there, as far as it may. Without a fan only: phones, unless told otherwise.
 """
 
 from __future__ import annotations
@@ -26,6 +26,24 @@ def sustained_w(thermal: Thermal) -> float:
     return thermal.cap_k / thermal.resistance_k_per_w
 
 
+def throttled(thermal: Thermal, watts: float) -> tuple[float, float]:
+    """Return the share of full speed at the cap, and the power then [W], of a device that draws `watts` at full speed.
+
+    (sustained / watts)^(1/e), at least `throttled_speed`, with power watts x speed^e; at most full speed. The step
+    governor goes to `throttled_speed` at once and is held to the sustained power.
+    """
+    sustained = sustained_w(thermal)
+    if watts <= sustained:
+        return 1.0, watts
+    if thermal.governor == "step":
+        return thermal.throttled_speed, sustained
+    e = thermal.power_exponent
+    speed = (sustained / watts) ** (1.0 / e)
+    if speed >= thermal.throttled_speed:
+        return speed, sustained
+    return thermal.throttled_speed, watts * thermal.throttled_speed**e
+
+
 def settled_k(thermal: Thermal, watts: float) -> float:
     """Return where this power leads in the long run, at most the cap [K above the surroundings]."""
     return min(thermal.resistance_k_per_w * watts, thermal.cap_k)
@@ -35,6 +53,18 @@ def heated_k(thermal: Thermal, heat_k: float, watts: float, seconds: float) -> f
     """Return the temperature after so much training, at most the cap [K above the surroundings]."""
     end_k = thermal.resistance_k_per_w * watts
     return min(end_k + (heat_k - end_k) * math.exp(-seconds / thermal.heating_s), thermal.cap_k)
+
+
+def hot_k(thermal: Thermal, heat_k: float, watts: float, seconds: float) -> float:
+    """Return the temperature after so much training at the cap, at a throttled power [K above the surroundings].
+
+    The cap, unless the power is more than what holds it: then as of `heated_k`, without a cap.
+    """
+    end_k = thermal.resistance_k_per_w * watts
+    if end_k <= thermal.cap_k * (1 + 1e-12):
+        return thermal.cap_k
+    from_k = max(heat_k, thermal.cap_k)
+    return end_k + (from_k - end_k) * math.exp(-seconds / thermal.heating_s)
 
 
 def cooled_k(thermal: Thermal, heat_k: float, idle_w: float, seconds: float) -> float:

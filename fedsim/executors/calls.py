@@ -10,15 +10,16 @@ import os
 import pickle
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from fedsim.adapters.adapter import Vector
+from fedsim.blame import place_in
 from fedsim.errors import FedsimError, Message, WorkerError
 from fedsim.executors.host import cores
-from fedsim.jobs import Job, ScoreJob, Task
+from fedsim.jobs import Job, ScoreJob, Task, Update
 
 REPLAY = "`fedsim replay RUN --client C --visit V` trains one visit alone, in this process"
 
@@ -126,7 +127,8 @@ def failure_of(who: str, problem: BaseException) -> Failure:
     """Return an exception as a value; `who` says what was done."""
     ours = isinstance(problem, FedsimError)
     lines = str(problem).strip().splitlines()
-    named = ": ".join([type(problem).__name__, *lines[:1]])
+    place = place_in(problem)
+    named = ": ".join([type(problem).__name__, *lines[:1]]) + (f" ({place})" if place else "")
     what = str(problem) if ours else named
     trace = "".join(traceback.format_exception(problem))
     return Failure(who, what, trace, problem, ours and not isinstance(problem, WorkerError))
@@ -156,6 +158,11 @@ def _run(task: Task, verb: Verb, items: Sequence[Any]) -> list[Any]:
     results = task.train(items) if verb == "train" else [_scored(task, item) for item in items]
     if len(results) != len(items):
         raise ValueError(f"the task returned {len(results)} results for {len(items)} jobs")
+    kind = Update if verb == "train" else Mapping
+    for result in results:
+        if not isinstance(result, kind):
+            method, wanted = ("train", "an Update") if verb == "train" else ("score", "a dict of sums")
+            raise TypeError(f"{type(task).__name__}.{method} gives {type(result).__name__}, not {wanted}")
     return results
 
 

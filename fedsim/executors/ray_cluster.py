@@ -15,7 +15,7 @@ from typing import Any
 
 from fedsim.errors import HostError, message
 from fedsim.executors.ray_patches import read_auth_mode
-from fedsim.executors.ray_session import WITHOUT_RAY, line, quiet
+from fedsim.executors.ray_session import WITHOUT_RAY, line, our_sigterm, quiet
 
 CONNECT_S = 5.0
 """Patience with the port."""
@@ -53,7 +53,7 @@ def join(ray: Any, address: str) -> None:
         os.environ["RAY_AUTH_MODE"] = "token"
         read_auth_mode(ray)
     try:
-        with quiet():
+        with quiet(), our_sigterm():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as problem:
         raise _not_joined(address, line(problem)) from problem

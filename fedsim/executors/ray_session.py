@@ -8,12 +8,16 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
+import stat
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from fedsim.errors import HostError, message
@@ -32,6 +36,12 @@ RESULTS = AHEAD + IN_FLIGHT
 """Calls of one worker whose results may lie there at a time."""
 VECTORS = 16
 """Vectors the store has room for beside that."""
+
+
+SOCKET_BYTES = 107
+"""Longest path of a Unix socket on Linux (sun_path of unix(7), less its end)."""
+RAY_BYTES = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
+"""What Ray puts behind the folder for temporary files before it opens a socket there."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +98,19 @@ def start(ray: Any, needs: Needs) -> None:
         "logging_level": logging.ERROR,
         "object_store_memory": _store_bytes(needs),
     }
+    folder = temporary_folder()
+    if too_long(folder) and (short := short_folder(Path("/tmp"))) is not None:  # noqa: S108
+        folder = options["_temp_dir"] = str(short)
     first: Exception | None = None
     for _attempt in range(2):  # a busy machine can miss Ray's own fixed start-up limits
         try:
-            with loopback(ray), few_processes(ray), environment("OMP_NUM_THREADS", "1"), quiet():
+            with (
+                loopback(ray),
+                few_processes(ray),
+                environment("OMP_NUM_THREADS", "1"),
+                quiet(),
+                our_sigterm(),
+            ):
                 ray.init(_node_ip_address="127.0.0.1", **options)
             return
         except Exception as problem:
@@ -100,9 +119,39 @@ def start(ray: Any, needs: Needs) -> None:
             if isinstance(problem, OSError):  # Ray keeps its token in the home folder
                 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             time.sleep(1.0)
-    logs = os.path.join(tempfile.gettempdir(), "ray", "session_latest", "logs")  # noqa: PTH118
+    inside = folder if "_temp_dir" in options else os.path.join(folder, "ray")  # noqa: PTH118
+    logs = os.path.join(inside, "session_latest", "logs")  # noqa: PTH118
     what = f"does not start on this machine ({line(first)}; logs in {logs})"
-    raise HostError(message("ray", what, fix=WITHOUT_RAY)) from first
+    short_one = (
+        "set RAY_TMPDIR to a folder with a short name, as in RAY_TMPDIR=/tmp; " if too_long(folder) else ""
+    )
+    raise HostError(message("ray", what, fix=short_one + WITHOUT_RAY)) from first
+
+
+def temporary_folder() -> str:
+    """Return the folder in which Ray makes its own, as Ray chooses it."""
+    return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or tempfile.gettempdir()
+
+
+def too_long(folder: str) -> bool:
+    """Tell whether Ray's sockets would have names below this folder that are longer than a socket's may be.
+
+    >>> too_long("/tmp"), too_long("/scratch/" + "x" * 95)
+    (False, True)
+    """
+    return len(os.fsencode(folder)) + RAY_BYTES > SOCKET_BYTES
+
+
+def short_folder(parent: Path) -> Path | None:
+    """Return a folder of this user with a short name, made if need be; None if there can be none."""
+    folder = parent / f"fedsim-ray-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return None
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+    return folder if ours and not too_long(str(folder)) else None
 
 
 def store_bytes(ray: Any) -> float:
@@ -117,6 +166,17 @@ def _store_bytes(needs: Needs) -> int:
     wanted = STORE_BYTES + VECTORS * needs.vector_bytes + results
     free = free_memory_bytes()
     return wanted if free is None else max(80 * 2**20, min(wanted, free // 4))  # Ray's least: 75 MiB
+
+
+@contextmanager
+def our_sigterm() -> Iterator[None]:
+    """Keep the handler of SIGTERM that was there: Ray's own would end the process before the tables are closed."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

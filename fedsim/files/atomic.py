@@ -10,7 +10,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Write a file whole or not at all: beside it, to the disk, then renamed."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("wb") as file:
+        beside.unlink(missing_ok=True)  # what somebody left there, a link to elsewhere perhaps
+        with beside.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""A table file (CSV or Parquet) as numbered rows, and the checks that name row and column.
+"""A table file (CSV, TSV or Parquet) as numbered rows, and the checks that name row and column.
 
 A CSV may begin with comment lines; `# key: value` becomes a fact of the file. Rows are numbered as an
 editor numbers lines (CSV), or from 1 (Parquet).
@@ -6,10 +6,8 @@ editor numbers lines (CSV), or from 1 (Parquet).
 
 from __future__ import annotations
 
-import csv
 import difflib
 import hashlib
-import io
 import json
 import math
 from collections.abc import Iterable, Iterator
@@ -21,6 +19,9 @@ import numpy as np
 
 from fedsim.arrays import Floats
 from fedsim.errors import ABSENT, Message, ProfileError, message, nearest
+from fedsim.files.delimited import SEPARATORS, ragged_row, read_grid
+from fedsim.files.parquet_file import read_parquet
+from fedsim.files.text_file import UnreadableError, decoded, read_bytes
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Rows:
 
 
 def read_rows(path: Path) -> Rows:
-    """Return the rows of a CSV or Parquet file.
+    """Return the rows of a CSV (.csv), TSV (.tsv) or Parquet file.
 
     Raises:
         ProfileError: the file is missing, of another kind, unreadable, or without rows.
@@ -82,83 +83,51 @@ def read_rows(path: Path) -> Rows:
         raise ProfileError(
             message(str(path), "no such file", fix="check the path; it is taken from the YAML file's folder")
         )
-    data = path.read_bytes()
-    digest = hashlib.sha256(data).hexdigest()
-    if path.suffix.lower() == ".csv":
-        rows = _csv_rows(path, data, digest)
-    elif path.suffix.lower() == ".parquet":
-        rows = _parquet_rows(path, digest)
-    else:
-        fix = "give a .csv or a .parquet file"
-        raise ProfileError(message(str(path), "not a table", got=path.suffix or path.name, fix=fix))
+    suffix = path.suffix.lower()
+    try:
+        if suffix in SEPARATORS:
+            rows = _delimited_rows(path, SEPARATORS[suffix])
+        elif suffix == ".parquet":
+            rows = _parquet_rows(path)
+        else:
+            fix = "give a .csv or a .parquet file"
+            raise ProfileError(message(str(path), "not a table", got=path.suffix or path.name, fix=fix))
+    except UnreadableError as problem:
+        raise ProfileError(problem.message(str(path))) from problem
     if not rows.numbers and not rows.ragged:
         fix = "put a header line and at least one row into it"
         raise ProfileError(message(str(path), "has no rows", fix=fix))
     return rows
 
 
-def _csv_rows(path: Path, data: bytes, digest: str) -> Rows:
-    try:
-        lines = list(io.StringIO(data.decode("utf-8-sig"), newline=""))
-    except UnicodeDecodeError as problem:
-        fix = "save it as UTF-8"
-        raise ProfileError(message(str(path), f"is not UTF-8 text ({problem.reason})", fix=fix)) from problem
-    facts: dict[str, str] = {}
-    first = 0
-    for first, line in enumerate(lines):  # noqa: B007  (the header's place is used below)
-        if line.strip() and not line.startswith("#"):
-            break
+def _delimited_rows(path: Path, separator: str) -> Rows:
+    data = read_bytes(path)
+    grid = read_grid(decoded(data), separator, comments=True)
+    facts = {}
+    for line in grid.comments:
         key, colon, value = line.lstrip("#").partition(":")
         if colon:
             facts[key.strip()] = value.strip()
-    reader = csv.reader(lines[first:])
+    ragged = tuple(ragged_row(grid, line, count).message(str(path)) for line, count in grid.ragged)
+    cells = {name: [cell.strip() for cell in grid.column(name)] for name in grid.header}
+    return Rows(path, grid.lines, cells, facts, hashlib.sha256(data).hexdigest(), ragged)
+
+
+def _parquet_rows(path: Path) -> Rows:
+    digest = hashlib.sha256(read_bytes(path)).hexdigest()
+    table = read_parquet(path)
+    facts = dict(table.metadata)
+    facts |= _attributes(facts.pop("PANDAS_ATTRS", "{}"))
+    return Rows(path, list(range(1, len(table) + 1)), table.columns, facts, digest)
+
+
+def _attributes(text: str) -> dict[str, str]:
+    """Return what pandas wrote about a table; nothing where it is no JSON object."""
     try:
-        header = [name.strip() for name in next(reader, [])]
-        table = [(first + reader.line_num, row) for row in reader if row and not row[0].startswith("#")]
-    except csv.Error as problem:
-        where = f"{path} row {first + reader.line_num}"
-        text = message(where, f"is not CSV ({problem})", fix="quote cells that hold commas or quotes")
-        raise ProfileError(text) from problem
-    _check_header(path, header)
-    ragged = tuple(
-        message(
-            f"{path} row {number}", f"needs {len(header)} cells", got=len(row), fix="quote cells with commas"
-        )
-        for number, row in table
-        if len(row) != len(header)
-    )
-    whole = [(number, row) for number, row in table if len(row) == len(header)]
-    cells = {name: [row[k].strip() for _, row in whole] for k, name in enumerate(header)}
-    return Rows(path, [number for number, _ in whole], cells, facts, digest, ragged)
-
-
-def _check_header(path: Path, header: list[str]) -> None:
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        fix = "keep one of the columns"
-        raise ProfileError(message(str(path), "two columns have one name", got=twice[0], fix=fix))
-    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
-        fix = "separate cells by commas, and decimals by points"
-        raise ProfileError(message(str(path), "cells are not separated by commas", got=header[0], fix=fix))
-
-
-def _parquet_rows(path: Path, digest: str) -> Rows:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as problem:
-        reason = str(problem).splitlines()[0]
-        fix = "write it again, for example with pandas.DataFrame.to_parquet"
-        raise ProfileError(message(str(path), f"is not a Parquet file ({reason})", fix=fix)) from problem
-    metadata = table.schema.metadata or {}
-    facts = {key.decode(): value.decode("utf-8", "replace") for key, value in metadata.items()}
-    attributes = json.loads(facts.pop("PANDAS_ATTRS", "{}"))
-    facts |= {str(key): str(value) for key, value in attributes.items()}
-    _check_header(path, table.column_names)
-    cells = {name: table.column(name).to_pylist() for name in table.column_names}
-    return Rows(path, list(range(1, table.num_rows + 1)), cells, facts, digest)
+        attributes = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return {str(key): str(value) for key, value in attributes.items()} if isinstance(attributes, dict) else {}
 
 
 def problems(rows: Rows, columns: Iterable[Column]) -> Iterator[Message]:

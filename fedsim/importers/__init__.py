@@ -16,6 +16,7 @@ from pkgutil import iter_modules
 from fedsim.errors import ProfileError, message, nearest
 from fedsim.importers.formats import Format, refuse_unfit
 from fedsim.importers.options import Options
+from fedsim.importers.recognise import format_of
 from fedsim.importers.table import Table
 
 
@@ -45,4 +46,22 @@ def import_table(name: str, files: Sequence[Path], options: Options) -> Table:
         raise ProfileError(
             message("FILE", f"{name} takes one file", got=len(files), fix="import one at a time")
         )
-    return foreign.read(files, options).described(name, files, options)
+    try:
+        return foreign.read(files, options).described(name, files, options)
+    except ProfileError as problem:
+        _refuse_if_of_another(name, files, problem)
+        raise
+
+
+def _refuse_if_of_another(name: str, files: Sequence[Path], problem: ProfileError) -> None:
+    """Say so if the file that could not be read is plainly of another format.
+
+    Raises:
+        ProfileError: it is.
+    """
+    for path in files:
+        other = format_of(path)
+        if other is not None and other != name and problem.message.where.startswith(str(path)):
+            what = f"is not {name}, and looks like {other}: {FORMATS[other].about}"
+            fix = f"fedsim profiles import {other} {path.name}"
+            raise ProfileError(message(str(path), what, fix=fix)) from problem

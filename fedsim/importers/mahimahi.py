@@ -6,6 +6,7 @@ and its `mm-link`.
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ ABOUT = "Mahimahi packet-delivery file: ms of every 1,500-byte opportunity; step
 PACKET_BYTES = 1500
 BIN_S = 1.0
 LONGEST_MS = 10**12
+SHORTEST_BIN_S = 0.001
+MOST_BINS = 10_000_000
 
 
 def read(path: Path, options: Options) -> Curve:
@@ -27,13 +30,18 @@ def read(path: Path, options: Options) -> Curve:
     The last bin ends with the last opportunity, where Mahimahi begins again: one line `1` is 12 Mbps.
 
     Raises:
-        ProfileError: a line that is no whole number, a time before the one above it, or a file of no length.
+        ProfileError: a line that is no whole number, a time before the one above it, a file of no length, or
+            more steps than a table can hold.
     """
     times_ms = _times(path)
     end_ms = int(times_ms[-1])
     if end_ms == 0:
         raise ProfileError(message(str(path), "lasts no time at all", fix="the last time must be after 0 ms"))
     bin_s = BIN_S if options.bin_s is None else options.bin_s
+    if bin_s < SHORTEST_BIN_S or end_ms / (1000 * bin_s) > MOST_BINS:
+        least_s = max(SHORTEST_BIN_S, end_ms / (1000 * MOST_BINS))
+        what = f"must be at least {least_s:g} for a file of {end_ms / 1000:g} s"
+        raise ProfileError(message("--bin-s", what, got=bin_s, fix="count packets in longer steps"))
     edges_ms = np.append(np.arange(0.0, end_ms, 1000 * bin_s), float(end_ms))
     count = np.bincount(
         np.clip(np.searchsorted(edges_ms, times_ms) - 1, 0, None), minlength=len(edges_ms) - 1
@@ -43,7 +51,7 @@ def read(path: Path, options: Options) -> Curve:
 
 
 def _times(path: Path) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    lines = path.read_bytes().splitlines()
+    lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
     if not lines:
         raise ProfileError(message(str(path), "is empty", fix="give a file with a time a line"))
     times = np.empty(len(lines), dtype=np.int64)

@@ -1,8 +1,8 @@
-"""Rates read from one file each, as one table of rate traces: a trace a file, or one a pair of files."""
+"""Rates read from files, as one table of rate traces: a trace a file, one a pair of files, or all that a file holds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,15 @@ from fedsim.importers.formats import Format
 from fedsim.importers.options import Options
 from fedsim.importers.table import Table, spread
 from fedsim.network.base import MBPS
+from fedsim.network.rate_tables import unfit_rates
 from fedsim.network.traces import RateTrace
 
 Curve = tuple[Floats, Floats]
 """Times [s] from 0, the last of them the end; rates [bytes/s], the last of them again that before the end."""
 Reader = Callable[[Path, Options], Curve]
+TracesReader = Callable[[Path, Options], dict[str, list[Curve]]]
+"""The traces of a file: what comes behind the file's name in a trace's label, and the rates of its sides; one curve
+alone serves all sides that are asked for."""
 _NAMES = {
     "down": ("down_bytes_per_s",),
     "up": ("up_bytes_per_s",),
@@ -28,26 +32,26 @@ _NAMES = {
 
 def of_curves(about: str, read: Reader, *uses: str) -> Format:
     """Return the format of files that hold one rate over time each."""
-    return Format(
-        about, lambda files, options: _table(files, options, read), ("direction", "up", *uses), many=True
-    )
+    return of_traces(about, lambda path, options: {"": [read(path, options)]}, "up", *uses)
 
 
-def _table(files: Sequence[Path], options: Options, read: Reader) -> Table:
+def of_traces(about: str, read: TracesReader, *uses: str) -> Format:
+    """Return the format of files that hold several traces, or both directions."""
+    return Format(about, lambda files, options: _table(files, options, read), ("direction", *uses), many=True)
+
+
+def _table(files: Sequence[Path], options: Options, read: TracesReader) -> Table:
     _sides_given(files, options)
-    labels = _labels(files)
     columns: dict[str, list[Any]] = {"trace": [], "time_s": []}
     names = _NAMES[options.direction or "both"]
     columns |= {name: [] for name in names}
     means: dict[str, list[float]] = {name: [] for name in names}
     hours, cut_s = [], 0.0
-    for k, (label, path) in enumerate(zip(labels, files, strict=True)):
-        sides = [_carrying(path, read(path, options))]
-        if options.up:
-            sides.append(_carrying(options.up[k], read(options.up[k], options)))
+    for path, label, sides in _traces(files, options, read):
         ends = [float(times[-1]) for times, _ in sides]
         cut_s = max(cut_s, max(ends) - min(ends))
         times, rates = _joined(sides)
+        _fit(path, times, rates)
         columns["trace"] += [label] * len(times)
         columns["time_s"] += times.tolist()
         for name, side in zip(names, (rates * 2)[: len(names)], strict=True):
@@ -56,7 +60,7 @@ def _table(files: Sequence[Path], options: Options, read: Reader) -> Table:
         hours.append(times[-1] / 3600)
     facts = {"last_row": "the end of a trace"}
     figures = {
-        "traces": len(files),
+        "traces": len(hours),
         "rows": len(columns["trace"]),
         "hours": f"{sum(hours):.4g} in all, {spread(hours)}",
     }
@@ -68,6 +72,16 @@ def _table(files: Sequence[Path], options: Options, read: Reader) -> Table:
         figures |= {mbps: spread(np.array(columns[name]) / MBPS)}
         figures |= {f"mean {mbps} of a trace": spread(np.array(means[name]) / MBPS)}
     return Table("rates", columns, facts, figures)
+
+
+def _traces(
+    files: Sequence[Path], options: Options, read: TracesReader
+) -> Iterator[tuple[Path, str, list[Curve]]]:
+    """Yield every trace: its file, its label and the rates of its sides."""
+    for k, (label, path) in enumerate(zip(_labels(files), files, strict=True)):
+        for behind, curves in read(path, options).items():
+            up = read(options.up[k], options)[""] if options.up else []
+            yield path, label + behind, [*curves, *up]
 
 
 def _sides_given(files: Sequence[Path], options: Options) -> None:
@@ -90,10 +104,19 @@ def _labels(files: Sequence[Path]) -> list[str]:
     return labels
 
 
-def _carrying(path: Path, curve: Curve) -> Curve:
-    if not np.any(curve[1] > 0):
-        raise ProfileError(message(str(path), "never carries anything: all rates are 0", fix="leave it out"))
-    return curve
+def _fit(path: Path, times: Floats, rates: list[Floats]) -> None:
+    """Check that the rates of a trace can be used.
+
+    Raises:
+        ProfileError: they carry nothing, or next to nothing, or their steps are too short.
+    """
+    if np.any(np.diff(times) <= 0):
+        fix = "count seconds from the beginning of the file"
+        raise ProfileError(message(str(path), "has times too near to each other to be told apart", fix=fix))
+    for side in rates:
+        unfit = unfit_rates(times, side)
+        if unfit is not None:
+            raise ProfileError(message(str(path), unfit, fix="leave it out"))
 
 
 def _joined(sides: list[Curve]) -> tuple[Floats, list[Floats]]:

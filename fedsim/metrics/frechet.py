@@ -1,7 +1,9 @@
 """The Frechet distance between two Gaussians, and the sums from which their moments follow.
 
 With Inception-v3's pool features it is FID (arXiv 1706.08500). It is biased upward by about 1 / N and the more the
-wider the features (arXiv 1801.01401): compare at equal N only, and never across extractors.
+wider the features (arXiv 1801.01401), and by an amount that depends on the model that draws (arXiv 1911.07023): equal N
+makes two distances comparable, and does not make their difference free of bias. Conclude from the kernel distance
+(`fedsim.metrics.kernel`), and never across extractors.
 """
 
 from __future__ import annotations

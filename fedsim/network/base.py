@@ -87,6 +87,11 @@ class Transfer(Protocol):
         """Triggers when the last byte has arrived; its value is the duration in s, pauses included."""
         ...
 
+    @property
+    def due_s(self) -> float:
+        """When the last byte arrives if it is on its way [virtual s]; inf: that is not known, or it stands still."""
+        ...
+
     def sent_bytes(self, at_s: float | None = None) -> int:
         """Return the payload that has left the sender by now, or by `at_s` if nothing happens until then."""
         ...
@@ -109,4 +114,8 @@ class Network(Protocol):
 
     def transfer(self, direction: Direction, client: int, n_bytes: int) -> Transfer:
         """Start a transfer now."""
+        ...
+
+    def online_until(self, client: int, offline: Event) -> None:
+        """A client is online until this event: its connection, if it keeps one, ends with it."""
         ...

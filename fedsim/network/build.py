@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fedsim.network.base import MBPS, Links, Network
+from fedsim.network.connections import Connections
 from fedsim.network.private import PrivateLinks
 from fedsim.network.shared import FluidNetwork
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 def network_of(config: NetworkConfig, links: Links, env: Environment) -> Network:
     """Return the network that the settings describe, over these clients' links, on a clock."""
     up, down = config.server_up_mbps * MBPS, config.server_down_mbps * MBPS
-    private = config.sharing == "private"
-    if config.model == "size-over-rate" or (private and not links.varying):
-        return PrivateLinks(env, links, up, down, loss=config.loss, naive=config.model != "tcp")
-    return FluidNetwork(env, links, up, down, loss=config.loss, isolated=private)
+    private, naive = config.sharing == "private", config.model != "tcp"
+    connections = Connections(config.keep_alive_s if config.connection == "persistent" else None)
+    if naive or (private and not links.varying):
+        return PrivateLinks(env, links, up, down, loss=config.loss, naive=naive, connections=connections)
+    return FluidNetwork(env, links, up, down, loss=config.loss, isolated=private, connections=connections)

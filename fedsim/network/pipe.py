@@ -19,7 +19,7 @@ from typing import Literal
 
 from fedsim.network.base import Rates
 from fedsim.network.max_min import MaxMinLink
-from fedsim.network.tcp import FIRST_WINDOW_BYTES, ROUNDING_BYTES, SHORTEST_S
+from fedsim.network.tcp import FIRST_WINDOW_BYTES, NEW, ROUNDING_BYTES, SHORTEST_S, Opening
 
 
 @dataclass(frozen=True)
@@ -64,19 +64,25 @@ class Flow:
 
     Attributes:
         began_s, arrived_s: first SYN, and the last byte's arrival (NaN until then).
+        arrives_s: when the last byte arrives, once it has been sent.
         place: handshake -> moving -> arriving -> arrived, or stopped.
         left: bytes on the link still to send; the shares know better while it is moving.
         window: of slow start, in bytes; infinite once it limits nothing.
+        reached: the last window of slow start, in bytes.
     """
 
-    __slots__ = ("arrived_s", "began_s", "left", "link", "n_bytes", "number", "place", "stamp", "window")
+    __slots__ = (
+        *("arrived_s", "arrives_s", "began_s", "left", "link", "n_bytes", "number"),
+        *("place", "reached", "stamp", "window"),
+    )
 
     def __init__(self, number: int, link: LinkInUse, n_bytes: int, began_s: float) -> None:
         """A transfer that has not begun."""
         self.number, self.link, self.n_bytes, self.began_s = number, link, n_bytes, began_s
         self.left = n_bytes * link.side.framing
         self.window = math.inf
-        self.arrived_s = math.nan
+        self.reached = FIRST_WINDOW_BYTES
+        self.arrived_s, self.arrives_s = math.nan, math.inf
         self.stamp = 0
         self.place: Literal["handshake", "moving", "arriving", "arrived", "stopped"] = "stopped"
 
@@ -102,8 +108,14 @@ class Pipe:
         self._moving: dict[int, Flow] = {}
         self._numbers, self._stamps = count(), count(1)
 
-    def open(self, link: LinkInUse, n_bytes: int, at_s: float) -> Flow:
+    def open(self, link: LinkInUse, n_bytes: int, at_s: float, opening: Opening = NEW) -> Flow:
         """Start a transfer; nothing to send arrives at once.
+
+        Args:
+            link: of the client.
+            n_bytes: payload.
+            at_s: now.
+            opening: whether there is a handshake, and the first window.
 
         Raises:
             ValueError: negative bytes.
@@ -112,17 +124,16 @@ class Pipe:
             raise ValueError(f"n_bytes must not be negative (got {n_bytes})")
         flow = Flow(next(self._numbers), link, n_bytes, at_s)
         if n_bytes:
-            self.resume(flow, at_s)
+            self.resume(flow, at_s, opening)
         else:
-            flow.place = "arriving"
-            self._schedule(flow, at_s)
+            self._arrive(flow, at_s)
         return flow
 
-    def resume(self, flow: Flow, at_s: float) -> None:
-        """Let a stopped transfer go on with what it has left, on a new connection."""
+    def resume(self, flow: Flow, at_s: float, opening: Opening = NEW) -> None:
+        """Let a stopped transfer go on with what it has left, by default on a new connection."""
         if flow.place == "stopped":
-            flow.place = "handshake"
-            self._schedule(flow, at_s + flow.link.side.rtt_s)
+            flow.place, flow.reached = "handshake", opening.window_bytes
+            self._schedule(flow, at_s + (flow.link.side.rtt_s if opening.handshake else 0.0))
 
     def stop(self, flow: Flow, at_s: float) -> None:
         """Stop a transfer, which frees its share; what has arrived has arrived."""
@@ -142,6 +153,13 @@ class Pipe:
         if left <= 0:
             return flow.n_bytes
         return max(0, min(flow.n_bytes, int(flow.n_bytes - left / flow.link.side.framing + ROUNDING_BYTES)))
+
+    def due_s(self, flow: Flow) -> float:
+        """Return when a transfer arrives, if it has been sent or is the next to be; inf: it is not known."""
+        if flow.place == "arriving":
+            return flow.arrives_s
+        due = self._shares.next_finish() if flow.place == "moving" and self._shares is not None else None
+        return math.inf if due is None or due[1] != flow.number else self._arrival_s(flow, due[0])
 
     def next_s(self) -> float:
         """Return when something happens next; inf if nothing will."""
@@ -182,6 +200,7 @@ class Pipe:
             self._join(flow, at_s)
         elif flow.place == "moving":
             flow.window *= 2
+            flow.reached = flow.window
             self._round(flow, at_s)
             self._share(flow.link, at_s)
         else:
@@ -192,7 +211,7 @@ class Pipe:
     def _join(self, flow: Flow, at_s: float) -> None:
         link = flow.link
         flow.place = "moving"
-        flow.window = FIRST_WINDOW_BYTES
+        flow.window = flow.reached
         if not link.flows:
             link.rate = link.side.rates.rate(at_s)
             self._schedule(link, link.side.rates.next_change(at_s))
@@ -222,8 +241,14 @@ class Pipe:
         flow = self._moving[number]
         flow.left = 0.0
         self._leave(flow, at_s)
-        flow.place = "arriving"
-        self._schedule(flow, max(at_s + flow.link.side.rtt_s / 2, flow.began_s + SHORTEST_S))
+        self._arrive(flow, self._arrival_s(flow, at_s))
+
+    def _arrive(self, flow: Flow, at_s: float) -> None:
+        flow.place, flow.arrives_s = "arriving", at_s
+        self._schedule(flow, at_s)
+
+    def _arrival_s(self, flow: Flow, sent_s: float) -> float:
+        return max(sent_s + flow.link.side.rtt_s / 2, flow.began_s + SHORTEST_S)
 
     def _leave(self, flow: Flow, at_s: float) -> None:
         del self._moving[flow.number], flow.link.flows[flow.number]

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from fedsim.network.base import Rates
 from fedsim.network.pipe import Flow, LinkInUse, OneWayLink, Pipe
 
-STALLED_S = 30 * 86_400.0
-"""`transfers_s` calls it for ever when nothing moves for so long: two looping rates that are never positive together
-change without end."""
+MOST_CHANGES = 50_000
+"""`transfers_s` calls it for ever when nothing moves while rates change so often: two looping rates that are never
+positive together change without end."""
 
 
 class PlannedTransfer(NamedTuple):
@@ -36,7 +36,7 @@ def transfers_s(
 
     Returns:
         Seconds from `start_s` to the last byte's arrival, one a transfer; inf where rates stay 0, or let
-        nothing through for `STALLED_S`.
+        nothing through in `MOST_CHANGES` changes.
     """
     pipe = Pipe(server)
     in_use: dict[int, LinkInUse] = {}
@@ -48,9 +48,13 @@ def transfers_s(
             in_use[client] = LinkInUse(links[client])
         flows[i] = pipe.open(in_use[client], n_bytes, start_s)
     now_s, moved = max((transfer.start_s for transfer in transfers), default=0.0), -1
-    while (next_s := pipe.next_s()) < math.inf:
-        now_s = max(now_s, next_s) + STALLED_S
-        pipe.run(now_s)
+    while pipe.next_s() < math.inf:
+        for _ in range(MOST_CHANGES):
+            next_s = pipe.next_s()
+            if next_s == math.inf:
+                break
+            now_s = max(now_s, next_s)
+            pipe.run(now_s)
         before, moved = moved, sum(pipe.sent(flow, now_s) for flow in flows.values())
         if moved == before:
             break

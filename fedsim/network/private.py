@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from fedsim.instants import At, Instant
 from fedsim.network.base import Direction, Links, Transfer, mean_rate
-from fedsim.network.tcp import SHORTEST_S, loss_limit, sent_bytes, transfer_s
+from fedsim.network.connections import Connections
+from fedsim.network.tcp import NEW, SHORTEST_S, last_window, loss_limit, sent_bytes, transfer_s
 
 if TYPE_CHECKING:
     from simpy import Environment, Event
@@ -28,6 +30,7 @@ class PrivateLinks:
         *,
         loss: float = 0.0,
         naive: bool = False,
+        connections: Connections | None = None,
     ) -> None:
         """Take the clock, the clients, the server's own rates (its uplink feeds downloads), and how links err.
 
@@ -38,15 +41,22 @@ class PrivateLinks:
             server_down_bytes_per_s: most that any upload gets of it.
             loss: share of packets lost under loss-based congestion control.
             naive: take size / rate for the duration.
+            connections: those that clients keep; None: every transfer opens its own.
         """
         self._env = env
         self._links = links
         self._server = {"down": server_up_bytes_per_s, "up": server_down_bytes_per_s}
         self._loss, self._naive = loss, naive
+        self._connections = Connections() if connections is None else connections
 
     def transfer(self, direction: Direction, client: int, n_bytes: int) -> Transfer:
         """Start a transfer now: its duration is positive for any payload, 0 for none."""
-        return _Alone(self._env, n_bytes, self._path(direction, client))
+        path = self._path(direction, client)
+        return _Alone(self._env, n_bytes, path, _Owner(self._connections, client, direction))
+
+    def online_until(self, client: int, offline: Event) -> None:
+        """A client is online until this event: its connection, if it keeps one, ends with it."""
+        self._connections.online_until(client, offline)
 
     def _path(self, direction: Direction, client: int) -> _Path:
         """Return the path of a transfer: the slower of the client's and the server's side, less by losses."""
@@ -65,23 +75,37 @@ class _Path(NamedTuple):
     framing: float
 
 
+class _Owner(NamedTuple):
+    """Whose transfer it is, in which direction, and where connections are kept."""
+
+    connections: Connections
+    client: int
+    direction: Direction
+
+
 class _Alone:
     """A transfer whose end is known when it starts."""
 
-    def __init__(self, env: Environment, n_bytes: int, path: _Path) -> None:
-        self._env, self._n_bytes, self._path = env, n_bytes, path
+    def __init__(self, env: Environment, n_bytes: int, path: _Path, owner: _Owner) -> None:
+        self._env, self._n_bytes, self._path, self._owner = env, n_bytes, path, owner
         self.done = env.event()
         self._began_s = float(env.now)
         self._before = 0  # bytes sent before the last resume
         self._over = False
         self._alarm: Event | None = None
-        self.resume()
+        connections, client, direction = owner
+        self._opening = connections.opening(client, direction, path.rtt_s, self._began_s)
+        self._begin()
 
     def resume(self) -> None:
         if self._over or self._alarm is not None:
             return
+        self._opening = NEW
+        self._begin()
+
+    def _begin(self) -> None:
         left = self._n_bytes - self._before
-        seconds = transfer_s(left, *self._path)
+        seconds = transfer_s(left, *self._path, self._opening)
         if self._before:  # the last bytes may all have left, and not have arrived
             seconds = max(seconds, 1.5 * self._path.rtt_s)
         if self._n_bytes:
@@ -94,19 +118,31 @@ class _Alone:
 
     def _arrive(self, alarm: Event) -> None:
         if alarm is self._alarm:
+            if self._n_bytes:
+                self._keep_connection()
             self._alarm, self._before, self._over = None, self._n_bytes, True
             self.done.succeed(self._took_s)
+
+    def _keep_connection(self) -> None:
+        connections, client, direction = self._owner
+        window_bytes = last_window(self._n_bytes - self._before, *self._path, self._opening)
+        connections.used(client, direction, self._path.rtt_s, float(self._env.now), window_bytes)
+
+    @property
+    def due_s(self) -> float:
+        return math.inf if self._alarm is None else self._due_s
 
     def sent_bytes(self, at_s: float | None = None) -> int:
         if self._alarm is None:
             return self._before
         elapsed_s = (float(self._env.now) if at_s is None else at_s) - self._since_s
-        return self._before + sent_bytes(elapsed_s, self._n_bytes - self._before, *self._path)
+        return self._before + sent_bytes(elapsed_s, self._n_bytes - self._before, *self._path, self._opening)
 
     def pause(self) -> None:
         if self._alarm is not None and self._env.now < self._due_s:
             self._before = self.sent_bytes()
             self._alarm = None
+            self._owner.connections.break_off(self._owner.client)
 
     def cancel(self) -> int:
         self.pause()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedsim.arrays import Ints
+from fedsim.arrays import Floats, Ints
 from fedsim.errors import Message, ProfileError
 from fedsim.files.user_tables import Column, Rows, numbers, problems, read_rows
 from fedsim.network.base import DIRECTIONS, KBPS, MBPS, Direction
@@ -21,6 +21,10 @@ BYTES_PER_S_OF = {"bytes_per_s": 1.0, "kbps": KBPS, "mbps": MBPS}
 """Bytes per second of one of each unit: 1 kbps = 1,000 bit/s."""
 RATE_COLUMNS = (Column("trace", "text"), Column("time_s", low=0.0, high=1e10))
 HIGHEST = 1e12
+SHORTEST_STEP_S = 5e-4
+"""Steps that are shorter than a packet on average say nothing, and a loop of them would take for ever to follow."""
+LOWEST_MEAN = 0.125
+"""Bytes per second (one bit) below which no transfer ever ends."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ def read_rate_table(path: Path, at_end: AtEnd) -> RateTable:
     if first is not None:
         raise ProfileError(first)
     times_s, places = numbers(rows, "time_s"), _places(rows)
+    if at_end == "hold":
+        _refuse_a_dead_end(rows, places)
     traces: dict[Direction, tuple[RateTrace, ...]] = {}
     for direction in DIRECTIONS:
         for name, unit in _rate_columns(rows, direction):
@@ -61,12 +67,32 @@ def read_rate_table(path: Path, at_end: AtEnd) -> RateTable:
     return RateTable(path, rows.sha256, tuple(places), traces)
 
 
+def _refuse_a_dead_end(rows: Rows, places: dict[str, Ints]) -> None:
+    """Refuse to hold a rate of 0 for ever.
+
+    Raises:
+        ProfileError: a trace ends with it.
+    """
+    for direction in DIRECTIONS:
+        for name, _ in _rate_columns(rows, direction):
+            rates = numbers(rows, name)
+            for label, at in places.items():
+                if rates[at[-1]] == 0:
+                    what = f"trace {label} ends with 0, and rates_at_end: hold would keep that for ever"
+                    fix = "set population.rates_at_end: loop, or end the trace with a rate"
+                    raise ProfileError(rows.say(int(at[-1]), name, what, 0.0, fix))
+
+
 def rate_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a table of rates."""
     rates = [name for direction in DIRECTIONS for name, _ in _rate_columns(rows, direction)]
     if not rates:
         yield rows.say(
-            None, "down_kbps", "there is no column of rates", sorted(rows.cells), f"add one of: {_known()}"
+            None,
+            "down_kbps",
+            "there is no column of rates",
+            sorted(rows.cells),
+            f"add one of: {_known()}; or make a table of others' data by `fedsim profiles import`",
         )
     for direction in DIRECTIONS:
         twice = [name for name, _ in _rate_columns(rows, direction)]
@@ -91,10 +117,32 @@ def rate_problems(rows: Rows) -> Iterator[Message]:
         if len(at) == 1:
             fix = "add a row at the time at which the trace ends"
             yield rows.say(int(at[0]), "time_s", f"trace {label} has no end", float(times_s[at[0]]), fix)
-        for name in rates:
-            if len(at) > 1 and not np.any(values[name][at[:-1]] > 0):
-                what, fix = f"trace {label} never carries anything", "leave it out, or correct the rates"
-                yield rows.say(int(at[0]), name, what, 0.0, fix)
+        if len(at) > 1 and not np.any(np.diff(times_s[at]) <= 0):
+            for name in rates:
+                unfit = unfit_rates(times_s[at], BYTES_PER_S_OF[name.partition("_")[2]] * values[name][at])
+                if unfit is not None:
+                    fix = "leave it out, or correct the rates"
+                    yield rows.say(
+                        int(at[0]), name, f"trace {label} {unfit}", float(values[name][at].max()), fix
+                    )
+
+
+def unfit_rates(times_s: Floats, bytes_per_s: Floats) -> str | None:
+    """Return what is wrong with a trace of ascending times as a whole; None: nothing.
+
+    Args:
+        times_s: (k,) from its beginning to its end.
+        bytes_per_s: (k,) the rate from each time on; the last is not looked at.
+    """
+    length_s = float(times_s[-1] - times_s[0])
+    carried = float(np.sum(bytes_per_s[:-1] * np.diff(times_s)))
+    if carried == 0:
+        return "never carries anything"
+    if carried / length_s < LOWEST_MEAN:
+        return "carries less than a bit a second: no transfer would ever end"
+    if length_s / (len(times_s) - 1) < SHORTEST_STEP_S:
+        return f"has steps of less than {SHORTEST_STEP_S:g} s on average"
+    return None
 
 
 def _rate_columns(rows: Rows, direction: Direction) -> list[tuple[str, str]]:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedsim.instants import At, Instant
-from fedsim.network.base import DIRECTIONS, Direction, Links, Network, Rates, Transfer, mean_rate
+from fedsim.network.base import DIRECTIONS, Direction, Links, Rates, Transfer, mean_rate
+from fedsim.network.connections import Connections
 from fedsim.network.pipe import Flow, LinkInUse, OneWayLink, Pipe
 from fedsim.network.private import PrivateLinks
 from fedsim.network.tcp import loss_limit
@@ -43,6 +44,7 @@ class FluidNetwork:
         *,
         loss: float = 0.0,
         isolated: bool = False,
+        connections: Connections | None = None,
     ) -> None:
         """Take the clock, the clients, and the server's own rates.
 
@@ -53,14 +55,16 @@ class FluidNetwork:
             server_down: its downlink, which takes uploads [bytes/s].
             loss: share of packets lost under loss-based congestion control.
             isolated: nobody slows anybody down.
+            connections: those that clients keep; None: every transfer opens its own.
         """
         self._env, self._links = env, links
         self._loss, self._isolated = loss, isolated
+        self._connections = Connections() if connections is None else connections
         sides: dict[Direction, float | Rates] = {"down": server_up, "up": server_down}
         self._server = {
             d: ConstantRate(side) if isinstance(side, (int, float)) else side for d, side in sides.items()
         }
-        self._directions: dict[Direction, Network] = {
+        self._directions: dict[Direction, PrivateLinks | _PipeOnClock] = {
             direction: self._private(direction) or self._pipe(direction) for direction in DIRECTIONS
         }
 
@@ -72,15 +76,21 @@ class FluidNetwork:
         rate = server.bytes_per_s
         if not self._isolated and float(np.sum(self._links.mean_rates(direction))) > rate:
             return None
-        return PrivateLinks(self._env, self._links, rate, rate, loss=self._loss)
+        return PrivateLinks(
+            self._env, self._links, rate, rate, loss=self._loss, connections=self._connections
+        )
 
     def _pipe(self, direction: Direction) -> _PipeOnClock:
         server = ConstantRate(math.inf) if self._isolated else self._server[direction]
-        return _PipeOnClock(self._env, Pipe(server), self._link)
+        return _PipeOnClock(self._env, Pipe(server), self._link, self._connections)
 
     def transfer(self, direction: Direction, client: int, n_bytes: int) -> Transfer:
         """Start a transfer now."""
         return self._directions[direction].transfer(direction, client, n_bytes)
+
+    def online_until(self, client: int, offline: Event) -> None:
+        """A client is online until this event: its connection, if it keeps one, ends with it."""
+        self._connections.online_until(client, offline)
 
     def _link(self, direction: Direction, client: int) -> OneWayLink:
         """Return a client's link in one direction."""
@@ -94,8 +104,14 @@ class FluidNetwork:
 class _PipeOnClock:
     """One pipe, and the wake-ups that it needs."""
 
-    def __init__(self, env: Environment, pipe: Pipe, link_of: Callable[[Direction, int], OneWayLink]) -> None:
-        self._env, self._pipe, self._link_of = env, pipe, link_of
+    def __init__(
+        self,
+        env: Environment,
+        pipe: Pipe,
+        link_of: Callable[[Direction, int], OneWayLink],
+        connections: Connections,
+    ) -> None:
+        self.env, self.pipe, self._link_of, self._connections = env, pipe, link_of, connections
         self._in_use: dict[int, LinkInUse] = {}
         self._under_way: dict[int, _Sharing] = {}
         self._armed: list[float] = []
@@ -104,16 +120,32 @@ class _PipeOnClock:
         self.let_happen()
         link = self._in_use.setdefault(client, LinkInUse(self._link_of(direction, client)))
         link.users += 1
-        flow = self._pipe.open(link, n_bytes, float(self._env.now))
-        self._under_way[flow.number] = transfer = _Sharing(self._env, self, self._pipe, flow, client)
+        now_s = self.now_s
+        opening = self._connections.opening(client, direction, link.side.rtt_s, now_s)
+        flow = self.pipe.open(link, n_bytes, now_s, opening)
+        self._under_way[flow.number] = transfer = _Sharing(self, flow, client, direction)
         self.arm_wake_up()
         return transfer
 
+    @property
+    def now_s(self) -> float:
+        """The clock's time [s]."""
+        return float(self.env.now)
+
+    def stop(self, transfer: _Sharing) -> None:
+        """Break a transfer off, and its connection with it."""
+        self.pipe.stop(transfer.flow, self.now_s)
+        self._connections.break_off(transfer.client)
+        self.arm_wake_up()
+
     def let_happen(self) -> None:
         """Let everything that is due happen."""
-        for flow in self._pipe.run(float(self._env.now)):
+        for flow in self.pipe.run(self.now_s):
             transfer = self._under_way[flow.number]
             self.forget_transfer(transfer)
+            if flow.n_bytes:
+                rtt_s, at_s = flow.link.side.rtt_s, flow.arrived_s
+                self._connections.used(transfer.client, transfer.direction, rtt_s, at_s, flow.reached)
             transfer.done.succeed(flow.arrived_s - flow.began_s)
 
     def forget_transfer(self, transfer: _Sharing) -> None:
@@ -127,10 +159,10 @@ class _PipeOnClock:
 
     def arm_wake_up(self) -> None:
         """See to it that there is a wake-up when something happens next."""
-        at_s = self._pipe.next_s()
+        at_s = self.pipe.next_s()
         if at_s < (self._armed[0] if self._armed else math.inf):
             heappush(self._armed, at_s)
-            At(self._env, at_s - self._env.now, Instant.LANDING).callbacks.append(self._wake)
+            At(self.env, at_s - self.env.now, Instant.LANDING).callbacks.append(self._wake)
 
     def _wake(self, _: Event) -> None:
         heappop(self._armed)
@@ -141,30 +173,33 @@ class _PipeOnClock:
 class _Sharing:
     """A transfer in a pipe."""
 
-    def __init__(self, env: Environment, on_clock: _PipeOnClock, pipe: Pipe, flow: Flow, client: int) -> None:
-        self._env, self._on_clock, self._pipe, self.flow, self.client = env, on_clock, pipe, flow, client
-        self.done = env.event()
+    def __init__(self, on_clock: _PipeOnClock, flow: Flow, client: int, direction: Direction) -> None:
+        self._on_clock, self.flow, self.client, self.direction = on_clock, flow, client, direction
+        self.done = on_clock.env.event()
         self._over = False
+
+    @property
+    def due_s(self) -> float:
+        return self._on_clock.pipe.due_s(self.flow)
 
     def sent_bytes(self, at_s: float | None = None) -> int:
         if at_s is None:
             self._on_clock.let_happen()
-        return self._pipe.sent(self.flow, float(self._env.now) if at_s is None else at_s)
+        return self._on_clock.pipe.sent(self.flow, self._on_clock.now_s if at_s is None else at_s)
 
     def pause(self) -> None:
         self._on_clock.let_happen()
         if not self.done.triggered:
-            self._pipe.stop(self.flow, float(self._env.now))
-            self._on_clock.arm_wake_up()
+            self._on_clock.stop(self)
 
     def resume(self) -> None:
         if not self._over and not self.done.triggered:
             self._on_clock.let_happen()
-            self._pipe.resume(self.flow, float(self._env.now))
+            self._on_clock.pipe.resume(self.flow, self._on_clock.now_s)
             self._on_clock.arm_wake_up()
 
     def cancel(self) -> int:
         self.pause()
         self._over = True
         self._on_clock.forget_transfer(self)
-        return self._pipe.sent(self.flow, float(self._env.now))
+        return self._on_clock.pipe.sent(self.flow, self._on_clock.now_s)

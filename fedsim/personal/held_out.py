@@ -16,5 +16,5 @@ def unseen(personal: Personal, experiment: Experiment) -> list[int]:
     count = personal.unseen if isinstance(personal.unseen, int) else max(1, round(personal.unseen * n))
     if not count:
         return []
-    drawn = stream(experiment.seed, "unseen").choice(n, size=min(count, n), replace=False)
+    drawn = stream(experiment.data_seed, "unseen").choice(n, size=min(count, n), replace=False)
     return sorted(int(client) for client in drawn)

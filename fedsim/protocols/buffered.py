@@ -48,6 +48,11 @@ class Buffered(ServerProtocol):
         """A buffer full."""
         return self.buffer
 
+    @property
+    def whole_visits(self) -> bool:
+        """Always."""
+        return True
+
     def problems(self, clients: int) -> list[Problem]:
         """Return what is larger than the population."""
         busy = f"keeps more clients at work than there are ({clients})"

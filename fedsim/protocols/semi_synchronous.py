@@ -37,6 +37,11 @@ class SemiSynchronous(ServerProtocol):
         """One a slot."""
         return self.concurrency
 
+    @property
+    def whole_visits(self) -> bool:
+        """Always."""
+        return True
+
     def problems(self, clients: int) -> list[Problem]:
         """Return what is larger than the population."""
         busy = f"keeps more clients at work than there are ({clients})"

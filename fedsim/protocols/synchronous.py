@@ -17,9 +17,10 @@ class Synchronous(ServerProtocol):
 
     A round asks ceil(cohort * over_select) clients and ends when `cohort` of them have landed,
     when all of them have ended, or at the deadline, whichever is first. An update that lands at
-    the deadline counts. Fewer than `min_reports` landed: the round is dropped, its updates are
+    the deadline counts (`fedsim.instants.in_time`). A deadline that no client can meet is refused. Fewer than `min_reports` landed: the round is dropped, its updates are
     `rejected`. Devices still at work when the round ends are told to stop, or go on to their end
-    and are busy until then (`late: stop | finish`); both are charged.
+    and are busy until then (`late: stop | finish`); both are charged. The word to stop reaches a device in the
+    same instant: no message is modelled.
     """
 
     kind: Literal["synchronous"] = "synchronous"
@@ -49,6 +50,21 @@ class Synchronous(ServerProtocol):
     def clients_at_work(self) -> int:
         """Those of a round."""
         return self.clients_per_round
+
+    @property
+    def whole_visits(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def clients_at_once(self) -> int:
+        """Those of a round."""
+        return self.clients_per_round
+
+    @property
+    def least_updates(self) -> int:
+        """`min_reports`."""
+        return self.min_reports
 
     @property
     def updates_per_commit(self) -> int:

@@ -31,11 +31,13 @@ class Tiers(ServerProtocol):
     `cohort` clients of one tier (all of it where it is smaller) and waits for all of them.
 
     `across: turns` (TiFL: Chai et al., HPDC 2020, arXiv 2001.09249): one tier at a time, drawn with
-    `probabilities`: `uniform`, weights from the fastest tier to the slowest, or `adaptive`: every `interval`
-    rounds, of the n tiers that have credits left the one with the i-th highest loss (i = 0, 1, ...) gets
-    (n - i) / (n (n + 1) / 2). The paper ranks accuracies on a test set of each tier; the server here looks
-    at what has landed: the mean training loss of a tier's last round; a tier never asked counts as highest. A
-    tier may be drawn `credits` times (one number, or one a tier); once all are used up they are given out again.
+    `probabilities`: `uniform`, weights from the fastest tier to the slowest, or `adaptive` (algorithm 2): every
+    `interval` rounds, if the tier of the last round has not improved since the look before (`adapt: stalled`; `always`:
+    whether it has or not), of the n tiers that have credits left the one with the i-th highest loss (i = 0, 1, ...) gets
+    (n - i) / (n (n + 1) / 2). The paper looks at accuracies on a test set of each tier; the server here looks
+    at what has landed: the mean training loss of a tier's last round; a tier never asked ranks as the highest, and one
+    of which nothing was known at the look before has improved. A tier may be drawn `credits` times (one number, or one a
+    tier); once all are used up they are given out again, which the paper does not do, and the chances are made anew.
 
     `across: asynchronous` (FedAT: Chai et al., SC 2021, arXiv 2010.05958): every tier runs its own rounds,
     all at the same time. A tier's model w_m is what the rule makes of the model that the tier was sent. After a round of any
@@ -56,6 +58,7 @@ class Tiers(ServerProtocol):
     across: Literal["turns", "asynchronous"] = "turns"
     probabilities: Literal["uniform", "adaptive"] | tuple[NonNegative, ...] = "uniform"
     interval: Count = 20
+    adapt: Literal["stalled", "always"] = "stalled"
     credits: Count | tuple[Annotated[int, Field(ge=0)], ...] | None = None
     prior: NonNegative = 0.0
     max_staleness: Annotated[int, Field(ge=0)] | None = None
@@ -76,7 +79,9 @@ class Tiers(ServerProtocol):
     @model_validator(mode="after")
     def _one_way_across(self) -> Tiers:
         turns = self.across == "turns"
-        for name in ("prior", "max_staleness") if turns else ("probabilities", "interval", "credits"):
+        for name in (
+            ("prior", "max_staleness") if turns else ("probabilities", "interval", "adapt", "credits")
+        ):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise invalid(f"`{name}` has no meaning with `across: {self.across}`")
         return self
@@ -105,6 +110,11 @@ class Tiers(ServerProtocol):
     def updates_per_commit(self) -> int:
         """The cohort, if all of it lands."""
         return self.cohort
+
+    @property
+    def whole_visits(self) -> bool:
+        """Always."""
+        return True
 
     def problems(self, clients: int) -> list[Problem]:
         """Return what is larger than the population."""
@@ -135,15 +145,17 @@ class Tiers(ServerProtocol):
         return sent, server.collect(visits, want=len(visits))
 
     def _turns(self, server: Verbs, pools: Sequence[NDArray[np.int64]]) -> Steps:
-        losses = [math.nan] * self.tiers
-        weights = self._first_weights()
+        losses, looked_at = [math.nan] * self.tiers, [math.nan] * self.tiers
+        weights, tier = self._first_weights(), 0
         left, numbers = self._credits(), count()
         for round_ in count():
             used_up = not any(w > 0 and c > 0 for w, c in zip(weights, left, strict=True))
             if used_up:
                 left = self._credits()
             if self.probabilities == "adaptive" and round_ and (used_up or round_ % self.interval == 0):
-                weights = adaptive_probabilities(losses, left)
+                if used_up or self.adapt == "always" or losses[tier] >= looked_at[tier]:
+                    weights = adaptive_probabilities(losses, left)
+                looked_at = list(losses)
             rng = stream(server.seed, "tier", round_)
             tier = draw_tier(weights, left, rng)
             left[tier] -= 1

@@ -59,6 +59,11 @@ class Timely(ServerProtocol):
         return self.cohort
 
     @property
+    def clients_at_once(self) -> int:
+        """The cohort."""
+        return self.cohort
+
+    @property
     def updates_per_commit(self) -> int:
         """The cohort, if all of it lands."""
         return self.cohort

@@ -16,6 +16,7 @@ from fedsim.errors import RunFolderError, message
 from fedsim.files.atomic import write_atomically
 from fedsim.records import tables
 from fedsim.records.info import RunInfo, read_info
+from fedsim.records.integrity.seals import sealed
 
 WRITTEN = ("visits", "commits", "scores", "personal")
 """Tables that are written row by row; `clients` comes whole."""
@@ -33,6 +34,12 @@ def has_lines(folder: Path) -> bool:
     return any(lines_of(folder, table).exists() for table in WRITTEN)
 
 
+def check_free(folder: Path | None) -> None:
+    """Raise a RunFolderError if a folder is taken by a run."""
+    if folder is not None and folder.is_dir() and holds_run(folder):
+        raise RunFolderError(message(str(folder), "holds a run already", fix="give another --out"))
+
+
 @contextlib.contextmanager
 def claimed(folder: Path, experiment: Mapping[str, Any], info: RunInfo) -> Iterator[None]:
     """Create a run folder with its two head files; if anything goes wrong inside, undo it.
@@ -44,8 +51,7 @@ def claimed(folder: Path, experiment: Mapping[str, Any], info: RunInfo) -> Itera
     made = next((p for p in reversed([folder, *folder.parents]) if not p.exists()), None)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if holds_run(folder):
-            raise RunFolderError(message(str(folder), "holds a run already", fix="give another --out"))
+        check_free(folder)
         claim = (folder / "run.json").open("x")  # of two runs that start at once, one gets the folder
         claim.close()
     except FileExistsError as problem:
@@ -78,50 +84,76 @@ def read_head(folder: Path) -> tuple[RunInfo, dict[str, Any]]:
     for name in ("run.json", "experiment.yaml"):
         if not (folder / name).is_file():
             raise RunFolderError(message(str(folder), f"holds no run (no {name})"))
-    info = read_info(folder / "run.json")
+    return read_info(folder / "run.json"), _read_experiment(folder / "experiment.yaml")
+
+
+def _read_experiment(path: Path) -> dict[str, Any]:
     try:
-        experiment = yaml.safe_load((folder / "experiment.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as problem:
-        raise RunFolderError(message(str(folder), f"cannot be read ({problem})")) from problem
-    if not isinstance(experiment, dict):
-        raise RunFolderError(
-            message(str(folder / "experiment.yaml"), "is damaged: it holds no configuration")
-        )
-    return info, experiment
+        experiment = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (*tables.UNREADABLE, yaml.YAMLError) as problem:
+        what = f"cannot be read ({tables.first_line(problem)})"
+        raise RunFolderError(message(str(path), what)) from problem
+    if not isinstance(experiment, dict) or not _is_small(experiment):
+        raise RunFolderError(message(str(path), "is damaged: it holds no configuration"))
+    return experiment
+
+
+def _is_small(value: object, most: int = 100_000) -> bool:
+    """Tell whether a configuration has fewer parts than `most`, a part counted as often as it is referred to."""
+    waiting, parts = [value], 0
+    while waiting and parts < most:
+        part = waiting.pop()
+        parts += 1
+        if isinstance(part, dict):
+            waiting += [*part.keys(), *part.values()]
+        elif isinstance(part, list | tuple | set):
+            waiting += part
+    return not waiting
 
 
 def read_tables(folder: Path, *, complete: bool = False) -> dict[str, tables.Columns]:
     """Read every table: lines if there are any (they are the truth until folded), else Parquet."""
     columns = {}
     for table in tables.TABLES:
-        stored = folder / f"{table}.parquet"
-        try:
-            parts = (tables.pack_lines(table, lines) for lines in tables.read_lines(lines_of(folder, table)))
-            columns[table] = tables.joined(table, parts)
-        except FileNotFoundError:
+        stored, lines = folder / f"{table}.parquet", lines_of(folder, table)
+        if lines.is_file():
+            columns[table] = _joined_lines(table, lines)
+        else:
             wanted = complete or stored.exists()
             columns[table] = tables.read_parquet(table, stored) if wanted else tables.joined(table, [])
-        except KeyError as problem:
-            raise RunFolderError(
-                message(str(lines_of(folder, table)), f"a row has no {problem}")
-            ) from problem
     return columns
 
 
-def fold(folder: Path, columns: Mapping[str, tables.Columns], info: RunInfo) -> None:
-    """Write Parquet, then run.json, then drop the lines: whatever is cut off here can be done again."""
+def _joined_lines(table: str, path: Path) -> tables.Columns:
+    try:
+        return tables.joined(table, (tables.pack_lines(table, lines) for lines in tables.read_lines(path)))
+    except KeyError as problem:
+        raise RunFolderError(message(str(path), f"a row has no {problem}")) from problem
+    except tables.UNREADABLE as problem:
+        what = f"is damaged ({tables.first_line(problem)})"
+        raise RunFolderError(message(str(path), what)) from problem
+
+
+def fold(folder: Path, columns: Mapping[str, tables.Columns], info: RunInfo) -> RunInfo:
+    """Write Parquet, then run.json, then drop the lines: whatever is cut off here can be done again.
+
+    Returns:
+        `run.json` as it was written, with the SHA-256 of the run's files and values.
+    """
     for table in tables.TABLES:
         if lines_of(folder, table).exists() or not (folder / f"{table}.parquet").exists():
             tables.write_parquet(table, columns[table], folder / f"{table}.parquet")
+    info = sealed(info, folder, columns)
     write_info(folder, info)
     for table in WRITTEN:
         lines_of(folder, table).unlink(missing_ok=True)
+    return info
 
 
 def read_wall(folder: Path) -> list[dict[str, Any]]:
     """Return the wall-clock lines of a run, if it has any."""
     path = folder / "wall.jsonl"
-    return [row for rows in tables.read_lines(path) for row in rows] if path.exists() else []
+    return [row for rows in tables.read_lines(path) for row in rows] if path.is_file() else []
 
 
 def write_info(folder: Path, info: RunInfo) -> None:
@@ -135,7 +167,7 @@ def may_be_alive(info: RunInfo) -> bool:
         return True
     try:
         os.kill(info.pid, 0)  # signal 0 only asks (on Windows it would not)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:  # somebody else's process
         return True

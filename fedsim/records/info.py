@@ -14,8 +14,9 @@ import numpy as np
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from fedsim.errors import RunFolderError, message
+from fedsim.records.resolved import Resolved
 from fedsim.records.rows import OUTCOMES, Cause
-from fedsim.records.tables import Columns, plain
+from fedsim.records.tables import UNREADABLE, Columns, first_line, plain
 
 Status = Literal["running", "done", "failed", "interrupted", "killed"]
 """How a run stands; `killed`: its process ended without closing it."""
@@ -121,15 +122,19 @@ class RunInfo:
         task: facts about model and data, as the task describes them.
         charged: what the clock charged.
         population: what the devices were drawn from, with the SHA-256 of each table.
+        resolved: who was drawn, and which settings follow from others; None in runs of before.
         refused: the first updates that were not taken; `totals.refused` counts all.
         saved_adapter: about the folder `adapter`, where it is not the plain adapter.
         executor, workers: what trained.
         end_time_s: virtual time of the end [s].
         totals: counts and sums.
+        never_equipped: clients that were given up, because their downloads of the frozen model failed again and again.
         faulty_personal: trainings for clients' own models that gave no finite numbers.
         away_share: why devices were away -> share of the time of all devices; None where none is watched.
         batteries: their balance; None without batteries.
         saved_share: share of the visits asked to train whose training was never computed.
+        files: file of the run folder -> SHA-256, of those that the run has written; empty before its end.
+        numbers: `table.column` -> SHA-256 of its numbers, of the columns that training computes.
     """
 
     name: str
@@ -147,16 +152,20 @@ class RunInfo:
     task: Mapping[str, Any] = field(default_factory=dict)
     charged: Charged | None = None
     population: Mapping[str, str] = field(default_factory=dict)
+    resolved: Resolved | None = None
     refused: tuple[Refusal, ...] = ()
     saved_adapter: SavedAdapter | None = None
     executor: str = ""
     workers: int = 0
     end_time_s: float = 0.0
     totals: Totals = Totals()
+    never_equipped: int = 0
     faulty_personal: int = 0
     away_share: Mapping[Cause, float] | None = None
     batteries: Batteries | None = None
     saved_share: float = 0.0
+    files: Mapping[str, str] = field(default_factory=dict)
+    numbers: Mapping[str, str] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """Return what `run.json` holds: plain JSON values, without what is None."""
@@ -190,8 +199,9 @@ def read_info(path: Path) -> RunInfo:
             else f"is damaged: {key} {first['msg']}"
         )
         raise RunFolderError(message(str(path), what, fix="run the experiment again")) from problem
-    except (OSError, ValueError) as problem:
-        raise RunFolderError(message(str(path), f"cannot be read ({problem})")) from problem
+    except UNREADABLE as problem:
+        what = f"cannot be read ({first_line(problem)})"
+        raise RunFolderError(message(str(path), what)) from problem
 
 
 def json_values(value: Any) -> Any:

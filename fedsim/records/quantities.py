@@ -50,6 +50,15 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:#.{digits}g}" if abs(value) < 1 else f"{value:.{digits - whole}f}"
 
 
+def plural(n: int, word: str) -> str:
+    """Return a count with its noun.
+
+    >>> plural(1, "client"), plural(1200, "visit")
+    ('1 client', '1,200 visits')
+    """
+    return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
+
+
 def said(kind: str, value: float) -> str:
     """Return a quantity with its unit.
 
@@ -78,16 +87,6 @@ def duration(value: float) -> str:
             rest = whole % big // small
             return f"{whole // big}{unit[0]}{rest}{unit[1]}" if rest else f"{whole // big}{unit[0]}"
     raise AssertionError(value)
-
-
-def spread(kind: str, mean: float, deviation: float) -> str:
-    """Return a mean and its standard deviation in one unit.
-
-    >>> spread("time_s", 54_360, 180)
-    '15.1 ± 0.050 h'
-    """
-    step = scale(kind, mean) if math.isfinite(mean) else KINDS[kind][0]
-    return f"{number(mean / step.divisor)} ± {number(deviation / step.divisor, 2)} {step.unit}"
 
 
 def percent(share: float) -> str:

@@ -36,6 +36,16 @@ class ClientRow:
         down_bytes_per_s, up_bytes_per_s, rtt_s: mean rates and round trip of its link.
         online_share: share of time in which its windows are open.
         examples, tokens: of a visit.
+        visit_flops: of the training of a whole visit at its own rank [FLOP].
+        train_w: what it draws while it trains, idle power included [W].
+        down_radio_w, up_radio_w, down_radio_j_per_byte, up_radio_j_per_byte: of an active radio, above idle.
+        tail_w, tail_s: power of a radio that stays up after a transfer, and for how long.
+        framing: bytes on its link per byte of payload.
+        battery_wh: capacity of its row in the table of devices, 0 without one.
+        cpu_quota, cpu_period_s: share of a processor that it is, given out once a period; 1: all of it.
+        windows: when it is online, outages left out: `start:stop` one after the other [s], or the SHA-256 of such a
+            text in a population whose windows are very many.
+        window_period_s: with which period they repeat, inf if they do not.
     """
 
     client: int
@@ -55,6 +65,20 @@ class ClientRow:
     online_share: float
     examples: int
     tokens: int
+    visit_flops: float
+    train_w: float
+    down_radio_w: float
+    up_radio_w: float
+    down_radio_j_per_byte: float
+    up_radio_j_per_byte: float
+    tail_w: float
+    tail_s: float
+    framing: float
+    battery_wh: float
+    cpu_quota: float
+    cpu_period_s: float
+    windows: str
+    window_period_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +98,8 @@ class VisitRow:
         rank, memory_plan: what it trained with.
         computed: whether its training was really computed, here and not on the virtual clock.
         examples, tokens: of its training data.
-        loss: mean training loss, NaN if nobody read it.
+        loss: mean training loss, or what a polled client answered; NaN if nobody read it.
+        loss_square: mean square of the losses, which Oort reads; NaN likewise.
         committed_version: the version that its update is in, -1 if in none.
     """
 
@@ -107,6 +132,7 @@ class VisitRow:
     examples: int
     tokens: int
     loss: float
+    loss_square: float
     committed_version: int
 
 

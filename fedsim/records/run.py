@@ -13,10 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedsim.errors import RunFolderError, message
 from fedsim.files.atomic import write_atomically
 from fedsim.records import folder as run_folder
 from fedsim.records import tables
 from fedsim.records.info import RunInfo, summed
+from fedsim.records.integrity.soundness import unsound
+from fedsim.records.quantities import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +65,8 @@ class Run:
 
     def __repr__(self) -> str:
         where = f" in {self.folder}" if self.folder else ""
-        counts = f"{len(self.commits)} commits, {len(self.visits)} visits, {len(self.clients)} clients"
+        sizes = (len(self.commits), "commit"), (len(self.visits), "visit"), (len(self.clients), "client")
+        counts = ", ".join(plural(n, word) for n, word in sizes)
         return f"<Run {self.name}: {self.info.status}, {counts}{where}>"
 
     def save(self, folder: str | Path) -> Run:
@@ -72,20 +76,23 @@ class Run:
             RunFolderError: the folder holds a run already or cannot be created.
         """
         folder = Path(folder)
+        columns = {
+            table: tables.fit(table, {str(name): column.to_numpy() for name, column in rows.items()})
+            for table, rows in self.tables.items()
+        }
         with run_folder.claimed(folder, self.experiment, self.info):
-            for table, rows in self.tables.items():
-                columns = tables.fit(table, {str(name): column.to_numpy() for name, column in rows.items()})
-                tables.write_parquet(table, columns, folder / f"{table}.parquet")
             if self.wall:
                 text = "".join(tables.encode(line) + "\n" for line in self.wall)
                 write_atomically(folder / "wall.jsonl", text.encode())
-        return replace(self, folder=folder)
+            info = run_folder.fold(folder, columns, self.info)
+        return replace(self, folder=folder, info=info)
 
 
 def load(folder: str | Path) -> Run:
     """Return the run stored in a folder.
 
-    The lines of a run that was killed are folded into Parquet first, and its status becomes `killed`.
+    The lines of a run that was killed are folded into Parquet first, and its status becomes `killed`; so are those that
+    an interrupted run has left.
     A run that may still be going is read without touching its files.
 
     Raises:
@@ -95,14 +102,19 @@ def load(folder: str | Path) -> Run:
     info, experiment = run_folder.read_head(folder)
     running = info.status == "running"
     killed = running and not run_folder.may_be_alive(info)
-    columns = run_folder.read_tables(folder, complete=not running)
-    if running:
+    loose = running or (info.status == "interrupted" and run_folder.has_lines(folder))
+    columns = run_folder.read_tables(folder, complete=not loose)
+    damage = next(unsound(columns), None)
+    if damage is not None:
+        fix = "take the folder as the run left it, or run the experiment again"
+        raise RunFolderError(message(str(folder), f"is damaged: {damage}", fix=fix))
+    if loose:
         info = summed(info, columns)
     if killed:
         info = replace(info, status="killed", reason="the process ended without closing the run")
     if killed or (not running and run_folder.has_lines(folder)):
         with contextlib.suppress(PermissionError):  # a read-only copy is as readable, only not tidied up
-            run_folder.fold(folder, columns, info)
+            info = run_folder.fold(folder, columns, info)
     return run_of(folder, experiment, info, columns, run_folder.read_wall(folder))
 
 

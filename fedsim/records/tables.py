@@ -9,6 +9,7 @@ the host or the pandas that wrote it.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.errors import RunError, RunFolderError, message
+from fedsim.errors import FedsimError, RunError, RunFolderError, message
 from fedsim.files.atomic import write_atomically
 from fedsim.records.rows import ROWS, Row
 
@@ -46,6 +47,16 @@ ORDER: dict[str, tuple[str, ...]] = {
 
 RENAMED = {"trained": "computed"}
 """Columns of older runs -> what they are called now."""
+
+SINCE_VERIFY = {
+    "clients": (
+        *("visit_flops", "train_w", "down_radio_w", "up_radio_w", "down_radio_j_per_byte"),
+        *("up_radio_j_per_byte", "tail_w", "tail_s", "framing", "battery_wh", "cpu_quota", "cpu_period_s"),
+        *("windows", "window_period_s"),
+    ),
+    "visits": ("loss_square",),
+}
+"""Columns that runs before version 0.3.0 lack: they are read as NaN, or as an empty name."""
 
 _CHUNK = 8192  # rows parsed at a time: a million visits fold in a few hundred MB
 _KINDS = {"int64": "iu", "float64": "fiu", "bool": "b"}
@@ -80,7 +91,20 @@ def pack_lines(table: str, lines: Sequence[Mapping[str, Any]]) -> Columns:
         RunError: a value is of the wrong type.
     """
     names = {RENAMED.get(name, name): name for name in lines[0]} if lines else {}
-    return _packed(table, lambda column: [line[names.get(column, column)] for line in lines])
+    added = {name: _missing(table, name, len(lines)) for name in _lacking(table, names)}
+    return _packed(
+        table, lambda column: added.get(column) or [line[names.get(column, column)] for line in lines]
+    )
+
+
+def _lacking(table: str, names: Iterable[str]) -> list[str]:
+    """Return the columns that a table of an older run lacks; none if it has some of those that came together."""
+    later = SINCE_VERIFY.get(table, ())
+    return [] if set(later) & set(names) else list(later)
+
+
+def _missing(table: str, column: str, rows: int) -> list[Any]:
+    return ["" if TABLES[table][column] == "str" else math.nan] * rows
 
 
 def _packed(table: str, values: Callable[[str], list[Any]]) -> Columns:
@@ -96,11 +120,18 @@ def _array(where: str, values: Any, dtype: str) -> NDArray[Any]:
         array[:] = words
         return array
     array = np.asarray(values)
-    if dtype == "int64" and array.dtype.kind == "f" and bool(np.all(array == np.trunc(array))):
+    if dtype == "int64" and array.dtype.kind == "f" and _are_whole(array):
         array = array.astype(dtype)  # a whole number of bytes that came out of a float formula
     if array.size and array.dtype.kind not in _KINDS[dtype]:
         _refuse(where, array.tolist()[:3], dtype)
     return array.astype(dtype)
+
+
+def _are_whole(array: NDArray[Any]) -> bool:
+    """Tell whether floats are whole numbers that 64 bits hold."""
+    return bool(np.all(np.isfinite(array) & (np.abs(array) < 2**63))) and bool(
+        np.all(array == np.trunc(array))
+    )
 
 
 def _refuse(where: str, value: Any, dtype: str) -> Any:
@@ -151,17 +182,24 @@ def read_lines(path: Path) -> Iterator[list[dict[str, Any]]]:
         chunk: list[dict[str, Any]] = []
         for number, line in enumerate(file, start=1):
             try:
-                chunk.append(json.loads(line))
-            except ValueError as problem:
+                chunk.append(_row_of(line))
+            except (ValueError, RecursionError) as problem:
                 if file.read(1):
                     where = f"{path}: line {number}"
-                    raise RunFolderError(message(where, f"is not JSON ({problem})")) from problem
+                    raise RunFolderError(message(where, f"is not a row in JSON ({problem})")) from problem
                 break
             if len(chunk) == _CHUNK:
                 yield chunk
                 chunk = []
         if chunk:
             yield chunk
+
+
+def _row_of(line: bytes) -> dict[str, Any]:
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError("no mapping")  # noqa: TRY004 - told as a line that is no row
+    return row
 
 
 def write_parquet(table: str, columns: Columns, path: Path) -> None:
@@ -186,15 +224,31 @@ def read_parquet(table: str, path: Path) -> Columns:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if path.exists() and not path.is_file():
+        raise RunFolderError(message(str(path), "is no file"))
     try:
         with path.open("rb") as file:
             stored = pq.read_table(file)
-    except (OSError, pa.ArrowException) as problem:
-        raise RunFolderError(message(str(path), f"cannot be read ({problem})")) from problem
-    stored = stored.rename_columns([RENAMED.get(name, name) for name in stored.column_names])
-    if stored.column_names != list(TABLES[table]):
-        raise RunFolderError(message(str(path), "has other columns than this version of fedsim writes"))
-    return {
-        name: _array(f"{table}.{name}", stored[name].to_numpy(zero_copy_only=False), dtype)
-        for name, dtype in TABLES[table].items()
-    }
+        names = [RENAMED.get(name, name) for name in stored.column_names]
+        stored = stored.rename_columns(names)
+        lacking = _lacking(table, names)
+        if [name for name in TABLES[table] if name not in lacking] != names:
+            what = "has other columns than this version of fedsim writes"
+            raise RunFolderError(message(str(path), what))
+        columns = {name: stored[name].to_numpy() for name in names}
+        columns |= {name: np.array(_missing(table, name, stored.num_rows)) for name in lacking}
+        return {
+            name: _array(f"{table}.{name}", columns[name], dtype) for name, dtype in TABLES[table].items()
+        }
+    except (*UNREADABLE, pa.ArrowException) as problem:
+        raise RunFolderError(message(str(path), f"cannot be read ({first_line(problem)})")) from problem
+
+
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError, RecursionError, RunError)
+"""What reading a damaged file may raise."""
+
+
+def first_line(problem: BaseException) -> str:
+    """Return what an error says, in one line that is not too long."""
+    text = problem.message.headline if isinstance(problem, FedsimError) else str(problem)
+    return (text.splitlines() or [type(problem).__name__])[0][:200]

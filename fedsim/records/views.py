@@ -1,106 +1,50 @@
 """Views of a run: pure functions from its tables to small frames with units in their column names.
 
 Nothing here draws or prints; the report, the notebooks and the command line show what these return.
-Costs are those the clock charged; a loss counts with what it had used until then.
+Costs are those the clock charged; a loss counts with what it had used until then. What is about scores is in
+`fedsim.records.scores`, and is found here too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
-
 import numpy as np
 import pandas as pd
 
-from fedsim.errors import RunFolderError, message, nearest
-from fedsim.metrics.direction import rises
+from fedsim.errors import RunFolderError, message
 from fedsim.records.rows import OUTCOMES
 from fedsim.records.run import Run
+from fedsim.records.scores import (
+    AXES,
+    X,
+    at,
+    common_target,
+    curve,
+    headline,
+    on_grid,
+    scored,
+    time_to_target,
+)
 
-X = Literal["version", "time_s", "up_bytes", "down_bytes", "joules"]
-AXES: tuple[X, ...] = ("version", "time_s", "up_bytes", "down_bytes", "joules")
-
-
-def headline(run: Run, split: str = "test") -> str | None:
-    """Return the first metric that was scored on a split, or None if there is none."""
-    metrics = run.scores.loc[run.scores["split"] == split, "metric"]
-    return str(metrics.iloc[0]) if len(metrics) else None
-
-
-def scored(run: Run, metric: str, split: str = "test") -> pd.DataFrame:
-    """Return every score of a metric with what the run had cost by that version.
-
-    Returns:
-        Columns version, time_s, up_bytes, down_bytes, joules (totals of all visits that had ended,
-        lost ones included; 0 at version 0) and value; one row a scored version.
-
-    Raises:
-        RunFolderError: the run has no such metric on that split.
-    """
-    known = run.scores.loc[run.scores["split"] == split, "metric"]
-    if metric not in set(known):
-        where = f"run {run.name}: scores of split {split!r}"
-        fix = nearest(metric, set(known)) if len(known) else "give evaluate.splits this split"
-        raise RunFolderError(message(where, "no such metric", got=metric, fix=fix))
-    rows = run.scores.loc[(run.scores["split"] == split) & (run.scores["metric"] == metric)]
-    totals = {"total_up_bytes": "up_bytes", "total_down_bytes": "down_bytes", "total_joules": "joules"}
-    costs = run.commits[["version", *totals]].rename(columns=totals)
-    joined = rows[["version", "time_s", "value"]].merge(costs, on="version", how="left")
-    joined = joined.fillna(dict.fromkeys(totals.values(), 0))  # version 0 is made by no commit
-    return joined.astype({"up_bytes": "int64", "down_bytes": "int64"})[[*AXES, "value"]]
-
-
-def curve(run: Run, metric: str, x: X = "time_s", split: str = "test") -> pd.DataFrame:
-    """Return a metric against one of the axes: columns `x` and `value`.
-
-    Raises:
-        RunFolderError: the run has no such metric on that split.
-    """
-    return scored(run, metric, split)[[x, "value"]]
-
-
-def at(
-    run: Run, *, time_s: float | None = None, up_bytes: float | None = None, joules: float | None = None
-) -> pd.DataFrame:
-    """Return the last scores within a budget: columns split, metric, version, value.
-
-    A commit counts if what the run had spent by then is at most the budget in each unit given; scores
-    are not interpolated. Version 0 costs nothing, so there is always a row if there are scores.
-    """
-    limits = {"time_s": time_s, "up_bytes": up_bytes, "joules": joules}
-    rows = []
-    for split, metric in run.scores[["split", "metric"]].drop_duplicates().itertuples(index=False):
-        within = scored(run, metric, split)
-        for name, limit in limits.items():
-            if limit is not None:
-                within = within[within[name] <= limit]
-        if len(within):
-            last = within.iloc[-1]
-            rows.append((split, metric, int(last["version"]), float(last["value"])))
-    return pd.DataFrame(rows, columns=["split", "metric", "version", "value"])
-
-
-def common_target(runs: Sequence[Run], metric: str, split: str = "test") -> float:
-    """Return the best value that every run reached at some time: the fair target to compare at."""
-    values = [scored(run, metric, split)["value"] for run in runs]
-    return float(min(v.max() for v in values) if rises(metric) else max(v.min() for v in values))
-
-
-def time_to_target(runs: Sequence[Run], metric: str, target: float, split: str = "test") -> pd.DataFrame:
-    """Return what each run had cost at its first score that reaches a target.
-
-    Returns:
-        One row a run: run, version, time_s, up_bytes, down_bytes, joules, value; NaN if the target
-        was never reached. Only scored versions count: the resolution is `evaluate.every_commits`.
-    """
-    rows = []
-    for run in runs:
-        points = scored(run, metric, split)
-        reached = points[points["value"] >= target] if rises(metric) else points[points["value"] <= target]
-        first = reached.head(1).to_dict("records")
-        rows.append({"run": run.name, **(first[0] if first else {})})
-    points = pd.DataFrame(rows, columns=["run", *AXES, "value"])
-    return points.astype(dict.fromkeys([*AXES, "value"], "float64"))
+__all__ = [
+    "AXES",
+    "X",
+    "at",
+    "common_target",
+    "curve",
+    "headline",
+    "losses_by_cause",
+    "on_grid",
+    "participation",
+    "participation_by_tier",
+    "phase_seconds",
+    "scored",
+    "staleness",
+    "tiers",
+    "time_to_target",
+    "uplink_reduction",
+    "wasted_work",
+    "work",
+]
 
 
 def tiers(run: Run) -> list[str]:

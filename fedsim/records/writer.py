@@ -19,6 +19,7 @@ from fedsim.errors import HostError, message
 from fedsim.records import folder as run_folder
 from fedsim.records import tables
 from fedsim.records.info import RunInfo, saved_share, summed
+from fedsim.records.integrity.seals import sealed, settings_sha256
 from fedsim.records.rows import CommitRow, PersonalRow, Row, ScoreRow, VisitRow, plain
 from fedsim.records.run import Run, run_of
 
@@ -26,22 +27,27 @@ _PACKAGES = ("fedsim-edge", "numpy", "pandas", "pyarrow", "pydantic", "simpy", "
 
 PACKED = 8192
 """Rows in memory that are packed into arrays, which are a tenth of their size."""
+FOLDED_AT_ONCE = 20_000
+"""Rows up to which a run that is interrupted is folded into Parquet before the process ends: half a second."""
 
 
 class Writer:
     """Takes the rows of a running simulation; in a folder, or in memory if `folder` is None.
 
+    Its wall seconds count from `began_s` of `time.perf_counter` (None: from now), when workers began to start.
+
     Raises:
         RunFolderError: the folder holds a run already or cannot be created.
     """
 
-    def __init__(self, folder: Path | None, experiment: Experiment) -> None:
+    def __init__(self, folder: Path | None, experiment: Experiment, began_s: float | None = None) -> None:
         self.folder = None if folder is None else Path(folder)
         self._experiment = _portable(experiment)
-        self._info = _started(experiment)
-        self._from_s = time.perf_counter()
+        self._info = _started(experiment, settings_sha256(self._experiment))
+        self._from_s = time.perf_counter() if began_s is None else began_s
         self._clients = tables.joined("clients", [])
         self._files: dict[str, BinaryIO] = {}
+        self._lines = 0
         self._rows: dict[str, list[Row]] = {table: [] for table in run_folder.WRITTEN}
         self._wall: list[dict[str, Any]] = []
         self._packed: dict[str, list[tables.Columns]] = {table: [] for table in run_folder.WRITTEN}
@@ -92,6 +98,7 @@ class Writer:
 
     def _append(self, table: str, row: Row) -> None:
         if self.folder is not None:
+            self._lines += 1
             if table not in self._files:
                 tables.pack(table, [row])  # a wrong type shows at the first row, not at the fold
             self._write(self.folder, table, plain(row))
@@ -140,9 +147,21 @@ class Writer:
             saved_share=saved_share(columns),
         )
         if self.folder is None:
+            self._info = sealed(self._info, None, columns)
             return run_of(None, self._experiment, self._info, columns, [dict(line) for line in self._wall])
-        run_folder.fold(self.folder, columns, self._info)
+        self._info = run_folder.fold(self.folder, columns, self._info)
         return run_of(self.folder, self._experiment, self._info, columns, run_folder.read_wall(self.folder))
+
+    def interrupt(self, reason: str) -> None:
+        """End a run that somebody has stopped, quickly: many rows stay lines, which whoever reads the run folds."""
+        if self.folder is None or self._lines <= FOLDED_AT_ONCE:
+            self.close(status="interrupted", reason=reason)
+            return
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+        wall_s = time.perf_counter() - self._from_s
+        self.note(replace(self._info, status="interrupted", reason=reason, ended=_now(), wall_s=wall_s))
 
     def _columns(self) -> dict[str, tables.Columns]:
         """Return the tables of a run that lives in memory."""
@@ -167,20 +186,25 @@ def _portable(experiment: Experiment) -> dict[str, Any]:
     return values
 
 
-def _started(experiment: Experiment) -> RunInfo:
+def installed_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results may depend on, as `run.json` names them."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+def _started(experiment: Experiment, digest: str) -> RunInfo:
     return RunInfo(
         name=experiment.name,
         status="running",
         seed=experiment.seed,
-        digest=experiment.digest,
+        digest=digest,
         started=_now(),
         host=socket.gethostname(),
         pid=os.getpid(),
-        versions=versions,
+        versions=installed_versions(),
     )
 
 

@@ -13,8 +13,12 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from fedsim.records import quantities, views
+from fedsim.records.comparisons import mean_curve
 from fedsim.records.run import Run
 from fedsim.report.style import BLUE, DASHES, GREY, RUN_COLOURS, axis_of, listed, logarithmic, style
+
+LEGEND = 44
+"""Longest name in a legend."""
 
 
 def progress(run: Run, metric: str) -> go.Figure:
@@ -48,13 +52,64 @@ def progress(run: Run, metric: str) -> go.Figure:
     return style(figure, 290, legend=len(splits) > 1)
 
 
-def comparison(runs: Sequence[Run], labels: Sequence[str], colours: Sequence[int], metric: str) -> go.Figure:
-    """Draw a metric of several runs against virtual time, uploaded bytes and joules, side by side."""
+def comparison(
+    runs: Sequence[Run], labels: Sequence[str], groups: Sequence[int], names: Sequence[str], metric: str
+) -> go.Figure:
+    """Draw a metric of several runs against virtual time, uploaded bytes and joules, side by side.
+
+    Args:
+        runs: what is drawn.
+        labels: one a run.
+        groups: number of each run's configuration; one of several runs is drawn as their mean in a band.
+        names: of the configurations, by number.
+        metric: of the test split.
+    """
     figure = make_subplots(rows=1, cols=3, shared_yaxes=True, horizontal_spacing=0.035)
-    curves = [views.scored(run, metric) for run in runs]
-    _curves(figure, 1, ("time_s", "up_bytes", "joules"), curves, labels, colours, metric)
-    rows = -(-sum(len(label) + 8 for label in labels) // 130)  # lines that the legend takes
+    axes: tuple[views.X, ...] = ("time_s", "up_bytes", "joules")
+    alone = [i for i, group in enumerate(groups) if list(groups).count(group) == 1]
+    curves = [views.scored(runs[i], metric) for i in alone]
+    if alone:
+        _curves(figure, 1, axes, curves, [labels[i] for i in alone], [groups[i] for i in alone], metric)
+    entries = [labels[i] for i in alone]
+    for group in dict.fromkeys(group for group in groups if list(groups).count(group) > 1):
+        members = [run for run, g in zip(runs, groups, strict=True) if g == group]
+        _band(figure, axes, members, names[group], group, metric)
+        entries.append(names[group])
+    rows = -(-sum(min(len(entry), LEGEND) + 8 for entry in entries) // 130)  # lines that the legend takes
     return style(figure, 310 + 20 * rows, legend=True)
+
+
+def _band(
+    figure: go.Figure, axes: Sequence[views.X], runs: Sequence[Run], name: str, group: int, metric: str
+) -> None:
+    """Draw a configuration: the mean over its runs, and one standard deviation around it."""
+    colour = RUN_COLOURS[group % len(RUN_COLOURS)]
+    for column, x in enumerate(axes, start=1):
+        mean = mean_curve(runs, metric, x)
+        divisor, title = axis_of(x, float(mean[x].max()))
+        at = listed(mean[x] / divisor)
+        for edge, fill in (
+            (mean["mean"] + mean["deviation"], None),
+            (mean["mean"] - mean["deviation"], "tonexty"),
+        ):
+            band = go.Scatter(
+                x=at, y=listed(edge), mode="lines", line={"width": 0, "shape": "hv", "color": colour}, fill=fill,
+                legendgroup=name, showlegend=False, hoverinfo="skip", opacity=0.2, name=f"{name}, one standard deviation",
+            )  # fmt: skip
+            figure.add_trace(band, row=1, col=column)
+        line = go.Scatter(
+            x=at, y=listed(mean["mean"]), name=_shortened(name), legendgroup=name, showlegend=column == 1,
+            mode="lines", line={"color": colour, "width": 2.5, "shape": "hv"}, cliponaxis=False,
+            hovertemplate=f"%{{x:.4g}} {title}<br>{metric} %{{y:.4g}}<extra>{name}, mean of {len(runs)} seeds</extra>",
+        )  # fmt: skip
+        figure.add_trace(line, row=1, col=column)
+        figure.update_xaxes(title_text=title, rangemode="tozero", row=1, col=column)
+    figure.update_yaxes(title_text=metric.replace("_", " "), row=1, col=1)
+
+
+def _shortened(name: str) -> str:
+    """Return a name that a legend has room for; the page has it whole."""
+    return name if len(name) <= LEGEND else f"{name[: LEGEND - 1]}…"
 
 
 def samples(
@@ -88,7 +143,7 @@ def _curves(
             trace = go.Scatter(
                 x=listed(curve[x] / divisor),
                 y=listed(curve["value"]),
-                name=label,
+                name=_shortened(label),
                 legendgroup=label,
                 showlegend=row == column == 1,
                 mode="lines+markers",

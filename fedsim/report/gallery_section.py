@@ -10,11 +10,12 @@ from typing import Any
 
 from fedsim.metrics.direction import SAMPLES_DRAWN
 from fedsim.records import views
+from fedsim.records.comparisons import Budget, seeds_of, value_at
 from fedsim.records.quantities import number, percent, said
 from fedsim.records.run import Run
 from fedsim.report import figures
-from fedsim.report.labels import Compared
 from fedsim.report.parts import Picture, Section, Table, plural
+from fedsim.report.several.labels import Compared
 
 SPLIT = "samples"
 SHARE = "share of "
@@ -35,7 +36,7 @@ def sections(run: Run) -> list[Section]:
         Section(
             "samples",
             title,
-            [sentence(run, metric), how(facts, run.info.seed, drawn(run))],
+            [sentence(run, metric), how(facts, seeds_of(run).data, drawn(run))],
             figures.samples([run], [run.name], [0], distances(run)),
             READING,
             tables=_shares(run),
@@ -76,19 +77,20 @@ def beside(c: Compared) -> list[Section]:
     names = [name for name in distances(runs[0]) if all(name in distances(run) for run in runs)]
     curves = [[views.scored(run, name, SPLIT) for name in names] for run in runs]
     time_s, up_bytes = (min(float(each[0][axis].max()) for each in curves) for axis in ("time_s", "up_bytes"))
+    budgets: tuple[Budget, ...] = ({"time_s": time_s}, {"up_bytes": up_bytes})
     rows, numbers = [], {count for run in runs for count in drawn(run)}
     for label, run, each in zip(labels, runs, curves, strict=True):
         cells = [f"{drawn(run)[-1]:,}" if drawn(run) else "–"]
-        for curve in each:
+        for name, curve in zip(names, each, strict=True):
             cells += [number(curve["value"].iloc[0])]
-            for axis, limit in (("time_s", time_s), ("up_bytes", up_bytes)):
-                cells += [number(curve.loc[curve[axis] <= limit, "value"].iloc[-1])]
+            for budget in budgets:
+                cells += [number(value_at(run, name, split=SPLIT, **budget))]
             cells += [number(curve["value"].iloc[-1])]
         rows.append((label, *cells))
     header = ["run", "N"]
     for name in names:
         header += [name, f"at {said('time_s', time_s)}", f"at {said('bytes', up_bytes)} up", "at the end"]
-    text = [how(runs[0].info.task, runs[0].info.seed, [])]
+    text = [how(runs[0].info.task, seeds_of(runs[0]).data, [])]
     if len(numbers) > 1:
         text.append(
             "The runs did not draw equally many samples everywhere: read Frechet distances at equal N only."
@@ -129,7 +131,7 @@ def how(facts: Mapping[str, Any], seed: Any, counts: list[int]) -> str:
 
     Args:
         facts: of the run's task.
-        seed: the experiment's.
+        seed: of the noise.
         counts: samples of the first and of the last scored version; empty: as the task says.
     """
     counts = list(dict.fromkeys(counts)) or [facts.get("samples", 0)]
@@ -137,7 +139,8 @@ def how(facts: Mapping[str, Any], seed: Any, counts: list[int]) -> str:
     return (
         f"N = {n} samples against {facts.get('reference_images', 0):,} real images, "
         f"{facts.get('sampler', '')}, seed {seed}; features of {facts.get('extractor', '')}, images {facts.get('resize', '')}. "
-        "Distances are comparable at equal N and extractor only; the Frechet distance is biased upward, the "
+        "Distances are comparable at equal N and extractor only, and even then the "
+        "Frechet distance is biased upward by an amount that depends on the model that draws (arXiv 1911.07023); the "
         "kernel distance (KID, mean over subsets of 50) is not."
     )
 

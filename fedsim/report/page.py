@@ -17,10 +17,8 @@ from fedsim.records.info import RunInfo
 from fedsim.records.quantities import said
 from fedsim.records.run import Run
 from fedsim.report import (
-    comparing,
     gain_sections,
     gallery_section,
-    labels,
     sections,
     setup,
     straggler_sections,
@@ -28,19 +26,27 @@ from fedsim.report import (
 )
 from fedsim.report.cards import cards
 from fedsim.report.parts import Page, Section, listing, plural
+from fedsim.report.several import labels
+from fedsim.report.several import sections as several_sections
+from fedsim.report.several.differences import verdict
 
 
-def write(runs: Sequence[Run], path: Path) -> Path:
+def write(runs: Sequence[Run], path: Path, *, targets: Sequence[float] = ()) -> Path:
     """Write the report of one run, or the comparison of several, and return its path.
 
     The file needs no network: Plotly and the style are inside, once. Equal runs give equal bytes.
+
+    Args:
+        runs: one or several.
+        path: of the page.
+        targets: values of the headline metric whose times are compared, beside those that the runs declare.
 
     Raises:
         RunFolderError: there is no run, or the file cannot be written.
     """
     if not runs:
         raise RunFolderError(message("report", "needs at least one run", fix="name a run folder"))
-    page = single(runs[0]) if len(runs) == 1 else several(runs)
+    page = single(runs[0]) if len(runs) == 1 else several(runs, targets)
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +85,7 @@ def single(run: Run) -> Page:
     )
 
 
-def several(runs: Sequence[Run]) -> Page:
+def several(runs: Sequence[Run], targets: Sequence[float] = ()) -> Page:
     """Return the page that compares runs."""
     compared = labels.compared(runs)
     said_of: dict[tuple[str, str], list[str]] = {}
@@ -92,15 +98,15 @@ def several(runs: Sequence[Run]) -> Page:
     ]
     return Page(
         title=f"{plural(len(runs), 'run')} compared",
-        lead=comparing.verdict(compared),
+        lead=verdict(compared),
         notes=notes,
         cards=[],
         sections=[
-            comparing.setup(compared),
-            comparing.progress(compared),
+            several_sections.progress(compared, targets),
+            several_sections.setup(compared),
             *gallery_section.beside(compared),
-            comparing.endings(compared),
-            comparing.uplink(compared),
+            several_sections.endings(compared),
+            several_sections.uplink(compared),
         ],
         configurations=[(label, _yaml(run)) for label, run in zip(compared.labels, runs, strict=True)],
         versions=_versions(runs[0]),

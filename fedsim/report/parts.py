@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedsim.records.quantities import plural
+
+__all__ = ["Card", "Page", "Picture", "Section", "Table", "listing", "plural"]
+
 
 @dataclass(frozen=True)
 class Card:
@@ -76,15 +80,6 @@ class Page:
     sections: Sequence[Section]
     configurations: Sequence[tuple[str, str]]
     versions: str
-
-
-def plural(n: int, word: str) -> str:
-    """Return a count with its noun.
-
-    >>> plural(1, "client"), plural(1200, "visit")
-    ('1 client', '1,200 visits')
-    """
-    return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
 
 
 def listing(words: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedsim.records import quantities
+from fedsim.records.comparisons import seeds_of
 from fedsim.records.info import Charged, RunInfo
 from fedsim.records.quantities import said
 from fedsim.records.run import Run
@@ -16,6 +17,10 @@ def section(run: Run) -> Section:
     """Return the section that says what was run."""
     facts = [(name, text) for name, text in _facts(run) if text]
     tables = [Table(("", ""), facts)]
+    if run.info.resolved is not None:
+        groups = run.info.resolved.table()
+        head = ("Class of devices", *list(groups[0])[1:])
+        tables.append(Table(head, [[*group.values()] for group in groups], "Clients that were drawn"))
     if run.info.task:
         rows = [
             (_words(name), _value(name, value))
@@ -44,6 +49,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     personal = _section(blocks, "personal")
     return [
         ("Clients", _population(blocks.get("population", {}))),
+        ("Online", "" if info.resolved is None else info.resolved.online),
         ("Task", _block(blocks.get("task", {}), skip=("charge_as",))),
         ("Charged as", _block(_section(blocks, "task").get("charge_as") or {})),
         ("Trained", _trained(blocks.get("lora", {}), info.charged)),
@@ -54,7 +60,8 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Network", _block(blocks.get("network", {}))),
         ("Personalisation", "none" if personal.get("kind") == "none" else _block(personal)),
         ("Budget", _budget(blocks.get("budget", {}))),
-        ("Seed", str(info.seed)),
+        ("Seed", _seeds(run)),
+        ("Set by other keys", _followed(info)),
         ("Real work", _real(info)),
     ]
 
@@ -64,9 +71,21 @@ def _section(experiment: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return block if isinstance(block, Mapping) else {}
 
 
+def _seeds(run: Run) -> str:
+    """Return one seed for all, or the three."""
+    seeds = seeds_of(run)
+    if len(set(seeds)) == 1:
+        return str(seeds.training)
+    return f"population {seeds.population}, data {seeds.data}, training {seeds.training}"
+
+
 def _population(block: Mapping[str, Any]) -> str:
     source = f"preset {block['preset']}" if block.get("preset") else f"devices of {block.get('devices')}"
     return f"{block.get('clients', 0):,} of {source}; availability: {block.get('availability')}"
+
+
+def _followed(info: RunInfo) -> str:
+    return "" if info.resolved is None else "; ".join(map(str, info.resolved.followed))
 
 
 def _trained(block: Mapping[str, Any], charged: Charged | None) -> str:
@@ -85,7 +104,7 @@ def _budget(block: Mapping[str, Any]) -> str:
     if block.get("time_s"):
         limits.append(f"{said('time_s', block['time_s'])} of virtual time")
     if block.get("commits"):
-        limits.append(f"{block['commits']:,} commits")
+        limits.append(plural(block["commits"], "commit"))
     if block.get("up_bytes"):
         limits.append(f"{said('bytes', block['up_bytes'])} of uploads")
     return " or ".join(limits) + (", whichever comes first" if len(limits) > 1 else "")

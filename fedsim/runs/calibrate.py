@@ -87,7 +87,7 @@ def measure(plan: Plan, *, repeats: int = 7, steps: int = 4, quota: bool = False
     executor.open(task)
     try:
         start = executor.share(task.initial())
-        job = Job(0, 0, start, _local(experiment, steps, batch), experiment.seed, "calibrate")
+        job = Job(0, 0, start, _local(experiment, steps, batch), experiment.training_seed, "calibrate")
         step_s = _step_seconds(executor, job, repeats, clock)
         overhead_s = 0.0
         if batch > 1:

@@ -6,9 +6,12 @@ import time
 from dataclasses import dataclass, replace
 
 from fedsim.clock.plan import Plan
+from fedsim.config.learning import EvaluateConfig
 from fedsim.executors.inline import Inline
 from fedsim.jobs import Job, ScoreJob
 from fedsim.records.info import Totals
+from fedsim.records.resolved import Resolved
+from fedsim.records.run import Run
 from fedsim.runs.simulation import simulate
 from fedsim.server.after.personalize import epochs_after
 
@@ -36,6 +39,7 @@ class Estimates:
         virtual_s: virtual time of its end [s].
         trained_visits: visits whose training would be computed.
         evaluations: versions that would be scored.
+        resolved: who was drawn, and which settings follow from others.
         real_work: on this machine; None: not measured.
     """
 
@@ -43,6 +47,7 @@ class Estimates:
     virtual_s: float
     trained_visits: int
     evaluations: int
+    resolved: Resolved
     real_work: RealWork | None = None
 
 
@@ -53,17 +58,32 @@ def dry_run(plan: Plan, *, measure: bool = True) -> Estimates:
         plan: a prepared experiment.
         measure: load the model and train one median visit, to estimate seconds on this machine.
     """
-    info = simulate(plan, timeline_only=True).info
-    commits, every = info.totals.commits, plan.experiment.evaluate.every_commits
+    run = simulate(plan, timeline_only=True)
+    info = run.info
+    assert info.resolved is not None  # every run says it
     estimates = Estimates(
         totals=info.totals,
         virtual_s=info.end_time_s,
         trained_visits=info.totals.handed_over or 0,
-        evaluations=1 + commits // every + bool(commits % every),
+        evaluations=_evaluations(plan.experiment.evaluate, run),
+        resolved=info.resolved,
     )
     if not measure:
         return estimates
     return replace(estimates, real_work=_measured(plan, estimates.trained_visits, estimates.evaluations))
+
+
+def _evaluations(evaluate: EvaluateConfig, run: Run) -> int:
+    """Return how many versions are scored: version 0, those that are due, and the last one."""
+    times, uploads = run.commits["time_s"].tolist(), run.commits["total_up_bytes"].tolist()
+    made = [(0.0, 0.0), *zip(times, map(float, uploads), strict=True)]
+    last = len(made) - 1
+    return sum(
+        version in (0, last)
+        or evaluate.at_commit(version)
+        or evaluate.in_between(made[version], made[version + 1])
+        for version in range(last + 1)
+    )
 
 
 def _measured(plan: Plan, trained: int, evaluations: int) -> RealWork:
@@ -74,7 +94,7 @@ def _measured(plan: Plan, trained: int, evaluations: int) -> RealWork:
     executor = Inline()
     executor.open(task)
     handle = executor.share(task.initial())
-    job = Job(client, 0, handle, experiment.local, experiment.seed)
+    job = Job(client, 0, handle, experiment.local, experiment.training_seed)
     executor.train([job]).result()  # the first call pays for warm-up
     began = time.perf_counter()
     executor.train([job]).result()

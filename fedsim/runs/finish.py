@@ -56,6 +56,7 @@ def ended(info: RunInfo, server: Server, executor: Executor | None, ended_s: flo
             commits=server.version,
             handed_over=server.trainer.handed_over,
         ),
+        never_equipped=server.never_equipped,
         faulty_personal=server.private_parts.faulty,
         away_share=away_share,
         batteries=batteries,

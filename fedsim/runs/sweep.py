@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fedsim.checks.blocks import check
+from fedsim.checks.gate import admit, prepared
 from fedsim.clock.auto import with_auto_as_stored
 from fedsim.clock.components import parts_of
-from fedsim.clock.plan import Plan, ground, prepare
+from fedsim.clock.plan import Plan, ground
 from fedsim.config.experiment import Experiment, RuntimeConfig
 from fedsim.config.loading import label, naming, sweep_points
 from fedsim.errors import FedsimError, RunFolderError, message
@@ -68,7 +68,7 @@ def points(path: str | Path, overrides: Sequence[str] = (), out: Path | None = N
         labels = [f"{text}_{number}" for number, text in enumerate(labels)]
     out = out or Path("runs") / grid[0][1].name.removesuffix(f".{label(grid[0][0])}")
     for text, (_, experiment) in zip(labels, grid, strict=True):
-        check(experiment, f"{path} ({text})")
+        admit(experiment, f"{path} ({text})")
     return [
         Point(text, changed, experiment, out / text)
         for text, (changed, experiment) in zip(labels, grid, strict=True)
@@ -150,7 +150,7 @@ def _result(
         return Result(point, "skipped", finished)
     say(f"runs in {point.folder}")
     plan = shared.plan(point)
-    executor = None if timeline_only else shared.executor(point)
+    executor = None if timeline_only else shared.executor(point, say)
     with watch() as on_event:
         run = simulation.simulate(
             plan, executor, out=point.folder, timeline_only=timeline_only, on_event=on_event
@@ -177,16 +177,18 @@ class _Shared:
         """Return the plan of a point; population and data are those of an earlier point where they are equal."""
         with naming(point.experiment, point.label):
             known = ground(point.experiment)
-            plan = prepare(point.experiment, self._plans.get(known))
+            plan = prepared(point.experiment, self._plans.get(known), point.label)
         self._plans.setdefault(known, plan)
         if len(self._plans) > PLANS:
             del self._plans[next(iter(self._plans))]
         return plan
 
-    def executor(self, point: Point) -> Executor:
-        """Return the executor that serves the point's `runtime`, not opened for its task yet."""
+    def executor(self, point: Point, say: Callable[[str], None]) -> Executor:
+        """Return the executor that serves the point's `runtime`, not opened for its task yet; says if one must start."""
         if self._executor is None or self._runtime != point.experiment.runtime:
             self.close()
+            if point.experiment.runtime.executor == "ray":
+                say("starts Ray, once for all points with this runtime")
             self._runtime, self._executor = (
                 point.experiment.runtime,
                 simulation.executor_for(point.experiment),

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from fedsim.clock.plan import Plan, prepare
+from fedsim.checks.gate import admit, prepared
+from fedsim.clock.plan import Plan
 from fedsim.config.experiment import Experiment
 from fedsim.executors import Executor
 from fedsim.records.run import Run
@@ -23,8 +24,10 @@ def run_together(
         folder: of all runs, each in one of its experiment's name.
         simulated: runs a plan into a folder.
     """
+    for experiment in experiments:
+        admit(experiment, experiment.name)
     with closing(executor_for(experiments[0])) as executor:
         begin(executor, experiments[0])
-        first = prepare(experiments[0])
+        first = prepared(experiments[0])
         plans = [first.alike(experiment) for experiment in experiments]
         return [simulated(plan, folder / plan.experiment.name, executor) for plan in plans]

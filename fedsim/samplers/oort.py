@@ -24,25 +24,32 @@ class Oort(Sampler):
     The utility of client i, whose last committed update was in commit L_i, at round R = commits + 1
     (section 4.2 and 4.3, equation 1; the order of the operations is that of the authors' code):
 
-        S_i = n_i sqrt(mean over tokens of loss^2)            statistical utility
-        U_i = ((min(S_i, clip) - S_min) / (S_max - S_min) + sqrt(ucb ln R / L_i)) * (T / t_i)^(alpha [T < t_i])
+        S_i = n_i sqrt(mean over tokens of loss^2)                        statistical utility
+        speed_i = (T / t_i)^alpha if t_i > T, else 1
+        U_i = ((min(S_i, clip) - S_min) / max(S_max - S_min, 1e-4) + sqrt(ucb ln R / L_i)) * speed_i
 
-    with n_i examples, S_min and S_max over the clients to choose from (S_max after clipping), t_i the duration
-    of i's last landed visit, and T the preferred duration: the `pacer_percentile`-th percentile of all known
-    durations. Losses are per token, not per sequence, and a mean over each client's tokens: else long
+    over the tried clients to choose from, with n_i examples, S_max the largest S, S_min 0.999 times the smallest
+    (the authors' code: `get_norm`), and t_i the duration of i's last landed visit, or for one that has landed none, the
+    duration it is expected to have. T is the preferred duration: the `pacer_percentile`-th percentile of the t of
+    all clients. Losses are per token, not per sequence, and a mean over each client's tokens: else long
     documents dominate. The square is that of the mean loss of each training batch, which is what a
     language model's client reports in the authors' code.
 
-    Of n clients, epsilon n are explored: drawn with equal chance among those who have never landed a
-    committed update, while there are any. The others are exploited: drawn, with chances in proportion to U,
-    among the tried clients whose utility is at least `cut_off` times that of the n (1 - epsilon)-th best.
-    Fractions of a client are rounded by chance, so that servers that ask for one client at a time explore
-    too. epsilon = max(`explore` * `explore_decay`^(R - 1), `explore_min`).
+    Of n clients, epsilon n are explored, while there are any who have never landed a committed update. `explore_by:
+    speed` (algorithm 1, line 16, and the authors' code) draws them with chances in proportion to n_i speed_i, among
+    the `explore_window` times as many for whom that is largest; `chance` draws with equal chances. The others are
+    exploited: drawn, with chances in proportion to U, among the tried clients whose utility is at least `cut_off` times
+    that of the n (1 - epsilon)-th best. epsilon = max(`explore` * `explore_decay`^(R - 1), `explore_min`).
 
-    The pacer: every `pacer_rounds` commits, if the statistical utility gathered in the last `pacer_rounds`
-    differs by at most a tenth from that of the ones before, the percentile rises by `pacer_step` (slower
-    clients are tolerated: the fast ones have no more to give); if it has changed more than fivefold, it falls
-    by as much (the authors' code; the paper has the first half, algorithm 1, lines 6-8).
+    The pacer: every `pacer_rounds` commits, if the sum over the last `pacer_rounds` of the mean S of the exploited
+    clients of each commit differs by at most a tenth from that over the ones before, the percentile rises by
+    `pacer_step` (slower clients are tolerated: the fast ones have no more to give); if it has changed more than
+    fivefold, it falls by as much (the authors' code; the paper has the first half, algorithm 1, lines 6-8).
+
+    It differs from the authors' code in this: fractions of a client are rounded by chance, not down, so that servers
+    that ask for one client at a time explore too; epsilon falls with commits, not with choices, and the first
+    choice has `explore` itself; S_min and S_max leave out clients that were never tried, for whom the code has their
+    number of examples in place of S; exploited is who had been committed before; a black list, off there, is not here.
 
     It sees landed information only. The timeline of a run with it depends on the losses.
 
@@ -51,6 +58,8 @@ class Oort(Sampler):
         explore, explore_decay, explore_min: epsilon: 0.9, 0.98, 0.2 (paper, section 7.1; the authors' code
             decays by 0.95, FedScale stops at 0.3).
         cut_off: 0.95 (paper, section 4.3; the authors' code has 0.7, FedScale 0.05).
+        explore_by: `speed` as published, or `chance`.
+        explore_window: candidates for each explored client: 5 (the authors' code).
         clip: quantile of S above which it counts no more: 0.95 (paper, section 4.4; the code has 0.98).
         ucb: weight of the temporal uncertainty: 0.1 (paper, equation 1; code).
         pacer_rounds: 20 (paper, section 7.1; code).
@@ -65,6 +74,8 @@ class Oort(Sampler):
     explore: Share = 0.9
     explore_decay: Share = 0.98
     explore_min: Share = 0.2
+    explore_by: Literal["speed", "chance"] = "speed"
+    explore_window: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 5.0
     cut_off: Share = 0.95
     clip: Annotated[float, Field(gt=0, le=1)] = 0.95
     ucb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
@@ -79,7 +90,7 @@ class Oort(Sampler):
         explored = min(_rounded(self.epsilon(seen.version) * n, rng), len(new))
         explored = max(explored, n - len(known))  # too few are known: the rest is explored
         best = self._exploited(known, n - explored, rng, seen)
-        return np.concatenate([best, rng.choice(new, size=explored, replace=False)])
+        return np.concatenate([best, self._explored(new, explored, rng, seen)])
 
     def epsilon(self, version: int) -> float:
         """Return the share of explored clients after so many commits."""
@@ -90,24 +101,30 @@ class Oort(Sampler):
         if not len(clients):
             return np.zeros(0)
         useful = seen.examples[clients] * np.sqrt(np.nan_to_num(seen.square[clients], nan=0.0))
-        useful = np.minimum(useful, np.quantile(useful, self.clip, method="higher"))
-        spread = useful.max() - useful.min()
-        scaled = (useful - useful.min()) / spread if spread > 0 else np.zeros(len(useful))
+        low, high = 0.999 * useful.min(), useful.max()
+        clip = np.sort(useful)[min(int(len(useful) * self.clip), len(useful) - 1)]
+        scaled = (np.minimum(useful, clip) - low) / max(high - low, 1e-4)
         uncertain = np.sqrt(self.ucb * math.log(seen.version + 1) / seen.last_version[clients])
-        return (scaled + uncertain) * self.speed(clients, seen)
+        utility: Floats = (scaled + uncertain) * self.speed(clients, seen)
+        return utility
 
     def speed(self, clients: Counts, seen: Seen) -> Floats:
         """Return the system penalty (T / t)^alpha of each client, 1 for those that are fast enough."""
-        known = seen.duration_s[~np.isnan(seen.duration_s)]
-        percentile = self.percentile(seen.gains)
-        if percentile >= 100 or not len(known):
+        percentile = self.percentile(seen.exploited_gains)
+        if percentile >= 100:
             return np.ones(len(clients))
-        preferred_s = np.sort(known)[min(int(len(known) * percentile / 100), len(known) - 1)]
-        ratio = preferred_s / np.nan_to_num(seen.duration_s[clients], nan=preferred_s)
-        return power(np.minimum(ratio, 1.0), self.alpha)
+        times_s = np.where(np.isnan(seen.duration_s), seen.expected_s, seen.duration_s)
+        preferred_s = np.sort(times_s)[min(int(len(times_s) * percentile / 100), len(times_s) - 1)]
+        if not math.isfinite(preferred_s):
+            return np.ones(len(clients))
+        return power(np.minimum(preferred_s / np.maximum(times_s[clients], 1e-4), 1.0), self.alpha)
 
     def percentile(self, gains: Sequence[float]) -> float:
-        """Return where the pacer is after these commits, from the statistical utility of each of them."""
+        """Return where the pacer is after these commits.
+
+        Args:
+            gains: mean statistical utility of the exploited clients of each commit, `Seen.exploited_gains`.
+        """
         w, percentile = self.pacer_rounds, self.pacer_percentile
         for end in range(2 * w, len(gains) + 1, w):
             before, now = sum(gains[end - 2 * w : end - w]), sum(gains[end - w : end])
@@ -124,6 +141,17 @@ class Oort(Sampler):
         """
         bar = np.sort(utility)[len(utility) - n]
         return np.asarray(utility >= self.cut_off * bar)
+
+    def _explored(self, new: Counts, n: int, rng: np.random.Generator, seen: Seen) -> Counts:
+        if self.explore_by == "chance" or n == 0:
+            return rng.choice(new, size=n, replace=False)
+        worth = seen.examples[new] * self.speed(new, seen)
+        window = np.argsort(-worth, kind="stable")[: max(n, int(self.explore_window * n))]
+        new, worth = new[window], worth[window]
+        useful = np.flatnonzero(worth > 0)
+        if len(useful) <= n:  # who is worth nothing is asked only if there is nobody else
+            return new[:n]
+        return rng.choice(new, size=n, replace=False, p=worth / worth.sum())
 
     def _exploited(self, known: Counts, n: int, rng: np.random.Generator, seen: Seen) -> Counts:
         if n == 0:

@@ -1,23 +1,64 @@
-"""What the server has written down about each client: its visits, and what it has got so far."""
+"""What the server has written down about each client: its visits, and what it has got so far.
+
+With `network.interrupted: resume` a client keeps what a download that was broken off has brought, as HTTP's byte ranges
+let it (RFC 9110, section 14). The frozen model comes first and is the same whenever it is sent; a message is the same for the
+same version and payload (it is coded once a version), and worth nothing after that. What had left the server counts as
+received: what is in flight when a connection breaks, at most a rate x RTT / 2, is not sent again, as where a visit goes on
+(`population.on_close: pause`). An upload of a lost visit is no part of any later message: the client trains anew.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+
+from fedsim.adapters.payload import Payload
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a client holds of downloads that were broken off.
+
+    Attributes:
+        backbone_bytes: of the frozen model.
+        version, payload, message_bytes: of the message that was broken off last.
+    """
+
+    backbone_bytes: int
+    version: int
+    payload: Payload
+    message_bytes: int
+
+
+EQUIP_TRIES = 5
+"""Downloads of the frozen model that may fail in a row; a client with so many is not asked again."""
 
 
 class ClientBook:
     """The server's notes on clients; a client knows no more than it has downloaded.
 
     Attributes:
+        never_equipped: clients that are given up, because the frozen model never got through to them.
         last_seen: the version that a client downloaded last, by client.
         last_rank: the slots of each factor that it downloaded then, by client.
         polled: the version of which a client has told its loss, by client, until it is asked to train.
     """
 
-    def __init__(self, clients: int) -> None:
-        """Start with nobody asked."""
+    def __init__(self, clients: int, *, backbone_bytes: int = 0, resumes: bool = False) -> None:
+        """Start with nobody asked.
+
+        Args:
+            clients: how many there are.
+            backbone_bytes: of the frozen model that a client downloads first; 0: it is preinstalled.
+            resumes: whether clients keep what a broken-off download has brought.
+        """
         self._visits = np.zeros(clients, dtype=np.int64)
+        self._backbone_bytes, self._resumes = backbone_bytes, resumes
         self._with_backbone: set[int] = set()
+        self._parts: dict[int, _Parts] = {}
+        self._failed_equips: dict[int, int] = {}
+        self.never_equipped: set[int] = set()
         self.last_seen: dict[int, int] = {}
         self.last_rank: dict[int, int] = {}
         self.polled: dict[int, int] = {}
@@ -25,10 +66,6 @@ class ClientBook:
     def visits(self, client: int) -> int:
         """Return how many visits of a client were begun."""
         return int(self._visits[client])
-
-    def has_backbone(self, client: int) -> bool:
-        """Tell whether a client has downloaded the frozen model."""
-        return client in self._with_backbone
 
     def begin_visit(self, client: int) -> None:
         """Note that a client was asked, to train or to be polled."""
@@ -38,3 +75,46 @@ class ClientBook:
         """Note that a client has downloaded `rank` slots of a version, and the frozen model with its first one."""
         self.last_seen[client], self.last_rank[client] = version, rank
         self._with_backbone.add(client)
+        self._parts.pop(client, None)
+
+    def note_broken_off(self, client: int, version: int, payload: Payload, moved_bytes: int) -> None:
+        """Note what a download has brought that was broken off: first of the frozen model, then of the message."""
+        if not self._resumes:
+            return
+        backbone_bytes, message_bytes = self._held(client, version, payload)
+        missing = self._backbone_left(client, backbone_bytes)
+        of_backbone = min(moved_bytes, missing)
+        self._parts[client] = _Parts(
+            backbone_bytes + of_backbone, version, payload, message_bytes + moved_bytes - of_backbone
+        )
+
+    def down_bytes(self, client: int, version: int, payload: Payload, message_bytes: int) -> int:
+        """Return what a client still has to download to train on a version.
+
+        Args:
+            client: who.
+            version: of the model.
+            payload: what it is sent of it.
+            message_bytes: the length of that message; 0: it has it already.
+        """
+        backbone_held, message_held = self._held(client, version, payload)
+        return self._backbone_left(client, backbone_held) + max(0, message_bytes - message_held)
+
+    def _backbone_left(self, client: int, held_bytes: int) -> int:
+        return 0 if client in self._with_backbone else self._backbone_bytes - held_bytes
+
+    def _held(self, client: int, version: int, payload: Payload) -> tuple[int, int]:
+        """Return the bytes that a client has of the frozen model, and of this message."""
+        parts = self._parts.get(client)
+        if parts is None:
+            return 0, 0
+        same = parts.version == version and parts.payload == payload
+        return parts.backbone_bytes, parts.message_bytes if same else 0
+
+    def note_failed_download(self, client: int) -> None:
+        """Note that a client's download ended before it was through: with the frozen model in it, if it lacks that."""
+        if client in self._with_backbone or (self._resumes and client in self._parts):
+            return
+        tries = self._failed_equips[client] = self._failed_equips.get(client, 0) + 1
+        if tries == EQUIP_TRIES:
+            self.never_equipped.add(client)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable
 from typing import Any
 
 import simpy
 
 from fedsim.clock.plan import Plan
-from fedsim.instants import At, Instant
+from fedsim.instants import At, Closing, Instant
 
 
-class ClockVerbs:
+class ClockVerbs(ABC):
     """Virtual time, and the plan that is carried out in it.
 
     Attributes:
@@ -32,8 +33,8 @@ class ClockVerbs:
 
     @property
     def seed(self) -> int:
-        """The experiment's seed."""
-        return self.plan.experiment.seed
+        """The seed of training, for what a protocol draws."""
+        return self.plan.experiment.training_seed
 
     def steps(self, client: int) -> int:
         """Return the optimiser steps of a whole visit of a client."""
@@ -68,4 +69,10 @@ class ClockVerbs:
 
     def turn(self, instant: Instant, *, at_s: float | None = None) -> simpy.Event:
         """Return the event that an instant (None: this one) has come to its commits (or dispatches)."""
-        return At(self.env, 0.0 if at_s is None else at_s - self.env.now, instant)
+        if at_s is None:
+            return At(self.env, 0.0, instant)
+        return Closing(self.env, at_s - self.env.now, instant, self.next_landing_s)
+
+    @abstractmethod
+    def next_landing_s(self) -> float:
+        """Return when the first update that is on its way lands [virtual s]; inf: none is."""

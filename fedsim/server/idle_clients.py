@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import math
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,21 +29,29 @@ class IdleClients(ClockVerbs):
         roster: who is idle.
         seen: what samplers may know.
         held_out: clients that are never asked, ascending.
+        over: whether the run has come to its end.
+        why_over: a sentence about its end, where that was not the budget's.
     """
 
-    def __init__(self, env: simpy.Environment, plan: Plan, held_out: Sequence[int]) -> None:
-        """Start with everybody idle but those who are held out."""
+    def __init__(
+        self,
+        env: simpy.Environment,
+        plan: Plan,
+        held_out: Sequence[int],
+        expected_s: Callable[[int], float],
+    ) -> None:
+        """Start with everybody idle but those who are held out; `expected_s` says how long a client's visit takes."""
         super().__init__(env, plan)
         experiment, population = plan.experiment, plan.population
-        self.held_out = held_out
-        self.machines = Machines(experiment.compute, experiment.seed)
+        self.held_out, self.over, self.why_over = held_out, False, ""
+        self.machines = Machines(experiment.compute, experiment.population_seed)
         self.attendance = attendance_of(env, experiment, population, self.machines)
         self.roster = Roster(self.attendance)
         for client in held_out:
             self.roster.exclude(client)
-        self.seen = Records(population.availability, plan.task.examples)
-        self.desk = Desk(plan, self.roster, self.seen, held_out=len(held_out))
-        self._alarm = DeskAlarm(env, self.desk)
+        self.seen = Records(population.availability, plan.task.examples, expected_s)
+        self.desk = Desk(plan, self.roster, self.seen, held_out=len(held_out), on_nobody_left=self.end)
+        self._alarm = DeskAlarm(env, self.desk, experiment.budget.time_s or math.inf)
 
     def grant(self, n: int, among: NDArray[np.int64] | None = None) -> Generator[simpy.Event, Any, list[int]]:
         """Wait until n clients are idle and online, and have the sampler choose: n, or more to be polled."""
@@ -61,6 +70,21 @@ class IdleClients(ClockVerbs):
         self.desk.free(clients)
         self._alarm.ring()
 
+    def end(self, why: str = "") -> None:
+        """Let nothing more be committed or dispatched: the budget is used up, or `why`."""
+        self.over, self.why_over = True, why
+        self._alarm.stop()
+
     def online(self, client: int) -> bool:
         """Tell whether a client is online now."""
         return bool(self.attendance.online(self.now_s)[client])
+
+
+def check_count(n: int, pool: int) -> None:
+    """Refuse to ask for nobody, or for more than there are.
+
+    Raises:
+        ValueError: as said.
+    """
+    if not 1 <= n <= pool:
+        raise ValueError(f"{n} clients are asked for, of {pool}: at least 1, and no more than there are")

@@ -100,6 +100,7 @@ class Ledger:
             examples=self._task.examples(visit.client),
             tokens=round(work.tokens * visit.work_share),
             loss=visit.loss,
+            loss_square=visit.loss_square,
             committed_version=visit.committed_version,
         )
 

@@ -8,7 +8,6 @@ from fedsim.adapters.payload import NOTHING
 from fedsim.aggregators._base import Invitation, Offer
 from fedsim.clock.estimate import Estimate, estimate
 from fedsim.clock.plan import Plan
-from fedsim.cost.shape import backbone_bytes
 from fedsim.cost.work import Work
 from fedsim.server.clients import ClientBook
 from fedsim.server.polling import poll_work
@@ -21,7 +20,6 @@ class Offers:
     def __init__(self, plan: Plan, versions: Versions, book: ClientBook) -> None:
         """Look at what is planned, at the model, and at what clients have."""
         self._plan, self._versions, self._book = plan, versions, book
-        self._preinstalled = plan.experiment.network.backbone == "preinstalled"
 
     def invitation(self, client: int, rank: int | None = None) -> Invitation:
         """Return whom the rule is asked about; `rank` is the most slots, None: the client's own."""
@@ -40,26 +38,25 @@ class Offers:
         if self._book.polled.get(client) == self._versions.number:
             offer = replace(offer, down=NOTHING)
         work = self._plan.work(client, offer, steps=steps, rank=invitation.rank or None)
-        return self._with_backbone(client, work)
+        return self._still_to_download(client, offer, work)
 
     def poll_work(self, invitation: Invitation, offer: Offer) -> Work:
         """Return what a poll moves and computes."""
         work = poll_work(self._plan, invitation.client, invitation.rank, offer)
-        return self._with_backbone(invitation.client, work)
+        return self._still_to_download(invitation.client, offer, work)
 
-    def _with_backbone(self, client: int, work: Work) -> Work:
-        """Add the frozen backbone to a client's first download, if it is not preinstalled."""
-        if self._preinstalled or self._book.has_backbone(client):
-            return work
-        return replace(work, down_bytes=work.down_bytes + backbone_bytes(self._plan.shape))
+    def _still_to_download(self, client: int, offer: Offer, work: Work) -> Work:
+        """Add the frozen model to a client's first download; leave out what it has got of both."""
+        left = self._book.down_bytes(client, self._versions.number, offer.down, work.down_bytes)
+        return work if left == work.down_bytes else replace(work, down_bytes=left)
 
     def estimate(self, client: int, now_s: float, *, steps: int | None, rank: int | None) -> Estimate:
         """Return how a visit would go if it began now, alone on its own link, on a cool device.
 
-        It knows the client's window and its outages; what battery and heat will do is not foreseen.
+        It knows the client's window; what outages, battery and heat will do is not foreseen.
         """
         plan, invitation = self._plan, self.invitation(client, rank)
-        _, until_s = plan.population.availability.window(client, now_s)
+        _, until_s = plan.population.availability.plain.window(client, now_s)
         return estimate(
             plan.population.profile(client),
             self.work(invitation, self.offer(invitation), steps),
@@ -67,4 +64,5 @@ class Offers:
             until_s,
             compute=plan.experiment.compute,
             tail=plan.experiment.energy.tail,
+            network=plan.experiment.network,
         )

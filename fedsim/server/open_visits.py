@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -30,6 +30,7 @@ class OpenVisits:
 
     Attributes:
         dispatched: what each of them left with, by its order.
+        begun: how many visits were begun, those in the tables too.
     """
 
     def __init__(
@@ -66,10 +67,43 @@ class OpenVisits:
         self._book, self._ledger, self._trainer, self._seen = book, ledger, trainer, seen
         self._roster, self._desk, self._alarm = roster, desk, alarm
         self._one_at_a_time, self._on_exhausted = one_at_a_time, on_exhausted
+        self._equips = plan.experiment.network.backbone == "first_visit"
         self.dispatched: dict[int, Dispatched] = {}
         self._open: dict[int, Visit] = {}
         self._uncommitted: set[int] = set()
-        self._begun = 0
+        self._at_work: set[int] = set()
+        self.begun = 0
+
+    @property
+    def ended(self) -> int:
+        """How many devices have finished with their visit, those in the tables too."""
+        return self.begun - sum(not visit.ended for visit in self._open.values())
+
+    def check_free(self, client: int) -> None:
+        """Refuse to dispatch to nobody, or to a client whose visit has not come to its end, as far as the server knows.
+
+        Raises:
+            ValueError: as said.
+        """
+        clients = len(self._plan.population)
+        if not 0 <= client < clients:
+            raise ValueError(f"there is no client {client} to dispatch to, only 0 to {clients - 1}")
+        if client in self._at_work:
+            what = f"client {client} is at work on another visit"
+            raise ValueError(f"{what}: dispatch to those that `sample` returns")
+
+    def check_landed(self, visits: Sequence[Visit]) -> None:
+        """Raise if a protocol commits what cannot be committed.
+
+        Raises:
+            ValueError: a visit that has not landed, that was committed or refused already, or that comes twice.
+        """
+        for visit in visits:
+            if visit.outcome != "landed" or visit.order not in self._open:
+                what = "has been committed or refused already" if visit.ended else "has not landed yet"
+                raise ValueError(f"visit {visit.visit} of client {visit.client} {what} ({visit.outcome})")
+        if len({visit.order for visit in visits}) < len(visits):
+            raise ValueError("a visit is committed twice in one commit")
 
     def begin(
         self, dispatched: Dispatched, work: Work, version: int, round_: int = -1, on_close: OnClose = "lost"
@@ -79,7 +113,7 @@ class OpenVisits:
         whole = job.local.steps_over(self._plan.task.examples(client)) if on_close == "partial" else 0
         order = VisitOrder(
             profile=self._plan.population.profile(client),
-            order=self._begun,
+            order=self.begun,
             visit=dispatched.invitation.visit,
             version=version,
             round=round_,
@@ -88,7 +122,8 @@ class OpenVisits:
             steps=whole,
         )
         visit = Visit(self._world, order, on_end=self._on_end, on_close=on_close, on_cut=self._on_cut)
-        self._begun += 1
+        self.begun += 1
+        self._at_work.add(client)
         self._book.begin_visit(client)
         self._open[visit.order] = visit
         self.dispatched[visit.order] = dispatched
@@ -106,12 +141,17 @@ class OpenVisits:
         if not math.isnan(visit.downloaded_s):
             rank = self.dispatched[visit.order].invitation.rank
             self._book.note_download(visit.client, visit.version, rank)
+        else:
+            payload = self.dispatched[visit.order].offer.down
+            self._book.note_broken_off(visit.client, visit.version, payload, visit.usage.down_bytes)
+            if self._equips and visit.outcome in ("late", "offline"):
+                self._book.note_failed_download(visit.client)
         self._ledger.count(visit)
         if visit.outcome == "landed":
             self._seen.land(visit.client, visit.landed_s - visit.dispatched_s)
+        elif visit.outcome == "polled":  # it is written when its answer is read
+            self._book.polled[visit.client] = visit.version
         else:
-            if visit.outcome == "polled":
-                self._book.polled[visit.client] = visit.version
             self._trainer.forget(visit)
             self.settle(visit)
         limit = self._budget.up_bytes
@@ -120,18 +160,19 @@ class OpenVisits:
             At(self._world.env, 0.0, Instant.EVALUATE).callbacks.append(lambda _event: self._on_exhausted())
 
     def _on_process_end(self, visit: Visit, _event: simpy.Event) -> None:
-        """The server knows how a visit ended: the client may be asked again, unless it is too small.
+        """The server knows how a visit ended: the client may be asked again, unless it is too small or never equipped.
 
         One whose private part is in a visit that has landed waits until that is committed or refused, and one
         that has answered a poll until the choice.
         """
+        self._at_work.discard(visit.client)
         self._roster.release(visit.client)
         if self._one_at_a_time and visit.order in self._open and visit.outcome == "landed":
             self._uncommitted.add(visit.client)
             self._desk.hold(visit.client)
         if visit.outcome == "polled":
             self._desk.keep_busy(visit.client)
-        if visit.outcome == "memory":
+        if visit.outcome == "memory" or visit.client in self._book.never_equipped:
             self._roster.exclude(visit.client)
         self._alarm.ring()
 
@@ -149,6 +190,10 @@ class OpenVisits:
             self._uncommitted.remove(visit.client)
             self._desk.free([visit.client])
             self._alarm.ring()
+
+    def at_work(self) -> Collection[Visit]:
+        """Return the visits whose device has not finished."""
+        return [visit for visit in self._open.values() if not visit.ended]
 
     def close(self, now_s: float) -> None:
         """Write those that are left as they stand at the end of the run [virtual s]."""

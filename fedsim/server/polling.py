@@ -25,6 +25,8 @@ from fedsim.cost.formulas import forward_flops, moved_bytes
 from fedsim.cost.work import Work
 from fedsim.instants import Instant
 from fedsim.samplers._base import PollingSampler
+from fedsim.server import returned
+from fedsim.server.values.trainer import Trainer
 
 ANSWER_BYTES = 4
 """The loss, one float32."""
@@ -91,6 +93,10 @@ class PollVerbs(Verbs, Protocol):
         """Return what polled clients answer."""
         ...
 
+    def close_polls(self, polls: Sequence[Poll]) -> None:
+        """Write the visits of polls that were answered."""
+        ...
+
     def online(self, client: int) -> bool:
         """Tell whether a client is online now."""
         ...
@@ -125,10 +131,24 @@ def polled(
         answers = [poll for poll in polls if poll.visit.outcome == "polled"]
         online = [poll for poll in answers if server.online(poll.visit.client)]
         losses = np.array(server.losses(online))
+        server.close_polls(answers)
         clients = np.array([poll.visit.client for poll in online], dtype=np.int64)
-        chosen = [int(client) for client in sampler.keep(clients, losses, n)]
+        trainees = returned.kept(sampler, clients, n, sampler.keep(clients, losses, n))
+        chosen = [int(client) for client in trainees]
         server.free([poll.visit.client for poll in answers if poll.visit.client not in chosen])
         if chosen:
             return chosen
         candidates = yield from server.grant(n, among)
     return list(candidates)
+
+
+def told_losses(trainer: Trainer, polls: Sequence[Poll]) -> list[float]:
+    """Return what polled clients answer, and note it beside their visits: of a replay, what stands in the tables."""
+    log = trainer.log
+    if log is not None:
+        losses = [log.of(poll.visit).loss for poll in polls]
+    else:
+        losses = trainer.evaluations.losses([(p.visit.client, p.vector, p.base) for p in polls])
+    for poll, loss in zip(polls, losses, strict=True):
+        poll.visit.report_loss(loss)
+    return losses

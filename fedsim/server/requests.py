@@ -19,6 +19,7 @@ from fedsim.clock.plan import Plan
 from fedsim.errors import RunError, message
 from fedsim.rng import stream
 from fedsim.samplers.seen import Records
+from fedsim.server import returned
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,14 @@ class PoolRequest:
 class Desk:
     """The requests that wait, and the clients that could serve them."""
 
-    def __init__(self, plan: Plan, roster: Roster, records: Records, held_out: int = 0) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        roster: Roster,
+        records: Records,
+        held_out: int = 0,
+        on_nobody_left: Callable[[str], None] | None = None,
+    ) -> None:
         """Take who there is.
 
         Args:
@@ -55,7 +63,9 @@ class Desk:
             roster: who is idle.
             records: what the sampler may know of the past.
             held_out: how many clients are never asked, for the words of an error.
+            on_nobody_left: told, in a sentence, that the clients' windows are over; None: that is an error.
         """
+        self._on_nobody_left = on_nobody_left
         self._experiment, self._clients, self._roster = plan.experiment, len(plan.population), roster
         self._records, self._held_out = records, held_out
         self._sampler = plan.parts.sampler
@@ -97,7 +107,8 @@ class Desk:
             When more clients may be there [virtual s], inf if nobody waits or nobody will come by himself.
 
         Raises:
-            RunError: a request can never be granted, or has waited longer than `runtime.stall_s`.
+            RunError: a request can never be granted, or has waited longer than `runtime.stall_s`. That the windows
+                of a trace are over is no error: the run ends, or waits for the end of `budget.time_s`.
         """
         if not self._requests:
             return math.inf
@@ -125,30 +136,59 @@ class Desk:
         return next_s
 
     def _chosen(self, request: PoolRequest, fit: NDArray[np.int64], now_s: float) -> NDArray[np.int64]:
-        rng = stream(self._experiment.seed, "sample", self._draws)
+        rng = stream(self._experiment.training_seed, "sample", self._draws)
         self._draws += 1
-        chosen = self._sampler.choose(fit, request.n, rng, self._records.now(now_s))
+        clients = self._sampler.choose(fit, request.n, rng, self._records.now(now_s))
+        chosen = returned.chosen(self._sampler, fit, request.n, clients)
         self._roster.reserve(chosen)
         return chosen
 
     def _give_up_if_hopeless(self, request: PoolRequest, now_s: float, next_s: float) -> None:
-        nothing_flies = self._roster.busy == len(self._held)
         able = self._roster.able(request.among)
         waited_s = now_s - request.since_s
         stall_s = self._experiment.runtime.stall_s
-        if able >= request.n and not (nothing_flies and math.isinf(next_s)) and waited_s <= stall_s:
+        nothing_flies = self._roster.busy == len(self._held)
+        for_ever = nothing_flies and math.isinf(next_s)
+        if able >= request.n and for_ever and self._windows_are_over(now_s):
             return
+        if able >= request.n and not for_ever and waited_s <= stall_s:
+            return
+        raise self._nobody_to_ask(request, now_s)
+
+    def give_up(self, now_s: float) -> None:
+        """Raise if somebody waits for clients.
+
+        Raises:
+            RunError: says how many were needed, and how many there were.
+        """
+        if self._requests:
+            raise self._nobody_to_ask(self._requests[0], now_s)
+
+    def _nobody_to_ask(self, request: PoolRequest, now_s: float) -> RunError:
         share = float(np.mean(self._roster.availability.share()))
         held_out = self._held_out
         small, strangers = self._roster.excluded - held_out, f", {held_out} are held out" if held_out else ""
         everybody = self._clients if request.among is None else len(request.among)
-        raise RunError(
+        return RunError(
             message(
                 "run",
                 f"nobody to ask: {request.n} idle clients online at once were needed, at most "
-                f"{self._most_idle[request.pool]} of {everybody} were there between {request.since_s:.0f} s and "
+                f"{self._most_idle.get(request.pool, 0)} of {everybody} were there between {request.since_s:.0f} s and "
                 f"{now_s:.0f} s of virtual time (clients are online {share:.0%} of the time, "
-                f"{self._roster.busy} were busy, {small} have too little memory{strangers})",
+                f"{self._roster.busy} were busy, {small} have too little memory or never got the model{strangers})",
                 fix="ask fewer (protocol.cohort, protocol.concurrency), take more clients, or a longer runtime.stall_s",
             )
         )
+
+    def _windows_are_over(self, now_s: float) -> bool:
+        """Tell whether clients had their time and the run goes to its end with what it has; says so if it ends now."""
+        if self._roster.availability.constant or self._on_nobody_left is None:
+            return False
+        if self._experiment.budget.time_s is not None:
+            return True  # it is the budget's end that comes next
+        if not self._records.version:
+            return False
+        self._on_nobody_left(
+            f"the clients' windows were over at {now_s:.0f} s of virtual time, before the budget was used up"
+        )
+        return True

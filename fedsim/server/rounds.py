@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import simpy
 
 from fedsim.clock.visit import Visit
+from fedsim.instants import Closing, First, Instant
 
 
 def enough_landed(env: simpy.Environment, visits: Sequence[Visit], want: int) -> simpy.Event:
@@ -16,6 +18,21 @@ def enough_landed(env: simpy.Environment, visits: Sequence[Visit], want: int) ->
     It may be asked of the same visits again, and of visits that have ended: those count at once.
     """
     return _Count(env, visits, want).reached
+
+
+def end_of_round(
+    env: simpy.Environment, visits: Sequence[Visit], want: int, deadline_s: float | None
+) -> simpy.Event:
+    """Return the event that `enough_landed`, or that so many seconds are over; what lands in that instant has landed."""
+    enough = enough_landed(env, visits, want)
+    if deadline_s is None:
+        return enough
+    return First(env, (enough, Closing(env, deadline_s, Instant.COMMIT, lambda: next_landing_s(visits))))
+
+
+def next_landing_s(visits: Iterable[Visit]) -> float:
+    """Return when the first of some visits lands, of those whose update is on its way [virtual s]; inf: none is."""
+    return min((visit.lands_s for visit in visits), default=math.inf)
 
 
 class _Count:

@@ -6,6 +6,7 @@ SimPy decides when; the executor computes what. A dispatch leaves a pending job 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal
 
@@ -20,21 +21,22 @@ from fedsim.clock.plan import Plan
 from fedsim.clock.protocol import Blend, Steps
 from fedsim.clock.visit import Visit
 from fedsim.clock.visit_order import DeviceWorld
-from fedsim.instants import Instant
+from fedsim.cost.shape import backbone_bytes
+from fedsim.instants import At, Instant
 from fedsim.network.base import Network
 from fedsim.samplers._base import PollingSampler
 from fedsim.server.clients import ClientBook
-from fedsim.server.idle_clients import IdleClients
+from fedsim.server.idle_clients import IdleClients, check_count
 from fedsim.server.ledger import Ledger
 from fedsim.server.offers import Offers
 from fedsim.server.open_visits import OpenVisits
-from fedsim.server.polling import Poll, polled
-from fedsim.server.rounds import by_landing, enough_landed
+from fedsim.server.polling import Poll, polled, told_losses
+from fedsim.server.rounds import by_landing, end_of_round, next_landing_s
 from fedsim.server.values.averaging import Average
-from fedsim.server.values.commits import BlankCommit, Commit
 from fedsim.server.values.private_parts import PrivateParts
 from fedsim.server.values.trainer import Trainer
 from fedsim.server.values.versions import Dispatched, Versions
+from fedsim.server.version_maker import VersionMaker
 
 OnDispatch = Callable[[Visit, Dispatched], None]
 """Told of each visit that trains, at its dispatch, with its job, vectors as they are."""
@@ -44,8 +46,7 @@ class Server(IdleClients):
     """Mechanism without policy; a protocol is a generator over these verbs (`fedsim.clock.protocol.Verbs`).
 
     Attributes:
-        over: whether the budget is used up.
-        last_commit_s: when the last version was made [virtual s].
+        visits: those that are under way, or whose fate is not final.
     """
 
     def __init__(
@@ -61,17 +62,20 @@ class Server(IdleClients):
         on_dispatch: OnDispatch | None = None,
     ) -> None:
         """Stand at time 0 with nobody asked."""
-        super().__init__(env, plan, private_parts.unseen)
+        super().__init__(env, plan, private_parts.unseen, self._expected_s)
         experiment = plan.experiment
         self.experiment, self._on_dispatch = experiment, on_dispatch
         self.trainer, self.ledger, self.private_parts = trainer, ledger, private_parts
         self.versions = Versions(plan, model, private_parts)
-        self.average = Average(model, experiment.evaluate.ema)
-        self.over, self.last_commit_s = False, 0.0
-        self._book = ClientBook(self.clients)
+        first_visit = experiment.network.backbone == "first_visit"
+        self._book = ClientBook(
+            self.clients,
+            backbone_bytes=backbone_bytes(plan.shape) if first_visit else 0,
+            resumes=experiment.network.interrupted == "resume",
+        )
         self._offers = Offers(plan, self.versions, self._book)
         detect_after_s, tail = experiment.network.detect_after_s, experiment.energy.tail
-        self._visits = OpenVisits(
+        self.visits = OpenVisits(
             DeviceWorld(
                 env, network, self.machines, self.attendance, tail=tail, detect_after_s=detect_after_s
             ),
@@ -84,7 +88,16 @@ class Server(IdleClients):
             desk=self.desk,
             alarm=self._alarm,
             one_at_a_time=private_parts.waits,
-            on_exhausted=self.end,
+            on_exhausted=self._end_when_ready,
+        )
+        self._maker = VersionMaker(
+            plan,
+            self.versions,
+            trainer=trainer,
+            ledger=ledger,
+            visits=self.visits,
+            seen=self.seen,
+            private_parts=private_parts,
         )
 
     # the model -----------------------------------------------------------------------------------
@@ -109,6 +122,21 @@ class Server(IdleClients):
         """The shared adapter of this version, (size,) float32."""
         return self.versions.model.adapter.vector
 
+    @property
+    def average(self) -> Average:
+        """What is scored and saved: the model, or an average of its versions."""
+        return self._maker.average
+
+    @property
+    def last_commit_s(self) -> float:
+        """When the last version was ready, or will be [virtual s]."""
+        return self._maker.ready_s
+
+    @property
+    def never_equipped(self) -> int:
+        """Clients that are not asked again, because the frozen model never got through to them."""
+        return len(self._book.never_equipped)
+
     # whom ---------------------------------------------------------------------------------------
 
     def sample(
@@ -122,6 +150,7 @@ class Server(IdleClients):
             n: how many.
             among: the only clients that may be chosen, ascending; None: all.
         """
+        check_count(n, self.clients if among is None else len(among))
         clients = yield from self.grant(n, among)
         sampler = self.plan.parts.sampler
         if isinstance(sampler, PollingSampler):
@@ -141,11 +170,12 @@ class Server(IdleClients):
             steps: optimiser steps, if fewer than a whole visit has (partial work; charged accordingly).
             rank: slots of each factor, if fewer than the client's.
         """
+        self.visits.check_free(client)
         invitation = self._offers.invitation(client, rank)
         offer = self._offers.offer(invitation)
         dispatched = self.versions.dispatched(invitation, offer, steps)
         work, on_close = self._offers.work(invitation, offer, steps), self.experiment.population.on_close
-        visit = self._visits.begin(dispatched, work, self.version, round_, on_close)
+        visit = self.visits.begin(dispatched, work, self.version, round_, on_close)
         self._book.polled.pop(client, None)
         self.seen.ask(client)
         self.trainer.expect(visit, dispatched.job, common=dispatched.common)
@@ -161,7 +191,7 @@ class Server(IdleClients):
         invitation = self._offers.invitation(client)
         offer = self._offers.offer(invitation)
         work = self._offers.poll_work(invitation, offer)
-        visit = self._visits.begin(self.versions.dispatched(invitation, offer), work, self.version)
+        visit = self.visits.begin(self.versions.dispatched(invitation, offer), work, self.version)
         visit.ignore("polled")
         own_scale = invitation.scale != self.versions.scale
         vector = self.model.adapter.cut(invitation.rank) if own_scale else visit.start
@@ -169,11 +199,21 @@ class Server(IdleClients):
 
     def losses(self, polls: Sequence[Poll]) -> list[float]:
         """Return what polled clients answer: the mean loss on each one's training data."""
-        return self.trainer.evaluations.losses([(p.visit.client, p.vector, p.base) for p in polls])
+        return told_losses(self.trainer, polls)
+
+    def close_polls(self, polls: Sequence[Poll]) -> None:
+        """Write the visits of polls that were answered: what they answered is known by now."""
+        for poll in polls:
+            self.visits.settle(poll.visit)
 
     def estimate(self, client: int, *, steps: int | None = None, rank: int | None = None) -> Estimate:
         """Return how a visit would go if it began now, alone on its own link, on a cool device."""
         return self._offers.estimate(client, self.now_s, steps=steps, rank=rank)
+
+    def _expected_s(self, client: int) -> float:
+        """Return how long a whole visit of a client should take [s]; inf if its memory does not hold the training."""
+        expected = self.estimate(client)
+        return expected.total_s if expected.fits else math.inf
 
     # rounds -------------------------------------------------------------------------------------
 
@@ -181,8 +221,7 @@ class Server(IdleClients):
         """Wait until `want` visits have landed, all have ended, or the deadline; then for the
         commits' place in that instant, so that whatever lands at the same time counts.
         """
-        landed = enough_landed(self.env, visits, want)
-        yield landed if deadline_s is None else landed | self.timeout(deadline_s)
+        yield end_of_round(self.env, visits, want, deadline_s)
         yield self.turn(Instant.COMMIT)
 
     def collect(
@@ -195,7 +234,7 @@ class Server(IdleClients):
         """
         landed = by_landing(visits)
         for visit in landed[want:]:
-            self._visits.refuse(visit, "surplus")
+            self.visits.refuse(visit, "surplus")
         why: Literal["surplus", "late"] = "surplus" if len(landed) >= want else "late"
         for visit in visits:
             if not visit.ended:
@@ -206,7 +245,7 @@ class Server(IdleClients):
     def reject(self, landed: Sequence[Visit]) -> None:
         """Drop landed visits: their round had too few reports."""
         for visit in landed:
-            self._visits.refuse(visit, "rejected")
+            self.visits.refuse(visit, "rejected")
 
     def fresh(self, landed: Sequence[Visit], max_staleness: int | None) -> list[Visit]:
         """Return the landed visits of the last `max_staleness` versions (None: all); the others end as `stale`."""
@@ -214,71 +253,47 @@ class Server(IdleClients):
             return list(landed)
         for visit in landed:
             if self.version - visit.version > max_staleness:
-                self._visits.refuse(visit, "stale")
+                self.visits.refuse(visit, "stale")
         return [visit for visit in landed if visit.outcome == "landed"]
 
     # values -------------------------------------------------------------------------------------
 
     def commit(self, landed: Sequence[Visit], *, blend: Blend | None = None) -> None:
-        """Read the values of landed visits and make the next version of them.
+        """Read the values of landed visits and make the next version of them; it is there when the server is ready.
 
         Args:
             landed: the visits.
             blend: makes the shared adapter of what the rule makes of the one that was sent, instead of a server
                 optimiser.
         """
-        if self.over:
+        if self.over or self.version == self.experiment.budget.commits:
             return
-        before, commit = self.model.adapter, self._made(landed, blend)
-        if not commit.accepted:
+        self.visits.check_landed(landed)
+        if not self._maker.commit(landed, blend, self.now_s):
             return
-        self.seen.commit()
-        self.last_commit_s = self.now_s
-        jobs = [self._visits.dispatched[visit.order].job for visit in commit.accepted]
-        for visit in commit.accepted:
-            visit.commit(self.version)
-            self._visits.settle(visit)
-        self.trainer.renew(self.model)
-        after = self.model.adapter
-        self.ledger.commit(self.version, self.env.now, commit.accepted, commit.moves, before, after)
-        self.average.follow(self.model, self.version)
-        if self.version % self.experiment.evaluate.every_commits == 0:
-            self.evaluate()
-        self.private_parts.committed(jobs)
+        self._alarm.wait_until(self.last_commit_s)
         if self.version == self.experiment.budget.commits:
-            self.end()
-
-    def _made(self, landed: Sequence[Visit], blend: Blend | None) -> Commit:
-        """Make the next version of what has landed; returns what was taken of it."""
-        landed = sorted(landed, key=lambda v: (v.client, v.visit))
-        results, dispatched = self.trainer.results(landed), self._visits.dispatched
-        if results is None:
-            blank = BlankCommit(landed, dispatched, self.versions)
-            self.versions.make_blank(blank)
-            return blank
-        commit = Commit(results, dispatched, self.versions)
-        try:
-            self.versions.make(commit, blend)
-        finally:
-            for visit, reason in commit.refused:
-                self.ledger.refuse(visit, reason)
-                self._visits.refuse(visit, "rejected")
-            for report in commit.reports:
-                self.seen.report(report.client, report.loss, report.square)
-        return commit
+            self._end_when_ready()
 
     def evaluate(self) -> None:
-        """Queue the scores of this version: of the shared model, or of every client's own where there are any."""
-        models = self.versions.client_models()
-        self.trainer.evaluations.queue(self.version, self.last_commit_s, self.average.model, models)
+        """Queue the scores of this version, once: of the shared model, or of every client's own where there are any."""
+        self._maker.evaluate()
 
     # the end ------------------------------------------------------------------------------------
 
-    def end(self) -> None:
-        """Let nothing more be committed or dispatched: the budget is used up."""
-        self.over = True
+    def _end_when_ready(self) -> None:
+        """End the run as soon as the version that the server works on is there."""
         self._alarm.stop()
+        if self.last_commit_s <= self.now_s:
+            self.end()
+        else:
+            ready = At(self.env, self.last_commit_s - self.now_s, Instant.EVALUATE)
+            ready.callbacks.append(lambda _event: self.end())
+
+    def next_landing_s(self) -> float:
+        """Return when the first update that is on its way lands [virtual s]; inf: none is."""
+        return next_landing_s(self.visits.at_work())
 
     def close(self, now_s: float) -> None:
         """Write the visits that are still open as they stand at `now_s`."""
-        self._visits.close(now_s)
+        self.visits.close(now_s)

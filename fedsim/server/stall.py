@@ -1,20 +1,66 @@
-"""A run that would never end: found out and ended with an error."""
+"""A run that would never end: found out and ended with an error that says who keeps it from ending."""
 
 from __future__ import annotations
 
-from fedsim.errors import RunError, message
+import math
+
+from fedsim.errors import Message, RunError, message
 from fedsim.server.server import Server
+
+STRETCH_S = 1e-6
+"""A stretch of virtual time in which no visit ends: the shortest transfer takes as long."""
+EVENTS, EVENTS_PER_CLIENT = 100_000, 100
+"""Events in one stretch that end a run; a whole visit has about thirteen."""
+RESTLESS = 100
+"""Pauses of one visit that make it the cause."""
+
+
+class Standstill:
+    """Counts events that take no time: a clock that stands still must not do so for ever."""
+
+    def __init__(self, server: Server) -> None:
+        """Begin now."""
+        self._server, self._most = server, EVENTS + EVENTS_PER_CLIENT * server.clients
+        self._since_s, self._events = -math.inf, 0
+
+    def count(self, now_s: float) -> None:
+        """Count an event.
+
+        Raises:
+            RunError: it is one too many for so little time; says who takes none.
+        """
+        self._events += 1
+        if now_s - self._since_s > STRETCH_S:
+            self._since_s, self._events = now_s, 0
+        elif self._events > self._most:
+            raise RunError(self._message(now_s))
+
+    def _message(self, now_s: float) -> Message:
+        head = f"virtual time stands still at {now_s:.6g} s ({self._events:,} events in {STRETCH_S:g} s)"
+        restless = max(self._server.visits.at_work(), key=lambda visit: visit.pauses, default=None)
+        if restless is not None and restless.pauses >= RESTLESS:
+            what = f"{head}: client {restless.client} stops and goes on without end ({restless.away})"
+            fix = "move the limits at which devices stop and go on apart, or set population.on_close: lost"
+            return message("run", what, fix=fix)
+        what = (
+            f"{head}: the protocol {self._server.experiment.protocol.kind} goes on without waiting for time"
+        )
+        return message(
+            "run", what, fix="have it wait for visits or a timeout; give longer deadlines and beats"
+        )
 
 
 def refuse_to_spin(server: Server) -> None:
     """Raise if a run without horizon has committed nothing for `runtime.stall_s` [virtual s].
 
     Raises:
-        RunError: says how the visits ended instead.
+        RunError: says who is waited for, or how the visits ended instead.
     """
     stall_s = server.experiment.runtime.stall_s
     if server.env.now - server.last_commit_s <= stall_s:
         return
+    if not server.visits.at_work():
+        server.desk.give_up(server.now_s)
     outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(server.ledger.outcomes.items()))
     what = (
         f"no commit in {stall_s:.0f} s of virtual time, and no budget.time_s to end the run "
@@ -22,3 +68,16 @@ def refuse_to_spin(server: Server) -> None:
     )
     fix = "give budget.time_s, a longer protocol.deadline_s, a smaller protocol.buffer or min_reports"
     raise RunError(message("run", what, fix=fix))
+
+
+def nothing_left(server: Server) -> RunError:
+    """Return the error that no event is left and the budget is not used up; names a visit that waits for ever."""
+    waiting = sorted(server.visits.at_work(), key=lambda visit: visit.order)
+    what = "nothing is left to happen, and the budget is not used up"
+    if waiting:
+        first = waiting[0]
+        what += (
+            f": {len(waiting)} visits wait for ever, that of client {first.client} at its {first.at_words}"
+        )
+    fix = "give budget.time_s, or a budget.commits that these clients can reach"
+    return RunError(message("run", what, fix=fix))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
+from fedsim.blame import described, is_users, name_of, place_in
 from fedsim.component import Component
-from fedsim.errors import ExperimentError, message
+from fedsim.errors import ExperimentError, FedsimError, message
 from fedsim.jobs import Task, TaskContext, missing
 
 if TYPE_CHECKING:
@@ -52,7 +53,17 @@ def built(component: TaskComponent, context: TaskContext) -> Task:
     Raises:
         ExperimentError: what `build` returns lacks something that a task has; and whatever `build` refuses.
     """
-    task = component.build(context)
+    try:
+        task = component.build(context)
+    except FedsimError:
+        raise
+    except Exception as problem:
+        if not is_users(component):
+            raise
+        what = f"`{name_of(component)}.build` raised {described(problem)} ({place_in(problem)})"
+        raise ExperimentError(
+            message("task.kind", what, got=component.kind, fix="mend that line")
+        ) from problem
     if absent := missing(task):
         what = f"build() returns a {type(task).__name__}, which lacks {', '.join(absent)}"
         fix = "derive it from fedsim.jobs.Task and define them"

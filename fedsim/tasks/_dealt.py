@@ -45,7 +45,7 @@ class DealtTask(Task):
         model: folder or hub name.
         lora: what is trained; `numerics`: by which path.
         gpus_per_worker: share of a GPU that each worker has.
-        seed: the experiment's, for the initialisation and all noise.
+        seed: of the data, for the noise of scores; `training_seed`: for the initialisation.
         layout, shape: of what an update holds, of the model that trains.
         splits: who trains on what.
         facts: about data and partition, for `describe`.
@@ -56,6 +56,7 @@ class DealtTask(Task):
     numerics: NumericsConfig
     gpus_per_worker: float
     seed: int
+    training_seed: int
     layout: Layout
     shape: ModelShape
     splits: Splits = field(repr=False)
@@ -95,7 +96,7 @@ class DealtTask(Task):
             return self.pretrained()
         from fedsim.training.lora import initial
 
-        return initial(self.layout, self.seed)
+        return initial(self.layout, self.training_seed)
 
     def suggested_client_batch(self) -> int:
         """Return how many clients to train in one call: as `batching` says, or as many as a GPU holds."""

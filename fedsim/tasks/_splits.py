@@ -74,19 +74,28 @@ class Splits:
     seed: int
 
     @classmethod
-    def dealt(cls, shares: Sequence[Rows], holdout: float, apart: Mapping[str, int], seed: int) -> Splits:
-        """Draw the rows of each client that it does not train on: the share `holdout`, at least one.
+    def dealt(
+        cls,
+        shares: Sequence[Rows],
+        holdout: float,
+        apart: Mapping[str, int],
+        seed: int,
+        *,
+        last: bool = False,
+    ) -> Splits:
+        """Choose the rows of each client that it does not train on: the share `holdout`, at least one.
 
         Args:
             shares: the rows of each client.
             holdout: above 0 and below 1.
             apart: see `Splits`.
             seed: of the experiment.
+            last: the last ones, because neighbours are alike, and not drawn ones.
         """
         training, held_out = [], []
         for client, rows in enumerate(shares):
             count = min(len(rows) - 1, max(1, round(holdout * len(rows))))
-            drawn = stream(seed, "holdout", client).permutation(rows)
+            drawn = rows[::-1] if last else stream(seed, "holdout", client).permutation(rows)
             held_out.append(np.sort(drawn[:count]))
             training.append(np.sort(drawn[count:]))
         return cls(Ragged.of(training), Ragged.of(held_out), apart, seed)
@@ -94,7 +103,8 @@ class Splits:
     def order(self, split: str, client: int | None) -> Rows | None:
         """Return the rows of a split, None if there is no such split.
 
-        Those of many clients, or of none, are shuffled, so that any first part is a fair sample.
+        Those of many clients, or of none, are shuffled, so that any first part is a fair sample. What nobody trains
+        on is the same data for every seed, and so is its order: runs with different seeds are scored on the same rows.
         """
         if split in ("client", "shard"):
             assert client is not None
@@ -103,11 +113,11 @@ class Splits:
 
     @cached_property
     def _shuffled(self) -> dict[str, Rows]:
-        rows = {name: np.arange(count) for name, count in self.apart.items() if count}
-        rows["clients"] = self.held_out.rows
-        return {
-            name: stream(self.seed, "probes", name).permutation(numbers) for name, numbers in rows.items()
+        shuffled: dict[str, Rows] = {
+            name: stream(0, "probes", name).permutation(count) for name, count in self.apart.items() if count
         }
+        shuffled["clients"] = stream(self.seed, "probes", "clients").permutation(self.held_out.rows)
+        return shuffled
 
 
 def pieces(split: str, rows: int, most: int | None, client: int | None) -> list[Probe]:

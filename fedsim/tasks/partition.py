@@ -61,15 +61,24 @@ class Contiguous(Config):
 
 
 class Dirichlet(Config):
-    """Each client draws its own mix of classes; all have about the same amount (Hsu et al. 2019, 1909.06335).
+    """Each client draws its own mix of C classes; all have about the same amount.
 
-    A client's mix is Dirichlet with parameters `alpha` x C x (share of each class): on average the
-    corpus's own mix; with equal classes the symmetric Dir(alpha). Large alpha is about iid, small
-    alpha about one class a client. Clients draw blocks without replacement in a random order; a class
-    that has run out is left to the others in proportion, so the last to choose are less skewed.
+    With p the share of each class in the corpus, a client's mix q is, by `convention`,
+
+        per-class    q ~ Dirichlet(alpha C p)    `alpha` belongs to each class: with equal classes the symmetric
+                                                 Dir(alpha), the alpha of Yurochkin et al. 2019 (1905.12022) and
+                                                 Li et al. 2022 (2102.02079), who draw it over clients
+        total        q ~ Dirichlet(alpha p)      `alpha` is the sum of the parameters: Hsu, Qi and Brown 2019
+                                                 (1909.06335), section 3
+
+    so that the same split has an alpha C times as large in the second: of ten classes, 0.3 per class is 3.0 in
+    total. With equal classes E sum q^2 = (a / C + 1) / (a + 1) for the total a. Either way q is p on average;
+    large alpha is about iid, small alpha about one class a client. Clients draw blocks without replacement in a random
+    order; a class that has run out is left to the others in proportion, so the last to choose are less skewed.
 
     Attributes:
-        alpha: concentration.
+        alpha: concentration, larger than 0.
+        convention: whose alpha it is.
         over: what a class is: `label` (a column, or the groups of the built-in text), `topics`
             (k-means of TF-IDF vectors of the blocks), or `auto`: the label if there is one.
         topics: number of topics.
@@ -77,6 +86,7 @@ class Dirichlet(Config):
 
     kind: Literal["dirichlet"] = "dirichlet"
     alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
+    convention: Literal["per-class", "total"] = "per-class"
     over: Literal["auto", "label", "topics"] = "auto"
     topics: Annotated[int, Field(ge=2)] = 10
 
@@ -84,11 +94,12 @@ class Dirichlet(Config):
         """Return each client's blocks."""
         pools = _pools(blocks, rng)
         left = np.array([len(pool) for pool in pools])
-        prior = left / left.sum()
+        share_of_class = left / left.sum()
+        total = self.alpha * (len(pools) if self.convention == "per-class" else 1)
         amounts = np.diff(np.linspace(0, left.sum(), clients + 1).astype(np.int64))
         share: Share = [np.empty(0, np.int64)] * clients
         for client, amount in zip(rng.permutation(clients).tolist(), amounts.tolist(), strict=True):
-            mix = dirichlet(self.alpha * len(pools) * prior, rng)
+            mix = dirichlet(total * share_of_class, rng)
             taken = take(mix, left, amount, rng)
             share[client] = np.concatenate([pools[c][left[c] - k : left[c]] for c, k in enumerate(taken)])
             left = left - taken

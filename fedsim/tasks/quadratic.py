@@ -71,7 +71,8 @@ class Quadratic(TaskComponent):
             ExperimentError: `local` asks for more than plain SGD, which has no closed form.
         """
         _check(context.local)
-        return QuadraticTask(self, context.clients, context.seed, context.lora, context.local.batch)
+        seeds = context.seed, context.first_seed
+        return QuadraticTask(self, context.clients, seeds, context.lora, context.local.batch)
 
     def charge(self, *, full: bool) -> Charge | None:
         """Return what `charge_as` declares."""
@@ -84,17 +85,22 @@ class Quadratic(TaskComponent):
 
 @dataclass(frozen=True)
 class QuadraticTask(Task):
-    """The runtime side: implements `fedsim.jobs.Task` in NumPy."""
+    """The runtime side: implements `fedsim.jobs.Task` in NumPy.
+
+    Attributes:
+        config, clients, lora, batch: of the experiment.
+        seeds: of the data, and of version 0.
+    """
 
     config: Quadratic
     clients: int
-    seed: int
+    seeds: tuple[int, int]
     lora: LoraConfig
     batch: int
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the settings only; optima are derived again where they are needed."""
-        return QuadraticTask, (self.config, self.clients, self.seed, self.lora, self.batch)
+        return QuadraticTask, (self.config, self.clients, self.seeds, self.lora, self.batch)
 
     @cached_property
     def layout(self) -> Layout:
@@ -125,19 +131,19 @@ class QuadraticTask(Task):
     @cached_property
     def optima(self) -> NDArray[np.float64]:
         """The clients' optima c_k, shape (clients, layout.size), float64."""
-        size = self.layout.size
-        direction = stream(self.seed, "optimum").standard_normal(size)
-        middle = self.initial().astype(np.float64) + self.config.distance * direction / _norm(direction)
+        size, seed = self.layout.size, self.seeds[0]
+        direction = stream(seed, "optimum").standard_normal(size)
+        middle = self._drawn(seed).astype(np.float64) + self.config.distance * direction / _norm(direction)
         # two draws with deviation s/sqrt(2 size) are s apart in the root mean square
         deviation = self.config.spread / math.sqrt(2 * size)
-        noise = [stream(self.seed, "optimum", k).standard_normal(size) for k in range(self.clients)]
+        noise = [stream(seed, "optimum", k).standard_normal(size) for k in range(self.clients)]
         return middle + deviation * np.array(noise, dtype=np.float64).reshape(self.clients, size)
 
     def examples(self, client: int) -> int:
         """Training examples of the client, at least 1."""
         if self.config.examples != "unequal":
             return self.config.examples
-        drawn = stream(self.seed, "examples", client).lognormal(math.log(32.0), 1.0)
+        drawn = stream(self.seeds[0], "examples", client).lognormal(math.log(32.0), 1.0)
         return max(1, round(drawn))
 
     def steps(self, client: int, local: LocalConfig) -> int:
@@ -159,10 +165,14 @@ class QuadraticTask(Task):
 
     def initial(self) -> Vector:
         """Return zeros (`whole`), or A drawn by address and B = 0 (`lora`)."""
+        return self._drawn(self.seeds[1])
+
+    def _drawn(self, seed: int) -> Vector:
+        """Return a version 0; the optima lie around that of the data's seed, whatever the training begins with."""
         vector = np.zeros(self.layout.size, dtype=np.float32)
         for m in self.layout.modules:
             bound = 1.0 / math.sqrt(self.config.dimension)  # PEFT's kaiming_uniform_(a=sqrt(5))
-            drawn = stream(self.seed, "init", m.name).uniform(-bound, bound, m.a_shape)
+            drawn = stream(seed, "init", m.name).uniform(-bound, bound, m.a_shape)
             self.layout.arrays(vector)[f"{m.name}.lora_A"][:] = drawn
         return vector
 

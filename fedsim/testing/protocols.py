@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedsim.clock.plan import Plan, prepare
+from fedsim.checks.gate import prepared
+from fedsim.clock.plan import Plan
 from fedsim.clock.protocol import ServerProtocol
 from fedsim.component import Component, placed
 from fedsim.config.experiment import Experiment
@@ -36,7 +37,7 @@ def check_protocol(protocol: Component, **blocks: Any) -> None:
 
 def plan_of(protocol: ServerProtocol, blocks: dict[str, Any]) -> Plan:
     """Return the plan that a protocol is tried on."""
-    return prepare(
+    return prepared(
         Experiment.model_validate(
             {
                 "seed": 5,

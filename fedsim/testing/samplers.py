@@ -40,12 +40,14 @@ def check_sampler(sampler: Component) -> None:
 
 def seen_nothing() -> Seen:
     """Return what the server knows before its first visit."""
-    return Records(Availability.always(CLIENTS), lambda client: 10 + client).now(0.0)
+    return Records(
+        Availability.always(CLIENTS), lambda client: 10 + client, lambda client: 30.0 + client
+    ).now(0.0)
 
 
 def seen_much() -> Seen:
     """Return what it knows after three commits of unequal clients, one of which never landed."""
-    notes = Records(Availability.always(CLIENTS), lambda client: 10 + client)
+    notes = Records(Availability.always(CLIENTS), lambda client: 10 + client, lambda client: 30.0 + client)
     for version in range(3):
         for client in range(version, CLIENTS - 1, version + 1):
             notes.ask(client)

@@ -8,20 +8,35 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from fedsim.errors import DataError, message
+from fedsim.errors import DataError, message, nearest
+from fedsim.files.text_file import reason
+from fedsim.training.loading import checkpoint, probing
+from fedsim.training.loading.configuration import first_line
 
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _ROOT = re.compile(r"^(/|\\|~|\.|[A-Za-z]:)")
+FIX = "give a folder written by save_pretrained, a hub name such as openai-community/gpt2, or builtin"
+WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+"""Files of weights in a folder."""
+ANSWER_S = 10.0
+"""How long the hub may take to say that it knows a name."""
 
 
 def is_hub_name(name: str) -> bool:
-    """Tell whether a name can only be a hub name: `owner/name` or `name`, and nothing here is called so."""
-    return bool(_NAME.fullmatch(name)) and not _ROOT.match(name) and not Path(name).exists()
+    """Tell whether a name can only be a hub name: `owner/name` or `name`, and nothing here is called so.
+
+    `models/tiny` is a folder that is not there where a folder `models` is.
+    """
+    if not _NAME.fullmatch(name) or _ROOT.match(name) or Path(name).exists():
+        return False
+    owner, slash, _ = name.partition("/")
+    return not (slash and Path(owner).is_dir())
 
 
 def libraries() -> Any:
@@ -35,26 +50,61 @@ def libraries() -> Any:
     return transformers
 
 
+def check_folder(name: str) -> None:
+    """Raise a DataError if a folder is not there, or is no model's."""
+    path = Path(name)
+    if not path.is_dir():
+        what = "is a file, not a folder" if path.is_file() else "there is no such folder"
+        beside = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+        near = nearest(path.name, beside) if beside else ""
+        raise DataError(message("task.model", what, got=name, fix=near if near.startswith("did") else FIX))
+    if (path / "adapter_config.json").is_file():
+        what = "the folder holds an adapter"
+        fix = "merge it into its model first: PeftModel.merge_and_unload, then save_pretrained"
+        raise DataError(message("task.model", what, got=name, fix=fix))
+    if not (path / "config.json").is_file():
+        raise DataError(message("task.model", "the folder holds no config.json", got=name, fix=FIX))
+
+
+def check_reachable(name: str) -> None:
+    """Raise a DataError if the hub does not know a name, or cannot be reached: one question instead of many retries.
+
+    What has been downloaded before is not asked for.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub.file_download import repo_folder_name
+
+    if (
+        _offline()
+        or (Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model")).is_dir()
+    ):
+        return
+    try:
+        HfApi().model_info(name, timeout=ANSWER_S)
+    except RepositoryNotFoundError as problem:
+        what = "there is no such folder here, and no such model on the hub that may be read"
+        fix = f"{FIX}; a private model needs HF_TOKEN"
+        raise DataError(message("task.model", what, got=name, fix=fix)) from problem
+    except Exception as problem:  # the hub's client and its transport have no common base class
+        what = f"there is no such folder here, and the hub cannot be reached ({first_line(problem)})"
+        raise DataError(message("task.model", what, got=name, fix=FIX)) from problem
+
+
 def _from(name: str, what: str, load: Callable[[], Any]) -> Any:
     """Load something of a model, translating what goes wrong."""
     folder = not is_hub_name(name)
     if folder:
-        missing = "there is no such folder" if not Path(name).is_dir() else None
-        if missing is None and not (Path(name) / "config.json").is_file():
-            missing = "the folder holds no config.json"
-        if missing:
-            fix = "give a folder written by save_pretrained, a hub name such as openai-community/gpt2, or builtin"
-            raise DataError(message("task.model", missing, got=name, fix=fix))
+        check_folder(name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return load()
     except Exception as problem:  # transformers has its own error types for impossible configurations
         if folder:
-            reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
             fix = f"is it complete? its {what} must load with transformers' Auto classes"
             raise DataError(
-                message("task.model", f"cannot load the {what}: {reason}", got=name, fix=fix)
+                message("task.model", f"cannot load the {what}: {first_line(problem)}", got=name, fix=fix)
             ) from problem
         why = "HF_HUB_OFFLINE is set" if _offline() else "is the name right, and the hub reachable?"
         fix = f"{why}; or give a local folder, or model: builtin"
@@ -75,6 +125,8 @@ def config(name: str) -> Any:
         DataError: missing, unreadable, or not a causal language model.
     """
     transformers = libraries()
+    if is_hub_name(name):
+        check_reachable(name)
     settings = _from(name, "configuration", lambda: transformers.AutoConfig.from_pretrained(name))
     known = transformers.AutoModelForCausalLM._model_mapping  # noqa: SLF001  # the only list there is
     if type(settings) not in known:
@@ -89,15 +141,39 @@ def tokenizer(name: str) -> Any:
     """Return a model's tokenizer.
 
     Raises:
-        DataError: missing, or without any token that could end a text.
+        DataError: missing, without words, or without any token that could end a text.
     """
     transformers = libraries()
     config(name)
-    loaded = _from(name, "tokenizer", lambda: transformers.AutoTokenizer.from_pretrained(name))
+    if not is_hub_name(name) and not any(next(Path(name).glob(kind), None) for kind in _TOKENIZER_FILES):
+        raise _no_tokenizer(name)  # transformers would make an empty one
+    loaded = _from(
+        name, "tokenizer", lambda: _without_panic(transformers.AutoTokenizer.from_pretrained, name)
+    )
+    if not loaded.get_vocab().keys() - loaded.get_added_vocab().keys():
+        raise _no_tokenizer(name)
     if end_of_text(loaded) is None:
         fix = "set eos_token in its tokenizer_config.json"
         raise DataError(message("task.model", "the tokenizer has no end-of-text token", got=name, fix=fix))
     return loaded
+
+
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "*.model", "*.tiktoken", "*.spm", "tekken*", "spiece*")
+
+
+def _without_panic(load: Callable[[str], object], name: str) -> object:
+    """Call a loader; what goes wrong, also a panic in the Rust library, which is no Exception, is a ValueError."""
+    try:
+        return load(name)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as problem:
+        raise ValueError(reason(problem)) from problem
+
+
+def _no_tokenizer(name: str) -> DataError:
+    fix = "copy tokenizer.json there, or write the model's tokenizer to it with save_pretrained"
+    return DataError(message("task.model", "the folder holds no tokenizer", got=name, fix=fix))
 
 
 def end_of_text(tokenizer: Any) -> int | None:
@@ -108,14 +184,41 @@ def end_of_text(tokenizer: Any) -> int | None:
 
 
 def weights(name: str, dtype: str = "float32") -> Any:
-    """Return the model in a dtype of torch (by name) and in evaluation mode, so that dropout is off."""
+    """Return the model in a dtype of torch (by name) and in evaluation mode, so that dropout is off.
+
+    Raises:
+        DataError: weights are missing, of other shapes or not finite; or the model looks ahead.
+    """
     transformers = libraries()
     import torch
 
-    load = transformers.AutoModelForCausalLM.from_pretrained
-    model = _from(name, "weights", lambda: load(name, dtype=getattr(torch, dtype)))
+    load = partial(
+        transformers.AutoModelForCausalLM.from_pretrained,
+        name,
+        dtype=getattr(torch, dtype),
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are refused below, by name
+    )
+    with quiet():
+        model, info = _from(name, "weights", load)
     model.config.use_cache = False
-    return model.eval()
+    model.eval()
+    checkpoint.check_loaded(model, info, name)
+    checkpoint.check_names(model, skeleton(name), name)
+    probing.check_causal(model, name)
+    return model
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from printing what is told here in a sentence."""
+    logging = libraries().utils.logging
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 @lru_cache(maxsize=8)
@@ -138,17 +241,19 @@ def class_names(part: Any) -> dict[str, list[str]]:
     return {column: kind.names for column, kind in part.features.items() if getattr(kind, "names", None)}
 
 
-def longest(model: Any) -> int | None:
-    """Return the most tokens that a model reads at once, if its configuration says so."""
-    most: int | None = getattr(model.config, "max_position_embeddings", None)
-    return most
+def check_sequence(name: str, sequence: int) -> None:
+    """Raise a DataError if a model does not read so many tokens at once; its weights are not needed."""
+    model = skeleton(name)
+    most = probing.longest(model)
+    if most is None or sequence <= most:
+        most = probing.readable(model, sequence)
+    if sequence > most:
+        what, fix = f"the model reads {most} tokens at most", f"set task.sequence to {most} or less"
+        raise DataError(message("task.sequence", what, got=sequence, fix=fix))
 
 
 def check_weights(name: str) -> None:
-    """Raise a DataError if a folder holds no weights; a hub's are fetched by the first worker."""
-    if is_hub_name(name):
-        return
-    kinds = ("model*.safetensors", "pytorch_model*.bin")
-    if not any(any(Path(name).glob(kind)) for kind in kinds):
+    """Raise a DataError if a folder holds no weights or not all of its files; a hub's are fetched by the first worker."""
+    if not is_hub_name(name):
         fix = "copy model.safetensors there, or write the folder again with save_pretrained"
-        raise DataError(message("task.model", "the folder holds no weights", got=name, fix=fix))
+        checkpoint.check_files(Path(name), WEIGHTS, name, fix)

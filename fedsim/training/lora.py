@@ -25,6 +25,7 @@ from fedsim.rng import stream
 from fedsim.training import hub
 from fedsim.training.backbone import Backbone
 from fedsim.training.backbone import Path as TrainingPath
+from fedsim.training.loading.configuration import of_text, of_text_parameters
 from fedsim.training.paths import choose, resolved
 from fedsim.training.rebase import Bases, Layers
 
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     import torch
 
 ADAPTER = "default"
+WITHOUT_ADAPTER = frozenset({"out_proj", "conv1d"})
+"""Layers that PEFT refuses to adapt in models of `STATE_SPACE`: their fast path reads the weight past the layer."""
+STATE_SPACE = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
+"""Types of models, by PEFT's own list (`peft.tuners.tuners_utils`)."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +50,13 @@ class Matrix:
 
 
 def matrices(model: Any) -> list[Matrix]:
-    """Return the Linear and Conv1D layers of a model (weights not needed), the output head apart."""
+    """Return the Linear and Conv1D layers that a text goes through (weights not needed), the output head apart."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     layers = []
-    for name, module in model.named_modules():
+    for name, module in of_text(model) if head is not None else model.named_modules():
         if module is head or not isinstance(module, torch.nn.Linear | Conv1D):
             continue
         conv1d = isinstance(module, Conv1D)
@@ -61,21 +66,51 @@ def matrices(model: Any) -> list[Matrix]:
     return layers
 
 
+def _takes_none(model: Any, matrix: Matrix) -> bool:
+    """Tell whether a layer can carry no adapter: PEFT refuses it, or it is no map from vectors to vectors.
+
+    A router that returns a tuple, or a layer that wants its inputs in groups, is a Linear by its class only.
+    """
+    if model.config.model_type in STATE_SPACE and matrix.name.rpartition(".")[2] in WITHOUT_ADAPTER:
+        return True
+    return not _maps_vectors(model.get_submodule(matrix.name), matrix)
+
+
+def _maps_vectors(layer: Any, matrix: Matrix) -> bool:
+    """Tell whether a layer makes (1, 2, outputs) of (1, 2, inputs); only one with a `forward` of its own is tried."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    if type(layer).forward in (torch.nn.Linear.forward, Conv1D.forward):
+        return True
+    try:
+        with torch.no_grad():
+            out = layer(torch.empty(1, 2, matrix.inputs, device=layer.weight.device, dtype=layer.weight.dtype))
+        return tuple(out.shape) == (1, 2, matrix.outputs)
+    except Exception:  # whatever a layer of others raises
+        return False
+
+
 def chosen(model: Any, targets: str | tuple[str, ...]) -> list[Matrix]:
     """Return the matrices that `targets` names, in the model's order.
 
     A name matches as in PEFT: the whole path, or its end (`q_proj`, `attn.c_proj`).
 
     Raises:
-        ExperimentError: a name matches nothing; the message lists what there is.
+        ExperimentError: a name matches nothing, or a layer that PEFT refuses; the message lists what there is.
     """
-    layers = matrices(model)
+    linear = matrices(model)
+    layers = [m for m in linear if not _takes_none(model, m)]
     leaves = sorted({m.name.rpartition(".")[2] for m in layers})
     if targets == "all-linear":
         return layers
     names = (targets,) if isinstance(targets, str) else targets
     for name in names:
         if not any(_matches(m.name, name) for m in layers):
+            if any(_matches(m.name, name) for m in linear):
+                what = f"no adapter can be put on it in a {model.config.model_type} model"
+                fix = f"choose some of {', '.join(leaves)} (or all-linear)"
+                raise ExperimentError(message("lora.targets", what, got=name, fix=fix))
             fix = f"{nearest(name, leaves)}; this model has {', '.join(leaves)} (or all-linear)"
             raise ExperimentError(message("lora.targets", "no linear layer has this name", got=name, fix=fix))
     if not names:
@@ -96,7 +131,7 @@ def layout(model: Any, lora: LoraConfig) -> Layout:
         ExperimentError: wrong targets.
     """
     if lora.full:
-        return Layout(tensors=tuple(Tensor(n, tuple(p.shape)) for n, p in model.named_parameters()))
+        return Layout(tensors=tuple(Tensor(n, tuple(p.shape)) for n, p in of_text_parameters(model)))
     r, scale = lora.r, lora.alpha / lora.r
     return Layout(
         tuple(Module(m.name, r, (r, m.inputs), (m.outputs, r), scale) for m in chosen(model, lora.targets))

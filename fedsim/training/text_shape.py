@@ -8,31 +8,47 @@ from fedsim.adapters.adapter import Layout
 from fedsim.cost.architecture import ATTENTION, MLP
 from fedsim.cost.layers import Layer, Map
 from fedsim.cost.shape import ModelShape, above_share
+from fedsim.training.loading import configuration
+from fedsim.training.loading.weights import multiplying
 from fedsim.training.lora import matrices
 
 
 def shape(model: Any, name: str, trained: Layout, sequence: int, batch: int) -> ModelShape:
-    """Return the model's size for the cost model; the head multiplies every token, tied or not."""
-    config = model.config
+    """Return the model's size for the cost model; the head multiplies every token, tied or not.
+
+    Of experts those that see a token are charged, and of a model of text and pictures its part for text. Attention is
+    charged in every layer, where a state-space layer has a scan that is cheaper.
+    """
     head = model.get_output_embeddings()
-    head_params = 0 if head is None else head.weight.numel()
-    matmul = sum(m.inputs * m.outputs for m in matrices(model)) + head_params
-    lowest = _lowest(trained)
+    head_params = 0 if head is None else sum(p.numel() for p in head.parameters() if p.dim() > 1)
+    matmul, layers = multiplying(model).active + head_params, configuration.layers(model)
+    lowest = min(_lowest(trained), layers - 1)
     return ModelShape(
         name=name,
-        layers=config.num_hidden_layers,
-        width=config.hidden_size,
-        vocab=config.vocab_size,
-        params=sum(p.numel() for p in model.parameters()),
-        matmul_params=matmul,
+        layers=layers,
+        width=configuration.width(model),
+        vocab=configuration.vocabulary(model),
+        params=sum(p.numel() for _, p in configuration.of_text_parameters(model)),
+        matmul_params=max(1, matmul),
         adapter_params=trained.size,
         sequence=sequence,
         batch=batch,
-        phi=above_share(lowest, config.num_hidden_layers, matmul, head_params),
+        phi=above_share(lowest, layers, max(1, matmul), head_params),
         full=trained.full,
         lowest=lowest,
-        blocks=_blocks(model, trained),
+        blocks=_blocks(model, trained, layers),
     )
+
+
+def notices(model: Any, trained: Layout) -> list[str]:
+    """Return what is said of weights that multiply tokens and carry no adapter whatever the targets: experts, filters."""
+    found = multiplying(model)
+    if trained.full or not found.outside:
+        return []
+    kind = "experts" if found.experts else "weights that are no Linear layer"
+    return [
+        f"{kind} stay frozen: {found.outside:,} weights lie in fused matrices, on which PEFT puts no adapter"
+    ]
 
 
 def _layer_of(name: str) -> int:
@@ -44,12 +60,13 @@ def _lowest(trained: Layout) -> int:
     return max(0, min((_layer_of(m.name) for m in trained.modules), default=0))
 
 
-def _blocks(model: Any, trained: Layout) -> tuple[Layer, ...]:
-    """Return the layers with their maps, if they have the maps of a Llama or a GPT-2; else nothing."""
-    config, ranks = model.config, {m.name: m.rank for m in trained.modules}
-    heads = config.num_attention_heads
-    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
-    layers: list[dict[str, Map]] = [{} for _ in range(config.num_hidden_layers)]
+def _blocks(model: Any, trained: Layout, count: int) -> tuple[Layer, ...]:
+    """Return the layers with their maps, if they have the maps of a Llama or a GPT-2; else nothing.
+
+    Attention is as wide as what goes into the map out of it: heads x head size.
+    """
+    ranks = {m.name: m.rank for m in trained.modules}
+    layers: list[dict[str, Map]] = [{} for _ in range(count)]
     for m in matrices(model):
         at, leaf = _layer_of(m.name), m.name.rpartition(".")[2]
         if not 0 <= at < len(layers):
@@ -60,10 +77,10 @@ def _blocks(model: Any, trained: Layout) -> tuple[Layer, ...]:
     for maps in layers:
         if maps.keys() == set(ATTENTION + MLP):
             q, k, v, out, gate, up, down = (maps[name] for name in ATTENTION + MLP)
-            blocks.append(Layer((q, k, v), out, (gate, up), down, width))
+            blocks.append(Layer((q, k, v), out, (gate, up), down, out.inputs))
         elif maps.keys() == {"c_attn", "c_proj", "c_fc", "second c_proj"}:
             joint, out, up, down = (maps[name] for name in ("c_attn", "c_proj", "c_fc", "second c_proj"))
-            blocks.append(Layer((joint,), out, (up,), down, width))
+            blocks.append(Layer((joint,), out, (up,), down, out.inputs))
         else:
             return ()
     return tuple(blocks)

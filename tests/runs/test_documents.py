@@ -10,6 +10,7 @@ from typer.main import get_command
 from worlds.rooms import FLOOR
 
 import fedsim
+from fedsim.checks.gate import admit
 from fedsim.cli.app import app
 
 ROOT = Path(__file__).parents[2]
@@ -101,6 +102,27 @@ def test_as_many_rooms_are_counted_as_there_are():
 
     assert f"fedsim is {rooms} rooms" in text(ROOT / "README.md")
     assert f"`fedsim/` is {rooms} rooms" in text(ROOT / "DESIGN.md")
+
+
+SNIPPETS = re.findall(r"^```yaml\n(.*?)^```", text(ROOT / "README.md"), re.MULTILINE | re.DOTALL)
+WHOLE = {
+    "population": {"preset": "homogeneous", "clients": 20},
+    "task": {"kind": "language"},
+    "budget": {"commits": 1},
+}
+"""What a snippet that shows some blocks is part of."""
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_what_the_readme_shows_passes_the_gate(snippet):
+    shown = yaml.safe_load(snippet)
+
+    assert admit(fedsim.Experiment.model_validate({**WHOLE, **shown})) is not None
+
+
+def test_the_readme_shows_an_experiment_and_parts_of_some():
+    assert len(SNIPPETS) >= 3
+    assert [s for s in SNIPPETS if WHOLE.keys() <= yaml.safe_load(s).keys()]
 
 
 def test_the_version_is_the_same_everywhere():

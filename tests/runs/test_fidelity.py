@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +19,9 @@ sys.path.append(str(Path(__file__).parents[2]))  # at the end: fedsim itself com
 
 from benchmarks.fidelity import check, compare, permits, quota, rows, tables
 from benchmarks.fidelity.__main__ import main
+from benchmarks.fidelity.bounds import KNOWN, Known
 from benchmarks.fidelity.federation import Device, Federation
+from benchmarks.fidelity.folder import read_folder
 from benchmarks.fidelity.queues import Line
 from benchmarks.fidelity.rows import Flow, Scenario
 from benchmarks.fidelity.steps import Steps
@@ -80,11 +83,11 @@ def written(folder, **changed):
 
 
 def test_rows_are_read_into_bytes_and_seconds(tmp_path):
-    folder = written(tmp_path)
+    measured = read_folder(written(tmp_path))
 
-    (tun,) = rows.single_uploads(folder / "single_upload.jsonl")["tun"]
-    fair, fifo = rows.shared_links(folder / "shared_link.jsonl")
-    (trace,) = rows.rate_traces(folder / "rate_trace.jsonl")
+    (tun,) = measured.single["tun"]
+    fair, fifo = measured.shared
+    (trace,) = measured.traces
 
     assert tun.up == (Steps.constant(1e6),)
     assert tun.rtt_s == (0.01,)
@@ -95,7 +98,7 @@ def test_rows_are_read_into_bytes_and_seconds(tmp_path):
     assert not fifo.fair
     assert fifo.server == Steps.constant(1e6)
     assert trace.up == (Steps((0, 1), (1e6, 0.5e6)),)
-    assert rows.cpu_quotas(folder / "cpu_quota.jsonl")[0] == rows.Quota("spin", 0.5, 0.1, 1.22, 0.62)
+    assert measured.quotas[0] == rows.Quota("spin", 0.5, 0.1, 1.22, 0.62)
 
 
 @pytest.mark.parametrize(
@@ -124,14 +127,14 @@ def test_a_row_of_a_client_that_is_not_there_is_refused(tmp_path):
     folder = written(tmp_path, shared_link=[stranger])
 
     with pytest.raises(DataError, match="line 1: a row is of a client that is not there"):
-        rows.shared_links(folder / "shared_link.jsonl")
+        read_folder(folder)
 
 
 def test_what_is_not_json_is_refused_with_its_line(tmp_path):
     (tmp_path / "cpu_quota.jsonl").write_text(json.dumps(QUOTA[0]) + "\n{half a row\n")
 
     with pytest.raises(DataError, match=r"cpu_quota\.jsonl: line 2: is not JSON"):
-        rows.cpu_quotas(tmp_path / "cpu_quota.jsonl")
+        read_folder(tmp_path)
 
 
 # errors ---------------------------------------------------------------------------------------------
@@ -217,6 +220,57 @@ def test_absent_files_are_listed_and_an_empty_folder_is_refused(tmp_path, capsys
     empty.mkdir()
     assert main(["--check", str(empty)]) == 2
     assert "holds no measured rows" in capsys.readouterr().err
+
+
+def test_files_of_any_name_are_read_by_their_fields_and_the_rest_is_named(tmp_path, capsys):
+    """HTB rows, rows of kernel tbf on a shared link, a file of another name; strange modes, files and rows are said."""
+    htb = {**SHARED[0], "mode": "htb", "rows": [{"client": c, **HALF, "t_rx": 1.514 + 0.015} for c in (0, 1)]}
+    folder = written(
+        tmp_path,
+        shared_link_htb=[htb, {**htb, "mode": "tbf"}],
+        mine=[SINGLE[0], {"round": 3, "arrivals": [1.0, 2.0]}, 7],
+        single_upload=[*SINGLE, {**SINGLE[0], "mode": "ns3"}],
+    )
+    (folder / "README.md").write_text("measured on Tuesday\n")
+
+    assert main(["--check", str(folder)]) == 4
+    out, err = capsys.readouterr()
+    answer = json.loads(out)
+    assert answer["ok"]
+    assert not answer["all_read"]
+    assert answer["classes"]["fair queue, a flow"]["n"] == 6
+    assert answer["classes"]["single upload, delayed link"]["n"] == 2
+    assert answer["read"]["mine.jsonl"] == 1
+    assert [(u["file"], u["rows"], u["lines"], u["measured"]) for u in answer["unread"]] == [
+        ("README.md", 0, [], False),
+        ("mine.jsonl", 2, [2, 3], True),
+        ("single_upload.jsonl", 1, [3], False),
+        ("single_upload.jsonl", 1, [4], True),
+    ]
+    assert "not read: mine.jsonl: 2 rows (lines 2, 3): its fields are those of no kind" in err
+    assert "mode 'ns3' is not known" in err
+
+
+def test_only_what_may_be_a_measurement_changes_the_exit_code(tmp_path, capsys):
+    folder = written(tmp_path)
+    (folder / "README.md").write_text("measured on Tuesday\n")
+
+    assert main(["--check", str(folder)]) == 0
+    assert "not read: README.md" in capsys.readouterr().err
+    assert main(["--check", str(folder / "nothing")]) == 2
+
+
+def test_a_bound_is_what_the_mean_of_so_many_new_rows_keeps(tmp_path):
+    """m + 2.5 s sqrt(1/k + 1/n): of 2,000 means of eight rows, about 1 % are above."""
+    assert Known(16, 2.0, 3.0).bound(9) == pytest.approx(2.0 + 7.5 * math.sqrt(1 / 16 + 1 / 9))
+    rng = np.random.default_rng(0)
+    known, new = rng.normal(5.0, 1.0, (2000, 19)), rng.normal(5.0, 1.0, (2000, 8))
+    above = [
+        float(n.mean()) > Known(19, float(k.mean()), float(k.std(ddof=1))).bound(8)
+        for k, n in zip(known, new, strict=True)
+    ]
+    assert 0.002 < np.mean(above) < 0.03
+    assert all(0 < spread.mean < 10 and spread.n >= 6 for spread in KNOWN.values())
 
 
 def test_without_simgrid_the_answer_says_so(tmp_path, monkeypatch):

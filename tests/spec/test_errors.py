@@ -15,6 +15,7 @@ from fedsim.config.validation import problems
 from fedsim.errors import (
     ABSENT,
     DataError,
+    ExperimentError,
     FedsimError,
     Message,
     Shown,
@@ -80,7 +81,7 @@ class Odd(Config):
 def test_what_a_validator_says_arrives_as_data_whatever_words_it_uses():
     with pytest.raises(ValidationError) as refused:
         Odd(n=2)
-    [problem] = problems(refused.value, {"n": 2})
+    [problem] = problems(refused.value, {"n": 2}, Odd)
     assert (problem.what, problem.got) == ("is even; (got this far): no", 2)
     assert problem.fix == "add 1: or\n  fix: nothing"
 
@@ -96,11 +97,11 @@ def test_what_a_validator_says_arrives_as_data_whatever_words_it_uses():
     ],
 )
 def test_a_wrong_kind_is_named_at_its_key(block, path, what, got):
-    raw = {"aggregator": block}
-    with pytest.raises(ValidationError) as refused:
-        Experiment.model_validate(raw)
-    [problem] = [p for p in problems(refused.value, raw) if p.path[0] == "aggregator"]
-    assert problem.path == path
+    with pytest.raises(ExperimentError) as refused:
+        Experiment.model_validate({"aggregator": block})
+    content = refused.value.message
+    [problem] = [m for m in (content, *content.others) if m.where.startswith("experiment: aggregator")]
+    assert problem.where == f"experiment: {'.'.join(path)}"
     assert problem.what.startswith(what)
     assert problem.got == got
     with pytest.raises(ValueError, match=what):

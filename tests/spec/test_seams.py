@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 from worlds import experiment, plan
 
 from fedsim.adapters.payload import WHOLE
@@ -135,7 +134,7 @@ def without(name):
 
 @pytest.mark.parametrize("name", ["init", "offer", "apply"])
 def test_a_missing_method_is_named_when_the_experiment_is_read(name):
-    with pytest.raises(ValidationError, match=rf"Odd has no method `{name}\(.*\)`"):
+    with pytest.raises(ExperimentError, match=rf"Odd has no method `{name}\(.*\)`"):
         experiment(SYNC, 4, aggregator=without(name)())
 
 

@@ -19,11 +19,9 @@ BY_NAME = {
     ("training/fused/llama.py", "layer_types"),  # configurations of transformers: by family and version
     ("training/fused/llama.py", "rope_parameters"),
     ("training/fused/llama.py", "sliding_window"),
-    ("training/hub.py", "max_position_embeddings"),
     ("training/hub.py", "names"),
     ("training/lora.py", "get_output_embeddings"),
     ("training/paths.py", "model_type"),
-    ("training/text_shape.py", "head_dim"),
 }
 """(file, attribute) of objects of other libraries that are asked whether they have it."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -67,8 +67,7 @@ class World:
         return np.array([getattr(p, f"{direction}_bytes_per_s") for p in self.profiles])
 
     def columns(self):
-        names = ("client", "device", "tier", "network", "flops_per_s", "memory_bytes", "usable_memory_bytes")
-        names += ("idle_w", "down_bytes_per_s", "up_bytes_per_s", "rtt_s")
+        names = [field.name for field in fields(Profile)]
         return {name: np.array([getattr(p, name) for p in self.profiles]) for name in names}
 
 

@@ -294,7 +294,7 @@ class Company(Quadratic):
     def build(self, context):
         task = super().build(context)
         made = type(self).model_fields["runtime"].default
-        return made(task.config, task.clients, task.seed, task.lora, task.batch)
+        return made(task.config, task.clients, task.seeds, task.lora, task.batch)
 
 
 class WrongTokens(Company):

@@ -42,6 +42,8 @@ FLOORS = (
     ("instants",),
     ("component",),
     ("seams",),
+    ("blame",),
+    ("known_names",),
     ("errors",),
     ("rng",),
     ("elementary",),

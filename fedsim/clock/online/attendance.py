@@ -31,8 +31,11 @@ class Attendance(WhoIsOnline, Protocol):
         """Return the event that the device goes offline; it has happened if the device is offline."""
         ...
 
-    def online_again(self, client: int) -> Event | None:
-        """Return the event that the device is online again, at once if it is online; None if it will never be."""
+    def online_again(self, client: int, *, to_train: bool = True) -> Event | None:
+        """Return the event that the device is online again, at once if it is online; None if it will never be.
+
+        Heat stops trainings alone: a device that is not wanted for one (`to_train`) need not cool down.
+        """
         ...
 
     def why_offline(self, client: int) -> Cause:
@@ -93,7 +96,7 @@ class Windowed:
         self._closing[client] = (until_s, event)
         return event
 
-    def online_again(self, client: int) -> Event | None:
+    def online_again(self, client: int, *, to_train: bool = True) -> Event | None:
         """Return the start of the client's next window (it may come a rounding early, which changes nothing)."""
         start_s, _ = self._windows.window(client, self._offline_since_s(client))
         if math.isinf(start_s):

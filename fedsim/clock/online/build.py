@@ -68,7 +68,7 @@ def _batteries(experiment: Experiment, profiles: list[Profile]) -> list[BatteryA
         ExperimentError: a device whose battery is not known.
         ProfileError: no table of plugs, or a broken one.
     """
-    n, seed, zones_h = len(profiles), experiment.seed, experiment.population.time_zones
+    n, seed, zones_h = len(profiles), experiment.population_seed, experiment.population.time_zones
     config = experiment.energy.battery
     if config is None:
         return [None] * n

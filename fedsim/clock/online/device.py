@@ -47,6 +47,8 @@ class WatchedDevice:
         time_s: of its last transition or change of work.
         draw: what our work draws.
         working: whether it is in a visit.
+        waits_to_cool: whether a device that is too warm is offline until it has cooled: it is, but for one whose visit
+            has trained and only has to upload.
         hot_s: when heat will stop the training under way.
         online: whether it is online.
         cause, offline_since_s: why and when it went offline last.
@@ -58,7 +60,7 @@ class WatchedDevice:
     __slots__ = (
         *("_heat_gates", "_machines", "_windows", "came_online", "cause", "charge", "draw", "hot_s"),
         *("offline_since_s", "online", "profile", "stamp", "supply", "time_s", "transition"),
-        *("went_offline", "working"),
+        *("waits_to_cool", "went_offline", "working"),
     )
 
     def __init__(
@@ -87,7 +89,7 @@ class WatchedDevice:
         self._heat_gates = heat_gates
         self.draw: Draw = NOTHING
         self.time_s, self.offline_since_s, self.hot_s = 0.0, 0.0, math.inf
-        self.online, self.working = True, False
+        self.online, self.working, self.waits_to_cool = True, False, True
         self.cause: Cause = "window"
         self.transition, self.stamp = Transition(math.inf, "look"), 0
         self.went_offline: Event | None = None
@@ -119,6 +121,7 @@ class WatchedDevice:
             self.charge = replace(charge, worked_j=0.0) if over else charge
         if over:
             self.went_offline = self.came_online = None
+            self.waits_to_cool = True
 
     def level(self, now_s: float) -> float:
         """Return what share of the battery is there, if nothing changes until `now_s`; NaN without one."""
@@ -202,7 +205,7 @@ class WatchedDevice:
 
     def _cool_s(self) -> float:
         """Return how long until a device that rests is cool enough; less than a millisecond is nothing."""
-        if not self._heat_gates:
+        if not (self._heat_gates and self.waits_to_cool):
             return 0.0
         cool_s = self._machines.cool_s(self.profile, self.time_s)
         return cool_s if cool_s > SOON_S else 0.0

@@ -96,9 +96,12 @@ class Watched:
             event.succeed()
         return event
 
-    def online_again(self, client: int) -> Event | None:
+    def online_again(self, client: int, *, to_train: bool = True) -> Event | None:
         """Return the event that the device is online again; None if no window will open any more."""
         device = self._devices[client]
+        if device.waits_to_cool != to_train:
+            device.waits_to_cool = to_train
+            self._schedule_next(client)
         if not device.online and math.isinf(device.transition.at_s):
             return None
         device.came_online = event = self._env.event()

@@ -77,7 +77,7 @@ AMOUNTS = (
 MEMORY = (
     Invariant(
         "who runs out of memory has too little",
-        lambda b: (b.visits["outcome"] == "memory") & ~b.small_memory,
+        lambda b: (b.visits["outcome"] == "memory") & b.own_rank & ~b.small_memory,
         lambda _: "ran out of memory on a device that has enough",
     ),
     Invariant(

@@ -1,18 +1,30 @@
 """The auditor: replays the accounting of a run from its tables alone.
 
-Nothing of the simulator is used. Each invariant that does not hold gives one sentence that names
+Nothing of the simulator is used. Each rule that does not hold gives one sentence that names
 the first visit or commit which breaks it, and how many more do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
+from fedsim.records.integrity.soundness import unsound
 from fedsim.records.run import Run
 from fedsim.records.tables import TABLES
 from fedsim.records.verify.books import Books
 from fedsim.records.verify.invariants import said
 from fedsim.records.verify.links import links
+from fedsim.records.verify.papers import (
+    broken_seals,
+    columns_of,
+    wrong_ends,
+    wrong_heads,
+    wrong_metrics,
+    wrong_values,
+    wrong_wall,
+)
+from fedsim.records.verify.rounds import wrong_rounds
 from fedsim.records.verify.sums import (
     unbalanced_batteries,
     wrong_commits,
@@ -21,20 +33,22 @@ from fedsim.records.verify.sums import (
     wrong_totals,
     wrong_versions,
 )
-from fedsim.records.verify.visits import broken_visits
+from fedsim.records.verify.visits import INVARIANTS, broken_visits
 
+CONFUSED = (ValueError, TypeError, KeyError, IndexError, OverflowError)
+"""What a rule may raise where a table holds values that stand for nothing."""
 AUDITED = ("visits", "commits", "scores", "clients")
 
 
 def verify(run: Run) -> list[str]:
-    """Return what is wrong with a run's tables, one sentence an invariant; empty if all hold.
+    """Return what is wrong with a run's tables, one sentence a rule; empty if all hold.
 
-    Checked: one ending per visit; instants in order; no client in two visits at once; bytes, FLOPs and
-    joules in their bounds; gross joules recomputed from joules, idle power and time; pauses and cut work where
-    `population.on_close` allows them, with a cause; batteries' joules in, out and left; transfers no faster
-    than their links and the server's; memory refusals and plans against the clients' memory; versions
-    consecutive and staleness recomputed; the sums of every commit and of `run.json` recomputed from the
-    visits; scored versions.
+    Checked: one ending per visit; instants in order; no client in two visits at once; seconds, bytes, FLOPs and
+    joules computed again from the clients' devices and links; windows, pauses and cut work where the settings allow
+    them, with a cause; batteries' joules in, out and left; transfers no faster than their links and the server's;
+    memory refusals and plans against the clients' memory; cohorts, deadlines and buffers; versions consecutive and
+    staleness recomputed; the sums of every commit and of `run.json` recomputed from the visits; scored versions; the
+    SHA-256 of files and values.
     """
     missing = [
         f"{table} has no column {column!r}"
@@ -44,8 +58,19 @@ def verify(run: Run) -> list[str]:
     ]
     if missing:
         return missing
-    books = Books(run)
-    return [problem for check in CHECKS for problem in check(books)]
+    books, damage = Books(run), unsound_values(run)
+    if not damage:
+        return [problem for check in CHECKS for problem in check(books)]
+    problems: list[str] = []
+    for check in CHECKS:
+        with suppress(*CONFUSED):  # by the damage, which is told
+            problems += check(books)
+    return [*problems, *damage]
+
+
+def unsound_values(run: Run) -> list[str]:
+    """Return the values of a run's tables that stand for nothing, one sentence a column."""
+    return [str(damage) for damage in unsound(columns_of(run))]
 
 
 def _broken_links(books: Books) -> Iterator[str]:
@@ -62,4 +87,13 @@ CHECKS: tuple[Callable[[Books], Iterator[str]], ...] = (
     wrong_totals,
     unbalanced_batteries,
     wrong_scores,
+    wrong_rounds,
+    wrong_heads,
+    wrong_ends,
+    wrong_wall,
+    wrong_values,
+    wrong_metrics,
+    broken_seals,
 )
+RULES = len(INVARIANTS) + len(CHECKS) - 1
+"""Rules that are held against the tables."""

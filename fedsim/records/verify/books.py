@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from fedsim.arrays import Bools, Ints
+from fedsim.arrays import Bools, Floats, Ints
 from fedsim.records.info import UNFINISHED
 from fedsim.records.run import Run
 
@@ -21,14 +22,26 @@ class Books:
         unfinished: whether visits under way have no row yet.
         on_close: what becomes of a visit whose device goes away.
         as_another: whether another model is charged than the one that is trained.
+        preinstalled: whether no visit brings the frozen model.
     """
 
     def __init__(self, run: Run) -> None:
         """Take a run whose tables have all their columns."""
         self.run, self.clients, self.commits = run, run.clients, run.commits
         self.unfinished = run.info.status in UNFINISHED
-        self.on_close: str = (run.experiment.get("population") or {}).get("on_close", "lost")
-        self.as_another = (run.experiment.get("task") or {}).get("charge_as") is not None
+        self.on_close = str(self.block("population").get("on_close", "lost"))
+        self.as_another = self.block("task").get("charge_as") is not None
+        self.preinstalled = self.block("network").get("backbone") == "preinstalled"
+
+    def block(self, name: str) -> Mapping[str, object]:
+        """Return a block of the settings; an empty one if there is none."""
+        block = self.run.experiment.get(name)
+        return block if isinstance(block, Mapping) else {}
+
+    def number(self, block: str, key: str) -> float | None:
+        """Return a number of the settings; None if there is none."""
+        value = self.block(block).get(key)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
     @cached_property
     def visits(self) -> pd.DataFrame:
@@ -52,6 +65,20 @@ class Books:
         known = self.clients.drop_duplicates("client").set_index("client")[name]
         return self.run.visits["client"].map(known)
 
+    def of_client(self, name: str) -> Floats:
+        """Return a column of the clients' table, one number a visit; NaN for clients that are not in it, (visits,)."""
+        return np.asarray(self._of_client(name).to_numpy(dtype=float))
+
+    @cached_property
+    def nothing(self) -> Bools:
+        """No visit, (visits,)."""
+        return np.zeros(len(self.run.visits), dtype=np.bool_)
+
+    @cached_property
+    def unpaused(self) -> Bools:
+        """Visits whose device never paused, (visits,)."""
+        return np.asarray(self.run.visits["paused_s"].to_numpy() == 0)
+
     def _versions_made(self) -> Ints:
         """Return how many versions there were at each dispatch."""
         times_s = np.sort(self.commits["time_s"].to_numpy(dtype=float))
@@ -68,6 +95,14 @@ class Books:
     def own_rank(self) -> pd.Series[bool]:
         """Visits at the client's own rank; a smaller adapter may fit where that does not."""
         return self.visits["rank"] == self.visits["client_rank"]
+
+
+def close_to(seconds: Floats, expected_s: Floats, at_s: Floats) -> Bools:
+    """Compare durations that are differences of instants as late as `at_s`, up to the rounding of those."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(
+            np.abs(seconds - expected_s) <= 1e-9 + 1e-9 * np.abs(expected_s) + 1e-12 * np.abs(at_s)
+        )
 
 
 def equal(values: Any, expected: Any) -> Bools:

@@ -25,6 +25,8 @@ Finding = tuple["pd.DataFrame", Bools, Callable[[Any], str]]
 BYTES_PER_S = 1e6 / 8  # of one Mbit/s
 ROUND_TRIPS = {"tcp": 1.5, "size-over-rate": 0.0}
 """Handshake and the last packet's way, in round trips, by `network.model`."""
+HANDSHAKE = 1.0
+"""Of these, what a connection saves that is kept."""
 DIRECTIONS = (
     ("down", "dispatched_s", "downloaded_s", "server_up_mbps"),
     ("up", "trained_s", "landed_s", "server_down_mbps"),
@@ -37,6 +39,8 @@ def links(run: Run) -> Iterator[Finding]:
     constant = (run.experiment.get("population") or {}).get("rates", "constant") == "constant"
     shared = network.get("sharing", "private") != "private"
     trips = ROUND_TRIPS.get(network.get("model", "tcp"), 0.0)
+    if network.get("connection") == "persistent":
+        trips -= HANDSHAKE
     known = run.clients.drop_duplicates("client").set_index("client")
     for direction, began, done, server in DIRECTIONS:
         v = run.visits[run.visits[began].notna()]

@@ -140,7 +140,7 @@ def chosen(experiment: Experiment) -> list[int]:
     held = set(unseen(personal, experiment))
     others = [client for client in range(experiment.population.clients) if client not in held]
     if personal.clients is not None and personal.clients < len(others):
-        drawn = stream(experiment.seed, "personal-clients").choice(
+        drawn = stream(experiment.data_seed, "personal-clients").choice(
             others, size=personal.clients, replace=False
         )
         others = [int(client) for client in drawn]
@@ -201,7 +201,7 @@ class _LastTraining:
             0,
             start,
             plan.experiment.local.at_version(self._final.version),
-            plan.experiment.seed,
+            plan.experiment.training_seed,
             purpose="personal",
             rank=rank if rank < layout.rank else None,
             scale=scale if rank < layout.rank or scale != common else None,

@@ -10,8 +10,13 @@ import numpy as np
 from fedsim.adapters.sums import Moves
 from fedsim.aggregators._base import Contribution
 from fedsim.clock.visit import Visit
+from fedsim.errors import RunError, message
 from fedsim.jobs import Update
+from fedsim.server.values.log import Log
 from fedsim.server.values.versions import Dispatched, Versions
+
+REFUSED_COMMITS, REFUSED_UPDATES = 5, 100
+"""Commits in a row, of so many updates at least, that took no update at all: these end a run."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Commit:
         size = self._versions.model.adapter.layout.size
         self.moves = moves = Moves(size)
         for visit, update in self._results:
-            visit.report_loss(update.loss)
+            visit.report_loss(update.loss, update.square)
             dispatched = self._dispatched[visit.order]
             fault = update.fault(size)
             if fault is None:
@@ -87,6 +92,65 @@ class BlankCommit(Commit):
     def __iter__(self) -> Iterator[Contribution]:
         """Yield what the rule sees."""
         for visit in self._landed:
+            if not self._takes(visit):
+                continue
             dispatched = self._dispatched[visit.order]
             self.accepted.append(visit)
             yield self._versions.contribution(visit, dispatched, dispatched.shared_start)
+
+    def _takes(self, visit: Visit) -> bool:
+        """Tell whether the rule gets this visit's update."""
+        return True
+
+
+class LoggedCommit(BlankCommit):
+    """The contributions of a replay without training: what they were worth stands in the run's tables."""
+
+    def __init__(
+        self,
+        log: Log,
+        landed: Sequence[Visit],
+        dispatched: Mapping[int, Dispatched],
+        versions: Versions,
+    ) -> None:
+        """Take what the run has written, and the rest as `BlankCommit` does."""
+        super().__init__(landed, dispatched, versions)
+        self._log = log
+
+    def _takes(self, visit: Visit) -> bool:
+        logged = self._log.of(visit)
+        visit.report_loss(logged.loss, logged.square)
+        if logged.outcome == "rejected":
+            self.refused.append((visit, "the run refused it"))
+            return False
+        if self._log.trained:
+            self.reports.append(Report(visit.client, logged.loss, logged.square))
+        return True
+
+
+class RefusedCommits:
+    """Counts commits in a row that took no update: training that never gives finite numbers must not go on for ever."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._commits = self._updates = 0
+
+    def note(self, accepted: Sequence[Visit], refused: Sequence[tuple[Visit, str]]) -> None:
+        """Note a commit: what it took, and what it did not, with the reasons.
+
+        Raises:
+            RunError: too many in a row took nothing; says why.
+        """
+        if accepted or not refused:
+            self._commits = self._updates = 0
+            return
+        self._commits += 1
+        self._updates += len(refused)
+        if self._commits >= REFUSED_COMMITS and self._updates >= REFUSED_UPDATES:
+            visit, reason = refused[-1]
+            what = (
+                f"the last {self._commits} commits took no update: all {self._updates} were refused, "
+                f"the latest of client {visit.client}: {reason}"
+            )
+            fix = "lower local.lr, or check the weights of the model that training starts from"
+            raise RunError(message("run", what, fix=fix))

@@ -12,7 +12,8 @@ from fedsim.aggregators._base import ServerModel
 from fedsim.config.experiment import Experiment
 from fedsim.errors import RunError, message
 from fedsim.executors import Executor, Ticket
-from fedsim.jobs import ScoreJob, Task, add_sums
+from fedsim.jobs import ScoreJob, Task
+from fedsim.server import returned
 from fedsim.server.ledger import OnEvent
 from fedsim.server.values.batches import batches
 from fedsim.server.values.handles import Handles, read_only
@@ -38,7 +39,11 @@ class _Evaluation:
 
 
 class Evaluations:
-    """Open evaluations, and the answers of polled clients; without an executor there are none."""
+    """Open evaluations, and the answers of polled clients; without an executor there are none.
+
+    Attributes:
+        queued: version and time of its commit of all evaluations [virtual s], also without an executor.
+    """
 
     def __init__(
         self,
@@ -54,6 +59,7 @@ class Evaluations:
         self._executor, self._handles = executor, handles
         self._on_score, self._tell = on_score, tell
         self._open: deque[_Evaluation] = deque()
+        self.queued: list[tuple[int, float]] = []
 
     def queue(
         self,
@@ -72,6 +78,7 @@ class Evaluations:
             model: the server's.
             client_model: client -> its own model, where clients have one: these then count, not the shared one.
         """
+        self.queued.append((version, float(time_s)))
         if self._executor is None:
             return
         for split in self._experiment.evaluate.splits:
@@ -123,7 +130,8 @@ class Evaluations:
                 done = {"version": first.version, "split": first.split, "done": sum(first.rows[:i])}
                 self._tell("scoring", done | {"of": sum(first.rows)})
                 parts += ticket.result()
-            self._on_score(first.version, first.time_s, first.split, self._task.metrics(add_sums(parts)))
+            metrics = returned.metrics(self._task, parts)
+            self._on_score(first.version, first.time_s, first.split, metrics)
 
     def losses(self, models: Sequence[tuple[int, Vector, Vector | None]]) -> list[float]:
         """Return the loss on each client's training data now.
@@ -143,7 +151,7 @@ class Evaluations:
             jobs = [ScoreJob(handle, p, under) for p in self._task.probes("shard", client=client)]
             tickets.append(self._executor.score(jobs))
             tickets[-1].want()
-        metrics = [self._task.metrics(add_sums(ticket.result())) for ticket in tickets]
+        metrics = [returned.metrics(self._task, ticket.result()) for ticket in tickets]
         if any("loss" not in row for row in metrics):
             what = f"needs the task's metric loss, and it has {', '.join(metrics[0])}"
             raise RunError(message(f"sampler {self._experiment.sampler.kind}", what))

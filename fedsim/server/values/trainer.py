@@ -21,6 +21,7 @@ from fedsim.server.ledger import OnEvent, quiet
 from fedsim.server.values.batches import batches
 from fedsim.server.values.evaluations import Evaluations, OnScore
 from fedsim.server.values.handles import Handles, read_only
+from fedsim.server.values.log import Log
 
 
 @dataclass(slots=True)
@@ -44,6 +45,7 @@ class Trainer:
 
     Attributes:
         executor: where to train; None: nothing is trained.
+        log: what a run has written of its values, where its schedule is replayed; None: it is no replay.
         evaluations: the scores under way on the same executor.
         handed_over: visits whose training was needed, also where nothing is trained.
     """
@@ -55,9 +57,11 @@ class Trainer:
         executor: Executor | None,
         on_score: OnScore,
         tell: OnEvent = quiet,
+        log: Log | None = None,
     ) -> None:
         """Start with nothing pending; `numerics.client_batch` is a number by now."""
-        self.executor = executor
+        self.executor, self.log = executor, log
+        self._computes = executor is not None or (log is not None and log.trained)
         self._handles = None if executor is None else Handles(executor)
         self.evaluations = Evaluations(experiment, task, executor, self._handles, on_score, tell)
         self._clients_per_call = experiment.numerics.clients_per_call
@@ -125,7 +129,7 @@ class Trainer:
         self._pending.clear()
         for slot in queue:  # one that is cut short after it was handed over comes again
             self.handed_over += not slot.visit.handed_over
-            slot.visit.hand_over(computed=self.executor is not None)
+            slot.visit.hand_over(computed=self._computes)
         if self.executor is not None:
             for cut in batches(len(queue), self._clients_per_call):
                 self._hand_over(self.executor, queue[cut])

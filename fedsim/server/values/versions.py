@@ -18,12 +18,14 @@ from fedsim.adapters.adapter import Vector
 from fedsim.adapters.moved_base import Base
 from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel
 from fedsim.aggregators._steps import effective_steps
+from fedsim.blame import place_in
 from fedsim.clock.plan import Plan
 from fedsim.clock.protocol import Blend
 from fedsim.clock.visit import Visit
 from fedsim.errors import FedsimError, RunError, message
 from fedsim.jobs import Job
 from fedsim.network.coding import Coder
+from fedsim.server import returned
 from fedsim.server.values.private_parts import PrivateParts
 
 
@@ -75,7 +77,9 @@ class Versions:
         self.state = self.rule.init(model)
         self._optimizer = plan.parts.server_optimizer
         self._optimizer_state = self._optimizer.init(layout.size)
-        self._coder = Coder(experiment.wire, layout, experiment.seed, refactors=self.rule.traits.refactors)
+        self._coder = Coder(
+            experiment.wire, layout, experiment.training_seed, refactors=self.rule.traits.refactors
+        )
         self.scale = layout.modules[0].scale if layout.modules else 1.0
 
     # what is sent -------------------------------------------------------------------------------
@@ -97,7 +101,8 @@ class Versions:
     def offer(self, invitation: Invitation) -> Offer:
         """Return what the rule offers, less what is private."""
         try:
-            offer = self.rule.offer(self.state, self.model, invitation)
+            offered = self.rule.offer(self.state, self.model, invitation)
+            offer = returned.offered(self.rule, offered, self.model.adapter.layout.size)
         except Exception as problem:
             self._blame("offers", problem)
         return self.private_parts.offer(offer)
@@ -120,7 +125,7 @@ class Versions:
             invitation.visit,
             start,
             self.plan.local(invitation.client, steps).at_version(self.number),
-            self.plan.experiment.seed,
+            self.plan.experiment.training_seed,
             rank=invitation.rank if smaller else None,
             trains=offer.trains,
             scale=invitation.scale if smaller else None,
@@ -217,9 +222,9 @@ class Versions:
         model = self._applied(before, contributions)
         if blend is None:
             stalest = max(self.number - visit.version for visit in commit.accepted)
-            vector, self._optimizer_state = self._optimizer.step(
-                self._optimizer_state, before.adapter.vector, model.adapter.vector, stalest
-            )
+            old, new = before.adapter.vector, model.adapter.vector
+            step = self._optimizer.step(self._optimizer_state, old, new, stalest)
+            vector, self._optimizer_state = returned.stepped(self._optimizer, step, len(old))
         else:
             vector = blend.mix(commit.accepted, model.adapter.vector)
         vector = self.private_parts.untouched(vector)
@@ -233,7 +238,8 @@ class Versions:
         """Return the model that the rule makes of another one and what has come in; all of it is read."""
         try:
             everything = contributions if self.rule.one_pass else list(contributions)
-            model, self.state = self.rule.apply(self.state, before, everything)
+            result = self.rule.apply(self.state, before, everything)
+            model, self.state = returned.applied(self.rule, result, before.adapter.layout.size)
             # what the rule did not look at was committed all the same: it is read, checked and counted
             deque(contributions, maxlen=0)
         except Exception as problem:
@@ -268,5 +274,6 @@ class Versions:
         """Name the rule in whatever it raised; SimPy would rebuild it from its args and may lose the message."""
         if isinstance(problem, FedsimError):
             raise problem
+        place, where = place_in(problem), f"aggregator {self.rule.kind}"
         said = f"{what}: {type(problem).__name__}: {problem}"
-        raise RunError(message(f"aggregator {self.rule.kind}", said)) from problem
+        raise RunError(message(where if place is None else f"{where} ({place})", said)) from problem

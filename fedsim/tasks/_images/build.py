@@ -39,13 +39,15 @@ def prepare(config: ImagesSettings, context: TaskContext) -> ImagesTask:
     if how.needs_class and not config.conditional:
         what = f"this {how.kind} cannot be run without a class"
         raise ExperimentError(message("task.conditional", what, got=False, fix="remove it"))
-    train, test, classes = _pictures(config, how)
+    train, test, classes, notices = _pictures(config, how)
     deal = _dealt(config, context, train, classes)
     features = _features(config)
     if features is not None:
         check(features, how.channels, how.size, len(train.names))
     told = how.takes_classes and config.conditional
     facts = _facts(config, how, name, told=told, train=train, test=test) | deal.facts
+    if notices:
+        facts["notices"] = list(notices)
     facts["loss_grid"] = f"{config.grid} timesteps, fixed noise an image"
     if features is not None and config.samples:
         facts |= _sampling_facts(config, features, len(train))
@@ -55,6 +57,7 @@ def prepare(config: ImagesSettings, context: TaskContext) -> ImagesTask:
         numerics=context.numerics,
         gpus_per_worker=context.gpus_per_worker,
         seed=context.seed,
+        training_seed=context.first_seed,
         layout=layout,
         shape=denoiser_cost.of_named(name, layout, context.local.batch),
         splits=Splits.dealt(deal.shares, config.holdout, {"test": len(test)}, context.seed),
@@ -83,11 +86,14 @@ def _checked(config: ImagesSettings, name: str) -> Signature:
     return how
 
 
-def _pictures(config: ImagesSettings, how: Signature) -> tuple[Pictures, Pictures, tuple[int, ...]]:
-    """Return the images that clients have, those of the test, and their classes."""
+def _pictures(
+    config: ImagesSettings, how: Signature
+) -> tuple[Pictures, Pictures, tuple[int, ...], tuple[str, ...]]:
+    """Return the images that clients have, those of the test, their classes, and what is said about the rest."""
     columns = (config.image_column, config.label_column)
     source = Source(config.data, config.data_config, config.data_revision, *columns, how.channels, how.size)
-    splits = read(source)
+    album = read(source)
+    splits = album.splits
     classes = _classes(config, splits["train"], how)
     train = part_of(splits["train"], classes, config.share)
     if short := [splits["train"].names[c] for c in classes if not (train.labels == c).any()]:
@@ -101,7 +107,7 @@ def _pictures(config: ImagesSettings, how: Signature) -> tuple[Pictures, Picture
             "name classes of which the test split has images",
         )
         raise DataError(message("task.classes", what, got=list(classes), fix=fix))
-    return train, test, classes
+    return train, test, classes, album.notices
 
 
 @dataclass(frozen=True)

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fedsim.arrays import Ints
 from fedsim.builtin import digits
 from fedsim.errors import DataError, message, nearest
 from fedsim.tasks import _tables
+from fedsim.tasks._images import folders
+from fedsim.tasks._images.labels import classes_of, text_of
 from fedsim.tasks._images.pictures import Pictures
-from fedsim.tasks._images.pixels import stacked
+from fedsim.tasks._images.pixels import SUFFIXES, stacked
 
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm")
 COLUMNS = {
-    "image": ("img", "image", "pixels", "jpg", "png"),
+    "image": ("img", "image", "pixels", "jpg", "png", "file_name", "filename", "image_path", "path", "file"),
     "label": ("label", "labels", "fine_label", "class"),
 }
 """Names that are taken for a column when it is not given."""
-SPLITS = {"train": ("train",), "test": ("test", "valid", "val", "validation", "eval")}
-PREPARED = "8 bit; centre-cropped to a square, PIL's bicubic where a file has another size"
+PREPARED = "8 bit, upright, on white where transparent; centre-cropped to a square, PIL's bicubic where a file has another size"
 """How images come to the model's size; the extractor has its own way from there."""
 HELD_OUT = 10
 """Without a test split, one in so many images of each class is held out, the last of every ten."""
@@ -47,7 +50,37 @@ class Source:
     size: int
 
 
-def read(source: Source) -> dict[str, Pictures]:
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One split as it is read.
+
+    Attributes:
+        pixels: see `Pictures`.
+        labels: of each image.
+        names: of the labels 0, 1, ... where the source says them.
+        where: it was read, for messages.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: list[str]
+    names: tuple[str, ...]
+    where: str
+
+
+@dataclass(frozen=True)
+class Album:
+    """What was read.
+
+    Attributes:
+        splits: `train` and `test`.
+        notices: sentences about what was left out, and where the test images come from.
+    """
+
+    splits: dict[str, Pictures]
+    notices: tuple[str, ...] = ()
+
+
+def read(source: Source) -> Album:
     """Return the splits `train` and `test`.
 
     A single file, a folder or a hub set without a test split holds out one in ten of each class.
@@ -58,51 +91,71 @@ def read(source: Source) -> dict[str, Pictures]:
     if source.data == "builtin":
         splits = {"train": _builtin(source)}
         held = digits.is_test(splits["train"].labels)
-        return {"train": splits["train"].take(~held), "test": splits["train"].take(held)}
-    path = Path(source.data)
-    if path.is_dir():
-        splits = _of_parquet(path, source) or _of_folder(path, source)
-    elif path.is_file() and path.suffix.lower() in IMAGES:
-        fix = "give the folder it lies in"
-        raise DataError(message("task.data", "is a single image", got=source.data, fix=fix))
-    elif path.is_file():
-        names = _class_names(path) if path.suffix == ".parquet" else {}
-        splits = {"train": _of_table(_tables.columns(path), source, str(path), names)}
-    else:
-        names = {}
-        loaded = _tables.from_hub(source.data, source.config, source.revision, class_names=names)
-        splits = {
-            split: _of_table(loaded[name], source, source.data, names)
-            for split, name in (("train", "train"), ("test", "test" if "test" in loaded else "valid"))
-            if name in loaded
-        }
+        return Album({"train": splits["train"].take(~held), "test": splits["train"].take(held)})
+    parts, notices = _parts(source)
+    splits = _numbered(parts)
     if "test" not in splits:
         held = np.zeros(len(splits["train"]), dtype=bool)
         for label in np.unique(splits["train"].labels):
             held[np.flatnonzero(splits["train"].labels == label)[HELD_OUT - 1 :: HELD_OUT]] = True
         splits = {"train": splits["train"].take(~held), "test": splits["train"].take(held)}
-    splits = _alike(splits)
-    if splits["train"].names != splits["test"].names:
-        fix = "give both the same class folders or labels"
-        raise DataError(
-            message("task.data", "train and test have different classes", got=source.data, fix=fix)
-        )
+        notices += (f"no test split is given: one in {HELD_OUT} images of each class is held out",)
     for split, pictures in splits.items():
         if not len(pictures):
             fix = "give more images, or a test split of your own"
             raise DataError(message("task.data", f"no image is left for {split}", got=source.data, fix=fix))
-    return splits
+    return Album(splits, notices)
 
 
-def _alike(splits: dict[str, Pictures]) -> dict[str, Pictures]:
-    """Return the splits with the names of one where the other's classes, counted from 0, end earlier."""
-    longest = max((part.names for part in splits.values()), key=len)
-    return {
-        split: Pictures(
-            part.pixels, part.labels, longest if longest[: len(part.names)] == part.names else part.names
-        )
-        for split, part in splits.items()
+def _parts(source: Source) -> tuple[dict[str, Part], tuple[str, ...]]:
+    path = Path(source.data)
+    if path.is_dir():
+        parts, notices = _of_parquet(path, source)
+        return (parts, notices) if parts else _of_folder(path, source)
+    if path.is_file() and path.suffix.lower() in SUFFIXES:
+        fix = "give the folder it lies in"
+        raise DataError(message("task.data", "is a single image", got=source.data, fix=fix))
+    if path.is_file():
+        names = _class_names(path) if path.suffix.lower() == ".parquet" else {}
+        return {"train": _of_table(_tables.columns(path), source, str(path), names, path.parent)}, ()
+    names = {}
+    loaded = _tables.from_hub(source.data, source.config, source.revision, class_names=names)
+    test = "test" if "test" in loaded else "valid"
+    parts = {
+        split: _of_table(loaded[name], source, source.data, names)
+        for split, name in (("train", "train"), ("test", test))
+        if name in loaded
     }
+    said = test == "valid" and test in loaded
+    return parts, ("the validation data are the test data: there are no others",) if said else ()
+
+
+def _numbered(parts: Mapping[str, Part]) -> dict[str, Pictures]:
+    """Return the splits with one list of classes: the source's own, or that of all labels."""
+    names = max((part.names for part in parts.values()), key=len)
+    if names:
+        if any(names[: len(part.names)] != part.names for part in parts.values()):
+            fix = "give both the same class folders or labels"
+            raise DataError(message("task.data", "train and test have different classes", fix=fix))
+        return {split: Pictures(p.pixels, _named(p, names), names) for split, p in parts.items()}
+    known = set(parts["train"].labels)
+    unseen = {label for part in parts.values() for label in part.labels if label not in known}
+    if any(not label.isdecimal() for label in unseen):
+        what = "the test split has classes that train has not"
+        fix = "give both the same class folders or labels"
+        raise DataError(message("task.data", what, got=", ".join(sorted(unseen)[:5]), fix=fix))
+    classes = classes_of(known | unseen)
+    return {split: Pictures(p.pixels, classes.of(p.labels), classes.names) for split, p in parts.items()}
+
+
+def _named(part: Part, names: tuple[str, ...]) -> Ints:
+    """Return labels as numbers of the names that the source gives."""
+    for label in set(part.labels):
+        if not (label.isascii() and label.isdecimal() and int(label) < len(names)):
+            what = f"{part.where}: a class is none of the {len(names)} named ones"
+            fix = "give labels that the table's own list of classes names"
+            raise DataError(message("task.label_column", what, got=label, fix=fix))
+    return np.array([int(label) for label in part.labels], dtype=np.int64)
 
 
 def digest(splits: dict[str, Pictures]) -> str:
@@ -128,115 +181,72 @@ def _builtin(source: Source) -> Pictures:
 # files ------------------------------------------------------------------------------------------
 
 
-def _split_of(path: Path, root: Path) -> str:
-    """Return which split a file belongs to by its folders and its name; `train` if nothing says so."""
-    words = [part.lower() for part in path.relative_to(root).parts]
-    for part in words:
-        for split, names in SPLITS.items():
-            if any(part == name or part.startswith((f"{name}-", f"{name}_", f"{name}.")) for name in names):
-                return split
-    return "train"
-
-
-def _of_parquet(root: Path, source: Source) -> dict[str, Pictures]:
-    parts: dict[str, list[Path]] = {}
-    for file in sorted(root.rglob("*.parquet")):
-        parts.setdefault(_split_of(file, root), []).append(file)
-    splits = {}
-    for split, files in parts.items():
+def _of_parquet(root: Path, source: Source) -> tuple[dict[str, Part], tuple[str, ...]]:
+    files_of, notices = folders.parquet_files(root)
+    parts = {}
+    for split, files in files_of.items():
         columns: dict[str, list[Any]] = {}
         for file in files:
             for name, values in _tables.columns(file).items():
                 columns.setdefault(name, []).extend(values)
-        splits[split] = _of_table(columns, source, str(files[0]), _class_names(files[0]))
-    if splits and "train" not in splits:
+        parts[split] = _of_table(columns, source, str(files[0]), _class_names(files[0]), files[0].parent)
+    if parts and "train" not in parts:
         fix = "call one of the files or folders train"
         raise DataError(message("task.data", "the parquet files hold no train split", got=str(root), fix=fix))
-    return splits
+    return parts, notices
 
 
 def _class_names(file: Path) -> dict[str, list[str]]:
-    """Return the names of classes by column, which `datasets` keeps in a parquet file's metadata."""
+    """Return the names of classes by column, which `datasets` keeps in a parquet file's metadata, if it has any."""
     import json
 
     import pyarrow.parquet
 
-    raw = (pyarrow.parquet.read_schema(file).metadata or {}).get(b"huggingface", b"{}")
-    features = json.loads(raw).get("info", {}).get("features", {})
-    return {name: f["names"] for name, f in features.items() if isinstance(f, dict) and "names" in f}
+    try:
+        raw = (pyarrow.parquet.read_schema(file).metadata or {}).get(b"huggingface", b"{}")
+    except Exception as problem:  # pyarrow's own
+        said = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        fix = "give a parquet file of images and labels"
+        raise DataError(message("task.data", f"{file} cannot be read ({said})", fix=fix)) from problem
+    try:
+        features = dict(json.loads(raw)["info"]["features"])
+    except (ValueError, LookupError, TypeError):  # there are none, or another program's
+        return {}
+    named = {name: f.get("names") for name, f in features.items() if isinstance(f, dict)}
+    return {name: [str(n) for n in names] for name, names in named.items() if isinstance(names, list)}
 
 
-def _of_folder(root: Path, source: Source) -> dict[str, Pictures]:
-    """Read images whose folder is their class: `[train|test]/CLASS/*.png`; images without folders are one class.
-
-    A folder at the top called by a split is one if it has folders below, or if all at the top are called so:
-    `train/` beside `bus/` is a class of pictures of trains.
-    """
-    files = [p for p in sorted(root.rglob("*")) if p.suffix.lower() in IMAGES]
-    if not files:
-        fix = f"give a folder of images ({', '.join(IMAGES)}), one folder a class, or of parquet files"
-        raise DataError(message("task.data", "the folder holds no images", got=str(root), fix=fix))
-    places = [p.relative_to(root).parts[:-1] for p in files]
-    called = {word: split for split, words in SPLITS.items() for word in words}
-    while (
-        all(place[:1] == places[0][:1] and place[1:2] for place in places)
-        and places[0][0].lower() not in called
-    ):
-        places = [place[1:] for place in places]  # a folder around all of it
-    tops = {place[0] for place in places if place}
-    deep = {place[0] for place in places if len(place) > 1}
-    split_folders = {
-        top
-        for top in tops
-        if top.lower() in called and (top in deep or called.keys() >= {name.lower() for name in tops})
-    }
-    belongs: dict[str, list[int]] = {"train": [], "test": []}
-    classes = []
-    for i, place in enumerate(places):
-        inside = bool(place) and place[0] in split_folders
-        belongs[called[place[0].lower()] if inside else "train"].append(i)
-        folders = place[1:] if inside else place
-        classes.append(folders[-1] if folders else "all")
-    names = tuple(sorted(set(classes)))
-    splits = {}
-    for split, rows in belongs.items():
-        if rows:
-            pixels = stacked((files[i] for i in rows), source.channels, source.size)
-            labels = np.array([names.index(classes[i]) for i in rows], dtype=np.int64)
-            splits[split] = Pictures(pixels, labels, names)
-    if "train" not in splits:
+def _of_folder(root: Path, source: Source) -> tuple[dict[str, Part], tuple[str, ...]]:
+    """Read images whose folder is their class; see `fedsim.tasks._images.folders`."""
+    found = folders.placed(root)
+    if "train" not in found.files:
         fix = "call the folder of the training images train"
         raise DataError(message("task.data", "all images are test images", got=str(root), fix=fix))
-    return splits
+    return {
+        split: Part(stacked(files, source.channels, source.size), found.classes[split], (), str(root))
+        for split, files in found.files.items()
+    }, found.notices
 
 
 def _of_table(
-    columns: dict[str, list[Any]], source: Source, where: str, names: dict[str, list[str]]
-) -> Pictures:
+    columns: dict[str, list[Any]],
+    source: Source,
+    where: str,
+    names: dict[str, list[str]],
+    beside: Path | None = None,
+) -> Part:
+    """Read the images and labels of a table; relative paths in it start `beside` it."""
     image = _column(columns, source.image_column, "image", where)
     label = _column(columns, source.label_column, "label", where)
-    labels = columns[label]
-    if not labels:
+    if not columns[label]:
         raise DataError(message("task.data", f"{where}: the table has no rows", fix="give one with images"))
-    for row, value in enumerate(labels, start=1):
-        if value is None or value == "":
-            fix = "fill it in, or remove the row"
-            raise DataError(message("task.label_column", f"{where}: row {row} has no {label}", fix=fix))
-    if all(isinstance(value, int | np.integer) for value in labels):
-        numbers = np.array(labels, dtype=np.int64)
-        if numbers.min() < 0:
-            fix = "give labels from 0 on"
-            raise DataError(message("task.label_column", f"{where}: a class is below 0", got=label, fix=fix))
-        said = tuple(names.get(label, [])) or tuple(str(i) for i in range(int(numbers.max()) + 1))
-    else:
-        said = tuple(sorted({str(value) for value in labels}))
-        numbers = np.array([said.index(str(value)) for value in labels], dtype=np.int64)
-    if numbers.max() >= len(said):
-        fix = "give labels that the table's own list of classes names"
-        got = int(numbers.max())
-        what = f"{where}: a class is beyond the {len(said)} named ones"
-        raise DataError(message("task.label_column", what, got=got, fix=fix))
-    return Pictures(stacked(columns[image], source.channels, source.size, where), numbers, said)
+    labels = text_of(columns[label], label, where)
+    if len(columns[image]) != len(labels):
+        what = f"{where}: {len(columns[image])} images have {len(labels)} labels"
+        raise DataError(message("task.data", what, fix="give every file of a split the same columns"))
+    words = all(isinstance(value, str) for value in columns[label])
+    named = () if words else tuple(names.get(label, []))
+    return Part(stacked(columns[image], source.channels, source.size, where, beside), labels, named, where)
 
 
 def _column(columns: dict[str, list[Any]], column: str | None, kind: str, where: str) -> str:

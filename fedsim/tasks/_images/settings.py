@@ -39,11 +39,13 @@ class ImagesSettings(TaskComponent):
         model: `builtin`, a folder of diffusers (a model, or a pipeline with `unet/` or `transformer/`) with
             its noise schedule, or a hub name.
         data: `builtin`; a folder of images, one folder a class, with `train` and `test` if there are any; a
-            parquet file, or a folder of *train* and *test* ones; or the name of a hub data set (parquet).
-            Without a test split one in ten images of each class is held out as test.
+            parquet file, or a folder of *train* and *test* ones; a table of paths, which start at its own folder, and
+            labels; or the name of a hub data set (parquet). Without a test split the validation images are the
+            test, without any of both one in ten images of each class is held out. Images are as a viewer shows
+            them (`fedsim.tasks._images.pixels`), what is transparent on white.
         data_config, data_revision: of a hub data set.
         image_column, label_column: of a table; by default `img`, `image`, ... and `label`, ...
-        classes: the classes that clients have, by number; all without it, of the built-in digits 5 to 9.
+        classes: the classes that clients have, by number (`fedsim.tasks._images.labels`); all without it, of the built-in digits 5 to 9.
         share: which part of each class's training images clients have, from and to: [0.5, 1] leaves the first
             half to whoever pretrained on it.
         partition: who has which images; see `fedsim.tasks.partition`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,24 @@ from fedsim.jobs import TaskContext
 from fedsim.rng import seed_of, stream
 from fedsim.tasks._language.settings import LanguageSettings
 from fedsim.tasks._language.task import LanguageTask
-from fedsim.tasks._language.text import Source, Texts, digest, read
-from fedsim.tasks._language.tokens import Stream, Windows, cuts, full, joined, lines, tokenise, whole
+from fedsim.tasks._language.text import Source, digest, read
+from fedsim.tasks._language.tokens import (
+    FITTING,
+    Stream,
+    Windows,
+    cuts,
+    full,
+    joined,
+    lines,
+    tokenise,
+    whole,
+)
 from fedsim.tasks._language.topics import divergence_bits, topics
+from fedsim.tasks._language.units import Texts
 from fedsim.tasks._splits import Splits
 from fedsim.tasks.partition import Blocks, Dirichlet, Iid, Pathological, partition
 from fedsim.training import hub, lora, text_shape
+from fedsim.training.loading import configuration
 
 BLOCK = 512
 """Tokens of a block where there is plenty: about 25 lines of newspaper, enough to have a topic."""
@@ -27,11 +39,15 @@ BLOCK = 512
 
 @dataclass(frozen=True)
 class Cut:
-    """The training text in blocks: tokens [starts, stops) of each, who owns them, what they are about."""
+    """The training text in blocks: tokens [starts, stops) of each, who owns them, what they are about.
+
+    `runs` says of which run of text, all of one owner and label, each block is.
+    """
 
     starts: Ints
     stops: Ints
     owners: Ints
+    runs: Ints
     labels: Ints | None
     names: list[str]
 
@@ -56,12 +72,14 @@ def prepare(config: LanguageSettings, context: TaskContext) -> LanguageTask:
     name = _model(config)
     skeleton = _checked(name, config.sequence)
     layout = lora.layout(skeleton, context.lora)
-    tokenizer, vocabulary = hub.tokenizer(name), int(skeleton.config.vocab_size)
-    splits = {key: _sorted(texts) for key, texts in read(_source(config)).items()}
-    streams, first = _tokens(tokenizer, name, splits, vocabulary)
+    tokenizer, vocabulary = hub.tokenizer(name), configuration.vocabulary(skeleton)
+    corpus = read(_source(config))
+    splits = {key: _sorted(texts) for key, texts in corpus.splits.items()}
+    streams, first = _tokens(tokenizer, splits, vocabulary)
     deal = _dealt(config, context, splits["train"], streams["train"], first)
     test = whole(streams["test"], config.sequence, first)
     valid = whole(streams["valid"], config.sequence, first) if "valid" in streams else None
+    notices = [*corpus.notices, *text_shape.notices(skeleton, layout)]
     apart = {"test": len(test), "valid": 0 if valid is None else len(valid)}
     return LanguageTask(
         model=name,
@@ -69,10 +87,15 @@ def prepare(config: LanguageSettings, context: TaskContext) -> LanguageTask:
         numerics=context.numerics,
         gpus_per_worker=context.gpus_per_worker,
         seed=context.seed,
+        training_seed=context.first_seed,
         layout=layout,
         shape=text_shape.shape(skeleton, name, layout, config.sequence, context.local.batch),
-        splits=Splits.dealt(deal.shares, config.holdout, apart, context.seed),
-        facts=_facts(config, splits, streams["train"], vocabulary) | deal.facts,
+        splits=Splits.dealt(
+            deal.shares, config.holdout, apart, context.seed, last=config.holdout_from == "runs"
+        ),
+        facts=_facts(config, splits, streams["train"], vocabulary)
+        | deal.facts
+        | ({"notices": notices} if notices else {}),
         cache_bytes=context.cache_bytes,
         windows=deal.windows,
         test=test,
@@ -80,17 +103,17 @@ def prepare(config: LanguageSettings, context: TaskContext) -> LanguageTask:
     )
 
 
-def _tokens(
-    tokenizer: Any, name: str, splits: dict[str, Texts], vocabulary: int
-) -> tuple[dict[str, Stream], int]:
+def _tokens(tokenizer: Any, splits: dict[str, Texts], vocabulary: int) -> tuple[dict[str, Stream], int]:
     """Return the tokens of each split, and the one that a window without context begins with."""
     eos = hub.end_of_text(tokenizer)
     assert eos is not None
     first = eos if tokenizer.bos_token_id is None else int(tokenizer.bos_token_id)
-    streams = {key: tokenise(tokenizer, texts.texts, eos, vocabulary) for key, texts in splits.items()}
-    for key, row in streams.items():
-        _fits(row, key, vocabulary, name)
-    return streams, first
+    for kind, number in (("end-of-text", eos), ("beginning-of-text", first)):
+        if not 0 <= number < vocabulary:
+            token = tokenizer.convert_ids_to_tokens(number)
+            what = f"the tokenizer's {kind} token {token!r} is number {number}, the model knows {vocabulary}"
+            raise DataError(message("task.model", what, fix=FITTING))
+    return {key: tokenise(tokenizer, texts.texts, eos, vocabulary) for key, texts in splits.items()}, first
 
 
 def _dealt(config: LanguageSettings, context: TaskContext, texts: Texts, train: Stream, first: int) -> Deal:
@@ -110,6 +133,8 @@ def _dealt(config: LanguageSettings, context: TaskContext, texts: Texts, train: 
     if blocks.labels is not None:
         facts["class_divergence_bits"] = _class_divergence(blocks, share)
         facts["class_divergence_iid_bits"] = _class_divergence(blocks, plain)
+    if config.holdout_from == "runs":
+        share = [_in_runs(cut, numbers, stream(seed, "runs", client)) for client, numbers in enumerate(share)]
     parts = [full(train, _where(cut, numbers), config.sequence, first) for numbers in share]
     stops = np.cumsum([len(part) for part in parts])
     shares = [np.arange(stop - len(part), stop) for part, stop in zip(parts, stops.tolist(), strict=True)]
@@ -156,21 +181,8 @@ def _checked(name: str, sequence: int) -> Any:
     """Return the model without weights, after the checks that need none."""
     skeleton = hub.skeleton(name)
     hub.check_weights(name)
-    longest = hub.longest(skeleton)
-    if longest is not None and sequence > longest:
-        fix = f"set task.sequence to {longest} or less"
-        raise DataError(
-            message("task.sequence", f"the model reads {longest} tokens at most", got=sequence, fix=fix)
-        )
+    hub.check_sequence(name, sequence)
     return skeleton
-
-
-def _fits(row: Stream, split: str, vocabulary: int, name: str) -> None:
-    if int(row.tokens.max()) >= vocabulary:
-        what = f"the tokenizer gives token {int(row.tokens.max())} ({split}), the model knows {vocabulary}"
-        raise DataError(
-            message("task.model", what, got=name, fix="give a folder whose tokenizer fits its model")
-        )
 
 
 def _sorted(texts: Texts) -> Texts:
@@ -196,7 +208,8 @@ def _blocks(texts: Texts, row: Stream, size: int, minimum: int) -> Cut:
     edges = np.array(list(cuts(run_starts, run_stops, row.stops, size, minimum)), dtype=np.int64)
     starts, stops = edges[:, 0], edges[:, 1]
     unit = np.searchsorted(row.stops, starts, side="right")
-    return Cut(starts, stops, owners[unit], None if texts.labels is None else labels[unit], names)
+    runs = np.searchsorted(run_starts, starts, side="right")
+    return Cut(starts, stops, owners[unit], runs, None if texts.labels is None else labels[unit], names)
 
 
 def _labelled(
@@ -216,7 +229,14 @@ def _labelled(
     pieces = [text[ends[a] : ends[b]] for a, b in zip(cut.starts, cut.stops, strict=True)]
     labels, names = topics(pieces, how.topics, seed_of(context.seed, "topics"))
     facts = {"classes_from": "topics (TF-IDF, k-means)", "classes": how.topics, "class_names": names}
-    return Cut(cut.starts, cut.stops, cut.owners, labels, names), facts
+    return replace(cut, labels=labels, names=names), facts
+
+
+def _in_runs(cut: Cut, blocks: Ints, rng: np.random.Generator) -> Ints:
+    """Return a client's blocks with its runs of consecutive text in a drawn order."""
+    follows = (cut.starts[blocks[1:]] == cut.stops[blocks[:-1]]) & (np.diff(cut.runs[blocks]) == 0)
+    runs = np.split(blocks, np.flatnonzero(~follows) + 1)
+    return np.concatenate([runs[k] for k in rng.permutation(len(runs))])
 
 
 def _where(cut: Cut, blocks: Ints) -> Ints:

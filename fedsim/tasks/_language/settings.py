@@ -20,13 +20,15 @@ class LanguageSettings(TaskComponent):
 
     Attributes:
         model: `builtin`, a folder written by `save_pretrained`, or a hub name.
-        data: `builtin`; a folder with files called *train* and, if there are any, *valid* and *test*; one
-            .txt, .parquet, .csv or .jsonl file; or the name of a hub data set (parquet). Without a
-            test file the last tenth is held out as test, which no client trains on.
+        data: `builtin`; a folder with files called *train* and, if there are any, *valid* and *test* (in the name of
+            the file, or of a folder around it); one .txt, .parquet, .csv, .tsv, .jsonl or .json file; or the name of
+            a hub data set (parquet). Without a test file the last tenth of each label, owner or text is held out as
+            test, which no client trains on.
         data_config: configuration of a hub data set (`wikitext-2-raw-v1`).
         data_revision: its branch or commit.
         text_column: column of a table; by default `text`, `sentence`, `content` or the only text column.
-        client_column: who a row belongs to, for the partition `natural`.
+        client_column: who a row belongs to, for the partition `natural`; without it a folder says so
+            (`alice/train.txt`), or of texts the file.
         label_column: a row's class, for `dirichlet` and `pathological`.
         newline: `eos`: every line is a unit, stripped, and its newline is `<eos>` (the convention of Penn
             Treebank, whose word count includes it); `keep`: newlines are text, a file, document or row is a
@@ -34,6 +36,9 @@ class LanguageSettings(TaskComponent):
         partition: who has which text; see `fedsim.tasks.partition`.
         sequence: predicted tokens of a window.
         holdout: share of each client's windows it does not train on, at least one.
+        holdout_from: `runs`: the end of each client's text, whose runs (consecutive text of one owner and label) come in
+            an order drawn by address: one run at most is cut, so only there is a held-out window beside one that is
+            trained on; `windows`: drawn from anywhere, nearly all of them beside training windows.
         charge_as: the model that the clock charges instead of the one that trains.
     """
 
@@ -48,6 +53,7 @@ class LanguageSettings(TaskComponent):
     partition: Partition = Iid()
     sequence: Count = 64
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    holdout_from: Literal["runs", "windows"] = "runs"
     charge_as: ChargeAs | None = None
 
     def sources(self) -> dict[str, str]:

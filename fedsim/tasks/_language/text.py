@@ -7,43 +7,30 @@ All of it becomes units: a line of a text file, a row of a table, or a document.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from fedsim.errors import DataError, message
-from fedsim.tasks._tables import Columns, column, columns, from_hub, text_column
+from fedsim.errors import DataError, Shown, message
+from fedsim.files.text_file import UnreadableError, half_character, read_text, shown
+from fedsim.tasks._language.folder import READABLE, TextFile, refuse_kind, split_files
+from fedsim.tasks._language.held_out import held_out
+from fedsim.tasks._language.units import Texts
+from fedsim.tasks._tables import (
+    CHAT_FIX,
+    SUFFIXES,
+    Columns,
+    column,
+    columns,
+    from_hub,
+    is_chat,
+    text_column,
+    unreadable,
+)
 from fedsim.training.hub import is_hub_name
 
-TEXT = (".txt", ".text", ".tokens", ".raw", ".md")
-TABLES = (".parquet", ".csv", ".jsonl", ".json")
-SPLITS = ("train", "valid", "test")
 Newline = Literal["auto", "eos", "keep"]
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Units of one split, in their order.
-
-    Attributes:
-        texts: the text of each unit.
-        owners: who wrote it: a client column's value, the document or the file.
-        labels: its class; None if there is none.
-    """
-
-    texts: list[str]
-    owners: list[str]
-    labels: list[str] | None = None
-
-    def __len__(self) -> int:
-        """Return the number of units."""
-        return len(self.texts)
-
-    def take(self, rows: Sequence[int]) -> Texts:
-        """Return some units."""
-        labels = None if self.labels is None else [self.labels[i] for i in rows]
-        return Texts([self.texts[i] for i in rows], [self.owners[i] for i in rows], labels)
 
 
 @dataclass(frozen=True)
@@ -67,27 +54,40 @@ class Source:
     newline: Newline = "auto"
 
 
-def read(source: Source) -> dict[str, Texts]:
-    """Return the splits `train`, `test` and, if there is one, `valid`.
+@dataclass(frozen=True)
+class Corpus:
+    """What was read.
 
-    Without test data of its own, a tenth is held out: the last units of each owner with at least
-    ten, else the last lines of each text with at least ten, else the last units of all.
+    Attributes:
+        splits: `train`, perhaps `valid`, and `test`.
+        notices: sentences about what was left out, and where the test text is from.
+    """
+
+    splits: Mapping[str, Texts]
+    notices: tuple[str, ...] = ()
+
+
+def read(source: Source) -> Corpus:
+    """Return the splits of a corpus; see `held_out` for one that has no test text of its own.
 
     Raises:
         DataError: nothing there, not readable, a missing column, no text.
     """
-    splits = _read(source)
+    notices: list[str] = []
+    splits = _read(source, notices)
     if "test" not in splits:
-        splits["train"], splits["test"] = held_out(splits["train"])
+        train, test, how = held_out(splits["train"])
+        splits = {"train": train, **{k: v for k, v in splits.items() if k != "train"}, "test": test}
+        notices.append(f"no test text was given: {how}")
     for name, texts in splits.items():
         if not any(text.strip() for text in texts.texts):
             raise DataError(
                 message("task.data", f"there is no text for {name}", got=source.data, fix="add some")
             )
-    return splits
+    return Corpus(splits, tuple(notices))
 
 
-def _read(source: Source) -> dict[str, Texts]:
+def _read(source: Source, notices: list[str]) -> dict[str, Texts]:
     if source.data == "builtin":
         from fedsim.builtin import documents
 
@@ -95,69 +95,57 @@ def _read(source: Source) -> dict[str, Texts]:
         whole = Texts([d.text for d in corpus], [d.name for d in corpus], [d.group for d in corpus])
         return {"train": _by_line(whole) if source.newline == "eos" else whole}
     path = Path(source.data)
-    if path.is_dir():
-        return {name: _joined(files, source) for name, files in _split_files(path).items()}
-    if path.is_file():
-        return {"train": _joined([path], source)}
-    if is_hub_name(source.data) and path.suffix not in TEXT + TABLES:
-        tables = from_hub(source.data, source.config, source.revision)
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError as problem:
+        raise unreadable(
+            path, UnreadableError(f"cannot be read ({problem.strerror})", fix="check the path")
+        ) from problem
+    if is_folder:
+        splits = split_files(path, notices)
+        return {name: _joined(files, source) for name, files in splits.items()}
+    if is_file:
+        return {"train": _joined([TextFile(path, path.stem)], source)}
+    if is_hub_name(source.data) and path.suffix.lower() not in READABLE:
+        tables = from_hub(source.data, source.config, source.revision, notices=notices)
         return {name: _table(part, source, f"{source.data} {name}") for name, part in tables.items()}
     fix = "give a folder, a .txt, .parquet, .csv or .jsonl file, a hub name, or builtin"
     raise DataError(message("task.data", "there is no such file or folder", got=source.data, fix=fix))
 
 
-def _split_files(folder: Path) -> dict[str, list[Path]]:
-    """Find the files of each split by their names, or else by those of the folders they are in."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in TEXT + TABLES)
-    files_of: dict[str, list[Path]] = {}
-    for path in files:
-        parts = path.relative_to(folder).parts
-        for part in reversed(parts):
-            names = [split for split in SPLITS if split in part.lower()]
-            if len(names) > 1:
-                fix = "name it after one of train, valid, test"
-                raise DataError(message("task.data", "one file names several splits", got=str(path), fix=fix))
-            if names:
-                files_of.setdefault(names[0], []).append(path)
-                break
-    if "train" not in files_of:
-        seen = ", ".join(p.name for p in files[:5]) or "no text or table at all"
-        fix = "name a file *train*.txt (.parquet, .csv, .jsonl), and if you have them *valid* and *test*; or give one file"
-        raise DataError(
-            message("task.data", f"no file of the folder is called *train* (there is {seen})", fix=fix)
-        )
-    order = [name for name in SPLITS if name in files_of]
-    return {name: files_of[name] for name in order}
-
-
-def _joined(files: Iterable[Path], source: Source) -> Texts:
-    parts = [_file(path, source) for path in files]
+def _joined(files: Iterable[TextFile], source: Source) -> Texts:
+    parts = [_file(file, source) for file in files]
     labels = None
     if all(part.labels is not None for part in parts):
         labels = [label for part in parts for label in part.labels or ()]
-    return Texts([t for p in parts for t in p.texts], [o for p in parts for o in p.owners], labels)
+    texts, owners = [t for p in parts for t in p.texts], [o for p in parts for o in p.owners]
+    return Texts(texts, owners, labels, rows=all(part.rows for part in parts))
 
 
-def _file(path: Path, source: Source) -> Texts:
-    if path.suffix in TABLES:
-        return _table(columns(path), source, str(path))
-    if path.suffix not in TEXT:
-        fix = f"rename it to one of {', '.join(TEXT + TABLES)}"
-        raise DataError(message("task.data", "this kind of file cannot be read", got=str(path), fix=fix))
-    for field in ("text_column", "client_column", "label_column"):
-        if (name := getattr(source, field)) is not None:
+def _file(file: TextFile, source: Source) -> Texts:
+    path = file.path
+    refuse_kind(path)
+    if path.suffix.lower() in SUFFIXES:
+        return _table(columns(path), source, shown(path), file.owner if file.by_folder else "table")
+    named = {
+        "text_column": source.text_column,
+        "client_column": source.client_column,
+        "label_column": source.label_column,
+    }
+    for field, name in named.items():
+        if name is not None:
             fix = "use a .csv, .parquet or .jsonl file, or drop it"
             raise DataError(
-                message(f"task.{field}", f"a text file has no columns ({path})", got=name, fix=fix)
+                message(f"task.{field}", f"a text file has no columns ({shown(path)})", got=name, fix=fix)
             )
     try:
-        text = path.read_text(encoding="utf-8")
-    except (UnicodeDecodeError, OSError) as problem:
-        fix = "save it as UTF-8"
-        raise DataError(message("task.data", f"{path} cannot be read ({problem})", fix=fix)) from problem
+        text = read_text(path)
+    except UnreadableError as problem:
+        raise unreadable(path, problem) from problem
     if not text.strip():
-        raise DataError(message("task.data", "the file is empty", got=str(path), fix="give a file with text"))
-    whole = Texts([text], [path.stem])
+        fix = "give a file with text, or remove it"
+        raise DataError(message("task.data", "the file is empty", got=shown(path), fix=fix))
+    whole = Texts([text], [file.owner])
     return whole if source.newline == "keep" else _by_line(whole)
 
 
@@ -168,58 +156,44 @@ def _by_line(whole: Texts) -> Texts:
     return replace(whole.take(rows), texts=[line.strip() for lines in cut for line in lines])
 
 
-def _table(table: Columns, source: Source, where: str) -> Texts:
+def _table(table: Columns, source: Source, where: str, owner: str = "table") -> Texts:
     name = source.text_column or text_column(table, where)
     texts = column(table, name, "text_column", where)
-    owners = ["table"] * len(texts)
+    owners, labels = [owner] * len(texts), None
     if source.client_column is not None:
         owners = [str(v) for v in column(table, source.client_column, "client_column", where)]
-    labels = None
     if source.label_column is not None:
         labels = [str(v) for v in column(table, source.label_column, "label_column", where)]
     for row, text in enumerate(texts, start=1):
-        if not isinstance(text, str):
-            fix = "choose a column of text, or remove the row"
-            raise DataError(message("task.text_column", f"{where}: row {row} is not text", got=text, fix=fix))
+        _check_text(text, name, f"{where}: row {row}")
+    if not texts:
+        fix = "put at least one row into it"
+        raise DataError(message("task.data", f"{where}: the table has no rows", fix=fix))
     if (
         source.newline == "auto"
     ):  # as Wikitext's rows have it: the newline at the end is what <eos> stands for
         texts = [text.removesuffix("\n") for text in texts]
-    units = Texts(texts, owners, labels)
+    units = Texts(texts, owners, labels, rows=source.client_column is None)
     return _by_line(units) if source.newline == "eos" else units
 
 
-def held_out(whole: Texts) -> tuple[Texts, Texts]:
-    """Return (train, test): the last tenth of each owner's units, or of each text's lines."""
-    rows: dict[str, list[int]] = {}
-    for row, owner in enumerate(whole.owners):
-        rows.setdefault(owner, []).append(row)
-    trained, tested = [], []
-    texts = {False: list(whole.texts), True: list(whole.texts)}
-    for mine in rows.values():
-        if len(mine) >= 10:
-            cut = len(mine) - len(mine) // 10
-            trained += mine[:cut]
-            tested += mine[cut:]
-            continue
-        for row in mine:
-            lines = whole.texts[row].splitlines(keepends=True)
-            trained.append(row)
-            if len(lines) >= 10:
-                cut = len(lines) - len(lines) // 10
-                texts[False][row], texts[True][row] = "".join(lines[:cut]), "".join(lines[cut:])
-                tested.append(row)
-    if not tested:
-        cut = len(whole) - max(1, len(whole) // 10)
-        trained, tested = list(range(cut)), list(range(cut, len(whole)))
-    if not trained:
-        fix = "give a longer text, or a folder with *train* and *test* files"
-        raise DataError(message("task.data", "too short to hold out a tenth for testing", fix=fix))
-    train, test = replace(whole, texts=texts[False]), replace(whole, texts=texts[True])
-    return train.take(sorted(trained)), test.take(sorted(tested))
+def _check_text(text: object, name: str, where: str) -> None:
+    """Raise a DataError if a cell is no text, or none that could be written as UTF-8."""
+    if isinstance(text, str):
+        half = None if text.isascii() else half_character(text)
+        if half is not None:
+            what, fix = f"{where} holds half of a character", "write the whole character, or remove it"
+            raise DataError(message("task.data", what, got=half, fix=fix))
+        return
+    if is_chat(text):
+        what = f"{where}: the column {name!r} holds chats (lists of messages), not text"
+        raise DataError(message("task.text_column", what, got=name, fix=CHAT_FIX))
+    fix = "fill it in, or remove the row" if text is None else "choose a column of text, or remove the row"
+    got = text if text is None or isinstance(text, int | float) else Shown(f"{str(text)[:60]!r}")
+    raise DataError(message("task.text_column", f"{where} is not text", got=got, fix=fix))
 
 
-def digest(splits: dict[str, Texts]) -> str:
+def digest(splits: Mapping[str, Texts]) -> str:
     """Return the SHA-256 of all units of all splits, in order."""
     total = hashlib.sha256()
     for name, texts in splits.items():

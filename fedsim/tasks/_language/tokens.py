@@ -15,8 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.arrays import Bools, Ints
+from fedsim.errors import DataError, message
+from fedsim.files.text_file import reason
 
 CHUNK = 2000
+FITTING = "give a folder whose tokenizer fits its model"
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,17 @@ def id_type(vocabulary: int) -> np.dtype[Any]:
 
 
 def tokenise(tokenizer: Any, texts: Sequence[str], eos: int, vocabulary: int) -> Stream:
-    """Return the tokens of all units, each followed by `<eos>`."""
+    """Return the tokens of all units, each followed by `<eos>`.
+
+    Raises:
+        DataError: a token beyond the model's vocabulary, or a text that the tokenizer does not take.
+    """
     parts = [_chunk(tokenizer, texts[at : at + CHUNK], eos) for at in range(0, len(texts), CHUNK)]
+    largest = max(int(ids.max()) for ids, *_ in parts)
+    if largest >= vocabulary:  # before they are narrowed: 65,536 would be 0
+        token = str(tokenizer.convert_ids_to_tokens(largest))
+        what = f"the tokenizer gives token {largest} ({token[:40]!r}), the model knows {vocabulary}"
+        raise DataError(message("task.model", what, fix=FITTING))
     starts = np.cumsum([0] + [ends[-1] for _, ends, _, _, _ in parts])
     return Stream(
         np.concatenate([ids for ids, *_ in parts]).astype(id_type(vocabulary)),
@@ -105,11 +117,26 @@ def _chunk(tokenizer: Any, texts: Sequence[str], eos: int) -> tuple[Ints, Ints, 
 
 
 def _encode(tokenizer: Any, texts: Sequence[str]) -> list[tuple[list[int], NDArray[Any]]]:
-    """Return ids and character ends of each text; without offsets the ends are spread evenly."""
-    if tokenizer.is_fast:
-        encodings = tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [(e.ids, np.array(e.offsets, dtype=np.int64).reshape(-1, 2)[:, 1]) for e in encodings]
-    plain = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+    """Return ids and character ends of each text; without offsets the ends are spread evenly.
+
+    Through transformers' own call, which knows of no truncation and no padding whatever the files of the tokenizer say.
+    """
+    try:
+        if tokenizer.is_fast:
+            batch = tokenizer(
+                list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
+            )
+            return [
+                (e.ids, np.array(e.offsets, dtype=np.int64).reshape(-1, 2)[:, 1]) for e in batch.encodings
+            ]
+        plain = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as problem:  # a panic in the Rust library is no Exception
+        what = f"the tokenizer cannot encode the text ({reason(problem)})"
+        raise DataError(
+            message("task.model", what, fix="give a tokenizer with a token for the unknown")
+        ) from problem
     return [
         (ids, len(text) * np.arange(1, len(ids) + 1) // max(1, len(ids)))
         for ids, text in zip(plain, texts, strict=True)

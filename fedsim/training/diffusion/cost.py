@@ -104,7 +104,11 @@ def of_named(name: str, trained: Layout, batch: int) -> ModelShape:
 
 @lru_cache(maxsize=16)
 def _counted(name: str, trained: Layout) -> Operations:
-    return operations(denoisers.skeleton(name), denoisers.signature(name), trained)
+    def counted() -> Operations:
+        return operations(denoisers.skeleton(name), denoisers.signature(name), trained)
+
+    found: Operations = denoisers.translated(name, "architecture", counted)
+    return found
 
 
 def _wrapped(model: Any, trained: Layout) -> Any:

@@ -11,17 +11,21 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
 from fedsim.errors import DataError, message
-from fedsim.training.hub import is_hub_name
+from fedsim.training.hub import check_reachable, is_hub_name
+from fedsim.training.loading import checkpoint
+from fedsim.training.loading.configuration import first_line
 
 CLASSES = ("UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 PARTS = ("unet", "transformer")
 """Subfolders of a pipeline that hold what denoises."""
+WEIGHTS = ("diffusion_pytorch_model*.safetensors", "diffusion_pytorch_model*.bin")
+"""Files of weights in a folder."""
 COLOURS = {1: "L", 3: "RGB"}
 """Channels of an image, as PIL names them."""
 FIX = "give a folder written by save_pretrained, a hub name such as google/ddpm-cifar10-32, or builtin"
@@ -85,7 +89,10 @@ def config(name: str) -> dict[str, Any]:
     """
     folder = not is_hub_name(name)
     if folder and not Path(name).is_dir():
-        raise DataError(message("task.model", "there is no such folder", got=name, fix=FIX))
+        what = "is a file, not a folder" if Path(name).is_file() else "there is no such folder"
+        raise DataError(message("task.model", what, got=name, fix=FIX))
+    if not folder:
+        check_reachable(name)
     settings, first = None, None
     for part in (None, *PARTS):
         if folder and not (Path(name) / (part or "") / "config.json").is_file():
@@ -94,6 +101,8 @@ def config(name: str) -> dict[str, Any]:
             raw = libraries().UNet2DModel.load_config(name, subfolder=part)
         except Exception as problem:  # the hub client has no common base class
             first = first or problem
+            continue
+        if not isinstance(raw, dict):
             continue
         if raw.get("_class_name") in CLASSES:
             settings = {**raw, "subfolder": part}
@@ -122,17 +131,17 @@ def signature(name: str) -> Signature:
     """
     raw = dict(skeleton(name).config)
     kind = str(config(name)["_class_name"])
-    size, channels = raw["sample_size"], raw["in_channels"]
-    if isinstance(size, list | tuple):
-        size = size[0] if len(set(size)) == 1 else None
-    if not isinstance(size, int):
+    size, channels, out = raw["sample_size"], raw["in_channels"], raw.get("out_channels")
+    if isinstance(size, list | tuple) and size and all(side == size[0] for side in size):
+        size = size[0]
+    if not _is_count(size):
         fix = "set sample_size in its config.json to the pixels of a side"
         raise DataError(message("task.model", "its images are not square", got=raw["sample_size"], fix=fix))
-    if channels not in COLOURS:
+    if not _is_count(channels) or channels not in COLOURS:
         what = f"it denoises {channels} channels, so latents: only models of grey or RGB images are trained"
         raise DataError(message("task.model", what, got=name, fix="give a model with in_channels 1 or 3"))
-    if raw.get("out_channels") is not None and raw["out_channels"] < channels:
-        what = f"it reads {channels} channels and predicts only {raw['out_channels']}"
+    if out is not None and (not _is_count(out) or out < channels):
+        what = f"it reads {channels} channels and predicts only {out}"
         raise DataError(message("task.model", what, got=name, fix="give a model with as many out_channels"))
     if raw.get("class_embed_type"):
         what = f"it is told more than a class (class_embed_type {raw['class_embed_type']})"
@@ -140,7 +149,7 @@ def signature(name: str) -> Signature:
         raise DataError(message("task.model", what, got=name, fix=fix))
     table, code = raw.get("num_class_embeds") or 0, 0
     if kind == "DiTTransformer2DModel":
-        table = raw["num_embeds_ada_norm"]
+        table = raw["num_embeds_ada_norm"] or 0
     if kind == "UNet2DConditionModel":
         code = raw["cross_attention_dim"]
         if not isinstance(code, int) or raw.get("encoder_hid_dim") or raw.get("addition_embed_type"):
@@ -149,6 +158,10 @@ def signature(name: str) -> Signature:
                 message("task.model", what, got=name, fix="give a model with plain cross attention")
             )
     return Signature(kind, channels, size, int(table), int(code))
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 @lru_cache(maxsize=8)
@@ -163,29 +176,39 @@ def skeleton(name: str) -> Any:
         with torch.device("meta"):
             return kind.from_config({k: v for k, v in raw.items() if k != "subfolder"}).eval()
 
-    return _translated(name, "architecture", build)
+    return translated(name, "architecture", build)
 
 
 def weights(name: str, dtype: str = "float32") -> Any:
-    """Return the model in a dtype of torch (by name) and in evaluation mode, so that dropout is off."""
+    """Return the model in a dtype of torch (by name) and in evaluation mode, so that dropout is off.
+
+    Raises:
+        DataError: weights are missing, of other shapes or not finite.
+    """
     import torch
 
     raw = config(name)
-    kind = getattr(libraries(), raw["_class_name"])
-    load: Callable[[], Any] = lambda: kind.from_pretrained(  # noqa: E731
-        name, subfolder=raw["subfolder"], torch_dtype=getattr(torch, dtype), low_cpu_mem_usage=False
+    load = partial(
+        getattr(libraries(), raw["_class_name"]).from_pretrained,
+        name,
+        subfolder=raw["subfolder"],
+        torch_dtype=getattr(torch, dtype),
+        low_cpu_mem_usage=False,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are refused below, by name
     )
-    return _translated(name, "weights", load).eval()
+    model, info = translated(name, "weights", load)
+    checkpoint.check_loaded(model, info, name)
+    checkpoint.check_names(model, skeleton(name), name)
+    return model.eval()
 
 
 def check_weights(name: str) -> None:
-    """Raise a DataError if a folder holds no weights; a hub's are fetched by the first worker."""
-    if is_hub_name(name):
-        return
-    folder = Path(name) / (config(name)["subfolder"] or "")
-    if not any(any(folder.glob(f"diffusion_pytorch_model*.{end}")) for end in ("safetensors", "bin")):
+    """Raise a DataError if a folder holds no weights or not all of its files; a hub's are fetched by the first worker."""
+    if not is_hub_name(name):
+        folder = Path(name) / (config(name)["subfolder"] or "")
         fix = "copy diffusion_pytorch_model.safetensors there, or write the folder again with save_pretrained"
-        raise DataError(message("task.model", "the folder holds no weights", got=name, fix=fix))
+        checkpoint.check_files(folder, WEIGHTS, name, fix)
 
 
 @lru_cache(maxsize=8)
@@ -221,13 +244,14 @@ def schedule(name: str, prediction: Literal["auto", "epsilon", "v_prediction", "
     return diffusers.DDPMScheduler.from_config(settings)
 
 
-def _translated(name: str, what: str, load: Callable[[], Any]) -> Any:
+def translated(name: str, what: str, load: Callable[[], Any]) -> Any:
+    """Load something of a model; what diffusers raises becomes a DataError of one sentence."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return load()
     except Exception as problem:  # diffusers has its own error types for impossible configurations
-        reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+        reason = first_line(problem)
         fix = "is it complete? diffusers must load it with from_pretrained"
         raise DataError(
             message("task.model", f"cannot load the {what}: {reason}", got=name, fix=fix)

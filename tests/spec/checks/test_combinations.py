@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from pydantic import ValidationError
 from worlds import experiment
 
 from fedsim.aggregators._base import Traits
@@ -154,7 +153,7 @@ def test_a_rule_without_traits_is_told_to_have_some():
         kind: str = "bare"
         traits: ClassVar[None] = None
 
-    with pytest.raises(ValidationError, match=r"Bare has no `traits`(?s:.*)traits: ClassVar\[Traits\]"):
+    with pytest.raises(ExperimentError, match=r"Bare has no `traits`(?s:.*)traits: ClassVar\[Traits\]"):
         experiment({"kind": "synchronous", "cohort": 3}, 6, aggregator=Bare())
 
 

@@ -16,13 +16,16 @@ import pytest
 import yaml
 
 import fedsim
+from fedsim.checks.resolved import of_population
 from fedsim.cli.app import call
 from fedsim.cli.printing import estimates, listing, table
 from fedsim.cli.progress import Progress
 from fedsim.cli.verdict import verdict
+from fedsim.devices.population import draw
 from fedsim.errors import HostError, RunError
 from fedsim.records.info import Totals
 from fedsim.records.quantities import duration
+from fedsim.records.resolved import Drawn, Resolved
 from fedsim.runs.dry_run import Estimates
 
 EXPERIMENT = {
@@ -277,7 +280,10 @@ def test_a_reader_that_stops_reading_is_no_error_of_ours(here):
 
 
 def test_verify_says_ok_or_what_is_wrong(done, tmp_path, capsys):
-    assert said(capsys, "verify", done)[:2] == (0, "ok\n")
+    code, out, _ = said(capsys, "verify", done)
+    assert (code, out.startswith("ok: "), "columns replayed" in out) == (0, True, True)
+    code, out, _ = said(capsys, "verify", done, "--accounts-only")
+    assert (code, out.startswith("ok: "), "not replayed (accounts only, as asked)" in out) == (0, True, True)
     broken = tmp_path / "broken"
     broken.mkdir()
     for path in done.iterdir():
@@ -288,8 +294,8 @@ def test_verify_says_ok_or_what_is_wrong(done, tmp_path, capsys):
     visits.to_parquet(broken / "visits.parquet")
     code, out, _ = said(capsys, "verify", broken)
     assert code == 1
-    assert "ok" not in out.splitlines()
-    assert "bytes" in out
+    assert not out.splitlines()[-1].startswith("ok")
+    assert "column up_bytes" in out
 
 
 def test_the_timeline_is_written_where_asked(done, here, capsys):
@@ -303,6 +309,11 @@ def test_reports_of_one_run_several_runs_and_a_folder_of_runs(done, here, capsys
     assert said(capsys, "report", "all/a")[1] == f"{here}/all/a/report.html\n"
     assert said(capsys, "report", "all/a", "all/b")[1] == f"{here}/all/report.html\n"
     assert said(capsys, "report", "all", "--out", "page.html")[1] == "page.html\n"
+    said(capsys, "report", done, done, "--out", "page.html", "--target", "3.5", "--target", "2")
+    targets = re.findall(
+        r"Declared target: test \w+ of ([\d.]+)", (here / "page.html").read_text(encoding="utf-8")
+    )
+    assert targets == ["3.50", "2"]
     assert (here / "page.html").stat().st_size > 1000
 
 
@@ -324,6 +335,22 @@ def test_profiles_are_listed_shown_and_checked(capsys, tmp_path):
     assert code == 0
     assert "phone-mid" in out
     assert said(capsys, "profiles", "check", hetero_profiles.locate("devices.csv"))[:2] == (0, "ok\n")
+
+
+def test_the_population_of_an_experiment_of_one_s_own_is_shown(here, capsys):
+    file = here / "mine.yaml"
+    file.write_text(
+        "population: {preset: mixed_edge_2025, clients: 40, availability: charging}\n"
+        "task: {kind: quadratic}\nlocal: {optimizer: sgd}\nbudget: {commits: 1}\n"
+    )
+    drawn = draw(fedsim.read(file).population, 0)
+
+    assert call(["profiles", "show", str(file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    facts = of_population(drawn)
+    assert lines[-1] == f"online: {facts.online}"
+    assert lines[-2].split()[:2] == ["all", "40"]
+    assert sum(g.clients for g in facts.drawn) == 40
 
 
 def test_the_doctor_names_what_is_there_and_what_is_missing(capsys, monkeypatch):
@@ -443,7 +470,8 @@ def test_estimates_without_a_measurement_say_nothing_of_this_machine():
         joules=5.0,
         gross_joules=7.0,
     )
-    text = estimates(Estimates(totals, virtual_s=7200.0, trained_visits=2, evaluations=2))
+    who = Resolved((Drawn("laptop", "wifi", 3),), 1.0, 1.0)
+    text = estimates(Estimates(totals, virtual_s=7200.0, trained_visits=2, evaluations=2, resolved=who))
     assert "visits: 3 (in flight 1, landed 2)" in text
     assert "machine" not in text
 

@@ -422,7 +422,7 @@ def test_a_label_is_a_safe_folder_name(changes, expected):
 
 
 def test_the_json_schema_has_every_kind_and_its_fields():
-    schema = json_schema()
+    schema = json_schema(Experiment)
     protocols = schema["properties"]["protocol"]["anyOf"]
     by_kind = {p["properties"]["kind"].get("const"): p["properties"] for p in protocols[:-1]}
     assert list(by_kind) == kinds("protocols")
@@ -430,3 +430,68 @@ def test_the_json_schema_has_every_kind_and_its_fields():
     optimizers = schema["properties"]["server_optimizer"]["anyOf"]
     assert [o["properties"]["kind"].get("const") for o in optimizers[:-1]] == kinds("optimizers")
     assert schema["required"] == ["population", "task", "budget"]
+
+
+# from Python ------------------------------------------------------------------------------------
+
+PLAIN = {
+    "population": {"preset": "homogeneous", "clients": 20},
+    "task": {"kind": "quadratic"},
+    "budget": {"commits": 3},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"population": {"preset": "homogeneous"}}, "experiment: population.clients: is required\n  fix: add `clients: 100`"),
+        ({"population": None}, "experiment: population: must be a block of keys"),
+        ({"budget": {}}, "experiment: budget: has no limit"),
+        ({"seed": -1}, "experiment: seed: must be at least 0 (got -1)"),
+        ({"seed": True}, "experiment: seed: must be a number (got True)"),
+        ({"learning_rate": 0.1}, "experiment: learning_rate: no such key (got 0.1)\n  fix: write local.lr"),
+        ({"aggregator": {"kind": "fedavg"}}, "experiment: aggregator.kind: no such kind (got 'fedavg')\n  fix: write aggregator.kind: fedit"),
+        ({"aggregator": "fedavg"}, "experiment: aggregator: must be a block with `kind:` (got 'fedavg')\n  fix: write aggregator.kind: fedit"),
+        ({"task": 3}, "experiment: task: must be a block with `kind:` (got 3)"),
+        ({"local": {"lr": "fast"}}, "experiment: local.lr: must be a number (got 'fast')"),
+        ({"protocol": {"kind": "buffered", "cohort": 3}}, "experiment: protocol.cohort: no such key (got 3)"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("build", [Experiment.model_validate, lambda blocks: Experiment(**blocks)])
+def test_blocks_given_in_python_are_refused_in_the_same_words_as_in_a_file(build, changes, said):
+    assert words(build, {**PLAIN, **changes}).startswith(said)
+
+
+def test_everything_that_is_wrong_in_python_is_said_at_once():
+    text = words(Experiment.model_validate, {"seed": -1})
+
+    for key in ("population", "task", "budget", "seed"):
+        assert f"experiment: {key}: " in text
+
+
+def test_what_is_no_mapping_is_refused_in_words():
+    assert words(Experiment.model_validate, "mine.yaml").startswith("experiment: must be a block of keys")
+
+
+def test_a_copy_with_plain_blocks_is_the_experiment_of_a_file_with_them():
+    base = Experiment.model_validate(PLAIN)
+    copied = base.model_copy(update={"protocol": {"kind": "buffered", "buffer": 3}, "seed": 4})
+
+    assert copied == Experiment.model_validate(
+        {**PLAIN, "protocol": {"kind": "buffered", "buffer": 3}, "seed": 4}
+    )
+    assert base.model_copy() == base
+    assert base.model_copy(update={"lora": base.lora}).lora is base.lora
+
+
+@pytest.mark.parametrize(
+    ("update", "said"),
+    [
+        ({"protocol": {"kind": "bufferd"}}, "experiment: protocol.kind: no such kind (got 'bufferd')\n  fix: did you mean 'buffered'?"),
+        ({"protocol": {"cohort": 3}}, "experiment: protocol: needs `kind:`"),
+        ({"seed": "one"}, "experiment: seed: must be a whole number (got 'one')"),
+        ({"rounds": 3}, "experiment: rounds: no such key (got 3)\n  fix: write budget.commits"),
+    ],
+)  # fmt: skip
+def test_a_copy_with_wrong_blocks_is_refused_when_it_is_made(update, said):
+    assert words(lambda: Experiment.model_validate(PLAIN).model_copy(update=update)).startswith(said)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedsim.devices.availability import BLOCK
-from fedsim.devices.draws import choose, draws, nearest_row, network_weights
+from fedsim.devices.draws import allot, choose, draws, nearest_row, network_weights, remainders
 from fedsim.devices.presets import recipe_of_preset
 from fedsim.errors import ProfileError
 
@@ -37,6 +37,45 @@ def test_the_nearest_row_is_nearest_in_ratio():
         0,
         0,
     ]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_sixty_of_a_hundred_are_48_of_80_with_every_seed(seed):
+    chance = draws(80, seed)[0][0]
+
+    assert np.bincount(allot(np.array([60.0, 40.0]), chance)).tolist() == [48, 32]
+
+
+def test_exact_shares_differ_by_less_than_one_client_in_groups_and_in_rows():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        rows, n = int(rng.integers(1, 12)), int(rng.integers(0, 300))
+        weight = rng.exponential(size=rows) * (rng.random(rows) > 0.2)
+        weight[0] = 1.0
+        groups = rng.choice(["a", "b", "c"], size=rows)
+        got = np.bincount(allot(weight, rng.random(n), groups), minlength=rows)
+
+        assert got.sum() == n
+        assert not got[weight == 0].any()
+        for group in np.unique(groups):
+            of = groups == group
+            assert abs(got[of].sum() - n * weight[of].sum() / weight.sum()) < 1
+            if weight[of].sum():
+                assert (np.abs(got[of] - got[of].sum() * weight[of] / weight[of].sum()) < 1).all()
+
+
+def test_groups_come_before_their_rows():
+    """Ten rows of 5 % in one group and two of 25 % in the other: five clients each, whatever the rows round to."""
+    weight = np.array([5.0] * 10 + [25.0] * 2)
+    groups = np.array(["many"] * 10 + ["few"] * 2)
+
+    got = np.bincount(allot(weight, np.linspace(0, 0.9, 10), groups), minlength=12)
+    assert got[:10].sum() == got[10:].sum() == 5
+
+
+def test_the_largest_remainders_are_rounded_up():
+    assert remainders(np.array([47.0, 16.0, 15.9, 12.0, 6.0, 3.1]), 10).tolist() == [5, 2, 1, 1, 1, 0]
+    assert remainders(np.array([0.0, 1.0]), 3).tolist() == [0, 3]
 
 
 def recipe(cellular_share, cellular_devices):

@@ -58,3 +58,73 @@ def test_at_the_client_s_level_the_mean_is_the_drawn_one(tmp_path):
 def test_a_file_that_is_not_there_is_refused_by_its_field():
     with pytest.raises(ProfileError, match=r"population\.rates: no such file \(got 'none\.csv'\)"):
         rates(rates="none.csv", rates_at_end="loop")
+
+
+TWO = recipe_of_preset("mixed_edge_2025").networks
+MIXED = np.array(["lte", "wifi-fibre", "lte", "wifi-fibre", "lte"], dtype=object)
+
+
+def of_two(**settings):
+    config = PopulationConfig(preset="mixed_edge_2025", clients=5, **settings)
+    return link_rates(config, MIXED, MEANS, TWO, seed=0)
+
+
+@pytest.fixture
+def names():
+    """Two networks of the preset, as the clients above have them."""
+    first, second = TWO.network[:2].tolist()
+    MIXED[:] = [first, second, first, second, first]
+    return first, second
+
+
+def test_a_file_of_rates_may_be_that_of_one_network_alone(tmp_path, names):
+    varying, means, sources = of_two(**table(tmp_path), rates_for=[names[0]])
+    assert varying.of(0, "up").rate(3.0) == 1000.0
+    assert varying.of(1, "up") is None
+    assert means["up"][[1, 3]].tolist() == [10.0, 10.0]
+    assert set(means["up"][[0, 2, 4]]) <= {1000.0, 2000.0}
+    assert sources["rates_for"] == names[0]
+
+
+def test_generated_rates_may_be_those_of_one_network_alone(names):
+    varying, means, sources = of_two(rates="generated", rates_for=[names[1]])
+    assert varying.of(0, "up") is None
+    assert varying.of(1, "up").mean_bytes_per_s == 10.0
+    assert means is MEANS
+    assert sources == {"rates": "generated", "rates_for": names[1]}
+
+
+def test_a_network_that_is_not_in_the_table_is_refused(tmp_path, names):
+    with pytest.raises(ProfileError, match=r"population\.rates_for: no such network in .* \(got 'ltee'\)"):
+        of_two(**table(tmp_path), rates_for=["ltee"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"rates_for": ["a"]}, "links that are constant"),
+        ({"rates": "generated", "rates_for": []}, "no network"),
+    ],
+)
+def test_rates_for_without_rates_or_networks_is_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        PopulationConfig(preset="homogeneous", clients=5, **settings)
+
+
+def test_a_trace_that_ends_with_nothing_is_not_held(tmp_path):
+    settings = table(tmp_path, "trace,time_s,up_kbps\na,0,8\na,10,0\n")
+    with pytest.raises(ProfileError, match="row 3: up_kbps: trace a ends with 0"):
+        rates(**settings | {"rates_at_end": "hold"})
+    assert rates(**settings)[0].of(0, "up").rate(12.0) == 1000.0
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("a,0,1e-5\na,10,1e-5\n", "row 2: up_kbps: trace a carries less than a bit a second"),
+        ("a,0,8\na,1e-4,8\na,2e-4,9\n", "row 2: up_kbps: trace a has steps of less than 0.0005 s"),
+    ],
+)
+def test_a_trace_that_nobody_could_follow_to_its_end_is_refused(tmp_path, rows, said):
+    with pytest.raises(ProfileError, match=said):
+        rates(**table(tmp_path, "trace,time_s,up_kbps\n" + rows))

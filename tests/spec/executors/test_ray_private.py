@@ -1,10 +1,13 @@
 """What we take from Ray that it does not promise: private names, and its words for a lost worker."""
 
+import os
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from fedsim.errors import HostError
 from fedsim.executors import ray_session as session
 from fedsim.executors.ray_errors import CAUSES, CRASHED, LOST, cause_of, lost
 from fedsim.executors.ray_patches import SERVICES, few_processes, loopback, missing_names, read_auth_mode
@@ -83,3 +86,91 @@ def test_a_ray_without_these_names_is_named_and_starts_as_it_does_by_itself():
     assert len(missing_names(other)) == 2 + len(SERVICES)
     with loopback(other), few_processes(other):
         read_auth_mode(other)
+
+
+# the folder for temporary files -----------------------------------------------------------------
+
+LONG = "/scratch/jobs/" + "x" * 81
+"""A TMPDIR of a batch system, 95 characters."""
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({"TMPDIR": LONG}, LONG),
+        ({"TMPDIR": LONG, "RAY_TMPDIR": "/short"}, "/short"),
+    ],
+)
+def test_the_folder_is_the_one_that_ray_would_choose(environment, folder, monkeypatch):
+    for name in ("TMPDIR", "RAY_TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    assert session.temporary_folder() == folder
+
+
+@pytest.mark.parametrize(("length", "long"), [(4, False), (39, False), (40, True), (95, True)])
+def test_a_folder_is_too_long_where_its_sockets_would_be(length, long):
+    assert session.too_long("/" + "x" * (length - 1)) is long
+
+
+class Started:
+    """A Ray that takes down how it is started, or refuses to."""
+
+    def __init__(self, problem=None):
+        self.problem, self.options = problem, None
+
+    def init(self, **options):
+        self.options = options
+        if self.problem is not None:
+            raise self.problem
+
+    def shutdown(self):
+        pass
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """`start` without what it changes inside a real Ray, and without patience."""
+
+    @contextmanager
+    def nothing(*_args):
+        yield
+
+    for name in ("loopback", "few_processes"):
+        monkeypatch.setattr(session, name, nothing)
+    monkeypatch.setattr(session.time, "sleep", lambda _s: None)
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+
+
+@pytest.mark.parametrize("tmpdir", [LONG, "/tmp"])
+def test_a_ray_of_our_own_gets_a_short_folder_only_where_it_needs_one(bare, tmpdir, monkeypatch):
+    monkeypatch.setenv("TMPDIR", tmpdir)
+    ray = Started()
+    session.start(ray, session.Needs(1, 0.0, 0, 0))
+
+    given = ray.options.get("_temp_dir")
+    assert (given is None) == (tmpdir == "/tmp")
+    if given is not None:
+        assert not session.too_long(given)
+        assert Path(given).stat().st_uid == os.getuid()
+
+
+def test_where_no_short_folder_can_be_made_the_way_out_is_a_variable(bare, monkeypatch, tmp_path):
+    monkeypatch.setenv("TMPDIR", LONG)
+    monkeypatch.setattr(session, "short_folder", lambda _parent: None)
+
+    with pytest.raises(HostError, match=r"fix: set RAY_TMPDIR to a folder with a short name"):
+        session.start(
+            Started(RuntimeError("AF_UNIX path length cannot exceed 107 bytes")), session.Needs(1, 0.0, 0, 0)
+        )
+
+
+def test_a_short_folder_that_is_somebody_else_s_is_not_used(tmp_path):
+    target = tmp_path / "elsewhere"
+    target.mkdir()
+    (tmp_path / f"fedsim-ray-{os.getuid()}").symlink_to(target)
+
+    assert session.short_folder(tmp_path) is None
+    assert session.short_folder(tmp_path / "absent") is None

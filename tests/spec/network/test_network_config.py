@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ import simpy
 from worlds import experiment, plan, simulated
 
 from fedsim.checks.blocks import misfits
+from fedsim.config.network import NetworkConfig
 from fedsim.network.build import network_of
 from fedsim.network.private import PrivateLinks
 from fedsim.network.shared import FluidNetwork
@@ -29,14 +32,37 @@ def built(links=None, **network):
 
 def test_the_configuration_picks_the_network():
     varying = {(0, "up"): RateTrace(np.array([0.0]), np.array([1e6]), "hold")}
-    assert isinstance(built(), PrivateLinks)
-    assert isinstance(built(model="size-over-rate"), PrivateLinks)
-    assert isinstance(built(sharing="max-min"), FluidNetwork)
-    assert isinstance(built(links=varying), FluidNetwork)
+    private = {"sharing": "private"}
+    assert isinstance(built(**private), PrivateLinks)
+    assert isinstance(built(**private, model="size-over-rate"), PrivateLinks)
+    assert isinstance(built(), FluidNetwork)
+    assert isinstance(built(links=varying, **private), FluidNetwork)
+
+
+@pytest.mark.parametrize("sharing", [None, "private"])
+def test_by_default_two_thousand_downloads_are_no_faster_than_the_server(sharing):
+    """7.6 MB each through 1 Gbit/s are 2,000 x 7.6 MB x 1500/1448 / 125 MB/s = 126 s; private links have no such bound."""
+    n, n_bytes, framing = 2000, 7_600_000, 1500 / 1448
+    link = SimpleNamespace(down_bytes_per_s=2e7, up_bytes_per_s=2e7, rtt_s=0.03, framing=framing)
+    links = SimpleNamespace(
+        profile=lambda _: link, varying=False, rates=lambda *_: None, mean_rates=lambda _: np.full(n, 2e7)
+    )
+    env = simpy.Environment()
+    settings = NetworkConfig() if sharing is None else NetworkConfig(sharing=sharing)
+    network = network_of(settings, links, env)
+    transfers = [network.transfer("down", client, n_bytes) for client in range(n)]
+    env.run()
+    assert all(transfer.done.processed for transfer in transfers)
+    least_s = n * n_bytes * framing / 125e6
+    if sharing is None:
+        assert least_s <= env.now <= 1.01 * least_s
+    else:
+        assert env.now < 0.01 * least_s
 
 
 def test_size_over_rate_knows_no_round_trip():
-    made = plan(ROUNDS, [1.0] * 6, rate=1000.0, rtt_s=2.0, network={"model": "size-over-rate"})
+    naive = {"model": "size-over-rate", "sharing": "private"}
+    made = plan(ROUNDS, [1.0] * 6, rate=1000.0, rtt_s=2.0, network=naive)
     env = simpy.Environment()
     transfer = network_of(made.experiment.network, made.population, env).transfer("up", 0, 5000)
     env.run()

@@ -84,7 +84,7 @@ def test_bytes_that_never_pass_take_for_ever():
 
 
 def test_two_loops_that_are_never_open_together_let_nothing_pass_and_are_found_out(monkeypatch):
-    monkeypatch.setattr("fedsim.network.predict.STALLED_S", 500.0)
+    monkeypatch.setattr("fedsim.network.predict.MOST_CHANGES", 1000)
     times = np.array([0.0, 1.0, 2.0])
     even = RateTrace(times, np.array([7.0, 0.0, 0.0]), "loop")
     odd = RateTrace(times, np.array([0.0, 7.0, 0.0]), "loop")

@@ -106,22 +106,33 @@ def test_adaptive_probabilities_are_a_distribution(found):
     assert sum(adaptive_probabilities(found, [1] * len(found))) == pytest.approx(1.0)
 
 
-def test_adaptive_turns_follow_the_losses_that_have_landed():
-    """Redrawn from the tables: which tier, given the losses of the rounds before."""
+@pytest.mark.parametrize("adapt", ["stalled", "always"])
+def test_adaptive_turns_follow_the_losses_that_have_landed(adapt):
+    """Redrawn from the tables: which tier, given the losses of the rounds before.
+
+    TiFL, algorithm 2: chances change only if the tier of the last round is no better than at the look before.
+    """
     run = simulated(
-        turns(probabilities="adaptive", interval=2),
+        turns(probabilities="adaptive", interval=2, adapt=adapt),
         SIX,
         timeline_only=False,
         budget={"commits": 25},
         task={"kind": "quadratic", "spread": 3.0},
         seed=4,
     )
-    asked, known, weights = tiers_asked(run), [math.nan] * 3, [1 / 3] * 3
+    asked, known, before, weights = tiers_asked(run), [math.nan] * 3, [math.nan] * 3, [1 / 3] * 3
+    looks, changes = 0, 0
     for round_, tier in enumerate(asked[:25]):
         if round_ and round_ % 2 == 0:
-            weights = adaptive_probabilities(known, [math.inf] * 3)
+            last = asked[round_ - 1]
+            looks += 1
+            if adapt == "always" or known[last] >= before[last]:
+                weights = adaptive_probabilities(known, [math.inf] * 3)
+                changes += 1
+            before = list(known)
         assert tier == draw_tier(weights, [math.inf] * 3, stream(4, "tier", round_))
         known[tier] = run.visits[run.visits["round"] == round_].loss.mean()
+    assert changes == looks if adapt == "always" else changes < looks
 
 
 def test_adaptive_turns_with_credits_give_every_tier_its_share():

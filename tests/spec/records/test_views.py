@@ -55,9 +55,9 @@ def test_the_headline_is_the_first_metric_scored():
         ({}, 2, 25.0),
         ({"time_s": 15.9}, 1, 20.0),
         ({"time_s": 16.0}, 2, 25.0),
-        ({"up_bytes": 39}, 0, 40.0),
         ({"joules": 1.0}, 1, 20.0),
-        ({"time_s": 100.0, "up_bytes": 0}, 0, 40.0),
+        ({"time_s": 1000.0, "up_bytes": 100}, 1, 20.0),  # bytes end it before the run does
+        ({"time_s": math.inf}, 2, 25.0),  # no budget at all
     ],
 )
 def test_a_budget_shows_the_last_version_it_pays_for(budget, version, value):
@@ -66,6 +66,65 @@ def test_a_budget_shows_the_last_version_it_pays_for(budget, version, value):
 
     assert (row["version"], row["value"]) == (version, value)
     assert len(found) == 3  # every metric of every split
+
+
+@pytest.mark.parametrize(
+    ("budget", "server_version"),
+    [
+        ({"up_bytes": 39}, 0),  # nothing was committed
+        ({"time_s": 10.0, "up_bytes": 0}, 0),
+        ({"time_s": 30.1}, 2),  # the run ended at 30 s
+        ({"time_s": 31.0, "up_bytes": 171, "joules": 1e9}, 2),  # and used up none of these
+    ],
+)
+def test_a_budget_of_which_the_run_says_nothing_is_nan(budget, server_version):
+    found = views.at(small(), **budget)
+
+    assert found["value"].isna().all()
+    assert set(found["server_version"]) == {server_version}
+    assert len(found) == 3
+
+
+def test_a_budget_says_which_version_the_server_had_if_that_was_not_scored():
+    run = small(scores=small().scores.query("version != 1"))
+    found = views.at(run, time_s=15.0).iloc[0]
+
+    assert math.isnan(found["value"])  # only version 0 was scored: no result of 15 s
+    assert found["server_version"] == 1
+    late = views.at(small(scores=small().scores.query("version != 2")), time_s=16.0).iloc[0]
+    assert (late["version"], late["value"], late["server_version"]) == (1, 20.0, 2)
+
+
+def test_on_a_grid_the_version_is_the_one_that_the_server_had_then():
+    by_time = views.on_grid(small(), "perplexity", every_s=4.0)
+    by_bytes = views.on_grid(small(), "perplexity", every_bytes=40)
+
+    assert by_time["time_s"].tolist() == [0.0, 4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 28.0]  # until 30
+    assert by_time["version"].tolist() == [0, 1, 1, 1, 2, 2, 2, 2]
+    assert by_time["value"].tolist() == [40.0, 20.0, 20.0, 20.0, 25.0, 25.0, 25.0, 25.0]
+    assert by_bytes["up_bytes"].tolist() == [0, 40, 80, 120, 160]  # of 170
+    assert by_bytes["version"].tolist() == [0, 1, 1, 2, 2]
+
+
+def test_a_version_on_a_grid_that_was_not_scored_is_nan():
+    run = small(scores=small().scores.query("version != 1"))
+    found = views.on_grid(run, "perplexity", every_s=8.0)["value"]
+
+    assert found.isna().tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize("grid", [{}, {"every_s": 1.0, "every_bytes": 1.0}])
+def test_a_grid_is_of_one_kind(grid):
+    with pytest.raises(RunFolderError, match="one grid"):
+        views.on_grid(small(), "perplexity", **grid)
+
+
+def test_on_a_grid_a_target_is_reached_at_a_point_of_it():
+    between = views.time_to_target([small()], "perplexity", 25.0, every_s=5.0).iloc[0]
+    never_seen = views.time_to_target([small()], "perplexity", 20.0, every_s=30.0).iloc[0]
+
+    assert (between["time_s"], between["version"], between["up_bytes"]) == (5.0, 1, 40)
+    assert not never_seen["reached"]  # at 30 s the server has version 2
 
 
 def test_the_first_score_that_reaches_the_target_counts():
@@ -81,7 +140,8 @@ def test_a_target_that_was_never_reached_is_nan():
     row = views.time_to_target([small()], "perplexity", 19.9).iloc[0]
 
     assert row["run"] == "small"
-    assert row.drop("run").isna().all()
+    assert row.drop(["run", "reached", "watched_s"]).isna().all()
+    assert (row["reached"], row["watched_s"]) == (False, 30.0)
 
 
 def test_the_common_target_is_the_worst_of_the_bests():

@@ -17,7 +17,8 @@ from fedsim.errors import RunFolderError
 from fedsim.records import quantities
 from fedsim.records.info import RunInfo
 from fedsim.records.run import Run
-from fedsim.report import labels, page
+from fedsim.report import page
+from fedsim.report.several import labels
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "col", "wbr"}
 SINGLE = (
@@ -36,8 +37,8 @@ SINGLE = (
     "Configuration",
 )
 SEVERAL = (
+    "Which is better, and by how much",
     "What is compared",
-    "Which gets there first",
     "Who was lost, and what was spent in vain",
     "Uploads and personal gains",
     "Configuration",
@@ -113,15 +114,6 @@ def renamed(name: str, run: Run | None = None, seed: int = 0, **changes) -> Run:
 
 
 SYNC = {"kind": "synchronous", "cohort": 3}
-
-
-def slower() -> Run:
-    """The run of `small` with all scores and commits at twice the time."""
-    run = small()
-    scores, commits = run.scores.copy(), run.commits.copy()
-    scores["time_s"] *= 2.0
-    commits["time_s"] *= 2.0
-    return small(scores=scores, commits=commits)
 
 
 def figures(document: Document) -> list[list[dict]]:
@@ -337,29 +329,130 @@ def test_names_from_tables_cannot_break_the_page(tmp_path):
     assert nasty in document.text
 
 
-def test_the_verdict_of_a_comparison_names_who_is_first_and_by_how_much(tmp_path):
-    text = read(tmp_path, renamed("slow", slower(), protocol=SYNC), renamed("quick")).text
+def shifted(by: float) -> Run:
+    """The run of `small` with every score but those of version 0 worse by a number."""
+    scores = small().scores.copy()
+    scores.loc[scores["version"] > 0, "value"] += by
+    return small(scores=scores)
 
-    assert (
-        "quick reached a test perplexity of 20 in 4 s of virtual time, 2 times sooner than slow, which took 8 s."
-        in text
-    )
+
+def test_of_one_seed_a_difference_is_told_without_an_interval(tmp_path):
+    text = read(tmp_path, renamed("slow", shifted(1.0), protocol=SYNC), renamed("quick")).text
+
+    assert "quick - slow: -1 in test perplexity after 30 s, of one pair of seeds (n = 1)" in text
     assert "protocol.kind synchronous buffered" in text
 
 
-def test_repetitions_of_a_configuration_are_averaged(tmp_path):
+def test_of_few_seeds_the_interval_is_students_and_may_show_no_difference(tmp_path):
     runs = [
-        renamed("slow", slower(), protocol=SYNC),
-        renamed("slow", slower(), seed=1, protocol=SYNC),
-        renamed("quick"),
-        renamed("quick", slower(), seed=1),
+        *(renamed("a", shifted(by), seed=seed, protocol=SYNC) for seed, by in enumerate((1.0, 3.0))),
+        *(renamed("b", seed=seed) for seed in range(2)),
     ]
     document = read(tmp_path, *runs)
 
     assert labels.compared(runs).groups == [0, 0, 1, 1]
-    assert "quick (mean of 2 seeds) reached a test perplexity of 20 in 6 s" in document.text
-    assert "1.33 times sooner than slow (mean of 2 seeds), which took 8 s." in document.text
-    assert "6 ± 2.8 s" in document.text  # of 4 and 8: standard deviation sqrt(8)
+    # differences -1 and -3: mean -2, standard error 1, t of one degree of freedom 12.706
+    assert (
+        "No difference is shown between b and a in test perplexity after 30 s: -2 (95 % interval -14.7 to +10.7, "
+        "n = 2 pairs of seeds)." in document.text
+    )
+    assert "27 ± 1.4 (n = 2)" in document.text  # 26 and 28: standard deviation sqrt(2)
+
+
+def test_of_five_seeds_alike_a_difference_is_shown(tmp_path):
+    runs = [
+        *(renamed("a", shifted(2.0 + 0.1 * seed), seed=seed, protocol=SYNC) for seed in range(5)),
+        *(renamed("b", seed=seed) for seed in range(5)),
+    ]
+
+    told = re.search(
+        r"b is better than a after 30 s: test perplexity -2.20 "
+        r"\(95 % interval (-2\.\d+) to (-2\.\d+|-2), n = 5 pairs of seeds\)",
+        read(tmp_path, *runs).text,
+    )
+    low, high = map(float, told.groups())
+    assert -2.4 <= low <= -2.36  # nearly the range, as Student's interval: -2.396 to -2.004
+    assert -2.04 <= high <= -2.0
+
+
+def test_a_pair_without_a_score_leaves_the_difference_open(tmp_path):
+    only_first = small(scores=small().scores.query("version == 0"))
+    runs = [
+        *(renamed("a", seed=seed, protocol=SYNC) for seed in range(3)),
+        *(renamed("b", only_first if seed == 2 else None, seed=seed) for seed in range(3)),
+    ]
+    text = read(tmp_path, *runs).text
+
+    assert "b and a are not compared after 30 s: 1 of 3 pairs of seeds lacks a scored version." in text
+    assert "– (1 of 3 not scored)" in text
+
+
+def test_configurations_without_a_seed_in_common_have_no_pairs(tmp_path):
+    text = read(tmp_path, renamed("a", protocol=SYNC), renamed("b", seed=1)).text
+
+    assert "b and a have no seed in common" in text
+
+
+def test_a_sweep_of_two_seeds_is_compared_by_configuration(tmp_path):
+    runs = [
+        renamed(f"grid.protocol-{name}_seed-{seed}", shifted(by + seed), seed=seed, **blocks)
+        for name, blocks, by in (("buffered", {}, 0.0), ("synchronous", {"protocol": SYNC}, 4.0))
+        for seed in (0, 1)
+    ]
+    compared = labels.compared(runs)
+    document = read(tmp_path, *runs)
+
+    assert compared.names == ["protocol-buffered", "protocol-synchronous"]
+    assert compared.labels == [f"{name}, seed {seed}" for name in compared.names for seed in (0, 1)]
+    # 4 in both pairs: the seeds move both alike
+    assert (
+        "protocol-synchronous is worse than protocol-buffered after 30 s: test perplexity +4 (95 % interval +4 to +4, n = 2"
+        in document.text
+    )
+    assert "times sooner" not in document.text
+    assert "mean of 3 seeds" not in document.text
+    names = {trace["name"] for trace in figures(document)[0] if trace.get("showlegend", True)}
+    assert names == set(compared.names)  # one line a configuration, and its band
+
+
+def test_a_target_that_was_declared_counts_runs_that_never_reached_it(tmp_path):
+    declared = {"evaluate": {"targets": [20.0]}}
+    runs = [
+        *(
+            renamed("a", shifted(by), seed=seed, protocol=SYNC, **declared)
+            for seed, by in enumerate((0.0, 1.0))
+        ),
+        *(renamed("b", seed=seed, **declared) for seed in range(2)),
+    ]
+    text = read(tmp_path, *runs).text
+
+    assert "Declared target: test perplexity of 20 or better" in text
+    assert "a 2 runs, 1 reached it 17 s" in text  # of 4 s and, not reached, all of 30 s
+    assert "not reached > 30 s" in text
+    assert "chosen afterwards" not in text
+
+
+def test_a_target_that_nobody_declared_is_called_chosen_afterwards(tmp_path):
+    runs = [renamed("a", protocol=SYNC), renamed("b")]
+    text = report.write(runs, tmp_path / "asked.html", targets=[22.0]).read_text(encoding="utf-8")
+
+    assert "Target chosen afterwards, the best value that every run reached" in read(tmp_path, *runs).text
+    assert "Declared target: test perplexity of 22 or better" in text
+    assert "chosen afterwards" not in text
+
+
+def test_long_names_wrap_and_are_short_in_the_legend(tmp_path):
+    long = (
+        "a-name-that-goes-on-and-on-and-on-for-a-hundred-characters-or-so-and-then-on-and-on-and-on-for-ever"
+    )
+    html = report.write([renamed(long), renamed("b", protocol=SYNC)], tmp_path / "r.html").read_text(
+        encoding="utf-8"
+    )
+    document = Document(html.replace(get_plotlyjs(), ""))
+
+    assert max(len(trace["name"]) for trace in figures(document)[0]) <= 44
+    assert re.search(r"tbody th \{[^}]*overflow-wrap: anywhere", html)
+    assert not re.search(r"tbody th \{[^}]*nowrap", html)
 
 
 @pytest.mark.parametrize(
@@ -368,7 +461,13 @@ def test_repetitions_of_a_configuration_are_averaged(tmp_path):
         ([renamed("a"), renamed("b", protocol=SYNC)], ["a", "b"]),
         ([renamed("a"), renamed("a", seed=1)], ["a, seed 0", "a, seed 1"]),
         ([renamed("a"), renamed("a", protocol=SYNC)], None),
+        ([renamed("a"), renamed("b", seed=1)], ["a", "b"]),
+        ([renamed("run-1"), renamed("run-2", seed=1)], ["run, seed 0", "run, seed 1"]),
         ([renamed("a"), renamed("a")], ["a, seed 0", "a, seed 0 #2"]),
+        (
+            [renamed("a", seeds={"training": 4}), renamed("a", seeds={"training": 5})],
+            ["a, seed 0/0/4", "a, seed 0/0/5"],
+        ),
     ],
 )
 def test_labels_tell_runs_apart(runs, names):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import oort
 from worlds import plan, windows
 
 import fedsim.samplers
@@ -32,10 +33,14 @@ SYNC = {"kind": "synchronous", "cohort": 2}
 GREEDY = {"explore": 0.0, "explore_min": 0.0}
 
 
-def records(n, *, examples=10, availability=None, reports=()):
+def records(n, *, examples=10, availability=None, reports=(), expected_s=60.0):
     """Notes after one commit of `reports`: (client, mean square of the losses, duration)."""
-    sizes = np.broadcast_to(examples, n)
-    notes = Records(availability or Availability.always(n), lambda client: int(sizes[client]))
+    sizes, times_s = np.broadcast_to(examples, n), np.broadcast_to(expected_s, n)
+    notes = Records(
+        availability or Availability.always(n),
+        lambda client: int(sizes[client]),
+        lambda client: float(times_s[client]),
+    )
     for client, square, duration_s in reports:
         notes.ask(client)
         notes.land(client, duration_s)
@@ -87,7 +92,7 @@ def test_samplers_cannot_write_into_the_notes():
 
 
 def test_sizes_of_shards_are_asked_only_if_a_sampler_wants_them():
-    notes = Records(Availability.always(3), lambda client: client // 0)
+    notes = Records(Availability.always(3), lambda client: client // 0, lambda client: client / 0)
     Uniform().choose(np.arange(3), 2, rng(), notes.now(0.0))
     with pytest.raises(ZeroDivisionError):
         PowerOfChoice(candidates=2).choose(np.arange(3), 2, rng(), notes.now(0.0))
@@ -203,10 +208,12 @@ def test_the_documented_sampler_is_that_one():
 
 
 def test_the_statistical_utility_by_hand():
-    """n sqrt(mean loss^2): 10 * 3 = 30, 20 * 1 = 20, 40 * 1 = 40; scaled 1/2, 0, 1; ln 1 of the first round is 0."""
+    """n sqrt(mean loss^2): 10 * 3 = 30, 20 * 1 = 20, 40 * 1 = 40, from 0.999 * 20 up; ln 1 of the first round is 0."""
     notes = records(3, examples=[10, 20, 40], reports=[(0, 9.0, 1.0), (1, 1.0, 1.0), (2, 1.0, 1.0)])
     notes.version = 0  # R = 1
-    assert Oort(clip=1.0).utility(np.arange(3), notes.now(0.0)) == pytest.approx([0.5, 0.0, 1.0])
+    assert Oort(clip=1.0).utility(np.arange(3), notes.now(0.0)) == pytest.approx(
+        [10.02 / 20.02, 0.02 / 20.02, 1.0]
+    )
 
 
 def test_the_temporal_term_by_hand():
@@ -222,7 +229,8 @@ def test_the_temporal_term_by_hand():
     found = Oort(clip=1.0).utility(np.arange(3), notes.now(0.0))
 
     first, later = math.sqrt(0.1 * math.log(5)), math.sqrt(0.1 * math.log(5) / 4)
-    assert found == pytest.approx([first, later, 1 + later])
+    least = 0.02 / 20.02  # of 20, 20, 40
+    assert found == pytest.approx([least + first, least + later, 1 + later])
 
 
 def test_the_system_penalty_by_hand():
@@ -247,14 +255,81 @@ def test_without_a_penalty_speed_has_no_effect():
 
 
 def test_utilities_above_the_quantile_count_no_more():
-    """Of 1, 2, 3, 100 the median is 3, the higher of two: two clients share the top."""
+    """Of 1, 2, 3, 100 the third counts for the fourth too, in a range of 100 - 0.999 (the authors do not clip it)."""
     notes = records(4, examples=1, reports=[(0, 1.0, 1.0), (1, 4.0, 1.0), (2, 9.0, 1.0), (3, 1e4, 1.0)])
     notes.version = 0
-    assert Oort(clip=0.5).utility(np.arange(4), notes.now(0.0)) == pytest.approx([0.0, 0.5, 1.0, 1.0])
+    assert Oort(clip=0.5).utility(np.arange(4), notes.now(0.0)) == pytest.approx(
+        [0.001 / 99.001, 1.001 / 99.001, 2.001 / 99.001, 2.001 / 99.001]
+    )
+
+
+@given(
+    sizes=st.lists(st.integers(1, 500), min_size=3, max_size=25),
+    seed=st.integers(0, 999),
+    percentile=st.sampled_from([10.0, 30.0, 95.0]),
+)
+@settings(max_examples=60, deadline=None)
+def test_scores_are_those_of_a_second_implementation(sizes, seed, percentile):
+    """With as many commits as clients, so that every time stamp is another one."""
+    draw, n = rng("oracle", seed), len(sizes)
+    squares, durations = draw.exponential(4.0, n) + 0.01, draw.lognormal(3.0, 1.0, n)
+    notes = records(n, examples=sizes)
+    for client in range(n):
+        notes.land(client, durations[client])
+        notes.report(client, math.sqrt(squares[client]), squares[client])
+        notes.commit()
+    sampler = Oort(pacer_percentile=percentile, pacer_rounds=10_000)
+    rewards = [n_k * math.sqrt(square) for n_k, square in zip(sizes, squares, strict=True)]
+    at = oort.preferred(durations, percentile)
+    expected = oort.scores(rewards, range(1, n + 1), durations, at, round_=n + 1)
+    assert sampler.utility(np.arange(n), notes.now(0.0)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_explored_are_the_fast_and_the_large():
+    """Algorithm 1, line 16: chances by size and speed, of the `explore_window` best; nobody was tried yet."""
+    sizes, times_s = [10, 10, 40, 5, 80, 1], [20.0, 40.0, 30.0, 10.0, 300.0, 500.0]
+    seen = records(6, examples=sizes, expected_s=times_s).now(0.0)
+    sampler = Oort(explore=1.0, explore_min=1.0)
+    expected = oort.first_chances(sizes, times_s, oort.preferred(times_s, 30), 1)
+    assert expected[5] == 0  # the sixth best of five
+    assert np.allclose(times_chosen(sampler, seen, 6, 1), expected, atol=0.045)
+    assert np.allclose(times_chosen(Oort(explore=1.0, explore_by="chance"), seen, 6, 1), 1 / 6, atol=0.045)
+
+
+def test_who_cannot_hold_the_training_is_explored_last():
+    seen = records(4, expected_s=[math.inf, 30.0, math.inf, 40.0]).now(0.0)
+    sampler = Oort(explore=1.0, explore_min=1.0)
+    for trial in range(20):
+        assert set(sampler.choose(np.arange(4), 2, rng(trial), seen).tolist()) == {1, 3}
+    assert len(set(sampler.choose(np.arange(4), 4, rng(), seen).tolist())) == 4
+
+
+def test_expected_durations_are_of_the_whole_visit_on_the_client_s_own_device():
+    """Training of 10, 20 and 30 s and links that take no time to speak of: as Oort is told them in a run."""
+    seen_s = {}
+
+    class Spy(Oort):
+        def choose(self, idle, n, draw, seen):
+            seen_s.update(enumerate(seen.expected_s))
+            return super().choose(idle, n, draw, seen)
+
+    _, spied = run_of(Spy(), [10.0, 20.0, 30.0], commits=1)
+    for visit in spied.visits[spied.visits.outcome == "landed"].itertuples():
+        assert seen_s[visit.client] == pytest.approx(visit.landed_s - visit.dispatched_s)
+
+
+def test_the_pacer_hears_of_exploited_clients_only():
+    """The mean of examples sqrt(square) over those whom an earlier commit had taken; one that comes twice is new twice."""
+    notes = records(3, examples=[10, 20, 30], reports=[(0, 4.0, 1.0), (1, 9.0, 1.0), (1, 1.0, 1.0)])
+    assert notes.now(0.0).exploited_gains == (0.0,)
+    for client, square in ((0, 1.0), (1, 4.0), (2, 100.0)):
+        notes.report(client, 0.0, square)
+    notes.commit()
+    assert notes.now(0.0).exploited_gains == (0.0, pytest.approx((10 * 1 + 20 * 2) / 2))
 
 
 def test_exploring_only_is_uniform_sampling_draw_by_draw():
-    seen, all_new = records(30).now(0.0), Oort(explore=1.0, explore_min=1.0)
+    seen, all_new = records(30).now(0.0), Oort(explore=1.0, explore_min=1.0, explore_by="chance")
     for trial in range(20):
         idle = np.flatnonzero(rng("idle", trial).random(30) < 0.7)
         found = all_new.choose(idle, 5, rng(trial), seen)

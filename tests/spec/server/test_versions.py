@@ -117,7 +117,10 @@ def test_a_base_that_moves_otherwise_than_the_traits_say_ends_the_run_by_the_rul
 
 
 def test_a_rule_that_fails_to_offer_is_named():
-    with pytest.raises(RunError, match="aggregator test_versions:Broken: offers: ZeroDivisionError"):
+    with pytest.raises(
+        RunError,
+        match=r"aggregator test_versions:Broken \(.*test_versions.py, line \d+\): offers: ZeroDivisionError",
+    ):
         simulate(planned("test_versions:Broken"))
 
 

@@ -73,7 +73,7 @@ def grey(value, size=8):
 
 def read(data, channels=1, size=8, **columns):
     fields = {"config": None, "revision": None, "image_column": None, "label_column": None} | columns
-    return _images_data.read(Source(str(data), channels=channels, size=size, **fields))
+    return _images_data.read(Source(str(data), channels=channels, size=size, **fields)).splits
 
 
 # reading ----------------------------------------------------------------------------------------
@@ -583,7 +583,8 @@ def test_runs_are_compared_by_what_they_draw(run, tmp_path):
     """FD and KID, against time, commits and bytes; a run with another extractor is left out."""
     from dataclasses import replace
 
-    from fedsim.report import gallery_section, labels
+    from fedsim.report import gallery_section
+    from fedsim.report.several import labels
 
     other = replace(run, info=replace(run.info, name="other"))
     task = {**run.info.task, "extractor_sha256": "0"}

@@ -59,7 +59,7 @@ def one_sentence(error):
 
 
 def test_a_folder_is_split_by_the_names_of_its_files(text_folder):
-    splits = _text.read(Source(str(text_folder)))
+    splits = _text.read(Source(str(text_folder))).splits
     assert {name: len(texts) for name, texts in splits.items()} == {"train": 600, "valid": 60, "test": 60}
     assert not splits["train"].texts[0].startswith(" ")
 
@@ -69,7 +69,7 @@ def test_a_folder_laid_out_as_the_hub_s_parquet_is_split_by_its_folders(tmp_path
         (tmp_path / "penn_treebank" / split).mkdir(parents=True)
         table = pa.table({"sentence": [f"a {split} line", "another"]})
         pq.write_table(table, tmp_path / "penn_treebank" / split / "0000.parquet")
-    splits = _text.read(Source(str(tmp_path)))
+    splits = _text.read(Source(str(tmp_path))).splits
     assert {name: texts.texts[0] for name, texts in splits.items()} == {
         "train": "a train line", "valid": "a validation line", "test": "a test line",
     }  # fmt: skip
@@ -102,10 +102,10 @@ def test_hub_names_are_loaded_with_config_and_the_parquet_branch_where_main_hold
 def test_a_single_file_holds_out_its_last_tenth(tmp_path):
     path = tmp_path / "book.txt"
     path.write_text("".join(f"line {k}\n" for k in range(100)))
-    lines = _text.read(Source(str(path)))
+    lines = _text.read(Source(str(path))).splits
     assert lines["train"].texts == [f"line {k}" for k in range(90)]
     assert lines["test"].texts == [f"line {k}" for k in range(90, 100)]
-    whole = _text.read(Source(str(path), newline="keep"))
+    whole = _text.read(Source(str(path), newline="keep")).splits
     assert whole["train"].texts[0] + whole["test"].texts[0] == path.read_text()
     assert whole["test"].texts[0].count("\n") == 10
 
@@ -128,7 +128,7 @@ def test_tables_of_every_format_give_the_same_texts_owners_and_labels(tmp_path, 
     rows = [{"who": f"p{k % 3}", "kind": "ab"[k % 2], "text": f'say "{k}",\nthen é'} for k in range(60)]
     write_table(tmp_path / f"t{suffix}", rows)
     source = Source(str(tmp_path / f"t{suffix}"), client_column="who", label_column="kind")
-    splits = _text.read(source)
+    splits = _text.read(source).splits
     assert len(splits["train"]) == 54
     assert [splits["test"].owners.count(p) for p in ("p0", "p1", "p2")] == [
         2,
@@ -137,7 +137,7 @@ def test_tables_of_every_format_give_the_same_texts_owners_and_labels(tmp_path, 
     ]  # a tenth of each owner's
     assert splits["train"].texts[0] == 'say "0",\nthen é'
     assert splits["train"].labels[:3] == ["a", "b", "a"]
-    assert len(_text.read(Source(source.data, client_column="who", newline="eos"))["train"]) == 2 * 54
+    assert len(_text.read(Source(source.data, client_column="who", newline="eos")).splits["train"]) == 2 * 54
 
 
 def test_the_hash_of_a_corpus_changes_with_any_text_and_its_place():
@@ -483,7 +483,7 @@ def test_the_built_in_model_and_text_make_a_task_by_labels_and_by_documents():
     [
         ("missing.txt", None, {}, "no such file or folder"),
         ("empty.txt", " \n\n", {}, "the file is empty"),
-        ("latin.txt", b"caf\xe9 au lait", {}, "cannot be read"),
+        ("latin.txt", b"caf\xe9 au lait", {}, "is not UTF-8 text"),
         ("data.zip", b"PK", {}, "this kind of file cannot be read"),
         ("one.txt", "one", {}, "too short to hold out a tenth"),
         ("a.txt", "a\n" * 50, {"text_column": "text"}, "a text file has no columns"),
@@ -492,9 +492,9 @@ def test_the_built_in_model_and_text_make_a_task_by_labels_and_by_documents():
         ("c.csv", "text,who\na,x\nb,\n", {"client_column": "who"}, "row 2 has no who"),
         ("d.csv", "", {}, "no columns at all"),
         ("e.jsonl", '{"text": "a"}\n[1]\n', {}, "line 2 is not a JSON object"),
-        ("f.jsonl", '{"text": "a"}\n{"text', {}, "cannot be read"),
+        ("f.jsonl", '{"text": "a"}\n{"text', {}, "line 2: is not JSON"),
         ("g.jsonl", '{"text": "a"}\n{"text": 3}\n', {}, "row 2 is not text (got 3)"),
-        ("h.parquet", b"PAR1 but no", {}, "cannot be read"),
+        ("h.parquet", b"PAR1 but no", {}, "is not a Parquet file"),
         ("i.txt", "only a few words\n" * 12, {}, "too many for the data"),
     ],
 )  # fmt: skip

@@ -204,3 +204,24 @@ def test_divergence_is_0_for_equal_and_1_bit_for_disjoint_halves():
     # each against the even mix: JS = 1/2 KL(p|m) + 1/2 KL(q|m), m = (3/4, 1/4)
     expected = 0.5 * np.log2(4 / 3) + 0.5 * (0.5 * np.log2(2 / 3) + 0.5 * np.log2(2))
     assert divergence_bits(apart, np.array([4, 4])) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.3, 1.0, 10.0])
+@pytest.mark.parametrize(("convention", "factor"), [("per-class", 1), ("total", 10)])
+def test_alpha_is_in_the_convention_that_is_asked_for(alpha, convention, factor):
+    """E sum q^2 = (a / C + 1) / (a + 1) of the sum a of the parameters: C alpha per class, alpha in total (Hsu et al.).
+
+    Of the clients that choose first, since later ones find classes used up: 20 of 200, over ten seeds.
+    """
+    data = Blocks(np.ones(40_000, np.int64), np.arange(40_000) % 10)
+    how = READ({"kind": "dirichlet", "alpha": alpha * factor, "convention": convention})
+    squares = []
+    for seed in range(10):
+        share = how.deal(data, 200, np.random.default_rng(seed))
+        again = np.random.default_rng(seed)  # the same draws once more say who chose first
+        for label in range(10):
+            again.permutation(np.flatnonzero(data.labels == label))
+        first = mixes([share[client] for client in again.permutation(200)[:20]], data)
+        squares.append(np.sum(first**2, axis=1).mean())
+    total = 10 * alpha
+    assert np.mean(squares) == pytest.approx((total / 10 + 1) / (total + 1), rel=0.08)

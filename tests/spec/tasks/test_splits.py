@@ -12,8 +12,8 @@ from fedsim.tasks._splits import PIECE, Ragged, Splits, pieces
 SHARES = [np.array([4, 9, 2, 7]), np.array([0, 1]), np.array([3, 5, 6, 8, 10, 11, 12, 13, 14, 15])]
 
 
-def dealt(holdout=0.25, **apart):
-    return Splits.dealt(SHARES, holdout, {"test": 5, "valid": 0, **apart}, seed=3)
+def dealt(holdout=0.25, *, seed=3, last=False, **apart):
+    return Splits.dealt(SHARES, holdout, {"test": 5, "valid": 0, **apart}, seed=seed, last=last)
 
 
 def test_every_row_of_a_client_is_trained_on_or_held_out_and_at_least_one_is_each():
@@ -33,9 +33,22 @@ def test_what_is_held_out_is_drawn_by_the_clients_address():
         assert dealt().held_out[client].tolist() == expected.tolist()
 
 
+def test_the_last_rows_are_held_out_where_neighbours_are_alike():
+    splits = dealt(last=True)
+    assert [rows.tolist() for rows in splits.held_out] == [[7], [1], [14, 15]]
+    assert [rows.tolist() for rows in splits.training][:2] == [[2, 4, 9], [0]]
+
+
+def test_what_nobody_trains_on_comes_in_one_order_whatever_the_seed():
+    """So that the first windows of a test split, which runs are scored on, are the same for all seeds."""
+    orders = [dealt(seed=seed, test=500).order("test", None).tolist() for seed in (0, 1, 2)]
+    assert orders[0] == orders[1] == orders[2] != sorted(orders[0])
+    assert dealt(seed=1).order("clients", None).tolist() != dealt(seed=2).order("clients", None).tolist()
+
+
 def test_a_split_of_many_is_shuffled_by_its_name_and_a_client_s_own_is_not():
     splits = dealt()
-    assert splits.order("test", None).tolist() == stream(3, "probes", "test").permutation(5).tolist()
+    assert splits.order("test", None).tolist() == stream(0, "probes", "test").permutation(5).tolist()
     together = np.concatenate([splits.held_out[i] for i in range(3)])
     expected = stream(3, "probes", "clients").permutation(together)
     assert splits.order("clients", None).tolist() == expected.tolist()

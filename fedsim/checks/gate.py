@@ -1,0 +1,87 @@
+"""The one gate on the way to a run: whatever refuses an experiment is asked here, from wherever it starts.
+
+`fedsim.read`, `fedsim.simulate`, sweeps, demos, replays, dry runs and the command line all pass through it: from a file by
+`read`, from settings by `admit`, from settings to a plan by `prepared`. What the settings alone say is refused before anything
+is loaded or started, what needs the model's layers as soon as they are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fedsim.checks.blocks import check
+from fedsim.checks.layers import refuse_larger_ranks
+from fedsim.clock.plan import Plan, prepare
+from fedsim.config.experiment import Experiment
+from fedsim.config.loading import load
+from fedsim.errors import ExperimentError, Message, Shown, message
+
+_ONE_FIX = 'write fedsim.read("my.yaml", ["seed=1", "protocol.kind=buffered"])'
+
+
+def read(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment from a YAML file and check that its parts go together.
+
+    Args:
+        path: the YAML file.
+        overrides: `key.path=value` each, the value in YAML; the last of two equal paths wins.
+
+    Returns:
+        The experiment, which every start accepts as far as its settings tell.
+
+    Raises:
+        ExperimentError: everything that is wrong with it, all at once.
+    """
+    if isinstance(overrides, str) or not all(isinstance(text, str) for text in overrides):
+        what = "overrides must be a list of texts, key.path=value each"
+        raise ExperimentError(message("fedsim.read", what, got=overrides, fix=_ONE_FIX))
+    experiment = load(path, overrides)
+    check(experiment, str(path))
+    return experiment
+
+
+def admit(experiment: object, where: str = "experiment") -> Experiment:
+    """Return what is about to start, an `Experiment` or the one of a `Plan`, if its parts go together.
+
+    Raises:
+        ExperimentError: it is neither, or something does not fit together.
+    """
+    if isinstance(experiment, Plan):
+        check(experiment.experiment, where)
+        refuse_larger_ranks(experiment.task.layout)
+        return experiment.experiment
+    if not isinstance(experiment, Experiment):
+        raise ExperimentError(_no_experiment(experiment))
+    check(experiment, where)
+    return experiment
+
+
+def prepared(experiment: Experiment, like: Plan | None = None, where: str = "experiment") -> Plan:
+    """Return the plan of an experiment: checked, tables and data read, work sized; nothing has started.
+
+    Args:
+        experiment: the configuration.
+        like: a plan of equal `fedsim.clock.plan.ground`, whose population and data are taken over.
+        where: the file, or another name of the experiment, for errors.
+
+    Raises:
+        ProfileError, DataError, ExperimentError: whatever is wrong with the input.
+    """
+    plan = prepare(admit(experiment, where), like)
+    refuse_larger_ranks(plan.task.layout)
+    return plan
+
+
+def _no_experiment(value: object) -> Message:
+    """Return the message about what is no experiment, with the call that makes one of it."""
+    what = "takes an experiment or a plan"
+    if isinstance(value, str | Path):
+        fix = f"read the file first: fedsim.simulate(fedsim.read({str(value)!r}))"
+        return message("fedsim.simulate", f"{what}, not the name of a file", got=value, fix=fix)
+    if isinstance(value, Mapping):
+        fix = "write fedsim.simulate(fedsim.Experiment.model_validate({...}))"
+        return message("fedsim.simulate", f"{what}, not plain values", fix=fix)
+    got = Shown(f"a {type(value).__name__}")
+    fix = 'give fedsim.read("my.yaml"), or fedsim.Experiment(...)'
+    return message("fedsim.simulate", what, got=got, fix=fix)

@@ -1,0 +1,85 @@
+"""SHA-256 of what a run has left, in its `run.json`: of its files, and of the columns that training computes.
+
+They tell what was changed afterwards. Who changes a file and `run.json` alike is not noticed by them: what does not
+depend on training is then still found by the replay (`fedsim.runs.audit`), what does only by training again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedsim.records.tables import TABLES, Columns
+
+if TYPE_CHECKING:
+    from fedsim.records.info import RunInfo
+
+VALUES = {
+    "visits": ("loss", "loss_square"),
+    "commits": ("update_norm", "mean_cosine"),
+    "scores": ("metric", "value"),
+    "personal": ("metric", "metric_global", "metric_personal", "metric_local", "gain", "tokens"),
+}
+"""Columns that training computes: no replay of the schedule gives them."""
+FILES = ("experiment.yaml", "wall.jsonl", *(f"{table}.parquet" for table in TABLES))
+FOLDERS = ("adapter", "samples")
+CHUNK_BYTES = 2**20
+
+
+def sealed(info: RunInfo, folder: Path | None, columns: Mapping[str, Columns]) -> RunInfo:
+    """Return `run.json` with the SHA-256 of the run's files (none of a run in memory) and of its values."""
+    files = {} if folder is None else {name: file_sha256(folder / name) for name in written(folder)}
+    return replace(info, files=files, numbers=values_sha256(columns))
+
+
+def written(folder: Path) -> Iterator[str]:
+    """Yield the files of a run folder that are sealed, by name: tables, settings, clock, adapter and pictures."""
+    for name in FILES:
+        if (folder / name).is_file():
+            yield name
+    for inner in FOLDERS:
+        paths = sorted((folder / inner).rglob("*"))
+        yield from (path.relative_to(folder).as_posix() for path in paths if path.is_file())
+
+
+def settings_sha256(experiment: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of plain settings but for those that change no result; of absolute paths `Experiment.digest`."""
+    settings = {key: value for key, value in experiment.items() if key not in ("name", "runtime")}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            sha.update(chunk)
+    return sha.hexdigest()
+
+
+def values_sha256(columns: Mapping[str, Columns]) -> dict[str, str]:
+    """Return the SHA-256 of each column of values that has rows; every NaN counts as the same."""
+    return {
+        f"{table}.{name}": _column_sha256(columns[table], table, name)
+        for table, names in VALUES.items()
+        for name in names
+        if len(columns[table][name])
+    }
+
+
+def _column_sha256(columns: Columns, table: str, name: str) -> str:
+    values = columns[name]
+    if TABLES[table][name] == "str":
+        return hashlib.sha256("\0".join(map(str, values.tolist())).encode()).hexdigest()
+    numbers = values.astype("<f8")
+    return hashlib.sha256(np.where(np.isnan(numbers), np.nan, numbers).astype("<f8").tobytes()).hexdigest()

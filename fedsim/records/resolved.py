@@ -1,0 +1,89 @@
+"""What an experiment has come to: the clients that were drawn, and the settings that follow from others. One value, shown thrice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedsim.records.quantities import percent
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """How many clients have a class of device on a network."""
+
+    tier: str
+    network: str
+    clients: int
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A setting that was left open, what it has come to, and why."""
+
+    key: str
+    value: str
+    why: str
+
+    def __str__(self) -> str:
+        """Return it as a line of a file, with the reason."""
+        return f"{self.key}: {self.value} ({self.why})"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a reader cannot see in the configuration.
+
+    Attributes:
+        drawn: clients by class of device and network, the classes in their usual order.
+        online_at_start, online_mean: share of the clients online at time 0, and of all time, by windows and outages alone.
+        followed: settings that follow from others.
+        notices: what the task says of its data and model: files left out, where test data are from, what stays frozen.
+    """
+
+    drawn: tuple[Drawn, ...]
+    online_at_start: float
+    online_mean: float
+    followed: tuple[Followed, ...] = ()
+    notices: tuple[str, ...] = ()
+
+    @property
+    def clients(self) -> int:
+        """Number of clients."""
+        return sum(group.clients for group in self.drawn)
+
+    @property
+    def online(self) -> str:
+        """How many are online, in words."""
+        if self.online_at_start == self.online_mean == 1.0:
+            return "everybody, always"
+        start, mean = percent(self.online_at_start), percent(self.online_mean)
+        return f"{start} of the clients at the start, {mean} on average"
+
+    def table(self) -> list[dict[str, str]]:
+        """Return the clients as rows: a class of devices each, a column a network, the last row all of them."""
+        networks = list(dict.fromkeys(group.network for group in self.drawn))
+        tiers = list(dict.fromkeys(group.tier for group in self.drawn))
+        rows = [self._row(tier, networks, [g for g in self.drawn if g.tier == tier]) for tier in tiers]
+        return rows if len(rows) == 1 else [*rows, self._row("all", networks, self.drawn)]
+
+    @staticmethod
+    def _row(name: str, networks: Sequence[str], groups: Sequence[Drawn]) -> dict[str, str]:
+        counts = {name: sum(g.clients for g in groups if g.network == name) for name in networks}
+        total = sum(counts.values())
+        return {"drawn": name, "clients": str(total), **{n: str(c) for n, c in counts.items()}}
+
+    def lines(self) -> list[str]:
+        """Return it in a few lines: who, who is online, what follows from other settings, what the task says."""
+        tiers = list(dict.fromkeys(group.tier for group in self.drawn))
+        parts = []
+        for tier in tiers:
+            groups = [group for group in self.drawn if group.tier == tier]
+            links = ", ".join(f"{group.network} {group.clients}" for group in groups)
+            parts.append(f"{tier} {sum(group.clients for group in groups)} ({links})")
+        return [
+            f"drawn: {', '.join(parts)}",
+            f"online: {self.online}",
+            *(f"set by other keys: {followed}" for followed in self.followed),
+            *(f"note: {notice}" for notice in self.notices),
+        ]

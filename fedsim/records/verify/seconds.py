@@ -1,0 +1,232 @@
+"""Seconds, bytes and FLOPs of phases, computed again from a client's row: a second arithmetic, written apart.
+
+Exact where each link is a client's own at a constant rate and no pause interrupts the visit; training where its seconds
+are FLOPs over speed, stretched by a CPU quota. Where the settings say otherwise only bounds are left, and where they
+have keys that are not known here nothing is said of that phase.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fedsim.arrays import Bools, Floats
+from fedsim.records.verify.books import Books, close_to
+from fedsim.records.verify.invariants import Invariant
+
+BYTES_PER_S = 1e6 / 8  # of one Mbit/s
+WINDOW_BYTES = 15_000.0  # RFC 6928: ten packets of 1,500 bytes
+SHORTEST_S = 1e-6
+MOST_ROUNDS = 64  # a window that has doubled so often is larger than any path
+
+NETWORK: Mapping[str, tuple[object, ...]] = {
+    "sharing": ("private",),
+    "loss": (0, 0.0),
+    "connection": ("new", None),
+    "interrupted": ("restart", None),
+}
+COMPUTE: Mapping[str, tuple[object, ...]] = {
+    "step_sigma": (0, 0.0),
+    "step_overhead_s": (0, 0.0),
+    "bandwidth_floor": (False,),
+    "thermal": ("none",),
+}
+"""Settings with which the closed forms hold."""
+KNOWN = {
+    "network": {
+        *("server_up_mbps", "server_down_mbps", "sharing", "model", "congestion", "loss", "backbone"),
+        *("detect_after_s", "connection", "keep_alive_s", "interrupted"),
+    },
+    "compute": {
+        *("flops", "calibration", "stack", "unit_sigma", "step_sigma", "step_overhead_s", "bandwidth_floor"),
+        *("dequantisation", "thermal"),
+    },
+}
+"""Keys that were known when these forms were written; another one may change what they say."""
+
+
+def plain_network(books: Books) -> bool:
+    """Tell whether each transfer has its own link of constant rate."""
+    constant = books.block("population").get("rates") == "constant"
+    return constant and _plain(books, "network", NETWORK)
+
+
+def plain_compute(books: Books) -> bool:
+    """Tell whether training takes FLOPs over speed."""
+    return _plain(books, "compute", COMPUTE)
+
+
+def _plain(books: Books, name: str, wanted: Mapping[str, tuple[object, ...]]) -> bool:
+    block = books.block(name)
+    return set(block) <= KNOWN[name] and all(block.get(key) in values for key, values in wanted.items())
+
+
+# transfers --------------------------------------------------------------------------------------
+
+
+def tcp_s(n_bytes: Floats, rate: Floats, rtt_s: Floats, framing: Floats) -> Floats:
+    """Return the seconds of transfers: bytes on the wire over the rate, 1.5 round trips, and slow start.
+
+    Args:
+        n_bytes: payloads, (k,).
+        rate: of the slowest part of each path [bytes/s], (k,).
+        rtt_s: round trips, (k,).
+        framing: bytes on the wire per byte of payload, (k,).
+    """
+    wire, waited_s = n_bytes * framing, np.zeros(len(n_bytes))
+    window, sent = np.full(len(n_bytes), WINDOW_BYTES), np.full(len(n_bytes), WINDOW_BYTES)
+    for _ in range(MOST_ROUNDS):
+        waits = (window < rate * rtt_s) & (wire - sent > 1e-6)
+        if not waits.any():
+            break
+        waited_s = waited_s + np.where(waits, rtt_s - window / rate, 0.0)
+        window = np.where(waits, 2 * window, window)
+        sent = np.where(waits, sent + window, sent)
+    seconds = wire / rate + 1.5 * rtt_s + waited_s
+    return np.where(n_bytes > 0, np.maximum(seconds, SHORTEST_S), 0.0)
+
+
+def tcp_bytes(elapsed_s: Floats, rate: Floats, rtt_s: Floats, framing: Floats) -> Floats:
+    """Return the payload that can have left a sender at most, `elapsed_s` after it began, (k,)."""
+    left_s, sent = elapsed_s - rtt_s, np.zeros(len(elapsed_s))
+    window = np.full(len(elapsed_s), WINDOW_BYTES)
+    for _ in range(MOST_ROUNDS):
+        goes_on = (window < rate * rtt_s) & (left_s > rtt_s)
+        if not goes_on.any():
+            break
+        sent = sent + np.where(goes_on, window, 0.0)
+        left_s = np.where(goes_on, left_s - rtt_s, left_s)
+        window = np.where(goes_on, 2 * window, window)
+    burst = np.maximum(left_s, 0.0) * rate
+    burst = np.where(window < rate * rtt_s, np.minimum(burst, window), burst)
+    return np.asarray((sent + burst) / framing)
+
+
+def _transfer(direction: str, began: str, done: str, server: str) -> tuple[Invariant, Invariant]:
+    """Return what holds for one direction: whole transfers take their seconds, others move no more than they can."""
+
+    def path(books: Books) -> tuple[Floats, Floats, Floats]:
+        rate = books.of_client(f"{direction}_bytes_per_s")
+        limit = (books.number("network", server) or np.inf) * BYTES_PER_S
+        naive = books.block("network").get("model") != "tcp"
+        rtt_s, framing = books.of_client("rtt_s"), books.of_client("framing")
+        return np.minimum(rate, limit), rtt_s * (not naive), np.ones(len(rate)) if naive else framing
+
+    def took_otherwise(books: Books) -> Bools:
+        if not plain_network(books):
+            return books.nothing
+        v = books.visits
+        needed_s = tcp_s(v[f"{direction}_bytes"].to_numpy(dtype=float), *path(books))
+        done_s, began_s = v[done].to_numpy(dtype=float), v[began].to_numpy(dtype=float)
+        whole = ~np.isnan(done_s) & ~np.isnan(needed_s) & books.unpaused
+        return np.asarray(whole & ~close_to(done_s - began_s, needed_s, done_s))
+
+    def too_much(books: Books) -> Bools:
+        if not plain_network(books):
+            return books.nothing
+        v = books.visits
+        elapsed_s = v["ended_s"].to_numpy(dtype=float) - v[began].to_numpy(dtype=float)
+        most = tcp_bytes(elapsed_s, *path(books))
+        broken_off = v[done].isna().to_numpy() & v[began].notna().to_numpy() & books.unpaused
+        moved = v[f"{direction}_bytes"].to_numpy(dtype=float)
+        least = np.minimum(most - 2.0, v[f"serialized_{direction}_bytes"].to_numpy(dtype=float))
+        exact = books.preinstalled and not books.as_another
+        return np.asarray(broken_off & ((moved > most + 1.0) | (exact & (moved < least))))
+
+    name = f"{direction}_bytes"
+    return (
+        Invariant(
+            f"whole transfers {direction} take the seconds of their bytes",
+            took_otherwise,
+            lambda r: (
+                f"has {done} {r[done] - r[began]:.9g} s after {began}, which is not what {r[name]} {name} need"
+            ),
+        ),
+        Invariant(
+            f"transfers {direction} that were broken off moved what they could",
+            too_much,
+            lambda r: f"has {name} {r[name]}, which is not what its link moves from {began} to ended_s",
+        ),
+    )
+
+
+# training ---------------------------------------------------------------------------------------
+
+
+def full_speed_s(books: Books) -> Floats:
+    """Return the seconds of each visit's FLOPs on its device at full speed, its CPU quota counted, (visits,)."""
+    cpu_s = books.visits["flops"].to_numpy(dtype=float) / books.of_client("flops_per_s")
+    quota, period_s = books.of_client("cpu_quota"), books.of_client("cpu_period_s")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pauses = np.maximum(np.ceil(cpu_s / (quota * period_s) * (1 - 1e-12)) - 1, 0)
+    return np.where(quota < 1, cpu_s + pauses * (1 - quota) * period_s, cpu_s)
+
+
+def _trained_otherwise(books: Books) -> Bools:
+    v = books.visits
+    trained_s = v["trained_s"].to_numpy(dtype=float)
+    took_s, needed_s = trained_s - v["downloaded_s"].to_numpy(dtype=float), full_speed_s(books)
+    whole = ~np.isnan(took_s) & ~np.isnan(needed_s) & books.unpaused & (v["work_share"].to_numpy() == 1)
+    if plain_compute(books):
+        return np.asarray(whole & ~close_to(took_s, needed_s, trained_s))
+    noisy = books.block("compute").get("step_sigma") not in (0, 0.0)
+    known = set(books.block("compute")) <= KNOWN["compute"] and "compute" in books.run.experiment
+    return np.asarray(whole & (took_s < needed_s - 1e-6 - 1e-9 * needed_s) & known & (not noisy))
+
+
+def _computed_otherwise(books: Books) -> Bools:
+    """Find trainings that were broken off with other FLOPs than their seconds give."""
+    v = books.visits
+    if not plain_compute(books):
+        return books.nothing
+    elapsed_s = v["ended_s"].to_numpy(dtype=float) - v["downloaded_s"].to_numpy(dtype=float)
+    possible = elapsed_s * books.of_client("flops_per_s")
+    under_way = v["trained_s"].isna().to_numpy() & v["downloaded_s"].notna().to_numpy() & books.unpaused
+    under_way &= (v["outcome"] != "memory").to_numpy() & ~books.small_memory.to_numpy()
+    under_way &= (books.of_client("cpu_quota") == 1) & ~np.isnan(possible)
+    return np.asarray(
+        under_way & ~np.isclose(v["flops"].to_numpy(dtype=float), possible, rtol=1e-6, atol=1.0)
+    )
+
+
+def _other_flops(books: Books) -> Bools:
+    """Find whole visits at the client's own rank whose FLOPs are not those of its row."""
+    v = books.visits
+    if (
+        books.block("protocol").get("kind") not in WHOLE_VISITS
+        or books.block("personal").get("kind") not in ALONE
+    ):
+        return books.nothing
+    whole = (books.of_client("tokens") == v["tokens"]) & books.own_rank & v["trained_s"].notna()
+    whole &= (v["outcome"] != "polled") & (v["work_share"] == 1)
+    wanted = books.of_client("visit_flops")
+    return np.asarray(
+        whole.to_numpy() & ~np.isnan(wanted) & ~np.isclose(v["flops"].to_numpy(), wanted, rtol=1e-9)
+    )
+
+
+WHOLE_VISITS = ("synchronous", "buffered", "semi-synchronous")
+"""Protocols that never ask for a part of a visit."""
+ALONE = ("none", "fine-tune")
+"""Personalisations that train nothing beside a visit."""
+
+SECONDS = (
+    *_transfer("down", "dispatched_s", "downloaded_s", "server_up_mbps"),
+    *_transfer("up", "trained_s", "landed_s", "server_down_mbps"),
+    Invariant(
+        "training takes the seconds of its FLOPs",
+        _trained_otherwise,
+        lambda r: f"has trained_s {r['trained_s'] - r['downloaded_s']:.9g} s after downloaded_s, and flops {r['flops']:.9g}: its device needs another time",
+    ),
+    Invariant(
+        "training that was broken off computed what it could",
+        _computed_otherwise,
+        lambda r: f"has flops {r['flops']:.9g}, which is not what its device computes from downloaded_s to ended_s",
+    ),
+    Invariant(
+        "whole visits have the FLOPs of their client",
+        _other_flops,
+        lambda r: f"has flops {r['flops']:.9g}, its client's row says otherwise",
+    ),
+)  # fmt: skip

@@ -1,0 +1,144 @@
+"""The schedule of a run once more, from its settings: without training, with the values that its tables hold.
+
+A replay goes as far as the run went: to the end of its budget, or to the last row that it had written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fedsim.clock.plan import Plan
+from fedsim.clock.plan_tables import clients_table
+from fedsim.records import tables
+from fedsim.records.info import UNFINISHED
+from fedsim.records.rows import CommitRow, VisitRow
+from fedsim.records.run import Run
+from fedsim.records.verify.compared import Retraced
+from fedsim.records.writer import Writer
+from fedsim.runs import simulation
+from fedsim.runs.finish import ended
+from fedsim.server.values.log import Log, LogEndError
+
+REFUSED = ("rejected", "surplus", "stale")
+"""Outcomes of visits that landed and were not taken."""
+
+
+class _Rows(Writer):
+    """Rows in the order in which they are written."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(None, plan.experiment)
+        self.visits: list[VisitRow] = []
+        self.commits: list[CommitRow] = []
+
+    def visit(self, row: VisitRow) -> None:
+        """Keep a visit that has ended."""
+        self.visits.append(row)
+
+    def commit(self, row: CommitRow) -> None:
+        """Keep a server step."""
+        self.commits.append(row)
+
+
+def retrace(plan: Plan, run: Run) -> Retraced:
+    """Return the schedule of a plan as far as a run of it has come.
+
+    Args:
+        plan: of the run's settings.
+        run: its tables: losses and refusals are taken from there, and how far it came.
+
+    Raises:
+        FedsimError: the schedule cannot be made.
+    """
+    rows = _Rows(plan)
+    follower = _Follower(plan, run, rows)
+    ended_s = follower.follow()
+    server = follower.server
+    columns = {
+        "clients": tables.joined("clients", [tables.fit("clients", clients_table(plan))]),
+        "visits": tables.joined("visits", [tables.pack("visits", rows.visits)]),
+        "commits": tables.joined("commits", [tables.pack("commits", rows.commits)]),
+    }
+    info = simulation.begun(rows.info, plan, timeline_only=run.info.timeline_only)
+    return Retraced(
+        columns,
+        [row.order for row in rows.visits],
+        server.trainer.evaluations.queued,
+        server.private_parts.seen.tolist(),
+        ended(info, server, None, ended_s),
+        follower.whole,
+    )
+
+
+@dataclass
+class _Follower:
+    """Steps a schedule until it has what a run has.
+
+    Attributes:
+        whole: whether the budget ended it.
+    """
+
+    plan: Plan
+    run: Run
+    rows: _Rows
+    whole: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        visits, commits, info = self.run.visits, self.run.commits, self.run.info
+        refused = visits["outcome"].isin(REFUSED) & visits["landed_s"].notna()
+        self._unfinished = info.status in UNFINISHED
+        self._visits, self._commits = len(visits), len(commits)
+        self._ended, self._refused = int((visits["outcome"] != "in_flight").sum()), int(refused.sum())
+        last = [visits["ended_s"], commits["time_s"], self.run.scores["time_s"]]
+        self._last_s = max([info.end_time_s, *(float(times_s.max()) for times_s in last if len(times_s))])
+        log = Log(self.run)
+        self.server = simulation.world(self.plan, None, self.rows, self._tell, log=log)
+
+    def follow(self) -> float:
+        """Go as far as the run; returns the virtual time then [s]."""
+        self.server.evaluate()
+        try:
+            if self.run.info.status == "done":
+                ended_s = simulation.run_to_the_end(self.server, self._tell)
+                self.whole = True
+                simulation.evaluate_the_end(self.server)
+                return ended_s
+            with simulation.no_garbage_pauses():
+                self._step_on()
+        except LogEndError:
+            pass
+        if not self._unfinished:
+            self.server.close(self._last_s)
+        return self._last_s
+
+    def _step_on(self) -> None:
+        """Step until all that the run has written is there, and no further."""
+        env, horizon_s = self.server.env, self.plan.experiment.budget.time_s or math.inf
+        while not self.server.over and env.peek() < horizon_s:
+            before = env.peek() < self._last_s and not self._unfinished
+            if not (before or self._is_short()) or self._is_longer():
+                return
+            env.step()
+
+    def _is_short(self) -> bool:
+        """Tell whether the run has something that this schedule does not have yet."""
+        rows, visits = self.rows, self.server.visits
+        if len(rows.commits) < self._commits:
+            return True
+        if self._unfinished:
+            return len(rows.visits) < self._visits
+        refused = sum(row.outcome in REFUSED and row.landed_s >= 0 for row in rows.visits)
+        return visits.begun < self._visits or visits.ended < self._ended or refused < self._refused
+
+    def _is_longer(self) -> bool:
+        """Tell whether this schedule has more visits than the run can have begun."""
+        unwritten = len(self.plan.population) if self._unfinished else 0
+        return self.server.visits.begun > self._visits + unwritten
+
+    def _tell(self, kind: str, facts: Mapping[str, object]) -> None:
+        time_s = facts.get("time_s")
+        late = kind == "time" and isinstance(time_s, float) and time_s > self._last_s
+        if late or self._is_longer():
+            raise LogEndError("the run did not go on so long")

@@ -1,0 +1,103 @@
+"""Folders of images: which file is a picture, of which split and of which class, and what is said about the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedsim.errors import DataError, message
+from fedsim.files.folders import Contents, contents, listed
+from fedsim.files.text_file import UnreadableError
+from fedsim.tasks._images.pixels import SUFFIXES
+from fedsim.tasks._split_names import split_called, split_of
+
+LISTS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+"""Files that may be a list of pictures and their labels."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where images lie.
+
+    Attributes:
+        files: of each split, `train` and `test`.
+        classes: of each of its files.
+        notices: sentences about what is not read.
+    """
+
+    files: Mapping[str, list[Path]]
+    classes: Mapping[str, list[str]]
+    notices: tuple[str, ...]
+
+
+def parquet_files(root: Path) -> tuple[dict[str, list[Path]], tuple[str, ...]]:
+    """Return the parquet files of a folder by split, and what is said about them."""
+    files_of: dict[str, list[Path]] = {}
+    for path in _contents(root, (".parquet",)).files:
+        split = split_of(path.relative_to(root).parts, str(path)) or "train"
+        files_of.setdefault(split, []).append(path)
+    return _without_valid(files_of)
+
+
+def placed(root: Path) -> Placed:
+    """Return the images of each split and their classes: `[train|test]/CLASS/*.png`; without folders they are one class.
+
+    A folder at the top called by a split is one if it has folders below, or if all at the top are called so:
+    `train/` beside `bus/` is a class of pictures of trains.
+
+    Raises:
+        DataError: the folder holds no images.
+    """
+    inside = _contents(root, SUFFIXES)
+    if not inside.files:
+        fix = f"give a folder of images ({', '.join(SUFFIXES)}), one folder a class, or of parquet files"
+        raise DataError(message("task.data", "the folder holds no images", got=str(root), fix=fix))
+    places = _places(inside.files, root)
+    tops = {place[0] for place in places if place}
+    deep = {place[0] for place in places if len(place) > 1}
+    all_called = all(map(split_called, tops))
+    splits = {top: split for top in tops if (split := split_called(top)) and (top in deep or all_called)}
+    files: dict[str, list[Path]] = {}
+    classes: dict[Path, str] = {}
+    for path, place in zip(inside.files, places, strict=True):
+        split = splits.get(place[0]) if place else None
+        files.setdefault(split or "train", []).append(path)
+        below = place if split is None else place[1:]
+        classes[path] = below[-1] if below else "all"
+    kept, notices = _without_valid(files)
+    if inside.left_out:
+        notices += (f"not read, as no images: {listed(root, inside.left_out)}",)
+    if set(classes.values()) == {"all"} and (
+        lists := [p for p in inside.left_out if p.suffix.lower() in LISTS]
+    ):
+        notices += (f"all images are of one class; for the labels of a list set task.data: {lists[0]}",)
+    return Placed(kept, {split: [classes[p] for p in paths] for split, paths in kept.items()}, notices)
+
+
+def _contents(root: Path, suffixes: tuple[str, ...]) -> Contents:
+    try:
+        return contents(root, suffixes)
+    except UnreadableError as problem:
+        raise DataError(message("task.data", str(problem), fix="check its permissions")) from problem
+
+
+def _places(files: tuple[Path, ...], root: Path) -> list[tuple[str, ...]]:
+    """Return the folders of each file below the data folder, those around all of it apart."""
+    places = [path.relative_to(root).parts[:-1] for path in files]
+    while all(place[:1] == places[0][:1] and place[1:2] for place in places) and not split_called(
+        places[0][0]
+    ):
+        places = [place[1:] for place in places]
+    return places
+
+
+def _without_valid(files: Mapping[str, list[Path]]) -> tuple[dict[str, list[Path]], tuple[str, ...]]:
+    """Return files by split, `train` and `test`: validation data are test data where there are no others, else not read."""
+    kept = {split: files[split] for split in ("train", "test") if split in files}
+    valid = files.get("valid", [])
+    if not valid:
+        return kept, ()
+    if "test" in kept:
+        return kept, (f"not read, as there is a test split: {len(valid)} files of validation data",)
+    return kept | {"test": valid}, ("the validation data are the test data: there are no others",)

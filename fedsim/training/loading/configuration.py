@@ -1,0 +1,72 @@
+"""What is read off the configurations of others: families call the same thing by other names, or have it in a part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedsim.errors import DataError, message
+
+
+def text_config(model: Any) -> Any:
+    """Return the part of a model's configuration that is about its text, which may be all of it.
+
+    Raises:
+        DataError: there are several.
+    """
+    try:
+        return model.config.get_text_config(decoder=True)
+    except ValueError as problem:
+        what = f"its configuration has no one part for text ({first_line(problem)})"
+        raise DataError(message("task.model", what, fix="give a model of text")) from problem
+
+
+def number(config: Any, *names: str) -> int | None:
+    """Return the first whole number that a configuration has under one of these names; None: it has none."""
+    for name in names:
+        value = getattr(config, name, None)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    return None
+
+
+def vocabulary(model: Any) -> int:
+    """Return how many tokens a model knows: its configuration's, or the rows of its embedding."""
+    words = number(text_config(model), "vocab_size")
+    return int(model.get_input_embeddings().weight.shape[0]) if words is None else words
+
+
+def width(model: Any) -> int:
+    """Return the numbers of a token's hidden state: the configuration's, or those of an embedding."""
+    numbers = number(text_config(model), "hidden_size", "d_model", "n_embd")
+    return int(model.get_input_embeddings().weight.shape[-1]) if numbers is None else numbers
+
+
+def layers(model: Any) -> int:
+    """Return the number of layers: the configuration's, or the length of the longest list of modules; at least 1."""
+    import torch
+
+    count = number(text_config(model), "num_hidden_layers", "n_layer", "num_layers")
+    lists = (len(m) for _, m in of_text(model) if isinstance(m, torch.nn.ModuleList))
+    return max(1, max(lists, default=1) if count is None else count)
+
+
+def of_text(model: Any) -> list[tuple[str, Any]]:
+    """Return (path, module) of what a text goes through: all of a model of text, of others the decoder and the head."""
+    modules = list(model.named_modules())
+    if text_config(model) is model.config or model.config.is_encoder_decoder:
+        return modules
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    inside = {id(m) for part in (decoder, head) if part is not None for m in part.modules()}
+    return [(name, module) for name, module in modules if id(module) in inside]
+
+
+def of_text_parameters(model: Any) -> list[tuple[str, Any]]:
+    """Return (path, parameter) of what a text goes through, tied ones once."""
+    paths = {name for name, _ in of_text(model)}
+    return [(name, p) for name, p in model.named_parameters() if name.rpartition(".")[0] in paths]
+
+
+def first_line(problem: BaseException) -> str:
+    """Return what an exception of a library says, in one line."""
+    lines = str(problem).strip().splitlines()
+    return f"{type(problem).__name__}: {lines[0]}" if lines else type(problem).__name__
