@@ -49,8 +49,21 @@ def test_the_frozen_model_comes_first_then_the_message():
     assert book.down_bytes(0, 3, NOTHING, 0) == 0
     book.note_broken_off(0, 4, WHOLE, 7)
     assert [book.down_bytes(0, version, WHOLE, 10) for version in (3, 4)] == [10, 3]
-    book.note_download(0, 4)
+    book.note_download(0, 4, 8)
     assert book.down_bytes(0, 4, WHOLE, 10) == 10
+
+
+def test_a_client_that_is_getting_on_is_not_given_up():
+    """Five failures in a row end it; a download that has brought something is none where it is kept."""
+    given_up = {}
+    for resumes in (False, True):
+        book = ClientBook(2, backbone_bytes=100, resumes=resumes)
+        for _ in range(9):
+            book.note_failed_download(0, 10)
+        for moved_bytes in (0, 0, 0, 0, 10, 0, 0, 0, 0):
+            book.note_failed_download(1, moved_bytes)
+        given_up[resumes] = set(book.never_equipped)
+    assert given_up == {False: {0, 1}, True: set()}
 
 
 def test_who_restarts_keeps_nothing():
@@ -83,7 +96,7 @@ def test_a_client_whose_windows_are_too_short_is_equipped_in_pieces():
     """Windows of a third of the download, then a long one: who restarts has thrown away all that came before it."""
     backbone, message = phases()
     whole_s = (backbone + message) / RATE
-    short = [(k * whole_s, k * whole_s + whole_s / 3) for k in range(12)]
+    short = [(k * whole_s, k * whole_s + whole_s / 3) for k in range(4)]
     visits = {
         interrupted: simulated(
             ROUNDS, [1e-3], online=[[*short, (20 * whole_s, 1e6)]], rate=RATE, network=network(interrupted),
