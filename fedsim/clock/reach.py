@@ -94,7 +94,8 @@ def shortest_s(plan: Plan, client: int) -> float:
         return seconds
     network = experiment.network
     up_s = work.up_bytes / min(profile.up_bytes_per_s, network.server_down_mbps * MBPS)
-    if isinstance(plan.parts.sampler, PollingSampler):  # who was polled has the model already
+    resumes = network.interrupted == "resume"  # a visit that was lost may have brought nearly all of it
+    if resumes or isinstance(plan.parts.sampler, PollingSampler):  # who was polled has the model already
         return seconds + up_s
     return seconds + up_s + work.down_bytes / min(profile.down_bytes_per_s, network.server_up_mbps * MBPS)
 
