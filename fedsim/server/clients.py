@@ -111,9 +111,15 @@ class ClientBook:
         same = parts.version == version and parts.payload == payload
         return parts.backbone_bytes, parts.message_bytes if same else 0
 
-    def note_failed_download(self, client: int) -> None:
-        """Note that a client's download ended before it was through: with the frozen model in it, if it lacks that."""
-        if client in self._with_backbone or (self._resumes and client in self._parts):
+    def note_failed_download(self, client: int, moved_bytes: int) -> None:
+        """Note that a client's download ended before it was through: with the frozen model in it, if it lacks that.
+
+        One that has brought something is no failure where clients keep it.
+        """
+        if client in self._with_backbone:
+            return
+        if self._resumes and moved_bytes:
+            self._failed_equips.pop(client, None)
             return
         tries = self._failed_equips[client] = self._failed_equips.get(client, 0) + 1
         if tries == EQUIP_TRIES:

@@ -142,10 +142,10 @@ class OpenVisits:
             rank = self.dispatched[visit.order].invitation.rank
             self._book.note_download(visit.client, visit.version, rank)
         else:
-            payload = self.dispatched[visit.order].offer.down
-            self._book.note_broken_off(visit.client, visit.version, payload, visit.usage.down_bytes)
+            payload, moved_bytes = self.dispatched[visit.order].offer.down, visit.usage.down_bytes
+            self._book.note_broken_off(visit.client, visit.version, payload, moved_bytes)
             if self._equips and visit.outcome in ("late", "offline"):
-                self._book.note_failed_download(visit.client)
+                self._book.note_failed_download(visit.client, moved_bytes)
         self._ledger.count(visit)
         if visit.outcome == "landed":
             self._seen.land(visit.client, visit.landed_s - visit.dispatched_s)
