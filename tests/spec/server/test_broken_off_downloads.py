@@ -49,7 +49,7 @@ def test_the_frozen_model_comes_first_then_the_message():
     assert book.down_bytes(0, 3, NOTHING, 0) == 0
     book.note_broken_off(0, 4, WHOLE, 7)
     assert [book.down_bytes(0, version, WHOLE, 10) for version in (3, 4)] == [10, 3]
-    book.note_download(0, 4)
+    book.note_download(0, 4, 2)
     assert book.down_bytes(0, 4, WHOLE, 10) == 10
 
 
