@@ -35,8 +35,9 @@ class NetworkConfig(Config):
             (`fedsim.network.tcp.loss_limit`); `bbr` holds the link's rate whatever the loss, which is too good
             for short transfers behind a shallow buffer (`benchmarks/fidelity`).
         loss: share of packets lost on the way between each client and the server.
-        backbone: whether the frozen model is on the device, or comes with a client's first visit. A client whose first
-            downloads are late or lost five times in a row is not asked again (`never_equipped` in `run.json`).
+        backbone: whether the frozen model is on the device, or comes with a client's first visit. A client to
+            whom it cannot get through within a deadline or a window is not asked again after five tries, any other
+            after fifty that failed (`never_equipped` in `run.json`).
         detect_after_s: how long the server takes to notice that a client is gone.
     """
 
