@@ -48,12 +48,23 @@ def followed(plan: Plan) -> Iterator[Followed]:
     yield from _of_adapters(plan)
     yield from _of_weights(plan)
     yield from _of_personal(experiment)
-    batch, path = experiment.numerics.client_batch, experiment.numerics.training
-    yield Followed(
-        "numerics.client_batch", str(batch), "as given; auto: by the task and the updates of a commit"
-    )
-    if path != "auto":
-        yield Followed("numerics.training", path, "as given; auto: the fastest path that computes this model")
+    yield from _of_auto(plan)
+
+
+def _of_auto(plan: Plan) -> Iterator[Followed]:
+    plain = plan.experiment.plain()
+    for key in plan.filled:
+        block, field = key.split(".")
+        yield Followed(key, str(plain[block][field]), f"auto: {_AUTO[key]}" if key in _AUTO else "auto")
+
+
+_AUTO = {
+    "aggregator.weight": "uniform where the sampler chooses by size or nothing looks at it, else examples",
+    "aggregator.normalize": "K over the protocol buffered unless weight asks for examples, else weights",
+    "numerics.client_batch": "by the task and the updates of a commit",
+    "numerics.training": "the fastest path that computes this model",
+}
+"""Key -> what its `auto` goes by."""
 
 
 def _of_seeds(experiment: Experiment) -> Iterator[Followed]:
