@@ -106,6 +106,11 @@ class OpenVisits:
         if len({visit.order for visit in visits}) < len(visits):
             raise ValueError("a visit is committed twice in one commit")
 
+    @property
+    def computed(self) -> int:
+        """How many of those that are not in the tables yet have been computed."""
+        return sum(visit.computed for visit in self._open.values())
+
     def begin(
         self, dispatched: Dispatched, work: Work, version: int, round_: int = -1, on_close: OnClose = "lost"
     ) -> Visit:
