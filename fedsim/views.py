@@ -1,7 +1,7 @@
-"""Views of a run and of several, under their public name.
+"""Views of a run, under their public name: `fedsim.records.views` has the text.
 
-`fedsim.records.views`, `fedsim.records.scores` and `fedsim.records.comparisons` have the text; docs/statistics.md says how to
-compare runs.
+Those of scores are in `fedsim.records.scores`, those of several runs in `fedsim.records.comparisons`; docs/statistics.md
+says how to compare runs.
 """
 
 from fedsim.records.comparisons import (

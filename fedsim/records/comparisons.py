@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypedDict, Unpack
+from typing import Literal, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
@@ -64,14 +64,14 @@ def seeds_of(run: Run) -> Seeds:
     return Seeds(*(one if own.get(name) is None else own[name] for name in Seeds._fields))
 
 
-def settings_of(run: Run) -> dict[str, Any]:
+def settings_of(run: Run) -> dict[str, object]:
     """Return the configuration of a run as key path -> value."""
     flat = _flat({name: block for name, block in run.experiment.items() if name not in NOT_COMPARED})
     return {key: value for key, value in flat.items() if key != UNLIKE}
 
 
-def _flat(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
+def _flat(block: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    leaves: dict[str, object] = {}
     for name, value in block.items():
         path = f"{prefix}{name}"
         leaves |= _flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}

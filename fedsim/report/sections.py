@@ -10,6 +10,10 @@ from fedsim.records.run import Run
 from fedsim.report import figures
 from fedsim.report.parts import Section, Table, plural
 
+CHOSEN = (
+    "Quote the score at the end: the best of several was chosen by the text or images that it is scored on"
+)
+
 
 def progress(run: Run, metric: str | None) -> Section:
     """How good the model became by its headline metric (None: nothing was scored), and what that took."""
@@ -32,7 +36,7 @@ def progress(run: Run, metric: str | None) -> Section:
         figures.progress(run, metric),
         f"{metric.replace('_', ' ').capitalize()} against virtual time, against commits and against everything "
         f"uploaded so far, lost uploads included. {'More' if rises(metric) else 'Less'} is better.",
-        tables=[Table(("metric", "before", "at the end", "best"), rows)],
+        tables=[Table(("metric", "before", "at the end", "best"), rows, CHOSEN)],
     )
 
 

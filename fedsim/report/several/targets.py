@@ -53,7 +53,7 @@ def _table(found: Contest, target: float, what: str) -> Table:
         "at every scored version" if grid_s is None else f"at every {said('time_s', grid_s)} of virtual time"
     )
     caption = (
-        f"{what}: {found.shown} of {number(target)} or better, looked at {seen}; a run that never reached it counts with "
+        f"{what}: {found.shown} of {number(target)} or better, checked {seen}; a run that never reached it counts with "
         f"the whole {said('time_s', until_s)} (restricted mean, Kaplan-Meier median)"
     )
     return Table(header, rows, caption)

@@ -280,7 +280,10 @@ def test_a_reader_that_stops_reading_is_no_error_of_ours(here):
 
 
 def test_verify_says_ok_or_what_is_wrong(done, tmp_path, capsys):
-    assert said(capsys, "verify", done)[:2] == (0, "ok\n")
+    code, out, _ = said(capsys, "verify", done)
+    assert (code, out.startswith("ok: "), "columns replayed" in out) == (0, True, True)
+    code, out, _ = said(capsys, "verify", done, "--accounts-only")
+    assert (code, out.startswith("ok: "), "not replayed (accounts only, as asked)" in out) == (0, True, True)
     broken = tmp_path / "broken"
     broken.mkdir()
     for path in done.iterdir():
@@ -291,8 +294,8 @@ def test_verify_says_ok_or_what_is_wrong(done, tmp_path, capsys):
     visits.to_parquet(broken / "visits.parquet")
     code, out, _ = said(capsys, "verify", broken)
     assert code == 1
-    assert "ok" not in out.splitlines()
-    assert "bytes" in out
+    assert not out.splitlines()[-1].startswith("ok")
+    assert "column up_bytes" in out
 
 
 def test_the_timeline_is_written_where_asked(done, here, capsys):
@@ -306,6 +309,11 @@ def test_reports_of_one_run_several_runs_and_a_folder_of_runs(done, here, capsys
     assert said(capsys, "report", "all/a")[1] == f"{here}/all/a/report.html\n"
     assert said(capsys, "report", "all/a", "all/b")[1] == f"{here}/all/report.html\n"
     assert said(capsys, "report", "all", "--out", "page.html")[1] == "page.html\n"
+    said(capsys, "report", done, done, "--out", "page.html", "--target", "3.5", "--target", "2")
+    targets = re.findall(
+        r"Declared target: test \w+ of ([\d.]+)", (here / "page.html").read_text(encoding="utf-8")
+    )
+    assert targets == ["3.50", "2"]
     assert (here / "page.html").stat().st_size > 1000
 
 
