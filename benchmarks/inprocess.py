@@ -50,7 +50,7 @@ class Bench:
         at_once = k * world.batch * world.sequence
         numerics = {"client_batch": k, "training": training, "dtype": dtype, "tokens_at_once": at_once}
         self.experiment = world.experiment(self.folder, numerics=numerics, runtime={"executor": "inline"})
-        self.task: Any = simulation.prepare(self.experiment).task
+        self.task: Any = simulation.prepared(self.experiment).task
         self.schedule = recipe.Schedule(self.folder)
         if stock:
             self.model = recipe.build(self.folder).to(device)

@@ -145,7 +145,7 @@ def _write_schedule(world: World, folder: Path, rounds: int) -> None:
     from fedsim.training import local
 
     experiment = world.experiment(folder, budget={"commits": rounds})
-    plan = simulation.prepare(experiment)
+    plan = simulation.prepared(experiment)
     visits = simulation.simulate(plan, timeline_only=True).visits
     visits = visits[visits.outcome == "landed"].sort_values(["round", "client", "visit"])
     task: Any = plan.task

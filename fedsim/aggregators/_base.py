@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -201,3 +201,13 @@ class Aggregator(Component):
     def client_model(self, model: ServerModel, client: int) -> Vector | None:
         """Return a client's whole model of its own, None if it has the shared one; pure."""
         return model.personal.get(client) if self.traits.personal else None
+
+    def commit_flops(self, shapes: Sequence[tuple[int, int]], rank: int, ranks: Sequence[int]) -> float:
+        """Return the operations of a commit beyond the mean of the factors, for `server.compute`; by sizes alone.
+
+        Args:
+            shapes: (outputs, inputs) of every matrix with an adapter.
+            rank: the server's.
+            ranks: of each update.
+        """
+        return 0.0

@@ -14,6 +14,7 @@ from fedsim.adapters.payload import WHOLE, Payload
 from fedsim.adapters.products import Pair, best, one_thread, pairs, stacked, vector_of
 from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel, Traits
 from fedsim.aggregators._weighting import Weighting
+from fedsim.cost.decompositions import factored_svd_flops, product_flops
 
 ROUNDING = 1e-12
 """A weight that is zero but for the rounding of float64."""
@@ -79,6 +80,16 @@ class FedEx(Weighting):
                 means.append(mean)
             base = (model.base or Base.pretrained(layout)).moved(changes)
         return replace(model, adapter=model.adapter.replace(vector_of(layout, means)), base=base), state
+
+    def commit_flops(self, shapes: Sequence[tuple[int, int]], rank: int, ranks: Sequence[int]) -> float:
+        """Return those of the residual, of K - 1 times r slots: cut by its singular values if asked, and added up dense."""
+        width = max(0, len(ranks) - 1) * rank
+        if self.residual_rank is None:
+            return sum(product_flops(m, width, n) for m, n in shapes)
+        kept = min(self.residual_rank, width)
+        return sum(
+            factored_svd_flops(m, n, width, kept) + product_flops(m, kept, n) for m, n in shapes if width
+        )
 
 
 def affine(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
@@ -15,6 +15,7 @@ from fedsim.adapters.products import Matrix, Pair, completed, one_thread, pairs,
 from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import SEED_FLOATS, factor
 from fedsim.aggregators._weighting import Weighting
+from fedsim.cost.decompositions import factored_svd_flops
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,10 @@ class FedSVD(Weighting):
                 after = [orthonormal(pair) for pair in after]
         turns = Turns(version, version if turn else state.changed_a)
         return replace(model, adapter=model.adapter.replace(vector_of(layout, after))), turns
+
+    def commit_flops(self, shapes: Sequence[tuple[int, int]], rank: int, ranks: Sequence[int]) -> float:
+        """Return those of new factors, spread over the commits of a period."""
+        return sum(factored_svd_flops(m, n, rank, rank) for m, n in shapes) / self.period
 
 
 def moves_of_b(layout: Layout, c: Contribution, model: ServerModel, now: list[Pair]) -> list[Matrix]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -14,6 +14,7 @@ from fedsim.adapters.products import Pair, completed, one_thread, pairs, scales,
 from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import payload
 from fedsim.aggregators._weighting import Weighting
+from fedsim.cost.decompositions import factored_svd_flops
 
 Split = Literal["B", "balanced"]
 ROUNDING = 1e-12
@@ -81,6 +82,10 @@ class FlexLoRA(Weighting):
                 for m, product, pair in zip(layout.modules, products, now, strict=True)
             ]
         return replace(model, adapter=model.adapter.replace(vector_of(layout, factors))), state
+
+    def commit_flops(self, shapes: Sequence[tuple[int, int]], rank: int, ranks: Sequence[int]) -> float:
+        """Return those of the singular values of the stacked products, sum_k r_k slots wide."""
+        return sum(factored_svd_flops(m, n, sum(ranks), rank) for m, n in shapes)
 
     def _products(
         self, model: ServerModel, contributions: list[Contribution], shares: list[float]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
@@ -17,6 +17,7 @@ from fedsim.adapters.products import Pair, one_thread, pairs, scales, stacked
 from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import SEED_FLOATS, payload
 from fedsim.aggregators._weighting import Weighting
+from fedsim.cost.decompositions import product_flops
 from fedsim.rng import stream
 
 
@@ -93,6 +94,10 @@ class FLoRA(Weighting):
             base = before.moved([_stack(terms, i) for i in range(len(layout.modules))])
         adapter = model.adapter.replace(self._begun(state, layout, base))
         return replace(model, adapter=adapter, base=base), state
+
+    def commit_flops(self, shapes: Sequence[tuple[int, int]], rank: int, ranks: Sequence[int]) -> float:
+        """Return those of the stack of all updates, sum_k r_k slots wide, added up dense."""
+        return sum(product_flops(m, sum(ranks), n) for m, n in shapes)
 
     def _begun(self, state: Origin, layout: Layout, base: Base) -> Vector:
         """Return the adapter of a version: B = 0, A uniform in +-1/sqrt(in), LoRA's own initialisation."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from fedsim.checks.blocks import check
 from fedsim.checks.layers import refuse_larger_ranks
 from fedsim.clock.plan import Plan, prepare
-from fedsim.clock.reach import refuse_what_cannot_land
 from fedsim.config.experiment import Experiment
 from fedsim.config.loading import load
 from fedsim.errors import ExperimentError, Message, Shown, message
@@ -51,7 +50,6 @@ def admit(experiment: object, where: str = "experiment") -> Experiment:
     if isinstance(experiment, Plan):
         check(experiment.experiment, where)
         refuse_larger_ranks(experiment.task.layout)
-        refuse_what_cannot_land(experiment)
         return experiment.experiment
     if not isinstance(experiment, Experiment):
         raise ExperimentError(_no_experiment(experiment))
@@ -72,7 +70,6 @@ def prepared(experiment: Experiment, like: Plan | None = None, where: str = "exp
     """
     plan = prepare(admit(experiment, where), like)
     refuse_larger_ranks(plan.task.layout)
-    refuse_what_cannot_land(plan)
     return plan
 
 

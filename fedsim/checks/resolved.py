@@ -16,7 +16,8 @@ from fedsim.records.resolved import Drawn, Followed, Resolved
 
 def resolved(plan: Plan) -> Resolved:
     """Return what a reader of the configuration cannot see; nothing is drawn anew."""
-    return replace(of_population(plan.population), followed=tuple(followed(plan)))
+    notices = tuple(map(str, plan.task.describe().get("notices", ())))
+    return replace(of_population(plan.population), followed=tuple(followed(plan)), notices=notices)
 
 
 def of_population(population: Population) -> Resolved:
@@ -41,6 +42,7 @@ def _drawn(population: Population) -> Iterator[Drawn]:
 def followed(plan: Plan) -> Iterator[Followed]:
     """Yield the settings that follow from others, in the order of the blocks."""
     experiment = plan.experiment
+    yield from _of_seeds(experiment)
     yield from _of_population(plan)
     yield from _of_adapters(plan)
     yield from _of_personal(experiment)
@@ -50,6 +52,13 @@ def followed(plan: Plan) -> Iterator[Followed]:
     )
     if path != "auto":
         yield Followed("numerics.training", path, "as given; auto: the fastest path that computes this model")
+
+
+def _of_seeds(experiment: Experiment) -> Iterator[Followed]:
+    seeds = dict(experiment.seeds)
+    if any(value is not None for value in seeds.values()):
+        for name in (name for name, value in seeds.items() if value is None):
+            yield Followed(f"seeds.{name}", str(experiment.seed), "as seed")
 
 
 def _of_population(plan: Plan) -> Iterator[Followed]:

@@ -52,6 +52,7 @@ def estimates(run: Estimates) -> str:
         table(run.resolved.table()),
         f"online: {run.resolved.online}",
         *(f"set by other keys: {followed}" for followed in run.resolved.followed),
+        *(f"note: {notice}" for notice in run.resolved.notices),
         f"visits: {totals.visits} ({outcomes})",
         f"commits: {totals.commits}, evaluations: {run.evaluations}",
         f"virtual time: {duration(run.virtual_s)} ({run.virtual_s / 3600:.2f} hours)",

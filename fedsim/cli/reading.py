@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedsim.cli.arguments import RunFolder
 from fedsim.cli.shell import beside, importable, runs_in
+from fedsim.errors import FedsimError, RunFolderError, message
+
+if TYPE_CHECKING:
+    from fedsim.records.run import Run
+
+
+@contextmanager
+def contradictions_told(runs: Sequence[Run]) -> Iterator[None]:
+    """Say of tables that nothing can be made of what the audit finds; what fails with books in order is our mistake.
+
+    Raises:
+        RunFolderError: the tables of a run contradict each other.
+    """
+    try:
+        yield
+    except FedsimError:
+        raise
+    except Exception as problem:
+        from fedsim.records.verify import verify as problems_of
+
+        for run in runs:
+            wrong = problems_of(run)
+            if wrong:
+                what, fix = f"its tables contradict each other: {wrong[0]}", "see `fedsim verify`"
+                raise RunFolderError(message(str(run.folder), what, fix=fix)) from problem
+        raise
 
 
 def report(
@@ -29,7 +57,9 @@ def report(
 
     folders = [folder for named in runs for folder in runs_in(named)]
     loaded = [load(folder) for folder in folders]
-    print(write(loaded, beside(folders) / "report.html" if out is None else out, targets=target or ()))
+    page = beside(folders) / "report.html" if out is None else out
+    with contradictions_told(loaded):
+        print(write(loaded, page, targets=target or ()))
 
 
 def timeline(
@@ -47,7 +77,8 @@ def timeline(
 
     loaded = load(run)
     out = run / "timeline.json" if out is None else out
-    export(loaded, out)
+    with contradictions_told([loaded]):
+        export(loaded, out)
     print(out)
 
 

@@ -12,10 +12,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.adapters.payload import NOTHING
 from fedsim.aggregators._base import Offer
 from fedsim.clock.auto import context_of, with_auto_filled
 from fedsim.clock.components import Parts, parts_of
 from fedsim.clock.ranks import ranks_of
+from fedsim.clock.reach import Candidates, refuse_what_cannot_land
 from fedsim.clock.sizing import Sizing, TrainingPlan
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig
@@ -169,6 +171,8 @@ def prepare(experiment: Experiment, like: Plan | None = None) -> Plan:
     for split in experiment.evaluate.splits:
         task.probes(split, experiment.evaluate.windows)  # refuses a split that the data do not have
     plan.ranks.view()  # refuses a tier without a rank
+    sends_nothing = Offer(plan.sizing.zeros, NOTHING, NOTHING)
+    refuse_what_cannot_land(Candidates(experiment, plan.parts, population, plan.work, sends_nothing))
     return plan
 
 

@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
+from typing import Protocol
 
 import numpy as np
 
-from fedsim.clock.plan import Plan
+from fedsim.aggregators._base import Offer
+from fedsim.clock.components import Parts
+from fedsim.config.experiment import Experiment
 from fedsim.cost.work import Work
 from fedsim.devices.availability import Availability
 from fedsim.devices.compute import training
+from fedsim.devices.population import Population
 from fedsim.errors import ExperimentError, message
 from fedsim.instants import in_time
 from fedsim.network.base import MBPS
@@ -28,14 +33,41 @@ MOST_WINDOWS = 5_000_000
 """Windows up to which it is counted how many clients are online at once: sorting more takes seconds."""
 
 
-def refuse_what_cannot_land(plan: Plan) -> None:
+class VisitWork(Protocol):
+    """What a visit of a client computes, holds and sends: `fedsim.clock.plan.Plan.work`."""
+
+    def __call__(
+        self, client: int, offer: Offer | None, /, *, steps: int | None = None, rank: int | None = None
+    ) -> Work:
+        """Return the work of a visit of so many steps and slots; None: of a whole one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Who may be asked for what.
+
+    Attributes:
+        experiment, parts, population: of a candidates.
+        work: of its visits.
+        sends_nothing: an offer of which nothing travels.
+    """
+
+    experiment: Experiment
+    parts: Parts
+    population: Population
+    work: VisitWork
+    sends_nothing: Offer
+
+
+def refuse_what_cannot_land(candidates: Candidates) -> None:
     """Raise if no version can ever be made.
 
     Raises:
         ExperimentError: too few clients have the memory, a window as long as a visit, or time until the deadline; or
             the protocol asks for more at once than are ever online together.
     """
-    protocol, windows = plan.parts.protocol, plan.population.availability.plain
+    protocol, windows = candidates.parts.protocol, candidates.population.availability.plain
     most = _most_online(windows, protocol.clients_at_once)
     if most < protocol.clients_at_once:
         what = f"asks for {protocol.clients_at_once} clients at once, and at most {most} are ever online together"
@@ -46,65 +78,85 @@ def refuse_what_cannot_land(plan: Plan) -> None:
         )
         raise ExperimentError(message("protocol", what, fix=fix))
     needed = protocol.least_updates
-    if len(list(islice(_able(plan), needed))) < needed:
-        _refuse_memory(plan, needed)
-    if _deadline_s(plan) < math.inf and len(list(islice(_in_time(plan), needed))) < needed:
-        _refuse_deadline(plan, needed)
-    loses = plan.experiment.population.on_close == "lost" and not windows.constant
-    if loses and len(list(islice(_in_a_window(plan, windows), needed))) < needed:
-        _refuse_windows(plan, windows, needed)
+    if len(list(islice(_able(candidates), needed))) < needed:
+        _refuse_memory(candidates, needed)
+    if _deadline_s(candidates) < math.inf and len(list(islice(_in_time(candidates), needed))) < needed:
+        _refuse_deadline(candidates, needed)
+    loses = candidates.experiment.population.on_close == "lost" and not windows.constant
+    if loses and len(list(islice(_in_a_window(candidates, windows), needed))) < needed:
+        _refuse_windows(candidates, windows, needed)
 
 
 # who could land ---------------------------------------------------------------------------------
 
 
-def _able(plan: Plan) -> Iterator[int]:
+def _able(candidates: Candidates) -> Iterator[int]:
     """Yield the clients whose memory holds the least that they may be asked for."""
-    for client in range(len(plan.population)):
-        if _least_work(plan, client).memory_bytes <= plan.population.profile(client).usable_memory_bytes:
+    for client in range(len(candidates.population)):
+        if (
+            _least_work(candidates, client).memory_bytes
+            <= candidates.population.profile(client).usable_memory_bytes
+        ):
             yield client
 
 
-def _in_time(plan: Plan) -> Iterator[int]:
-    deadline_s = _deadline_s(plan)
-    return (client for client in _able(plan) if in_time(shortest_s(plan, client), deadline_s))
+def _in_time(candidates: Candidates) -> Iterator[int]:
+    deadline_s = _deadline_s(candidates)
+    return (client for client in _able(candidates) if in_time(shortest_s(candidates, client), deadline_s))
 
 
-def _in_a_window(plan: Plan, windows: Availability) -> Iterator[int]:
+def _in_a_window(candidates: Candidates, windows: Availability) -> Iterator[int]:
     return (
-        client for client in _able(plan) if in_time(shortest_s(plan, client), _longest_s(windows, client))
+        client
+        for client in _able(candidates)
+        if in_time(shortest_s(candidates, client), _longest_s(windows, client))
     )
 
 
-def _deadline_s(plan: Plan) -> float:
-    deadline_s = plan.parts.protocol.round_deadline_s
+def _deadline_s(candidates: Candidates) -> float:
+    deadline_s = candidates.parts.protocol.round_deadline_s
     return math.inf if deadline_s is None else deadline_s
 
 
-def shortest_s(plan: Plan, client: int) -> float:
+def shortest_s(candidates: Candidates, client: int) -> float:
     """Return a time that no visit of a client is shorter than [s]."""
-    experiment, profile, work = plan.experiment, plan.population.profile(client), _least_work(plan, client)
+    experiment, profile, work = (
+        candidates.experiment,
+        candidates.population.profile(client),
+        _least_work(candidates, client),
+    )
     compute = experiment.compute.model_copy(
         update={"thermal": "none"}
     )  # a pause may be shorter than a throttled clock
     sigma = compute.step_sigma_of(profile.tier)
     luck = math.exp(-sigma * sigma / 2 - LUCK * sigma)
     seconds = training(profile, work, compute, noise=luck).duration_s
-    if plan.population.varying or plan.parts.aggregator.traits.history or plan.parts.personal.kind != "none":
+    if not _knows_bytes(candidates):
         return seconds
     network = experiment.network
     up_s = work.up_bytes / min(profile.up_bytes_per_s, network.server_down_mbps * MBPS)
-    if isinstance(plan.parts.sampler, PollingSampler):  # who was polled has the model already
+    if isinstance(candidates.parts.sampler, PollingSampler):  # who was polled has the model already
         return seconds + up_s
     return seconds + up_s + work.down_bytes / min(profile.down_bytes_per_s, network.server_up_mbps * MBPS)
 
 
-def _least_work(plan: Plan, client: int) -> Work:
+def _knows_bytes(candidates: Candidates) -> bool:
+    """Tell whether all visits of a client send the same bytes over a link of one rate; a user's rule may do otherwise."""
+    rule, personal = candidates.parts.aggregator, candidates.parts.personal
+    ours = (
+        ":" not in rule.kind
+        and personal.kind == "none"
+        and candidates.experiment.network.interrupted != "resume"
+    )
+    return ours and not (rule.traits.history or candidates.population.varying)
+
+
+def _least_work(candidates: Candidates, client: int) -> Work:
     """Return the least that a visit of a client may be asked for: one step and one slot, unless visits are whole."""
-    whole = plan.parts.protocol.whole_visits and plan.experiment.population.on_close != "partial"
-    if whole:
-        return plan.work(client)
-    return plan.work(client, steps=1, rank=1 if plan.rank(client) else None)
+    offer = None if _knows_bytes(candidates) else candidates.sends_nothing
+    if candidates.parts.protocol.whole_visits and candidates.experiment.population.on_close != "partial":
+        return candidates.work(client, offer)
+    return candidates.work(client, offer, steps=1, rank=None if candidates.experiment.lora.full else 1)
 
 
 # who is online ----------------------------------------------------------------------------------
@@ -140,9 +192,9 @@ def _most_online(windows: Availability, enough: int) -> int:
 # the words --------------------------------------------------------------------------------------
 
 
-def _refuse_memory(plan: Plan, needed: int) -> None:
-    needs = min(_least_work(plan, client).memory_bytes for client in range(len(plan.population)))
-    has = float(np.max(plan.population.columns()["usable_memory_bytes"]))
+def _refuse_memory(candidates: Candidates, needed: int) -> None:
+    needs = min(_least_work(candidates, client).memory_bytes for client in range(len(candidates.population)))
+    has = float(np.max(candidates.population.columns()["usable_memory_bytes"]))
     what = f"the training needs {needs / 1e9:.3g} GB and the largest device may use {has / 1e9:.3g} GB: nobody can train"
     if needed > 1:
         what = f"a version needs {needed} updates, and fewer clients have the memory of {needs / 1e9:.3g} GB for one"
@@ -150,8 +202,8 @@ def _refuse_memory(plan: Plan, needed: int) -> None:
     raise ExperimentError(message("population", what, fix=fix))
 
 
-def _refuse_deadline(plan: Plan, needed: int) -> None:
-    fastest_s = sorted(shortest_s(plan, client) for client in _able(plan))[needed - 1]
+def _refuse_deadline(candidates: Candidates, needed: int) -> None:
+    fastest_s = sorted(shortest_s(candidates, client) for client in _able(candidates))[needed - 1]
     who = (
         "the fastest client needs"
         if needed == 1
@@ -159,11 +211,11 @@ def _refuse_deadline(plan: Plan, needed: int) -> None:
     )
     what = f"nobody can land in time: {who} {_seconds(fastest_s)} at least"
     fix = f"give more than {_seconds(fastest_s)}, or have visits do less"
-    raise ExperimentError(message("protocol.deadline_s", what, got=_deadline_s(plan), fix=fix))
+    raise ExperimentError(message("protocol.deadline_s", what, got=_deadline_s(candidates), fix=fix))
 
 
-def _refuse_windows(plan: Plan, windows: Availability, needed: int) -> None:
-    visits = min(shortest_s(plan, client) for client in _able(plan))
+def _refuse_windows(candidates: Candidates, windows: Availability, needed: int) -> None:
+    visits = min(shortest_s(candidates, client) for client in _able(candidates))
     longest_s = max(_longest_s(windows, client) for client in range(windows.n))
     what = (
         f"no window is as long as a visit (the longest has {_seconds(longest_s)}, and a visit takes "

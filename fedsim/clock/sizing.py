@@ -164,12 +164,13 @@ class Sizing:
 
     def first_offer(self, client: int, rank: int) -> Offer:
         """Return what the rule would offer a client of this rank at version 0; no values in it."""
-        model = ServerModel(Adapter(self._task.layout, self._zeros))
+        model = ServerModel(Adapter(self._task.layout, self.zeros))
         rule, scale = self._parts.aggregator, self._experiment.lora.scale_of(max(rank, 1))
         return rule.offer(rule.init(model), model, Invitation(client, 0, rank, scale, None))
 
     @cached_property
-    def _zeros(self) -> Vector:
+    def zeros(self) -> Vector:
+        """A vector of the layout's size with no values in it, (size,) float32."""
         return np.zeros(self._task.layout.size, np.float32)
 
 

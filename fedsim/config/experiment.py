@@ -29,6 +29,7 @@ from fedsim.config.fields import Count, NonNegative, Positive
 from fedsim.config.learning import EvaluateConfig, LocalConfig, LoraConfig, NumericsConfig
 from fedsim.config.network import NetworkConfig, WireConfig
 from fedsim.config.population import PopulationConfig
+from fedsim.config.server import ServerConfig
 from fedsim.config.validation import Place, mistaken_booleans, problems
 from fedsim.errors import invalid
 
@@ -99,6 +100,7 @@ class Experiment(Config):
     seeds: SeedsConfig = SeedsConfig()
     population: PopulationConfig
     network: NetworkConfig = NetworkConfig()
+    server: ServerConfig = ServerConfig()
     compute: ComputeConfig = ComputeConfig()
     memory: MemoryConfig = MemoryConfig()
     energy: EnergyConfig = EnergyConfig()

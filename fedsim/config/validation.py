@@ -120,8 +120,9 @@ def _problem(
     if kind == "string_pattern_mismatch":
         what = "must be letters, digits, dots, dashes and underscores, the first one a letter or digit"
         return Problem(path, what, "give a plain name, as in my-run.1", first["input"])
-    if kind == INVALID:
-        return _refused(path, first)
+    ours = next((detail for detail in details if detail["type"] == INVALID), None)
+    if ours is not None:  # of a block that may also be a word, what is wrong with the block
+        return _refused(path, ours)
     if kind in ("value_error", "assertion_error"):  # of a user's validator
         return Problem(path, str(first["ctx"]["error"]), "change it", first["input"])
     wanted = list(dict.fromkeys(_wanted(detail) for detail in details))

@@ -239,7 +239,7 @@ def _drawn(recipe: Recipe, n: int, seed: int, *, wifi_only: bool, exact: bool = 
         row = nearest_row(devices.flops_per_s, recipe.nearest, flops_per_s)
     mobile, fixed = network_weights(recipe, wifi_only=wifi_only)
     link = links(devices.cellular[row], mobile, fixed, chance[1], exact=exact)
-    rho = nets.correlation[link]
+    rho, asked = nets.correlation[link], {"wifi_only": str(wifi_only).lower(), "availability": "always"}
     z_up = rho * z[1] + np.sqrt(1 - rho**2) * z[2]
     return Population(
         device=devices.device[row],
@@ -252,9 +252,7 @@ def _drawn(recipe: Recipe, n: int, seed: int, *, wifi_only: bool, exact: bool = 
         **{name: getattr(devices, name)[row] for name in _OF_DEVICE},
         **{name: getattr(nets, name)[link] for name in _OF_NETWORK},
         availability=Availability.always(n),
-        sources=recipe.sources
-        | {"wifi_only": str(wifi_only).lower(), "availability": "always"}
-        | ({"shares": "exact"} if exact else {}),
+        sources=recipe.sources | asked | ({"shares": "exact"} if exact else {}),
     )
 
 

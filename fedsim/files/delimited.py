@@ -6,7 +6,7 @@ import csv
 import io
 from dataclasses import dataclass, field
 
-from fedsim.files.text_file import UnreadableError
+from fedsim.files.text_file import UnreadableError, reason
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 """Suffix -> what separates cells."""
@@ -66,7 +66,7 @@ def read_grid(text: str, separator: str, *, comments: bool = False) -> Grid:
                 rows.append(row)
                 starts.append(first + start)
     except csv.Error as problem:
-        what = f"is not {'CSV' if separator == ',' else 'TSV'} ({problem})"
+        what = f"is not {'CSV' if separator == ',' else 'TSV'} ({reason(problem)})"
         fix = 'quote cells that hold separators or quotes, and double the quotes in them: "say ""yes"""'
         raise UnreadableError(what, line=first + before + 1, fix=fix) from problem
     _check_separator(header, separator, first + 1)

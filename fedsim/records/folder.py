@@ -16,7 +16,7 @@ from fedsim.errors import RunFolderError, message
 from fedsim.files.atomic import write_atomically
 from fedsim.records import tables
 from fedsim.records.info import RunInfo, read_info
-from fedsim.records.seals import sealed
+from fedsim.records.integrity.seals import sealed
 
 WRITTEN = ("visits", "commits", "scores", "personal")
 """Tables that are written row by row; `clients` comes whole."""

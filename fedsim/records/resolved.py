@@ -38,12 +38,14 @@ class Resolved:
         drawn: clients by class of device and network, the classes in their usual order.
         online_at_start, online_mean: share of the clients online at time 0, and of all time, by windows and outages alone.
         followed: settings that follow from others.
+        notices: what the task says of its data and model: files left out, where test data are from, what stays frozen.
     """
 
     drawn: tuple[Drawn, ...]
     online_at_start: float
     online_mean: float
     followed: tuple[Followed, ...] = ()
+    notices: tuple[str, ...] = ()
 
     @property
     def clients(self) -> int:
@@ -72,7 +74,7 @@ class Resolved:
         return {"drawn": name, "clients": str(total), **{n: str(c) for n, c in counts.items()}}
 
     def lines(self) -> list[str]:
-        """Return it in a few lines: who, who is online, and what follows from other settings."""
+        """Return it in a few lines: who, who is online, what follows from other settings, what the task says."""
         tiers = list(dict.fromkeys(group.tier for group in self.drawn))
         parts = []
         for tier in tiers:
@@ -83,4 +85,5 @@ class Resolved:
             f"drawn: {', '.join(parts)}",
             f"online: {self.online}",
             *(f"set by other keys: {followed}" for followed in self.followed),
+            *(f"note: {notice}" for notice in self.notices),
         ]

@@ -18,8 +18,8 @@ from fedsim.files.atomic import write_atomically
 from fedsim.records import folder as run_folder
 from fedsim.records import tables
 from fedsim.records.info import RunInfo, summed
+from fedsim.records.integrity.soundness import unsound
 from fedsim.records.quantities import plural
-from fedsim.records.soundness import unsound
 
 if TYPE_CHECKING:
     import pandas as pd

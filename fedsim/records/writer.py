@@ -19,9 +19,9 @@ from fedsim.errors import HostError, message
 from fedsim.records import folder as run_folder
 from fedsim.records import tables
 from fedsim.records.info import RunInfo, saved_share, summed
+from fedsim.records.integrity.seals import sealed, settings_sha256
 from fedsim.records.rows import CommitRow, PersonalRow, Row, ScoreRow, VisitRow, plain
 from fedsim.records.run import Run, run_of
-from fedsim.records.seals import sealed, settings_sha256
 
 _PACKAGES = ("fedsim-edge", "numpy", "pandas", "pyarrow", "pydantic", "simpy", "torch", "transformers", "peft", "ray")  # fmt: skip
 

@@ -13,11 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
+from fedsim.checks.gate import prepared
 from fedsim.clock.components import parts_of
-from fedsim.clock.plan import prepare
-from fedsim.config.experiment import Experiment
 from fedsim.errors import FedsimError
 from fedsim.records.info import UNFINISHED
 from fedsim.records.run import Run
@@ -25,6 +22,7 @@ from fedsim.records.tables import first_line
 from fedsim.records.verify import COMPARED, RULES, compared, unsound_values, verify
 from fedsim.records.writer import installed_versions
 from fedsim.runs.retraced import retrace
+from fedsim.runs.stored import stored_experiment
 
 PACKAGE = "fedsim-edge"
 """What `run.json` calls fedsim among the versions."""
@@ -66,6 +64,9 @@ def audit(run: Run, *, accounts_only: bool = False) -> Audit:
     Args:
         run: its tables.
         accounts_only: leave the replay out, which needs the data and the components that made the run.
+
+    Returns:
+        What is wrong, and what was checked; without the replay also why there was none.
     """
     accounts = verify(run)
     no_replay = "accounts only, as asked" if accounts_only else why_no_replay(run)
@@ -90,25 +91,18 @@ def why_no_replay(run: Run) -> str:
     if made_by != here:
         return f"fedsim {made_by} made it, and this is {here}"
     try:
-        experiment = Experiment.model_validate(run.experiment)
+        experiment = stored_experiment(run)
         rule = parts_of(experiment).aggregator
-    except (FedsimError, ValidationError, TypeError, RecursionError) as problem:
-        return f"experiment.yaml is no experiment here: {_first(problem)}"
+    except FedsimError as problem:
+        return problem.message.what
     if experiment.population.clients != len(run.clients):
         return "experiment.yaml has another number of clients than the tables"
     return f"the aggregator {rule.kind} decides by values that are in no table" if rule.reads_values else ""
 
 
-def _first(problem: Exception) -> str:
-    if isinstance(problem, ValidationError):
-        error = problem.errors()[0]
-        return f"{'.'.join(map(str, error['loc']))} {first_line(ValueError(error['msg']))}"
-    return first_line(problem)
-
-
 def _replay_problems(run: Run) -> Iterator[str]:
     try:
-        retraced = retrace(prepare(Experiment.model_validate(run.experiment)), run)
+        retraced = retrace(prepared(stored_experiment(run)), run)
     except FedsimError as problem:
         yield f"the replay fails: {first_line(problem)}"
         return

@@ -17,13 +17,13 @@ from fedsim.adapters.adapter import Vector
 from fedsim.checks.gate import prepared
 from fedsim.clock.plan import Plan
 from fedsim.clock.visit import Visit
-from fedsim.config.experiment import Experiment
 from fedsim.errors import RunFolderError, message
 from fedsim.executors.inline import Inline
 from fedsim.jobs import Job, ScoreJob, Update, add_sums
 from fedsim.records.run import load
 from fedsim.records.writer import Writer
 from fedsim.runs import simulation
+from fedsim.runs.stored import stored_experiment
 from fedsim.server.ledger import quiet
 from fedsim.server.values.versions import Dispatched
 
@@ -87,7 +87,7 @@ def replay(folder: Path | str, client: int, visit: int) -> Replay:
     if rows.outcome.iloc[0] == "polled":
         what = f"visit {visit} of client {client} answered a poll: nothing was trained"
         raise RunFolderError(message(str(folder), what, fix="choose a visit of another outcome"))
-    plan = prepared(Experiment.model_validate(run.experiment), where=str(Path(folder) / "experiment.yaml"))
+    plan = prepared(stored_experiment(run), where=str(Path(folder) / "experiment.yaml"))
     job = job_of(plan, client, visit)
     job = replace(job, upto=_upto(plan, job, rows.iloc[0]))
     (update,) = plan.task.train([job])
@@ -124,6 +124,9 @@ def job_of(plan: Plan, client: int, visit: int) -> Job:
         simulation.run_to_the_end(server, quiet)
     finally:
         executor.close()
+    if not jobs:
+        what = f"its settings give no visit {visit} of client {client}"
+        raise RunFolderError(message(f"run {experiment.name}", what, fix="see `fedsim verify`"))
     return jobs[0]
 
 

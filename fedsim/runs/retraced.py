@@ -21,7 +21,7 @@ from fedsim.runs import simulation
 from fedsim.runs.finish import ended
 from fedsim.server.values.log import Log, LogEndError
 
-REFUSED = ("rejected", "surplus")
+REFUSED = ("rejected", "surplus", "stale")
 """Outcomes of visits that landed and were not taken."""
 
 

@@ -21,16 +21,20 @@ class Stop:
 
     def __init__(self) -> None:
         """Nobody has."""
-        self.asked = False
+        self._end: KeyboardInterrupt | SystemExit | None = None
+
+    def ask(self, end: KeyboardInterrupt | SystemExit) -> None:
+        """Have the run end with this exception."""
+        self._end = end
 
     def heed(self) -> None:
         """Raise if somebody has.
 
         Raises:
-            KeyboardInterrupt: as Ctrl-C does.
+            KeyboardInterrupt, SystemExit: what was asked for.
         """
-        if self.asked:
-            raise KeyboardInterrupt
+        if self._end is not None:
+            raise self._end
 
 
 @contextmanager
@@ -46,11 +50,13 @@ def stoppable() -> Iterator[Stop]:
     before = signal.getsignal(signal.SIGTERM)
 
     def on_term(signum: int, frame: FrameType | None) -> None:
-        stop.asked = True
         if callable(before):
+            stop.ask(KeyboardInterrupt())
             before(signum, frame)
         elif before is not signal.SIG_IGN:
-            raise SystemExit(TERMINATED)
+            end = SystemExit(TERMINATED)
+            stop.ask(end)
+            raise end
 
     signal.signal(signal.SIGTERM, on_term)
     try:

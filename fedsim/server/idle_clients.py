@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -50,7 +51,7 @@ class IdleClients(ClockVerbs):
             self.roster.exclude(client)
         self.seen = Records(population.availability, plan.task.examples, expected_s)
         self.desk = Desk(plan, self.roster, self.seen, held_out=len(held_out), on_nobody_left=self.end)
-        self._alarm = DeskAlarm(env, self.desk)
+        self._alarm = DeskAlarm(env, self.desk, experiment.budget.time_s or math.inf)
 
     def grant(self, n: int, among: NDArray[np.int64] | None = None) -> Generator[simpy.Event, Any, list[int]]:
         """Wait until n clients are idle and online, and have the sampler choose: n, or more to be polled."""
@@ -77,3 +78,13 @@ class IdleClients(ClockVerbs):
     def online(self, client: int) -> bool:
         """Tell whether a client is online now."""
         return bool(self.attendance.online(self.now_s)[client])
+
+
+def check_count(n: int, pool: int) -> None:
+    """Refuse to ask for nobody, or for more than there are.
+
+    Raises:
+        ValueError: as said.
+    """
+    if not 1 <= n <= pool:
+        raise ValueError(f"{n} clients are asked for, of {pool}: at least 1, and no more than there are")

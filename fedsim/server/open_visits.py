@@ -79,9 +79,18 @@ class OpenVisits:
         """How many devices have finished with their visit, those in the tables too."""
         return self.begun - sum(not visit.ended for visit in self._open.values())
 
-    def is_at_work(self, client: int) -> bool:
-        """Tell whether a visit of a client has not come to its end, as far as the server knows."""
-        return client in self._at_work
+    def check_free(self, client: int) -> None:
+        """Refuse to dispatch to nobody, or to a client whose visit has not come to its end, as far as the server knows.
+
+        Raises:
+            ValueError: as said.
+        """
+        clients = len(self._plan.population)
+        if not 0 <= client < clients:
+            raise ValueError(f"there is no client {client} to dispatch to, only 0 to {clients - 1}")
+        if client in self._at_work:
+            what = f"client {client} is at work on another visit"
+            raise ValueError(f"{what}: dispatch to those that `sample` returns")
 
     def check_landed(self, visits: Sequence[Visit]) -> None:
         """Raise if a protocol commits what cannot be committed.
@@ -182,9 +191,9 @@ class OpenVisits:
             self._desk.free([visit.client])
             self._alarm.ring()
 
-    def under_way(self) -> Collection[Visit]:
-        """Return the visits that are not in the tables yet."""
-        return self._open.values()
+    def at_work(self) -> Collection[Visit]:
+        """Return the visits whose device has not finished."""
+        return [visit for visit in self._open.values() if not visit.ended]
 
     def close(self, now_s: float) -> None:
         """Write those that are left as they stand at the end of the run [virtual s]."""

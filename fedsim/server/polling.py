@@ -26,6 +26,7 @@ from fedsim.cost.work import Work
 from fedsim.instants import Instant
 from fedsim.samplers._base import PollingSampler
 from fedsim.server import returned
+from fedsim.server.values.trainer import Trainer
 
 ANSWER_BYTES = 4
 """The loss, one float32."""
@@ -139,3 +140,15 @@ def polled(
             return chosen
         candidates = yield from server.grant(n, among)
     return list(candidates)
+
+
+def told_losses(trainer: Trainer, polls: Sequence[Poll]) -> list[float]:
+    """Return what polled clients answer, and note it beside their visits: of a replay, what stands in the tables."""
+    log = trainer.log
+    if log is not None:
+        losses = [log.of(poll.visit).loss for poll in polls]
+    else:
+        losses = trainer.evaluations.losses([(p.visit.client, p.vector, p.base) for p in polls])
+    for poll, loss in zip(polls, losses, strict=True):
+        poll.visit.report_loss(loss)
+    return losses

@@ -7,7 +7,7 @@ SimPy decides when; the executor computes what. A dispatch leaves a pending job 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -22,21 +22,21 @@ from fedsim.clock.protocol import Blend, Steps
 from fedsim.clock.visit import Visit
 from fedsim.clock.visit_order import DeviceWorld
 from fedsim.cost.shape import backbone_bytes
-from fedsim.instants import Instant
+from fedsim.instants import At, Instant
 from fedsim.network.base import Network
 from fedsim.samplers._base import PollingSampler
 from fedsim.server.clients import ClientBook
-from fedsim.server.idle_clients import IdleClients
+from fedsim.server.idle_clients import IdleClients, check_count
 from fedsim.server.ledger import Ledger
 from fedsim.server.offers import Offers
 from fedsim.server.open_visits import OpenVisits
-from fedsim.server.polling import Poll, polled
+from fedsim.server.polling import Poll, polled, told_losses
 from fedsim.server.rounds import by_landing, end_of_round, next_landing_s
 from fedsim.server.values.averaging import Average
-from fedsim.server.values.commits import BlankCommit, Commit, LoggedCommit, RefusedCommits
 from fedsim.server.values.private_parts import PrivateParts
 from fedsim.server.values.trainer import Trainer
 from fedsim.server.values.versions import Dispatched, Versions
+from fedsim.server.version_maker import VersionMaker
 
 OnDispatch = Callable[[Visit, Dispatched], None]
 """Told of each visit that trains, at its dispatch, with its job, vectors as they are."""
@@ -46,7 +46,6 @@ class Server(IdleClients):
     """Mechanism without policy; a protocol is a generator over these verbs (`fedsim.clock.protocol.Verbs`).
 
     Attributes:
-        last_commit_s: when the last version was made [virtual s].
         visits: those that are under way, or whose fate is not final.
     """
 
@@ -68,9 +67,6 @@ class Server(IdleClients):
         self.experiment, self._on_dispatch = experiment, on_dispatch
         self.trainer, self.ledger, self.private_parts = trainer, ledger, private_parts
         self.versions = Versions(plan, model, private_parts)
-        self.average = Average(model, experiment.evaluate.ema)
-        self.last_commit_s, self._refused = 0.0, RefusedCommits()
-        self._made_at, self._scored = (0.0, 0.0), -1
         first_visit = experiment.network.backbone == "first_visit"
         self._book = ClientBook(
             self.clients,
@@ -92,7 +88,16 @@ class Server(IdleClients):
             desk=self.desk,
             alarm=self._alarm,
             one_at_a_time=private_parts.waits,
-            on_exhausted=self.end,
+            on_exhausted=self._end_when_ready,
+        )
+        self._maker = VersionMaker(
+            plan,
+            self.versions,
+            trainer=trainer,
+            ledger=ledger,
+            visits=self.visits,
+            seen=self.seen,
+            private_parts=private_parts,
         )
 
     # the model -----------------------------------------------------------------------------------
@@ -118,6 +123,16 @@ class Server(IdleClients):
         return self.versions.model.adapter.vector
 
     @property
+    def average(self) -> Average:
+        """What is scored and saved: the model, or an average of its versions."""
+        return self._maker.average
+
+    @property
+    def last_commit_s(self) -> float:
+        """When the last version was ready, or will be [virtual s]."""
+        return self._maker.ready_s
+
+    @property
     def never_equipped(self) -> int:
         """Clients that are not asked again, because the frozen model never got through to them."""
         return len(self._book.never_equipped)
@@ -135,7 +150,7 @@ class Server(IdleClients):
             n: how many.
             among: the only clients that may be chosen, ascending; None: all.
         """
-        _check_count(n, self.clients if among is None else len(among))
+        check_count(n, self.clients if among is None else len(among))
         clients = yield from self.grant(n, among)
         sampler = self.plan.parts.sampler
         if isinstance(sampler, PollingSampler):
@@ -155,12 +170,7 @@ class Server(IdleClients):
             steps: optimiser steps, if fewer than a whole visit has (partial work; charged accordingly).
             rank: slots of each factor, if fewer than the client's.
         """
-        if not 0 <= client < self.clients:
-            raise ValueError(f"there is no client {client} to dispatch to, only 0 to {self.clients - 1}")
-        if self.visits.is_at_work(client):
-            raise ValueError(
-                f"client {client} is at work on another visit: dispatch to those that `sample` returns"
-            )
+        self.visits.check_free(client)
         invitation = self._offers.invitation(client, rank)
         offer = self._offers.offer(invitation)
         dispatched = self.versions.dispatched(invitation, offer, steps)
@@ -189,14 +199,7 @@ class Server(IdleClients):
 
     def losses(self, polls: Sequence[Poll]) -> list[float]:
         """Return what polled clients answer: the mean loss on each one's training data."""
-        log = self.trainer.log
-        if log is not None:
-            losses = [log.of(poll.visit).loss for poll in polls]
-        else:
-            losses = self.trainer.evaluations.losses([(p.visit.client, p.vector, p.base) for p in polls])
-        for poll, loss in zip(polls, losses, strict=True):
-            poll.visit.report_loss(loss)
-        return losses
+        return told_losses(self.trainer, polls)
 
     def close_polls(self, polls: Sequence[Poll]) -> None:
         """Write the visits of polls that were answered: what they answered is known by now."""
@@ -256,93 +259,41 @@ class Server(IdleClients):
     # values -------------------------------------------------------------------------------------
 
     def commit(self, landed: Sequence[Visit], *, blend: Blend | None = None) -> None:
-        """Read the values of landed visits and make the next version of them.
+        """Read the values of landed visits and make the next version of them; it is there when the server is ready.
 
         Args:
             landed: the visits.
             blend: makes the shared adapter of what the rule makes of the one that was sent, instead of a server
                 optimiser.
         """
-        if self.over:
+        if self.over or self.version == self.experiment.budget.commits:
             return
         self.visits.check_landed(landed)
-        self._score_by_grid()
-        before, commit = self.model.adapter, self._made(landed, blend)
-        self._refused.note(commit.accepted, commit.refused)
-        if not commit.accepted:
+        if not self._maker.commit(landed, blend, self.now_s):
             return
-        self.seen.commit()
-        self.last_commit_s = self.now_s
-        jobs = [self.visits.dispatched[visit.order].job for visit in commit.accepted]
-        for visit in commit.accepted:
-            visit.commit(self.version)
-            self.visits.settle(visit)
-        self.trainer.renew(self.model)
-        after = self.model.adapter
-        self.ledger.commit(self.version, self.env.now, commit.accepted, commit.moves, before, after)
-        self.average.follow(self.model, self.version)
-        self._made_at = self.now_s, float(self.ledger.up_bytes)
-        if self.experiment.evaluate.at_commit(self.version):
-            self.evaluate()
-        self.private_parts.committed(jobs)
+        self._alarm.wait_until(self.last_commit_s)
         if self.version == self.experiment.budget.commits:
-            self.end()
-
-    def _made(self, landed: Sequence[Visit], blend: Blend | None) -> Commit:
-        """Make the next version of what has landed; returns what was taken of it."""
-        landed = sorted(landed, key=lambda v: (v.client, v.visit))
-        results, dispatched = self.trainer.results(landed), self.visits.dispatched
-        blank = (landed, dispatched, self.versions)
-        commit: Commit
-        if results is not None:
-            commit = Commit(results, dispatched, self.versions)
-        elif self.trainer.log is not None:
-            self.trainer.log.ask(landed)
-            commit = LoggedCommit(self.trainer.log, *blank)
-        else:
-            commit = BlankCommit(*blank)
-        try:
-            if isinstance(commit, BlankCommit):
-                self.versions.make_blank(commit)
-            else:
-                self.versions.make(commit, blend)
-        finally:
-            for visit, reason in commit.refused:
-                self.ledger.refuse(visit, reason)
-                self.visits.refuse(visit, "rejected")
-            for report in commit.reports:
-                self.seen.report(report.client, report.loss, report.square)
-        return commit
-
-    def _score_by_grid(self) -> None:
-        """Have this version scored, before the next one is made, if it was the server's at a point of a grid."""
-        now = self.now_s, float(self.ledger.up_bytes)
-        if self.experiment.evaluate.in_between(self._made_at, now):
-            self.evaluate()
+            self._end_when_ready()
 
     def evaluate(self) -> None:
         """Queue the scores of this version, once: of the shared model, or of every client's own where there are any."""
-        if self._scored == self.version:
-            return
-        self._scored = self.version
-        models = self.versions.client_models()
-        self.trainer.evaluations.queue(self.version, self.last_commit_s, self.average.model, models)
+        self._maker.evaluate()
 
     # the end ------------------------------------------------------------------------------------
 
+    def _end_when_ready(self) -> None:
+        """End the run as soon as the version that the server works on is there."""
+        self._alarm.stop()
+        if self.last_commit_s <= self.now_s:
+            self.end()
+        else:
+            ready = At(self.env, self.last_commit_s - self.now_s, Instant.EVALUATE)
+            ready.callbacks.append(lambda _event: self.end())
+
     def next_landing_s(self) -> float:
         """Return when the first update that is on its way lands [virtual s]; inf: none is."""
-        return next_landing_s(self.visits.under_way())
-
-    def visits_under_way(self) -> Collection[Visit]:
-        """Return the visits whose device has not finished."""
-        return [visit for visit in self.visits.under_way() if not visit.ended]
+        return next_landing_s(self.visits.at_work())
 
     def close(self, now_s: float) -> None:
         """Write the visits that are still open as they stand at `now_s`."""
         self.visits.close(now_s)
-
-
-def _check_count(n: int, pool: int) -> None:
-    if not 1 <= n <= pool:
-        raise ValueError(f"{n} clients are asked for, of {pool}: at least 1, and no more than there are")

@@ -37,7 +37,7 @@ class Standstill:
 
     def _message(self, now_s: float) -> Message:
         head = f"virtual time stands still at {now_s:.6g} s ({self._events:,} events in {STRETCH_S:g} s)"
-        restless = max(self._server.visits_under_way(), key=lambda visit: visit.pauses, default=None)
+        restless = max(self._server.visits.at_work(), key=lambda visit: visit.pauses, default=None)
         if restless is not None and restless.pauses >= RESTLESS:
             what = f"{head}: client {restless.client} stops and goes on without end ({restless.away})"
             fix = "move the limits at which devices stop and go on apart, or set population.on_close: lost"
@@ -59,7 +59,7 @@ def refuse_to_spin(server: Server) -> None:
     stall_s = server.experiment.runtime.stall_s
     if server.env.now - server.last_commit_s <= stall_s:
         return
-    if not server.visits_under_way():
+    if not server.visits.at_work():
         server.desk.give_up(server.now_s)
     outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(server.ledger.outcomes.items()))
     what = (
@@ -72,7 +72,7 @@ def refuse_to_spin(server: Server) -> None:
 
 def nothing_left(server: Server) -> RunError:
     """Return the error that no event is left and the budget is not used up; names a visit that waits for ever."""
-    waiting = sorted(server.visits_under_way(), key=lambda visit: visit.order)
+    waiting = sorted(server.visits.at_work(), key=lambda visit: visit.order)
     what = "nothing is left to happen, and the budget is not used up"
     if waiting:
         first = waiting[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ def is_chat(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(part, dict) for part in value)
 
 
-def _is_text(values: list[Any]) -> bool:
+def _is_text(values: Sequence[object]) -> bool:
     return any(isinstance(v, str) for v in values) and all(v is None or isinstance(v, str) for v in values)
 
 

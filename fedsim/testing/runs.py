@@ -24,7 +24,10 @@ from fedsim.runs.simulation import course
 from fedsim.server.values.versions import Dispatched
 from fedsim.testing.words import hold
 
-VALUES = {"visits": ["computed", "loss", "tokens", "examples"], "commits": ["update_norm", "mean_cosine"]}
+VALUES = {
+    "visits": ["computed", "loss", "loss_square", "tokens", "examples"],
+    "commits": ["update_norm", "mean_cosine"],
+}
 """Columns that only training fills."""
 
 

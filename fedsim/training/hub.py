@@ -161,7 +161,7 @@ def tokenizer(name: str) -> Any:
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "*.model", "*.tiktoken", "*.spm", "tekken*", "spiece*")
 
 
-def _without_panic(load: Callable[[str], Any], name: str) -> Any:
+def _without_panic(load: Callable[[str], object], name: str) -> object:
     """Call a loader; what goes wrong, also a panic in the Rust library, which is no Exception, is a ValueError."""
     try:
         return load(name)

@@ -66,9 +66,29 @@ def matrices(model: Any) -> list[Matrix]:
     return layers
 
 
-def _takes_none(model: Any, name: str) -> bool:
-    """Tell whether PEFT refuses an adapter on a layer; a file that has one could not be loaded."""
-    return model.config.model_type in STATE_SPACE and name.rpartition(".")[2] in WITHOUT_ADAPTER
+def _takes_none(model: Any, matrix: Matrix) -> bool:
+    """Tell whether a layer can carry no adapter: PEFT refuses it, or it is no map from vectors to vectors.
+
+    A router that returns a tuple, or a layer that wants its inputs in groups, is a Linear by its class only.
+    """
+    if model.config.model_type in STATE_SPACE and matrix.name.rpartition(".")[2] in WITHOUT_ADAPTER:
+        return True
+    return not _maps_vectors(model.get_submodule(matrix.name), matrix)
+
+
+def _maps_vectors(layer: Any, matrix: Matrix) -> bool:
+    """Tell whether a layer makes (1, 2, outputs) of (1, 2, inputs); only one with a `forward` of its own is tried."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    if type(layer).forward in (torch.nn.Linear.forward, Conv1D.forward):
+        return True
+    try:
+        with torch.no_grad():
+            out = layer(torch.empty(1, 2, matrix.inputs, device=layer.weight.device, dtype=layer.weight.dtype))
+        return tuple(out.shape) == (1, 2, matrix.outputs)
+    except Exception:  # whatever a layer of others raises
+        return False
 
 
 def chosen(model: Any, targets: str | tuple[str, ...]) -> list[Matrix]:
@@ -80,7 +100,7 @@ def chosen(model: Any, targets: str | tuple[str, ...]) -> list[Matrix]:
         ExperimentError: a name matches nothing, or a layer that PEFT refuses; the message lists what there is.
     """
     linear = matrices(model)
-    layers = [m for m in linear if not _takes_none(model, m.name)]
+    layers = [m for m in linear if not _takes_none(model, m)]
     leaves = sorted({m.name.rpartition(".")[2] for m in layers})
     if targets == "all-linear":
         return layers
@@ -88,7 +108,7 @@ def chosen(model: Any, targets: str | tuple[str, ...]) -> list[Matrix]:
     for name in names:
         if not any(_matches(m.name, name) for m in layers):
             if any(_matches(m.name, name) for m in linear):
-                what = f"PEFT puts no adapter on it in a {model.config.model_type} model"
+                what = f"no adapter can be put on it in a {model.config.model_type} model"
                 fix = f"choose some of {', '.join(leaves)} (or all-linear)"
                 raise ExperimentError(message("lora.targets", what, got=name, fix=fix))
             fix = f"{nearest(name, leaves)}; this model has {', '.join(leaves)} (or all-linear)"

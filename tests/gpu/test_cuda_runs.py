@@ -12,7 +12,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use (CUDA)"),
 ]
 TEXT = {"kind": "language", "model": "builtin", "data": "builtin", "sequence": 32}
-VALUES = ["loss"]
+VALUES = ["loss", "loss_square"]
 
 
 def run_on(monkeypatch, device, training):

@@ -21,14 +21,14 @@ KINDS = ["fedit", "ffa", "rolora", "fedsa", "hetlora", "mixing"]
 
 
 def planned(rule, protocol=SYNC, *, commits, ranks=None, train_s=(1.0,) * N, scale="common", **blocks):
-    """Four clients on the quadratic task of one 3 x 3 matrix at rank 4; a client's tier names its rank."""
+    """Four clients on the quadratic task of one 4 x 4 matrix at rank 4; a client's tier names its rank."""
     lora = {"r": 4, "alpha": 8.0}
     if ranks is not None:
         lora |= {"rank_by": "tier", "ranks": {f"r{r}": r for r in ranks}, "scale": scale}
     made = plan(
         protocol,
         list(train_s),
-        task={"kind": "quadratic", "layout": "lora", "dimension": 3, "spread": 3.0},
+        task={"kind": "quadratic", "layout": "lora", "dimension": 4, "spread": 3.0},
         lora=lora,
         aggregator=rule,
         local={"optimizer": "sgd", "lr": LR, "steps": STEPS},

@@ -84,7 +84,7 @@ def read_a_folder(paths, data):
         assert files_below(Path(folder)) == before
 
 
-CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 400, "hidden_size": 4}
+CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 400}
 
 
 @lru_cache

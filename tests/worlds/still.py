@@ -10,6 +10,8 @@ import numpy as np
 
 from fedsim.adapters.adapter import Adapter, Layout, Module
 from fedsim.aggregators._base import ServerModel
+from fedsim.config.devices import MemoryConfig
+from fedsim.cost.operations import Operations
 from fedsim.executors.inline import Inline
 from fedsim.records.writer import Writer
 from fedsim.rng import stream
@@ -45,6 +47,11 @@ class StillTask(QuadraticTask):
         d, r, scale = self.config.dimension, self.lora.r, self.lora.alpha / self.lora.r
         return Layout(tuple(Module(f"h.{i}.w", r, (r, d + i), (d, r), scale) for i in range(3)))
 
+    @property
+    def shape(self):
+        counted = Operations(1000, 2000, 400, 0, 0, rank=self.lora.r, slot=Operations(10, 20, 4, 0, 0))
+        return replace(QuadraticTask.shape.fget(self), operations=counted)
+
     def initial(self):
         return stream(self.seed, "init").standard_normal(self.layout.size).astype(np.float32)
 
@@ -66,7 +73,6 @@ def still_plan(protocol, ranks="fixed", *, commits=12, scale="common", **blocks)
         "tier": {"rank_by": "tier", "ranks": {"phone-low": 2, "laptop": RANK}},
         "memory": {"rank_by": "memory", "ranks": (2, RANK)},
     }[ranks]
-    memory = {"memory": {"when_short": ["rank"]}} if ranks == "short" else {}
     made = plan(
         protocol,
         WORK_S,
@@ -77,13 +83,15 @@ def still_plan(protocol, ranks="fixed", *, commits=12, scale="common", **blocks)
         lora={"r": RANK, "alpha": 8.0, "scale": scale, **of_ranks},
         local={"optimizer": "sgd", "lr": 1e-12, "steps": 4, "batch": 4},
         budget={"commits": commits},
-        **{**memory, **blocks},
+        **blocks,
     )
     tiers = [replace(p, tier=("phone-low", "laptop")[p.client % 2]) for p in made.population.profiles]
     if ranks in ("memory", "short"):
         room = made.sizing.training_plan(1e12, 2).memory.memory_bytes
-        tiers = [p if p.client % 2 else replace(p, usable_memory_bytes=1.01 * room) for p in tiers]
-    made = replace(made, population=World(tiers, made.population.availability))
+        tiers = [p if p.client % 2 else replace(p, usable_memory_bytes=room) for p in tiers]
+    short = MemoryConfig(when_short="rank") if ranks == "short" else MemoryConfig()
+    asked = made.experiment.model_copy(update={"memory": short})
+    made = replace(made, experiment=asked, population=World(tiers, made.population.availability))
     expected = [2, RANK] * 3 if ranks != "fixed" else [RANK] * 6
     assert made.ranks.tolist() == expected
     return made

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.devices.availability import WhoIsOnline
+from fedsim.instants import tie_s
 
 
 class Roster:
@@ -22,10 +23,13 @@ class Roster:
         self._excluded = np.zeros(availability.n, dtype=np.bool_)
 
     def idle(self, now_s: float) -> NDArray[np.int64]:
-        """Return the clients that are online, not busy and not known to be too small, ascending."""
+        """Return the clients that are online, not busy and not known to be too small, ascending.
+
+        A client whose window closes in this very instant is not online any more, and one whose window opens in it is.
+        """
         free = ~(self._busy | self._excluded)
         if not self.availability.constant:
-            free &= self.availability.online(now_s)
+            free &= self.availability.online(now_s + tie_s(now_s))
         return np.flatnonzero(free)
 
     def reserve(self, clients: NDArray[np.int64]) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
+from fedsim.records.integrity.soundness import unsound
 from fedsim.records.run import Run
-from fedsim.records.soundness import unsound
 from fedsim.records.tables import TABLES
 from fedsim.records.verify.books import Books
 from fedsim.records.verify.invariants import said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -98,7 +99,7 @@ def _rows(table: str, stored: pd.DataFrame, right: pd.DataFrame) -> Iterator[str
         yield from _first(table, column, mine, others, differs)
 
 
-def _same(mine: pd.Series[object], others: pd.Series[object]) -> Bools:
+def _same(mine: pd.Series[Any], others: pd.Series[Any]) -> Bools:
     one, other = mine.to_numpy(), others.to_numpy()
     if one.dtype.kind == "f":
         return np.asarray((one == other) | (np.isnan(one) & np.isnan(other)))
@@ -121,7 +122,7 @@ def _first(
         yield f"{where}: is {_shown(stored)}, the replay gives {_shown(right)}{more}"
 
 
-def _named(table: str, row: pd.Series[object]) -> str:
+def _named(table: str, row: pd.Series[Any]) -> str:
     names = {"clients": "client", "commits": "version"}
     if table == "visits":
         return f"visit {row['visit']} of client {row['client']}"

@@ -33,13 +33,12 @@ def closes_s(windows: tuple[Window, ...], period_s: float, now_s: float) -> floa
         shifts = [turn * period_s, (turn - 1) * period_s, (turn + 1) * period_s]
     else:
         shifts = [0.0]
-    ends = [
-        shift + stop
-        for shift in shifts
-        for start, stop in windows
-        if shift + start - SLACK_S <= now_s < shift + stop
-    ]
-    return max(ends, default=None)
+    spans = sorted((shift + start, shift + stop) for shift in shifts for start, stop in windows)
+    end_s: float | None = None
+    for start_s, stop_s in spans:
+        if start_s - SLACK_S <= (now_s if end_s is None else end_s) and stop_s > now_s:
+            end_s = stop_s if end_s is None else max(end_s, stop_s)  # windows that touch are one
+    return end_s
 
 
 @lru_cache(maxsize=1)  # several rules ask for those of one run

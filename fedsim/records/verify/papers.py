@@ -11,8 +11,8 @@ import pandas as pd
 from fedsim.elementary import exp
 from fedsim.metrics.direction import rises
 from fedsim.records.info import UNFINISHED, last_instant_s, saved_share, totals_of
+from fedsim.records.integrity.seals import file_sha256, settings_sha256, values_sha256, written
 from fedsim.records.run import Run
-from fedsim.records.seals import file_sha256, settings_sha256, values_sha256, written
 from fedsim.records.tables import Columns
 from fedsim.records.verify.books import Books, equal
 
@@ -161,14 +161,20 @@ def wrong_metrics(books: Books) -> Iterator[str]:
     if off.size and books.run.info.executor:
         row = scores.iloc[int(off[0])]
         yield f"scores, row {scores.index[off[0]]}, column time_s: is {row['time_s']!r}, version {row['version']} was made at {due_s.iloc[off[0]]!r}"
-    wide = scores.pivot_table(index=["version", "split"], columns="metric", values="value")
-    if {"loss", "perplexity"} <= set(wide.columns):
-        with np.errstate(over="ignore"):
-            off_by = np.abs(exp(wide["loss"].to_numpy()) - wide["perplexity"]) > 1e-6 * wide["perplexity"]
-        if off_by.any():
-            version, split = wide.index[int(np.flatnonzero(off_by)[0])]
-            yield f"scores, column value: perplexity of version {version} on {split!r} is not the exponential of its loss"
+    yield from _wrong_perplexities(scores)
     yield from _wrong_gains(books)
+
+
+def _wrong_perplexities(scores: pd.DataFrame) -> Iterator[str]:
+    keys = ["version", "split"]
+    losses, perplexities = (scores[scores["metric"] == name] for name in ("loss", "perplexity"))
+    both = losses[[*keys, "value"]].merge(perplexities[[*keys, "value"]], on=keys, suffixes=("_of_loss", ""))
+    both = both[np.isfinite(both["value_of_loss"]) & np.isfinite(both["value"])]
+    right = exp(np.clip(both["value_of_loss"].to_numpy(dtype=np.float64), -700.0, 700.0))
+    wrong = both[np.abs(right - both["value"]) > 1e-6 * np.abs(both["value"])]
+    if len(wrong):
+        version, split = wrong["version"].iloc[0], wrong["split"].iloc[0]
+        yield f"scores, column value: perplexity of version {version} on {split!r} is not the exponential of its loss"
 
 
 def _wrong_gains(books: Books) -> Iterator[str]:
@@ -179,11 +185,11 @@ def _wrong_gains(books: Books) -> Iterator[str]:
     if len(twice):
         yield f"personal, row {twice.index[0]}, column client: client {twice['client'].iloc[0]} is there twice"
     sign = np.array([1.0 if rises(metric) else -1.0 for metric in personal["metric"]])
-    gain = sign * (personal["metric_personal"] - personal["metric_global"])
+    gain = sign * (personal["metric_personal"] - personal["metric_global"]).to_numpy()
     off = np.flatnonzero(~(np.isclose(personal["gain"], gain, rtol=1e-9, atol=1e-12, equal_nan=True)))
     if off.size:
         row = personal.iloc[int(off[0])]
-        yield f"personal, row {personal.index[off[0]]} (client {row['client']}), column gain: is {row['gain']:.9g}, its metrics give {gain.iloc[off[0]]:.9g}"
+        yield f"personal, row {personal.index[off[0]]} (client {row['client']}), column gain: is {row['gain']:.9g}, its metrics give {gain[off[0]]:.9g}"
     taken = books.visits[books.visits["committed_version"] > 0].groupby("client").size()
     seen = personal["client"].map(taken).fillna(0).astype("int64")
     if books.run.info.executor and not books.unfinished:

@@ -20,7 +20,12 @@ WINDOW_BYTES = 15_000.0  # RFC 6928: ten packets of 1,500 bytes
 SHORTEST_S = 1e-6
 MOST_ROUNDS = 64  # a window that has doubled so often is larger than any path
 
-NETWORK: Mapping[str, tuple[object, ...]] = {"sharing": ("private",), "loss": (0, 0.0)}
+NETWORK: Mapping[str, tuple[object, ...]] = {
+    "sharing": ("private",),
+    "loss": (0, 0.0),
+    "connection": ("new", None),
+    "interrupted": ("restart", None),
+}
 COMPUTE: Mapping[str, tuple[object, ...]] = {
     "step_sigma": (0, 0.0),
     "step_overhead_s": (0, 0.0),
@@ -31,7 +36,7 @@ COMPUTE: Mapping[str, tuple[object, ...]] = {
 KNOWN = {
     "network": {
         *("server_up_mbps", "server_down_mbps", "sharing", "model", "congestion", "loss", "backbone"),
-        "detect_after_s",
+        *("detect_after_s", "connection", "keep_alive_s", "interrupted"),
     },
     "compute": {
         *("flops", "calibration", "stack", "unit_sigma", "step_sigma", "step_overhead_s", "bandwidth_floor"),
@@ -103,7 +108,7 @@ def _transfer(direction: str, began: str, done: str, server: str) -> tuple[Invar
 
     def path(books: Books) -> tuple[Floats, Floats, Floats]:
         rate = books.of_client(f"{direction}_bytes_per_s")
-        limit = float(books.block("network").get(server, np.inf)) * BYTES_PER_S
+        limit = (books.number("network", server) or np.inf) * BYTES_PER_S
         naive = books.block("network").get("model") != "tcp"
         rtt_s, framing = books.of_client("rtt_s"), books.of_client("framing")
         return np.minimum(rate, limit), rtt_s * (not naive), np.ones(len(rate)) if naive else framing
@@ -115,7 +120,7 @@ def _transfer(direction: str, began: str, done: str, server: str) -> tuple[Invar
         needed_s = tcp_s(v[f"{direction}_bytes"].to_numpy(dtype=float), *path(books))
         done_s, began_s = v[done].to_numpy(dtype=float), v[began].to_numpy(dtype=float)
         whole = ~np.isnan(done_s) & ~np.isnan(needed_s) & books.unpaused
-        return whole & ~close_to(done_s - began_s, needed_s, done_s)
+        return np.asarray(whole & ~close_to(done_s - began_s, needed_s, done_s))
 
     def too_much(books: Books) -> Bools:
         if not plain_network(books):
@@ -127,7 +132,7 @@ def _transfer(direction: str, began: str, done: str, server: str) -> tuple[Invar
         moved = v[f"{direction}_bytes"].to_numpy(dtype=float)
         least = np.minimum(most - 2.0, v[f"serialized_{direction}_bytes"].to_numpy(dtype=float))
         exact = books.preinstalled and not books.as_another
-        return broken_off & ((moved > most + 1.0) | (exact & (moved < least)))
+        return np.asarray(broken_off & ((moved > most + 1.0) | (exact & (moved < least))))
 
     name = f"{direction}_bytes"
     return (
@@ -164,10 +169,10 @@ def _trained_otherwise(books: Books) -> Bools:
     took_s, needed_s = trained_s - v["downloaded_s"].to_numpy(dtype=float), full_speed_s(books)
     whole = ~np.isnan(took_s) & ~np.isnan(needed_s) & books.unpaused & (v["work_share"].to_numpy() == 1)
     if plain_compute(books):
-        return whole & ~close_to(took_s, needed_s, trained_s)
+        return np.asarray(whole & ~close_to(took_s, needed_s, trained_s))
     noisy = books.block("compute").get("step_sigma") not in (0, 0.0)
     known = set(books.block("compute")) <= KNOWN["compute"] and "compute" in books.run.experiment
-    return whole & (took_s < needed_s - 1e-6 - 1e-9 * needed_s) & known & (not noisy)
+    return np.asarray(whole & (took_s < needed_s - 1e-6 - 1e-9 * needed_s) & known & (not noisy))
 
 
 def _computed_otherwise(books: Books) -> Bools:
@@ -180,7 +185,9 @@ def _computed_otherwise(books: Books) -> Bools:
     under_way = v["trained_s"].isna().to_numpy() & v["downloaded_s"].notna().to_numpy() & books.unpaused
     under_way &= (v["outcome"] != "memory").to_numpy() & ~books.small_memory.to_numpy()
     under_way &= (books.of_client("cpu_quota") == 1) & ~np.isnan(possible)
-    return under_way & ~np.isclose(v["flops"].to_numpy(dtype=float), possible, rtol=1e-6, atol=1.0)
+    return np.asarray(
+        under_way & ~np.isclose(v["flops"].to_numpy(dtype=float), possible, rtol=1e-6, atol=1.0)
+    )
 
 
 def _other_flops(books: Books) -> Bools:

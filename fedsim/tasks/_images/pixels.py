@@ -24,7 +24,7 @@ SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff", ".gif",
 )  # fmt: skip
 """Of files of images, in lower case."""
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "WEBP", "PPM", "TIFF", "GIF")
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
 """What is read, as PIL names it; the others of PIL's need programs of their own, or are no pictures."""
 WHITE = (255, 255, 255)
 """What transparent pixels lie on."""

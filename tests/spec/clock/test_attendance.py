@@ -23,6 +23,7 @@ ONE = {"kind": "synchronous", "cohort": 1}
 NEAR = 1e-3
 PHONE = {"tier": "phone-mid", "battery_wh": 1.0, "idle_w": 0.5, "train_w": 5.0}
 FULL_J = 3600.0
+TEN_STEPS = {"optimizer": "sgd", "lr": 0.1, "steps": 10}
 
 
 def plugs(folder, *windows, period_s=None):
@@ -281,5 +282,27 @@ def test_a_device_that_is_never_cool_enough_is_refused_by_name():
     ],
 )
 def test_limits_of_heat_must_make_sense(limits, problem):
-    with pytest.raises(ValueError, match=problem):
+    with pytest.raises(ExperimentError, match=problem):
         phones([1.0], compute={"thermal": HEAT | limits})
+
+
+def test_a_phone_too_warm_to_train_uploads_what_it_has():
+    """Cut at 20 K after 90 ln(27/10) s; the upload begins at once and takes as long as it takes, warm or not."""
+    thermal = {**HEAT, "start_below_c": 30, "stop_above_c": 40}
+    made = phones([150.0], "partial", compute={"thermal": thermal}, budget={"commits": 1}, local=TEN_STEPS)
+    found, _ = visits(made)
+
+    warm_s = 90 * math.log(27 / 10)
+    assert found.away.tolist() == ["heat"]
+    assert found.work_share.tolist() == [math.floor(10 * warm_s / 150) / 10]
+    assert found.trained_s.tolist() == pytest.approx([warm_s], abs=NEAR)
+    assert found.landed_s.tolist() == pytest.approx([warm_s], abs=NEAR)
+
+
+def test_a_phone_that_has_uploaded_warm_is_asked_again_when_it_is_cool():
+    thermal = {**HEAT, "start_below_c": 30, "stop_above_c": 40}
+    made = phones([150.0], "partial", compute={"thermal": thermal}, budget={"commits": 2}, local=TEN_STEPS)
+    found, _ = visits(made)
+
+    cool_s = 135 * math.log(17 / 7)
+    assert found.dispatched_s.iloc[1] == pytest.approx(90 * math.log(27 / 10) + cool_s, abs=NEAR)

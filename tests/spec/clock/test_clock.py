@@ -45,9 +45,7 @@ def test_an_update_that_lands_exactly_at_the_deadline_counts():
     exact = simulated(SYNC, [1.0, 1.0, 1.0], budget={"commits": 1}).visits.landed_s.max()
 
     run = simulated({**SYNC, "deadline_s": float(exact)}, [1.0, 1.0, 1.0], budget={"commits": 1})
-    short = simulated(
-        {**SYNC, "deadline_s": math.nextafter(float(exact), 0.0)}, [1.0, 1.0, 1.0], budget={"time_s": 1.5}
-    )
+    short = simulated({**SYNC, "deadline_s": float(exact) - 1e-7}, [1.0, 1.0, 1.0], budget={"time_s": 1.5})
 
     assert run.commits.updates.tolist() == [3]
     assert run.commits.time_s.tolist() == [exact]
@@ -130,9 +128,7 @@ def test_a_transfer_that_completes_as_the_window_closes_counts():
     landing_s = simulated(SYNC, [1.0, 1.0, 1.0], budget={"commits": 1}).visits.landed_s.max()
 
     run = simulated(SYNC, [1.0] * 3, online=[[(0.0, float(landing_s))]] * 3, budget={"commits": 1})
-    cut = simulated(
-        SYNC, [1.0] * 3, online=[[(0.0, math.nextafter(float(landing_s), 0.0))]] * 3, budget={"time_s": 9}
-    )
+    cut = simulated(SYNC, [1.0] * 3, online=[[(0.0, float(landing_s) - 1e-7)]] * 3, budget={"time_s": 9})
 
     assert run.visits.outcome.tolist() == ["landed"] * 3
     assert cut.visits.outcome.tolist() == ["offline"] * 3
@@ -250,12 +246,16 @@ def test_the_run_stops_at_the_horizon_and_accounts_what_is_under_way():
     assert run.info.end_time_s == 4.0
 
 
-def test_the_horizon_is_exclusive():
+def test_what_lands_as_the_budget_ends_counts_and_nobody_is_asked_any_more():
     probe = simulated(SYNC, [1.0] * 3, budget={"commits": 1})
     instant = float(probe.commits.time_s.iloc[0])
 
-    assert len(simulated(SYNC, [1.0] * 3, budget={"time_s": instant}).commits) == 0
-    assert len(simulated(SYNC, [1.0] * 3, budget={"time_s": math.nextafter(instant, 9.0)}).commits) == 1
+    run = simulated(SYNC, [1.0] * 3, budget={"time_s": instant})
+    short = simulated(SYNC, [1.0] * 3, budget={"time_s": instant - 1e-7})
+
+    assert (len(run.commits), len(run.visits), run.info.end_time_s) == (1, 3, instant)
+    assert len(short.commits) == 0
+    assert set(short.visits.outcome) == {"in_flight"}
 
 
 def test_a_budget_of_uploaded_bytes_ends_the_run():

@@ -24,7 +24,7 @@ from fedsim.errors import ExperimentError
 from fedsim.runs.simulation import simulate
 
 ROUND = {"kind": "synchronous", "cohort": 3}
-TASK = {"kind": "quadratic", "layout": "lora", "dimension": 6}
+TASK = {"kind": "quadratic", "layout": "lora", "dimension": 8}
 CHARGED = {"preset": "smollm2-135m", "r": 16}
 R8 = {"r": 8, "alpha": 16.0}
 RULE = {"kind": "fedit"}
@@ -204,8 +204,8 @@ def test_flops_memory_and_bytes_follow_the_rank():
     made = planned(
         3,
         task={"charge_as": CHARGED},
-        lora={"rank_by": "tier", "ranks": {"low": 2, "high": 8}},
-        tiers=["low", "high", "low"],
+        lora={"rank_by": "tier", "ranks": {"iot": 2, "laptop": 8}},
+        tiers=["iot", "laptop", "iot"],
     )
     small, whole = (
         made.work(0),
@@ -220,8 +220,8 @@ def test_flops_memory_and_bytes_follow_the_rank():
     visits = run.visits.drop_duplicates("client").set_index("client")
     assert visits["up_bytes"][0] == visits["down_bytes"][0] == 4 * low.adapter_params
     assert visits["up_bytes"][1] == 4 * made.shape.adapter_params
-    serialised = visits["serialized_up_bytes"][[0, 1, 2]].tolist()  # A 6 wide, B 6 high, float32
-    assert serialised == [4 * 2 * 12, 4 * 8 * 12, 4 * 2 * 12]
+    serialised = visits["serialized_up_bytes"][[0, 1, 2]].tolist()  # A 8 wide, B 8 high, float32
+    assert serialised == [4 * 2 * 16, 4 * 8 * 16, 4 * 2 * 16]
     assert run.info.charged.clients_by_rank == {"2": 2, "8": 1}
 
 

@@ -40,6 +40,7 @@ class Carriage:
 
     def __init__(self, env, n_bytes):
         self.env, self.n_bytes, self.began_s, self.ended_s = env, n_bytes, env.now, math.inf
+        self.due_s = env.now + n_bytes / 50
         self.done = env.timeout(n_bytes / 50)
 
     def sent_bytes(self, at_s=None):

@@ -120,6 +120,7 @@ def test_another_kind_drops_what_the_block_had_for_the_old_one(write):
         "concurrency": 30,
         "buffer": 10,
         "once_per_buffer": False,
+        "max_staleness": None,
     }
 
 
@@ -133,6 +134,7 @@ def test_fields_overridden_beside_a_new_kind_stay_in_whatever_order(write, order
         "concurrency": 4,
         "buffer": 2,
         "once_per_buffer": False,
+        "max_staleness": None,
     }
 
 
@@ -169,6 +171,7 @@ def test_a_whole_block_can_be_given(write):
         "concurrency": 3,
         "buffer": 2,
         "once_per_buffer": False,
+        "max_staleness": None,
     }
 
 
@@ -201,6 +204,7 @@ def test_a_block_of_another_kind_replaces_the_whole_block_of_the_base(write):
         "concurrency": 30,
         "buffer": 3,
         "once_per_buffer": False,
+        "max_staleness": None,
     }
 
 

@@ -120,6 +120,7 @@ def test_sigmas_may_differ_by_class_of_device():
 # heat -------------------------------------------------------------------------------------------
 
 HEAT = PRESETS["moderate"]
+STEP = {"governor": "step"}
 
 
 def test_a_phone_at_5_watts_throttles_after_161_seconds_and_one_at_4_watts_never():
@@ -130,7 +131,7 @@ def test_a_phone_at_5_watts_throttles_after_161_seconds_and_one_at_4_watts_never
 
 
 def test_work_beyond_the_onset_runs_at_the_throttled_speed():
-    found = training(PHONE, WORK, ComputeConfig(thermal="moderate"), heat_k=0.0)
+    found = training(PHONE, WORK, ComputeConfig(thermal=STEP), heat_k=0.0)
     onset = 90 * math.log(6)
     assert found.duration_s == pytest.approx(onset + (600 - onset) / 0.75)
     assert found.share(onset) == pytest.approx(onset / 600)
@@ -178,7 +179,7 @@ def test_heat_never_passes_the_cap_and_a_warmer_phone_is_never_faster(heat_k, wa
 
 
 def test_a_phone_carries_its_heat_to_the_next_visit_and_loses_it_in_between():
-    machines = Machines(ComputeConfig(thermal="moderate"), seed=0)
+    machines = Machines(ComputeConfig(thermal=STEP), seed=0)
     first = machines.begin_training(PHONE, WORK, 0, now_s=100.0)
     machines.end_training(PHONE, first, first.duration_s, 100.0 + first.duration_s)
     ended = 100.0 + first.duration_s
@@ -311,9 +312,7 @@ def test_phones_that_train_round_after_round_get_slower_and_an_estimate_is_of_a_
     heat_k = cooled_k(PRESETS["severe"], 25.0, 0.5, rest_s)
     warm = training(profile, work, made.experiment.compute, heat_k=heat_k)
     assert first[1] < second[1] == pytest.approx(warm.duration_s, rel=1e-4)
-    assert second[0] == pytest.approx(
-        400.0 / 0.23, rel=1e-4
-    )  # the slower one goes from round to round at the cap
+    assert second[0] == pytest.approx(400.0 / (25 / 6 / 5), rel=1e-4)  # the slower one stays at the cap
 
 
 def test_a_trained_run_has_the_schedule_of_its_timeline_with_every_effect_on():

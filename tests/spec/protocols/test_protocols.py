@@ -50,7 +50,7 @@ def test_an_update_that_lands_at_the_beat_counts_in_it():
     landing = float(simulated(beat(1, 9.0), [7.0], budget={"commits": 1}).visits.landed_s.max())
 
     assert len(simulated(beat(1, landing), [7.0], budget={"time_s": 8.0}).commits) == 1
-    assert len(simulated(beat(1, math.nextafter(landing, 0.0)), [7.0], budget={"time_s": 8.0}).commits) == 0
+    assert len(simulated(beat(1, landing - 1e-7), [7.0], budget={"time_s": 8.0}).commits) == 0
 
 
 def test_a_slot_may_ask_again_at_once():
@@ -143,7 +143,7 @@ def test_a_slow_client_trains_the_most_rank_slots_that_land_in_time():
         local=TEN,
         rate=100.0,
         lora={"r": 8, "alpha": 8.0},
-        task={"kind": "quadratic", "layout": "lora", "dimension": 6},
+        task={"kind": "quadratic", "layout": "lora", "dimension": 8},
         aggregator={"kind": "flexlora"},
         budget={"commits": 1},
     )

@@ -81,6 +81,9 @@ def test_what_is_given_does_not_follow():
         ({"lora": {"r": 8, "rank_by": "memory"}}, "lora.ranks", "[1, 2, 4, 8]"),
         ({}, "lora.targets", "1 layers"),
         ({"protocol": {"kind": "synchronous", "cohort": 12}}, "numerics.client_batch", "3"),
+        ({"seed": 7, "seeds": {"data": 1}}, "seeds.training", "7"),
+        ({"seed": 7, "seeds": {"data": 1}}, "seeds.data", None),
+        ({"seed": 7}, "seeds.data", None),
         ({"personal": {"kind": "fine-tune"}}, "personal.lr", "0.001"),
         ({"energy": {"battery": {}}}, "energy.battery.capacity_wh", "battery_wh of each device's row"),
     ],
@@ -170,3 +173,26 @@ def test_exact_shares_are_the_same_with_every_seed_and_who_has_which_is_not(seed
         assert counts(first, name) == counts(other, name)
     assert first.device.tolist() != other.device.tolist()
     assert other.sources["shares"] == "exact"
+
+
+def test_what_the_task_says_of_its_data_is_said_at_the_start_and_before(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.txt").write_text("a line of text that is long enough\n" * 400)
+    (tmp_path / "data" / "notes.pdf").write_bytes(b"%PDF")
+    blocks = {**BLOCKS, "population": {"preset": "homogeneous", "clients": 3}, "local": {"steps": 1}}
+    blocks |= {"task": {"kind": "language", "data": "data", "sequence": 16}, "budget": {"commits": 1}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(blocks))
+    notices = (
+        "1 file left out (no text or table that can be read): notes.pdf",
+        "no test text was given: the last tenth is held out, and nobody trains on it",
+    )
+
+    assert of(**blocks).notices == notices
+    assert call(["run", "own.yaml", "--timeline-only", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"note: {notice}\n" in said for notice in notices)
+    assert call(["run", "own.yaml", "--timeline-only"]) == 0
+    said = capsys.readouterr().err
+    assert all(f"note: {notice}" in said for notice in notices)
+    assert fedsim.load("runs/own").info.resolved.notices == notices

@@ -80,24 +80,26 @@ def test_what_is_left_falls_by_what_was_moved_and_a_new_version_costs_its_messag
 
 
 def test_a_client_whose_windows_are_too_short_is_equipped_in_pieces():
-    """Windows of a third of the download: restarting never ends it, resuming needs four."""
+    """Windows of a third of the download, then a long one: who restarts has thrown away all that came before it."""
     backbone, message = phases()
     whole_s = (backbone + message) / RATE
-    online = [[(k * whole_s, k * whole_s + whole_s / 3) for k in range(40)]]
-    runs = {
+    short = [(k * whole_s, k * whole_s + whole_s / 3) for k in range(12)]
+    visits = {
         interrupted: simulated(
-            ROUNDS, [1e-3], online=online, rate=RATE, network=network(interrupted),
-            budget={"time_s": 20 * whole_s},
-        )
+            ROUNDS, [1e-3], online=[[*short, (20 * whole_s, 1e6)]], rate=RATE, network=network(interrupted),
+            budget={"commits": 1},
+        ).visits.sort_values("order")
         for interrupted in ("restart", "resume")
     }  # fmt: skip
-    assert set(runs["restart"].visits.outcome) <= {"offline", "in_flight"}
-    visits = runs["resume"].visits.sort_values("order")
-    first = visits[visits.downloaded_s.notna()].iloc[0]
-    until_then = visits[visits.order <= first.order]
-    assert len(until_then) in (3, 4)
-    assert until_then.down_bytes.sum() == backbone + message
-    assert (visits.outcome == "landed").any()
+    equipped = {}
+    for interrupted, of_run in visits.items():
+        first = of_run[of_run.downloaded_s.notna()].iloc[0]
+        equipped[interrupted] = of_run[of_run.order <= first.order]
+    assert equipped["restart"].dispatched_s.iloc[-1] == 20 * whole_s
+    assert equipped["restart"].down_bytes.iloc[-1] == backbone + message
+    assert len(equipped["resume"]) in (3, 4)
+    assert equipped["resume"].down_bytes.sum() == backbone + message
+    assert all(of_run.outcome.iloc[-1] == "landed" for of_run in visits.values())
 
 
 @settings(deadline=None, max_examples=25, phases=(Phase.explicit, Phase.reuse, Phase.generate))

@@ -32,6 +32,7 @@ def visit(order=0, **changes):
         "battery": math.nan,
         "staleness": 0,
         "computed": True,
+        "loss_square": math.nan,
         "loss": 0.5,
         "committed_version": 1,
         "usage": Usage(down_bytes=100, up_bytes=40, flops=8.0, joules=2.0, gross_joules=3.0),

@@ -73,7 +73,7 @@ def grey(value, size=8):
 
 def read(data, channels=1, size=8, **columns):
     fields = {"config": None, "revision": None, "image_column": None, "label_column": None} | columns
-    return _images_data.read(Source(str(data), channels=channels, size=size, **fields))
+    return _images_data.read(Source(str(data), channels=channels, size=size, **fields)).splits
 
 
 # reading ----------------------------------------------------------------------------------------

@@ -1,0 +1,73 @@
+"""How long the server is busy with a commit; sizes alone decide, so that a timeline is the same without training.
+
+bytes: every message is read; one that is coded is also written and read again as float32; the model is read and written
+operations: 2 for every number of every update, and what the rule says (`Aggregator.commit_flops`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedsim.adapters.moved_base import dense_shape
+from fedsim.clock.plan import Plan
+from fedsim.config.server import ServerCompute
+from fedsim.errors import ExperimentError, message
+
+FLOAT_BYTES = 4
+
+
+class CommitTime:
+    """The server's time of commits of one experiment."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Take the sizes.
+
+        Raises:
+            ExperimentError: the rule's work depends on layers of the charged model that are not known.
+        """
+        compute = plan.experiment.server.compute
+        self._compute = compute if isinstance(compute, ServerCompute) else None
+        self._plan, self._rule = plan, plan.parts.aggregator
+        self._rank = plan.task.layout.rank
+        self._shapes, self._charged_rank = _matrices(plan)
+        if self._compute is not None and not self._shapes and self._rule.commit_flops([(8, 8)], 1, [1, 1]):
+            what = f"the layers of {plan.shape.name} are not known, on which the work of {self._rule.kind} depends"
+            fix = "set server.compute: none, or charge_as without params and matmul_params"
+            raise ExperimentError(message("server.compute", what, fix=fix))
+
+    def seconds(self, up_bytes: Sequence[int], ranks: Sequence[int]) -> float:
+        """Return how long a commit takes [s]; 0 where it is not charged.
+
+        Args:
+            up_bytes: of each update's message.
+            ranks: slots of each factor in each update; 0 for whole models.
+        """
+        if self._compute is None:
+            return 0.0
+        whole = self._plan.sizing.adapter_bytes
+        sizes = [whole if not rank else whole * rank / self._rank for rank in ranks]
+        moved = float(sum(up_bytes)) + 2.0 * whole
+        if self._coded:
+            moved += 2.0 * sum(sizes)
+        flops = 2.0 * sum(sizes) / FLOAT_BYTES + self._rule.commit_flops(
+            self._shapes, self._charged_rank, [self._charged(rank) for rank in ranks]
+        )
+        return flops / self._compute.flops_per_s + moved / self._compute.memory_bytes_per_s
+
+    @property
+    def _coded(self) -> bool:
+        wire = self._plan.experiment.wire
+        return wire.dtype != "float32" or wire.top_k < 1
+
+    def _charged(self, rank: int) -> int:
+        """Return the rank in the charged model that stands for one of the model that trains."""
+        return max(1, round(self._charged_rank * rank / self._rank)) if rank else 0
+
+
+def _matrices(plan: Plan) -> tuple[list[tuple[int, int]], int]:
+    """Return (outputs, inputs) of every matrix with an adapter, as charged, and its rank; none where they are not known."""
+    if not plan.sizing.charged:
+        layout = plan.task.layout
+        return [dense_shape(module) for module in layout.modules], layout.rank
+    maps = [m for block in plan.shape.blocks for m in block.maps if m.rank]
+    return [(m.outputs, m.inputs) for m in maps], plan.shape.rank

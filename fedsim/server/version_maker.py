@@ -1,0 +1,121 @@
+"""From landed visits to the next version: values read, the rule asked, rows written, scores queued, and when it is ready."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedsim.clock.plan import Plan
+from fedsim.clock.protocol import Blend
+from fedsim.clock.visit import Visit
+from fedsim.instants import in_time
+from fedsim.samplers.seen import Records
+from fedsim.server.commit_time import CommitTime
+from fedsim.server.ledger import Ledger
+from fedsim.server.open_visits import OpenVisits
+from fedsim.server.values.averaging import Average
+from fedsim.server.values.commits import BlankCommit, Commit, LoggedCommit, RefusedCommits
+from fedsim.server.values.private_parts import PrivateParts
+from fedsim.server.values.trainer import Trainer
+from fedsim.server.values.versions import Versions
+
+
+class VersionMaker:
+    """Makes versions, one after the other.
+
+    Attributes:
+        versions, average: the model, and what is scored of it.
+        ready_s: when the last version was, or will be, ready [virtual s]; 0 for version 0.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        versions: Versions,
+        *,
+        trainer: Trainer,
+        ledger: Ledger,
+        visits: OpenVisits,
+        seen: Records,
+        private_parts: PrivateParts,
+    ) -> None:
+        """Stand at version 0."""
+        self.versions, self.average = versions, Average(versions.model, plan.experiment.evaluate.ema)
+        self._experiment, self._trainer, self._ledger = plan.experiment, trainer, ledger
+        self._visits, self._seen, self._private_parts = visits, seen, private_parts
+        self.ready_s, self._refused = 0.0, RefusedCommits()
+        self._made_at, self._scored = (0.0, 0.0), -1
+        self._time = CommitTime(plan)
+
+    def commit(self, landed: Sequence[Visit], blend: Blend | None, now_s: float) -> bool:
+        """Make the next version of landed visits; tells whether there is one, ready by the end of the budget."""
+        ready_s = max(now_s, self.ready_s) + self._seconds(landed)
+        time_s = self._experiment.budget.time_s
+        if time_s is not None and ready_s > now_s and not in_time(ready_s, time_s):
+            return False
+        self._score_by_grid(ready_s)
+        before, commit = self.versions.model.adapter, self._made(landed, blend)
+        self._refused.note(commit.accepted, commit.refused)
+        if not commit.accepted:
+            return False
+        self._seen.commit()
+        self.ready_s, version = ready_s, self.versions.number
+        jobs = [self._visits.dispatched[visit.order].job for visit in commit.accepted]
+        for visit in commit.accepted:
+            visit.commit(version)
+            self._visits.settle(visit)
+        model = self.versions.model
+        self._trainer.renew(model)
+        self._ledger.commit(version, ready_s, commit.accepted, commit.moves, before, model.adapter)
+        self.average.follow(model, version)
+        self._made_at = ready_s, float(self._ledger.up_bytes)
+        if self._experiment.evaluate.at_commit(version):
+            self.evaluate()
+        self._private_parts.committed(jobs)
+        return True
+
+    def _seconds(self, landed: Sequence[Visit]) -> float:
+        """Return how long the server works on a commit [s]."""
+        ranks = [self._visits.dispatched[visit.order].invitation.rank for visit in landed]
+        return self._time.seconds([visit.work.up_bytes for visit in landed], ranks)
+
+    def _made(self, landed: Sequence[Visit], blend: Blend | None) -> Commit:
+        """Make the next version of what has landed; returns what was taken of it."""
+        landed = sorted(landed, key=lambda v: (v.client, v.visit))
+        results, dispatched = self._trainer.results(landed), self._visits.dispatched
+        blank = (landed, dispatched, self.versions)
+        commit: Commit
+        if results is not None:
+            commit = Commit(results, dispatched, self.versions)
+        elif self._trainer.log is not None:
+            self._trainer.log.ask(landed)
+            commit = LoggedCommit(self._trainer.log, *blank)
+        else:
+            commit = BlankCommit(*blank)
+        try:
+            if isinstance(commit, BlankCommit):
+                self.versions.make_blank(commit)
+            else:
+                self.versions.make(commit, blend)
+        finally:
+            for visit, reason in commit.refused:
+                self._ledger.refuse(visit, reason)
+                self._visits.refuse(visit, "rejected")
+            for report in commit.reports:
+                self._seen.report(report.client, report.loss, report.square)
+        return commit
+
+    # scores -------------------------------------------------------------------------------------
+
+    def _score_by_grid(self, now_s: float) -> None:
+        """Have this version scored, before the next one is made, if it was the server's at a point of a grid."""
+        if self._experiment.evaluate.in_between(self._made_at, (now_s, float(self._ledger.up_bytes))):
+            self.evaluate()
+
+    def evaluate(self) -> None:
+        """Queue the scores of this version, once: of the shared model, or of every client's own where there are any."""
+        version = self.versions.number
+        if self._scored == version:
+            return
+        self._scored = version
+        models = self.versions.client_models()
+        self._trainer.evaluations.queue(version, self.ready_s, self.average.model, models)

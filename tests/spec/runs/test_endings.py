@@ -1,0 +1,256 @@
+"""Every run ends: a clock that stands still, updates that are never finite, windows that are over, clients without a model."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from worlds import FAST, experiment, plan, simulated
+
+import fedsim
+from fedsim.clock.protocol import ServerProtocol
+from fedsim.config.devices import Battery
+from fedsim.errors import ExperimentError, RunError
+from fedsim.instants import Instant
+from fedsim.network.traces import RateTrace
+from fedsim.runs.simulation import simulate
+
+ROUND = {"kind": "synchronous", "cohort": 1}
+STREAM = {"kind": "buffered", "concurrency": 1, "buffer": 1}
+
+
+# instants without progress ----------------------------------------------------------------------
+
+
+class Restless(ServerProtocol):
+    """Waits for nothing."""
+
+    kind: str = "restless"
+    wait: str = "turn"
+
+    def run(self, server):
+        """Go round and round."""
+        while True:
+            if self.wait == "turn":
+                yield server.turn(Instant.COMMIT)
+            else:
+                yield server.timeout(0.0 if self.wait == "timeout" else 1e-12)
+
+
+@pytest.mark.parametrize("budget", [{"commits": 3}, {"time_s": 1e6}])
+@pytest.mark.parametrize("wait", ["turn", "timeout", "next to nothing"])
+def test_a_protocol_that_waits_for_no_time_is_named(wait, budget):
+    with pytest.raises(RunError, match=r"virtual time stands still at .* s .*the protocol restless"):
+        simulated(Restless(wait=wait), [1.0], budget=budget)
+
+
+def test_many_clients_may_do_much_in_one_instant():
+    run = simulated({"kind": "synchronous", "cohort": 3000}, [1.0] * 3000, budget={"commits": 2})
+
+    assert run.commits.updates.tolist() == [3000, 3000]
+
+
+@pytest.mark.parametrize(("stop_below", "start_at"), [(0.3, 0.3 + 1e-7), (0.3, 0.3049), (0.0, 0.001)])
+def test_levels_of_a_battery_too_close_to_each_other_are_refused(stop_below, start_at):
+    with pytest.raises(ValueError, match=r"start_at must be 0\.005 above stop_below"):
+        Battery(stop_below=stop_below, start_at=start_at)
+
+
+def test_a_battery_of_next_to_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"greater than or equal to 0\.1"):
+        Battery(capacity_wh=1e-6)
+    with pytest.raises(ExperimentError, match=r"the battery_wh of x \(phone-mid\) is less than 0\.1"):
+        Battery().capacity_of("phone-mid", "x", 1e-9)
+
+
+# updates that are never finite ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "protocol", [STREAM, {"kind": "synchronous", "cohort": 2}, {"kind": "timely", "cohort": 2, "k": 2}]
+)
+@pytest.mark.parametrize("budget", [{"commits": 5}, {"time_s": 1e9}])
+def test_training_that_never_gives_finite_numbers_ends_the_run_with_the_reason(protocol, budget):
+    local = {"optimizer": "sgd", "lr": 1e38, "steps": 20}
+    with pytest.raises(RunError, match=r"commits took no update: all \d+ were refused.*client \d: .*finite"):
+        simulate(plan(protocol, [1.0, 2.0], local=local, budget=budget))
+
+
+def test_some_refusals_between_commits_end_nothing():
+    """The counts begin anew with every commit that takes an update."""
+    from fedsim.server.values.commits import RefusedCommits
+
+    counted, one = RefusedCommits(), [(object(), "the move is not finite")] * 99
+    for _ in range(50):
+        counted.note([], one)
+        counted.note([object()], one)
+
+
+# windows that are over --------------------------------------------------------------------------
+
+
+def test_a_run_whose_windows_are_over_ends_with_what_it_has(tmp_path):
+    made = plan(ROUND, [10.0], online=[[(0.0, 45.0), (100.0, 125.0)]], budget={"commits": 100})
+    run = simulate(made, out=tmp_path / "run")
+
+    assert run.info.status == "done"
+    assert "windows were over at" in run.info.reason
+    assert len(run.commits) == 6
+    assert (tmp_path / "run" / "adapter").exists()
+    assert run.info.end_time_s == pytest.approx(155.0, abs=1e-3)  # lost at 125 s, noticed 30 s later
+
+
+def test_a_budget_of_time_ends_a_run_whose_windows_are_over_before():
+    run = simulated(ROUND, [10.0], online=[[(0.0, 25.0)]], budget={"time_s": 1000.0})
+
+    assert (run.info.status, run.info.reason, run.info.end_time_s) == ("done", "", 1000.0)
+    assert len(run.commits) == 2
+
+
+def test_a_link_that_is_dead_takes_its_client_offline_for_good(tmp_path):
+    """2 MB/s until 100 s, then 0 for ever: the visit under way is lost, and the slot goes to who is left."""
+    rates = tmp_path / "rates.csv"
+    rates.write_text("trace,time_s,up_mbps\nx,0,16\nx,100,0\nx,101,0\ny,0,16\ny,1e9,16\n")
+    asked = experiment(
+        STREAM,
+        2,
+        population={"preset": "homogeneous", "clients": 2, "rates": str(rates), "rates_at_end": "hold"},
+        task={
+            "kind": "quadratic",
+            "charge_as": {"preset": "gemma-3-270m", "tokens_per_visit": 10},
+        },
+        budget={"time_s": 2000.0},
+    )
+    run = fedsim.simulate(asked, timeline_only=True)
+
+    late = run.visits[run.visits.dispatched_s > 100]
+    assert set(late.client) == {1}
+    lost = run.visits[run.visits.outcome == "offline"]
+    assert set(lost.away) <= {"outage"}
+    assert len(late) > 10
+
+
+def test_a_trace_is_dead_from_its_last_positive_step_on():
+    assert RateTrace(np.array([0.0, 4, 9]), np.array([1.0, 0, 0]), "hold").dead_s == 4.0
+    assert RateTrace(np.array([0.0, 4, 9]), np.array([0.0, 2, 0]), "hold").dead_s == 9.0
+    assert RateTrace(np.array([0.0, 4, 9]), np.array([1.0, 0, 3]), "hold").dead_s == np.inf
+    assert RateTrace(np.array([0.0, 4, 9]), np.array([1.0, 0, 0]), "loop").dead_s == np.inf
+
+
+def test_waiting_for_more_clients_than_are_ever_there_is_said_in_numbers():
+    never_both = [[(float(t), t + 1.0) for t in range(0, 90_000, 10)], [(8000.5, 8000.6)]]
+    with pytest.raises(
+        RunError, match=r"nobody to ask: 2 idle clients online at once were needed, at most 1 of 2"
+    ):
+        simulated(
+            {"kind": "synchronous", "cohort": 2},
+            [1.0, 1.0],
+            online=never_both,
+            runtime={"executor": "inline", "stall_s": 1000.0},
+        )
+
+
+# clients that never get the model ---------------------------------------------------------------
+
+
+def test_a_client_to_whom_the_model_never_gets_through_is_asked_five_times():
+    """The frozen model takes client 1 longer than the deadline, client 0 not."""
+    made = plan(
+        {"kind": "synchronous", "cohort": 2, "deadline_s": 30.0},
+        [1.0, 1.0],
+        network={"server_up_mbps": 1e12, "server_down_mbps": 1e12, "backbone": "first_visit"},
+        budget={"time_s": 1e4},
+    )
+    from dataclasses import replace
+
+    slow = made.population.profiles[1]
+    made.population.profiles[1] = replace(slow, down_bytes_per_s=1.0)
+    with pytest.raises(RunError, match="1 have too little memory or never got the model"):
+        simulate(made, timeline_only=True)
+
+
+def test_who_was_given_up_is_counted(tmp_path):
+    made = plan(
+        {"kind": "buffered", "concurrency": 2, "buffer": 1},
+        [1.0, 1.0],
+        rate=FAST,
+        online=[[(0.0, 1e6)], [(k * 20.0, k * 20.0 + 10.0) for k in range(1000)]],
+        network={"server_up_mbps": 1e12, "server_down_mbps": 1e12, "backbone": "first_visit"},
+        budget={"time_s": 900.0},
+    )
+    from dataclasses import replace
+
+    made.population.profiles[1] = replace(made.population.profiles[1], down_bytes_per_s=1e-3)
+    run = simulate(made, timeline_only=True, out=tmp_path / "run")
+
+    assert (run.visits.client == 1).sum() == 5
+    assert run.info.never_equipped == 1
+    assert fedsim.load(tmp_path / "run").info.never_equipped == 1
+
+
+# signals ----------------------------------------------------------------------------------------
+
+FOREVER = """
+import sys
+from worlds import experiment
+import fedsim
+import fedsim.records.writer
+fedsim.records.writer.FOLDED_AT_ONCE = 100
+blocks = {blocks}
+fedsim.simulate(experiment({protocol}, 40, **blocks), timeline_only={timeline}, out={out!r})
+"""
+
+
+def stopped(tmp_path, protocol, timeline, number=signal.SIGTERM, rows=1, **blocks):
+    """Begin a run of a process of its own, stop it, and return how it ended, how long that took, and its folder."""
+    out = tmp_path / "run"
+    code = FOREVER.format(protocol=protocol, blocks=blocks, timeline=timeline, out=str(out))
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE
+    )
+    until, visits = time.monotonic() + 100, out / "visits.jsonl"
+    while time.monotonic() < until and not (visits.exists() and visits.read_bytes().count(b"\n") >= rows):
+        time.sleep(0.1)
+    process.send_signal(number)
+    began = time.monotonic()
+    process.communicate(timeout=100)
+    return process.returncode, time.monotonic() - began, fedsim.load(out)
+
+
+@pytest.mark.parametrize("rows", [10, 500])
+def test_sigterm_ends_a_timeline_soon_and_its_folder_can_be_read(tmp_path, rows):
+    """A script's own process, without a handler: 143, and the tables hold what there was."""
+    code, took_s, run = stopped(tmp_path, STREAM, True, rows=rows, budget={"commits": 10**9})
+
+    assert code == 143
+    assert took_s < 8.0  # two on an idle machine
+    assert run.info.status == "interrupted"
+    assert len(run.visits) >= rows
+    assert run.info.totals.visits == len(run.visits)
+    assert list((tmp_path / "run").glob("*.jsonl")) in ([], [tmp_path / "run" / "wall.jsonl"])
+
+
+def test_sigterm_ends_a_run_that_swallows_it(monkeypatch):
+    """Whatever catches the exception where the signal arrives: the run hears it at its next event."""
+
+    class Deaf(ServerProtocol):
+        kind: str = "deaf"
+
+        def run(self, server):
+            """Catch everything."""
+            while True:
+                with contextlib.suppress(BaseException):
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield server.timeout(1.0)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit, match="143"):
+        simulated(Deaf(), [1.0], budget={"time_s": 100.0})
+    assert signal.getsignal(signal.SIGTERM) is before
