@@ -85,7 +85,9 @@ def _maps_vectors(layer: Any, matrix: Matrix) -> bool:
         return True
     try:
         with torch.no_grad():
-            out = layer(torch.empty(1, 2, matrix.inputs, device=layer.weight.device, dtype=layer.weight.dtype))
+            out = layer(
+                torch.empty(1, 2, matrix.inputs, device=layer.weight.device, dtype=layer.weight.dtype)
+            )
         return tuple(out.shape) == (1, 2, matrix.outputs)
     except Exception:  # whatever a layer of others raises
         return False
