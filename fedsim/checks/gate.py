@@ -7,7 +7,7 @@ is loaded or started, what needs the model's layers as soon as they are known.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedsim.checks.blocks import check
@@ -44,9 +44,8 @@ def _refuse_other_arguments(path: object, overrides: object) -> None:
         got = Shown(f"a {type(path).__name__}")
         fix = "give its path; of blocks in Python make fedsim.Experiment.model_validate({...})"
         raise ExperimentError(message("fedsim.read", "takes the name of a YAML file", got=got, fix=fix))
-    texts = list(overrides) if isinstance(overrides, Iterable) else []
-    listed = isinstance(overrides, Iterable) and not isinstance(overrides, str | Mapping)
-    if not listed or not all(isinstance(text, str) for text in texts):
+    is_list = isinstance(overrides, Sequence) and not isinstance(overrides, str)
+    if not is_list or not all(isinstance(text, str) for text in overrides):
         what = "overrides must be a list of texts, key.path=value each"
         raise ExperimentError(message("fedsim.read", what, got=overrides, fix=_ONE_FIX))
 
