@@ -44,8 +44,9 @@ def _refuse_other_arguments(path: object, overrides: object) -> None:
         got = Shown(f"a {type(path).__name__}")
         fix = "give its path; of blocks in Python make fedsim.Experiment.model_validate({...})"
         raise ExperimentError(message("fedsim.read", "takes the name of a YAML file", got=got, fix=fix))
-    is_list = isinstance(overrides, Sequence) and not isinstance(overrides, str)
-    if not is_list or not all(isinstance(text, str) for text in overrides):
+    listed = isinstance(overrides, Sequence) and not isinstance(overrides, str)
+    texts = overrides if isinstance(overrides, Sequence) else ()
+    if not listed or not all(isinstance(text, str) for text in texts):
         what = "overrides must be a list of texts, key.path=value each"
         raise ExperimentError(message("fedsim.read", what, got=overrides, fix=_ONE_FIX))
 
