@@ -74,6 +74,8 @@ def test_size_over_rate_knows_no_round_trip():
     [
         ({"loss": 0.01}, "network.loss"),
         ({"model": "size-over-rate", "sharing": "max-min"}, "network.sharing"),
+        ({"model": "size-over-rate"}, "network.sharing"),
+        ({"model": "size-over-rate", "connection": "persistent"}, "network.connection"),
         ({"model": "size-over-rate", "congestion": "loss-based", "loss": 0.01}, "network.congestion"),
     ],
 )
