@@ -20,7 +20,7 @@ class NetworkConfig(Config):
         server_up_mbps, server_down_mbps: the server's link: its uplink feeds downloads.
         sharing: `max-min`: the transfers under way share the server's link fairly, as behind a fair queue;
             `private`: the server's rate caps each transfer, and nobody slows anybody down: together they may
-            be faster than the server is.
+            be faster than the server is. With `model: size-over-rate` the default is `private`, which it needs.
         model: `tcp`: headers, handshake, slow start; `size-over-rate`: bytes over rate and no more, the formula
             of simulators that know no TCP, to compare with.
         connection: `new`: every transfer opens a TCP connection of its own; `persistent`: a client's
@@ -35,8 +35,9 @@ class NetworkConfig(Config):
             (`fedsim.network.tcp.loss_limit`); `bbr` holds the link's rate whatever the loss, which is too good
             for short transfers behind a shallow buffer (`benchmarks/fidelity`).
         loss: share of packets lost on the way between each client and the server.
-        backbone: whether the frozen model is on the device, or comes with a client's first visit. A client whose first
-            downloads are late or lost five times in a row is not asked again (`never_equipped` in `run.json`).
+        backbone: whether the frozen model is on the device, or comes with a client's first visit. A client to
+            whom it cannot get through within a deadline or a window is not asked again after five tries, any other
+            after fifty that failed (`never_equipped` in `run.json`).
         detect_after_s: how long the server takes to notice that a client is gone.
     """
 
@@ -51,6 +52,13 @@ class NetworkConfig(Config):
     loss: Annotated[float, Field(ge=0, lt=1)] = 0.0
     backbone: Literal["preinstalled", "first_visit"] = "preinstalled"
     detect_after_s: NonNegative = 30.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _private_without_tcp(cls, values: object) -> object:
+        if isinstance(values, dict) and values.get("model") == "size-over-rate" and "sharing" not in values:
+            return {**values, "sharing": "private"}
+        return values
 
     @model_validator(mode="after")
     def _something_to_keep(self) -> NetworkConfig:

@@ -60,9 +60,9 @@ def test_a_client_that_is_getting_on_is_not_given_up():
     for resumes in (False, True):
         book = ClientBook(2, backbone_bytes=100, resumes=resumes)
         for _ in range(9):
-            book.note_failed_download(0, 10)
+            book.note_failed_download(0, 10, lambda _: True)
         for moved_bytes in (0, 0, 0, 0, 10, 0, 0, 0, 0):
-            book.note_failed_download(1, moved_bytes)
+            book.note_failed_download(1, moved_bytes, lambda _: True)
         given_up[resumes] = set(book.never_equipped)
     assert given_up == {False: {0, 1}, True: set()}
 
