@@ -101,10 +101,6 @@ class OfSome:
         """Return the rate of one link; None: it never changes."""
         return self.all_links.of(client, direction) if self.follows[client] else None
 
-    def dead_s(self) -> Floats:
-        """Return from when on nothing goes through each link [virtual s]; inf where something always does."""
-        return np.where(self.follows, self.all_links.dead_s(), np.inf)
-
 
 def link_rates(
     config: PopulationConfig, network: Names, means: dict[Direction, Floats], nets: NetworkTable, seed: int
