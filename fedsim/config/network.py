@@ -25,7 +25,7 @@ class NetworkConfig(Config):
             of simulators that know no TCP, to compare with.
         connection: `new`: every transfer opens a TCP connection of its own; `persistent`: a client's
             connection stays open while it is online, until `keep_alive_s` after its last use
-            (`fedsim.network.connections`).
+            (`fedsim.network.tcp`).
         keep_alive_s: how long a connection stays open that nobody uses; by default what a NAT must keep at
             least (RFC 5382, REQ-5: 2 hours 4 minutes).
         interrupted: `restart`: what a broken-off download has brought is lost, unless its visit goes on

@@ -112,14 +112,22 @@ class ClientBook:
         same = parts.version == version and parts.payload == payload
         return parts.backbone_bytes, parts.message_bytes if same else 0
 
-    def note_failed_download(self, client: int, never_through: Callable[[int], bool]) -> None:
+    def note_failed_download(
+        self, client: int, moved_bytes: int, never_through: Callable[[int], bool]
+    ) -> None:
         """Note that a client's download ended before it was through: with the frozen model in it, if it lacks that.
+
+        One that has brought something is no failure where clients keep it.
 
         Args:
             client: whose.
+            moved_bytes: what it has brought.
             never_through: tells whether so many bytes can get through to it at all.
         """
-        if client in self._with_backbone or (self._resumes and client in self._parts):
+        if client in self._with_backbone:
+            return
+        if self._resumes and moved_bytes:
+            self._failed_equips.pop(client, None)
             return
         tries = self._failed_equips[client] = self._failed_equips.get(client, 0) + 1
         hopeless = tries >= EQUIP_TRIES and never_through(self._backbone_bytes)

@@ -106,6 +106,11 @@ class OpenVisits:
         if len({visit.order for visit in visits}) < len(visits):
             raise ValueError("a visit is committed twice in one commit")
 
+    @property
+    def computed(self) -> int:
+        """How many of those that are not in the tables yet have been computed."""
+        return sum(visit.computed for visit in self._open.values())
+
     def begin(
         self, dispatched: Dispatched, work: Work, version: int, round_: int = -1, on_close: OnClose = "lost"
     ) -> Visit:
@@ -143,10 +148,11 @@ class OpenVisits:
             rank = self.dispatched[visit.order].invitation.rank
             self._book.note_download(visit.client, visit.version, rank)
         else:
-            payload = self.dispatched[visit.order].offer.down
-            self._book.note_broken_off(visit.client, visit.version, payload, visit.usage.down_bytes)
+            payload, moved_bytes = self.dispatched[visit.order].offer.down, visit.usage.down_bytes
+            self._book.note_broken_off(visit.client, visit.version, payload, moved_bytes)
             if self._equips and visit.outcome in ("late", "offline"):
-                self._book.note_failed_download(visit.client, self._never_through(visit.client))
+                never_through = self._never_through(visit.client)
+                self._book.note_failed_download(visit.client, moved_bytes, never_through)
         self._ledger.count(visit)
         if visit.outcome == "landed":
             self._seen.land(visit.client, visit.landed_s - visit.dispatched_s)
