@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from worlds import plan, simulated
+from worlds import experiment, plan, simulated
 
+from fedsim.clock.plan import prepare
 from fedsim.cost.decompositions import factored_svd_flops, product_flops, qr_flops
 from fedsim.errors import ExperimentError
 from fedsim.runs.simulation import simulate
@@ -80,18 +81,29 @@ def test_decompositions_count_as_golub_and_van_loan_do():
 
 def test_the_charged_model_is_what_the_server_works_on():
     """Rank 4 of 4 here stands for rank 16 of the declared model's matrices."""
-    charge = {"preset": "gemma-3-270m", "r": 16, "targets": "attention", "tokens_per_visit": 1}
-    task = {**LORA["task"], "charge_as": charge}
-    made, took_s = seconds("flora", task=task)
+
+    def prepared(**declared):
+        charge = {
+            "preset": "gemma-3-270m",
+            "r": 16,
+            "targets": "attention",
+            "tokens_per_visit": 1,
+            **declared,
+        }
+        task = {**LORA["task"], "charge_as": charge}
+        blocks = {**LORA, "task": task, "aggregator": {"kind": "flora"}, "server": SERVER}
+        return prepare(experiment(ROUNDS, 2, **blocks))
+
+    made = prepared()
     maps = [m for block in made.shape.blocks for m in block.maps if m.rank]
     numbers = made.shape.adapter_params
     mean_s = 2 * 2 * numbers / 1e3 + (200 + 2 * 4 * numbers) / 1e4
     dense = sum(product_flops(m.outputs, 32, m.inputs) for m in maps)
-    assert took_s - mean_s == pytest.approx(dense / 1e3)
+    assert CommitTime(made).seconds([100, 100], [4, 4]) - mean_s == pytest.approx(dense / 1e3)
     with pytest.raises(
         ExperimentError, match=r"layers of .* are not known, on which the work of flora depends"
     ):
-        seconds("flora", task={**task, "charge_as": {**charge, "params": 10**8, "matmul_params": 10**8}})
+        CommitTime(prepared(params=10**8, matmul_params=10**8))
 
 
 # on the clock -----------------------------------------------------------------------------------
