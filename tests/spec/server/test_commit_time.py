@@ -8,6 +8,7 @@ from worlds import experiment, plan, simulated
 from fedsim.clock.plan import prepare
 from fedsim.cost.decompositions import factored_svd_flops, product_flops, qr_flops
 from fedsim.errors import ExperimentError
+from fedsim.records.verify import verify
 from fedsim.runs.simulation import simulate
 from fedsim.server.commit_time import CommitTime
 
@@ -188,3 +189,17 @@ def test_devices_take_bytes_over_bandwidth_for_coded_messages(wire, passes, of_d
     run = simulate(made, timeline_only=True)
     took_s = (run.visits.trained_s - run.visits.downloaded_s).iloc[0]
     assert took_s == pytest.approx(1.0 + expected / made.population.profile(0).memory_bytes_per_s, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "train_s"),
+    [
+        (ROUNDS, [1.0, 1.0]),
+        ({"kind": "buffered", "concurrency": 4, "buffer": 2}, [1.0] * 4),
+        ({"kind": "semi-synchronous", "concurrency": 2, "beat_s": 3.0}, [1.0, 2.0]),
+    ],
+)
+def test_the_audit_knows_that_commits_take_time(protocol, train_s):
+    run, _ = timed(protocol, train_s, budget={"commits": 4})
+
+    assert verify(run) == []
