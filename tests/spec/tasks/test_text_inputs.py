@@ -84,7 +84,7 @@ REFUSED = {
     ),
     "chats": (
         "a.jsonl",
-        json.dumps({"messages": [{"role": "user", "content": "hi"}], "id": 1}) + "\n",
+        2 * (json.dumps({"messages": [{"role": "user", "content": "hi"}], "id": 1}) + "\n"),
         ["no column holds text", "messages, id", "apply_chat_template"],
     ),
     "packed": ("train.jsonl.gz", b"\x1f\x8b", ["cannot be read", "gunzip train.jsonl.gz"]),
@@ -105,7 +105,9 @@ def test_other_tables_are_refused_with_a_fix_that_fixes(tmp_path, case):
 
 
 def test_a_column_of_chats_that_is_asked_for_is_no_text(tmp_path):
-    (tmp_path / "a.jsonl").write_text(json.dumps({"m": [{"role": "user", "content": "hi"}], "t": "a"}) + "\n")
+    (tmp_path / "a.jsonl").write_text(
+        2 * (json.dumps({"m": [{"role": "user", "content": "hi"}], "t": "a"}) + "\n")
+    )
     assert "holds chats (lists of messages), not text" in said(tmp_path / "a.jsonl", text_column="m")
 
 
