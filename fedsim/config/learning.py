@@ -161,7 +161,8 @@ class EvaluateConfig(Config):
         every_bytes: scores the version at 0, 1, 2, ... times so many uploaded bytes, lost uploads included.
         targets: values of the first metric scored on `test` that the run is asked to reach, declared before it runs.
         splits: which are scored.
-        windows: bounds how much of each split is scored; `samples` are images that the model draws, in full.
+        windows: bounds how much of each split is scored, of `test` and `valid` the same part for every seed; `samples` are
+            images that the model draws, in full.
         ema: makes what is scored, drawn and kept a moving average of the server's models
             (`fedsim.server.values.averaging`); clients never get it.
     """
