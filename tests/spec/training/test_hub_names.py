@@ -22,9 +22,9 @@ def asked(monkeypatch, tmp_path):
 
     def model_info(self, name, timeout):
         names.append(name)
-        raise Unknown
+        raise UnknownError
 
-    class Unknown(RepositoryNotFoundError):
+    class UnknownError(RepositoryNotFoundError):
         def __init__(self):
             Exception.__init__(self, "404")
 
@@ -104,5 +104,5 @@ def test_a_mistyped_folder_beside_the_experiment_s_file_is_refused_with_its_whol
         "task: {kind: language, model: models/tiny}\npopulation: {preset: homogeneous, clients: 2}\n"
         "protocol: {kind: synchronous, cohort: 2}\nbudget: {commits: 1}\n"
     )
-    with pytest.raises(FedsimError, match="no such file or folder .*models/tiny"):
+    with pytest.raises(FedsimError, match=r"no such file or folder .*models/tiny"):
         read(path)
