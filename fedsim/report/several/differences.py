@@ -27,7 +27,7 @@ class Contest:
 
     Attributes:
         c: the runs; `metric`: of the test split.
-        budgets: equal amounts of virtual time, uploads and energy: the largest that all runs spent.
+        budgets: equal amounts of virtual time, uploads and energy: the largest that all runs spent which spent any.
     """
 
     c: Compared
@@ -58,7 +58,8 @@ def contest(c: Compared) -> Contest | None:
     has = [((run.scores["split"] == "test") & (run.scores["metric"] == metric)).any() for run in c.runs]
     chosen = c.only([i for i, scored in enumerate(has) if scored])
     spent = [_spent(run) for run in chosen.runs]
-    return Contest(chosen, metric, {unit: min(one[unit] for one in spent) for unit in KINDS})
+    budgets = {unit: min((one[unit] for one in spent if one[unit] > 0), default=0.0) for unit in KINDS}
+    return Contest(chosen, metric, budgets)
 
 
 def _spent(run: Run) -> dict[Unit, float]:

@@ -55,9 +55,8 @@ def compared(runs: Sequence[Run]) -> Compared:
             listing([_short(key, values[n]) for key, values in differing][:3]) for n in range(len(firsts))
         ]
         names = _unique([change or run.name for change, run in zip(changes, firsts, strict=True)])
-    several = len(set(groups)) < len(groups)
     labels = [
-        f"{names[g]}, seed {seeds_of(run)}" if several else names[g]
+        f"{names[g]}, seed {seeds_of(run)}" if groups.count(g) > 1 else names[g]
         for run, g in zip(runs, groups, strict=True)
     ]
     for i, (run, g) in enumerate(zip(runs, groups, strict=True)):

@@ -441,6 +441,13 @@ def test_a_target_that_nobody_declared_is_called_chosen_afterwards(tmp_path):
     assert "chosen afterwards" not in text
 
 
+def test_a_run_that_uploads_nothing_does_not_make_every_budget_nothing(tmp_path):
+    alone = small(visits=small().visits.assign(up_bytes=0), commits=small().commits.assign(total_up_bytes=0))
+    text = read(tmp_path, renamed("a"), renamed("b", alone, protocol=SYNC)).text
+
+    assert "configuration at 30 s at 170 B up at 8 J a 25 25 25 b 25 – 25" in text
+
+
 def test_long_names_wrap_and_are_short_in_the_legend(tmp_path):
     long = (
         "a-name-that-goes-on-and-on-and-on-for-a-hundred-characters-or-so-and-then-on-and-on-and-on-for-ever"
