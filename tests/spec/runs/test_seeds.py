@@ -121,7 +121,7 @@ def test_a_stored_experiment_still_follows_its_seed():
 
 
 def test_a_seed_below_zero_is_refused():
-    with pytest.raises((ExperimentError, ValueError), match="at least 0|greater than or equal to 0"):
+    with pytest.raises((ExperimentError, ValueError), match=r"at least 0|greater than or equal to 0"):
         asked(seeds={"training": -1})
 
 
