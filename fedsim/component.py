@@ -26,6 +26,17 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refuse to change a setting.
+
+        Raises:
+            ExperimentError: always, for a setting.
+        """
+        if name in type(self).model_fields:
+            fix = f"make a copy: model_copy(update={{{name!r}: {value!r}}})"
+            raise ExperimentError(message(name, "cannot be changed: settings are frozen", fix=fix))
+        super().__setattr__(name, value)
+
 
 class Component(Config):
     """A block picked by `kind`; its fields are its hyperparameters."""

@@ -38,7 +38,7 @@ _METHODS: dict[str, str] = {
     "protocol: {kind: tiers, across: asynchronous}": "fedat",
     "protocol.kind: timely": "timelyfl",
     "sampler.kind: least-available": "refl",
-    "sampler.kind: uniform": "random randomsampling uniformrandom",
+    "sampler.kind: uniform": "random rand randomsampling uniformrandom",
     "sampler.kind: power-of-choice": "poc powd powerofd pocsampling",
     "aggregator.kind: ffa": "ffalora fedffa",
     "aggregator.kind: fedsa": "fedsalora",

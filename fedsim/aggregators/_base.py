@@ -180,6 +180,11 @@ class Aggregator(Component):
     one_pass: ClassVar[bool] = False
     reads_values: ClassVar[bool] = False
 
+    @property
+    def votes_zero(self) -> bool:
+        """Whether a client without a slot says 0 about it, so that slots that few have shrink by themselves."""
+        return False
+
     def suited(self, setting: Setting) -> Aggregator:
         """Return the rule with its `auto` settings decided for where it is used; itself if there is nothing to decide."""
         return self

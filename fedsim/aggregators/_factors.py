@@ -41,6 +41,11 @@ class Averaging(Weighting):
     padding: Padding = "zeros"
     unequal_steps: UnequalSteps = "ignore"
 
+    @property
+    def votes_zero(self) -> bool:
+        """With `padding: zeros`."""
+        return self.padding == "zeros"
+
     def mean_of(self, model: ServerModel) -> SlotMean:
         """Return an empty average with these settings."""
         return SlotMean(model.adapter.layout, self.padding, self.normalize, self.unequal_steps)

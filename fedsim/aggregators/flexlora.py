@@ -60,6 +60,11 @@ class FlexLoRA(Weighting):
     split: Split = "B"
     tail: Literal["voted", "kept"] = "voted"
 
+    @property
+    def votes_zero(self) -> bool:
+        """With `tail: voted`."""
+        return self.tail == "voted"
+
     def init(self, model: ServerModel) -> None:
         """Return the state: none."""
 

@@ -74,6 +74,11 @@ class HetLoRA(Aggregator):
             raise invalid("has a `prune_at` and prunes nothing", fix="add prune: 0.5, or remove it")
         return self
 
+    @property
+    def votes_zero(self) -> bool:
+        """With `padding: zeros`."""
+        return self.padding == "zeros"
+
     def init(self, model: ServerModel) -> Ranks:
         """Return the state: nobody has pruned itself."""
         return {}

@@ -33,12 +33,22 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
     Raises:
         ExperimentError: everything that is wrong with it, all at once.
     """
-    if isinstance(overrides, str) or not all(isinstance(text, str) for text in overrides):
-        what = "overrides must be a list of texts, key.path=value each"
-        raise ExperimentError(message("fedsim.read", what, got=overrides, fix=_ONE_FIX))
+    _refuse_other_arguments(path, overrides)
     experiment = load(path, overrides)
     check(experiment, str(path))
     return experiment
+
+
+def _refuse_other_arguments(path: object, overrides: object) -> None:
+    if not isinstance(path, str | Path):
+        got = Shown(f"a {type(path).__name__}")
+        fix = "give its path; of blocks in Python make fedsim.Experiment.model_validate({...})"
+        raise ExperimentError(message("fedsim.read", "takes the name of a YAML file", got=got, fix=fix))
+    listed = isinstance(overrides, Sequence) and not isinstance(overrides, str)
+    texts = overrides if isinstance(overrides, Sequence) else ()
+    if not listed or not all(isinstance(text, str) for text in texts):
+        what = "overrides must be a list of texts, key.path=value each"
+        raise ExperimentError(message("fedsim.read", what, got=overrides, fix=_ONE_FIX))
 
 
 def admit(experiment: object, where: str = "experiment") -> Experiment:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from fedsim.aggregators._weighting import Weighting
 from fedsim.clock.plan import Plan
 from fedsim.config.classes import CLASSES
 from fedsim.config.experiment import Experiment
@@ -16,7 +17,7 @@ from fedsim.records.resolved import Drawn, Followed, Resolved
 
 def resolved(plan: Plan) -> Resolved:
     """Return what a reader of the configuration cannot see; nothing is drawn anew."""
-    notices = tuple(map(str, plan.task.describe().get("notices", ())))
+    notices = (*map(str, plan.task.describe().get("notices", ())), *_silence(plan))
     return replace(of_population(plan.population), followed=tuple(followed(plan)), notices=notices)
 
 
@@ -45,13 +46,25 @@ def followed(plan: Plan) -> Iterator[Followed]:
     yield from _of_seeds(experiment)
     yield from _of_population(plan)
     yield from _of_adapters(plan)
+    yield from _of_weights(plan)
     yield from _of_personal(experiment)
-    batch, path = experiment.numerics.client_batch, experiment.numerics.training
-    yield Followed(
-        "numerics.client_batch", str(batch), "as given; auto: by the task and the updates of a commit"
-    )
-    if path != "auto":
-        yield Followed("numerics.training", path, "as given; auto: the fastest path that computes this model")
+    yield from _of_auto(plan)
+
+
+def _of_auto(plan: Plan) -> Iterator[Followed]:
+    plain = plan.experiment.plain()
+    for key in plan.filled:
+        block, field = key.split(".")
+        yield Followed(key, str(plain[block][field]), f"auto: {_AUTO[key]}" if key in _AUTO else "auto")
+
+
+_AUTO = {
+    "aggregator.weight": "uniform where the sampler chooses by size or nothing looks at it, else examples",
+    "aggregator.normalize": "K over the protocol buffered unless weight asks for examples, else weights",
+    "numerics.client_batch": "by the task and the updates of a commit",
+    "numerics.training": "the fastest path that computes this model",
+}
+"""Key -> what its `auto` goes by."""
 
 
 def _of_seeds(experiment: Experiment) -> Iterator[Followed]:
@@ -77,6 +90,28 @@ def _of_adapters(plan: Plan) -> Iterator[Followed]:
     if lora.rank_by in ("memory", "deadline") and lora.ranks is None:
         choices = ", ".join(map(str, lora.choices))
         yield Followed("lora.ranks", f"[{choices}]", f"rank_by: {lora.rank_by} halves r = {lora.r}")
+
+
+def _of_weights(plan: Plan) -> Iterator[Followed]:
+    rule = plan.parts.aggregator
+    if isinstance(rule, Weighting):
+        why = "as given; auto: K, FedBuff's sum, over the protocol buffered, else the sum of the weights"
+        yield Followed("aggregator.normalize", rule.normalize, why)
+        why = (
+            "as given; auto: examples, or uniform where the sampler has chosen by them or none are looked at"
+        )
+        yield Followed("aggregator.weight", rule.weight, why)
+
+
+def _silence(plan: Plan) -> Iterator[str]:
+    """Yield what a missing slot says where clients have fewer of their own."""
+    rule, whole = plan.parts.aggregator, plan.task.layout.rank
+    smaller = sum(plan.own_rank(client) < whole for client in range(len(plan.population)))
+    if rule.votes_zero and smaller:
+        yield (
+            f"{smaller} clients have fewer than {whole} slots and say 0 about the others under {rule.kind} as published: "
+            "what few have shrinks even where nobody learns (aggregator.padding: rows, or tail: kept, does not)"
+        )
 
 
 def _of_personal(experiment: Experiment) -> Iterator[Followed]:

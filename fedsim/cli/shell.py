@@ -105,11 +105,7 @@ def _setting_meant(problem: _Usage, args: Sequence[str]) -> str | None:
         name, _, value = args[at].partition("=")
         value = value or next(iter(args[at + 1 :]), "")
     else:
-        pairs = zip(("", *args), args, strict=False)
-        bare = (
-            arg for before, arg in pairs if "=" in arg and arg[0] != "-" and before not in ("-s", "--set")
-        )
-        name, _, value = next(bare, "").partition("=")
+        name, _, value = next(_bare_pairs(args), "").partition("=")
     key = key_meant(Experiment, name.lstrip("-")) if name else None
     if key is None:
         return None
@@ -117,6 +113,16 @@ def _setting_meant(problem: _Usage, args: Sequence[str]) -> str | None:
     if " " in key:
         return f"settings are given as -s KEY=VALUE; here: {key}"
     return f"write `-s {key}={word or value or '...'}`: settings are given with -s"
+
+
+def _bare_pairs(args: Sequence[str]) -> Iterator[str]:
+    """Yield what was meant as `-s KEY=VALUE`: `KEY=VALUE` alone, `-s KEY VALUE`, `-KEY VALUE`."""
+    for before, arg, after in zip(("", *args), args, (*args[1:], ""), strict=False):
+        follows_s = before in ("-s", "--set")
+        if "=" in arg and arg[:1] != "-" and not follows_s:
+            yield arg
+        elif "=" not in arg and after and (follows_s or (arg[:2] == "-s" and len(arg) > 2)):
+            yield f"{arg.lstrip('-')}={after}"
 
 
 def terminate(signum: int, frame: object) -> None:

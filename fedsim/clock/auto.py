@@ -55,6 +55,20 @@ def with_auto_filled(experiment: Experiment, task: Task) -> Experiment:
     return experiment.model_copy(update=blocks)
 
 
+def keys_filled(asked: Experiment, filled: Experiment) -> tuple[str, ...]:
+    """Return the keys, as `numerics.training`, whose `auto` in one experiment is something else in the other."""
+    blocks = (
+        ("aggregator", asked.aggregator, filled.aggregator),
+        ("numerics", asked.numerics, filled.numerics),
+    )
+    return tuple(
+        f"{name}.{field}"
+        for name, before, after in blocks
+        for (field, value), (_, now) in zip(before, after, strict=True)
+        if value == "auto" and now != "auto"
+    )
+
+
 def _suited_rule(experiment: Experiment) -> Component:
     """Return the rule with its `auto` settings decided by protocol and sampler."""
     parts = parts_of(experiment)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedsim.adapters.payload import NOTHING
 from fedsim.aggregators._base import Offer
-from fedsim.clock.auto import context_of, with_auto_filled
+from fedsim.clock.auto import context_of, keys_filled, with_auto_filled
 from fedsim.clock.components import Parts, parts_of
 from fedsim.clock.ranks import ranks_of
 from fedsim.clock.reach import Candidates, refuse_what_cannot_land
@@ -41,12 +41,14 @@ class Plan:
         experiment: `auto` settings filled in.
         population, task: as drawn and split.
         shape: the model that the clock charges (the declared one under `charge_as`), at the server's rank.
+        filled: keys whose `auto` was filled in.
     """
 
     experiment: Experiment
     population: Population
     task: Task
     shape: ModelShape
+    filled: tuple[str, ...] = ()
 
     @cached_property
     def parts(self) -> Parts:
@@ -61,7 +63,7 @@ class Plan:
     def alike(self, experiment: Experiment) -> Plan:
         """Return the plan of an experiment with the same seeds, population, task, `lora`, `local`, `compute`."""
         filled = with_auto_filled(experiment, self.task)
-        return replace(self, experiment=filled)
+        return replace(self, experiment=filled, filled=keys_filled(experiment, filled))
 
     # a visit ------------------------------------------------------------------------------------
 
@@ -159,14 +161,14 @@ def prepare(experiment: Experiment, like: Plan | None = None) -> Plan:
         task = built(components.task, context_of(experiment))
     else:
         population, task = like.population, like.task
-    experiment = with_auto_filled(experiment, task)
+    asked, experiment = experiment, with_auto_filled(experiment, task)
     charge = components.task.charge(full=experiment.lora.full)
     shape = task.shape if charge is None else charge.shape
     _refuse_unknown_layers(experiment, shape)
     components.personal.private(task.layout)  # refuses more layers than there are
     if like is None:
         population = with_speeds(population, experiment.compute, shape.name, experiment.population_seed)
-    plan = Plan(experiment, population, task, shape)
+    plan = Plan(experiment, population, task, shape, keys_filled(asked, experiment))
     _refuse_an_endless_budget(plan)
     for split in experiment.evaluate.splits:
         task.probes(split, experiment.evaluate.windows)  # refuses a split that the data do not have

@@ -109,7 +109,7 @@ def _in_a_window(candidates: Candidates, windows: Availability) -> Iterator[int]
     return (
         client
         for client in _able(candidates)
-        if in_time(shortest_s(candidates, client), _longest_s(windows, client))
+        if in_time(shortest_s(candidates, client), longest_window_s(windows, client))
     )
 
 
@@ -159,10 +159,22 @@ def _least_work(candidates: Candidates, client: int) -> Work:
     return candidates.work(client, offer, steps=1, rank=None if candidates.experiment.lora.full else 1)
 
 
+def never_through(
+    experiment: Experiment, parts: Parts, population: Population, client: int, n_bytes: int
+) -> bool:
+    """Tell whether a client's download is longer, alone at its link's full rate, than any stretch that it can have."""
+    profile, deadline_s = population.profile(client), parts.protocol.round_deadline_s
+    stretch_s = math.inf if deadline_s is None else deadline_s
+    if experiment.population.on_close != "pause":
+        stretch_s = min(stretch_s, longest_window_s(population.availability.plain, client))
+    seconds = n_bytes / min(profile.down_bytes_per_s, experiment.network.server_up_mbps * MBPS)
+    return not population.varying and not in_time(seconds, stretch_s)
+
+
 # who is online ----------------------------------------------------------------------------------
 
 
-def _longest_s(windows: Availability, client: int) -> float:
+def longest_window_s(windows: Availability, client: int) -> float:
     """Return the length of a client's longest window [s]; 0 if it has none."""
     mine = slice(int(windows.offsets[client]), int(windows.offsets[client + 1]))
     return float(np.max(windows.stops_s[mine] - windows.starts_s[mine], initial=0.0))
@@ -216,7 +228,7 @@ def _refuse_deadline(candidates: Candidates, needed: int) -> None:
 
 def _refuse_windows(candidates: Candidates, windows: Availability, needed: int) -> None:
     visits = min(shortest_s(candidates, client) for client in _able(candidates))
-    longest_s = max(_longest_s(windows, client) for client in range(windows.n))
+    longest_s = max(longest_window_s(windows, client) for client in range(windows.n))
     what = (
         f"no window is as long as a visit (the longest has {_seconds(longest_s)}, and a visit takes "
         f"{_seconds(visits)} at least), and visits whose device goes offline are lost"

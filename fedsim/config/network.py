@@ -25,7 +25,7 @@ class NetworkConfig(Config):
             of simulators that know no TCP, to compare with.
         connection: `new`: every transfer opens a TCP connection of its own; `persistent`: a client's
             connection stays open while it is online, until `keep_alive_s` after its last use
-            (`fedsim.network.connections`).
+            (`fedsim.network.tcp`).
         keep_alive_s: how long a connection stays open that nobody uses; by default what a NAT must keep at
             least (RFC 5382, REQ-5: 2 hours 4 minutes).
         interrupted: `restart`: what a broken-off download has brought is lost, unless its visit goes on
@@ -35,8 +35,9 @@ class NetworkConfig(Config):
             (`fedsim.network.tcp.loss_limit`); `bbr` holds the link's rate whatever the loss, which is too good
             for short transfers behind a shallow buffer (`benchmarks/fidelity`).
         loss: share of packets lost on the way between each client and the server.
-        backbone: whether the frozen model is on the device, or comes with a client's first visit. A client whose first
-            downloads are late or lost five times in a row is not asked again (`never_equipped` in `run.json`).
+        backbone: whether the frozen model is on the device, or comes with a client's first visit. A client to
+            whom it cannot get through within a deadline or a window is not asked again after five tries, any other
+            after fifty that failed (`never_equipped` in `run.json`).
         detect_after_s: how long the server takes to notice that a client is gone.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -65,6 +65,15 @@ def places_of(root: type[BaseModel], name: str, raw: Mapping[str, Any]) -> list[
         for block in root.model_fields
         if (other := model_at(root, (block,), raw)) is not None and name in other.model_fields
     ]
+
+
+def kinds_with(root: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """Return the kinds of the component block at `path[0]` that have the key `path[1]`; none if it is no such block."""
+    field = root.model_fields.get(path[0]) if len(path) == 2 else None
+    if field is None or _models(field.annotation) != [Component]:
+        return []
+    package = PACKAGES.get(path[0], f"{path[0]}s")
+    return [kind for kind in kinds(package) if path[1] in find(package, kind).model_fields]
 
 
 def key_meant(root: type[BaseModel], name: str) -> str | None:

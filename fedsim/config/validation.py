@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from fedsim.config.problem import Problem
-from fedsim.config.schema import model_at, places_of
+from fedsim.config.schema import kinds_with, model_at, places_of
 from fedsim.errors import ABSENT, INVALID, ExperimentError, Message, nearest, several
 from fedsim.known_names import key_pointer, nearest_kind, nearest_word
 
@@ -191,6 +191,9 @@ def _other_keys(path: tuple[str, ...], raw: Mapping[str, Any], root: type[BaseMo
     """Return the key that the name stands for, the nearest key here, the block it belongs to, or all keys."""
     model, name = model_at(root, path[:-1], raw), path[-1]
     keys = list(model.model_fields) if model is not None else []
+    others = kinds_with(root, path)
+    if others:
+        return f"set {path[0]}.kind to one that has it ({', '.join(others)}), or remove it"
     pointer = key_pointer(name)
     if pointer is not None and pointer != ".".join(path):
         return f"write {pointer}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -30,10 +29,6 @@ class LinkRates(Protocol):
         """Return those of one link; None: its rate never changes."""
         ...
 
-    def dead_s(self) -> Floats | float:
-        """Return from when on each client's link carries nothing any more [virtual s]; inf: it always will."""
-        ...
-
 
 @dataclass(frozen=True, eq=False)
 class Generated:
@@ -55,10 +50,6 @@ class Generated:
         """Return the rate of one link."""
         law = self.laws[self.row[client]]
         return LognormalAR1(float(self.means[direction][client]), law, self.seed, client, direction)
-
-    def dead_s(self) -> float:
-        """Return inf: outages end."""
-        return math.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,13 +79,6 @@ class Traced:
             where=f"{trace.where} (client {client}, {direction})",
         )
 
-    def dead_s(self) -> Floats:
-        """Return from when on a client's link carries nothing any more, (n,) [virtual s]; inf: it always will."""
-        dead = np.full(len(self.place), math.inf)
-        for traces in self.table.traces.values():
-            dead = np.minimum(dead, np.array([trace.dead_s for trace in traces])[self.place])
-        return dead
-
     def means(self, direction: Direction) -> Floats:
         """Return the mean rates of the traces as the clients see them, (n,) [bytes/s]."""
         means = np.array([trace.mean_bytes_per_s for trace in self.table.traces[direction]])
@@ -116,10 +100,6 @@ class OfSome:
     def of(self, client: int, direction: Direction) -> Rates | None:
         """Return the rate of one link; None: it never changes."""
         return self.all_links.of(client, direction) if self.follows[client] else None
-
-    def dead_s(self) -> Floats:
-        """Return from when on nothing goes through each link [virtual s]; inf where something always does."""
-        return np.where(self.follows, self.all_links.dead_s(), np.inf)
 
 
 def link_rates(

@@ -1,4 +1,4 @@
-"""What takes clients offline on top of windows: outages that many share, and links that never carry anything again.
+"""Outages that many clients share: a region or a kind of network is gone for a while, on top of windows.
 
 Each group is up for an exponential time, then down for an exponential time, and so on from a stationary
 start: a Poisson process of failures while up, with repairs. Drawn by address, so that the outages of a
@@ -8,7 +8,6 @@ group are the same in a population of any size, and asking changes nothing.
 from __future__ import annotations
 
 import bisect
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -120,54 +119,6 @@ class Interrupted:
     def reason(self, client: int, now_s: float) -> Literal["window", "outage"]:
         """Return why a client is offline."""
         return "window" if self.lines[int(self.group[client])].up(now_s) else "outage"
-
-
-@dataclass(frozen=True, eq=False)
-class Disconnected:
-    """Windows of clients whose links may be dead from some time on: from then on they are offline for good.
-
-    Attributes:
-        times: when clients would be online.
-        dead_s: (n,) from when on nothing goes through each client's link [virtual s]; inf: it always does.
-    """
-
-    times: OnlineTimes
-    dead_s: Floats
-    constant: bool = False
-
-    @property
-    def n(self) -> int:
-        """Number of clients."""
-        return self.times.n
-
-    @property
-    def plain(self) -> Availability:
-        """The windows as they would be if links lived for ever."""
-        return self.times.plain
-
-    def window(self, client: int, now_s: float) -> tuple[float, float]:
-        """Return the stretch that holds `now_s`, else the next one; (inf, inf) if there is none."""
-        start_s, stop_s = self.times.window(client, now_s)
-        dead_s = float(self.dead_s[client])
-        return (math.inf, math.inf) if max(start_s, now_s) >= dead_s else (start_s, min(stop_s, dead_s))
-
-    def online(self, now_s: float) -> Bools:
-        """Return who is online now, (n,)."""
-        online: Bools = self.times.online(now_s) & (now_s < self.dead_s)
-        return online
-
-    def next_start_s(self, now_s: float) -> float:
-        """Return a time after `now_s` before which nobody comes online; inf if everybody's link is dead then."""
-        next_s = self.times.next_start_s(now_s)
-        return next_s if next_s < float(np.max(self.dead_s)) else math.inf
-
-    def share(self) -> Floats:
-        """Return each client's share of time online, (n,); as if links lived for ever."""
-        return self.times.share()
-
-    def reason(self, client: int, now_s: float) -> Literal["window", "outage"]:
-        """Return why a client is offline; a dead link is an outage that does not end."""
-        return "outage" if now_s >= self.dead_s[client] else self.times.reason(client, now_s)
 
 
 def interrupted(windows: OnlineTimes, config: Outages, columns: dict[str, Names], seed: int) -> Interrupted:

@@ -20,7 +20,6 @@ from fedsim.devices.availability import Availability, OnlineTimes
 from fedsim.devices.draws import allot, choose, draws, links, nearest_row, network_weights
 from fedsim.devices.link_rates import LinkRates, link_rates
 from fedsim.devices.online import online_times
-from fedsim.devices.outages import Disconnected
 from fedsim.devices.presets import Recipe, preset_names, recipe_of_files, recipe_of_preset
 from fedsim.devices.table_checks import check
 from fedsim.elementary import exp
@@ -185,9 +184,6 @@ def draw(config: PopulationConfig, seed: int) -> Population:
     population = draw_devices(config, config.clients, seed)
     columns = {"network": population.network, "tier": population.tier}
     availability, sources = online_times(config, columns, seed)
-    dead_s = np.inf if population.link_rates is None else population.link_rates.dead_s()
-    if np.any(np.isfinite(dead_s)):
-        availability = Disconnected(availability, np.broadcast_to(dead_s, config.clients))
     return replace(population, availability=availability, sources=population.sources | sources)
 
 

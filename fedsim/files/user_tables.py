@@ -21,7 +21,7 @@ from fedsim.arrays import Floats
 from fedsim.errors import ABSENT, Message, ProfileError, message, nearest
 from fedsim.files.delimited import SEPARATORS, ragged_row, read_grid
 from fedsim.files.parquet_file import read_parquet
-from fedsim.files.text_file import UnreadableError, decoded, read_bytes
+from fedsim.files.text_file import UnreadableError, decoded, read_bytes, read_text
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,18 @@ def read_rows(path: Path) -> Rows:
         fix = "put a header line and at least one row into it"
         raise ProfileError(message(str(path), "has no rows", fix=fix))
     return rows
+
+
+def text_of(path: Path) -> str:
+    """Return the text of a file of people's, without a byte order mark.
+
+    Raises:
+        ProfileError: it cannot be read, or is no UTF-8 text.
+    """
+    try:
+        return read_text(path)
+    except UnreadableError as problem:
+        raise ProfileError(problem.message(str(path))) from problem
 
 
 def _delimited_rows(path: Path, separator: str) -> Rows:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fedsim.errors import ProfileError, message
+from fedsim.files.user_tables import text_of
 from fedsim.importers.numbers import number
 from fedsim.importers.options import Options
 from fedsim.importers.traces import Curve, of_curves
@@ -28,10 +29,7 @@ def read(path: Path, options: Options) -> Curve:
     Raises:
         ProfileError: a line that is not six cells, a cell that is no number, or times that do not ascend.
     """
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as problem:
-        raise ProfileError(message(str(path), "is not UTF-8 text", fix="save it as UTF-8")) from problem
+    lines = text_of(path).splitlines()
     times: list[float] = []
     rates: list[float] = []
     for row, line in enumerate(lines, 1):

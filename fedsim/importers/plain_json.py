@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.errors import ProfileError, message
+from fedsim.files.user_tables import text_of
 
 
 def read_json(path: Path) -> Any:
@@ -16,9 +17,7 @@ def read_json(path: Path) -> Any:
         ProfileError: not UTF-8, not JSON (with its line), nested too deeply, or a key given twice.
     """
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_once)
-    except UnicodeDecodeError as problem:
-        raise ProfileError(message(str(path), "is not UTF-8 text", fix="save it as UTF-8")) from problem
+        return json.loads(text_of(path), object_pairs_hook=_once)
     except json.JSONDecodeError as problem:
         where, what = f"{path} row {problem.lineno}", f"is not JSON ({problem.msg})"
         raise ProfileError(message(where, what, fix="fetch it again; it may be cut off")) from problem

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fedsim.network.base import MBPS, Links, Network
-from fedsim.network.connections import Connections
 from fedsim.network.private import PrivateLinks
 from fedsim.network.shared import FluidNetwork
+from fedsim.network.tcp import Connections
 
 if TYPE_CHECKING:
     from simpy import Environment

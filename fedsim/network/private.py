@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fedsim.instants import At, Instant
 from fedsim.network.base import Direction, Links, Transfer, mean_rate
-from fedsim.network.connections import Connections
-from fedsim.network.tcp import NEW, SHORTEST_S, last_window, loss_limit, sent_bytes, transfer_s
+from fedsim.network.tcp import NEW, SHORTEST_S, Connections, last_window, loss_limit, sent_bytes, transfer_s
 
 if TYPE_CHECKING:
     from simpy import Environment, Event

@@ -16,10 +16,9 @@ import numpy as np
 
 from fedsim.instants import At, Instant
 from fedsim.network.base import DIRECTIONS, Direction, Links, Rates, Transfer, mean_rate
-from fedsim.network.connections import Connections
 from fedsim.network.pipe import Flow, LinkInUse, OneWayLink, Pipe
 from fedsim.network.private import PrivateLinks
-from fedsim.network.tcp import loss_limit
+from fedsim.network.tcp import Connections, loss_limit
 from fedsim.network.traces import ConstantRate, SlowerRate
 
 if TYPE_CHECKING:

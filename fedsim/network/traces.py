@@ -123,14 +123,6 @@ class RateTrace:
         carried_bytes = float(np.cumsum(self.bytes_per_s[:-1] * np.diff(self.times_s))[-1])
         return self.scale * (carried_bytes / float(self.times_s[-1]))
 
-    @property
-    def dead_s(self) -> float:
-        """From when on it is 0 for ever (a trace that is held at 0) [s]; inf: never."""
-        if self.at_end != "hold" or self.bytes_per_s[-1] > 0:
-            return math.inf
-        alive = np.flatnonzero(self.bytes_per_s > 0)
-        return float(self.times_s[alive[-1] + 1]) if len(alive) else 0.0
-
     def _base(self, lap: int) -> float:
         return lap * self._steps[0][-1] - self.phase_s
 

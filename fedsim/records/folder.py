@@ -22,6 +22,10 @@ WRITTEN = ("visits", "commits", "scores", "personal")
 """Tables that are written row by row; `clients` comes whole."""
 
 
+SINGLE = ("name", "seed")
+"""Settings of an experiment that are no blocks."""
+
+
 def holds_run(folder: str | Path) -> bool:
     """Tell whether a folder is taken by a run, of whatever status."""
     folder = Path(folder)
@@ -93,19 +97,28 @@ def _read_experiment(path: Path) -> dict[str, Any]:
     except (*tables.UNREADABLE, yaml.YAMLError) as problem:
         what = f"cannot be read ({tables.first_line(problem)})"
         raise RunFolderError(message(str(path), what)) from problem
-    if not isinstance(experiment, dict) or not _is_small(experiment):
+    if not isinstance(experiment, dict) or not _is_plain(experiment):
         raise RunFolderError(message(str(path), "is damaged: it holds no configuration"))
+    for key, block in experiment.items():
+        if not isinstance(key, str) or (
+            key not in SINGLE and block is not None and not isinstance(block, dict)
+        ):
+            raise RunFolderError(
+                message(f"{path}: {key}", "is damaged: it is no block of settings", got=block)
+            )
     return experiment
 
 
-def _is_small(value: object, most: int = 100_000) -> bool:
-    """Tell whether a configuration has fewer parts than `most`, a part counted as often as it is referred to."""
+def _is_plain(value: object, most: int = 100_000) -> bool:
+    """Tell whether a configuration's keys are text, and its parts fewer than `most`, counted as often as referred to."""
     waiting, parts = [value], 0
     while waiting and parts < most:
         part = waiting.pop()
         parts += 1
         if isinstance(part, dict):
-            waiting += [*part.keys(), *part.values()]
+            if not all(isinstance(key, str) for key in part):
+                return False
+            waiting += part.values()
         elif isinstance(part, list | tuple | set):
             waiting += part
     return not waiting

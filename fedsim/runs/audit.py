@@ -94,7 +94,7 @@ def why_no_replay(run: Run) -> str:
         experiment = stored_experiment(run)
         rule = parts_of(experiment).aggregator
     except FedsimError as problem:
-        return problem.message.what
+        return f"experiment.yaml: {first_line(problem)}"
     if experiment.population.clients != len(run.clients):
         return "experiment.yaml has another number of clients than the tables"
     return f"the aggregator {rule.kind} decides by values that are in no table" if rule.reads_values else ""

@@ -90,6 +90,7 @@ class _Follower:
         refused = visits["outcome"].isin(REFUSED) & visits["landed_s"].notna()
         self._unfinished = info.status in UNFINISHED
         self._visits, self._commits = len(visits), len(commits)
+        self._computed = int(visits["computed"].sum())
         self._ended, self._refused = int((visits["outcome"] != "in_flight").sum()), int(refused.sum())
         last = [visits["ended_s"], commits["time_s"], self.run.scores["time_s"]]
         self._last_s = max([info.end_time_s, *(float(times_s.max()) for times_s in last if len(times_s))])
@@ -129,6 +130,9 @@ class _Follower:
             return True
         if self._unfinished:
             return len(rows.visits) < self._visits
+        computed = visits.computed + sum(row.computed for row in rows.visits)
+        if computed < self._computed:
+            return True
         refused = sum(row.outcome in REFUSED and row.landed_s >= 0 for row in rows.visits)
         return visits.begun < self._visits or visits.ended < self._ended or refused < self._refused
 

@@ -9,6 +9,7 @@ received: what is in flight when a connection breaks, at most a rate x RTT / 2, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +32,8 @@ class _Parts:
     message_bytes: int
 
 
-EQUIP_TRIES = 5
-"""Downloads of the frozen model that may fail in a row; a client with so many is not asked again."""
+EQUIP_TRIES, MOST_EQUIP_TRIES = 5, 50
+"""Downloads of the frozen model that may fail: where none can ever get through, and at most. Then a client is given up."""
 
 
 class ClientBook:
@@ -111,10 +112,24 @@ class ClientBook:
         same = parts.version == version and parts.payload == payload
         return parts.backbone_bytes, parts.message_bytes if same else 0
 
-    def note_failed_download(self, client: int) -> None:
-        """Note that a client's download ended before it was through: with the frozen model in it, if it lacks that."""
-        if client in self._with_backbone or (self._resumes and client in self._parts):
+    def note_failed_download(
+        self, client: int, moved_bytes: int, never_through: Callable[[int], bool]
+    ) -> None:
+        """Note that a client's download ended before it was through: with the frozen model in it, if it lacks that.
+
+        One that has brought something is no failure where clients keep it.
+
+        Args:
+            client: whose.
+            moved_bytes: what it has brought.
+            never_through: tells whether so many bytes can get through to it at all.
+        """
+        if client in self._with_backbone:
+            return
+        if self._resumes and moved_bytes:
+            self._failed_equips.pop(client, None)
             return
         tries = self._failed_equips[client] = self._failed_equips.get(client, 0) + 1
-        if tries == EQUIP_TRIES:
+        hopeless = tries >= EQUIP_TRIES and never_through(self._backbone_bytes)
+        if hopeless or tries >= MOST_EQUIP_TRIES:
             self.never_equipped.add(client)

@@ -12,6 +12,7 @@ import simpy
 
 from fedsim.clock.online.roster import Roster
 from fedsim.clock.plan import Plan
+from fedsim.clock.reach import never_through
 from fedsim.clock.visit import Visit
 from fedsim.clock.visit_order import DeviceWorld, OnClose, VisitOrder
 from fedsim.cost.work import Work
@@ -105,6 +106,11 @@ class OpenVisits:
         if len({visit.order for visit in visits}) < len(visits):
             raise ValueError("a visit is committed twice in one commit")
 
+    @property
+    def computed(self) -> int:
+        """How many of those that are not in the tables yet have been computed."""
+        return sum(visit.computed for visit in self._open.values())
+
     def begin(
         self, dispatched: Dispatched, work: Work, version: int, round_: int = -1, on_close: OnClose = "lost"
     ) -> Visit:
@@ -142,10 +148,11 @@ class OpenVisits:
             rank = self.dispatched[visit.order].invitation.rank
             self._book.note_download(visit.client, visit.version, rank)
         else:
-            payload = self.dispatched[visit.order].offer.down
-            self._book.note_broken_off(visit.client, visit.version, payload, visit.usage.down_bytes)
+            payload, moved_bytes = self.dispatched[visit.order].offer.down, visit.usage.down_bytes
+            self._book.note_broken_off(visit.client, visit.version, payload, moved_bytes)
             if self._equips and visit.outcome in ("late", "offline"):
-                self._book.note_failed_download(visit.client)
+                never_through = self._never_through(visit.client)
+                self._book.note_failed_download(visit.client, moved_bytes, never_through)
         self._ledger.count(visit)
         if visit.outcome == "landed":
             self._seen.land(visit.client, visit.landed_s - visit.dispatched_s)
@@ -158,6 +165,11 @@ class OpenVisits:
         if limit is not None and self._ledger.up_bytes >= limit:
             # what lands or is committed in this same instant still counts; then it is over
             At(self._world.env, 0.0, Instant.EVALUATE).callbacks.append(lambda _event: self._on_exhausted())
+
+    def _never_through(self, client: int) -> Callable[[int], bool]:
+        """Return what tells whether so many bytes can ever get through to a client in one visit."""
+        plan = self._plan
+        return partial(never_through, plan.experiment, plan.parts, plan.population, client)
 
     def _on_process_end(self, visit: Visit, _event: simpy.Event) -> None:
         """The server knows how a visit ended: the client may be asked again, unless it is too small or never equipped.

@@ -107,7 +107,7 @@ class Dirichlet(Config):
 
 
 class Natural(Config):
-    """As the data came: by `task.client_column`, or by document.
+    """As the data came: by `task.client_column`, else by folder (`alice/train.txt`), else by file or document.
 
     With more owners than clients, whole owners are dealt, largest first to whoever has least; with
     fewer, an owner's text is cut into runs for several clients, in proportion to its size.
@@ -122,7 +122,7 @@ class Natural(Config):
             DataError: everything belongs to one owner.
         """
         if blocks.groups is None or len(np.unique(blocks.groups)) < 2:
-            fix = "set task.client_column to the column that names the owner, or choose another partition"
+            fix = "set task.client_column to the column that names the owner, or give each owner a folder of its own"
             raise DataError(message("task.partition", "natural needs data of at least two owners", fix=fix))
         sizes = np.bincount(blocks.groups, weights=blocks.sizes).astype(np.float64)
         members = [np.flatnonzero(blocks.groups == g) for g in range(sizes.size)]

@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import DataError, message, nearest
 from fedsim.files.text_file import reason
 from fedsim.training.loading import checkpoint, probing
 from fedsim.training.loading.configuration import first_line
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _ROOT = re.compile(r"^(/|\\|~|\.|[A-Za-z]:)")
@@ -118,7 +121,7 @@ def _offline() -> bool:
 
 
 @lru_cache(maxsize=8)
-def config(name: str) -> Any:
+def config(name: str) -> PretrainedConfig:
     """Return a causal language model's configuration.
 
     Raises:
@@ -183,7 +186,7 @@ def end_of_text(tokenizer: Any) -> int | None:
     return bos if eos is None else eos
 
 
-def weights(name: str, dtype: str = "float32") -> Any:
+def weights(name: str, dtype: str = "float32") -> PreTrainedModel:
     """Return the model in a dtype of torch (by name) and in evaluation mode, so that dropout is off.
 
     Raises:
@@ -222,14 +225,14 @@ def quiet() -> Iterator[None]:
 
 
 @lru_cache(maxsize=8)
-def skeleton(name: str) -> Any:
+def skeleton(name: str) -> PreTrainedModel:
     """Return the model without weights (on torch's meta device): every name and shape, no memory."""
     transformers = libraries()
     import torch
 
     settings = config(name)
 
-    def build() -> Any:
+    def build() -> PreTrainedModel:
         with torch.device("meta"):
             return transformers.AutoModelForCausalLM.from_config(settings)
 

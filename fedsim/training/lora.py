@@ -31,6 +31,7 @@ from fedsim.training.rebase import Bases, Layers
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
 ADAPTER = "default"
 WITHOUT_ADAPTER = frozenset({"out_proj", "conv1d"})
@@ -49,7 +50,7 @@ class Matrix:
     conv1d: bool
 
 
-def matrices(model: Any) -> list[Matrix]:
+def matrices(model: torch.nn.Module) -> list[Matrix]:
     """Return the Linear and Conv1D layers that a text goes through (weights not needed), the output head apart."""
     import torch
     from transformers.pytorch_utils import Conv1D
@@ -66,7 +67,7 @@ def matrices(model: Any) -> list[Matrix]:
     return layers
 
 
-def _takes_none(model: Any, matrix: Matrix) -> bool:
+def _takes_none(model: PreTrainedModel, matrix: Matrix) -> bool:
     """Tell whether a layer can carry no adapter: PEFT refuses it, or it is no map from vectors to vectors.
 
     A router that returns a tuple, or a layer that wants its inputs in groups, is a Linear by its class only.
@@ -76,7 +77,7 @@ def _takes_none(model: Any, matrix: Matrix) -> bool:
     return not _maps_vectors(model.get_submodule(matrix.name), matrix)
 
 
-def _maps_vectors(layer: Any, matrix: Matrix) -> bool:
+def _maps_vectors(layer: torch.nn.Module, matrix: Matrix) -> bool:
     """Tell whether a layer makes (1, 2, outputs) of (1, 2, inputs); only one with a `forward` of its own is tried."""
     import torch
     from transformers.pytorch_utils import Conv1D
@@ -93,7 +94,7 @@ def _maps_vectors(layer: Any, matrix: Matrix) -> bool:
         return False
 
 
-def chosen(model: Any, targets: str | tuple[str, ...]) -> list[Matrix]:
+def chosen(model: PreTrainedModel, targets: str | tuple[str, ...]) -> list[Matrix]:
     """Return the matrices that `targets` names, in the model's order.
 
     A name matches as in PEFT: the whole path, or its end (`q_proj`, `attn.c_proj`).
@@ -124,7 +125,7 @@ def _matches(module: str, target: str) -> bool:
     return module == target or module.endswith(f".{target}")
 
 
-def layout(model: Any, lora: LoraConfig) -> Layout:
+def layout(model: PreTrainedModel, lora: LoraConfig) -> Layout:
     """Return what a flat vector holds for this model; its weights are not needed.
 
     With `full`, every parameter, tied ones once; else A (r, in) and B (out, r) of each target.

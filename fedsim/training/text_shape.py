@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fedsim.adapters.adapter import Layout
 from fedsim.cost.architecture import ATTENTION, MLP
@@ -12,8 +12,11 @@ from fedsim.training.loading import configuration
 from fedsim.training.loading.weights import multiplying
 from fedsim.training.lora import matrices
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def shape(model: Any, name: str, trained: Layout, sequence: int, batch: int) -> ModelShape:
+
+def shape(model: PreTrainedModel, name: str, trained: Layout, sequence: int, batch: int) -> ModelShape:
     """Return the model's size for the cost model; the head multiplies every token, tied or not.
 
     Of experts those that see a token are charged, and of a model of text and pictures its part for text. Attention is
@@ -40,7 +43,7 @@ def shape(model: Any, name: str, trained: Layout, sequence: int, batch: int) -> 
     )
 
 
-def notices(model: Any, trained: Layout) -> list[str]:
+def notices(model: PreTrainedModel, trained: Layout) -> list[str]:
     """Return what is said of weights that multiply tokens and carry no adapter whatever the targets: experts, filters."""
     found = multiplying(model)
     if trained.full or not found.outside:
@@ -60,7 +63,7 @@ def _lowest(trained: Layout) -> int:
     return max(0, min((_layer_of(m.name) for m in trained.modules), default=0))
 
 
-def _blocks(model: Any, trained: Layout, count: int) -> tuple[Layer, ...]:
+def _blocks(model: PreTrainedModel, trained: Layout, count: int) -> tuple[Layer, ...]:
     """Return the layers with their maps, if they have the maps of a Llama or a GPT-2; else nothing.
 
     Attention is as wide as what goes into the map out of it: heads x head size.

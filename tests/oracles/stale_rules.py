@@ -21,7 +21,7 @@ class Replayed:
     own: dict[int, np.ndarray] = field(default_factory=dict)
 
 
-def replayed(visits, task, kind, *, left, drop=False):
+def replayed(visits, task, kind, *, left, drop=False, by_weights=False):
     """Replay the commits of a run.
 
     Args:
@@ -30,6 +30,7 @@ def replayed(visits, task, kind, *, left, drop=False):
         kind: of the rule.
         left: what a visit leaves of a gap.
         drop: RoLoRA leaves out updates of the other phase.
+        by_weights: the sum is divided by the sum of its weights, not by their number.
     """
     rows = visits[visits.committed_version > 0].sort_values(["committed_version", "client", "visit"])
     is_a = task.layout.slots(None, "A")
@@ -54,7 +55,8 @@ def replayed(visits, task, kind, *, left, drop=False):
                 own = {**own, row.client: end}
                 end = np.where(is_a, end, start)
             if not (drop and phase != phase_of(kind, version - 1)):
-                step, total = step + share * (end - start), total + share
+                step += share * (end - start)
+                total += share if by_weights or kind == "hetlora" else 1.0  # FedBuff divides by the number
         models.append(x + (step / total if total else 0.0))
         owns[version] = own
     return Replayed(models[-1], own)

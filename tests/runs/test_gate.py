@@ -340,12 +340,18 @@ def test_what_is_no_experiment_is_answered_with_the_call_that_makes_one(value, s
         fedsim.simulate(value)
 
 
-@pytest.mark.parametrize("overrides", ["seed=1", {"seed": 1}.items(), [("seed", 1)], [1]])
+@pytest.mark.parametrize("overrides", ["seed=1", {"seed": 1}.items(), [("seed", 1)], [1], {"seed": 1}, 1])
 def test_overrides_that_are_no_list_of_texts_are_named(overrides, tmp_path):
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(QUADRATIC))
 
     with pytest.raises(ExperimentError, match=r"overrides must be a list of texts, key.path=value each"):
         fedsim.read(tmp_path / "mine.yaml", overrides)
+
+
+@pytest.mark.parametrize("path", [{"seed": 1}, None, 3])
+def test_what_is_no_path_is_refused_by_read(path):
+    with pytest.raises(ExperimentError, match="takes the name of a YAML file"):
+        fedsim.read(path)
 
 
 def test_an_executor_that_is_none_is_a_folder_in_the_wrong_place():

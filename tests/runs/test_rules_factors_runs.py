@@ -194,7 +194,13 @@ def test_a_buffer_of_everybody_at_equal_speed_is_the_synchronous_run_to_the_bit(
 
 
 @pytest.mark.parametrize(
-    "rule", [*({"kind": k} for k in KINDS), {"kind": "rolora", "other_phase": "drop"}], ids=str
+    "rule",
+    [
+        *({"kind": k} for k in KINDS),
+        {"kind": "rolora", "other_phase": "drop"},
+        {"kind": "fedit", "normalize": "weights"},
+    ],
+    ids=str,
 )
 def test_stale_runs_are_what_the_table_of_visits_says(rule):
     """A second implementation replays the run's rows: snapshots of their version, discounts, factors by phase."""
@@ -202,7 +208,14 @@ def test_stale_runs_are_what_the_table_of_visits_says(rule):
     made = planned(rule, buffered, commits=12, train_s=(1.0, 1.7, 2.3, 5.1))
     run, model = finished(made)
     assert run.visits[run.visits.committed_version > 0].staleness.max() >= 2
-    replayed = stale_rules.replayed(run.visits, made.task, rule["kind"], left=Q, drop="other_phase" in rule)
+    replayed = stale_rules.replayed(
+        run.visits,
+        made.task,
+        rule["kind"],
+        left=Q,
+        drop="other_phase" in rule,
+        by_weights="normalize" in rule,
+    )
 
     np.testing.assert_allclose(model.adapter.vector, replayed.vector, rtol=1e-4, atol=1e-4)
     for client, end in replayed.own.items():

@@ -180,6 +180,9 @@ def test_a_word_in_the_place_of_a_block_or_of_another_word_is_understood(block, 
         (["--async"], "write `-s protocol.kind=buffered`"),
         (["-s", "seed=2", "protocol.cohort=3"], "write `-s protocol.cohort=3`"),
         (["--fraction-fit", "0.1"], "settings are given as -s KEY=VALUE; here: protocol.cohort (a number"),
+        (["-s", "seed", "1"], "write `-s seed=1`"),
+        (["-seed", "1"], "write `-s seed=1`"),
+        (["--set", "lora.r", "4"], "write `-s lora.r=4`"),
         (["--nonsense"], "see `fedsim run --help`"),
         (["nonsense"], "see `fedsim run --help`"),
     ],
@@ -190,6 +193,24 @@ def test_settings_typed_as_options_or_without_s_are_shown_with_s(line, way_out, 
 
     assert call(["run", str(file), *line]) == 2
     assert f"fix: {way_out}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "way_out"),
+    [
+        ("server_optimizer.lr", "set server_optimizer.kind to one that has it (adagrad, adam, fadas, "),
+        ("aggregator.alpha", "set aggregator.kind to one that has it (mixing), or remove it"),
+        ("protocol.buffer", "set protocol.kind to one that has it (buffered), or remove it"),
+    ],
+)
+def test_a_key_of_another_kind_names_the_kinds_that_have_it(key, way_out, tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text(yaml.safe_dump(BASE))
+
+    with pytest.raises(ExperimentError) as refused:
+        fedsim.read(file, [f"{key}=1"])
+
+    assert way_out in str(refused.value)
 
 
 def test_a_key_is_found_by_its_path_its_name_or_a_known_one():

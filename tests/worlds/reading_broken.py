@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
+from fedsim.devices.table_checks import check
 from fedsim.errors import DataError
 from fedsim.tasks._language.build import _tokens
 from fedsim.tasks._language.text import Source, Texts, digest, read
@@ -66,6 +67,10 @@ def read_a_file(suffix, changes, *, columns):
         before = files_below(Path(folder))
         asked = {"text_column": "text", "client_column": "who"} if columns and suffix != ".txt" else {}
         checked(in_one_sentence(lambda: read(Source(str(path), **asked))))
+        for said in check(path):  # the same file as a profile table, which it is not
+            head, _, fix = said.partition("\n  fix: ")
+            assert fix
+            assert "\n" not in head + fix
         assert files_below(Path(folder)) == before
 
 

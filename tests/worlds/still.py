@@ -32,7 +32,8 @@ class Still(Quadratic):
     layout: Literal["lora"] = "lora"
 
     def build(self, context):
-        return StillTask(self, context.clients, context.seed, context.lora, context.local.batch)
+        seeds = context.seed, context.first_seed
+        return StillTask(self, context.clients, seeds, context.lora, context.local.batch)
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class StillTask(QuadraticTask):
     """Version 0 has B, too: what a rule takes from the model is seen at once."""
 
     def __reduce__(self):
-        return StillTask, (self.config, self.clients, self.seed, self.lora, self.batch)
+        return StillTask, (self.config, self.clients, self.seeds, self.lora, self.batch)
 
     @cached_property
     def layout(self):
@@ -53,7 +54,7 @@ class StillTask(QuadraticTask):
         return replace(QuadraticTask.shape.fget(self), operations=counted)
 
     def initial(self):
-        return stream(self.seed, "init").standard_normal(self.layout.size).astype(np.float32)
+        return stream(self.seeds[0], "init").standard_normal(self.layout.size).astype(np.float32)
 
 
 def still_plan(protocol, ranks="fixed", *, commits=12, scale="common", **blocks):

@@ -74,7 +74,7 @@ def unsound_values(run: Run) -> list[str]:
 
 
 def _broken_links(books: Books) -> Iterator[str]:
-    for visits, broken, sentence in links(books.run):
+    for visits, broken, sentence in links(books):
         yield from said(visits, broken, sentence)
 
 

@@ -17,7 +17,7 @@ from fedsim.arrays import Bools, Floats
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fedsim.records.run import Run
+    from fedsim.records.verify.books import Books
 
 Finding = tuple["pd.DataFrame", Bools, Callable[[Any], str]]
 """Visits, which of them are wrong, and what is wrong with one."""
@@ -33,18 +33,18 @@ DIRECTIONS = (
 )
 
 
-def links(run: Run) -> Iterator[Finding]:
+def links(books: Books) -> Iterator[Finding]:
     """Check transfers against the rates and round trips of the clients and the rates of the server."""
-    network = run.experiment.get("network") or {}
-    constant = (run.experiment.get("population") or {}).get("rates", "constant") == "constant"
+    run, network = books.run, books.block("network")
+    constant = books.block("population").get("rates", "constant") == "constant"
     shared = network.get("sharing", "private") != "private"
-    trips = ROUND_TRIPS.get(network.get("model", "tcp"), 0.0)
+    trips = ROUND_TRIPS.get(str(network.get("model", "tcp")), 0.0)
     if network.get("connection") == "persistent":
         trips -= HANDSHAKE
     known = run.clients.drop_duplicates("client").set_index("client")
     for direction, began, done, server in DIRECTIONS:
         v = run.visits[run.visits[began].notna()]
-        limit = network.get(server, math.inf) * BYTES_PER_S
+        limit = (books.number("network", server) or math.inf) * BYTES_PER_S
         amount = v[f"{direction}_bytes"].to_numpy(dtype=float)
         begin, end = v[began].to_numpy(dtype=float), v[done].fillna(v["ended_s"]).to_numpy(dtype=float)
         if constant:

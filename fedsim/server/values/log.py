@@ -53,7 +53,7 @@ class Log:
         return self._visits.get((visit.client, visit.visit), UNWRITTEN)
 
     def ask(self, landed: Sequence[Visit]) -> None:
-        """Let a commit of these visits be made.
+        """Let a commit of these visits be made, or mark them as the run left them when it stopped there.
 
         Raises:
             LogEndError: the run stopped in it, for an error or because somebody stopped it.
@@ -63,4 +63,8 @@ class Log:
             v for v in logged if v.outcome == "failed" or (v.outcome == "landed" and v.committed_version < 0)
         ]
         if self._stopped and left:
+            for visit, known in zip(landed, logged, strict=True):
+                visit.report_loss(known.loss, known.square)
+                if known.outcome == "failed":
+                    visit.fail()
             raise LogEndError("the run stopped in this commit")

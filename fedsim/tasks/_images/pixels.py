@@ -10,7 +10,7 @@ import io
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,13 +38,14 @@ class UnreadableError(Exception):
 
 
 def stacked(
-    values: Iterable[Any], channels: int, size: int, where: str = "", beside: Path | None = None
+    values: Iterable[object], channels: int, size: int, where: str = "", beside: Path | None = None
 ) -> NDArray[np.uint8]:
     """Return images (n, C, size, size).
 
     Args:
         values: paths, bytes, `{bytes: ...}`, arrays or PIL images.
-        channels, size: see `decoded`.
+        channels: grey (1) or RGB (3).
+        size: pixels of a side.
         where: the table that they are of.
         beside: the folder from which relative paths start.
     """
@@ -55,7 +56,7 @@ def stacked(
 
 
 def decoded(
-    value: Any, channels: int, size: int, where: str, beside: Path | None = None
+    value: object, channels: int, size: int, where: str, beside: Path | None = None
 ) -> NDArray[np.uint8]:
     """Return one image as (channels, size, size), 8 bits: centre-cropped to a square, resized by PIL's bicubic.
 
@@ -89,7 +90,7 @@ def decoded(
     return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
-def _opened(value: Any, beside: Path | None) -> Image:
+def _opened(value: object, beside: Path | None) -> Image:
     """Return the first frame of an image, upright."""
     from PIL import Image, ImageOps
 
@@ -104,6 +105,8 @@ def _opened(value: Any, beside: Path | None) -> Image:
         value = beside / value
     if isinstance(value, np.ndarray):
         return Image.fromarray(value)
+    if not isinstance(value, Image.Image | io.BytesIO | str | Path):
+        raise UnreadableError(f"it is a {type(value).__name__}, not a file, a path or bytes of a picture")
     image = value if isinstance(value, Image.Image) else Image.open(value, formats=FORMATS)
     image.load()
     return ImageOps.exif_transpose(image)

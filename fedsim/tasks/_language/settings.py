@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fedsim.config.fields import Count
 from fedsim.cost.charge_as import ChargeAs
+from fedsim.errors import invalid
 from fedsim.tasks._base import TaskComponent
 from fedsim.tasks.partition import Iid, Partition
 
@@ -55,6 +56,14 @@ class LanguageSettings(TaskComponent):
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
     holdout_from: Literal["runs", "windows"] = "runs"
     charge_as: ChargeAs | None = None
+
+    @field_validator("text_column", mode="before")
+    @classmethod
+    def _one_column(cls, value: object) -> object:
+        if isinstance(value, list | tuple):
+            fix = "write them joined into one column first, and name that one"
+            raise invalid("columns are not joined: it is the name of one column", fix=fix, got=value)
+        return value
 
     def sources(self) -> dict[str, str]:
         """Return the model and the data."""

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from fedsim.arrays import Bools, Ints
 from fedsim.errors import DataError, message
-from fedsim.files.text_file import reason
 
 CHUNK = 2000
 FITTING = "give a folder whose tokenizer fits its model"
@@ -133,6 +132,8 @@ def _encode(tokenizer: Any, texts: Sequence[str]) -> list[tuple[list[int], NDArr
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as problem:  # a panic in the Rust library is no Exception
+        from fedsim.files.text_file import reason  # a worker, which cuts no tokens, goes without it
+
         what = f"the tokenizer cannot encode the text ({reason(problem)})"
         raise DataError(
             message("task.model", what, fix="give a tokenizer with a token for the unknown")

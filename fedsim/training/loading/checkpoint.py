@@ -6,9 +6,13 @@ import json
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import DataError, message
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +21,7 @@ SHOWN = 3
 """Names in one sentence."""
 
 
-def check_loaded(model: Any, info: Mapping[str, Any], name: str) -> None:
+def check_loaded(model: Module, info: Mapping[str, Any], name: str) -> None:
     """Refuse a model of which some weights were not in its checkpoint, or are no numbers.
 
     Both libraries draw a weight at random where the checkpoint has none, each process its own. Weights that
@@ -46,7 +50,7 @@ def check_loaded(model: Any, info: Mapping[str, Any], name: str) -> None:
     check_finite(model.named_parameters(), name)
 
 
-def check_finite(weights: Iterable[tuple[str, Any]], name: str) -> None:
+def check_finite(weights: Iterable[tuple[str, Tensor]], name: str) -> None:
     """Refuse weights that are NaN or infinite.
 
     Args:
@@ -68,7 +72,7 @@ def check_finite(weights: Iterable[tuple[str, Any]], name: str) -> None:
         raise DataError(message("task.model", what, got=name, fix="give weights that are numbers"))
 
 
-def check_names(model: Any, skeleton: Any, name: str) -> None:
+def check_names(model: Module, skeleton: Module, name: str) -> None:
     """Refuse a model whose weights are called otherwise than its configuration says, as with an adapter loaded into it.
 
     Raises:

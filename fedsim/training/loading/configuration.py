@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fedsim.errors import DataError, message
 
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+    from transformers import PretrainedConfig, PreTrainedModel
 
-def text_config(model: Any) -> Any:
+
+def text_config(model: PreTrainedModel) -> PretrainedConfig:
     """Return the part of a model's configuration that is about its text, which may be all of it.
 
     Raises:
@@ -20,7 +25,7 @@ def text_config(model: Any) -> Any:
         raise DataError(message("task.model", what, fix="give a model of text")) from problem
 
 
-def number(config: Any, *names: str) -> int | None:
+def number(config: PretrainedConfig, *names: str) -> int | None:
     """Return the first whole number that a configuration has under one of these names; None: it has none."""
     for name in names:
         value = getattr(config, name, None)
@@ -29,19 +34,19 @@ def number(config: Any, *names: str) -> int | None:
     return None
 
 
-def vocabulary(model: Any) -> int:
+def vocabulary(model: PreTrainedModel) -> int:
     """Return how many tokens a model knows: its configuration's, or the rows of its embedding."""
     words = number(text_config(model), "vocab_size")
     return int(model.get_input_embeddings().weight.shape[0]) if words is None else words
 
 
-def width(model: Any) -> int:
+def width(model: PreTrainedModel) -> int:
     """Return the numbers of a token's hidden state: the configuration's, or those of an embedding."""
     numbers = number(text_config(model), "hidden_size", "d_model", "n_embd")
     return int(model.get_input_embeddings().weight.shape[-1]) if numbers is None else numbers
 
 
-def layers(model: Any) -> int:
+def layers(model: PreTrainedModel) -> int:
     """Return the number of layers: the configuration's, or the length of the longest list of modules; at least 1."""
     import torch
 
@@ -50,7 +55,7 @@ def layers(model: Any) -> int:
     return max(1, max(lists, default=1) if count is None else count)
 
 
-def of_text(model: Any) -> list[tuple[str, Any]]:
+def of_text(model: PreTrainedModel) -> list[tuple[str, Module]]:
     """Return (path, module) of what a text goes through: all of a model of text, of others the decoder and the head."""
     modules = list(model.named_modules())
     if text_config(model) is model.config or model.config.is_encoder_decoder:
@@ -60,7 +65,7 @@ def of_text(model: Any) -> list[tuple[str, Any]]:
     return [(name, module) for name, module in modules if id(module) in inside]
 
 
-def of_text_parameters(model: Any) -> list[tuple[str, Any]]:
+def of_text_parameters(model: PreTrainedModel) -> list[tuple[str, Tensor]]:
     """Return (path, parameter) of what a text goes through, tied ones once."""
     paths = {name for name, _ in of_text(model)}
     return [(name, p) for name, p in model.named_parameters() if name.rpartition(".")[0] in paths]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fedsim.errors import DataError, message
 from fedsim.training.loading.configuration import first_line, number, of_text, text_config, vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PretrainedConfig, PreTrainedModel
 
 TOKENS = 8
 """Length of the windows that are compared."""
@@ -30,7 +34,7 @@ class _EnoughError(Exception):
     """The first layer has been run."""
 
 
-def check_causal(model: Any, name: str) -> None:
+def check_causal(model: PreTrainedModel, name: str) -> None:
     """Refuse a model whose logits of a token depend on later ones; one forward pass of two windows of `TOKENS` tokens.
 
     They differ in the last token, so the logits before it are equal up to rounding. Being in transformers' list of
@@ -65,7 +69,7 @@ def check_causal(model: Any, name: str) -> None:
         raise DataError(message("task.model", what, got=name, fix=CAUSAL))
 
 
-def _windows(model: Any) -> Any:
+def _windows(model: PreTrainedModel) -> Tensor:
     """Return two windows (2, TOKENS) of ordinary tokens that differ in the last one."""
     import torch
 
@@ -78,7 +82,7 @@ def _windows(model: Any) -> Any:
     return torch.tensor([ids[:TOKENS], [*ids[: TOKENS - 1], ids[TOKENS]]])
 
 
-def longest(model: Any) -> int | None:
+def longest(model: PreTrainedModel) -> int | None:
     """Return the most tokens that a model reads at once, as its configuration and its tables of places say; None: any.
 
     A table with a padding row counts places from after it: RoBERTa's 514 rows are 512 tokens.
@@ -95,7 +99,7 @@ def longest(model: Any) -> int | None:
     return min(limits, default=None)
 
 
-def readable(model: Any, sequence: int) -> int:
+def readable(model: PreTrainedModel, sequence: int) -> int:
     """Return how many of `sequence` tokens a model reads at once, by trying its first layer on them.
 
     The model is built without numbers in its weights, which cost neither time nor memory. What cannot be run at all is
@@ -117,7 +121,7 @@ def readable(model: Any, sequence: int) -> int:
     return low
 
 
-def _hollow(config: Any) -> Any | None:
+def _hollow(config: PretrainedConfig) -> PreTrainedModel | None:
     """Return the model with buffers as they are and weights that are all 0, of one number each; None if it cannot be."""
     import torch
     from accelerate import init_empty_weights
@@ -136,7 +140,7 @@ def _hollow(config: Any) -> Any | None:
     return model
 
 
-def _stops_early(model: Any) -> None:
+def _stops_early(model: PreTrainedModel) -> None:
     """Let a model stop after its first layer."""
     import torch
 
@@ -144,13 +148,13 @@ def _stops_early(model: Any) -> None:
     if stacks:
         first = max(stacks, key=len)[0]
 
-        def enough(*_: Any) -> None:
+        def enough(*_: object) -> None:
             raise _EnoughError
 
         first.register_forward_hook(enough)
 
 
-def _runs(model: Any, tokens: int) -> bool:
+def _runs(model: PreTrainedModel, tokens: int) -> bool:
     import torch
 
     ids = torch.full((1, tokens), min(2, vocabulary(model) - 1))

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fedsim.training.loading.configuration import number, of_text, of_text_parameters, text_config
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PretrainedConfig, PreTrainedModel
 
 EXPERTS = (
     "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", "num_routed_experts",
@@ -37,7 +41,7 @@ class Multiplying:
     experts: int
 
 
-def multiplying(model: Any) -> Multiplying:
+def multiplying(model: PreTrainedModel) -> Multiplying:
     """Return the weights of a model that multiply a token; its weights are not needed.
 
     A parameter counts if it has two axes and more and is no embedding: matrices of Linear and Conv1D, routers, the
@@ -65,7 +69,7 @@ def multiplying(model: Any) -> Multiplying:
     return Multiplying(active, outside, experts)
 
 
-def _experts_in(path: str, weight: Any, several: int, *, linear: bool) -> int:
+def _experts_in(path: str, weight: Tensor, several: int, *, linear: bool) -> int:
     """Return how many experts there are, of which a weight holds one (a Linear) or all; 1: it is no expert's."""
     inside = bool(ONE_OF_MANY.search(path))
     if not linear and weight.dim() == 3 and (inside or (several > 1 and weight.shape[0] == several)):
@@ -73,7 +77,7 @@ def _experts_in(path: str, weight: Any, several: int, *, linear: bool) -> int:
     return several if inside and not path.endswith("bias") else 1
 
 
-def _chosen(text: Any, count: int) -> int:
+def _chosen(text: PretrainedConfig, count: int) -> int:
     """Return how many of `count` experts see a token; all, where the configuration does not say."""
     chosen = number(text, *CHOSEN)
     if chosen is None:  # Hunyuan: one number a layer

@@ -217,7 +217,7 @@ def test_a_component_beside_the_yaml_file_is_found(here, capsys, without_report)
         ),
         (
             ZeroDivisionError("by zero"),
-            (1, "error: unexpected ZeroDivisionError: by zero\n  fix: run again with --debug"),
+            (1, f"error: {__file__}, line "),
         ),
         (MemoryError(), (3, "error: out of memory\n  fix: ")),
         (
@@ -237,6 +237,18 @@ def test_every_end_has_its_exit_code_and_one_sentence(here, capsys, monkeypatch,
     assert (got, out) == (code, "")
     assert err.startswith(expected)
     assert "Traceback" not in err
+
+
+def test_a_mistake_of_our_own_says_so(here, capsys, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("fedsim.runs.simulation.simulate", broken)
+    monkeypatch.setattr("fedsim.cli.shell.place_in", lambda _: None)
+
+    code, _, err = said(capsys, "run", "tiny.yaml")
+    assert code == 1
+    assert err.startswith("error: unexpected ZeroDivisionError: by zero\n  fix: run again with --debug")
 
 
 @pytest.mark.parametrize("way", ["flag first", "flag last", "variable"])
@@ -392,7 +404,7 @@ def test_a_late_score_is_shown_with_its_version_and_the_last_one_is_never_lost(c
         "9 clients, 2 workers, budget 1d",
         "v1 | t=1m15s | 3 updates, stale 0.0 | perplexity 40 (v0)",
         "v2 | t=3h41m | 3 updates, stale 1.5 | perplexity 31.25",
-        "v3 | t=5h33m | 1 updates, stale 0.0 | perplexity 31.25 (v2)",
+        "v3 | t=5h33m | 1 update, stale 0.0 | perplexity 31.25 (v2)",
         "v3 | t=5h33m | perplexity 22.5",
     ]
 

@@ -218,7 +218,7 @@ def test_a_visit_that_was_trained_in_full_with_another_commit_is_trained_again_w
         start = sent[row.version]
         steps = 2 if row.order == cut.order else 5
         end = optima[row.client] + 0.9**steps * (start - optima[row.client])
-        x = x + (end - start)
+        x = x + (1 + row.staleness) ** -0.5 * (end - start)  # FedBuff's discount, K = 1
         sent[row.committed_version] = x
     loss = 0.5 * np.mean(np.sum((x - optima) ** 2, axis=1))
     last = run.scores[(run.scores.version == 8) & (run.scores.metric == "loss")].value.item()

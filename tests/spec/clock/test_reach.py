@@ -59,7 +59,7 @@ def test_the_refusal_is_exit_code_2_and_leaves_no_folder(tmp_path, monkeypatch, 
     "blocks",
     [
         {},
-        {"network": {"model": "size-over-rate"}},
+        {"network": {"model": "size-over-rate", "sharing": "private"}},
         {"compute": {"step_sigma": 0.3, "thermal": "severe"}},
         {"aggregator": {"kind": "flora"}},
         {"aggregator": {"kind": "ffa"}},

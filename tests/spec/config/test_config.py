@@ -495,3 +495,16 @@ def test_a_copy_with_plain_blocks_is_the_experiment_of_a_file_with_them():
 )  # fmt: skip
 def test_a_copy_with_wrong_blocks_is_refused_when_it_is_made(update, said):
     assert words(lambda: Experiment.model_validate(PLAIN).model_copy(update=update)).startswith(said)
+
+
+def test_a_setting_cannot_be_assigned_and_the_way_to_a_changed_copy_is_said():
+    experiment = Experiment.model_validate(PLAIN)
+
+    def assign(block, name, value):
+        setattr(block, name, value)
+
+    assert words(assign, experiment, "seed", 3) == (
+        "seed: cannot be changed: settings are frozen\n  fix: make a copy: model_copy(update={'seed': 3})"
+    )
+    assert words(assign, experiment.local, "lr", 0.1).startswith("lr: cannot be changed")
+    assert (experiment.seed, experiment.local.lr) == (0, 1e-3)

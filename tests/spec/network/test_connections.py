@@ -14,10 +14,9 @@ from worlds import plan, simulated
 from fedsim.checks.blocks import misfits
 from fedsim.clock.estimate import estimate
 from fedsim.config.network import NetworkConfig
-from fedsim.network.connections import Connections
 from fedsim.network.private import PrivateLinks
 from fedsim.network.shared import FluidNetwork
-from fedsim.network.tcp import NEW, Opening, last_window, sent_bytes, transfer_s
+from fedsim.network.tcp import NEW, Connections, Opening, last_window, sent_bytes, transfer_s
 from fedsim.network.traces import ConstantRate
 
 IP = 1500 / 1448

@@ -269,16 +269,19 @@ def test_a_tiers_model_is_what_the_rule_makes_of_what_the_tier_was_sent(aggregat
 
 @pytest.mark.parametrize("own", [2, 4])
 def test_a_tier_of_small_clients_counts_as_the_synchronous_rule_would(own):
-    """One tier of one client of rank 2: what `tiers` makes of a round is what `synchronous` makes of it, to rounding."""
+    """One tier of one client, of rank 2 by its memory: what a round becomes is what `synchronous` makes of it."""
     blocks = {
         "task": {"kind": "quadratic", "layout": "lora", "dimension": 5},
-        "lora": {"r": 4, "alpha": 8.0, "rank_by": "tier", "ranks": {"test": own, "laptop": 4}},
+        "lora": {"r": 4, "alpha": 8.0, "rank_by": "memory", "ranks": [2, 4]},
         "budget": {"commits": 3},
     }
     rounds = {"kind": "synchronous", "cohort": 1}
     one = {"kind": "tiers", "tiers": 1, "cohort": 1, "across": "asynchronous"}
+    room = [plan(rounds, [1.0], **blocks).sizing.training_plan(1e12, own).memory.memory_bytes]
 
-    assert losses(one, [1.0], **blocks) == pytest.approx(losses(rounds, [1.0], **blocks), rel=1e-6)
+    assert plan(one, [1.0], memory=room, **blocks).ranks.tolist() == [own]
+    tiered, synchronous = (losses(p, [1.0], memory=room, **blocks) for p in (one, rounds))
+    assert tiered == pytest.approx(synchronous, rel=1e-6)
 
 
 # too stale -----------------------------------------------------------------------------------------

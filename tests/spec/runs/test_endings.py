@@ -9,16 +9,14 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
-from worlds import FAST, experiment, plan, simulated
+from worlds import FAST, plan, simulated
 
 import fedsim
 from fedsim.clock.protocol import ServerProtocol
 from fedsim.config.devices import Battery
 from fedsim.errors import ExperimentError, RunError
 from fedsim.instants import Instant
-from fedsim.network.traces import RateTrace
 from fedsim.runs.simulation import simulate
 
 ROUND = {"kind": "synchronous", "cohort": 1}
@@ -111,36 +109,6 @@ def test_a_budget_of_time_ends_a_run_whose_windows_are_over_before():
 
     assert (run.info.status, run.info.reason, run.info.end_time_s) == ("done", "", 1000.0)
     assert len(run.commits) == 2
-
-
-def test_a_link_that_is_dead_takes_its_client_offline_for_good(tmp_path):
-    """2 MB/s until 100 s, then 0 for ever: the visit under way is lost, and the slot goes to who is left."""
-    rates = tmp_path / "rates.csv"
-    rates.write_text("trace,time_s,up_mbps\nx,0,16\nx,100,0\nx,101,0\ny,0,16\ny,1e9,16\n")
-    asked = experiment(
-        STREAM,
-        2,
-        population={"preset": "homogeneous", "clients": 2, "rates": str(rates), "rates_at_end": "hold"},
-        task={
-            "kind": "quadratic",
-            "charge_as": {"preset": "gemma-3-270m", "tokens_per_visit": 10},
-        },
-        budget={"time_s": 2000.0},
-    )
-    run = fedsim.simulate(asked, timeline_only=True)
-
-    late = run.visits[run.visits.dispatched_s > 100]
-    assert set(late.client) == {1}
-    lost = run.visits[run.visits.outcome == "offline"]
-    assert set(lost.away) <= {"outage"}
-    assert len(late) > 10
-
-
-def test_a_trace_is_dead_from_its_last_positive_step_on():
-    assert RateTrace(np.array([0.0, 4, 9]), np.array([1.0, 0, 0]), "hold").dead_s == 4.0
-    assert RateTrace(np.array([0.0, 4, 9]), np.array([0.0, 2, 0]), "hold").dead_s == 9.0
-    assert RateTrace(np.array([0.0, 4, 9]), np.array([1.0, 0, 3]), "hold").dead_s == np.inf
-    assert RateTrace(np.array([0.0, 4, 9]), np.array([1.0, 0, 0]), "loop").dead_s == np.inf
 
 
 def test_waiting_for_more_clients_than_are_ever_there_is_said_in_numbers():

@@ -9,6 +9,7 @@ from worlds import plan, simulated
 
 from fedsim.adapters.payload import NOTHING, WHOLE
 from fedsim.cost.shape import backbone_bytes
+from fedsim.errors import FedsimError
 from fedsim.runs.simulation import simulate
 from fedsim.server.clients import ClientBook
 
@@ -49,8 +50,21 @@ def test_the_frozen_model_comes_first_then_the_message():
     assert book.down_bytes(0, 3, NOTHING, 0) == 0
     book.note_broken_off(0, 4, WHOLE, 7)
     assert [book.down_bytes(0, version, WHOLE, 10) for version in (3, 4)] == [10, 3]
-    book.note_download(0, 4)
+    book.note_download(0, 4, 8)
     assert book.down_bytes(0, 4, WHOLE, 10) == 10
+
+
+def test_a_client_that_is_getting_on_is_not_given_up():
+    """Five failures in a row end it; a download that has brought something is none where it is kept."""
+    given_up = {}
+    for resumes in (False, True):
+        book = ClientBook(2, backbone_bytes=100, resumes=resumes)
+        for _ in range(9):
+            book.note_failed_download(0, 10, lambda _: True)
+        for moved_bytes in (0, 0, 0, 0, 10, 0, 0, 0, 0):
+            book.note_failed_download(1, moved_bytes, lambda _: True)
+        given_up[resumes] = set(book.never_equipped)
+    assert given_up == {False: {0, 1}, True: set()}
 
 
 def test_who_restarts_keeps_nothing():
@@ -83,7 +97,7 @@ def test_a_client_whose_windows_are_too_short_is_equipped_in_pieces():
     """Windows of a third of the download, then a long one: who restarts has thrown away all that came before it."""
     backbone, message = phases()
     whole_s = (backbone + message) / RATE
-    short = [(k * whole_s, k * whole_s + whole_s / 3) for k in range(12)]
+    short = [(k * whole_s, k * whole_s + whole_s / 3) for k in range(4)]
     visits = {
         interrupted: simulated(
             ROUNDS, [1e-3], online=[[*short, (20 * whole_s, 1e6)]], rate=RATE, network=network(interrupted),
@@ -112,8 +126,9 @@ def test_no_byte_of_the_frozen_model_is_sent_twice(lengths, sharing, server):
     """Until a client has it whole, what it was sent is the frozen model once and its messages, however it is cut."""
     backbone, message = phases()
     whole_s = (backbone + message) / RATE
+    last = (61 * whole_s, 1e6)
     online = [
-        [(k * whole_s + 0.01 * c, (k + lengths[c % len(lengths)]) * whole_s) for k in range(60)]
+        [*((k * whole_s + 0.01 * c, (k + lengths[c % len(lengths)]) * whole_s) for k in range(60)), last]
         for c in range(3)
     ]
     run = simulated(
@@ -152,9 +167,24 @@ def test_a_message_is_resumed_only_within_its_version():
 def test_both_ways_the_same_timeline_comes_twice_and_trained_runs_agree():
     backbone, message = phases(3)
     whole_s = (backbone + message) / RATE
-    online = [[(k * whole_s, (k + 0.45) * whole_s) for k in range(30)] for _ in range(3)]
+    online = [
+        [*((k * whole_s, (k + 0.55) * whole_s) for k in range(30)), (31 * whole_s, 1e6)] for _ in range(3)
+    ]
     asked = {"online": online, "rate": RATE, "network": network("resume"), "budget": {"time_s": 12 * whole_s}}
     made = [plan(BUFFERED, [1e-3] * 3, **asked) for _ in range(2)]
     timeline, trained = (simulate(m, timeline_only=only) for m, only in zip(made, (True, False), strict=True))
     columns = ["client", "version", "dispatched_s", "landed_s", "down_bytes", "up_bytes", "outcome"]
     assert timeline.visits[columns].equals(trained.visits[columns])
+
+
+def test_windows_that_hold_no_whole_visit_are_not_refused_where_downloads_go_on():
+    """20 s and 50 s for 32 s down and 32 s up: nobody would land who restarts; who resumes has 12 s left to download."""
+    _, message = phases()
+    online = [[(0.0, 20.0), (1000.0, 1050.0)]]
+    kept = {"backbone": "preinstalled", "detect_after_s": 0.0}
+    asked = {"online": online, "rate": RATE, "budget": {"commits": 1}}
+    with pytest.raises(FedsimError):  # before the start or when the windows are over: nobody can land
+        simulate(plan(ROUNDS, [1e-3], network=network("restart", **kept), **asked), timeline_only=True)
+    run = simulate(plan(ROUNDS, [1e-3], network=network("resume", **kept), **asked), timeline_only=True)
+    assert run.visits.outcome.tolist() == ["offline", "landed"]
+    assert run.visits.down_bytes.tolist() == [20, message - 20]

@@ -1,9 +1,9 @@
-"""A run in which nothing can come to pass says what is missing."""
+"""A run in which nothing can come to pass is refused, and says what is missing."""
 
 import pytest
 
 from fedsim.config.experiment import Experiment
-from fedsim.errors import RunError
+from fedsim.errors import ExperimentError
 from fedsim.runs.simulation import simulate
 
 
@@ -19,5 +19,7 @@ def test_a_cohort_that_is_never_there_at_once_is_told_how_many_there_were():
             "runtime": {"executor": "inline"},
         }
     )
-    with pytest.raises(RunError, match=r"20 idle clients online at once were needed, at most \d+ of 20 were"):
+    with pytest.raises(
+        ExperimentError, match=r"asks for 20 clients at once, and at most \d+ are ever online"
+    ):
         simulate(experiment, timeline_only=True)

@@ -65,16 +65,18 @@ def test_epochs_count_whole_batches_and_every_example():
     task = quadratic(examples=20, tokens_per_example=7)
     local = LocalConfig(optimizer="sgd", lr=0.1, epochs=2, batch=8)
     update = train(task, local=local)
-    assert (update.steps, update.examples, update.tokens) == (6, 40, 280)
+    assert (update.steps, update.examples, update.tokens) == (6, 20, 280)
     assert task.tokens(0, local) == 280
 
 
 def test_steps_use_as_many_full_batches():
     task = quadratic(examples=20, tokens_per_example=7)
     update = train(task, local=LocalConfig(optimizer="sgd", lr=0.1, steps=4, batch=8))
-    assert (update.steps, update.examples, update.tokens) == (4, 32, 224)
+    assert (update.steps, update.examples, update.tokens) == (4, 20, 224)
     small = train(quadratic(examples=3), local=LocalConfig(optimizer="sgd", lr=0.1, steps=4, batch=8))
-    assert small.examples == 12
+    assert (small.examples, small.tokens) == (3, 12 * 16)
+    few = train(quadratic(examples=100), local=LocalConfig(optimizer="sgd", lr=0.1, steps=4, batch=8))
+    assert few.examples == 32, "different examples, at most those of the shard"
 
 
 def test_unequal_examples_are_positive_differ_and_have_the_stated_median():
