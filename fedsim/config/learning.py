@@ -142,6 +142,8 @@ def first_point(every: float, start: float) -> float:
     >>> first_point(10.0, 20.0), first_point(10.0, 20.5)
     (20.0, 30.0)
     """
+    if start / every >= 2.0**52:  # the grid is finer than numbers are
+        return start
     number = math.floor(start / every)
     while number * every < start:
         number += 1
