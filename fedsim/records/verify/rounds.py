@@ -33,7 +33,9 @@ def wrong_rounds(books: Books) -> Iterator[str]:
 
 
 def _synchronous(books: Books) -> Iterator[str]:
-    cohort = books.number("protocol", "cohort") or math.inf
+    cohort = books.number("protocol", "cohort")
+    if cohort is None:
+        return
     asked = math.ceil(cohort * (books.number("protocol", "over_select") or 1.0) - 1e-9)
     visits = books.visits[books.visits["round"] >= 0]
     last = visits["round"].max()
