@@ -266,3 +266,19 @@ def test_sigterm_ends_a_run_that_swallows_it(monkeypatch):
     with pytest.raises(SystemExit, match="143"):
         simulated(Deaf(), [1.0], budget={"time_s": 100.0})
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.ray
+def test_sigterm_ends_a_run_while_ray_trains(tmp_path):
+    """Ray installs a handler of its own, which would end the process before the tables are closed."""
+    blocks = {
+        "task": {"kind": "quadratic", "delay_s": 0.3},
+        "runtime": {"executor": "ray", "workers": 1},
+        "budget": {"commits": 10**6},
+    }
+    code, took_s, run = stopped(tmp_path, STREAM, False, rows=2, **blocks)
+
+    assert code == 143
+    assert took_s < 15.0  # three on an idle machine: Ray's own processes end, too
+    assert run.info.status == "interrupted"
+    assert len(run.commits) >= 1
