@@ -68,10 +68,15 @@ _AUTO = {
 
 
 def _of_seeds(experiment: Experiment) -> Iterator[Followed]:
-    seeds = dict(experiment.seeds)
-    if any(value is not None for value in seeds.values()):
-        for name in (name for name, value in seeds.items() if value is None):
-            yield Followed(f"seeds.{name}", str(experiment.seed), "as seed")
+    asked = dict(experiment.seeds)
+    came_to = {
+        "population": experiment.population_seed,
+        "data": experiment.data_seed,
+        "training": experiment.training_seed,
+    }
+    if any(value is not None for value in asked.values()):
+        for name in (name for name, value in asked.items() if value is None):
+            yield Followed(f"seeds.{name}", str(came_to[name]), "as seed")
 
 
 def _of_population(plan: Plan) -> Iterator[Followed]:
