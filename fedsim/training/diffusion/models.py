@@ -232,16 +232,25 @@ def schedule(name: str, prediction: Literal["auto", "epsilon", "v_prediction", "
         fix = "save one there: DDPMScheduler(num_train_timesteps=1000).save_pretrained(FOLDER)"
         what = "no noise schedule lies beside it (scheduler_config.json)"
         raise DataError(message("task.model", what, got=name, fix=fix))
-    if "beta_schedule" not in settings:
-        what = f"its noise schedule is a {settings.get('_class_name')}, which has no betas"
+    if not isinstance(settings, dict) or "beta_schedule" not in settings:
+        what = f"its noise schedule is a {_kind(settings)}, which has no betas"
         raise DataError(message("task.model", what, got=name, fix="give a DDPM- or DDIM-like model"))
     if prediction != "auto":
         settings = {**settings, "prediction_type": prediction}
     says = settings.get("prediction_type", PREDICTIONS[0])
-    if says not in PREDICTIONS:
+    if not isinstance(says, str) or says not in PREDICTIONS:
         what, fix = "its noise schedule asks for another prediction", f"one of {', '.join(PREDICTIONS)}"
         raise DataError(message("task.model", what, got=says, fix=f"set task.prediction to {fix}"))
-    return diffusers.DDPMScheduler.from_config(settings)
+    made = translated(name, "noise schedule", lambda: diffusers.DDPMScheduler.from_config(settings))
+    shares, steps = made.alphas_cumprod, made.config.num_train_timesteps
+    if tuple(shares.shape) != (steps,) or not bool(((shares >= 0) & (shares <= 1)).all()):
+        what = "its noise schedule does not keep a share of the image between 0 and 1 at every step"
+        raise DataError(message("task.model", what, got=name, fix="give betas between 0 and 1"))
+    return made
+
+
+def _kind(settings: Any) -> str:
+    return str(settings.get("_class_name")) if isinstance(settings, dict) else type(settings).__name__
 
 
 def translated(name: str, what: str, load: Callable[[], Any]) -> Any:

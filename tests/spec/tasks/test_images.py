@@ -386,8 +386,8 @@ def test_the_distances_of_pieces_add_up_to_those_of_all_samples(task):
     shares = {name: value for name, value in found.items() if name.startswith("share of ")}
     assert list(shares) == ["share of the clients' classes", *(f"share of {d}" for d in digits.NEW)]
     assert sum(list(shares.values())[1:]) == pytest.approx(shares["share of the clients' classes"])
-    assert views.rises("share of the clients' classes")
-    assert not views.rises("FD(digits-cnn)")
+    assert metrics.rises("share of the clients' classes")
+    assert not metrics.rises("FD(digits-cnn)")
     assert metrics.ranks("share of the clients' classes")
     assert not metrics.ranks("share of frog")  # neither more nor less frogs are better
 
