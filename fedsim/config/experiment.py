@@ -27,7 +27,7 @@ from fedsim.component import Component, Config, build
 from fedsim.config.devices import ComputeConfig, EnergyConfig, MemoryConfig
 from fedsim.config.fields import Count, NonNegative, Positive
 from fedsim.config.learning import EvaluateConfig, LocalConfig, LoraConfig, NumericsConfig
-from fedsim.config.network import NetworkConfig, ServerConfig, WireConfig
+from fedsim.config.network import NetworkConfig, WireConfig
 from fedsim.config.population import PopulationConfig
 from fedsim.config.validation import Place, mistaken_booleans, problems
 from fedsim.errors import invalid

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from fedsim.adapters.moved_base import dense_shape
 from fedsim.clock.plan import Plan
-from fedsim.config.network import ServerCompute
+from fedsim.config.experiment import ServerCompute
 from fedsim.errors import ExperimentError, message
 from fedsim.network.messages import format_of
 
