@@ -154,7 +154,7 @@ def _write_schedule(world: World, folder: Path, rounds: int) -> None:
         job = Job(client, visit, None, experiment.local, experiment.seed)
         windows = task.windows.tokens[task.splits.training[job.client]]
         tokens.append(windows[np.array(list(local.batches(len(windows), job)))])
-        weights.append(min(len(windows), world.steps * world.batch))
+        weights.append(len(windows))  # FedAvg counts the whole shard
     shape = (rounds, world.cohort)
     np.savez(
         folder / "schedule.npz",

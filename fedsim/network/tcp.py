@@ -9,7 +9,8 @@ Connections that stay open between transfers are `network.connection: persistent
 its first transfer opens it, and a later one, in either direction, needs no handshake. It is closed when the device goes
 offline, when a transfer is broken off, and when nobody has used it for `network.keep_alive_s`. Each side has a window of its
 own, which survives a silence of one retransmission timeout: after that a sender begins slow start again (RFC 5681, section
-4.1, as Linux does by `tcp_slow_start_after_idle`). So what an update after minutes of training saves is the handshake.
+4.1, as Linux does by `tcp_slow_start_after_idle`). So what an update after minutes of training saves is the handshake. Not
+modelled: that a device whose battery or heat is followed was offline between two visits; its windows and outages are known.
 """
 
 from __future__ import annotations

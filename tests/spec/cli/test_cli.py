@@ -426,8 +426,7 @@ def test_a_start_that_takes_most_of_the_time_names_the_executor_without_one(
     last = capsys.readouterr().err.splitlines()[-1]
     assert first == "starting Ray and its workers, some seconds (-s runtime.executor=inline needs none)\n"
     assert (
-        last
-        == "starting took 9s of 10s: a run as small as this is quicker with -s runtime.executor=inline"
+        last == "starting took 9s of 10s: a run as small as this is quicker with -s runtime.executor=inline"
     ) is hinted
 
 
