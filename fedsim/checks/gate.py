@@ -16,6 +16,7 @@ from fedsim.clock.plan import Plan, prepare
 from fedsim.config.experiment import Experiment
 from fedsim.config.loading import load
 from fedsim.errors import ExperimentError, Message, Shown, message
+from fedsim.server.commit_time import CommitTime
 
 _ONE_FIX = 'write fedsim.read("my.yaml", ["seed=1", "protocol.kind=buffered"])'
 
@@ -80,6 +81,7 @@ def prepared(experiment: Experiment, like: Plan | None = None, where: str = "exp
     """
     plan = prepare(admit(experiment, where), like)
     refuse_larger_ranks(plan.task.layout)
+    CommitTime(plan)  # refuses to charge the server for layers that are not known
     return plan
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedsim.aggregators._weighting import Weighting
 from fedsim.clock.plan import Plan
 from fedsim.config.classes import CLASSES
 from fedsim.config.experiment import Experiment
@@ -46,7 +45,6 @@ def followed(plan: Plan) -> Iterator[Followed]:
     yield from _of_seeds(experiment)
     yield from _of_population(plan)
     yield from _of_adapters(plan)
-    yield from _of_weights(plan)
     yield from _of_personal(experiment)
     yield from _of_auto(plan)
 
@@ -68,10 +66,15 @@ _AUTO = {
 
 
 def _of_seeds(experiment: Experiment) -> Iterator[Followed]:
-    seeds = dict(experiment.seeds)
-    if any(value is not None for value in seeds.values()):
-        for name in (name for name, value in seeds.items() if value is None):
-            yield Followed(f"seeds.{name}", str(experiment.seed), "as seed")
+    asked = dict(experiment.seeds)
+    came_to = {
+        "population": experiment.population_seed,
+        "data": experiment.data_seed,
+        "training": experiment.training_seed,
+    }
+    if any(value is not None for value in asked.values()):
+        for name in (name for name, value in asked.items() if value is None):
+            yield Followed(f"seeds.{name}", str(came_to[name]), "as seed")
 
 
 def _of_population(plan: Plan) -> Iterator[Followed]:
@@ -90,17 +93,6 @@ def _of_adapters(plan: Plan) -> Iterator[Followed]:
     if lora.rank_by in ("memory", "deadline") and lora.ranks is None:
         choices = ", ".join(map(str, lora.choices))
         yield Followed("lora.ranks", f"[{choices}]", f"rank_by: {lora.rank_by} halves r = {lora.r}")
-
-
-def _of_weights(plan: Plan) -> Iterator[Followed]:
-    rule = plan.parts.aggregator
-    if isinstance(rule, Weighting):
-        why = "as given; auto: K, FedBuff's sum, over the protocol buffered, else the sum of the weights"
-        yield Followed("aggregator.normalize", rule.normalize, why)
-        why = (
-            "as given; auto: examples, or uniform where the sampler has chosen by them or none are looked at"
-        )
-        yield Followed("aggregator.weight", rule.weight, why)
 
 
 def _silence(plan: Plan) -> Iterator[str]:

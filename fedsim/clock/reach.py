@@ -69,7 +69,7 @@ def refuse_what_cannot_land(candidates: Candidates) -> None:
     """
     protocol, windows = candidates.parts.protocol, candidates.population.availability.plain
     most = _most_online(windows, protocol.clients_at_once)
-    if most < protocol.clients_at_once:
+    if not windows.constant and most < protocol.clients_at_once:
         what = f"asks for {protocol.clients_at_once} clients at once, and at most {most} are ever online together"
         fix = (
             f"ask for at most {most}, or take more clients"

@@ -24,7 +24,7 @@ from fedsim.cost.shape import ModelShape, adapter_bytes, with_rank_share
 from fedsim.cost.work import Work
 from fedsim.jobs import Task
 from fedsim.network.base import Direction
-from fedsim.network.messages import bytes_of, charged_bytes
+from fedsim.network.messages import bytes_of, charged_bytes, coding_bytes
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,9 @@ class Sizing:
                 adapter has more numbers.
         """
         work = self._computed(client, local, usable_bytes, rank)
-        return _sending(work, *self.payload_bytes(offer.down, "down"), *self.payload_bytes(offer.up, "up"))
+        coded = self.coding_bytes(offer.down, "down") + self.coding_bytes(offer.up, "up")
+        down, up = self.payload_bytes(offer.down, "down"), self.payload_bytes(offer.up, "up")
+        return _sending(work, *down, *up, coded)
 
     def _computed(self, client: int, local: LocalConfig, usable_bytes: float, rank: int) -> Work:
         """Return a training's work, with what the client trains beside it (`personal`); nothing is sent yet."""
@@ -160,6 +162,13 @@ class Sizing:
             self._payload_bytes[key] = (charged if self.charged else real, real)
         return self._payload_bytes[key]
 
+    def coding_bytes(self, payload: Payload, direction: Direction) -> float:
+        """Return the bytes through a client's memory that (de)coding a payload takes, if `compute.codecs` charges it."""
+        if not self._experiment.compute.codecs:
+            return 0.0
+        wire, layout = self._experiment.wire, self._task.layout
+        return coding_bytes(wire, layout, payload, direction, self.adapter_bytes // 4)
+
     # what a rule would send ---------------------------------------------------------------------
 
     def first_offer(self, client: int, rank: int) -> Offer:
@@ -175,7 +184,7 @@ class Sizing:
 
 
 @lru_cache(maxsize=4096)
-def _sending(work: Work, down: int, serialized_down: int, up: int, serialized_up: int) -> Work:
+def _sending(work: Work, down: int, serialized_down: int, up: int, serialized_up: int, coded: float) -> Work:
     """Return the work with other bytes each way, as charged and as serialised: one object for equal visits."""
     return replace(
         work,
@@ -183,4 +192,5 @@ def _sending(work: Work, down: int, serialized_down: int, up: int, serialized_up
         up_bytes=up,
         serialized_down_bytes=serialized_down,
         serialized_up_bytes=serialized_up,
+        coded_bytes=coded,
     )

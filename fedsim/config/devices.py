@@ -40,6 +40,8 @@ class ComputeConfig(Config):
         step_overhead_s: fixed time of each forward and backward pass; `fedsim profiles calibrate` measures it.
         bandwidth_floor: no training is faster than the memory can deliver the weights.
         dequantisation: whether quantised weights are unpacked on the way (`fused`) or to memory (`copy`).
+        codecs: whether devices take time to decode and code messages (`wire`), as part of their training: bytes over
+            memory bandwidth, the least that it can be.
         thermal: `none`, `moderate`, `severe`, or coefficients: see `fedsim.config.thermal`.
     """
 
@@ -51,6 +53,7 @@ class ComputeConfig(Config):
     step_overhead_s: NonNegative = 0.0
     bandwidth_floor: bool = False
     dequantisation: Literal["fused", "copy"] = "fused"
+    codecs: bool = False
     thermal: Literal["none", "moderate", "severe"] | Thermal = "none"
 
     def unit_sigma_of(self, tier: str) -> float:

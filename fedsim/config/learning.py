@@ -142,6 +142,8 @@ def first_point(every: float, start: float) -> float:
     >>> first_point(10.0, 20.0), first_point(10.0, 20.5)
     (20.0, 30.0)
     """
+    if start / every >= 2.0**52:  # the grid is finer than numbers are
+        return start
     number = math.floor(start / every)
     while number * every < start:
         number += 1
@@ -161,7 +163,8 @@ class EvaluateConfig(Config):
         every_bytes: scores the version at 0, 1, 2, ... times so many uploaded bytes, lost uploads included.
         targets: values of the first metric scored on `test` that the run is asked to reach, declared before it runs.
         splits: which are scored.
-        windows: bounds how much of each split is scored; `samples` are images that the model draws, in full.
+        windows: bounds how much of each split is scored, of `test` and `valid` the same part for every seed; `samples` are
+            images that the model draws, in full.
         ema: makes what is scored, drawn and kept a moving average of the server's models
             (`fedsim.server.values.averaging`); clients never get it.
     """

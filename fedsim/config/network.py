@@ -1,4 +1,4 @@
-"""Settings of links and messages: `network` and `wire`."""
+"""Settings of links and messages, and of the server that they lead to: `network`, `wire` and `server`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class NetworkConfig(Config):
         server_up_mbps, server_down_mbps: the server's link: its uplink feeds downloads.
         sharing: `max-min`: the transfers under way share the server's link fairly, as behind a fair queue;
             `private`: the server's rate caps each transfer, and nobody slows anybody down: together they may
-            be faster than the server is.
+            be faster than the server is. With `model: size-over-rate` the default is `private`, which it needs.
         model: `tcp`: headers, handshake, slow start; `size-over-rate`: bytes over rate and no more, the formula
             of simulators that know no TCP, to compare with.
         connection: `new`: every transfer opens a TCP connection of its own; `persistent`: a client's
@@ -52,6 +52,13 @@ class NetworkConfig(Config):
     loss: Annotated[float, Field(ge=0, lt=1)] = 0.0
     backbone: Literal["preinstalled", "first_visit"] = "preinstalled"
     detect_after_s: NonNegative = 30.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _private_without_tcp(cls, values: object) -> object:
+        if isinstance(values, dict) and values.get("model") == "size-over-rate" and "sharing" not in values:
+            return {**values, "sharing": "private"}
+        return values
 
     @model_validator(mode="after")
     def _something_to_keep(self) -> NetworkConfig:

@@ -17,6 +17,7 @@ class Work:
         serialized_down_bytes, serialized_up_bytes: bytes of the tensors really serialised.
         steps: forward and backward passes, accumulated ones counted.
         moved_bytes: bytes through the device's memory that no cache saves.
+        coded_bytes: bytes through the device's memory for decoding what comes down and coding what goes up.
         memory_plan: what was done so that it fits.
     """
 
@@ -29,4 +30,5 @@ class Work:
     serialized_up_bytes: int
     steps: int = 1
     moved_bytes: float = 0.0
+    coded_bytes: float = 0.0
     memory_plan: str = "fits"

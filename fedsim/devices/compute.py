@@ -1,7 +1,8 @@
 """How long a visit's training takes on its device, and what the device is like afterwards; pure.
 
     full speed: max(FLOPs / speed, bytes moved / memory bandwidth) + passes x overhead,
-    times the noise of this visit's passes, stretched by a CPU quota, then by heat.
+    times the noise of this visit's passes, + bytes of coded messages / memory bandwidth, stretched by a CPU quota,
+    then by heat.
 
 With nothing switched on it is FLOPs / speed. Heat goes in and comes out as a number; the clock keeps
 that number for every client between its visits.
@@ -145,7 +146,8 @@ def _at_full_speed_s(profile: Profile, work: Work, compute: ComputeConfig | None
         return seconds
     if compute.bandwidth_floor:
         seconds = max(seconds, work.moved_bytes / profile.memory_bytes_per_s)
-    return (seconds + work.steps * compute.step_overhead_s) * noise
+    seconds = (seconds + work.steps * compute.step_overhead_s) * noise
+    return seconds + work.coded_bytes / profile.memory_bytes_per_s
 
 
 def step_noise(sigma: float, steps: int, seed: int, client: int, visit: int) -> float:

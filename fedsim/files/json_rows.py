@@ -26,7 +26,7 @@ def json_rows(text: str) -> list[Row]:
             if not rows:
                 _refuse_one_object(text, line)
             rows.append(_object(_parsed(line, number), "line", number))
-    if len(rows) == 1 and rows[0] and all(isinstance(value, dict | list) for value in rows[0].values()):
+    if len(rows) == 1 and any(isinstance(value, dict | list) and value for value in rows[0].values()):
         raise UnreadableError("is one JSON object of lists or objects, not rows", fix=_by_pandas())
     return rows
 

@@ -173,6 +173,21 @@ def charged_bytes(
     return format_of(wire, direction).nbytes(lengths) + FLOAT_BYTES * extra
 
 
+def coding_bytes(
+    wire: WireConfig, layout: Layout, payload: Payload, direction: Direction, adapter_params: int
+) -> float:
+    """Return the bytes through a client's memory that coding or decoding a message takes; 0 of one that is not coded.
+
+    The numbers as float32 and the message, each once, and the numbers once more where the largest are looked for.
+    """
+    how = format_of(wire, direction)
+    numbers = extent(layout, payload).numbers * adapter_params / layout.size
+    if not numbers or how.plain:
+        return 0.0
+    passes = 2 if how.share < 1 else 1
+    return passes * FLOAT_BYTES * numbers + charged_bytes(wire, layout, payload, direction, adapter_params)
+
+
 def encode(
     wire: WireConfig,
     layout: Layout,

@@ -19,7 +19,7 @@ from fedsim.network.base import DIRECTIONS, Direction, Links, Rates, Transfer, m
 from fedsim.network.pipe import Flow, LinkInUse, OneWayLink, Pipe
 from fedsim.network.private import PrivateLinks
 from fedsim.network.tcp import Connections, loss_limit
-from fedsim.network.traces import ConstantRate, SlowerRate
+from fedsim.network.traces import ConstantRate, SlowerRate, refuse_endless
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,6 +118,7 @@ class _PipeOnClock:
     def transfer(self, direction: Direction, client: int, n_bytes: int) -> Transfer:
         self.let_happen()
         link = self._in_use.setdefault(client, LinkInUse(self._link_of(direction, client)))
+        refuse_endless(link.side.rates, n_bytes * link.side.framing)
         link.users += 1
         now_s = self.now_s
         opening = self._connections.opening(client, direction, link.side.rtt_s, now_s)

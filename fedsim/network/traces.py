@@ -20,6 +20,8 @@ from fedsim.errors import RunError, message
 from fedsim.network.base import Rates
 
 AtEnd = Literal["loop", "hold", "fail"]
+MOST_STEPS = 300_000
+"""Steps of a looping trace that a transfer may follow: ten seconds here, and three and a half days in steps of a second."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,12 @@ class RateTrace:
         carried_bytes = float(np.cumsum(self.bytes_per_s[:-1] * np.diff(self.times_s))[-1])
         return self.scale * (carried_bytes / float(self.times_s[-1]))
 
+    def steps_of(self, wire_bytes: float) -> float:
+        """Return how many steps pass while so many bytes do, at the mean rate; 0 if the trace does not loop."""
+        if self.at_end != "loop":
+            return 0.0
+        return wire_bytes / self.mean_bytes_per_s * ((len(self.times_s) - 1) / float(self.times_s[-1]))
+
     def _base(self, lap: int) -> float:
         return lap * self._steps[0][-1] - self.phase_s
 
@@ -170,3 +178,19 @@ class RateTrace:
     def next_change(self, t_s: float) -> float:
         """Return the next end of a step, later than `t_s`; inf if there is none (raises as `rate`)."""
         return self._end_of(*self._place(t_s))
+
+
+def refuse_endless(rates: Rates, wire_bytes: float) -> None:
+    """Refuse a transfer that would follow more steps of a looping trace than anybody waits for.
+
+    Raises:
+        RunError: it would.
+    """
+    if isinstance(rates, SlowerRate):
+        refuse_endless(rates.first, wire_bytes)
+        refuse_endless(rates.second, wire_bytes)
+    elif isinstance(rates, RateTrace) and (steps := rates.steps_of(wire_bytes)) > MOST_STEPS:
+        days = wire_bytes / rates.mean_bytes_per_s / 86_400
+        what = f"a transfer of {wire_bytes:.3g} bytes would take {steps:.3g} steps of the trace ({days:.3g} days)"
+        fix = "leave out traces that carry next to nothing, write longer steps, or send less"
+        raise RunError(message(rates.where, what, fix=fix))

@@ -9,12 +9,17 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from fedsim.config.learning import first_point
 from fedsim.errors import RunFolderError, message, nearest
 from fedsim.metrics.direction import rises
 from fedsim.records.run import Run
 
 X = Literal["version", "time_s", "up_bytes", "down_bytes", "joules"]
 AXES: tuple[X, ...] = ("version", "time_s", "up_bytes", "down_bytes", "joules")
+
+
+FINEST = 10_000_000
+"""Points of a grid that are listed."""
 
 
 def headline(run: Run, split: str = "test") -> str | None:
@@ -110,13 +115,16 @@ def on_grid(
         One row a point: time_s or up_bytes, version (the server's then), value (NaN if that version was not scored).
 
     Raises:
-        RunFolderError: not exactly one grid is given, or the run has no such metric.
+        RunFolderError: not exactly one grid is given, it is too fine, or the run has no such metric.
     """
     if (every_s is None) == (every_bytes is None):
         raise RunFolderError(message(f"run {run.name}", "needs one grid", fix="give every_s or every_bytes"))
     by_time = every_s is not None
     every = float(every_s if every_s is not None else every_bytes or 0.0)
     end = run.info.end_time_s if by_time else float(run.visits["up_bytes"].sum())
+    if end / every > FINEST:
+        what = f"would have {end / every:.3g} points"
+        raise RunFolderError(message(f"run {run.name}: the grid", what, fix="choose a coarser one"))
     points = every * np.arange(math.floor(end / every) + 2)
     points = points[points <= end]
     costs = run.commits["time_s" if by_time else "total_up_bytes"].to_numpy(dtype=np.float64)
@@ -126,6 +134,14 @@ def on_grid(
     return pd.DataFrame(
         {"time_s" if by_time else "up_bytes": points, "version": held, "value": values.to_numpy()}
     )
+
+
+def _at_points(run: Run, scores: pd.DataFrame, every_s: float) -> pd.DataFrame:
+    """Return the scores of versions that were the server's at a point of a grid, with the first such point as their time."""
+    at = np.array([first_point(every_s, time_s) for time_s in scores["time_s"].tolist()])
+    replaced = pd.Series(run.commits["time_s"].to_numpy(), index=run.commits["version"].to_numpy() - 1)
+    until = scores["version"].map(replaced).fillna(math.inf).to_numpy(dtype=np.float64)
+    return scores.assign(time_s=at)[(at < until) & (at <= run.info.end_time_s)]
 
 
 def common_target(runs: Sequence[Run], metric: str, split: str = "test") -> float:
@@ -161,8 +177,7 @@ def time_to_target(
     for run in runs:
         points = scored(run, metric, split)
         if every_s is not None:
-            seen = on_grid(run, metric, every_s=every_s, split=split)[["time_s", "version"]]
-            points = seen.merge(points.drop(columns="time_s"), on="version", how="inner")
+            points = _at_points(run, points, every_s)
         reached = points[points["value"] >= target] if rises(metric) else points[points["value"] <= target]
         first = reached.head(1).to_dict("records")
         about = {"run": run.name, "reached": bool(first), "watched_s": run.info.end_time_s}

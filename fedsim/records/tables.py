@@ -103,7 +103,7 @@ def _lacking(table: str, names: Iterable[str]) -> list[str]:
     return [] if set(later) & set(names) else list(later)
 
 
-def _missing(table: str, column: str, rows: int) -> list[Any]:
+def _missing(table: str, column: str, rows: int) -> list[object]:
     return ["" if TABLES[table][column] == "str" else math.nan] * rows
 
 

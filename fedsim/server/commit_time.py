@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from fedsim.adapters.moved_base import dense_shape
 from fedsim.clock.plan import Plan
-from fedsim.config.server import ServerCompute
+from fedsim.config.experiment import ServerCompute
 from fedsim.errors import ExperimentError, message
+from fedsim.network.messages import format_of
 
 FLOAT_BYTES = 4
 
@@ -47,17 +48,12 @@ class CommitTime:
         whole = self._plan.sizing.adapter_bytes
         sizes = [whole if not rank else whole * rank / self._rank for rank in ranks]
         moved = float(sum(up_bytes)) + 2.0 * whole
-        if self._coded:
+        if not format_of(self._plan.experiment.wire, "up").plain:
             moved += 2.0 * sum(sizes)
         flops = 2.0 * sum(sizes) / FLOAT_BYTES + self._rule.commit_flops(
             self._shapes, self._charged_rank, [self._charged(rank) for rank in ranks]
         )
         return flops / self._compute.flops_per_s + moved / self._compute.memory_bytes_per_s
-
-    @property
-    def _coded(self) -> bool:
-        wire = self._plan.experiment.wire
-        return wire.dtype != "float32" or wire.top_k < 1
 
     def _charged(self, rank: int) -> int:
         """Return the rank in the charged model that stands for one of the model that trains."""

@@ -73,6 +73,7 @@ def poll_work(plan: Plan, client: int, rank: int, offer: Offer) -> Work:
         tokens=tokens,
         steps=passes,
         moved_bytes=moved_bytes(forward, passes, 0, copied=compute.dequantisation == "copy"),
+        coded_bytes=plan.sizing.coding_bytes(offer.down, "down"),
         up_bytes=ANSWER_BYTES,
         serialized_up_bytes=ANSWER_BYTES,
     )

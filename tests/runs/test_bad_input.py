@@ -184,7 +184,7 @@ FIELDS = {
     ),
     "a module that is not there": (
         {"task.kind": "no_such_pkg.x:Y"},
-        ["task.kind: cannot import", "no_such_pkg"],
+        ["task.kind: there is no module", "no_such_pkg"],
     ),
     "a class that is no component": ({"task.kind": "json:JSONDecoder"}, ["task.kind: must be a subclass"]),
     "over-selection below one": (

@@ -93,7 +93,7 @@ def test_what_a_validator_says_arrives_as_data_whatever_words_it_uses():
         ({"kind": 7}, ("aggregator", "kind"), "must be text", 7),
         ({}, ("aggregator",), "needs `kind:`", {}),
         ("fedit", ("aggregator",), "must be a block with `kind:`", "fedit"),
-        ({"kind": "nowhere:Rule"}, ("aggregator", "kind"), "cannot import", "nowhere:Rule"),
+        ({"kind": "nowhere:Rule"}, ("aggregator", "kind"), "there is no module", "nowhere:Rule"),
     ],
 )
 def test_a_wrong_kind_is_named_at_its_key(block, path, what, got):

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -48,7 +48,7 @@ def written(folder: Path) -> Iterator[str]:
         yield from (path.relative_to(folder).as_posix() for path in paths if path.is_file())
 
 
-def settings_sha256(experiment: Mapping[str, Any]) -> str:
+def settings_sha256(experiment: Mapping[str, object]) -> str:
     """Return the SHA-256 of plain settings but for those that change no result; of absolute paths `Experiment.digest`."""
     settings = {key: value for key, value in experiment.items() if key not in ("name", "runtime")}
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()

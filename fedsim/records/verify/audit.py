@@ -7,7 +7,6 @@ the first visit or commit which breaks it, and how many more do.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 
 from fedsim.records.integrity.soundness import unsound
 from fedsim.records.run import Run
@@ -36,7 +35,7 @@ from fedsim.records.verify.sums import (
 from fedsim.records.verify.visits import INVARIANTS, broken_visits
 
 CONFUSED = (ValueError, TypeError, KeyError, IndexError, OverflowError)
-"""What a rule may raise where a table holds values that stand for nothing."""
+"""What a rule may raise where tables or settings are damaged, which another rule finds."""
 AUDITED = ("visits", "commits", "scores", "clients")
 
 
@@ -58,14 +57,17 @@ def verify(run: Run) -> list[str]:
     ]
     if missing:
         return missing
-    books, damage = Books(run), unsound_values(run)
-    if not damage:
-        return [problem for check in CHECKS for problem in check(books)]
-    problems: list[str] = []
+    books, problems = Books(run), list[str]()
+    confused: Exception | None = None
     for check in CHECKS:
-        with suppress(*CONFUSED):  # by the damage, which is told
+        try:
             problems += check(books)
-    return [*problems, *damage]
+        except CONFUSED as problem:
+            confused = problem
+    problems += unsound_values(run)
+    if confused is not None and not problems:
+        raise confused
+    return problems
 
 
 def unsound_values(run: Run) -> list[str]:

@@ -13,6 +13,9 @@ from fedsim.arrays import Bools, Floats, Ints
 from fedsim.records.info import UNFINISHED
 from fedsim.records.run import Run
 
+LARGEST = 1e300
+"""A setting beyond it is none that anybody meant."""
+
 
 class Books:
     """The tables of a run.
@@ -41,7 +44,9 @@ class Books:
     def number(self, block: str, key: str) -> float | None:
         """Return a number of the settings; None if there is none."""
         value = self.block(block).get(key)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= LARGEST:
+            return None
+        return float(value)
 
     @cached_property
     def visits(self) -> pd.DataFrame:

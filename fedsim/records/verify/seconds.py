@@ -8,6 +8,7 @@ have keys that are not known here nothing is said of that phase.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -103,52 +104,66 @@ def tcp_bytes(elapsed_s: Floats, rate: Floats, rtt_s: Floats, framing: Floats) -
     return np.asarray((sent + burst) / framing)
 
 
-def _transfer(direction: str, began: str, done: str, server: str) -> tuple[Invariant, Invariant]:
-    """Return what holds for one direction: whole transfers take their seconds, others move no more than they can."""
+@dataclass(frozen=True)
+class _Side:
+    """One direction: its name, the instants at which it begins and is done, and the server's rate in the settings."""
 
-    def path(books: Books) -> tuple[Floats, Floats, Floats]:
-        rate = books.of_client(f"{direction}_bytes_per_s")
-        limit = (books.number("network", server) or np.inf) * BYTES_PER_S
+    name: str
+    began: str
+    done: str
+    server: str
+
+    def path(self, books: Books) -> tuple[Floats, Floats, Floats]:
+        """Return rate [bytes/s], round trip [s] and framing of each visit's path, (visits,) each."""
+        rate = books.of_client(f"{self.name}_bytes_per_s")
+        limit = (books.number("network", self.server) or np.inf) * BYTES_PER_S
         naive = books.block("network").get("model") != "tcp"
         rtt_s, framing = books.of_client("rtt_s"), books.of_client("framing")
         return np.minimum(rate, limit), rtt_s * (not naive), np.ones(len(rate)) if naive else framing
 
-    def took_otherwise(books: Books) -> Bools:
+    def instants(self, books: Books) -> tuple[Floats, Floats]:
+        """Return when it began and was done, NaN where it never came to that [s], (visits,) each."""
+        began, done = (books.visits[name].to_numpy(dtype=float) for name in (self.began, self.done))
+        return began, done
+
+    def took_otherwise(self, books: Books) -> Bools:
+        """Find transfers that took other seconds than their bytes need."""
         if not plain_network(books):
             return books.nothing
-        v = books.visits
-        needed_s = tcp_s(v[f"{direction}_bytes"].to_numpy(dtype=float), *path(books))
-        done_s, began_s = v[done].to_numpy(dtype=float), v[began].to_numpy(dtype=float)
+        needed_s = tcp_s(books.visits[f"{self.name}_bytes"].to_numpy(dtype=float), *self.path(books))
+        began_s, done_s = self.instants(books)
         whole = ~np.isnan(done_s) & ~np.isnan(needed_s) & books.unpaused
         return np.asarray(whole & ~close_to(done_s - began_s, needed_s, done_s))
 
-    def too_much(books: Books) -> Bools:
+    def moved_otherwise(self, books: Books) -> Bools:
+        """Find transfers that were broken off with other bytes than their seconds move."""
         if not plain_network(books):
             return books.nothing
-        v = books.visits
-        elapsed_s = v["ended_s"].to_numpy(dtype=float) - v[began].to_numpy(dtype=float)
-        most = tcp_bytes(elapsed_s, *path(books))
-        broken_off = v[done].isna().to_numpy() & v[began].notna().to_numpy() & books.unpaused
-        moved = v[f"{direction}_bytes"].to_numpy(dtype=float)
-        least = np.minimum(most - 2.0, v[f"serialized_{direction}_bytes"].to_numpy(dtype=float))
+        v, (began_s, done_s) = books.visits, self.instants(books)
+        most = tcp_bytes(v["ended_s"].to_numpy(dtype=float) - began_s, *self.path(books))
+        broken_off = np.isnan(done_s) & ~np.isnan(began_s) & books.unpaused
+        moved = v[f"{self.name}_bytes"].to_numpy(dtype=float)
+        least = np.minimum(most - 2.0, v[f"serialized_{self.name}_bytes"].to_numpy(dtype=float))
         exact = books.preinstalled and not books.as_another
         return np.asarray(broken_off & ((moved > most + 1.0) | (exact & (moved < least))))
 
-    name = f"{direction}_bytes"
-    return (
-        Invariant(
-            f"whole transfers {direction} take the seconds of their bytes",
-            took_otherwise,
-            lambda r: (
-                f"has {done} {r[done] - r[began]:.9g} s after {began}, which is not what {r[name]} {name} need"
+    def rules(self) -> tuple[Invariant, Invariant]:
+        """Return what holds for this direction."""
+        column, began, done = f"{self.name}_bytes", self.began, self.done
+        return (
+            Invariant(
+                f"whole transfers {self.name} take the seconds of their bytes",
+                self.took_otherwise,
+                lambda r: (
+                    f"has {done} {r[done] - r[began]:.9g} s after {began}, which {r[column]} {column} do not take"
+                ),
             ),
-        ),
-        Invariant(
-            f"transfers {direction} that were broken off moved what they could",
-            too_much,
-            lambda r: f"has {name} {r[name]}, which is not what its link moves from {began} to ended_s",
-        ),
-    )
+            Invariant(
+                f"transfers {self.name} that were broken off moved what they could",
+                self.moved_otherwise,
+                lambda r: f"has {column} {r[column]}, which its link does not move from {began} to ended_s",
+            ),
+        )
 
 
 # training ---------------------------------------------------------------------------------------
@@ -212,8 +227,8 @@ ALONE = ("none", "fine-tune")
 """Personalisations that train nothing beside a visit."""
 
 SECONDS = (
-    *_transfer("down", "dispatched_s", "downloaded_s", "server_up_mbps"),
-    *_transfer("up", "trained_s", "landed_s", "server_down_mbps"),
+    *_Side("down", "dispatched_s", "downloaded_s", "server_up_mbps").rules(),
+    *_Side("up", "trained_s", "landed_s", "server_down_mbps").rules(),
     Invariant(
         "training takes the seconds of its FLOPs",
         _trained_otherwise,

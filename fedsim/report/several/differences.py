@@ -177,7 +177,7 @@ def levels(found: Contest) -> Table:
             for unit, limit in found.budgets.items()
         ]
         rows.append((found.c.names[group], *cells))
-    caption = f"{found.shown.capitalize()} of the last scored version within equal amounts; mean ± standard deviation over seeds"
+    caption = f"T{found.shown[1:]} of the last scored version within equal amounts; mean ± standard deviation over seeds"
     return Table(("configuration", *_budgets(found)), rows, caption)
 
 

@@ -23,7 +23,9 @@ def setup(c: Compared) -> Section:
     """What is compared: the settings that differ, and the size of each run."""
     members = [[c.runs[i] for i in c.members(group)] for group in range(len(c.names))]
     rows = [(key, *values) for key, values in c.differing]
-    rows.append(("seeds", *(", ".join(str(seeds_of(run)) for run in runs) for runs in members)))
+    seeds = [", ".join(str(seeds_of(run)) for run in runs) for runs in members]
+    three = " (population/data/training)" if any("/" in text for text in seeds) else ""
+    rows.append((f"seeds{three}", *seeds))
     text = f"{plural(len(c.runs), 'run')} of {plural(len(c.names), 'configuration')}; all other settings are equal."
     if not c.differing:
         text = f"{plural(len(c.runs), 'run')} of one configuration."
@@ -66,7 +68,7 @@ def progress(c: Compared, targets: Sequence[float] = ()) -> Section:
         title,
         text,
         figures.comparison(found.c.runs, found.c.labels, found.c.groups, found.c.names, found.metric),
-        f"{found.shown.capitalize()} against virtual time, against everything uploaded so far and against the energy the "
+        f"T{found.shown[1:]} against virtual time, against everything uploaded so far and against the energy the "
         f"devices had spent. Of several seeds: the mean, as far as the shortest run goes, in a band of one standard deviation.",
         tables=[*([differences(found)] if several else []), levels(found), *target_tables(found, targets)],
     )

@@ -62,6 +62,12 @@ def split_files(folder: Path, notices: list[str]) -> dict[str, list[TextFile]]:
         notices.append(_left_out(folder, found.left_out, "no text or table that can be read"))
     if unnamed:
         notices.append(_left_out(folder, unnamed, "no name of a split in their paths"))
+    for split, paths in paths_of.items():
+        kinds = sorted({path.suffix.lower() for path in paths})
+        if len(kinds) > 1:
+            notices.append(
+                f"{split} is read from files of several kinds, {', '.join(kinds)}: is the same in two of them?"
+            )
     return {split: _owned(folder, paths) for split, paths in paths_of.items() if paths}
 
 
@@ -95,6 +101,12 @@ def refuse_kind(path: Path) -> None:
     if path.suffix.lower() not in READABLE:
         what = "this kind of file cannot be read"
         raise DataError(message("task.data", what, got=shown(path), fix=_saved_as(path)))
+
+
+def is_file_name(name: str) -> bool:
+    """Tell whether a name ends as files do, and is no name of a data set on the hub."""
+    suffix = Path(name).suffix.lower()
+    return suffix in READABLE or suffix in PACKED or any(suffix in kinds for kinds in _SAVED_AS.values())
 
 
 def _saved_as(path: Path) -> str:

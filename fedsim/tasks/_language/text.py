@@ -14,7 +14,7 @@ from typing import Literal
 
 from fedsim.errors import DataError, Shown, message
 from fedsim.files.text_file import UnreadableError, half_character, read_text, shown
-from fedsim.tasks._language.folder import READABLE, TextFile, refuse_kind, split_files
+from fedsim.tasks._language.folder import TextFile, is_file_name, refuse_kind, split_files
 from fedsim.tasks._language.held_out import held_out
 from fedsim.tasks._language.units import Texts
 from fedsim.tasks._tables import (
@@ -106,7 +106,7 @@ def _read(source: Source, notices: list[str]) -> dict[str, Texts]:
         return {name: _joined(files, source) for name, files in splits.items()}
     if is_file:
         return {"train": _joined([TextFile(path, path.stem)], source)}
-    if is_hub_name(source.data) and path.suffix.lower() not in READABLE:
+    if is_hub_name(source.data) and not is_file_name(source.data):
         tables = from_hub(source.data, source.config, source.revision, notices=notices)
         return {name: _table(part, source, f"{source.data} {name}") for name, part in tables.items()}
     fix = "give a folder, a .txt, .parquet, .csv or .jsonl file, a hub name, or builtin"

@@ -409,6 +409,36 @@ def test_a_late_score_is_shown_with_its_version_and_the_last_one_is_never_lost(c
     ]
 
 
+@pytest.mark.parametrize(("start_s", "run_s", "hinted"), [(9.0, 1.0, True), (9.0, 60.0, False)])
+def test_a_start_that_takes_most_of_the_time_names_the_executor_without_one(
+    capsys, monkeypatch, start_s, run_s, hinted
+):
+    now_s = [100.0]
+    monkeypatch.setattr("fedsim.cli.progress.time.monotonic", lambda: now_s[0])
+    with Progress(bar=False) as tell:
+        tell("starting", {"executor": "ray"})
+        first = capsys.readouterr().err
+        now_s[0] += start_s
+        tell("start", {"workers": 2, "clients": 9, "budget": {"commits": 1}})
+        now_s[0] += run_s
+        tell("done", {})
+
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert first == "starting Ray and its workers, some seconds (-s runtime.executor=inline needs none)\n"
+    assert (
+        last == "starting took 9s of 10s: a run as small as this is quicker with -s runtime.executor=inline"
+    ) is hinted
+
+
+def test_nothing_is_said_of_ray_where_there_is_none(capsys):
+    with Progress(bar=False) as tell:
+        tell("starting", {"executor": "inline"})
+        tell("start", {"workers": 1, "clients": 9, "budget": {"commits": 1}})
+        tell("done", {})
+
+    assert "Ray" not in capsys.readouterr().err
+
+
 def test_waiting_for_samples_shows_how_many_are_there(capsys, monkeypatch):
     import io
 

@@ -145,12 +145,13 @@ def test_window_online_and_next_start_agree(seed, now_s):
 
 
 def test_a_visit_that_an_outage_hits_says_so_and_waits_for_its_end():
-    asked = PopulationConfig(preset="homogeneous", clients=1, outages={"per_day": 240.0, "mean_s": 100.0})
+    outages = {"per_day": 240.0, "mean_s": 100.0}
+    asked = PopulationConfig(preset="homogeneous", clients=1, outages=outages)
     made = plan(
         {"kind": "synchronous", "cohort": 1},
         [1000.0],
         budget={"commits": 5},
-        population={"preset": "homogeneous", "clients": 1, "on_close": "pause"},
+        population={"preset": "homogeneous", "clients": 1, "on_close": "pause", "outages": outages},
     )
     made.population.availability = draw(asked, 0).availability
     run = simulate(made, timeline_only=True)

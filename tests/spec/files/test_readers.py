@@ -185,6 +185,8 @@ def test_a_list_of_objects_and_objects_a_line_are_the_same_rows(rows):
         ("[1]\n[2]\n", "is not JSON", 2),
         ('{\n "text": "a"\n}\n', "over several lines", None),
         ('{"text": {"0": "a"}, "label": {"0": 1}}\n', "one JSON object of lists or objects", None),
+        ('{"version": "1.1", "data": [{"text": "a"}]}\n', "one JSON object of lists or objects", None),
+        ('{"users": ["a"], "user_data": {"a": {"x": ["b"]}}}', "one JSON object of lists or objects", None),
         ('{"text": "a", "text": "b"}\n', "gives one key twice", 1),
         ("[" * 100_000, "nested too deeply", 1),
         ('{"n": ' + "9" * 5000 + "}", "cannot be read", 1),

@@ -7,13 +7,15 @@ from datetime import timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from worlds import experiment
 from worlds.raw_logs import EXAMPLES
 
 from fedsim.devices.table_checks import check
-from fedsim.errors import ProfileError
+from fedsim.errors import FedsimError, ProfileError
 from fedsim.importers import import_table
 from fedsim.importers.options import Options
 from fedsim.network.rate_tables import read_rate_table
+from fedsim.runs.simulation import simulate
 
 NAMES = ("g-nettrack", "ghent", "lumos5g", "kbps", "pensieve", "mahimahi", "sabre")
 SUFFIX = {name: "." + EXAMPLES[name][0].rpartition(".")[2] for name in NAMES}
@@ -113,3 +115,30 @@ def test_a_damaged_table_of_rates_is_read_whole_or_refused_in_one_sentence(data,
     at_end = data.draw(st.sampled_from(["loop", "hold", "fail"]))
     if not refused_in_one_sentence(lambda: usable(path, at_end)) and at_end == "loop":
         assert check(path) == []
+
+
+@settings(CASES, max_examples=150, deadline=timedelta(seconds=20))
+@given(data=st.data())
+def test_a_run_on_damaged_rates_ends_or_says_why_not(data, tmp_path):
+    """An hour of virtual time at most, whatever the rates are."""
+    path = tmp_path / "x.csv"
+    path.write_bytes(data.draw(damaged(RATES)))
+    at_end = data.draw(st.sampled_from(["loop", "hold", "fail"]))
+    sharing = data.draw(st.sampled_from(["private", "max-min"]))
+    population = {"preset": "homogeneous", "clients": 3, "rates": str(path), "rates_at_end": at_end}
+    charged = {"kind": "quadratic", "charge_as": {"preset": "gpt2", "r": 8, "tokens_per_visit": 20_000}}
+    asked = experiment(
+        {"kind": "buffered", "concurrency": 2, "buffer": 1},
+        3,
+        population=population,
+        network={"sharing": sharing},
+        budget={"time_s": 3600.0},
+        task=charged,
+    )
+    try:
+        assert simulate(asked, timeline_only=True).info.status == "done"
+    except FedsimError as problem:
+        said = problem.message
+    else:
+        return
+    assert said.fix

@@ -229,6 +229,15 @@ SABRE = [
 ]
 
 
+@pytest.mark.parametrize(("name", "text"), [("mahimahi", "1\n1000\n"), ("pensieve", "0 1\n1 2\n")])
+def test_a_byte_order_mark_is_no_part_of_a_trace(tmp_path, name, text):
+    tables = [
+        imported(name, file(tmp_path, f"t{k}", f"{mark}{text}"), **DOWN)
+        for k, mark in enumerate(("", "\ufeff"))
+    ]
+    assert tables[0].columns == tables[1].columns | {"trace": tables[0].columns["trace"]}
+
+
 @pytest.mark.parametrize(("text", "said"), SABRE)
 def test_a_broken_sabre_trace_is_refused_by_entry(tmp_path, text, said):
     assert refused("sabre", file(tmp_path, "a.json", text), **DOWN).startswith(said)

@@ -74,11 +74,19 @@ def test_size_over_rate_knows_no_round_trip():
     [
         ({"loss": 0.01}, "network.loss"),
         ({"model": "size-over-rate", "sharing": "max-min"}, "network.sharing"),
+        ({"model": "size-over-rate", "connection": "persistent"}, "network.connection"),
         ({"model": "size-over-rate", "congestion": "loss-based", "loss": 0.01}, "network.congestion"),
     ],
 )
 def test_settings_without_effect_are_refused(network, at):
     assert at in {".".join(problem.path) for problem in misfits(experiment(ROUNDS, 6, network=network))}
+
+
+def test_who_asks_for_size_over_rate_alone_has_private_links():
+    naive = experiment(ROUNDS, 6, network={"model": "size-over-rate"})
+    assert (naive.network.sharing, NetworkConfig().sharing) == ("private", "max-min")
+    assert misfits(naive) == []
+    assert naive.plain()["network"]["sharing"] == "private"
 
 
 def test_settings_that_fit_are_not():

@@ -11,6 +11,7 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedsim.errors import RunError
 from fedsim.instants import At, Instant
 from fedsim.network.private import PrivateLinks
 from fedsim.network.shared import FluidNetwork
@@ -287,3 +288,25 @@ def test_wake_ups_do_not_pile_up():
         if env.now > 3.0:
             most = max(most, len(env._queue))
     assert most < 10
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_transfer_that_would_follow_a_looping_trace_for_ever_is_refused_at_once(isolated):
+    """A bit a second in steps of a millisecond: a million bytes are 8 million seconds, and 8e9 steps."""
+    slow = RateTrace(np.array([0.0, 0.001, 0.002]), np.array([0.25, 0.0, 0.25]), "loop", "r.csv: trace a")
+    links = population(1.0, over_time={(0, "up"): slow})
+    network = FluidNetwork(simpy.Environment(), links, 10.0, 10.0, isolated=isolated)
+    with pytest.raises(
+        RunError, match=r"r\.csv: trace a: a transfer of 1e\+06 bytes would take 8e\+09 steps"
+    ):
+        network.transfer("up", 0, 10**6)
+    network.transfer("up", 0, 30)  # 240 s, 240,000 steps
+
+
+def test_a_trace_that_ends_is_followed_however_slow_it_is():
+    held = RateTrace(np.array([0.0, 0.001, 0.002]), np.array([0.25, 0.0, 1.0]), "hold")
+    env = simpy.Environment()
+    network = FluidNetwork(env, population(1.0, over_time={(0, "up"): held}), 10.0, 10.0)
+    transfer = network.transfer("up", 0, 10**6)
+    env.run()
+    assert transfer.done.value == pytest.approx(0.002 + 10**6 - 0.00025)

@@ -127,6 +127,24 @@ def test_on_a_grid_a_target_is_reached_at_a_point_of_it():
     assert not never_seen["reached"]  # at 30 s the server has version 2
 
 
+@pytest.mark.parametrize("every_s", [0.5, 3.0, 4.0, 5.0, 7.0, 11.0, 16.0, 17.0, 31.0])
+@pytest.mark.parametrize("target", [40.0, 25.0, 20.0, 10.0])
+def test_a_target_on_a_grid_is_the_first_point_that_reaches_it(every_s, target):
+    found = views.time_to_target([small()], "perplexity", target, every_s=every_s).iloc[0]
+    points = views.on_grid(small(), "perplexity", every_s=every_s)
+    reached = points.loc[points["value"] <= target, "time_s"]
+
+    assert found["reached"] == bool(len(reached))
+    assert not len(reached) or found["time_s"] == reached.iloc[0]
+
+
+def test_a_grid_that_is_much_too_fine_is_not_listed_and_costs_a_target_nothing():
+    with pytest.raises(RunFolderError, match="coarser"):
+        views.on_grid(small(), "perplexity", every_s=1e-9)
+    found = views.time_to_target([small()], "perplexity", 20.0, every_s=1e-9)["time_s"].iloc[0]
+    assert found == pytest.approx(4.0)
+
+
 def test_the_first_score_that_reaches_the_target_counts():
     found = views.time_to_target([small(), small()], "perplexity", 25.0)
 

@@ -528,3 +528,10 @@ def test_a_report_of_nothing_or_to_nowhere_is_refused(tmp_path):
 )
 def test_quantities_are_said_in_the_unit_that_suits_them(kind, value, words):
     assert quantities.said(kind, value) == words
+
+
+def test_seeds_that_vary_apart_are_said_by_what_they_draw(tmp_path):
+    text = read(tmp_path, *(renamed("a", seeds={"training": k}) for k in (4, 5))).text
+
+    assert "seeds (population/data/training) 0/0/4, 0/0/5" in text
+    assert "2 runs of one configuration: test perplexity 25 ± 0 (n = 2) after 30 s." in text

@@ -115,3 +115,9 @@ def test_points_of_a_grid_are_products_and_never_before_their_start(every):
         start = number * every
         assert first_point(every, start) == start  # what `views.on_grid` computes, too
         assert first_point(every, start + every / 2) == (number + 1) * every
+
+
+def test_a_grid_finer_than_numbers_are_has_a_point_everywhere():
+    assert first_point(1e-300, 4e4) == 4e4
+    assert EvaluateConfig(every_s=1e-300).in_between((4e4, 0.0), (4e4 + 1e-9, 0.0))
+    assert not EvaluateConfig(every_s=1e-300).in_between((4e4, 0.0), (4e4, 0.0))

@@ -45,17 +45,19 @@ def grid(tmp_path, monkeypatch):
 
 @pytest.fixture
 def opened(monkeypatch):
-    """The executors that were made, and how often each was opened and closed."""
+    """The executors that were made, and how often each was opened on another task and closed."""
     made = []
 
     class Counted(Inline):
         def __init__(self):
             super().__init__()
-            self.log = []
+            self.log, self.task = [], None
             made.append(self)
 
         def open(self, task):
-            self.log.append("open")
+            if task is not self.task:
+                self.log.append("open")
+            self.task = task
             super().open(task)
 
         def close(self):

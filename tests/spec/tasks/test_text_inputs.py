@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 from worlds.text_files import written
 
 from fedsim.config.learning import LocalConfig, LoraConfig
@@ -84,7 +85,7 @@ REFUSED = {
     ),
     "chats": (
         "a.jsonl",
-        json.dumps({"messages": [{"role": "user", "content": "hi"}], "id": 1}) + "\n",
+        2 * (json.dumps({"messages": [{"role": "user", "content": "hi"}], "id": 1}) + "\n"),
         ["no column holds text", "messages, id", "apply_chat_template"],
     ),
     "packed": ("train.jsonl.gz", b"\x1f\x8b", ["cannot be read", "gunzip train.jsonl.gz"]),
@@ -105,8 +106,15 @@ def test_other_tables_are_refused_with_a_fix_that_fixes(tmp_path, case):
 
 
 def test_a_column_of_chats_that_is_asked_for_is_no_text(tmp_path):
-    (tmp_path / "a.jsonl").write_text(json.dumps({"m": [{"role": "user", "content": "hi"}], "t": "a"}) + "\n")
+    (tmp_path / "a.jsonl").write_text(
+        2 * (json.dumps({"m": [{"role": "user", "content": "hi"}], "t": "a"}) + "\n")
+    )
     assert "holds chats (lists of messages), not text" in said(tmp_path / "a.jsonl", text_column="m")
+
+
+def test_columns_are_not_joined_and_that_is_said():
+    with pytest.raises(ValidationError, match="columns are not joined: it is the name of one column"):
+        Language(text_column=["instruction", "output"])
 
 
 def test_a_parquet_file_is_read_alone_whatever_its_folders_are_called(tmp_path):
@@ -138,7 +146,8 @@ def test_a_folder_with_everything_in_it_gives_what_is_meant_and_says_the_rest(tm
     assert {name: texts.texts for name, texts in corpus.splits.items()} == {
         "train": ["TRAIN.TXT", "sub/train/more.csv"], "valid": ["dev.txt"], "test": ["Test.tsv"],
     }  # fmt: skip
-    left, unnamed = corpus.notices
+    left, unnamed, kinds = corpus.notices
+    assert kinds == "train is read from files of several kinds, .csv, .txt: is the same in two of them?"
     assert left.startswith("4 files left out")
     for name in ("train/LICENSE", "train/README.md", "train/again", "train/notes.pdf"):
         assert name in left
@@ -187,6 +196,13 @@ def test_a_link_to_the_training_folder_is_not_followed_and_said(tmp_path):
 def test_a_file_that_may_not_be_read_is_one_sentence(tmp_path):
     written(tmp_path / "train.txt", "a\n").chmod(0)
     assert "cannot be read (Permission denied)" in said(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["train.txt", "Train.CSV", "train.jsonl.gz", "a.xlsx", "a.arrow", "no/such/folder/a.txt"]
+)
+def test_a_file_that_is_not_there_is_not_looked_for_on_the_hub(name):
+    assert "there is no such file or folder" in said(name)
 
 
 @pytest.mark.parametrize("name", ["a" * 5000, "x/" * 3000, "a\0b"])

@@ -142,6 +142,16 @@ def test_an_added_token_beyond_the_model_is_refused_where_the_text_has_it_and_on
     assert int(task.windows.tokens.max()) == 3
 
 
+def test_a_tokenizer_without_a_token_that_ends_a_text_is_refused_and_one_with_a_beginning_is_not(tmp_path):
+    data = written(tmp_path / "a.txt", "w1 w2 w3\n" * 300)
+    assert "the tokenizer has no end-of-text token" in refused(
+        folder_of(tmp_path / "none", 353, eos_token=None), data
+    )
+    task = language(folder_of(tmp_path / "bos", 353, eos_token=None, bos_token="w5"), data)
+    assert task.test.tokens[0][0] == 5
+    assert (task.test.tokens[:, 1:] == 5).sum() >= 30  # it ends the lines, too
+
+
 # no tokenizer -----------------------------------------------------------------------------------
 
 
