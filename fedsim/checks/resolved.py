@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -31,11 +32,9 @@ def of_population(population: Population) -> Resolved:
 
 def _drawn(population: Population) -> Iterator[Drawn]:
     columns = population.columns()
-    pairs, counts = np.unique(
-        np.stack([columns["tier"].astype(str), columns["network"].astype(str)]), axis=1, return_counts=True
-    )
+    counts = Counter(zip(columns["tier"].tolist(), columns["network"].tolist(), strict=True))
     order = {name: at for at, name in enumerate(CLASSES)}
-    found = [Drawn(str(t), str(n), int(c)) for (t, n), c in zip(pairs.T, counts, strict=True)]
+    found = [Drawn(str(tier), str(network), n) for (tier, network), n in counts.items()]
     yield from sorted(found, key=lambda g: (order.get(g.tier, len(order)), g.tier, g.network))
 
 
@@ -53,6 +52,8 @@ def _of_auto(plan: Plan) -> Iterator[Followed]:
     plain = plan.experiment.plain()
     for key in plan.filled:
         block, field = key.split(".")
+        if field not in plain[block]:
+            continue  # a plan whose experiment has another component since
         yield Followed(key, str(plain[block][field]), f"auto: {_AUTO[key]}" if key in _AUTO else "auto")
 
 
@@ -98,8 +99,9 @@ def _of_adapters(plan: Plan) -> Iterator[Followed]:
 def _silence(plan: Plan) -> Iterator[str]:
     """Yield what a missing slot says where clients have fewer of their own."""
     rule, whole = plan.parts.aggregator, plan.task.layout.rank
-    smaller = sum(plan.own_rank(client) < whole for client in range(len(plan.population)))
-    if rule.votes_zero and smaller:
+    clients = range(len(plan.population)) if rule.votes_zero else ()
+    smaller = sum(plan.own_rank(client) < whole for client in clients)
+    if smaller:
         yield (
             f"{smaller} clients have fewer than {whole} slots and say 0 about the others under {rule.kind} as published: "
             "what few have shrinks even where nobody learns (aggregator.padding: rows, or tail: kept, does not)"

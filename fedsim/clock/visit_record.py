@@ -10,7 +10,7 @@ from fedsim.clock.visit_order import Phase, VisitOrder
 from fedsim.errors import RunError, message
 from fedsim.records.rows import Cause, Outcome
 
-MOST_PAUSES = 100_000
+MOST_PAUSES = 20_000
 """Waits of one visit for its device that end a run: no real one has so many."""
 
 

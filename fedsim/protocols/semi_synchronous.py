@@ -28,7 +28,7 @@ class SemiSynchronous(ServerProtocol):
 
     kind: Literal["semi-synchronous"] = "semi-synchronous"
     concurrency: Annotated[int, Field(ge=1)] = 30
-    beat_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
+    beat_s: Annotated[float, Field(ge=1e-3, allow_inf_nan=False)] = 600.0
     refill: Literal["beat", "landing"] = "beat"
     max_staleness: Annotated[int, Field(ge=0)] | None = None
 

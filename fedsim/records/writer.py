@@ -154,6 +154,8 @@ class Writer:
 
     def interrupt(self, reason: str) -> None:
         """End a run that somebody has stopped, quickly: many rows stay lines, which whoever reads the run folds."""
+        if self._info.status == "done":  # its page was still being written
+            return
         if self.folder is None or self._lines <= FOLDED_AT_ONCE:
             self.close(status="interrupted", reason=reason)
             return

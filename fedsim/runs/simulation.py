@@ -36,7 +36,7 @@ from fedsim.runs.stopping import Stop, stoppable
 from fedsim.server import returned
 from fedsim.server.ledger import Ledger, OnEvent, quiet
 from fedsim.server.server import OnDispatch, Server
-from fedsim.server.stall import Standstill, nothing_left, refuse_to_spin
+from fedsim.server.stall import Standstill, nothing_left
 from fedsim.server.values.log import Log
 from fedsim.server.values.private_parts import PrivateParts
 from fedsim.server.values.trainer import Trainer
@@ -280,7 +280,7 @@ def _step(env: simpy.Environment, server: Server, tell: OnEvent, stop: Stop) -> 
             told_s = now_s
             tell("time", {"time_s": told_s})
             if horizon_s is None:
-                refuse_to_spin(server)
+                standstill.refuse_to_spin()
     return float(env.now)
 
 

@@ -9,7 +9,11 @@ from typing import Any
 import simpy
 
 from fedsim.clock.plan import Plan
+from fedsim.errors import RunError, message
 from fedsim.instants import At, Closing, Instant
+
+SHORT_WAIT_S, SHORT_WAITS = 1e-3, 1_000_000
+"""Waits of a protocol that get a run nowhere: so short, and so many of them without a dispatch."""
 
 
 class ClockVerbs(ABC):
@@ -23,6 +27,7 @@ class ClockVerbs(ABC):
     def __init__(self, env: simpy.Environment, plan: Plan) -> None:
         """Stand at the environment's time."""
         self.env, self.plan = env, plan
+        self._short_waits = 0
 
     # the plan -----------------------------------------------------------------------------------
 
@@ -60,7 +65,12 @@ class ClockVerbs(ABC):
         return self.env.event()
 
     def timeout(self, delay_s: float) -> simpy.Event:
-        """Return an event `delay_s` from now [virtual s]."""
+        """Return an event `delay_s` from now [virtual s].
+
+        Raises:
+            RunError: it is one of `SHORT_WAITS` in a row without a dispatch that take next to no time.
+        """
+        self._count_wait(delay_s)
         return self.env.timeout(delay_s)
 
     def all_of(self, events: Iterable[simpy.Event]) -> simpy.Event:
@@ -71,7 +81,15 @@ class ClockVerbs(ABC):
         """Return the event that an instant (None: this one) has come to its commits (or dispatches)."""
         if at_s is None:
             return At(self.env, 0.0, instant)
+        self._count_wait(at_s - self.now_s)
         return Closing(self.env, at_s - self.env.now, instant, self.next_landing_s)
+
+    def _count_wait(self, delay_s: float) -> None:
+        self._short_waits += delay_s < SHORT_WAIT_S
+        if self._short_waits >= SHORT_WAITS:
+            what = f"has waited {SHORT_WAITS:,} times for less than {SHORT_WAIT_S:g} s each and asked nobody"
+            fix = "have it wait for visits, or for longer times"
+            raise RunError(message(f"protocol {self.plan.experiment.protocol.kind}", what, fix=fix))
 
     @abstractmethod
     def next_landing_s(self) -> float:

@@ -171,6 +171,7 @@ class Server(IdleClients):
             rank: slots of each factor, if fewer than the client's.
         """
         self.visits.check_free(client)
+        self._short_waits = 0
         invitation = self._offers.invitation(client, rank)
         offer = self._offers.offer(invitation)
         dispatched = self.versions.dispatched(invitation, offer, steps)

@@ -11,6 +11,8 @@ STRETCH_S = 1e-6
 """A stretch of virtual time in which no visit ends: the shortest transfer takes as long."""
 EVENTS, EVENTS_PER_CLIENT = 100_000, 100
 """Events in one stretch that end a run; a whole visit has about thirteen."""
+VISITS, VISITS_PER_CLIENT = 50_000, 100
+"""Visits without a commit that end a run without horizon."""
 RESTLESS = 100
 """Pauses of one visit that make it the cause."""
 
@@ -21,19 +23,46 @@ class Standstill:
     def __init__(self, server: Server) -> None:
         """Begin now."""
         self._server, self._most = server, EVENTS + EVENTS_PER_CLIENT * server.clients
-        self._since_s, self._events = -math.inf, 0
+        self._since_s, self._events, self._all_events = -math.inf, 0, 0
+        self._version, self._visits = 0, 0
 
     def count(self, now_s: float) -> None:
         """Count an event.
 
         Raises:
-            RunError: it is one too many for so little time; says who takes none.
+            RunError: it is one too many for so little time, or for no commit; says who takes none.
         """
         self._events += 1
+        self._all_events += 1
+        if not self._all_events % EVENTS and self._server.experiment.budget.time_s is None:
+            self.refuse_to_spin()
         if now_s - self._since_s > STRETCH_S:
             self._since_s, self._events = now_s, 0
         elif self._events > self._most:
             raise RunError(self._message(now_s))
+
+    def refuse_to_spin(self) -> None:
+        """Raise if a run without horizon makes no commits, for `runtime.stall_s` [virtual s] or in very many visits.
+
+        Raises:
+            RunError: says who is waited for, or how the visits ended instead.
+        """
+        server, visits = self._server, self._server.ledger.visits
+        if server.version != self._version:
+            self._version, self._visits = server.version, visits
+        stall_s, no_commit_s = server.experiment.runtime.stall_s, server.now_s - server.last_commit_s
+        too_many = visits - self._visits > VISITS + VISITS_PER_CLIENT * server.clients
+        if no_commit_s <= stall_s and not too_many:
+            return
+        if not server.visits.at_work():
+            server.desk.give_up(server.now_s)
+        outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(server.ledger.outcomes.items()))
+        what = (
+            f"no commit in {no_commit_s if too_many else stall_s:.0f} s of virtual time, and no budget.time_s to end "
+            f"the run (visits: {outcomes or 'none ended'})"
+        )
+        fix = "give budget.time_s, a longer protocol.deadline_s, a smaller protocol.buffer or min_reports"
+        raise RunError(message("run", what, fix=fix))
 
     def _message(self, now_s: float) -> Message:
         head = f"virtual time stands still at {now_s:.6g} s ({self._events:,} events in {STRETCH_S:g} s)"
@@ -48,26 +77,6 @@ class Standstill:
         return message(
             "run", what, fix="have it wait for visits or a timeout; give longer deadlines and beats"
         )
-
-
-def refuse_to_spin(server: Server) -> None:
-    """Raise if a run without horizon has committed nothing for `runtime.stall_s` [virtual s].
-
-    Raises:
-        RunError: says who is waited for, or how the visits ended instead.
-    """
-    stall_s = server.experiment.runtime.stall_s
-    if server.env.now - server.last_commit_s <= stall_s:
-        return
-    if not server.visits.at_work():
-        server.desk.give_up(server.now_s)
-    outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(server.ledger.outcomes.items()))
-    what = (
-        f"no commit in {stall_s:.0f} s of virtual time, and no budget.time_s to end the run "
-        f"(visits: {outcomes or 'none ended'})"
-    )
-    fix = "give budget.time_s, a longer protocol.deadline_s, a smaller protocol.buffer or min_reports"
-    raise RunError(message("run", what, fix=fix))
 
 
 def nothing_left(server: Server) -> RunError:

@@ -77,6 +77,37 @@ def history(
         past.append((state, model))
 
 
+def unmoved(rule: Aggregator, first: ServerModel, ranks: Sequence[int], commits: int = 12) -> ServerModel:
+    """Return the model after commits in which nobody moves; clients have all slots and are asked for `ranks` of them."""
+    model, state = first, rule.init(first)
+    for _ in range(commits):
+        still = [_still(rule, state, model, client, rank) for client, rank in enumerate(ranks)]
+        model, state = rule.apply(state, model, iter(still) if rule.one_pass else still)
+    return model
+
+
+def _still(rule: Aggregator, state: Any, model: ServerModel, client: int, rank: int) -> Contribution:
+    layout, version = model.adapter.layout, 0 if model.base is None else model.base.version
+    scale = layout.modules[0].scale
+    offer = rule.offer(state, model, Invitation(client, 0, rank, scale, None, layout.rank))
+    return Contribution(
+        client=client,
+        visit=0,
+        start=offer.start,
+        end=offer.start,
+        examples=client + 1.0,
+        staleness=0,
+        version=version,
+        rank=rank,
+        scale=scale,
+        phase=offer.phase,
+        base_version=version,
+        trains=offer.trains,
+        base=model.base,
+        own_rank=layout.rank,
+    )
+
+
 def _visited(
     rule: Aggregator,
     state: Any,

@@ -17,7 +17,7 @@ from fedsim.network.base import Direction
 from fedsim.network.messages import bytes_of, decode, encode
 from fedsim.rng import stream
 from fedsim.testing.factors import LAYERS, WHOLE_MODEL, dense, effect, slot_mask, some_model
-from fedsim.testing.histories import Commit, applied, at_home, history, ranks_of, travels
+from fedsim.testing.histories import Commit, applied, at_home, history, ranks_of, travels, unmoved
 from fedsim.testing.words import fingerprint, hold, is_vector, name_of
 
 NEAR = 1e-4
@@ -136,6 +136,16 @@ def leaves_the_model_if_nobody_moved(subject: Subject) -> None:
         after, _ = applied(subject.rule, commit, commit.still())
         same = np.allclose(effect(after), effect(commit.model), rtol=NEAR, atol=NEAR)
         hold(same, f"{subject.name}.apply changes the model although nobody moved")
+
+
+def takes_nothing_for_slots_that_were_not_asked_for(subject: Subject) -> None:
+    """Twelve commits in which nobody moves leave the model, also where clients were asked for fewer slots than they have."""
+    for ranks in ranks_of(subject.rule, subject.layout):
+        first = some_model(layout=subject.layout)
+        after = effect(unmoved(subject.rule, first, ranks))
+        same = np.allclose(after, effect(first), rtol=NEAR, atol=NEAR)
+        what = f"changes the model although nobody moved, when clients train {list(ranks)} of their slots"
+        hold(same, f"{subject.name}.apply {what}")
 
 
 def product_error(subject: Subject) -> list[float]:
@@ -274,6 +284,7 @@ CHECKS = (
     does_not_depend_on_the_order,
     keeps_the_shape,
     leaves_the_model_if_nobody_moved,
+    takes_nothing_for_slots_that_were_not_asked_for,
     is_exact_if_it_says_so,
     offers_are_pure,
     bytes_do_not_depend_on_values,

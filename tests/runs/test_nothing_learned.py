@@ -114,6 +114,35 @@ def test_what_a_client_keeps_stays_as_it_is(personal, protocol, ranks, scale):
     check_nothing_changed(plan)
 
 
+@pytest.mark.parametrize("ranks", ["fixed", "tier"])
+@pytest.mark.parametrize("personal", [kind for kind in kinds("personal") if kind != "none"])
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "fedit"])
+def test_so_it_does_under_every_rule_that_goes_with_it(rule, personal, ranks):
+    plan = made(rule, "timely rank", ranks, personal)
+    if plan is None:
+        pytest.skip("the table refuses it")
+
+    check_nothing_changed(plan)
+
+
+@pytest.mark.parametrize("rule", ["fedit", "hetlora", "local-only"])
+def test_a_vote_by_silence_does_not_reach_what_is_private(rule):
+    """With zeros for missing slots, as published: the shared layers shrink, the private ones are those of version 0."""
+    personal = {"kind": "none" if rule == "local-only" else "fedper"}
+    plan = still_plan(PROTOCOLS["timely rank"], "tier", aggregator={"kind": rule}, personal=personal)
+    server, _ = at_the_end(plan)
+    parts, first = server.private_parts, plan.task.initial()
+
+    kept = server.model.personal if rule == "local-only" else parts.kept
+    expected = first if rule == "local-only" else parts.kind.keeps(parts.home, first)
+    assert len(list(kept)) > 2
+    for client in kept:
+        np.testing.assert_allclose(kept.get(client), expected, **EXACT)
+    if rule != "local-only":
+        np.testing.assert_array_equal(parts.kind.keeps(parts.home, server.vector), expected)
+        assert np.abs(server.vector - first).max() > 0.1, "the shared layers have shrunk"
+
+
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule not in {*IN_ORDER, OWN_RULE}])
 def test_neither_does_a_rule_whose_clients_have_scales_of_their_own(rule):
     for ranks in ("tier", "short"):

@@ -79,7 +79,7 @@ def test_fedpers_private_layer_is_trained_on_from_visit_to_visit(language):
         ]
         ends = dict(enumerate(plan.task.train(jobs)))
         own = {c: update.end[BLOCK:] for c, update in ends.items()}
-        weights = np.array([update.examples for update in ends.values()], np.float64)
+        weights = np.array([plan.task.examples(c) for c in ends], np.float64)
         moves = np.array([u.end[:BLOCK].astype(np.float64) - shared[:BLOCK] for u in ends.values()])
         mean = weights @ moves / weights.sum()
         shared = np.concatenate([(shared[:BLOCK] + mean).astype(np.float32), initial[BLOCK:]])

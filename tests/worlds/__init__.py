@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from fedsim.clock.auto import context_of, with_auto_filled
+from fedsim.clock.auto import context_of, keys_filled, with_auto_filled
 from fedsim.clock.plan import Plan
 from fedsim.config.experiment import Experiment
 from fedsim.cost.formulas import train_flops
@@ -116,7 +116,7 @@ def plan(protocol, train_s, *, online=None, memory=None, rate=FAST, rtt_s=0.0, r
         for c in range(n)
     ]
     availability = Availability.always(n) if online is None else windows(online)
-    return Plan(wanted, World(devices, availability), task, task.shape)
+    return Plan(wanted, World(devices, availability), task, task.shape, keys_filled(asked, wanted))
 
 
 def simulated(protocol, train_s, *, timeline_only=True, **rest):

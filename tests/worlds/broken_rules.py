@@ -71,6 +71,19 @@ class GivesTooMuch(Plain):
     traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=True, history=False)
 
 
+class Dilutes(Plain):
+    """Pads ends of fewer slots with zeros, also those of clients that were only not asked for the others."""
+
+    traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=True, history=False)
+
+    def offer(self, state, model, ask):
+        slots = Payload(rank=ask.rank)
+        return Offer(model.adapter.cut(ask.rank), slots, slots)
+
+    def apply(self, state, model, contributions):
+        return self.to(model, np.mean([c.end.astype(np.float64) for c in contributions], axis=0)), state
+
+
 class SendsWhatMoved(Plain):
     """Its bytes depend on values: a timeline without training could not know them."""
 
@@ -116,6 +129,7 @@ BROKEN = [
     ("FirstOnly", "does_not_depend_on_the_order", "depends on the order"),
     ("NeverMovesTheBase", "keeps_the_shape", "has a base of version 0 after 1 commits, its traits say 1"),
     ("Forgets", "leaves_the_model_if_nobody_moved", "although nobody moved"),
+    ("Dilutes", "takes_nothing_for_slots_that_were_not_asked_for", r"when clients train \[4, 2, 3, 1\]"),
     ("ClaimsToBeExact", "is_exact_if_it_says_so", "says that it is exact, and is .* off"),
     ("GivesTooMuch", "offers_are_pure", "slots that a client of rank 2 does not have"),
     ("SendsWhatMoved", "bytes_do_not_depend_on_values", "values of the model decide what travels"),

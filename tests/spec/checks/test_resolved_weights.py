@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from worlds import experiment
 from worlds.still import still_plan
 
 from fedsim.checks.resolved import resolved
+from fedsim.clock.plan import prepare
 
 BUFFERED = {"kind": "buffered", "concurrency": 4, "buffer": 2}
 SYNC = {"kind": "synchronous", "cohort": 3}
@@ -20,7 +22,8 @@ SYNC = {"kind": "synchronous", "cohort": 3}
     ids=["buffered", "synchronous"],
 )
 def test_what_auto_became_is_said(protocol, expected):
-    said = {followed.key: followed.value for followed in resolved(still_plan(protocol)).followed}
+    plan = prepare(experiment(protocol, 6))
+    said = {followed.key: followed.value for followed in resolved(plan).followed}
 
     assert {name: said[f"aggregator.{name}"] for name in expected} == expected
 

@@ -48,6 +48,50 @@ def test_a_protocol_that_waits_for_no_time_is_named(wait, budget):
         simulated(Restless(wait=wait), [1.0], budget=budget)
 
 
+class Impatient(ServerProtocol):
+    """Gives everybody next to no time."""
+
+    kind: str = "impatient"
+
+    def run(self, server):
+        """Ask, wait for a thousandth of a second, and begin anew."""
+        while True:
+            (client,) = yield from server.sample(1)
+            visits = [server.dispatch(client)]
+            yield from server.wait(visits, want=1, deadline_s=1e-3)
+            server.collect(visits, want=1)
+
+
+def test_very_many_visits_without_a_commit_end_a_run_soon(monkeypatch):
+    monkeypatch.setattr("fedsim.server.stall.VISITS", 500)
+    monkeypatch.setattr("fedsim.server.stall.EVENTS", 10_000)
+    with pytest.raises(RunError, match=r"no commit in \d+ s of virtual time.*late"):
+        simulated(Impatient(), [1.0], budget={"commits": 1})
+
+
+def test_a_protocol_that_only_waits_is_named(monkeypatch):
+    monkeypatch.setattr("fedsim.server.clock_verbs.SHORT_WAITS", 1000)
+
+    class Waits(ServerProtocol):
+        kind: str = "waits"
+
+        def run(self, server):
+            """Look at the clock."""
+            while True:
+                yield server.timeout(5e-4)
+
+    with pytest.raises(RunError, match=r"protocol waits: has waited 1,000 times for less than 0\.001 s"):
+        simulated(Waits(), [1.0], budget={"time_s": 1e9})
+
+
+def test_a_visit_that_pauses_without_end_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr("fedsim.clock.visit_record.MOST_PAUSES", 50)
+    windows = [[(k * 2.0, k * 2.0 + 1.0) for k in range(1000)]]
+    population = {"preset": "homogeneous", "clients": 1, "on_close": "pause"}
+    with pytest.raises(RunError, match=r"client 0: its visit has stopped and gone on 50 times \(window\)"):
+        simulated(ROUND, [500.0], online=windows, population=population, budget={"commits": 1})
+
+
 def test_many_clients_may_do_much_in_one_instant():
     run = simulated({"kind": "synchronous", "cohort": 3000}, [1.0] * 3000, budget={"commits": 2})
 
@@ -222,3 +266,19 @@ def test_sigterm_ends_a_run_that_swallows_it(monkeypatch):
     with pytest.raises(SystemExit, match="143"):
         simulated(Deaf(), [1.0], budget={"time_s": 100.0})
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.ray
+def test_sigterm_ends_a_run_while_ray_trains(tmp_path):
+    """Ray installs a handler of its own, which would end the process before the tables are closed."""
+    blocks = {
+        "task": {"kind": "quadratic", "delay_s": 0.3},
+        "runtime": {"executor": "ray", "workers": 1},
+        "budget": {"commits": 10**6},
+    }
+    code, took_s, run = stopped(tmp_path, STREAM, False, rows=2, **blocks)
+
+    assert code == 143
+    assert took_s < 15.0  # three on an idle machine: Ray's own processes end, too
+    assert run.info.status == "interrupted"
+    assert len(run.commits) >= 1
