@@ -67,6 +67,7 @@ def retrace(plan: Plan, run: Run) -> Retraced:
         [row.order for row in rows.visits],
         server.trainer.evaluations.queued,
         server.private_parts.seen.tolist(),
+        server.private_parts.unseen,
         ended(info, server, None, ended_s),
         follower.whole,
     )

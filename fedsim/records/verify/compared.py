@@ -39,6 +39,7 @@ class Retraced:
         written: `order` of the visits, as they were written.
         evaluated: version and time of its commit [virtual s] of each evaluation, in order.
         seen: visits of each client that are in the model.
+        unseen: clients that are held out.
         info: `run.json` as far as it follows from the schedule.
         whole: whether it came to the end of the run's budget.
     """
@@ -47,6 +48,7 @@ class Retraced:
     written: Sequence[int]
     evaluated: Sequence[tuple[int, float]]
     seen: Sequence[int]
+    unseen: Sequence[int]
     info: RunInfo
     whole: bool
 
@@ -160,14 +162,19 @@ def _splits(run: Run) -> list[str]:
 
 
 def _personal(run: Run, retraced: Retraced) -> Iterator[str]:
-    """Compare how many visits of each client are in the model, of those that the table has."""
-    for row, client, seen in zip(
-        run.personal.index, run.personal["client"], run.personal["seen"], strict=True
-    ):
-        if seen != retraced.seen[client]:
-            where = f"personal, row {row} (client {client}), column seen"
-            yield f"{where}: is {seen}, the replay gives {retraced.seen[client]}"
-            return
+    """Compare who was held out, and how many visits of each client are in the model, of those that the table has."""
+    personal = run.personal
+    clients = personal["client"].tolist()
+    right = {
+        "seen": [retraced.seen[client] for client in clients],
+        "unseen": [client in set(retraced.unseen) for client in clients],
+    }
+    for column, values in right.items():
+        wrong = np.flatnonzero(personal[column].to_numpy() != np.array(values, dtype=personal[column].dtype))
+        if wrong.size:
+            row = int(wrong[0])
+            where = f"personal, row {personal.index[row]} (client {clients[row]}), column {column}"
+            yield f"{where}: is {personal[column].iloc[row]}, the replay gives {values[row]}"
 
 
 def _facts(info: RunInfo, retraced: Retraced, names: tuple[str, ...]) -> Iterator[str]:
