@@ -17,6 +17,8 @@ SLACK_S = 1e-6
 
 def wrong_rounds(books: Books) -> Iterator[str]:
     """Say which rounds and buffers are not those of the settings' protocol."""
+    if books.block("server").get("compute", "none") != "none":
+        return  # commits take their time: rounds and buffers end before them
     kind = books.block("protocol").get("kind")
     if kind == "synchronous" and not books.unfinished:
         yield from _synchronous(books)
