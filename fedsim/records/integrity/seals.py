@@ -24,7 +24,7 @@ VALUES = {
     "visits": ("loss", "loss_square"),
     "commits": ("update_norm", "mean_cosine"),
     "scores": ("metric", "value"),
-    "personal": ("metric", "metric_global", "metric_personal", "metric_local", "gain", "tokens"),
+    "personal": ("kind", "metric", "metric_global", "metric_personal", "metric_local", "gain", "tokens"),
 }
 """Columns that training computes: no replay of the schedule gives them."""
 FILES = ("experiment.yaml", "wall.jsonl", *(f"{table}.parquet" for table in TABLES))

@@ -31,6 +31,7 @@ COMPUTE: Mapping[str, tuple[object, ...]] = {
     "step_sigma": (0, 0.0),
     "step_overhead_s": (0, 0.0),
     "bandwidth_floor": (False,),
+    "codecs": (False, None),
     "thermal": ("none",),
 }
 """Settings with which the closed forms hold."""
@@ -41,7 +42,7 @@ KNOWN = {
     },
     "compute": {
         *("flops", "calibration", "stack", "unit_sigma", "step_sigma", "step_overhead_s", "bandwidth_floor"),
-        *("dequantisation", "thermal"),
+        *("dequantisation", "codecs", "thermal"),
     },
 }
 """Keys that were known when these forms were written; another one may change what they say."""
