@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from fedsim.checks.gate import prepared
 from fedsim.clock.components import parts_of
+from fedsim.clock.plan import Plan
 from fedsim.errors import FedsimError
 from fedsim.records.info import UNFINISHED
 from fedsim.records.run import Run
@@ -72,7 +73,12 @@ def audit(run: Run, *, accounts_only: bool = False) -> Audit:
     no_replay = "accounts only, as asked" if accounts_only else why_no_replay(run)
     problems = list(accounts)
     if not no_replay:
-        problems += _replay_problems(run)
+        try:
+            plan = prepared(stored_experiment(run))
+        except FedsimError as problem:  # data or tables that are not here
+            no_replay = first_line(problem)
+        else:
+            problems += _replay_problems(plan, run)
     return Audit(
         tuple(problems),
         0 if no_replay else COMPARED,
@@ -100,9 +106,9 @@ def why_no_replay(run: Run) -> str:
     return f"the aggregator {rule.kind} decides by values that are in no table" if rule.reads_values else ""
 
 
-def _replay_problems(run: Run) -> Iterator[str]:
+def _replay_problems(plan: Plan, run: Run) -> Iterator[str]:
     try:
-        retraced = retrace(prepared(stored_experiment(run)), run)
+        retraced = retrace(plan, run)
     except FedsimError as problem:
         yield f"the replay fails: {first_line(problem)}"
         return

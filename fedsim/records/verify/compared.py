@@ -170,7 +170,7 @@ def _personal(run: Run, retraced: Retraced) -> Iterator[str]:
         "unseen": [client in set(retraced.unseen) for client in clients],
     }
     for column, values in right.items():
-        wrong = np.flatnonzero(personal[column].to_numpy() != np.array(values, dtype=personal[column].dtype))
+        wrong = np.flatnonzero(np.array(personal[column].tolist()) != np.array(values))
         if wrong.size:
             row = int(wrong[0])
             where = f"personal, row {personal.index[row]} (client {clients[row]}), column {column}"

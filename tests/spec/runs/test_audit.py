@@ -213,6 +213,20 @@ def test_without_what_made_the_run_there_is_no_replay_and_it_is_said(tampered, w
     assert f"not replayed ({why_no_replay(run)})" in audit(run).summary
 
 
+@pytest.mark.parametrize(
+    ("tampered", "why"),
+    [
+        (lambda run: with_settings(run, population__availability="gone.csv"), "population.availability"),
+        (lambda run: with_settings(run, population__preset="gone"), "gone"),
+    ],
+)
+def test_without_the_tables_that_made_the_run_there_is_no_replay_and_it_is_said(tampered, why):
+    found = audit(tampered(audited()))
+
+    assert why in found.no_replay
+    assert found.replayed == 0
+
+
 def test_the_accounts_alone_are_audited_when_that_is_asked_for():
     found = audit(audited(), accounts_only=True)
 
