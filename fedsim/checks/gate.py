@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fedsim.blame import blaming
 from fedsim.checks.blocks import check
 from fedsim.checks.layers import refuse_larger_ranks
+from fedsim.clock.components import parts_of
 from fedsim.clock.plan import Plan, prepare
 from fedsim.config.experiment import Experiment
 from fedsim.config.loading import load
@@ -79,7 +81,9 @@ def prepared(experiment: Experiment, like: Plan | None = None, where: str = "exp
     Raises:
         ProfileError, DataError, ExperimentError: whatever is wrong with the input.
     """
-    plan = prepare(admit(experiment, where), like)
+    admitted = admit(experiment, where)
+    with blaming(parts_of(admitted).everything):
+        plan = prepare(admitted, like)
     refuse_larger_ranks(plan.task.layout)
     CommitTime(plan)  # refuses to charge the server for layers that are not known
     return plan

@@ -154,7 +154,7 @@ def test_a_rule_is_checked_at_each_commit(written, body, said):
             def __init__(self, vector): self.vector = vector
 
         class Mine(Aggregator):
-            traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=False, history=False)
+            traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=False, full_model=True, history=False)
             def init(self, model): return None
             def offer(self, state, model, invitation): return Offer(model.adapter.vector, down=WHOLE, up=WHOLE)
             def apply(self, state, model, contributions):
@@ -180,7 +180,7 @@ def test_a_rule_is_checked_at_each_offer(written, body, said):
     kind = written(
         f"""
         class Mine(Aggregator):
-            traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=False, history=False)
+            traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=False, full_model=True, history=False)
             def init(self, model): return None
             def offer(self, state, model, invitation): {body}
             def apply(self, state, model, contributions): return model, state
