@@ -264,7 +264,9 @@ BY_TIER = {"r": 8, "rank_by": "tier", "ranks": {tier: (2, 4, 8)[i % 3] for i, ti
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("rule", [{}, {"aggregator": {"kind": "flora"}, "lora": BY_TIER}])
+@pytest.mark.parametrize(
+    "rule", [pytest.param({}, marks=pytest.mark.slow), {"aggregator": {"kind": "flora"}, "lora": BY_TIER}]
+)
 def test_real_adapters_are_the_same_bits_inline_and_in_two_ray_workers(tmp_path, rule):
     """Torch, PEFT, the embedded model and text: every table, and the adapter's file."""
     blocks = {

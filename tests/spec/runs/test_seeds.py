@@ -144,7 +144,4 @@ def test_no_room_asks_for_the_one_seed_of_an_experiment():
         and ast.unparse(node.value).endswith("experiment")
     }
 
-    assert asks == {
-        "records/writer.py",
-        "checks/resolved.py",
-    }  # written down, and said where it stands for three
+    assert asks == {"records/writer.py"}  # written down

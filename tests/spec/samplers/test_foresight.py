@@ -48,7 +48,7 @@ def test_the_least_available_are_not_those_who_are_about_to_fail():
     lost = {}
     for kind in ("uniform", "least-available"):
         outcomes = []
-        for seed in range(3):
+        for seed in range(2):
             run = simulate(
                 Experiment.model_validate(
                     {
@@ -65,7 +65,7 @@ def test_the_least_available_are_not_those_who_are_about_to_fail():
                         "local": {"optimizer": "sgd", "lr": 0.1, "steps": 4},
                         "protocol": {"kind": "buffered", "concurrency": 40, "buffer": 10},
                         "sampler": {"kind": kind},
-                        "budget": {"time_s": 60_000},
+                        "budget": {"time_s": 40_000},
                         "runtime": {"executor": "inline"},
                     }
                 ),
@@ -75,7 +75,7 @@ def test_the_least_available_are_not_those_who_are_about_to_fail():
             outcomes += [(ended.outcome == "offline").sum(), len(ended)]
         lost[kind] = sum(outcomes[::2]) / sum(outcomes[1::2])
     assert lost["uniform"] > 0.01
-    assert lost["least-available"] == pytest.approx(lost["uniform"], rel=0.15)
+    assert lost["least-available"] == pytest.approx(lost["uniform"], rel=0.35)
 
 
 def test_an_estimate_knows_the_window_and_no_outage():
