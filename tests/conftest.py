@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
 
 pytest.register_assert_rewrite("worlds", "oracles")
+settings.register_profile("same", derandomize=True, database=None)
+settings.register_profile("new")
+settings.load_profile(os.environ.get("FEDSIM_CASES", "same"))  # `new`: other cases at each run, to look for faults
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a missing fixture must not become a download
 
 THEMES = {

@@ -21,7 +21,7 @@ from fedsim.arrays import Floats
 from fedsim.errors import ABSENT, Message, ProfileError, message, nearest
 from fedsim.files.delimited import SEPARATORS, ragged_row, read_grid
 from fedsim.files.parquet_file import read_parquet
-from fedsim.files.text_file import UnreadableError, decoded, read_bytes, read_text
+from fedsim.files.text_file import UnreadableError, decoded, read_bytes, read_text, shown
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,11 @@ class Rows:
     def say(
         self, row: int | None, column: str, what: str, got: Any = None, fix: str | None = None
     ) -> Message:
-        """Return the message of a problem at the k-th row (None: of the whole file)."""
+        """Return the message of a problem at the k-th row (None: of the whole file), with names of the file on one line."""
         where = str(self.path) if row is None else f"{self.path} row {self.numbers[row]}"
         where = f"{where}: {column}" if column else where
-        return Message(what, where, ABSENT if got is None else got, fix)
+        fix = None if fix is None else shown(fix, most=2000)
+        return Message(shown(what, most=2000), where, ABSENT if got is None else got, fix)
 
 
 def read_rows(path: Path) -> Rows:

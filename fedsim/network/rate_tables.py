@@ -13,6 +13,7 @@ import numpy as np
 
 from fedsim.arrays import Floats, Ints
 from fedsim.errors import Message, ProfileError
+from fedsim.files.text_file import shown
 from fedsim.files.user_tables import Column, Rows, numbers, problems, read_rows
 from fedsim.network.base import DIRECTIONS, KBPS, MBPS, Direction
 from fedsim.network.traces import AtEnd, RateTrace
@@ -61,7 +62,7 @@ def read_rate_table(path: Path, at_end: AtEnd) -> RateTable:
         for name, unit in _rate_columns(rows, direction):
             rates = BYTES_PER_S_OF[unit] * numbers(rows, name)
             traces[direction] = tuple(
-                RateTrace(times_s[at], rates[at], at_end, f"{path}: trace {label}")
+                RateTrace(times_s[at], rates[at], at_end, f"{path}: trace {shown(label)}")
                 for label, at in places.items()
             )
     return RateTable(path, rows.sha256, tuple(places), traces)
@@ -78,7 +79,9 @@ def _refuse_a_dead_end(rows: Rows, places: dict[str, Ints]) -> None:
             rates = numbers(rows, name)
             for label, at in places.items():
                 if rates[at[-1]] == 0:
-                    what = f"trace {label} ends with 0, and rates_at_end: hold would keep that for ever"
+                    what = (
+                        f"trace {shown(label)} ends with 0, and rates_at_end: hold would keep that for ever"
+                    )
                     fix = "set population.rates_at_end: loop, or end the trace with a rate"
                     raise ProfileError(rows.say(int(at[-1]), name, what, 0.0, fix))
 

@@ -117,6 +117,12 @@ def test_a_damaged_table_of_rates_is_read_whole_or_refused_in_one_sentence(data,
         assert check(path) == []
 
 
+def test_a_name_with_a_line_break_is_said_on_one_line(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_bytes(b'trace,time_s,down_kbps\n"a\nb",5,16\nc,0,8\nc,1,8\n')
+    assert refused_in_one_sentence(lambda: usable(path))
+
+
 @settings(CASES, max_examples=150, deadline=timedelta(seconds=20))
 @given(data=st.data())
 def test_a_run_on_damaged_rates_ends_or_says_why_not(data, tmp_path):
