@@ -10,7 +10,9 @@ from hypothesis import settings
 pytest.register_assert_rewrite("worlds", "oracles")
 settings.register_profile("same", derandomize=True, database=None)
 settings.register_profile("new")
-settings.load_profile(os.environ.get("FEDSIM_CASES", "same"))  # `new`: other cases at each run, to look for faults
+settings.load_profile(
+    os.environ.get("FEDSIM_CASES", "same")
+)  # `new`: other cases at each run, to look for faults
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a missing fixture must not become a download
 
 THEMES = {
