@@ -86,9 +86,10 @@ class Visit(VisitRecord):
             self._outcome_of_landing = outcome
 
     def close(self, now_s: float) -> None:
-        """Freeze the account at the end of the run; the outcome stays `in_flight`."""
-        if self.ended:
+        """Freeze the account at the end of the run; the outcome stays `in_flight`, or is again if a signal came half-way."""
+        if self.is_accounted:
             return
+        self._outcome = "in_flight"
         self.ended_s = now_s
         self._end_pause(now_s)
         self._left_bytes = {d: transfer.sent_bytes(now_s) for d, transfer in self._transfers.items()}

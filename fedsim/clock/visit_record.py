@@ -55,6 +55,11 @@ class VisitRecord:
         return self._outcome != "in_flight"
 
     @property
+    def is_accounted(self) -> bool:
+        """Whether it has ended and what it used is known: a signal may come between the two."""
+        return self.ended and self._usage is not None
+
+    @property
     def usage(self) -> Usage:
         """What it had used when it ended, or when the run did; there is none before."""
         assert self._usage is not None, "a visit's usage is known when it has ended"

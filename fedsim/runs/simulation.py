@@ -254,7 +254,8 @@ def run_to_the_end(server: Server, tell: OnEvent, stop: Stop | None = None) -> f
         with no_garbage_pauses():
             ended_s = _step(server.env, server, tell, stop or Stop())
     except BaseException:
-        server.close(float(server.env.now))
+        with suppress(Exception):  # what ended the run must be what is said, whatever it left half done
+            server.close(float(server.env.now))
         raise
     server.close(ended_s)
     return ended_s

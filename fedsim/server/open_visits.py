@@ -210,7 +210,7 @@ class OpenVisits:
     def close(self, now_s: float) -> None:
         """Write those that are left as they stand at the end of the run [virtual s]."""
         for visit in self._in_order():
-            if not visit.ended:
+            if not visit.is_accounted:
                 visit.close(now_s)
                 self._ledger.count(visit)
             self.settle(visit)

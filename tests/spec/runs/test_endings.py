@@ -14,6 +14,7 @@ from worlds import FAST, plan, simulated
 
 import fedsim
 from fedsim.clock.protocol import ServerProtocol
+from fedsim.clock.visit import Visit
 from fedsim.config.devices import Battery
 from fedsim.errors import ExperimentError, RunError
 from fedsim.instants import Instant
@@ -247,6 +248,27 @@ def test_sigterm_ends_a_timeline_soon_and_its_folder_can_be_read(tmp_path, rows)
     assert len(run.visits) >= rows
     assert run.info.totals.visits == len(run.visits)
     assert list((tmp_path / "run").glob("*.jsonl")) in ([], [tmp_path / "run" / "wall.jsonl"])
+
+
+def test_a_signal_in_the_middle_of_a_visit_s_end_leaves_a_whole_folder(tmp_path, monkeypatch):
+    """It has an outcome then, and what it used is not worked out yet: it counts as in flight."""
+    usage_until, asked = Visit._usage_until, []
+
+    def interrupted(visit, now_s):
+        asked.append(visit)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return usage_until(visit, now_s)
+
+    monkeypatch.setattr(Visit, "_usage_until", interrupted)
+    made = plan({"kind": "synchronous", "cohort": 2}, [1.0, 2.0], budget={"commits": 9})
+    with pytest.raises(KeyboardInterrupt):
+        simulate(made, timeline_only=True, out=tmp_path / "run")
+    run = fedsim.load(tmp_path / "run")
+
+    assert run.info.status == "interrupted"
+    assert run.visits.outcome.tolist() == ["landed", "landed", "in_flight", "in_flight"]
+    assert run.info.totals.visits == 4
 
 
 def test_sigterm_ends_a_run_that_swallows_it(monkeypatch):
