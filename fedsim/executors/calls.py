@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from fedsim.adapters.adapter import Vector
-from fedsim.blame import place_in
+from fedsim.blame import described, place_in
 from fedsim.errors import FedsimError, Message, WorkerError
 from fedsim.executors.host import cores
 from fedsim.jobs import Job, ScoreJob, Task, Update
@@ -126,9 +126,8 @@ def failure(items: Sequence[Item], problem: BaseException) -> Failure:
 def failure_of(who: str, problem: BaseException) -> Failure:
     """Return an exception as a value; `who` says what was done."""
     ours = isinstance(problem, FedsimError)
-    lines = str(problem).strip().splitlines()
     place = place_in(problem)
-    named = ": ".join([type(problem).__name__, *lines[:1]]) + (f" ({place})" if place else "")
+    named = described(problem) + (f" ({place})" if place else "")
     what = str(problem) if ours else named
     trace = "".join(traceback.format_exception(problem))
     return Failure(who, what, trace, problem, ours and not isinstance(problem, WorkerError))

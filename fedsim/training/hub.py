@@ -14,10 +14,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedsim.blame import described
 from fedsim.errors import DataError, message, nearest
 from fedsim.files.text_file import reason
 from fedsim.training.loading import checkpoint, probing
-from fedsim.training.loading.configuration import first_line
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -90,7 +90,7 @@ def check_reachable(name: str) -> None:
         fix = f"{FIX}; a private model needs HF_TOKEN"
         raise DataError(message("task.model", what, got=name, fix=fix)) from problem
     except Exception as problem:  # the hub's client and its transport have no common base class
-        what = f"there is no such folder here, and the hub cannot be reached ({first_line(problem)})"
+        what = f"there is no such folder here, and the hub cannot be reached ({described(problem)})"
         raise DataError(message("task.model", what, got=name, fix=FIX)) from problem
 
 
@@ -107,7 +107,7 @@ def _from(name: str, what: str, load: Callable[[], Any]) -> Any:
         if folder:
             fix = f"is it complete? its {what} must load with transformers' Auto classes"
             raise DataError(
-                message("task.model", f"cannot load the {what}: {first_line(problem)}", got=name, fix=fix)
+                message("task.model", f"cannot load the {what}: {described(problem)}", got=name, fix=fix)
             ) from problem
         why = "HF_HUB_OFFLINE is set" if _offline() else "is the name right, and the hub reachable?"
         fix = f"{why}; or give a local folder, or model: builtin"

@@ -15,10 +15,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
+from fedsim.blame import described
 from fedsim.errors import DataError, message
 from fedsim.training.hub import check_reachable, is_hub_name
 from fedsim.training.loading import checkpoint
-from fedsim.training.loading.configuration import first_line
 
 CLASSES = ("UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -260,7 +260,7 @@ def translated(name: str, what: str, load: Callable[[], Any]) -> Any:
             warnings.simplefilter("ignore")
             return load()
     except Exception as problem:  # diffusers has its own error types for impossible configurations
-        reason = first_line(problem)
+        reason = described(problem)
         fix = "is it complete? diffusers must load it with from_pretrained"
         raise DataError(
             message("task.model", f"cannot load the {what}: {reason}", got=name, fix=fix)

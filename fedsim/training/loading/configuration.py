@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fedsim.blame import described
 from fedsim.errors import DataError, message
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def text_config(model: PreTrainedModel) -> PretrainedConfig:
     try:
         return model.config.get_text_config(decoder=True)
     except ValueError as problem:
-        what = f"its configuration has no one part for text ({first_line(problem)})"
+        what = f"its configuration has no one part for text ({described(problem)})"
         raise DataError(message("task.model", what, fix="give a model of text")) from problem
 
 
@@ -69,9 +70,3 @@ def of_text_parameters(model: PreTrainedModel) -> list[tuple[str, Tensor]]:
     """Return (path, parameter) of what a text goes through, tied ones once."""
     paths = {name for name, _ in of_text(model)}
     return [(name, p) for name, p in model.named_parameters() if name.rpartition(".")[0] in paths]
-
-
-def first_line(problem: BaseException) -> str:
-    """Return what an exception of a library says, in one line."""
-    lines = str(problem).strip().splitlines()
-    return f"{type(problem).__name__}: {lines[0]}" if lines else type(problem).__name__

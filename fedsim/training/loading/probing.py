@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from fedsim.blame import described
 from fedsim.errors import DataError, message
-from fedsim.training.loading.configuration import first_line, number, of_text, text_config, vocabulary
+from fedsim.training.loading.configuration import number, of_text, text_config, vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +55,7 @@ def check_causal(model: PreTrainedModel, name: str) -> None:
                 f"logits of shape {tuple(logits.shape)} for tokens of shape {tuple(windows.shape)}"
             )
     except Exception as problem:  # whatever a model of others raises
-        what = f"it cannot be run on tokens alone ({first_line(problem)})"
+        what = f"it cannot be run on tokens alone ({described(problem)})"
         raise DataError(message("task.model", what, got=name, fix="give a model of text")) from problem
     logits = logits.float()
     if not logits.isfinite().all():
