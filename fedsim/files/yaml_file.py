@@ -42,6 +42,10 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
 
 
+MOST_PARTS, DEEPEST = 100_000, 50
+"""Values and keys that one document may hold, one that is referred to counted every time, and how deep they may lie."""
+
+
 @dataclass(frozen=True)
 class Document:
     """One YAML mapping as plain values.
@@ -113,7 +117,11 @@ def _neighbours(path: Path) -> str:
 
 def _compose(text: str, where: str) -> yaml.Node | None:
     try:
-        return yaml.compose(text, Loader=_Loader)
+        node = yaml.compose(text, Loader=_Loader)
+        _refuse_too_much(node, where)
+        return node
+    except RecursionError:
+        raise _too_deep(where) from None
     except yaml.MarkedYAMLError as problem:
         mark = problem.problem_mark or problem.context_mark
         at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -125,6 +133,31 @@ def _compose(text: str, where: str) -> yaml.Node | None:
     except yaml.YAMLError as problem:
         what = f"not valid YAML: {str(problem).splitlines()[0]}"
         raise ExperimentError(message(where, what, fix="remove control characters")) from None
+
+
+def _too_deep(where: str) -> ExperimentError:
+    what = f"blocks are nested deeper than {DEEPEST}, or one contains itself"
+    return ExperimentError(message(where, what, fix="check brackets and aliases"))
+
+
+def _refuse_too_much(node: yaml.Node | None, where: str) -> None:
+    """Raise if a document is deeper or has more parts than any experiment: aliases of aliases can stand for billions."""
+    level, parts = [] if node is None else [node], 0
+    for _ in range(DEEPEST):
+        if not level:
+            return
+        parts += len(level)
+        if parts > MOST_PARTS:
+            what = f"holds more than {MOST_PARTS:,} values, those of aliases counted every time"
+            raise ExperimentError(message(where, what, fix="write the values themselves, once"))
+        below: list[yaml.Node] = []
+        for parent in level:
+            if isinstance(parent, yaml.MappingNode):
+                below += [part for pair in parent.value for part in pair]
+            elif isinstance(parent, yaml.SequenceNode):
+                below += parent.value
+        level = below
+    raise _too_deep(where)
 
 
 def _construct(node: yaml.Node, where: str) -> Any:
