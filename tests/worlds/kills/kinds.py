@@ -58,12 +58,6 @@ KINDS = {
     "whole-model": {"extends": "whole_model", "runtime": {"checkpoint_commits": 3}},
     "alone": {"extends": "alone", "runtime": {"checkpoint_commits": 7}},
     "resumed-downloads": {"extends": "resumed", "runtime": {"checkpoint_commits": 2}},
-    "feddpa": {
-        "protocol": {"kind": "buffered", "concurrency": 6, "buffer": 3},
-        "personal": {"kind": "feddpa"},
-        "server_optimizer": {"kind": "momentum", "beta": 0.9},
-        "runtime": {"checkpoint_commits": 3},
-    },
     "refusals": {
         "task": {"kind": "worlds.kills.clients:Faulty", "dimension": 5},
         "wire": {"dtype": "int8", "error_feedback": True},
@@ -72,6 +66,17 @@ KINDS = {
     },
     "few-checkpoints": {"extends": "buffered", "seed": 6, "runtime": {}},
     "fedper": {"extends": "private_layers", "runtime": {"checkpoint_commits": 1}},
+    "feddpa": {
+        "population": {"preset": "mixed_edge_2025", "clients": 6},
+        "task": {"kind": "language", "model": "builtin", "data": "builtin", "sequence": 32},
+        "local": {"lr": 1.0e-3, "steps": 2, "batch": 4},
+        "protocol": {"kind": "synchronous", "cohort": 3},
+        "personal": {"kind": "feddpa", "clients": 2},
+        "server_optimizer": {"kind": "momentum", "beta": 0.9},
+        "budget": {"commits": 4},
+        "evaluate": {"every_commits": 2, "windows": 8},
+        "runtime": {"checkpoint_commits": 1},
+    },
     "language": {
         "population": {"preset": "mixed_edge_2025", "clients": 8},
         "task": {"kind": "language", "model": "builtin", "data": "builtin", "sequence": 32},
@@ -96,7 +101,7 @@ KINDS = {
     },
 }
 """Name -> what it changes: of a golden run, or of `QUADRATIC`."""
-REAL_MODELS = ("fedper", "language", "images")
+REAL_MODELS = ("fedper", "feddpa", "language", "images")
 """Kinds that train a model, and take seconds instead of tenths."""
 QUICK = tuple(kind for kind in KINDS if kind not in REAL_MODELS)
 

@@ -20,6 +20,14 @@ def facts(path):
     return kept
 
 
+def leaves(value, name=""):
+    """The numbers and words in nested facts, by their paths."""
+    if not isinstance(value, dict | list) or not value:
+        return {name: value}
+    parts = value.items() if isinstance(value, dict) else enumerate(value)
+    return {path: leaf for key, part in parts for path, leaf in leaves(part, f"{name}.{key}".lstrip(".")).items()}
+
+
 def vectors(path):
     """Client -> the bytes that it keeps."""
     view = ClientVectors.read(path)
@@ -53,9 +61,12 @@ def _differs(name, path, wanted):
     if name == "wall.jsonl":
         return _unreadable(name, path)
     if name == "run.json":
-        got, due = facts(path), facts(wanted)
-        return [f"run.json: {key}: {got.get(key)!r} instead of {due.get(key)!r}"[:300]
-                for key in sorted({*got, *due}) if got.get(key) != due.get(key)]  # fmt: skip
+        got, due = leaves(facts(path)), leaves(facts(wanted))
+        return [
+            f"run.json: {key}: {got.get(key)!r} instead of {due.get(key)!r}"[:200]
+            for key in sorted({*got, *due})
+            if got.get(key) != due.get(key)
+        ]
     if name.startswith("kept/"):
         return [] if vectors(path) == vectors(wanted) else [f"{name}: other vectors"]
     if name == "report.html":
