@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -19,6 +19,7 @@ from fedsim.files.kept_again import KeptAgain
 from fedsim.files.plain_values import DamagedError, Held, Restored
 from fedsim.files.tensor_file import Array, read_tensors, write_tensors
 from fedsim.records.info import Refusal, json_values
+from fedsim.server.values.saved import ValuesData
 
 FORMAT = 1
 """Of what this version writes; others are refused."""
@@ -46,11 +47,11 @@ class Head:
     wall_s: float
     rows: Mapping[str, int]
     refused: tuple[Refusal, ...]
-    experiment: Mapping[str, Any]
+    experiment: Mapping[str, object]
     versions: Mapping[str, str]
     cpu: str
-    task: Mapping[str, Any] = field(default_factory=dict)
-    population: Mapping[str, Any] = field(default_factory=dict)
+    task: Mapping[str, object] = field(default_factory=dict)
+    population: Mapping[str, object] = field(default_factory=dict)
     format: int = FORMAT
 
 
@@ -152,7 +153,7 @@ def read(path: Path) -> Stored:
         raise RunFolderError(message(str(path), "is damaged: it is no checkpoint of a run")) from problem
 
 
-def values(stored: Stored, plan: Plan, kept: KeptAgain) -> tuple[Any, list[ClientVectors]]:
+def values(stored: Stored, plan: Plan, kept: KeptAgain) -> tuple[ValuesData, list[ClientVectors]]:
     """Return the values of a checkpoint, and the views among them of what clients keep.
 
     Raises:
@@ -160,6 +161,6 @@ def values(stored: Stored, plan: Plan, kept: KeptAgain) -> tuple[Any, list[Clien
     """
     restored = Restored(stored.tree, stored.arrays, known(plan), modules_of(plan), kept)
     try:
-        return restored.value(), restored.views
+        return cast("ValuesData", restored.value()), restored.views
     except DamagedError as problem:
         raise RunFolderError(message(str(stored.path), f"is damaged ({problem})")) from problem

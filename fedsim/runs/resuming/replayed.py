@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from fedsim.clock.plan import Plan
 from fedsim.errors import RunFolderError, message
@@ -159,7 +158,7 @@ class ReplayedRows(Writer):
         super().__init__(None, plan.experiment)
         self._stored = stored
 
-    def clients(self, columns: Mapping[str, Any]) -> None:
+    def clients(self, columns: Mapping[str, object]) -> None:
         """Compare the table of clients."""
         self._stored.compare_all("clients", tables.joined("clients", [tables.fit("clients", columns)]))
 
@@ -179,7 +178,7 @@ class ReplayedRows(Writer):
     def personal(self, row: PersonalRow) -> None:
         """There are none without values."""
 
-    def wall(self, facts: Mapping[str, Any]) -> None:
+    def wall(self, facts: Mapping[str, object]) -> None:
         """A replay has no real time."""
 
     def note(self, info: RunInfo) -> None:
