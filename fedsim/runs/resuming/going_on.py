@@ -10,7 +10,6 @@ from fedsim.clock.plan import Plan
 from fedsim.clock.plan_tables import clients_table
 from fedsim.errors import RunFolderError, message
 from fedsim.executors import Executor
-from fedsim.files.kept_again import KeptAgain
 from fedsim.records.info import RunInfo
 from fedsim.records.run import Run
 from fedsim.records.writer import Writer
@@ -18,7 +17,7 @@ from fedsim.runs.course import concluded, run_to_the_end, tell_start, version_0,
 from fedsim.runs.resuming import heads
 from fedsim.runs.resuming.checkpoints import Checkpoints
 from fedsim.runs.resuming.common import close_early, columns_of, cut, resumption
-from fedsim.runs.resuming.heads import Stored
+from fedsim.runs.resuming.heads import Stored, Values
 from fedsim.runs.resuming.replayed import ReplayedRows, StoredRows
 from fedsim.runs.stopping import Stop
 from fedsim.server.ledger import OnEvent
@@ -33,7 +32,7 @@ class GoingOn:
 
     Attributes:
         before: as its end has left it.
-        stored: the checkpoint.
+        stored, values: the checkpoint.
         info: `run.json` from now on.
         writer: of the run; None as long as the schedule is replayed.
     """
@@ -42,6 +41,7 @@ class GoingOn:
     plan: Plan
     executor: Executor
     stored: Stored
+    values: Values
     info: RunInfo
     tell: OnEvent
     writer: Writer | None = field(default=None, init=False)
@@ -50,8 +50,6 @@ class GoingOn:
         folder = self.before.folder
         assert folder is not None
         self._folder, self._began_s = folder, time.perf_counter()
-        self._kept = KeptAgain(folder / "kept")
-        self._values, self._views = heads.values(self.stored, self.plan, self._kept)
         self._rows = StoredRows(str(folder), columns_of(self.before))
         self._replayed = ReplayedRows(self.plan, self._rows)
 
@@ -64,13 +62,15 @@ class GoingOn:
         self._replayed.clients(clients_table(self.plan))
         log = Log(replace(self.before, info=replace(self.before.info, status="killed")))
         server = world(self.plan, None, self._replayed, self._heard, log=log, vector=version_0(self.plan))
-        server.versions.lent.replay(self._values["lent"])
+        server.versions.lent.replay(self.values.data["lent"])
+        server.versions.coder.idle = True
         server.maker.on_version = lambda: self._at(server)
         tell_start(self.plan, self.executor, self.info, self.tell)
         server.evaluate()
         try:
             ended_s = run_to_the_end(server, self._heard, stop)
             if self.writer is None:
+                self._replayed.compare()
                 raise self._refused("the schedule ends before its version")
             return concluded(server, self.executor, self.writer, ended_s)[0]
         except BaseException as problem:
@@ -94,9 +94,10 @@ class GoingOn:
             return
         if float(server.now_s) != head.time_s:
             raise self._refused(f"version {head.version} was made at {head.time_s!r} s")
+        self._replayed.compare()
         lines = self._rows.lines(head.rows)
         try:
-            put_values(server, self._values, self.executor)
+            put_values(server, self.values.data, self.executor)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as problem:
             raise self._refused(str(problem)) from problem
         self._go_on(server, lines)
@@ -109,12 +110,12 @@ class GoingOn:
         self.info = replace(self.info, resumed=(*self.info.resumed, again), refused=head.refused)
         heads.keep_only(self._folder, self.stored.path)
         cut(self._folder, self.plan, self.info, lines, head.wall_s)
-        self._kept.go_on()
+        self.values.kept.go_on()
         began_s = time.perf_counter() - head.wall_s
         writer = Writer(self._folder, self.plan.experiment, began_s, continues=self.info)
         writer.counts.update(head.rows)
         writer.clients(clients_table(self.plan))
         server.ledger.writer = self.writer = writer
-        del self._values
-        Checkpoints(server, writer, self.tell).begin(self._views)
+        Checkpoints(server, writer, self.tell).begin(self.values.views)
+        del self.stored, self.values
         self.tell("resumed", {"resumption": again, "cpu": head.cpu})

@@ -33,7 +33,7 @@ from fedsim.runs.resuming import heads
 from fedsim.runs.resuming.common import clients_columns, close_early, columns_of, cut, resumption
 from fedsim.runs.resuming.folder import held, wall_lines
 from fedsim.runs.resuming.going_on import GoingOn
-from fedsim.runs.resuming.heads import Stored
+from fedsim.runs.resuming.heads import Head, Stored, Values
 from fedsim.runs.resuming.replayed import RepeatedRows, StoredRows
 from fedsim.runs.resuming.settings import (
     grown,
@@ -51,7 +51,7 @@ def resume(
     folder: Path | str,
     executor: Executor | None = None,
     *,
-    budget: Mapping[str, float] | None = None,
+    budget: Mapping[str, float | None] | None = None,
     changes: Sequence[str] = (),
     experiment: Experiment | None = None,
     on_event: OnEvent | None = None,
@@ -81,7 +81,8 @@ def resume(
     with held(folder):
         before = _ended_run(folder)
         typed = stored_experiment(before)
-        wanted = [f"budget.{name}={value}" for name, value in (budget or {}).items()]
+        limits = (budget or {}).items()
+        wanted = [f"budget.{name}={'null' if value is None else value}" for name, value in limits]
         after = changed(experiment or typed, [*wanted, *changes], str(folder))
         refuse_other_packages(folder, before.info.versions, installed_versions())
         plan = prepared(after, where=str(folder))
@@ -116,7 +117,7 @@ def _as_it_is(folder: Path, tell: OnEvent, *, report: bool) -> Run:
 def _gone_on(before: Run, plan: Plan, executor: Executor | None, tell: OnEvent, *, report: bool) -> Run:
     """Go on in the folder of a run, or begin again there."""
     assert before.folder is not None
-    stored = None if before.info.timeline_only else _checkpoint(before, plan)
+    found = None if before.info.timeline_only else _checkpoint(before, plan)
     info = _info_of(before, plan)
     with ExitStack() as stack:
         stop = stack.enter_context(stoppable())
@@ -128,34 +129,39 @@ def _gone_on(before: Run, plan: Plan, executor: Executor | None, tell: OnEvent, 
             begin(worker, plan.experiment)
         if worker is not None:
             worker.open(plan.task)
-        if stored is None or worker is None:
+        if found is None or worker is None:
             run = _begun_again(before, plan, worker, info, tell, stop)
         else:
-            run = GoingOn(before, plan, worker, stored, info, tell).run(stop)
+            stored, values, damaged = found
+            for what in damaged:
+                tell("no_checkpoint", {"reason": what})
+            run = GoingOn(before, plan, worker, stored, values, info, tell).run(stop)
         if report:
             write_report(run)
         tell("done", {"run": run})
         return run
 
 
-def _checkpoint(before: Run, plan: Plan) -> Stored | None:
-    """Return the checkpoint to go on from, None without one; raise if it is not of this experiment.
+def _checkpoint(before: Run, plan: Plan) -> tuple[Stored, Values, list[str]] | None:
+    """Return what `heads.newest` does; raise if it is not of this experiment.
 
     Raises:
         RunFolderError: as said, or none of them can be read.
     """
     folder = before.folder
     assert folder is not None
-    stored, _ = heads.newest(folder)
-    if stored is None:
-        if settings_sha256(before.experiment) != before.info.digest and not before.info.resumed:
-            what = "is not the experiment that the run began with (SHA-256)"
-            fix = "put the file back, or run it into another folder"
-            raise RunFolderError(message(str(folder / "experiment.yaml"), what, fix=fix))
-        return None
-    refuse_other_settings(folder, stored.head.experiment, portable(plan.experiment))
-    refuse_other_packages(folder, stored.head.versions, installed_versions())
-    return stored
+
+    def check(head: Head) -> None:
+        refuse_other_settings(folder, head.experiment, portable(plan.experiment))
+        refuse_other_packages(folder, head.versions, installed_versions())
+
+    found = heads.newest(folder, check, plan)
+    changed_since = settings_sha256(before.experiment) != before.info.digest
+    if found is None and changed_since and not before.info.resumed:
+        what = "is not the experiment that the run began with (SHA-256)"
+        fix = "put the file back, or run it into another folder"
+        raise RunFolderError(message(str(folder / "experiment.yaml"), what, fix=fix))
+    return found
 
 
 def _info_of(before: Run, plan: Plan) -> RunInfo:
@@ -163,8 +169,9 @@ def _info_of(before: Run, plan: Plan) -> RunInfo:
     assert before.folder is not None
     old = before.info
     info = begun(started(plan.experiment), plan, timeline_only=old.timeline_only)
-    refuse_other_files(before.folder, old.task, info.task, "task")
-    refuse_other_files(before.folder, old.population, info.population, "population")
+    if old.task:  # a run that was killed before it knew has nothing yet
+        refuse_other_files(before.folder, old.task, info.task, "task")
+        refuse_other_files(before.folder, old.population, info.population, "population")
     return replace(info, started=old.started, resumed=old.resumed)
 
 
@@ -177,7 +184,7 @@ def _begun_again(
     parts = plan.parts
     reads_values = parts.sampler.reads_values or parts.protocol.reads_values or parts.aggregator.reads_values
     stored = StoredRows(str(folder), columns_of(before))
-    stored.compare_all("clients", clients_columns(plan))
+    stored.compare_clients(clients_columns(plan))
     info = replace(info, resumed=(*info.resumed, resumption(before, 0, 0, 0, 0.0)))
     heads.keep_only(folder, None)
     cut(folder, plan, info, dict.fromkeys(run_folder.WRITTEN, b""), -1.0)
