@@ -22,7 +22,7 @@ from fedsim.errors import ExperimentError, FedsimError, RunError, message
 from fedsim.files.client_vectors import ClientVectors
 from fedsim.files.plain_values import Held, UnholdableError
 from fedsim.records.writer import Writer, installed_versions
-from fedsim.runs.resuming.heads import KEPT, Head, held_by, known, modules_of, write
+from fedsim.runs.resuming.heads import KEPT, Head, found, held_by, known, modules_of, write
 from fedsim.runs.resuming.machine import processor
 from fedsim.server.ledger import OnEvent
 from fedsim.server.server import Server
@@ -32,6 +32,8 @@ FIRST_S = 10.0
 """Real seconds before the first checkpoint and between two of them, at least, where nothing is asked for."""
 SHARE = 1 / 20
 """Most of the time that they take then."""
+RESIDUALS = Path("kept", "residuals.f32")
+"""What clients owe with error feedback, in the folder of a run."""
 NO_FIX = "remove runtime.checkpoint_commits and checkpoint_s: the run then goes on without checkpoints, and says so"
 
 
@@ -66,6 +68,12 @@ def why_none(plan: Plan) -> str:
     return ""
 
 
+def leave_no_residuals(folder: Path) -> None:
+    """Remove what error feedback has left at the end of a run that has no checkpoint, to which it would belong."""
+    if not found(folder):
+        (folder / RESIDUALS).unlink(missing_ok=True)
+
+
 class Checkpoints:
     """Takes the checkpoints of a run; of one that lives in memory there are none."""
 
@@ -90,7 +98,7 @@ class Checkpoints:
         self._views.append(views)
         coder = self._server.versions.coder
         if self._server.experiment.wire.error_feedback and coder.residuals.path is None:
-            coder.residuals = ClientVectors(folder / "kept" / "residuals.f32")
+            coder.residuals = ClientVectors(folder / RESIDUALS)
         self._server.maker.on_version = self._after_commit
 
     def _after_commit(self) -> None:
