@@ -188,8 +188,8 @@ def values(stored: Stored, plan: Plan) -> Values:
         RunFolderError: they are none, or a file of what clients keep has others by now.
     """
     kept = KeptAgain(stored.path.parents[1] / "kept")
-    restored = Restored(stored.tree, stored.arrays, known(plan), modules_of(plan), kept)
     try:
+        restored = Restored(stored.tree, stored.arrays, known(plan), modules_of(plan), kept)
         return Values(cast("ValuesData", restored.value()), restored.views, kept)
     except DamagedError as problem:
         raise RunFolderError(message(str(stored.path), f"is damaged ({problem})")) from problem

@@ -77,6 +77,10 @@ def resume(
         FedsimError: see `fedsim.simulate`.
     """
     folder, tell = Path(folder), on_event or quiet
+    if run_folder.holds_run(folder) and not run_folder.has_begun(folder):
+        what = "its run was killed before it had written anything"
+        fix = "type `fedsim run` with --out and --resume, or remove the folder"
+        raise RunFolderError(message(str(folder), what, fix=fix))
     run_folder.read_head(folder)
     with held(folder):
         before = _ended_run(folder)
