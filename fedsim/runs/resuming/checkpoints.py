@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from fedsim.errors import ExperimentError, FedsimError, RunError, message
 from fedsim.files.client_vectors import ClientVectors
 from fedsim.files.plain_values import Held, UnholdableError
 from fedsim.records.writer import Writer, installed_versions
+from fedsim.runs.resuming.files import model_files
 from fedsim.runs.resuming.heads import KEPT, Head, found, held_by, known, modules_of, write
 from fedsim.runs.resuming.machine import processor
 from fedsim.server.ledger import OnEvent
@@ -170,6 +172,10 @@ class Checkpoints:
             problem = problem.replace(f"{TREE}{path}", name)
         return problem
 
+    @cached_property
+    def _files(self) -> Mapping[str, str]:
+        return model_files(self._writer.experiment)
+
     def _head(self) -> Head:
         server, writer = self._server, self._writer
         return Head(
@@ -183,6 +189,7 @@ class Checkpoints:
             cpu=processor(),
             task=writer.info.task,
             population=writer.info.population,
+            files=self._files,
         )
 
     def _give_up(self, why: str) -> None:
