@@ -39,6 +39,7 @@ class Head:
         experiment: the settings as plain values.
         versions: of the packages; cpu: the processor.
         task, population: facts about model and data, with their SHA-256.
+        files: SHA-256 of the model's files, by path.
         format: of the file.
     """
 
@@ -52,6 +53,7 @@ class Head:
     cpu: str
     task: Mapping[str, object] = field(default_factory=dict)
     population: Mapping[str, object] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
 
@@ -188,8 +190,8 @@ def values(stored: Stored, plan: Plan) -> Values:
         RunFolderError: they are none, or a file of what clients keep has others by now.
     """
     kept = KeptAgain(stored.path.parents[1] / "kept")
-    restored = Restored(stored.tree, stored.arrays, known(plan), modules_of(plan), kept)
     try:
+        restored = Restored(stored.tree, stored.arrays, known(plan), modules_of(plan), kept)
         return Values(cast("ValuesData", restored.value()), restored.views, kept)
     except DamagedError as problem:
         raise RunFolderError(message(str(stored.path), f"is damaged ({problem})")) from problem

@@ -31,6 +31,7 @@ from fedsim.runs.course import begun, course
 from fedsim.runs.finish import write_report
 from fedsim.runs.resuming import heads
 from fedsim.runs.resuming.common import clients_columns, close_early, columns_of, cut, resumption
+from fedsim.runs.resuming.files import model_files
 from fedsim.runs.resuming.folder import held, wall_lines
 from fedsim.runs.resuming.going_on import GoingOn
 from fedsim.runs.resuming.heads import Head, Stored, Values
@@ -77,6 +78,10 @@ def resume(
         FedsimError: see `fedsim.simulate`.
     """
     folder, tell = Path(folder), on_event or quiet
+    if run_folder.holds_run(folder) and not run_folder.has_begun(folder):
+        what = "its run was killed before it had written anything"
+        fix = "type `fedsim run` with --out and --resume, or remove the folder"
+        raise RunFolderError(message(str(folder), what, fix=fix))
     run_folder.read_head(folder)
     with held(folder):
         before = _ended_run(folder)
@@ -154,6 +159,7 @@ def _checkpoint(before: Run, plan: Plan) -> tuple[Stored, Values, list[str]] | N
     def check(head: Head) -> None:
         refuse_other_settings(folder, head.experiment, portable(plan.experiment))
         refuse_other_packages(folder, head.versions, installed_versions())
+        refuse_other_files(folder, head.files, model_files(head.experiment), "files")
 
     found = heads.newest(folder, check, plan)
     changed_since = settings_sha256(before.experiment) != before.info.digest
