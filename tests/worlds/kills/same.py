@@ -25,7 +25,9 @@ def leaves(value, name=""):
     if not isinstance(value, dict | list) or not value:
         return {name: value}
     parts = value.items() if isinstance(value, dict) else enumerate(value)
-    return {path: leaf for key, part in parts for path, leaf in leaves(part, f"{name}.{key}".lstrip(".")).items()}
+    return {
+        path: leaf for key, part in parts for path, leaf in leaves(part, f"{name}.{key}".lstrip(".")).items()
+    }
 
 
 def vectors(path):
@@ -46,9 +48,11 @@ def leftovers(folder):
     return [path.name for path in inside if path.name.startswith(".") or path.suffix == ".tmp"]
 
 
-def differences(folder, wanted):
-    """One line for each thing that differs from the undisturbed run."""
+def differences(folder, wanted, *, report=True):
+    """One line for each thing that differs from the undisturbed run; without `report`, but for its page."""
     here, there = names(folder), names(wanted)
+    if not report:
+        here, there = here - {"report.html"}, there - {"report.html"}
     lines = [f"{name}: is missing" for name in sorted(there - here)]
     lines += [f"{name}: is left over" for name in sorted(here - there)]
     lines += [f"{CHECKPOINTS}/{name}: is left over" for name in leftovers(folder)]
