@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedsim.files.delimited import check_names
 from fedsim.files.text_file import UnreadableError, reason
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,31 @@ def read_parquet(path: Path) -> ParquetTable:
             names, metadata = file.schema_arrow.names, file.schema_arrow.metadata or {}
             check_names(names)
             table = file.read()
-        columns = {name: table.column(name).to_pylist() for name in names}
     except (pa.ArrowException, OSError, ValueError) as problem:
         fix = "write it again, for example with pandas.DataFrame.to_parquet"
         raise UnreadableError(f"is not a Parquet file ({reason(problem)})", fix=fix) from problem
+    columns = {name: _values(name, table.column(name)) for name in names}
     texts = (
         (key.decode("utf-8", "replace"), value.decode("utf-8", "replace")) for key, value in metadata.items()
     )
     return ParquetTable(columns, dict(texts))
+
+
+def _values(name: str, column: pa.ChunkedArray) -> list[object]:
+    """Return a column as plain values; what Python has none for, dates of the year 300,000 for one, as its text.
+
+    Raises:
+        UnreadableError: not even that can be had.
+    """
+    import pyarrow as pa
+
+    unreadable = (pa.ArrowException, OSError, ValueError, OverflowError, LookupError)
+    try:
+        return list(column.to_pylist())
+    except unreadable:
+        pass
+    try:
+        return list(column.cast(pa.string()).to_pylist())
+    except unreadable as problem:
+        fix = "leave the column out, or write it as text"
+        raise UnreadableError(f"column {name!r} cannot be read ({reason(problem)})", fix=fix) from problem

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fedsim.blame import described
 from fedsim.errors import DataError, message, nearest
 from fedsim.files.text_file import reason
-from fedsim.training.loading import checkpoint, probing
+from fedsim.training.loading import checkpoint, configuration, probing
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -195,6 +195,7 @@ def weights(name: str, dtype: str = "float32") -> PreTrainedModel:
     transformers = libraries()
     import torch
 
+    checkpoint.check_stored(Path(name), name)
     load = partial(
         transformers.AutoModelForCausalLM.from_pretrained,
         name,
@@ -231,6 +232,7 @@ def skeleton(name: str) -> PreTrainedModel:
     import torch
 
     settings = config(name)
+    configuration.refuse_many_layers(settings, name)
 
     def build() -> PreTrainedModel:
         with torch.device("meta"):
@@ -260,3 +262,4 @@ def check_weights(name: str) -> None:
     if not is_hub_name(name):
         fix = "copy model.safetensors there, or write the folder again with save_pretrained"
         checkpoint.check_files(Path(name), WEIGHTS, name, fix)
+        checkpoint.check_stored(Path(name), name)
