@@ -31,6 +31,7 @@ from fedsim.records.folder import check_free
 from fedsim.records.info import RunInfo
 from fedsim.records.run import Run
 from fedsim.records.writer import Writer
+from fedsim.runs.ending import closed_whatever_happens
 from fedsim.runs.finish import ended, finish, write_report
 from fedsim.runs.stopping import Stop, stoppable
 from fedsim.server import returned
@@ -113,7 +114,7 @@ def simulate(
             check_free(folder)
             worker.open(plan.task)  # a model that is refused leaves no run folder
         writer = Writer(folder, plan.experiment, began_s)
-        with _closed_whatever_happens(writer), blaming(plan.parts.everything):
+        with closed_whatever_happens(writer), blaming(plan.parts.everything):
             run, _ = course(plan, worker, writer, tell, stop=stop)
             if report:
                 write_report(run)
@@ -146,20 +147,6 @@ def _refuse_values(experiment: Experiment) -> None:
             what = "decides by what training has computed, so there is no timeline without it"
             fix = f"run with training, or choose another {block}"
             raise ExperimentError(message(f"{block}.kind", what, got=component.kind, fix=fix))
-
-
-@contextmanager
-def _closed_whatever_happens(writer: Writer) -> Iterator[None]:
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        writer.interrupt("interrupted by the user")
-        raise
-    except BaseException as problem:
-        with suppress(Exception):
-            reason = str(problem).splitlines()[0] if str(problem) else repr(problem)
-            writer.close(status="failed", reason=reason)
-        raise
 
 
 def world(
