@@ -155,9 +155,8 @@ class Writer:
         """
         self._close_files()
         columns = self._columns() if self.folder is None else run_folder.read_tables(self.folder)
-        info = summed(self._info, columns) if ended is None else ended
-        self._info = replace(
-            info,
+        info = replace(
+            summed(self._info, columns) if ended is None else ended,
             status=status,
             reason=reason,
             ended=_now(),
@@ -165,18 +164,16 @@ class Writer:
             saved_share=saved_share(columns),
         )
         if self.folder is None:
-            self._info = sealed(self._info, None, columns)
+            self._info = sealed(info, None, columns)
             return run_of(None, self._experiment, self._info, columns, [dict(line) for line in self._wall])
         try:
-            self._info = run_folder.fold(self.folder, columns, self._info)
+            self._info = run_folder.fold(self.folder, columns, info)
         except OSError:
             if self._hold is not None:
                 self._hold.give_room()
             if status == "done":
                 raise
-            run_folder.write_info(
-                self.folder, self._info
-            )  # the lines stay, and whoever reads the run folds them
+            self.note(info)  # the lines stay, and whoever reads the run folds them
         self.release()
         return run_of(self.folder, self._experiment, self._info, columns, run_folder.read_wall(self.folder))
 

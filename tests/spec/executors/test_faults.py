@@ -192,7 +192,7 @@ class Short:
         self.tried.append([job.client for job in jobs])
         if self.times and (len(jobs) > 1 or not self.whole):
             self.times -= 1
-            _ = np.empty(2**60)  # NumPy's own MemoryError
+            _ = np.empty(2**50)  # NumPy's own MemoryError
         return [Update(np.zeros(8, np.float32), 1, 1, 1, 0.0) for _ in jobs]
 
 
