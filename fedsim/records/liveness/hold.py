@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import stat
+import sys
 import threading
 import time
 import weakref
@@ -25,10 +26,8 @@ from pydantic import Field, TypeAdapter
 from fedsim.errors import RunFolderError, message
 from fedsim.records.liveness.process import Process, this_process
 
-try:
+if sys.platform != "win32":  # there, who is alive is known by the beat alone
     import fcntl
-except ImportError:  # Windows: who is alive is known by the beat alone
-    fcntl = None  # type: ignore[assignment]
 
 NAME = "run.lock"
 BEAT_S = 15.0
@@ -37,7 +36,7 @@ HEAD_BYTES = 1024
 """The text at the head of the file, padded with spaces."""
 ROOM_BYTES = 256 * 2**10
 """What the file keeps free for the last rows and `run.json` of a run that finds the disk full."""
-_FLAGS = 0 if os.name == "nt" else os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_FLAGS = 0 if sys.platform == "win32" else os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 """A link, or a pipe that somebody has put in the file's place, is not followed or waited for."""
 _PATIENCE_S = 1.0
 """Others look at a lock for a moment; only who has it for longer holds it."""
@@ -137,7 +136,7 @@ def hold(folder: Path) -> Hold:
 
 def is_held(folder: Path) -> bool:
     """Tell whether a process holds the lock on a folder right now, as far as the file system knows."""
-    if fcntl is None:
+    if sys.platform == "win32":
         return False
     try:
         descriptor = os.open(folder / NAME, os.O_RDONLY | _FLAGS)
@@ -179,7 +178,7 @@ def is_copied(folder: Path, mark: Mark) -> bool:
 
 def _lock(descriptor: int) -> bool:
     """Lock a file; returns whether its file system can do that. Raises BlockingIOError if somebody has it."""
-    if fcntl is None:
+    if sys.platform == "win32":
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
