@@ -22,7 +22,7 @@ from fedsim.records import folder as run_folder
 from fedsim.records import tables
 from fedsim.records.info import RunInfo, saved_share, summed
 from fedsim.records.integrity.seals import sealed, settings_sha256
-from fedsim.records.liveness.hold import Hold, hold
+from fedsim.records.liveness.hold import Hold, hold, hold_of
 from fedsim.records.liveness.process import this_process
 from fedsim.records.rows import CommitRow, PersonalRow, Row, ScoreRow, VisitRow, plain
 from fedsim.records.run import Run, run_of
@@ -39,15 +39,28 @@ class Writer:
     """Takes the rows of a running simulation; in a folder, or in memory if `folder` is None.
 
     Its wall seconds count from `began_s` of `time.perf_counter` (None: from now), when workers began to start.
+    With `continues`, the `run.json` of a run that goes on in its folder, that folder is not claimed: its lock is had already.
+
+    Attributes:
+        folder: of the run.
+        experiment: its settings as plain values, every path absolute.
+        counts: rows that each table has by now.
 
     Raises:
         RunFolderError: the folder holds a run already or cannot be created.
     """
 
-    def __init__(self, folder: Path | None, experiment: Experiment, began_s: float | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        experiment: Experiment,
+        began_s: float | None = None,
+        continues: RunInfo | None = None,
+    ) -> None:
         self.folder = None if folder is None else Path(folder)
-        self._experiment = _portable(experiment)
-        self._info = _started(experiment, settings_sha256(self._experiment))
+        self.experiment = portable(experiment)
+        self._info = continues or started(experiment)
+        self.counts = dict.fromkeys(run_folder.WRITTEN, 0)
         self._from_s = time.perf_counter() if began_s is None else began_s
         self._clients = tables.joined("clients", [])
         self._files: dict[str, BinaryIO] = {}
@@ -56,8 +69,10 @@ class Writer:
         self._wall: list[dict[str, Any]] = []
         self._packed: dict[str, list[tables.Columns]] = {table: [] for table in run_folder.WRITTEN}
         self._hold: Hold | None = None
-        if self.folder is not None:
-            with telling(self.folder), run_folder.claimed(self.folder, self._experiment, self._info):
+        if self.folder is not None and continues is not None:
+            self._hold = hold_of(self.folder)
+        elif self.folder is not None:
+            with telling(self.folder), run_folder.claimed(self.folder, self.experiment, self._info):
                 self._hold = hold(self.folder)
 
     def clients(self, columns: Mapping[str, Any]) -> None:
@@ -84,7 +99,7 @@ class Writer:
 
     def wall(self, facts: Mapping[str, Any]) -> None:
         """Append something measured with a wall clock; `wall_s` since the start is added."""
-        line = {"wall_s": time.perf_counter() - self._from_s, **facts}
+        line = {"wall_s": self.wall_s, **facts}
         if self.folder is None:
             self._wall.append(line)
         else:
@@ -101,7 +116,22 @@ class Writer:
         if self.folder is not None:
             run_folder.write_info(self.folder, info)
 
+    @property
+    def wall_s(self) -> float:
+        """Wall seconds by now."""
+        return time.perf_counter() - self._from_s
+
+    def sync(self) -> None:
+        """Have on the disk what was written.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        for file in self._files.values():
+            os.fsync(file.fileno())
+
     def _append(self, table: str, row: Row) -> None:
+        self.counts[table] += 1
         if self.folder is not None:
             self._lines += 1
             if table not in self._files:
@@ -159,13 +189,13 @@ class Writer:
             summed(self._info, columns) if ended is None else ended,
             status=status,
             reason=reason,
-            ended=_now(),
-            wall_s=time.perf_counter() - self._from_s,
+            ended=now(),
+            wall_s=self.wall_s,
             saved_share=saved_share(columns),
         )
         if self.folder is None:
             self._info = sealed(info, None, columns)
-            return run_of(None, self._experiment, self._info, columns, [dict(line) for line in self._wall])
+            return run_of(None, self.experiment, self._info, columns, [dict(line) for line in self._wall])
         try:
             self._info = run_folder.fold(self.folder, columns, info)
         except OSError:
@@ -175,7 +205,7 @@ class Writer:
                 raise
             self.note(info)  # the lines stay, and whoever reads the run folds them
         self.release()
-        return run_of(self.folder, self._experiment, self._info, columns, run_folder.read_wall(self.folder))
+        return run_of(self.folder, self.experiment, self._info, columns, run_folder.read_wall(self.folder))
 
     def interrupt(self, reason: str) -> None:
         """End a run that somebody has stopped, quickly: many rows stay lines, which whoever reads the run folds."""
@@ -185,8 +215,8 @@ class Writer:
             self.close(status="interrupted", reason=reason)
             return
         self._close_files()
-        wall_s = time.perf_counter() - self._from_s
-        self.note(replace(self._info, status="interrupted", reason=reason, ended=_now(), wall_s=wall_s))
+        wall_s = self.wall_s
+        self.note(replace(self._info, status="interrupted", reason=reason, ended=now(), wall_s=wall_s))
         self.release()
 
     def release(self) -> None:
@@ -209,7 +239,7 @@ class Writer:
         return columns
 
 
-def _portable(experiment: Experiment) -> dict[str, Any]:
+def portable(experiment: Experiment) -> dict[str, Any]:
     """Return the plain configuration with every path absolute, so that it can be run from anywhere."""
 
     def absolute(stored: Any, typed: Any) -> Any:
@@ -232,13 +262,14 @@ def installed_versions() -> dict[str, str]:
     return versions
 
 
-def _started(experiment: Experiment, digest: str) -> RunInfo:
+def started(experiment: Experiment) -> RunInfo:
+    """Return `run.json` of a run that begins now, in this process."""
     return RunInfo(
         name=experiment.name,
         status="running",
         seed=experiment.seed,
-        digest=digest,
-        started=_now(),
+        digest=settings_sha256(portable(experiment)),
+        started=now(),
         host=socket.gethostname(),
         pid=os.getpid(),
         process=this_process(),
@@ -246,5 +277,6 @@ def _started(experiment: Experiment, digest: str) -> RunInfo:
     )
 
 
-def _now() -> str:
+def now() -> str:
+    """Return the time by the wall clock, as `run.json` has it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

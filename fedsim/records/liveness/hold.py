@@ -98,6 +98,11 @@ class Hold:
             if self._close.alive:
                 os.ftruncate(self._descriptor, HEAD_BYTES)
 
+    def is_on(self, folder: Path) -> bool:
+        """Tell whether it is the lock on a folder."""
+        with self._one:
+            return self._close.alive and _is_at(folder / NAME, self._descriptor)
+
     def release(self) -> None:
         """Let go of the folder and remove the file; safe to call twice."""
         with self._one:
@@ -115,6 +120,8 @@ def hold(folder: Path) -> Hold:
         RunFolderError: another process, or another run of this one, is at work there.
         OSError: the folder takes no file.
     """
+    if hold_of(folder) is not None:
+        raise _taken(folder)
     give_up_s = time.monotonic() + _PATIENCE_S
     _clear(folder / NAME)
     while True:
@@ -132,6 +139,13 @@ def hold(folder: Path) -> Hold:
             _beat_for(held)
             return held
         os.close(descriptor)
+
+
+def hold_of(folder: Path) -> Hold | None:
+    """Return the lock that this process has on a folder; None: it has none."""
+    with _CHANGING:
+        holds = list(_BEATING)
+    return next((held for held in holds if held.is_on(folder)), None)
 
 
 def is_held(folder: Path) -> bool:

@@ -6,19 +6,21 @@ import errno
 import json
 import os
 import shlex
-import sys
+from contextlib import suppress
 
 import pytest
 from worlds.faulty import FaultyTask, faulty
 
 from fedsim.cli.app import call
-from fedsim.errors import HostError, WorkerError
+from fedsim.errors import FedsimError, HostError, WorkerError
 from fedsim.files.disk import refusal, telling
 from fedsim.files.lines import append_line
+from fedsim.records import folder as run_folder
 from fedsim.records.liveness.hold import NAME
 from fedsim.records.run import load
-from fedsim.runs import simulation
+from fedsim.runs import course, finish
 from fedsim.runs.replay import replay
+from fedsim.runs.resuming.resume import resume
 from fedsim.runs.simulation import simulate
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -100,7 +102,7 @@ def test_the_server_without_memory_is_one_sentence(tmp_path, monkeypatch):
     def starve(*_args, **_kwargs):
         raise MemoryError
 
-    monkeypatch.setattr(simulation, "run_to_the_end", starve)
+    monkeypatch.setattr(course, "run_to_the_end", starve)
     error = failing(faulty({}), tmp_path / "run", HostError)
 
     assert str(error).startswith("out of memory\n  fix: fewer workers")
@@ -117,22 +119,19 @@ class ForeignError(Exception):
     """As safetensors has them."""
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
-        "fedsim.runs.finish.save_adapter",  # the adapter
-        "fedsim.runs.finish.hang",  # pictures
-        "fedsim.records.folder.fold",  # the tables
-        "fedsim.runs.simulation.evaluate_the_end",  # anything on the way
-    ],
-)
-def test_a_disk_that_is_full_at_any_place_leaves_a_folder_that_says_so(tmp_path, monkeypatch, place):
-    if place.endswith("fold"):
-        monkeypatch.setattr(place, refuse)
-    else:
-        name = place.rpartition(".")[2]
-        module = simulation if name == "evaluate_the_end" else sys.modules["fedsim.runs.finish"]
-        monkeypatch.setattr(module, name, refuse)
+PLACES = {
+    "adapter": (finish, "save_adapter"),
+    "pictures": (finish, "hang"),
+    "tables": (run_folder, "fold"),
+    "on the way": (course, "evaluate_the_end"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_disk_that_is_full_at_any_place_leaves_a_folder_that_says_so_and_resumes(
+    tmp_path, monkeypatch, place
+):
+    monkeypatch.setattr(*PLACES[place], refuse)
     folder = tmp_path / "run"
     error = failing(faulty({}), folder, HostError)
 
@@ -142,6 +141,26 @@ def test_a_disk_that_is_full_at_any_place_leaves_a_folder_that_says_so(tmp_path,
     monkeypatch.undo()
     run = load(folder)
     assert (run.info.status, len(run.commits)) == ("failed", 3)
+    assert_undisturbed(resume(folder), tmp_path)
+
+
+def assert_undisturbed(run, tmp_path):
+    """Its tables are those of a run that nothing has happened to, to the byte."""
+    simulate(faulty({}), out=tmp_path / "undisturbed")
+    assert run.info.status == "done"
+    for path in (tmp_path / "undisturbed").glob("*.parquet"):
+        assert (run.folder / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("what", ["raise once", "fill once", "starve twice"])
+def test_a_run_that_a_client_has_ended_goes_on_as_if_nothing_had_happened(tmp_path, what):
+    experiment = faulty({5: what}, marks=tmp_path)
+    with pytest.raises(FedsimError, match=r"client 5, visit 0"):
+        simulate(experiment, out=tmp_path / "run")
+    for _ in range(3):  # a starved client is tried again by itself
+        with suppress(FedsimError):
+            resume(tmp_path / "run")
+    assert_undisturbed(load(tmp_path / "run"), tmp_path)
 
 
 def test_a_disk_that_is_full_for_kept_vectors_says_so(tmp_path, monkeypatch):
@@ -172,9 +191,7 @@ def test_a_full_disk_is_known_in_whatever_exception():
     chained = ValueError("cannot write")
     chained.__cause__ = FULL
     assert refusal(FULL) == refusal(chained) == errno.ENOSPC
-    assert (
-        refusal(ForeignError('Io(Os { code: 28, message: "No space left on device" })')) == errno.ENOSPC
-    )
+    assert refusal(ForeignError('Io(Os { code: 28, message: "No space left on device" })')) == errno.ENOSPC
     assert refusal(PermissionError(errno.EACCES, "no")) is None
     assert refusal(KeyError("No space")) is None
     with pytest.raises(KeyError), telling("here"):
