@@ -42,13 +42,15 @@ class FaultyTask(QuadraticTask):
     def train(self, jobs):
         for job in jobs:
             time.sleep(self.config.nap_s)
-            what, _, often = self.config.behave.get(str(job.client), "").partition(" ")
-            if what and self._is_due(job.client, {"": 10**9, "once": 1, "twice": 2, "thrice": 3}[often]):
+            what, _, often = self.config.behave.get(str(job.client), "").rpartition(" ")
+            times = {"once": 1, "twice": 2, "thrice": 3}.get(often)
+            what = what if times else f"{what} {often}".strip()
+            if what and self._is_due(job.client, times):
                 misbehave(what)
         return super().train(jobs)
 
     def _is_due(self, client, times):
-        if times > 10**6:
+        if times is None:
             return True
         for number in range(times):
             try:
@@ -61,6 +63,9 @@ class FaultyTask(QuadraticTask):
 
 def misbehave(what):
     """Do what is asked for."""
+    if what.startswith("enter "):  # a group of processes whose memory is limited
+        _, group, _, what = what.split(" ", 3)
+        (Path(group) / "cgroup.procs").write_text(str(os.getpid()))
     match what:
         case "raise":
             raise KeyError("boom")

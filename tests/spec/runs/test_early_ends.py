@@ -34,7 +34,7 @@ def status_of(folder):
 def failing(experiment, folder, kind):
     """Run what must fail; the error."""
     with pytest.raises(kind) as caught:
-        simulate(experiment, out=folder)
+        simulate(experiment, out=folder, report=False)
     assert not (folder / NAME).exists()  # nobody holds the folder any more
     assert status_of(folder) == ("failed", caught.value.message.headline)
     return caught.value
@@ -69,7 +69,7 @@ def test_the_version_is_that_of_the_dispatch(tmp_path, monkeypatch):
 
     monkeypatch.setattr(FaultyTask, "train", late)
     with pytest.raises(WorkerError, match=r"client 0, visit 2 \(version 2\): KeyError"):
-        simulate(faulty({}, budget={"commits": 4}), out=tmp_path / "run")
+        simulate(faulty({}, budget={"commits": 4}), out=tmp_path / "run", report=False)
 
 
 def test_a_run_in_memory_has_no_command(tmp_path):
@@ -141,12 +141,12 @@ def test_a_disk_that_is_full_at_any_place_leaves_a_folder_that_says_so_and_resum
     monkeypatch.undo()
     run = load(folder)
     assert (run.info.status, len(run.commits)) == ("failed", 3)
-    assert_undisturbed(resume(folder), tmp_path)
+    assert_undisturbed(resume(folder, report=False), tmp_path)
 
 
 def assert_undisturbed(run, tmp_path):
     """Its tables are those of a run that nothing has happened to, to the byte."""
-    simulate(faulty({}), out=tmp_path / "undisturbed")
+    simulate(faulty({}), out=tmp_path / "undisturbed", report=False)
     assert run.info.status == "done"
     for path in (tmp_path / "undisturbed").glob("*.parquet"):
         assert (run.folder / path.name).read_bytes() == path.read_bytes()
@@ -156,10 +156,10 @@ def assert_undisturbed(run, tmp_path):
 def test_a_run_that_a_client_has_ended_goes_on_as_if_nothing_had_happened(tmp_path, what):
     experiment = faulty({5: what}, marks=tmp_path)
     with pytest.raises(FedsimError, match=r"client 5, visit 0"):
-        simulate(experiment, out=tmp_path / "run")
+        simulate(experiment, out=tmp_path / "run", report=False)
     for _ in range(3):  # a starved client is tried again by itself
         with suppress(FedsimError):
-            resume(tmp_path / "run")
+            resume(tmp_path / "run", report=False)
     assert_undisturbed(load(tmp_path / "run"), tmp_path)
 
 
@@ -167,7 +167,7 @@ def test_a_disk_that_is_full_for_kept_vectors_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "pwrite", lambda *_args: refuse())
     experiment = faulty({}, personal={"kind": "ditto"})
     with pytest.raises(HostError, match=r"cannot keep vectors \(No space left on device\)"):
-        simulate(experiment, out=tmp_path / "run")
+        simulate(experiment, out=tmp_path / "run", report=False)
     assert status_of(tmp_path / "run")[0] == "failed"
 
 
