@@ -87,15 +87,18 @@ def _header(text: str, arrays: Mapping[str, Array]) -> bytes:
 
 def _write(file: BinaryIO, header: bytes, arrays: Mapping[str, Array]) -> int:
     sha, written = hashlib.sha256(), 0
-    little_endian = (array.astype(array.dtype.newbyteorder("<"), copy=False) for array in arrays.values())
-    parts = (
-        memoryview(np.ascontiguousarray(array)).cast("B") if array.size else b"" for array in little_endian
-    )
+    parts = (_bytes_of(array) for array in arrays.values())
     for part in (_LENGTH.pack(len(header)), header, *parts):
         sha.update(part)
         file.write(part)
         written += len(part)
     return written + file.write(sha.digest())
+
+
+def _bytes_of(array: Array) -> memoryview:
+    """Return the values of an array, little-endian, row by row."""
+    values = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
+    return values.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
 
 
 def read_tensors(path: Path) -> tuple[str, dict[str, Array]]:

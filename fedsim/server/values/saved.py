@@ -122,8 +122,13 @@ def _updates(updates: Mapping[int, Update], server: Server) -> Mapping[int, Upda
 
 def _dispatched(replayed: Dispatched, data: SentData) -> Dispatched:
     """Return what a visit of a replay has left with, with the values that it really had."""
-    changes = {name: data[name] for name in ("start", "trains", "phase", "slot_penalty")}
-    offer = replace(replayed.offer, **changes)
+    offer = replace(
+        replayed.offer,
+        start=data["start"],
+        trains=data["trains"],
+        phase=data["phase"],
+        slot_penalty=data["slot_penalty"],
+    )
     job = replace(
         replayed.job,
         start=data["job_start"],
