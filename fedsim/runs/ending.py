@@ -26,7 +26,8 @@ def closed_whatever_happens(writer: Writer) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        writer.interrupt("interrupted by the user")
+        with suppress(Exception):
+            writer.interrupt("interrupted by the user")
         raise
     except BaseException as problem:
         told = _told(problem, writer.folder)

@@ -49,8 +49,10 @@ def standing(folder: Path | None, info: RunInfo) -> Standing:
     who = f"process {mark.pid} on {mark.host}"
     if is_held(folder):
         return Standing(alive=True, sure=True, words=f"{who} is at work on it")
-    if is_copied(folder, mark):
-        return Standing(alive=False, sure=True, words="the folder is a copy, and nobody writes to it")
+    if is_copied(folder, mark):  # or its disk numbers files anew for each host: then its beat goes on
+        return Standing(
+            False, sure=_silent_s(mark) > STALE_S, words="the folder is a copy, and nobody writes to it"
+        )
     here = is_this_machine(mark.process.boot, mark.host)
     if here and mark.locked:
         return Standing(alive=False, sure=True, words=f"{who} has ended")
@@ -76,9 +78,14 @@ def _told(who: str, *, alive: bool) -> Standing:
 
 
 def _by_beat(mark: Mark, who: str) -> Standing:
-    silent_s = max(0.0, time.time() - mark.beat)
+    silent_s = _silent_s(mark)
     if silent_s <= STALE_S:
         words = f"{who} was at work on it {duration(silent_s)} ago"
         return Standing(alive=True, sure=False, words=words)
     words = f"{who} has shown no sign of life for {duration(silent_s)}"
     return Standing(alive=False, sure=False, words=words)
+
+
+def _silent_s(mark: Mark) -> float:
+    """Return the seconds since the last beat; a beat in the future is as far from now."""
+    return abs(time.time() - mark.beat)
