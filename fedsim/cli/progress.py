@@ -21,9 +21,10 @@ QUIET_S = 10.0
 """Real seconds without a line after which one says what the run is waiting for."""
 
 
-def resumed(facts: Mapping[str, Any]) -> str:
+def resumed(facts: Mapping[str, object]) -> str:
     """Return from where a run goes on, and what was compared."""
-    again: Resumption = facts["resumption"]
+    again = facts["resumption"]
+    assert isinstance(again, Resumption)
     if not again.version:
         return "no checkpoint: the run begins again, and is compared with what was there"
     rows = f"{plural(again.visits, 'visit')} and {plural(again.commits, 'commit')} replayed and compared"
@@ -33,7 +34,7 @@ def resumed(facts: Mapping[str, Any]) -> str:
     return f"{text}; on another processor ({again.cpu}, it was {facts['cpu']}): values agree to rounding"
 
 
-_SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+_SENTENCES: Mapping[str, Callable[[Mapping[str, object]], str]] = {
     "resumed": resumed,
     "nothing_to_do": lambda _: "nothing to do: the run came to the end of its budget",
     "no_checkpoint": lambda facts: str(facts["reason"]),

@@ -68,7 +68,7 @@ def run(
     """Run one experiment."""
     from fedsim.checks import gate
     from fedsim.config.loading import naming
-    from fedsim.records.folder import holds_run
+    from fedsim.records.folder import has_begun, holds_run
 
     importable(experiment.parent)
     read = gate.read(experiment, changes or ())
@@ -76,8 +76,11 @@ def run(
     if resume and out is None:
         raise RunFolderError(message("--resume", "which run is not said", fix="give its folder with --out"))
     if resume and out is not None and holds_run(out):
-        _gone_on(out, (), read)
-        return
+        if has_begun(out):
+            _gone_on(out, (), read)
+            return
+        (out / "run.json").unlink(missing_ok=True)  # it was killed before there was anything in it
+        (out / "experiment.yaml").unlink(missing_ok=True)
     folder = new_folder(out, read.name)
     with naming(read, str(experiment)):
         plan = gate.prepared(read)

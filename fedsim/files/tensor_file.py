@@ -12,7 +12,7 @@ import json
 import math
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -87,7 +87,7 @@ def _header(text: str, arrays: Mapping[str, Array]) -> bytes:
 
 def _write(file: BinaryIO, header: bytes, arrays: Mapping[str, Array]) -> int:
     sha, written = hashlib.sha256(), 0
-    parts = (_bytes_of(array) for array in arrays.values())
+    parts: Iterator[bytes | memoryview] = (_bytes_of(array) for array in arrays.values())
     for part in (_LENGTH.pack(len(header)), header, *parts):
         sha.update(part)
         file.write(part)

@@ -32,6 +32,12 @@ def holds_run(folder: str | Path) -> bool:
     return heads or has_lines(folder) or any((folder / f"{t}.parquet").exists() for t in tables.TABLES)
 
 
+def has_begun(folder: Path) -> bool:
+    """Tell whether a folder that is taken holds a run, and not only the name of one that was killed at its first step."""
+    head = folder / "run.json"
+    return head.is_file() and head.stat().st_size > 0 and (folder / "experiment.yaml").is_file()
+
+
 def has_lines(folder: Path) -> bool:
     """Tell whether a folder holds lines that are not folded yet."""
     return any(lines_of(folder, table).exists() for table in WRITTEN)

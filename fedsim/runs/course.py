@@ -24,7 +24,7 @@ from fedsim.records.info import RunInfo
 from fedsim.records.run import Run
 from fedsim.records.writer import Writer
 from fedsim.runs.finish import ended, finish
-from fedsim.runs.resuming.checkpoints import Checkpoints
+from fedsim.runs.resuming.checkpoints import Checkpoints, leave_no_residuals
 from fedsim.runs.stopping import Stop
 from fedsim.server import returned
 from fedsim.server.ledger import Ledger, OnEvent
@@ -116,6 +116,8 @@ def concluded(
     server.private_parts.finish()
     if executor is not None:
         finish(server, executor, writer)
+    if writer.folder is not None:
+        leave_no_residuals(writer.folder)
     run = writer.close(
         status="done", reason=server.why_over, ended=ended(writer.info, server, executor, ended_s)
     )

@@ -6,7 +6,6 @@ import contextlib
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -36,7 +35,7 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def cut_back(
-    folder: Path, experiment: Mapping[str, Any], info: RunInfo, lines: Mapping[str, bytes], wall_s: float
+    folder: Path, experiment: Mapping[str, object], info: RunInfo, lines: Mapping[str, bytes], wall_s: float
 ) -> None:
     """Leave in a run folder what there was at a checkpoint: rows as lines, and nothing of the end.
 
@@ -70,12 +69,12 @@ def cut_back(
     sync_folder(folder)
 
 
-def wall_lines(folder: Path) -> list[dict[str, Any]]:
+def wall_lines(folder: Path) -> list[dict[str, object]]:
     """Return the lines of the wall clock as far as they are whole."""
     path = folder / "wall.jsonl"
     return [row for rows in tables.read_lines(path, torn=True) for row in rows] if path.is_file() else []
 
 
-def _at_s(line: Mapping[str, Any]) -> float:
+def _at_s(line: Mapping[str, object]) -> float:
     at_s = line.get("wall_s")
     return float(at_s) if isinstance(at_s, int | float) else 0.0
