@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from fedsim.errors import RunFolderError, message
+from fedsim.records.liveness.process import Process
 from fedsim.records.resolved import Resolved
 from fedsim.records.rows import OUTCOMES, Cause
 from fedsim.records.tables import UNREADABLE, Columns, first_line, plain
@@ -141,6 +142,7 @@ class RunInfo:
         name, seed, digest: of the experiment.
         status, reason: how it ended, and why in one sentence.
         started, ended, wall_s, host, pid, versions: by the wall clock, where, and with which packages.
+        process: which process `pid` was, of all that have had this number; None in runs of before.
         timeline_only: whether nothing was trained.
         task: facts about model and data, as the task describes them.
         charged: what the clock charged.
@@ -172,6 +174,7 @@ class RunInfo:
     wall_s: float | None = None
     host: str = ""
     pid: int | None = None
+    process: Process | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     timeline_only: bool = False
     task: Mapping[str, Any] = field(default_factory=dict)
