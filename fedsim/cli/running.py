@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsim.cli.arguments import Changes, File, RunFolder, TimelineOnly
-from fedsim.cli.shell import importable, importable_by_workers, new_folder, say, tables_named, wants_traceback
+from fedsim.cli.arguments import Changes, File, RunFolder, TimelineOnly, Trust
+from fedsim.cli.shell import (
+    from_a_folder,
+    importable,
+    importable_by_workers,
+    new_folder,
+    say,
+    tables_named,
+    wants_traceback,
+)
 
 if TYPE_CHECKING:
     from fedsim.clock.plan import Plan
@@ -115,6 +123,7 @@ def replay(
     run: RunFolder,
     client: Annotated[int, typer.Option(min=0, help="Index of the client.", show_default=False)],
     visit: Annotated[int, typer.Option(min=0, help="Which of its visits, from 0.")] = 0,
+    trust: Trust = False,
 ) -> None:
     """Train one visit again, for a debugger.
 
@@ -124,8 +133,8 @@ def replay(
     from fedsim.cli.printing import replayed
     from fedsim.runs.replay import replay as again
 
-    importable(run)
-    print(replayed(again(run, client, visit)))
+    from_a_folder(trust=trust)
+    print(replayed(again(run, client, visit, trust=trust)))
 
 
 def _simulated(

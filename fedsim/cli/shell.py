@@ -216,6 +216,17 @@ def importable(folder: Path) -> None:
             sys.path.append(place)
 
 
+def from_a_folder(*, trust: bool) -> None:
+    """Prepare to read a run folder, which may be somebody else's.
+
+    Unless it is trusted, nothing is looked for where the command was typed, and the Hugging Face hub is not asked.
+    """
+    if trust:
+        importable(Path())
+    else:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
 def importable_by_workers(experiment: Experiment, folder: Path) -> None:
     """Let worker processes find the user's own components; others need no path and get none."""
     from fedsim.component import Component

@@ -13,9 +13,14 @@ from typing import Any
 
 import yaml
 
-from fedsim.errors import ExperimentError, message, nearest
+from fedsim.errors import ExperimentError, Message, message, nearest
+from fedsim.files.opened import SETTINGS_BYTES, UnreadableError, bytes_of
 
 KeyPath = tuple[str, ...]
+MOST_NODES, MOST_DEPTH = 100_000, 100
+"""Values of a document, and blocks inside each other."""
+SIMPLER = "write plain values, and no alias inside of what it stands for"
+TOO_DEEP = f"has more than {MOST_DEPTH} blocks inside each other"
 
 
 _PLAIN = frozenset(
@@ -63,7 +68,8 @@ def scalar(text: str, where: str) -> Any:
     """
     node = _compose(text, where)
     if node is not None:
-        _walk(node, (), where, {}, ())
+        _check_size(node, where)
+        _walk(node, (), where, {})
     return None if node is None else _construct(node, where)
 
 
@@ -79,12 +85,13 @@ def read(path: Path, shown: str | None = None) -> Document:
     """
     where = shown or str(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = bytes_of(path, SETTINGS_BYTES).decode("utf-8")
+    except UnreadableError as problem:
+        if path.is_dir():
+            raise ExperimentError(_folder(where)) from problem
+        raise ExperimentError(problem.message(where)) from problem
     except (FileNotFoundError, NotADirectoryError):
         raise ExperimentError(message(where, "no such file", fix=_neighbours(path))) from None
-    except IsADirectoryError:
-        what, fix = "is a folder, not a YAML file", "give the experiment's .yaml file inside it"
-        raise ExperimentError(message(where, what, fix=fix)) from None
     except UnicodeDecodeError as problem:
         what = f"is not UTF-8 text (byte {problem.start})"
         raise ExperimentError(message(where, what, fix="save the file as UTF-8")) from None
@@ -96,11 +103,59 @@ def read(path: Path, shown: str | None = None) -> Document:
     if node is None:
         raise ExperimentError(message(where, "is empty", fix=fix))
     lines: dict[KeyPath, int] = {}
-    _walk(node, (), where, lines, ())
+    _check_size(node, where)
+    _walk(node, (), where, lines)
     values = _construct(node, where)
     if not isinstance(values, dict):
         raise ExperimentError(message(where, "must be a block of keys", got=values, fix=fix))
     return Document(values, lines)
+
+
+def _folder(where: str) -> Message:
+    return message(
+        where, "is a folder, not a YAML file", fix="give the experiment's .yaml file inside it"
+    )
+
+
+def plain(text: str) -> object:
+    """Return the value of a text that `yaml.safe_dump` wrote, or that says so of itself.
+
+    Raises:
+        ValueError: it is too large or too deep, aliases counted as often as they are used.
+        yaml.YAMLError: it is no YAML, or has tags of others.
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        wrong = None if node is None else excess(node)
+    except RecursionError:
+        wrong = TOO_DEEP
+    if wrong is not None:
+        raise ValueError(wrong)
+    loader = yaml.SafeLoader("")
+    try:
+        return None if node is None else loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def excess(node: yaml.Node) -> str | None:
+    """Return what is too much about a document, each alias counted as what it stands for; None: nothing.
+
+    A block that contains itself is too deep.
+    """
+    waiting, count = [(node, 1)], 0
+    while waiting:
+        part, depth = waiting.pop()
+        count += 1
+        if depth > MOST_DEPTH:
+            return TOO_DEEP
+        if count > MOST_NODES:
+            return f"has more than {MOST_NODES:,} values, aliases counted as often as they are used"
+        if isinstance(part, yaml.SequenceNode):
+            waiting += [(item, depth + 1) for item in part.value]
+        elif isinstance(part, yaml.MappingNode):
+            waiting += [(item, depth + 1) for pair in part.value for item in pair]
+    return None
 
 
 def _neighbours(path: Path) -> str:
@@ -114,6 +169,8 @@ def _neighbours(path: Path) -> str:
 def _compose(text: str, where: str) -> yaml.Node | None:
     try:
         return yaml.compose(text, Loader=_Loader)
+    except RecursionError:
+        raise ExperimentError(message(where, TOO_DEEP, fix=SIMPLER)) from None
     except yaml.MarkedYAMLError as problem:
         mark = problem.problem_mark or problem.context_mark
         at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -139,26 +196,28 @@ def _construct(node: yaml.Node, where: str) -> Any:
         loader.dispose()
 
 
-def _walk(
-    node: yaml.Node, path: KeyPath, where: str, lines: dict[KeyPath, int], parents: tuple[int, ...]
-) -> None:
-    """Note every key's line; refuse duplicate keys, keys that are not text, foreign tags and loops."""
+def _check_size(node: yaml.Node, where: str) -> None:
+    wrong = excess(node)
+    if wrong is not None:
+        raise ExperimentError(message(where, wrong, fix=SIMPLER))
+
+
+def _walk(node: yaml.Node, path: KeyPath, where: str, lines: dict[KeyPath, int]) -> None:
+    """Note every key's line; refuse duplicate keys, keys that are not text, and foreign tags."""
     line = node.start_mark.line + 1
-    if id(node) in parents:
-        raise ExperimentError(message(where, f"line {line}: a block contains itself", fix="remove the alias"))
     if node.tag not in _PLAIN:
         what, fix = f"line {line}: tags are not supported", "write plain values"
         raise ExperimentError(message(where, what, got=node.tag, fix=fix))
     if isinstance(node, yaml.SequenceNode):
         for i, item in enumerate(node.value):
-            _walk(item, (*path, str(i)), where, lines, (*parents, id(node)))
+            _walk(item, (*path, str(i)), where, lines)
     if not isinstance(node, yaml.MappingNode):
         return
     seen: dict[str, int] = {}
     for key_node, value_node in node.value:
         at = key_node.start_mark.line + 1
         if key_node.tag == "tag:yaml.org,2002:merge":
-            _walk(value_node, path, where, {}, (*parents, id(node)))
+            _walk(value_node, path, where, {})
             continue
         if key_node.tag != "tag:yaml.org,2002:str":
             got = _construct(key_node, where)
@@ -171,4 +230,4 @@ def _walk(
             raise ExperimentError(message(where, what, got=key, fix="keep one of the two"))
         seen[key] = at
         lines[(*path, key)] = at
-        _walk(value_node, (*path, key), where, lines, (*parents, id(node)))
+        _walk(value_node, (*path, key), where, lines)

@@ -13,7 +13,9 @@ from typing import Any
 import yaml
 
 from fedsim.errors import RunFolderError, message
+from fedsim.files import yaml_file
 from fedsim.files.atomic import write_atomically
+from fedsim.files.opened import SETTINGS_BYTES, UnreadableError, bytes_of
 from fedsim.records import tables
 from fedsim.records.info import RunInfo, read_info
 from fedsim.records.integrity.seals import sealed
@@ -29,8 +31,10 @@ SINGLE = ("name", "seed")
 def holds_run(folder: str | Path) -> bool:
     """Tell whether a folder is taken by a run, of whatever status."""
     folder = Path(folder)
-    heads = any((folder / name).exists() for name in ("run.json", "experiment.yaml"))
-    return heads or has_lines(folder) or any((folder / f"{t}.parquet").exists() for t in tables.TABLES)
+    heads = any(os.path.lexists(folder / name) for name in ("run.json", "experiment.yaml"))
+    written = (lines_of(folder, table) for table in WRITTEN)
+    stored = (folder / f"{table}.parquet" for table in tables.TABLES)
+    return heads or any(map(os.path.lexists, (*written, *stored)))
 
 
 def has_lines(folder: Path) -> bool:
@@ -40,8 +44,13 @@ def has_lines(folder: Path) -> bool:
 
 def check_free(folder: Path | None) -> None:
     """Raise a RunFolderError if a folder is taken by a run."""
-    if folder is not None and folder.is_dir() and holds_run(folder):
-        raise RunFolderError(message(str(folder), "holds a run already", fix="give another --out"))
+    if folder is not None and folder.is_dir():
+        if holds_run(folder):
+            raise RunFolderError(message(str(folder), "holds a run already", fix="give another --out"))
+        links = [path.name for path in folder.iterdir() if path.is_symlink()]
+        if links:
+            what = "holds a link, through which a run could write elsewhere"
+            raise RunFolderError(message(str(folder), what, got=links[0], fix="give an empty --out"))
 
 
 @contextlib.contextmanager
@@ -93,7 +102,8 @@ def read_head(folder: Path) -> tuple[RunInfo, dict[str, Any]]:
 
 def _read_experiment(path: Path) -> dict[str, Any]:
     try:
-        experiment = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = bytes_of(path, SETTINGS_BYTES, folder=path.parent)
+        experiment = yaml_file.plain(data.decode("utf-8"))
     except (*tables.UNREADABLE, yaml.YAMLError) as problem:
         what = f"cannot be read ({tables.first_line(problem)})"
         raise RunFolderError(message(str(path), what)) from problem
@@ -166,7 +176,10 @@ def fold(folder: Path, columns: Mapping[str, tables.Columns], info: RunInfo) -> 
 def read_wall(folder: Path) -> list[dict[str, Any]]:
     """Return the wall-clock lines of a run, if it has any."""
     path = folder / "wall.jsonl"
-    return [row for rows in tables.read_lines(path) for row in rows] if path.is_file() else []
+    try:
+        return [row for rows in tables.read_lines(path) for row in rows] if path.is_file() else []
+    except UnreadableError as problem:
+        raise RunFolderError(problem.message(str(path))) from problem
 
 
 def write_info(folder: Path, info: RunInfo) -> None:

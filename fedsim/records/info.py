@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from fedsim.errors import RunFolderError, message
+from fedsim.files.opened import FACTS_BYTES, bytes_of
 from fedsim.records.resolved import Resolved
 from fedsim.records.rows import OUTCOMES, Cause
 from fedsim.records.tables import UNREADABLE, Columns, first_line, plain
@@ -189,7 +190,7 @@ def read_info(path: Path) -> RunInfo:
         RunFolderError: it cannot be read, or lacks something.
     """
     try:
-        return _reader().validate_python(json.loads(path.read_text(encoding="utf-8")))
+        return _reader().validate_python(json.loads(bytes_of(path, FACTS_BYTES, folder=path.parent)))
     except ValidationError as problem:
         first = problem.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
