@@ -37,6 +37,22 @@ ABSENT = Absent.ABSENT
 """No offending value: the message has no `(got ...)`."""
 
 
+NEWLINE = "\n"
+
+
+def visible(text: str, also: str = "") -> str:
+    r"""Return a text in which every character can be seen and written: others are escaped, those of `also` apart.
+
+    A byte order mark inside a key, a terminal's escape sequence or half of a surrogate pair would else be read by nobody.
+
+    >>> visible("lo" + chr(0xFEFF) + "ra" + chr(27) + "[31m")
+    'lo\\ufeffra\\x1b[31m'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in also else c.encode("unicode_escape").decode() for c in text)
+
+
 class Shown(str):
     """Words for what was given, shown as they are: `(got 25 and 30)`."""
 
@@ -74,11 +90,12 @@ class Message:
     @property
     def headline(self) -> str:
         """Where, what and the value: the text without the way out."""
-        text = f"{self.where}: {self.what}" if self.where else self.what
-        return text if self.got is ABSENT else f"{text} (got {self.got!r})"
+        what = visible(self.what, also=NEWLINE)
+        text = f"{visible(self.where)}: {what}" if self.where else what
+        return text if self.got is ABSENT else f"{text} (got {visible(repr(self.got))})"
 
     def __str__(self) -> str:
-        text = f"{self.headline}\n  fix: {self.fix}" if self.fix else self.headline
+        text = f"{self.headline}\n  fix: {visible(self.fix, also=NEWLINE)}" if self.fix else self.headline
         return "\n".join([text, *map(str, self.others)])
 
 

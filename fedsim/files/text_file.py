@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from fedsim.errors import visible
 from fedsim.files.opened import UnreadableError, read_bytes
 
 _MARK = b"\xef\xbb\xbf"
@@ -72,9 +73,7 @@ def shown(name: object, most: int = 300) -> str:
     >>> shown("tea" + chr(233) + chr(10), most=3)
     'tea...'
     """
-    text = "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name)[: most + 1]
-    )
+    text = visible(str(name)[: most + 1])
     return text if len(text) <= most else f"{text[:most]}..."
 
 

@@ -17,10 +17,6 @@ from fedsim.errors import ExperimentError, Message, message, nearest
 from fedsim.files.opened import SETTINGS_BYTES, UnreadableError, bytes_of
 
 KeyPath = tuple[str, ...]
-MOST_NODES, MOST_DEPTH = 100_000, 100
-"""Values of a document, and blocks inside each other."""
-SIMPLER = "write plain values, and no alias inside of what it stands for"
-TOO_DEEP = f"has more than {MOST_DEPTH} blocks inside each other"
 
 
 _PLAIN = frozenset(
@@ -47,6 +43,10 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
 
 
+MOST_PARTS, DEEPEST = 100_000, 50
+"""Values and keys that one document may hold, one that is referred to counted every time, and how deep they may lie."""
+
+
 @dataclass(frozen=True)
 class Document:
     """One YAML mapping as plain values.
@@ -68,7 +68,6 @@ def scalar(text: str, where: str) -> Any:
     """
     node = _compose(text, where)
     if node is not None:
-        _check_size(node, where)
         _walk(node, (), where, {})
     return None if node is None else _construct(node, where)
 
@@ -103,7 +102,6 @@ def read(path: Path, shown: str | None = None) -> Document:
     if node is None:
         raise ExperimentError(message(where, "is empty", fix=fix))
     lines: dict[KeyPath, int] = {}
-    _check_size(node, where)
     _walk(node, (), where, lines)
     values = _construct(node, where)
     if not isinstance(values, dict):
@@ -121,41 +119,19 @@ def plain(text: str) -> object:
     """Return the value of a text that `yaml.safe_dump` wrote, or that says so of itself.
 
     Raises:
-        ValueError: it is too large or too deep, aliases counted as often as they are used.
+        ExperimentError: it is too large or too deep, aliases counted as often as they are used.
         yaml.YAMLError: it is no YAML, or has tags of others.
     """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        wrong = None if node is None else excess(node)
+        _refuse_too_much(node, "")
     except RecursionError:
-        wrong = TOO_DEEP
-    if wrong is not None:
-        raise ValueError(wrong)
+        raise _too_deep("") from None
     loader = yaml.SafeLoader("")
     try:
         return None if node is None else loader.construct_document(node)
     finally:
         loader.dispose()
-
-
-def excess(node: yaml.Node) -> str | None:
-    """Return what is too much about a document, each alias counted as what it stands for; None: nothing.
-
-    A block that contains itself is too deep.
-    """
-    waiting, count = [(node, 1)], 0
-    while waiting:
-        part, depth = waiting.pop()
-        count += 1
-        if depth > MOST_DEPTH:
-            return TOO_DEEP
-        if count > MOST_NODES:
-            return f"has more than {MOST_NODES:,} values, aliases counted as often as they are used"
-        if isinstance(part, yaml.SequenceNode):
-            waiting += [(item, depth + 1) for item in part.value]
-        elif isinstance(part, yaml.MappingNode):
-            waiting += [(item, depth + 1) for pair in part.value for item in pair]
-    return None
 
 
 def _neighbours(path: Path) -> str:
@@ -168,9 +144,11 @@ def _neighbours(path: Path) -> str:
 
 def _compose(text: str, where: str) -> yaml.Node | None:
     try:
-        return yaml.compose(text, Loader=_Loader)
+        node = yaml.compose(text, Loader=_Loader)
+        _refuse_too_much(node, where)
+        return node
     except RecursionError:
-        raise ExperimentError(message(where, TOO_DEEP, fix=SIMPLER)) from None
+        raise _too_deep(where) from None
     except yaml.MarkedYAMLError as problem:
         mark = problem.problem_mark or problem.context_mark
         at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -184,6 +162,31 @@ def _compose(text: str, where: str) -> yaml.Node | None:
         raise ExperimentError(message(where, what, fix="remove control characters")) from None
 
 
+def _too_deep(where: str) -> ExperimentError:
+    what = f"blocks are nested deeper than {DEEPEST}, or one contains itself"
+    return ExperimentError(message(where, what, fix="check brackets and aliases"))
+
+
+def _refuse_too_much(node: yaml.Node | None, where: str) -> None:
+    """Raise if a document is deeper or has more parts than any experiment: aliases of aliases can stand for billions."""
+    level, parts = [] if node is None else [node], 0
+    for _ in range(DEEPEST):
+        if not level:
+            return
+        parts += len(level)
+        if parts > MOST_PARTS:
+            what = f"holds more than {MOST_PARTS:,} values, those of aliases counted every time"
+            raise ExperimentError(message(where, what, fix="write the values themselves, once"))
+        below: list[yaml.Node] = []
+        for parent in level:
+            if isinstance(parent, yaml.MappingNode):
+                below += [part for pair in parent.value for part in pair]
+            elif isinstance(parent, yaml.SequenceNode):
+                below += parent.value
+        level = below
+    raise _too_deep(where)
+
+
 def _construct(node: yaml.Node, where: str) -> Any:
     loader = _Loader("")
     try:
@@ -194,12 +197,6 @@ def _construct(node: yaml.Node, where: str) -> Any:
         ) from None
     finally:
         loader.dispose()
-
-
-def _check_size(node: yaml.Node, where: str) -> None:
-    wrong = excess(node)
-    if wrong is not None:
-        raise ExperimentError(message(where, wrong, fix=SIMPLER))
 
 
 def _walk(node: yaml.Node, path: KeyPath, where: str, lines: dict[KeyPath, int]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from fedsim.errors import RunFolderError, message
+from fedsim.errors import ExperimentError, RunFolderError, message
 from fedsim.files import yaml_file
 from fedsim.files.atomic import write_atomically
 from fedsim.files.opened import SETTINGS_BYTES, UnreadableError, bytes_of
@@ -104,7 +104,7 @@ def _read_experiment(path: Path) -> dict[str, Any]:
     try:
         data = bytes_of(path, SETTINGS_BYTES, folder=path.parent)
         experiment = yaml_file.plain(data.decode("utf-8"))
-    except (*tables.UNREADABLE, yaml.YAMLError) as problem:
+    except (*tables.UNREADABLE, ExperimentError, yaml.YAMLError) as problem:
         what = f"cannot be read ({tables.first_line(problem)})"
         raise RunFolderError(message(str(path), what)) from problem
     if not isinstance(experiment, dict) or not _is_plain(experiment):
