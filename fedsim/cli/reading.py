@@ -11,7 +11,7 @@ import typer
 
 from fedsim.cli.arguments import RunFolder, Trust
 from fedsim.cli.shell import beside, from_a_folder, runs_in
-from fedsim.errors import FedsimError, RunFolderError, message
+from fedsim.errors import FedsimError, RunFolderError, message, visible
 
 if TYPE_CHECKING:
     from fedsim.records.run import Run
@@ -59,7 +59,7 @@ def report(
     loaded = [load(folder) for folder in folders]
     page = beside(folders) / "report.html" if out is None else out
     with contradictions_told(loaded):
-        print(write(loaded, page, targets=target or ()))
+        print(visible(str(write(loaded, page, targets=target or ()))))
 
 
 def timeline(
@@ -103,5 +103,5 @@ def verify(
 
     from_a_folder(trust=trust)
     found = audit(load(run), accounts_only=accounts_only, trust=trust)
-    print("\n".join([*found.problems, found.summary]))
+    print("\n".join(map(visible, [*found.problems, found.summary])))
     return int(bool(found.problems))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import typer
 
 from fedsim.blame import described, place_in
-from fedsim.errors import FedsimError, Message, RunFolderError, message
+from fedsim.errors import FedsimError, Message, RunFolderError, message, visible
 
 if TYPE_CHECKING:
     from fedsim.config.experiment import Experiment
@@ -143,7 +143,7 @@ def wants_traceback(args: Sequence[str]) -> bool:
 
 def say(text: str) -> None:
     """Print progress: on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text, also="\n\t"), file=sys.stderr, flush=True)
 
 
 def error(message: Message | str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -87,13 +88,27 @@ def opened(path: Path, most: int | None = None, *, folder: Path | None = None) -
         descriptor = os.open(path, _READ)
     except ValueError as problem:
         raise UnreadableError("is no name of a file", fix="check the path") from problem
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise UnreadableError("is no regular file", fix="give a file; not a pipe, a device or a folder")
-        if most is not None and status.st_size > most:
-            raise too_long(status.st_size, most)
+    try:
+        _check(os.fstat(descriptor), most)
+        file = os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+    with file:
         yield file
+
+
+def is_hollow(file: BinaryIO) -> bool:
+    """Tell whether a file is long and consists of holes: nobody wrote it, and reading it has no end."""
+    status = os.fstat(file.fileno())
+    return os.name != "nt" and status.st_size > GIB and 512 * status.st_blocks < status.st_size // 100
+
+
+def _check(status: os.stat_result, most: int | None) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableError("is no file but a pipe, a device or a folder", fix="give a file")
+    if most is not None and status.st_size > most:
+        raise too_long(status.st_size, most)
 
 
 def refuse_elsewhere(folder: Path, path: Path) -> None:
@@ -153,9 +168,9 @@ def read_bytes(path: Path) -> bytes:
         if path.is_dir():
             raise UnreadableError("is no file", fix="give a file; it is a folder")
         return bytes_of(path)
-    except FileNotFoundError as problem:
-        raise UnreadableError("is no file", fix="check the path") from problem
     except OSError as problem:
+        if problem.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise UnreadableError("is no file", fix="check the path") from problem
         raise UnreadableError(
             f"cannot be read ({problem.strerror})", fix="check its permissions"
         ) from problem

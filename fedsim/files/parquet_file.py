@@ -73,7 +73,9 @@ def schema_of(source: BinaryIO) -> pa.Schema:
     with pq.ParquetFile(source, pre_buffer=False) as file:
         rows, columns = file.metadata.num_rows, len(file.schema_arrow)
         if rows > MOST_ROWS or columns > MOST_COLUMNS:
-            what = f"has {rows:,} rows and {columns:,} columns, and {MOST_ROWS:,} and {MOST_COLUMNS:,} are read"
+            what = (
+                f"has {rows:,} rows and {columns:,} columns, and {MOST_ROWS:,} and {MOST_COLUMNS:,} are read"
+            )
             raise UnreadableError(what, fix="split it")
         return file.schema_arrow
 

@@ -110,9 +110,7 @@ def read(path: Path, shown: str | None = None) -> Document:
 
 
 def _folder(where: str) -> Message:
-    return message(
-        where, "is a folder, not a YAML file", fix="give the experiment's .yaml file inside it"
-    )
+    return message(where, "is a folder, not a YAML file", fix="give the experiment's .yaml file inside it")
 
 
 def plain(text: str) -> object:

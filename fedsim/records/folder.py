@@ -139,6 +139,8 @@ def read_tables(folder: Path, *, complete: bool = False) -> dict[str, tables.Col
     columns = {}
     for table in tables.TABLES:
         stored, lines = folder / f"{table}.parquet", lines_of(folder, table)
+        if os.path.lexists(lines) and not lines.is_file():
+            raise RunFolderError(message(str(lines), "is no file"))
         if lines.is_file():
             columns[table] = _joined_lines(table, lines)
         else:
@@ -166,7 +168,10 @@ def fold(folder: Path, columns: Mapping[str, tables.Columns], info: RunInfo) -> 
     for table in tables.TABLES:
         if lines_of(folder, table).exists() or not (folder / f"{table}.parquet").exists():
             tables.write_parquet(table, columns[table], folder / f"{table}.parquet")
-    info = sealed(info, folder, columns)
+    try:
+        info = sealed(info, folder, columns)
+    except UnreadableError as problem:
+        raise RunFolderError(problem.message(str(folder))) from problem
     write_info(folder, info)
     for table in WRITTEN:
         lines_of(folder, table).unlink(missing_ok=True)

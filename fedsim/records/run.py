@@ -112,10 +112,11 @@ def load(folder: str | Path) -> Run:
         info = summed(info, columns)
     if killed:
         info = replace(info, status="killed", reason="the process ended without closing the run")
+    wall = run_folder.read_wall(folder)
     if killed or (not running and run_folder.has_lines(folder)):
         with contextlib.suppress(PermissionError):  # a read-only copy is as readable, only not tidied up
             info = run_folder.fold(folder, columns, info)
-    return run_of(folder, experiment, info, columns, run_folder.read_wall(folder))
+    return run_of(folder, experiment, info, columns, wall)
 
 
 def run_of(

@@ -250,7 +250,17 @@ def read_parquet(table: str, path: Path) -> Columns:
         raise RunFolderError(message(str(path), f"cannot be read ({first_line(problem)})")) from problem
 
 
-UNREADABLE = (UnreadableError, OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError, RecursionError, RunError)
+UNREADABLE = (
+    UnreadableError,
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+    RunError,
+)
 """What reading a damaged file may raise."""
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedsim.files.opened import opened
+from fedsim.files.opened import UnreadableError, is_hollow, opened
 from fedsim.records.tables import TABLES, Columns
 
 if TYPE_CHECKING:
@@ -65,10 +65,12 @@ def file_sha256(path: Path) -> str:
 
     Raises:
         OSError: it cannot be read.
-        UnreadableError: it is no regular file.
+        UnreadableError: it is no regular file, or one of holes.
     """
     sha = hashlib.sha256()
     with opened(path) as file:
+        if is_hollow(file):
+            raise UnreadableError("is long, and consists of holes", fix="remove it")
         while chunk := file.read(CHUNK_BYTES):
             sha.update(chunk)
     return sha.hexdigest()
