@@ -98,6 +98,7 @@ def other_formats(trace):
 
 def made(place):
     """A sound run and one that was killed, as folders `done` and `killed` in a place."""
+    place.mkdir(exist_ok=True)
     simulate(Experiment.model_validate(SETTINGS), out=place / "done", report=False)
     pictures = place / "done" / "samples"
     pictures.mkdir()

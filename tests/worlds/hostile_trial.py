@@ -35,7 +35,9 @@ class Trial:
 @contextmanager
 def commands(sound, place):
     """A process that takes folders and commands, one line each."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "FEDSIM_"))}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("HF_", "FEDSIM_"))
+    }
     environment |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     script = Path(__file__).with_name("hostile_commands.py")
     process = subprocess.Popen(
@@ -72,7 +74,9 @@ def trials(sound, place, numbers, names=("report", "verify", "timeline")):
             began_s = time.perf_counter()
             line = process.stdout.readline()
             if not line:
-                yield Trial(what, file, [], [f"the process ended after {time.perf_counter() - began_s:.1f} s"])
+                yield Trial(
+                    what, file, [], [f"the process ended after {time.perf_counter() - began_s:.1f} s"]
+                )
                 return
             answer = json.loads(line)
             yield Trial(what, file, answer["results"], [*wrong(answer, what, file), *touched(here, around)])
@@ -103,7 +107,7 @@ def wrong(answer, what, file):
         name, code, said = result["command"], result["code"], result["err"]
         if code not in (0, 1, 2):
             yield f"{name} gave {code}: {said:.300}"
-        if code in (1, 2) and name != "verify" or code == 2:
+        if (code in (1, 2) and name != "verify") or code == 2:
             yield from no_sentence(name, said)
         if "unexpected" in said or "Traceback" in said:
             yield f"{name} said {said:.300}"
