@@ -316,8 +316,13 @@ def structured(draw, path, files, outside):
         place = draw.choice([p for p in places_in(value) if p] or [()])
         leaf = draw.choice(LEAVES)
         path.write_text(_json(replaced(value, place, leaf)))
-        return f"{place} {leaf!r:.60}"
+        return f"{place} {short(leaf)}"
     return flipped(draw, path, files, outside)
+
+
+def short(leaf):
+    """A value as it is told."""
+    return "a number without end" if isinstance(leaf, int) and abs(leaf) > 10**4000 else f"{leaf!r:.60}"
 
 
 def _json(value):
@@ -342,7 +347,7 @@ def _yaml(draw, path):
     place = draw.choice([p for p in places_in(value) if p])
     leaf = draw.choice(LEAVES)
     path.write_text(_json(replaced(value, place, leaf)), errors="surrogatepass")  # JSON is YAML
-    return f"{place} {leaf!r:.60}"
+    return f"{place} {short(leaf)}"
 
 
 def _line(draw, path):
@@ -360,7 +365,7 @@ def _line(draw, path):
             row | {key: leaf} if draw.random() < 0.9 else {k: v for k, v in row.items() if k != key}
         )
     path.write_text("\n".join(lines) + "\n", errors="surrogatepass")
-    return f"line {at} {key} {leaf!r:.60}"
+    return f"line {at} {key} {short(leaf)}"
 
 
 def _header(draw, path):
