@@ -25,6 +25,29 @@ Status = Literal["running", "done", "failed", "interrupted", "killed"]
 UNFINISHED: tuple[Status, ...] = ("running", "killed")
 """Statuses of runs whose last visits have no row: sums over all visits are not those of the simulation."""
 
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """How a run went on after it had ended.
+
+    Attributes:
+        at: by the wall clock; after: how it had ended.
+        version: of the checkpoint it went on from; 0: from the beginning.
+        visits, commits: rows that the schedule gave again, each compared with the run's.
+        seconds: that took here [s].
+        host, cpu: where it went on.
+    """
+
+    at: str
+    after: str
+    version: int
+    visits: int
+    commits: int
+    seconds: float
+    host: str = ""
+    cpu: str = ""
+
+
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A float that JSON writes as null when it is NaN."""
 
@@ -135,6 +158,8 @@ class RunInfo:
         away_share: why devices were away -> share of the time of all devices; None where none is watched.
         batteries: their balance; None without batteries.
         saved_share: share of the visits asked to train whose training was never computed.
+        resumed: each time that it went on after an end.
+        no_checkpoints: why it has none, in words; empty if that was not tried or it has some.
         files: file of the run folder -> SHA-256, of those that the run has written; empty before its end.
         numbers: `table.column` -> SHA-256 of its numbers, of the columns that training computes.
     """
@@ -166,6 +191,8 @@ class RunInfo:
     away_share: Mapping[Cause, float] | None = None
     batteries: Batteries | None = None
     saved_share: float = 0.0
+    resumed: tuple[Resumption, ...] = ()
+    no_checkpoints: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     numbers: Mapping[str, str] = field(default_factory=dict)
 
