@@ -29,6 +29,8 @@ _ELSEWHERE = "put the file itself there, as `cp -rL` does"
 _READ = (
     os.O_RDONLY if os.name == "nt" else os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 )  # a pipe nobody writes to is opened at once, and refused
+NO_LINKS = 0 if os.name == "nt" else os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+"""For `os.open` of what is written in place: the name itself must be the file's."""
 
 
 class UnreadableError(Exception):

@@ -53,10 +53,19 @@ def check_free(folder: Path | None) -> None:
     if folder is not None and folder.is_dir():
         if holds_run(folder):
             raise RunFolderError(message(str(folder), "holds a run already", fix="give another --out"))
-        links = [path.name for path in folder.iterdir() if path.is_symlink()]
-        if links:
-            what = "holds a link, through which a run could write elsewhere"
-            raise RunFolderError(message(str(folder), what, got=links[0], fix="give an empty --out"))
+        refuse_links(folder)
+
+
+def refuse_links(folder: Path) -> None:
+    """Raise a RunFolderError if there is a link in a folder, or in one inside it: a run would write elsewhere."""
+    for path in sorted(folder.iterdir()):
+        inside = [] if path.is_symlink() or not path.is_dir() else sorted(path.iterdir())
+        for part in (path, *inside):
+            if part.is_symlink():
+                what = f"{part.relative_to(folder)} is a link, through which a run could write elsewhere"
+                raise RunFolderError(
+                    message(str(folder), what, fix="put the file or the folder itself there")
+                )
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """Real adapters of text and pictures go on with equal bytes: private layers, second adapters, samples of an average."""
 
-import fedsim
 import pytest
 from worlds.resumed_runs import contents, resumed, started
+
+import fedsim
 
 BUFFERED = {"kind": "buffered", "concurrency": 3, "buffer": 2}
 

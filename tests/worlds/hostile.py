@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import pickle
@@ -24,6 +25,7 @@ from fedsim.records.tables import encode
 from fedsim.runs.simulation import simulate
 from worlds.audited import DEADLINE
 from worlds.broken_inputs import places_in, replaced
+from worlds.resumed_runs import experiment_of, started
 
 SECRET = "the-secret-that-lies-outside-5d1f"
 SETTINGS = DEADLINE | {
@@ -82,6 +84,16 @@ RAW_YAML = (
 )  # fmt: skip
 
 
+NODES = (
+    {"known": "os"}, {"known": "layout"}, {"scalar": {"object": 0}}, {"tuple": []}, {"dict": [[1]]}, {"object": 0}, {"object": -1},
+    {"object": 10**9}, {"array": "0", "writeable": 1}, {"array": "../x", "writeable": False}, {"class": ["os", "system"], "fields": ["id"]},
+    {"class": ["canary", "Evil"], "fields": []}, {"class": ["fedsim.errors", "Message"], "fields": ["a", "b", 1, None, [], []]},
+    {"class": ["fedsim.cli.app", "main"], "fields": []}, {"vectors": ["../../outside/secret.txt", "x", 0, 0, 0]}, {"vectors": [None] * 5},
+    {"class": ["pathlib", "Path"], "fields": []}, {"object": 0, "known": "layout"},
+)  # fmt: skip
+"""What a checkpoint writes for values, turned against its reader."""
+
+
 def other_formats(trace):
     """Bytes of files of other kinds."""
     packed = BytesIO()
@@ -105,6 +117,7 @@ def made(place):
     shutil.copytree(place / "done", place / "killed")
     _picture(pictures)
     _kill(place / "killed")
+    started(experiment_of("ditto"), place / "stopped", stop=5)
     return place
 
 
@@ -136,7 +149,7 @@ def mutant(sound, place, number):
     outside.mkdir(parents=True)
     (outside / "secret.txt").write_text(f"{SECRET}\n")
     (outside / "secret.yaml").write_text(f"task: {{kind: quadratic, note: {SECRET}}}\nname: {SECRET}\n")
-    base = draw.choice(["done", "done", "killed"])
+    base = draw.choice(["done", "killed", "stopped", "stopped"])
     shutil.copytree(sound / base, folder)
     trace = str(outside / "executed")
     for name in SHADOWS:
@@ -307,7 +320,11 @@ def structured(draw, path, files, outside):
     if path.suffix == ".jsonl":
         return _line(draw, path)
     if path.suffix == ".safetensors":
-        return _header(draw, path)
+        return (
+            _values(draw, path)
+            if path.parent.name == "checkpoints" and draw.random() < 0.7
+            else _header(draw, path)
+        )
     if path.suffix == ".json":
         if draw.random() < 0.2:
             path.write_bytes(draw.choice(RAW_JSON))
@@ -376,8 +393,28 @@ def _header(draw, path):
     places = [p for p in places_in(header) if p]
     text = _json(replaced(header, draw.choice(places), draw.choice(LEAVES))).encode(errors="surrogatepass")
     size = draw.choice([len(text), len(text), 2**63, 2**40, 0, 100_000_001])
-    path.write_bytes(struct.pack("<Q", size) + text + raw[8 + length :])
+    path.write_bytes(_checked(draw, struct.pack("<Q", size) + text + raw[8 + length :]))
     return f"header {size}"
+
+
+def _checked(draw, data):
+    """Bytes whose last 32 are mostly the SHA-256 of those before, as checkpoints have it: then it is their content that counts."""
+    if draw.random() < 0.2 or len(data) < 32:
+        return data
+    return data[:-32] + hashlib.sha256(data[:-32]).digest()
+
+
+def _values(draw, path):
+    """A checkpoint, of whose tree of values one is changed."""
+    raw = path.read_bytes()
+    length = struct.unpack("<Q", raw[:8])[0]
+    header = json.loads(raw[8 : 8 + length])
+    tree = json.loads(header["__metadata__"]["fedsim"])
+    place, leaf = draw.choice([p for p in places_in(tree) if p]), draw.choice((*LEAVES, *NODES))
+    header["__metadata__"]["fedsim"] = _json(replaced(tree, place, leaf))
+    text = json.dumps(header).encode()
+    path.write_bytes(_checked(draw, struct.pack("<Q", len(text)) + text + raw[8 + length :]))
+    return f"{'.'.join(map(str, place))} {short(leaf)}"
 
 
 def _cells(draw, path):

@@ -12,6 +12,7 @@ import yaml
 
 from fedsim.errors import Message, RunFolderError, message
 from fedsim.files.atomic import sync_folder, write_atomically
+from fedsim.files.opened import NO_LINKS, UnreadableError
 from fedsim.records import folder as run_folder
 from fedsim.records import tables
 from fedsim.records.info import RunInfo
@@ -24,8 +25,9 @@ def held(folder: Path) -> Iterator[None]:
     """Have a run folder for this process alone, as long as it lives; a dead process holds nothing.
 
     Raises:
-        RunFolderError: another process goes on with the run.
+        RunFolderError: another process goes on with the run, or there are links in its folder.
     """
+    run_folder.refuse_links(folder)
     path = folder / LOCK
     descriptor = _opened(path)
     try:
@@ -42,7 +44,7 @@ def held(folder: Path) -> Iterator[None]:
 
 def _opened(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        return os.open(path, os.O_RDWR | os.O_CREAT | NO_LINKS, 0o644)
     except OSError as problem:
         raise RunFolderError(
             message(str(path.parent), f"cannot be written ({problem.strerror})")
@@ -109,7 +111,10 @@ def cut_back(
 def wall_lines(folder: Path) -> list[dict[str, object]]:
     """Return the lines of the wall clock as far as they are whole."""
     path = folder / "wall.jsonl"
-    return [row for rows in tables.read_lines(path, torn=True) for row in rows] if path.is_file() else []
+    try:
+        return [row for rows in tables.read_lines(path, torn=True) for row in rows] if path.is_file() else []
+    except UnreadableError as problem:
+        raise RunFolderError(problem.message(str(path))) from problem
 
 
 def _at_s(line: Mapping[str, object]) -> float:
