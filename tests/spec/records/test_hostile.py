@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 
 import pytest
 import yaml
 from worlds import hostile, hostile_trial
 
+import fedsim
 from fedsim.cli.app import call
 from fedsim.errors import ExperimentError, RunFolderError
 from fedsim.records.folder import check_free
@@ -32,14 +34,12 @@ def sound(tmp_path_factory):
 @pytest.fixture
 def folder(sound, tmp_path):
     """A copy of the finished run."""
-    import shutil
-
     return shutil.copytree(sound / "done", tmp_path / "run")
 
 
 def test_sixty_hostile_folders_are_refused_in_a_sentence_or_right(sound, tmp_path):
     asked = {
-        number: ("verify", "timeline", "report")[: 3 if number in WITH_A_PAGE else 1]
+        number: ("verify", "resume", "timeline", "report")[: 4 if number in WITH_A_PAGE else 2]
         for number in range(COUNT)
     }
     for names in set(asked.values()):
@@ -125,7 +125,7 @@ def test_a_folder_with_links_is_not_written_into(tmp_path):
         out = tmp_path / f"out-{name}"
         out.mkdir()
         (out / name).symlink_to(tmp_path / "elsewhere")
-        with pytest.raises(RunFolderError, match=r"holds a (run already|link)"):
+        with pytest.raises(RunFolderError, match=r"holds a run already|is a link"):
             check_free(out)
 
 
@@ -150,3 +150,85 @@ def test_names_on_the_terminal_are_seen_and_do_nothing(folder, capsys):
     said = capsys.readouterr().out
     assert r"\x1b[31mred" in said
     assert said.replace("\n", "").isprintable()
+
+
+# going on ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stopped(sound, tmp_path):
+    """A copy of a run that ended between two checkpoints."""
+    return shutil.copytree(sound / "stopped", tmp_path / "stopped")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".resume.lock", "checkpoints", "kept", "adapter", "samples", "kept/residuals.f32", "visits.jsonl"],
+)
+def test_a_run_does_not_go_on_through_a_link(stopped, tmp_path, name):
+    """What is written or removed on the way would be written and removed elsewhere."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for kept in (".bashrc", "00000009.safetensors", "a.f32"):
+        (outside / kept).write_text("mine")
+    path = stopped / name
+    shutil.rmtree(path, ignore_errors=True)
+    path.unlink(missing_ok=True)
+    path.symlink_to(outside / "new" if "." in name else outside)
+
+    with pytest.raises(RunFolderError, match="is a link, through which a run could write elsewhere"):
+        fedsim.resume(stopped)
+    assert sorted(path.name for path in outside.iterdir()) == [".bashrc", "00000009.safetensors", "a.f32"]
+    assert (outside / ".bashrc").read_text() == "mine"
+
+
+def test_what_clients_keep_is_not_written_where_it_has_another_name(stopped, tmp_path):
+    """A copy by hard links, as backups are made, would change with it."""
+    file = next((stopped / "kept").glob("*.f32"))
+    os.link(file, tmp_path / "backup")
+    before = file.read_bytes()
+
+    with pytest.raises(RunFolderError, match=r"no checkpoint can be read.*another name"):
+        fedsim.resume(stopped)
+    assert (tmp_path / "backup").read_bytes() == before
+
+
+def test_a_run_goes_on_with_code_of_others_and_on_a_cluster_with_trust_only(
+    stopped, tmp_path, monkeypatch, capsys
+):
+    module, trace = f"rule_c_{os.getpid()}", tmp_path / "trace"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f"{module}.py").write_text(RULE.format(trace=str(trace), module=module))
+    text = (stopped / "experiment.yaml").read_text()
+    renamed(stopped, "aggregator", f"{module}:Rule")
+    assert call(["resume", str(stopped)]) == 2
+    assert f"is not imported from a run folder: {module}" in capsys.readouterr().err
+    assert not trace.exists()
+
+    (stopped / "experiment.yaml").write_text(
+        re.sub(r"(?m)^  address: .*$", "  address: 203.0.113.1:6379", text)
+    )
+    assert call(["resume", str(stopped)]) == 2
+    assert "runtime.address: names a cluster, which is joined with trust only" in capsys.readouterr().err
+
+
+def test_a_checkpoint_whose_arrays_lie_upon_each_other_is_refused(tmp_path):
+    """Else a small file would be many large arrays."""
+    import hashlib
+    import json
+    import struct
+
+    from fedsim.files.tensor_file import read_tensors
+
+    entry = {"dtype": "U8", "shape": [1000], "data_offsets": [0, 1000]}
+    header = {
+        "__metadata__": {"fedsim": "x"},
+        **{str(k): entry for k in range(50)},
+        "sha256": {"dtype": "U8", "shape": [32], "data_offsets": [1000, 1032]},
+    }
+    text = json.dumps(header).encode()
+    data = struct.pack("<Q", len(text)) + text + b"\0" * 1000
+    (tmp_path / "a.safetensors").write_bytes(data + hashlib.sha256(data).digest())
+
+    with pytest.raises(RunFolderError, match="is damaged"):
+        read_tensors(tmp_path / "a.safetensors")
