@@ -6,7 +6,8 @@ import csv
 import io
 from dataclasses import dataclass, field
 
-from fedsim.files.text_file import UnreadableError, reason
+from fedsim.files.opened import UnreadableError
+from fedsim.files.text_file import reason
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 """Suffix -> what separates cells."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedsim.errors import DataError, message
 from fedsim.files.folders import Contents, contents, listed
-from fedsim.files.text_file import UnreadableError
+from fedsim.files.opened import UnreadableError
 from fedsim.tasks._images.pixels import SUFFIXES
 from fedsim.tasks._split_names import split_called, split_of
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.errors import DataError, message
+from fedsim.files.opened import PICTURE_BYTES, bytes_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -105,7 +106,9 @@ def _opened(value: object, beside: Path | None) -> Image:
         value = beside / value
     if isinstance(value, np.ndarray):
         return Image.fromarray(value)
-    if not isinstance(value, Image.Image | io.BytesIO | str | Path):
+    if isinstance(value, str | Path):
+        value = io.BytesIO(bytes_of(Path(value), PICTURE_BYTES))
+    if not isinstance(value, Image.Image | io.BytesIO):
         raise UnreadableError(f"it is a {type(value).__name__}, not a file, a path or bytes of a picture")
     image = value if isinstance(value, Image.Image) else Image.open(value, formats=FORMATS)
     image.load()

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import DataError, message
+from fedsim.files.opened import FACTS_BYTES, UnreadableError, bytes_of
+from fedsim.files.text_file import shown
+from fedsim.training.loading import safety
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,25 +90,32 @@ def check_names(model: Module, skeleton: Module, name: str) -> None:
         raise DataError(message("task.model", what, got=name, fix=fix))
 
 
-def check_files(folder: Path, kinds: Iterable[str], name: str, fix: str) -> None:
+def check_files(folder: Path, kinds: tuple[str, str], name: str, fix: str) -> None:
     """Refuse a folder without weights, or one that lacks a file of its own list.
 
     Args:
         folder: where weights lie.
-        kinds: patterns of files of weights.
+        kinds: patterns of files of weights: safetensors, and pickles, which are read if that is asked for only.
         name: of the model, for the message.
         fix: what to do if there are none.
 
     Raises:
-        DataError: no weights, a missing part, or a list that cannot be read.
+        DataError: no weights, only pickles, a missing part, or a list that cannot be read.
     """
-    if not any(any(folder.glob(kind)) for kind in kinds):
+    tensors, pickles = (sorted(folder.glob(kind)) for kind in kinds)
+    if not tensors and not pickles:
         raise DataError(message("task.model", "the folder holds no weights", got=name, fix=fix))
+    if not tensors and not safety.pickles_allowed():
+        raise safety.no_pickle(name, pickles[0].name)
+    for path in (*tensors, *pickles):
+        safety.refuse(path, None, "task.model", name)
     for index in sorted(folder.glob("*.index.json")):
         try:
-            parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            parts = set(json.loads(bytes_of(index, FACTS_BYTES))["weight_map"].values())
+            if any(part != Path(part).name for part in parts):
+                raise ValueError("a name leads out of the folder")
             lacking = sorted(part for part in parts if not (folder / part).is_file())
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as problem:
+        except (UnreadableError, OSError, ValueError, LookupError, TypeError, AttributeError) as problem:
             what = f"{index.name} is no list of files ({type(problem).__name__})"
             raise DataError(message("task.model", what, got=name, fix=COMPLETE)) from problem
         if lacking:
@@ -144,7 +154,7 @@ def _stored(file: Path) -> list[tuple[str, str, int]]:
 
 def _named(keys: list[str]) -> str:
     more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-    return ", ".join(keys[:SHOWN]) + more
+    return ", ".join(map(shown, keys[:SHOWN])) + more
 
 
 def _shape(sides: tuple[int, ...]) -> str:
