@@ -14,9 +14,12 @@ import numpy as np
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from fedsim.errors import RunFolderError, message
+from fedsim.files.opened import FACTS_BYTES, bytes_of
+from fedsim.records.liveness.process import Process
 from fedsim.records.resolved import Resolved
 from fedsim.records.rows import OUTCOMES, Cause
 from fedsim.records.tables import UNREADABLE, Columns, first_line, plain
+from fedsim.redaction import redacted
 
 Status = Literal["running", "done", "failed", "interrupted", "killed"]
 """How a run stands; `killed`: its process ended without closing it."""
@@ -141,6 +144,7 @@ class RunInfo:
         name, seed, digest: of the experiment.
         status, reason: how it ended, and why in one sentence.
         started, ended, wall_s, host, pid, versions: by the wall clock, where, and with which packages.
+        process: which process `pid` was, of all that have had this number; None in runs of before.
         timeline_only: whether nothing was trained.
         task: facts about model and data, as the task describes them.
         charged: what the clock charged.
@@ -172,6 +176,7 @@ class RunInfo:
     wall_s: float | None = None
     host: str = ""
     pid: int | None = None
+    process: Process | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     timeline_only: bool = False
     task: Mapping[str, Any] = field(default_factory=dict)
@@ -216,7 +221,7 @@ def read_info(path: Path) -> RunInfo:
         RunFolderError: it cannot be read, or lacks something.
     """
     try:
-        return _reader().validate_python(json.loads(path.read_text(encoding="utf-8")))
+        return _reader().validate_python(json.loads(bytes_of(path, FACTS_BYTES, folder=path.parent)))
     except ValidationError as problem:
         first = problem.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -240,7 +245,9 @@ def json_values(value: Any) -> Any:
         return {str(key): json_values(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [json_values(item) for item in value]
-    if value is None or isinstance(value, str | bool | int):
+    if isinstance(value, str):
+        return redacted(value)
+    if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float) and not isinstance(value, np.generic):
         return value if math.isfinite(value) else None
