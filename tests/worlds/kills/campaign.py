@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from worlds.kills.kinds import KINDS
+from worlds.kills.kinds import QUICK, REAL_MODELS
 from worlds.kills.watch import Order
 
 COLUMNS = ("way", "kind", "trials", "cuts", "equal")
@@ -24,10 +24,14 @@ def asked(name, default):
 
 
 def random_kills(count, seed):
-    """Yield (kind, address, kills in a row): each kind in turn; six of ten are killed once, the others up to four times."""
-    names = list(KINDS)
+    """Yield (kind, address, kills in a row): the kinds in turn, those that train a model less often.
+
+    Six of ten are killed once, the others up to four times.
+    """
+    names = [*QUICK, REAL_MODELS[0]]
     for number in range(count):
-        address = (seed, number)
+        address, turn = (seed, number), number // len(names)
+        names[-1] = REAL_MODELS[turn % len(REAL_MODELS)]
         times = int(np.random.default_rng((*address, 1)).choice(MOST_IN_A_ROW, p=[0.6, 0.2, 0.1, 0.1])) + 1
         yield names[number % len(names)], address, times
 

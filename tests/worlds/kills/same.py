@@ -48,9 +48,11 @@ def leftovers(folder):
     return [path.name for path in inside if path.name.startswith(".") or path.suffix == ".tmp"]
 
 
-def differences(folder, wanted):
-    """One line for each thing that differs from the undisturbed run."""
+def differences(folder, wanted, *, report=True):
+    """One line for each thing that differs from the undisturbed run; without `report`, but for its page."""
     here, there = names(folder), names(wanted)
+    if not report:
+        here, there = here - {"report.html"}, there - {"report.html"}
     lines = [f"{name}: is missing" for name in sorted(there - here)]
     lines += [f"{name}: is left over" for name in sorted(here - there)]
     lines += [f"{CHECKPOINTS}/{name}: is left over" for name in leftovers(folder)]
@@ -78,7 +80,7 @@ def _differs(name, path, wanted):
 
 def page(path):
     """A report without its one line of how long this machine took, and when."""
-    return re.sub(r"[^;>]* of real time; started [^;<]*", "", path.read_text(encoding="utf-8"))
+    return re.sub(r"[^;>]* of real time; started [^;<]*(; gone on with [^;<]*)?", "", path.read_text(encoding="utf-8"))
 
 
 def _unreadable(name, path):
