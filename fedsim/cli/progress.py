@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self, TextIO
 
+from fedsim.errors import visible
 from fedsim.records.info import Resumption
 from fedsim.records.quantities import duration, plural, said
 from fedsim.records.resolved import Resolved
@@ -158,7 +159,7 @@ class Progress:
     def _say(self, text: str) -> None:
         self._wrote_s = time.monotonic()
         if self._bar is None:
-            print(text, file=self._stream, flush=True)
+            print(visible(text, also="\n"), file=self._stream, flush=True)
         else:
             self._bar.title(text)
 
@@ -171,10 +172,10 @@ class _Bar:
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
-            TextColumn("{task.fields[now]}"),
+            TextColumn("{task.fields[now]}", markup=False),
         )
         self._rich = Progress(*columns, console=Console(file=stream), transient=True)
         self._task = self._rich.add_task("starting", total=1.0, now="")
@@ -183,7 +184,7 @@ class _Bar:
         self._rich.start()
 
     def title(self, text: str) -> None:
-        self._rich.console.print(text, highlight=False)
+        self._rich.console.print(visible(text), markup=False, highlight=False)
         self._rich.update(self._task, description="virtual time")
 
     def doing(self, text: str) -> None:

@@ -29,7 +29,7 @@ from fedsim.config.fields import Count, NonNegative, Positive
 from fedsim.config.learning import EvaluateConfig, LocalConfig, LoraConfig, NumericsConfig
 from fedsim.config.network import NetworkConfig, WireConfig
 from fedsim.config.population import PopulationConfig
-from fedsim.config.validation import Place, mistaken_booleans, problems
+from fedsim.config.validation import Place, mistaken_booleans, problems, secrets
 from fedsim.errors import invalid
 
 
@@ -171,8 +171,8 @@ class Experiment(Config):
         except ValidationError as error:
             raise place.refusal(problems(error, values, cls)) from None
         booleans = mistaken_booleans(experiment, values)
-        if booleans:
-            raise place.refusal(booleans)
+        if wrong := [*booleans, *secrets(experiment)]:
+            raise place.refusal(wrong)
         return experiment
 
     def model_copy(self, *, update: Mapping[str, object] | None = None, deep: bool = False) -> Self:

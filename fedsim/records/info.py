@@ -14,10 +14,15 @@ import numpy as np
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from fedsim.errors import RunFolderError, message
+<<<<<<< HEAD
 from fedsim.records.liveness.process import Process
+=======
+from fedsim.files.opened import FACTS_BYTES, bytes_of
+>>>>>>> security
 from fedsim.records.resolved import Resolved
 from fedsim.records.rows import OUTCOMES, Cause
 from fedsim.records.tables import UNREADABLE, Columns, first_line, plain
+from fedsim.redaction import redacted
 
 Status = Literal["running", "done", "failed", "interrupted", "killed"]
 """How a run stands; `killed`: its process ended without closing it."""
@@ -219,7 +224,7 @@ def read_info(path: Path) -> RunInfo:
         RunFolderError: it cannot be read, or lacks something.
     """
     try:
-        return _reader().validate_python(json.loads(path.read_text(encoding="utf-8")))
+        return _reader().validate_python(json.loads(bytes_of(path, FACTS_BYTES, folder=path.parent)))
     except ValidationError as problem:
         first = problem.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -243,7 +248,9 @@ def json_values(value: Any) -> Any:
         return {str(key): json_values(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [json_values(item) for item in value]
-    if value is None or isinstance(value, str | bool | int):
+    if isinstance(value, str):
+        return redacted(value)
+    if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float) and not isinstance(value, np.generic):
         return value if math.isfinite(value) else None

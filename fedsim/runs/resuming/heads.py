@@ -101,7 +101,7 @@ def found(folder: Path) -> list[Path]:
     """Return the files of a run's checkpoints, the newest first."""
     paths = (folder / FOLDER).glob(f"*{SUFFIX}")
     return sorted(
-        (path for path in paths if path.stem.isdigit()), key=lambda path: int(path.stem), reverse=True
+        (path for path in paths if path.stem.isdecimal()), key=lambda path: int(path.stem), reverse=True
     )
 
 

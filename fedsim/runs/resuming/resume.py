@@ -40,6 +40,7 @@ from fedsim.runs.resuming.heads import Head, Stored, Values
 from fedsim.runs.resuming.replayed import RepeatedRows, StoredRows
 from fedsim.runs.resuming.settings import (
     grown,
+    refuse_foreign_cluster,
     refuse_other_files,
     refuse_other_packages,
     refuse_other_settings,
@@ -59,6 +60,7 @@ def resume(
     experiment: Experiment | None = None,
     on_event: OnEvent | None = None,
     report: bool = True,
+    trust: bool = False,
 ) -> Run:
     """Go on with a run after any end; its tables, adapter and samples become those of a run that never ended.
 
@@ -70,6 +72,8 @@ def resume(
         experiment: what the run must be of; None: what its folder says.
         on_event: called with (kind, facts) as things happen in virtual time; `resumed` when the run goes on.
         report: write `report.html`, too.
+        trust: whether modules that its settings name are imported, and the cluster that they name is joined
+            (`fedsim.runs.stored`); an `experiment` that is given is trusted as far as it goes.
 
     Returns:
         The run with its tables; a run that came to its end, and whose budget has not grown, as it is.
@@ -87,7 +91,9 @@ def resume(
     _refuse_one_that_goes(folder)
     with held(folder):
         before = _ended_run(folder)
-        typed = stored_experiment(before)
+        typed = stored_experiment(before, trust=trust)
+        if not trust and executor is None and experiment is None:
+            refuse_foreign_cluster(folder, before.experiment, changes)
         limits = (budget or {}).items()
         wanted = [f"budget.{name}={'null' if value is None else value}" for name, value in limits]
         after = changed(experiment or typed, [*wanted, *changes], str(folder))
