@@ -14,11 +14,8 @@ import numpy as np
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from fedsim.errors import RunFolderError, message
-<<<<<<< HEAD
-from fedsim.records.liveness.process import Process
-=======
 from fedsim.files.opened import FACTS_BYTES, bytes_of
->>>>>>> security
+from fedsim.records.liveness.process import Process
 from fedsim.records.resolved import Resolved
 from fedsim.records.rows import OUTCOMES, Cause
 from fedsim.records.tables import UNREADABLE, Columns, first_line, plain
