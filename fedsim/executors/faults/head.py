@@ -64,5 +64,7 @@ class Head:
 
     def _refuse(self, what: str) -> None:
         self.is_gone = True
-        fix = "start the cluster again, then `fedsim resume` goes on from the last checkpoint"
+        fix = (
+            "`fedsim resume` goes on from the last checkpoint, once Ray starts (of a cluster: is there) again"
+        )
         raise HostError(message("ray", what, fix=fix))
