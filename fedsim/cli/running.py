@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsim.cli.arguments import Changes, File, RunFolder, TimelineOnly
+from fedsim.cli.arguments import Address, Changes, File, RunFolder, TimelineOnly, on_cluster
 from fedsim.cli.shell import importable, importable_by_workers, new_folder, say, tables_named, wants_traceback
 
 if TYPE_CHECKING:
@@ -57,13 +57,14 @@ def run(
     ] = None,
     timeline_only: TimelineOnly = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print estimates and stop.")] = False,
+    address: Address = None,
 ) -> None:
     """Run one experiment."""
     from fedsim.checks import gate
     from fedsim.config.loading import naming
 
     importable(experiment.parent)
-    read = gate.read(experiment, changes or ())
+    read = gate.read(experiment, on_cluster(changes, address))
     importable_by_workers(read, experiment.parent)
     folder = new_folder(out, read.name)
     with naming(read, str(experiment)):

@@ -56,6 +56,7 @@ def executor_for(experiment: Experiment) -> Executor:
         address=runtime.address,
         gpus_per_worker=runtime.gpus_per_worker,
         watchdog_s=runtime.watchdog_s,
+        ship=runtime.ship,
     )
 
 
@@ -212,7 +213,8 @@ def course(
 ) -> tuple[Run, ServerModel]:
     """Run a plan from its first dispatch to its last table; returns the run and the final model."""
     writer.clients(clients_table(plan))
-    writer.note(begun(writer.info, plan, timeline_only=executor is None))
+    info = begun(writer.info, plan, timeline_only=executor is None)
+    writer.note(info if executor is None else info.on(executor.processors()))
     server = world(plan, executor, writer, tell, on_dispatch)
     workers = 0 if executor is None else executor.workers
     budget = plan.experiment.budget.model_dump()
