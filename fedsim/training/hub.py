@@ -240,18 +240,20 @@ def skeleton(name: str) -> PreTrainedModel:
 
 
 def local_copy(name: str) -> Path:
-    """Return the folder of a model on this machine: a hub's is downloaded whole, if it is not here.
+    """Return the folder of a model on this machine; a hub's is downloaded whole, if it is not here: safetensors if it has any.
 
     Raises:
-        DataError: there is no such folder, or the hub cannot be reached.
+        DataError: it cannot be had from the hub.
     """
     if not is_hub_name(name):
-        check_folder(name)
         return Path(name).absolute()
     from huggingface_hub import snapshot_download
 
     patterns = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
-    return Path(_from(name, "files", lambda: snapshot_download(name, allow_patterns=patterns)))
+    folder = Path(_from(name, "files", lambda: snapshot_download(name, allow_patterns=patterns)))
+    if next(folder.rglob("*.safetensors"), None) is None:
+        _from(name, "weights", lambda: snapshot_download(name, allow_patterns=["*.bin"]))
+    return folder
 
 
 def class_names(part: Any) -> dict[str, list[str]]:
