@@ -19,7 +19,7 @@ def disagreement(ours: Machine, theirs: Machine) -> Message | None:
     where = f"node {theirs.host}"
     for package, version in ours.packages.items():
         other = theirs.packages.get(package, ABSENT)
-        if other == version:
+        if _counting(package, other) == _counting(package, version):
             continue
         if other == ABSENT:
             what = f"{package} is not installed there, the driver on {ours.host} has {version}"
@@ -69,6 +69,15 @@ def kind_of(name: str, chosen: str) -> str:
     'Example 7000, AVX2'
     """
     return f"{name}, {chosen}"
+
+
+def _counting(package: str, version: str) -> str:
+    """Return what of a version must be equal: of Python the first two numbers, of others all but the build (`+cpu`).
+
+    >>> _counting("python", "3.11.9"), _counting("torch", "2.13.0+cpu")
+    ('3.11', '2.13.0')
+    """
+    return ".".join(version.split(".")[:2]) if package == "python" else version.partition("+")[0]
 
 
 def _short(problem: Message) -> Message:
