@@ -131,6 +131,7 @@ def other(**changes):
     [
         (other(), None),
         (other(processor="Y 2", instructions="AVX2", folder="/home/fedsim"), None),
+        (other(packages={"torch": "2.13.0+cu128", "python": "3.11.2"}), None),
         (
             other(packages={"torch": "2.12.1"}),
             "node gpu-7: torch is 2.12.1 there and 2.13.0 on the driver's login-1",
