@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # One run of fedsim on the nodes of a SLURM job:  sbatch deploy/slurm.sh my.yaml runs/my
+# The same line again goes on with a run that has not come to its end.
 # Change the #SBATCH lines to what the run needs; the rest of this file stays. docs/cluster.md says more.
 #SBATCH --job-name=fedsim
 #SBATCH --nodes=2
@@ -61,8 +62,8 @@ while sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[2]):
     time.sleep(1)
 PYTHON
 
-# Five minutes before the end SLURM sends SIGTERM: the run closes its tables, and the next job goes on with it.
-fedsim run "$experiment" --address "$ip:$port" --out "$run" &
+# Five minutes before the end SLURM sends SIGTERM: the run closes its tables, and the next job goes on with them.
+fedsim run "$experiment" --address "$ip:$port" --out "$run" --resume &
 driver=$!
 trap 'kill -TERM "$driver"' TERM
 status=0
