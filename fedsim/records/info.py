@@ -26,6 +26,9 @@ Status = Literal["running", "done", "failed", "interrupted", "killed"]
 UNFINISHED: tuple[Status, ...] = ("running", "killed")
 """Statuses of runs whose last visits have no row: sums over all visits are not those of the simulation."""
 
+MIXED = "the processors differ: the schedule is the same on all of them, losses and weights agree to rounding only"
+"""The word for nodes that do not compute alike."""
+
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
@@ -153,6 +156,8 @@ class RunInfo:
         refused: the first updates that were not taken; `totals.refused` counts all.
         saved_adapter: about the folder `adapter`, where it is not the plain adapter.
         executor, workers: what trained.
+        processors: kind of processor, with the instruction set that torch uses there -> nodes; mixed: a word if there are
+            several kinds.
         end_time_s: virtual time of the end [s].
         totals: counts and sums.
         never_equipped: clients that were given up, because their downloads of the frozen model failed again and again.
@@ -187,6 +192,8 @@ class RunInfo:
     saved_adapter: SavedAdapter | None = None
     executor: str = ""
     workers: int = 0
+    processors: Mapping[str, int] = field(default_factory=dict)
+    mixed: str = ""
     end_time_s: float = 0.0
     totals: Totals = Totals()
     never_equipped: int = 0
@@ -198,6 +205,10 @@ class RunInfo:
     no_checkpoints: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     numbers: Mapping[str, str] = field(default_factory=dict)
+
+    def on(self, processors: Mapping[str, int]) -> RunInfo:
+        """Return it with the processors that a run works on."""
+        return replace(self, processors=processors, mixed=MIXED if len(processors) > 1 else "")
 
     def plain(self) -> dict[str, Any]:
         """Return what `run.json` holds: plain JSON values, without what is None."""

@@ -38,6 +38,7 @@ def executor_for(experiment: Experiment) -> Executor:
         address=runtime.address,
         gpus_per_worker=runtime.gpus_per_worker,
         watchdog_s=runtime.watchdog_s,
+        ship=runtime.ship,
     )
 
 
