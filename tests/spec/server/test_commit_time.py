@@ -214,6 +214,7 @@ def test_the_audit_knows_that_commits_take_time(protocol, train_s):
 
 STREAMS = {
     "buffered": {"kind": "buffered", "concurrency": 8, "buffer": 3},
+    "polled": {"kind": "buffered", "concurrency": 8, "buffer": 2},
     "landing": {"kind": "semi-synchronous", "concurrency": 8, "beat_s": 600.0, "refill": "landing"},
     "rounds": {"kind": "synchronous", "cohort": 4, "over_select": 1.5, "late": "finish"},
     "tiers": {"kind": "tiers", "tiers": 2, "cohort": 4, "across": "asynchronous"},
@@ -225,6 +226,8 @@ def slowly(name):
     """A run whose server works for half an hour on a commit, while other visits come in."""
     slow = {"compute": {"flops_per_s": 1e6, "memory_bytes_per_s": 1e4}}
     made = BUFFERED | {"protocol": STREAMS[name], "server": slow, "budget": {"commits": 12}}
+    if name == "polled":
+        made |= {"sampler": {"kind": "power-of-choice", "candidates": 20}}
     return simulate(Experiment.model_validate(made), report=False)
 
 
