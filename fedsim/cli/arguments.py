@@ -13,4 +13,10 @@ Changes = Annotated[
     list[str] | None,
     typer.Option("-s", "--set", metavar="KEY.PATH=VALUE", help="Change one value (YAML); repeatable."),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Import code that its experiment.yaml names, join its cluster, fetch from the hub."
+    ),
+]
 TimelineOnly = Annotated[bool, typer.Option("--timeline-only", help="The same schedule without training.")]

@@ -8,16 +8,39 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self, TextIO
 
+from fedsim.errors import visible
+from fedsim.records.info import Resumption
 from fedsim.records.quantities import duration, plural, said
 from fedsim.records.resolved import Resolved
 
 STARTING = "starting Ray and its workers, some seconds (-s runtime.executor=inline needs none)"
 QUIET_S = 10.0
 """Real seconds without a line after which one says what the run is waiting for."""
+
+
+def resumed(facts: Mapping[str, object]) -> str:
+    """Return from where a run goes on, and what was compared."""
+    again = facts["resumption"]
+    assert isinstance(again, Resumption)
+    if not again.version:
+        return "no checkpoint: the run begins again, and is compared with what was there"
+    rows = f"{plural(again.visits, 'visit')} and {plural(again.commits, 'commit')} replayed and compared"
+    text = f"resumed from version {again.version}: {rows} in {again.seconds:.1f} s"
+    if facts["cpu"] == again.cpu:
+        return text
+    return f"{text}; on another processor ({again.cpu}, it was {facts['cpu']}): values agree to rounding"
+
+
+_SENTENCES: Mapping[str, Callable[[Mapping[str, object]], str]] = {
+    "resumed": resumed,
+    "nothing_to_do": lambda _: "nothing to do: the run came to the end of its budget",
+    "no_checkpoint": lambda facts: str(facts["reason"]),
+}
+"""Events that are told in a sentence."""
 
 
 class Progress:
@@ -66,6 +89,8 @@ class Progress:
         elif kind == "done":
             self._end()
             self._hint()
+        elif kind in _SENTENCES:
+            self._say(_SENTENCES[kind](facts))
         if self._bar is not None and kind in ("commit", "time"):
             self._bar.move(_share(self._budget, facts), facts)
 
@@ -134,7 +159,7 @@ class Progress:
     def _say(self, text: str) -> None:
         self._wrote_s = time.monotonic()
         if self._bar is None:
-            print(text, file=self._stream, flush=True)
+            print(visible(text, also="\n"), file=self._stream, flush=True)
         else:
             self._bar.title(text)
 
@@ -147,10 +172,10 @@ class _Bar:
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
-            TextColumn("{task.fields[now]}"),
+            TextColumn("{task.fields[now]}", markup=False),
         )
         self._rich = Progress(*columns, console=Console(file=stream), transient=True)
         self._task = self._rich.add_task("starting", total=1.0, now="")
@@ -159,7 +184,7 @@ class _Bar:
         self._rich.start()
 
     def title(self, text: str) -> None:
-        self._rich.console.print(text, highlight=False)
+        self._rich.console.print(visible(text), markup=False, highlight=False)
         self._rich.update(self._task, description="virtual time")
 
     def doing(self, text: str) -> None:

@@ -144,8 +144,8 @@ class RayExecutor(Executor):
     def share(self, vector: Vector) -> Shared:
         """Put a vector into the object store once; it leaves when the handle does."""
         pool, _ = self._opened()
-        ref = pool.ray.put(np.ascontiguousarray(vector, dtype=np.float32))
-        return Shared(next(self._numbers), ref)
+        array = np.ascontiguousarray(vector, dtype=np.float32)
+        return Shared(next(self._numbers), pool.put(array), array)
 
     def train(self, batch: Sequence[Job]) -> RayTicket:
         """Queue a client batch; one call of one worker trains all of it."""
@@ -173,6 +173,7 @@ class RayExecutor(Executor):
     def _opened(self) -> tuple[RayPool, JobQueue]:
         if self._pool is None or self._queue is None:
             raise HostError(message("executor", "it is closed", fix="call open(task) first"))
+        self._pool.check()
         return self._pool, self._queue
 
 

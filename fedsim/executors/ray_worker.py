@@ -22,18 +22,24 @@ SEEN = 8
 """Shared vectors a worker keeps at hand."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Shared:
     """The handle of a vector in Ray's object store, put there once for all workers.
 
     It is pickled as its number: a call carries the references of its vectors beside its items, once each.
+
+    Attributes:
+        number: its own.
+        ref: where it is now; another one once it was lost.
+        vector: the vector itself, in the driver.
     """
 
     number: int
     ref: Any = None
+    vector: Vector | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Leave the reference out: only Ray may pickle it."""
+        """Leave the reference out, which only Ray may pickle, and the vector."""
         return Shared, (self.number,)
 
 
@@ -62,6 +68,8 @@ class Worker:
             self._task = ray.get(boxed[0])
             warm(self._task)
             pin_torch()
+        except ray.exceptions.ObjectLostError:  # the driver has it, and gives it again
+            raise
         except (Exception, SystemExit) as problem:
             return _packed((where, failure_of("a worker cannot load the task", problem).packed()))
         return _packed((where, None))

@@ -59,22 +59,23 @@ class Audit:
         return f"{verdict}: {rows}, {again}, {self.rules} rules recomputed from the tables"
 
 
-def audit(run: Run, *, accounts_only: bool = False) -> Audit:
+def audit(run: Run, *, accounts_only: bool = False, trust: bool = False) -> Audit:
     """Audit a run.
 
     Args:
         run: its tables.
         accounts_only: leave the replay out, which needs the data and the components that made the run.
+        trust: whether modules that its settings name are imported (`fedsim.runs.stored`).
 
     Returns:
         What is wrong, and what was checked; without the replay also why there was none.
     """
     accounts = verify(run)
-    no_replay = "accounts only, as asked" if accounts_only else why_no_replay(run)
+    no_replay = "accounts only, as asked" if accounts_only else why_no_replay(run, trust=trust)
     problems = list(accounts)
     if not no_replay:
         try:
-            plan = prepared(stored_experiment(run))
+            plan = prepared(stored_experiment(run, trust=trust))
         except FedsimError as problem:  # data or tables that are not here
             no_replay = first_line(problem)
         else:
@@ -89,7 +90,7 @@ def audit(run: Run, *, accounts_only: bool = False) -> Audit:
     )
 
 
-def why_no_replay(run: Run) -> str:
+def why_no_replay(run: Run, *, trust: bool = False) -> str:
     """Return why the schedule of a run cannot be made again here, in words; empty if it can."""
     if unsound_values(run):
         return "the tables are damaged"
@@ -97,7 +98,7 @@ def why_no_replay(run: Run) -> str:
     if made_by != here:
         return f"fedsim {made_by} made it, and this is {here}"
     try:
-        experiment = stored_experiment(run)
+        experiment = stored_experiment(run, trust=trust)
         rule = parts_of(experiment).aggregator
     except FedsimError as problem:
         return f"experiment.yaml: {first_line(problem)}"

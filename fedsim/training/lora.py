@@ -105,6 +105,9 @@ def chosen(model: PreTrainedModel, targets: str | tuple[str, ...]) -> list[Matri
     linear = matrices(model)
     layers = [m for m in linear if not _takes_none(model, m)]
     leaves = sorted({m.name.rpartition(".")[2] for m in layers})
+    if not layers:
+        what = f"this {model.config.model_type} model has no linear layer that can have an adapter"
+        raise ExperimentError(message("lora.targets", what, fix="set lora.full: true, or give another model"))
     if targets == "all-linear":
         return layers
     names = (targets,) if isinstance(targets, str) else targets

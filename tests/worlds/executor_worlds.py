@@ -74,7 +74,7 @@ class Tricky:
                 case "drop":
                     return []
         if len(jobs) > 1 and "together" in self.behave:
-            raise MemoryError
+            raise ValueError("too many")
         return self.inner.train(jobs)
 
     def score(self, vector, probe):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedsim.files.opened import UnreadableError, is_hollow, opened
 from fedsim.records.tables import TABLES, Columns
 
 if TYPE_CHECKING:
@@ -41,11 +42,16 @@ def sealed(info: RunInfo, folder: Path | None, columns: Mapping[str, Columns]) -
 def written(folder: Path) -> Iterator[str]:
     """Yield the files of a run folder that are sealed, by name: tables, settings, clock, adapter and pictures."""
     for name in FILES:
-        if (folder / name).is_file():
+        if _is_own(folder / name):
             yield name
     for inner in FOLDERS:
-        paths = sorted((folder / inner).rglob("*"))
-        yield from (path.relative_to(folder).as_posix() for path in paths if path.is_file())
+        paths = () if (folder / inner).is_symlink() else sorted((folder / inner).rglob("*"))
+        yield from (path.relative_to(folder).as_posix() for path in paths if _is_own(path))
+
+
+def _is_own(path: Path) -> bool:
+    """Tell whether a path is a file, and no link to one."""
+    return path.is_file() and not path.is_symlink()
 
 
 def settings_sha256(experiment: Mapping[str, object]) -> str:
@@ -59,9 +65,12 @@ def file_sha256(path: Path) -> str:
 
     Raises:
         OSError: it cannot be read.
+        UnreadableError: it is no regular file, or one of holes.
     """
     sha = hashlib.sha256()
-    with path.open("rb") as file:
+    with opened(path) as file:
+        if is_hollow(file):
+            raise UnreadableError("is long, and consists of holes", fix="remove it")
         while chunk := file.read(CHUNK_BYTES):
             sha.update(chunk)
     return sha.hexdigest()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedsim.errors import DataError, message
+from fedsim.files.opened import UnreadableError, bytes_of
 
 Kind = Literal["digits-cnn", "classifier", "efficientnet-lite0", "inception"]
 SIZES: dict[str, int] = {"efficientnet-lite0": 64, "inception": 299}
@@ -84,7 +85,11 @@ class Features:
     @property
     def digest(self) -> str:
         """SHA-256 of the weights: distances by two classifiers have one name."""
-        return hashlib.sha256(self.file.read_bytes()).hexdigest()
+        try:
+            return hashlib.sha256(bytes_of(self.file)).hexdigest()
+        except UnreadableError as problem:
+            what = f"{self.file} {problem.what}"
+            raise DataError(message("task.features", what, fix=problem.fix)) from problem
 
 
 def lite_packages() -> tuple[Any, Any]:
