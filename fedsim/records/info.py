@@ -14,11 +14,8 @@ import numpy as np
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from fedsim.errors import RunFolderError, message
-<<<<<<< HEAD
-from fedsim.records.liveness.process import Process
-=======
 from fedsim.files.opened import FACTS_BYTES, bytes_of
->>>>>>> security
+from fedsim.records.liveness.process import Process
 from fedsim.records.resolved import Resolved
 from fedsim.records.rows import OUTCOMES, Cause
 from fedsim.records.tables import UNREADABLE, Columns, first_line, plain
@@ -166,7 +163,7 @@ class RunInfo:
         resumed: each time that it went on after an end.
         no_checkpoints: why it has none, in words; empty if that was not tried or it has some.
         files: file of the run folder -> SHA-256, of those that the run has written; empty before its end.
-        numbers: `table.column` -> SHA-256 of its numbers, of the columns that training computes.
+        numbers: `table.column`, `run.json` -> SHA-256 of what no replay gives: columns that training computes, facts.
     """
 
     name: str
