@@ -111,7 +111,8 @@ def resumes(results: Results, visits: list[int]) -> None:
         say(f"  a resume after {n} visits: {min(seconds[n]):.2f} s")
     few, many = visits
     slopes = [
-        1000 * (b - a) / (many - few) for a, b in zip(sorted(seconds[few]), sorted(seconds[many]), strict=True)
+        1000 * (b - a) / (many - few)
+        for a, b in zip(sorted(seconds[few]), sorted(seconds[many]), strict=True)
     ]
     results.add("replay_s_per_1000", slopes, "s")
 

@@ -115,22 +115,12 @@ def load(folder: str | Path) -> Run:
         raise RunFolderError(message(str(folder), f"is damaged: {damage}", fix=fix))
     if loose:
         info = summed(info, columns)
-<<<<<<< HEAD
     if stands is not None:
         info = _standing_as(info, stands)
     untidy = run_folder.has_lines(folder) if stands is None else (stands.sure and not stands.alive)
     if untidy:
         info = _tidied(folder, head, info, columns)
     return run_of(folder, experiment, info, columns, run_folder.read_wall(folder))
-=======
-    if killed:
-        info = replace(info, status="killed", reason="the process ended without closing the run")
-    wall = run_folder.read_wall(folder)
-    if killed or (not running and run_folder.has_lines(folder)):
-        with contextlib.suppress(PermissionError):  # a read-only copy is as readable, only not tidied up
-            info = run_folder.fold(folder, columns, info)
-    return run_of(folder, experiment, info, columns, wall)
->>>>>>> security
 
 
 def _standing_as(info: RunInfo, stands: Standing) -> RunInfo:

@@ -11,7 +11,7 @@ import yaml
 
 from fedsim.errors import RunFolderError, message
 from fedsim.files.atomic import sync_folder, write_atomically
-from fedsim.files.opened import NO_LINKS, UnreadableError
+from fedsim.files.opened import UnreadableError
 from fedsim.records import folder as run_folder
 from fedsim.records import tables
 from fedsim.records.info import RunInfo
@@ -23,16 +23,9 @@ def held(folder: Path) -> Iterator[None]:
     """Have a run folder for this process alone, as long as it lives; a dead process holds nothing.
 
     Raises:
-<<<<<<< HEAD
-        RunFolderError: another process is at work on the run, or the folder takes no file.
-    """
-=======
-        RunFolderError: another process goes on with the run, or there are links in its folder.
+        RunFolderError: another process is at work on the run, there are links in its folder, or it takes no file.
     """
     run_folder.refuse_links(folder)
-    path = folder / LOCK
-    descriptor = _opened(path)
->>>>>>> security
     try:
         lock = hold(folder)
     except OSError as problem:
@@ -40,42 +33,7 @@ def held(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-<<<<<<< HEAD
         lock.release()
-=======
-        os.close(descriptor)
-
-
-def _opened(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | NO_LINKS, 0o644)
-    except OSError as problem:
-        raise RunFolderError(
-            message(str(path.parent), f"cannot be written ({problem.strerror})")
-        ) from problem
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except OSError:
-        return False
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as problem:
-        raise RunFolderError(_taken(folder)) from problem
-
-
-def _taken(folder: Path) -> Message:
-    return message(str(folder), "another process goes on with this run", fix="wait for its end")
->>>>>>> security
 
 
 def cut_back(

@@ -247,7 +247,9 @@ def test_of_two_that_go_on_one_gets_the_folder(cut, whole):
 
     def watch(kind, _):
         if kind == "resumed":
-            with pytest.raises(RunFolderError, match=f"process {os.getpid()} on .* is at work on it") as error:
+            with pytest.raises(
+                RunFolderError, match=f"process {os.getpid()} on .* is at work on it"
+            ) as error:
                 fedsim.resume(cut)
             refused.append(error)
 

@@ -25,7 +25,9 @@ def leaves(value, name=""):
     if not isinstance(value, dict | list) or not value:
         return {name: value}
     parts = value.items() if isinstance(value, dict) else enumerate(value)
-    return {path: leaf for key, part in parts for path, leaf in leaves(part, f"{name}.{key}".lstrip(".")).items()}
+    return {
+        path: leaf for key, part in parts for path, leaf in leaves(part, f"{name}.{key}".lstrip(".")).items()
+    }
 
 
 def vectors(path):
