@@ -168,7 +168,7 @@ class RunInfo:
         resumed: each time that it went on after an end.
         no_checkpoints: why it has none, in words; empty if that was not tried or it has some.
         files: file of the run folder -> SHA-256, of those that the run has written; empty before its end.
-        numbers: `table.column` -> SHA-256 of its numbers, of the columns that training computes.
+        numbers: `table.column`, `run.json` -> SHA-256 of what no replay gives: columns that training computes, facts.
     """
 
     name: str

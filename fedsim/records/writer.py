@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import socket
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,13 +22,13 @@ from fedsim.files.lines import append_line
 from fedsim.records import folder as run_folder
 from fedsim.records import tables
 from fedsim.records.info import RunInfo, saved_share, summed
-from fedsim.records.integrity.seals import sealed, settings_sha256
+from fedsim.records.integrity.seals import FEDSIM, sealed, settings_sha256
 from fedsim.records.liveness.hold import Hold, hold, hold_of
 from fedsim.records.liveness.process import this_process
 from fedsim.records.rows import CommitRow, PersonalRow, Row, ScoreRow, VisitRow, plain
 from fedsim.records.run import Run, run_of
 
-_PACKAGES = ("fedsim-edge", "numpy", "pandas", "pyarrow", "pydantic", "simpy", "torch", "transformers", "peft", "ray")  # fmt: skip
+_PACKAGES = ("numpy", "pandas", "pyarrow", "pydantic", "simpy", "torch", "transformers", "peft", "ray")  # fmt: skip
 
 PACKED = 8192
 """Rows in memory that are packed into arrays, which are a tenth of their size."""
@@ -255,11 +256,16 @@ def portable(experiment: Experiment) -> dict[str, Any]:
 
 def installed_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that results may depend on, as `run.json` names them."""
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), FEDSIM: _running_version()}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return versions
+
+
+def _running_version() -> str:
+    """Return the version of the code that runs: what was noted when a source tree was installed may be older."""
+    return str(vars(sys.modules["fedsim"])["__version__"])
 
 
 def started(experiment: Experiment) -> RunInfo:
