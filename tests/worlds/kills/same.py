@@ -80,7 +80,9 @@ def _differs(name, path, wanted):
 
 def page(path):
     """A report without its one line of how long this machine took, and when."""
-    return re.sub(r"[^;>]* of real time; started [^;<]*(; gone on with [^;<]*)?", "", path.read_text(encoding="utf-8"))
+    return re.sub(
+        r"[^;>]* of real time; started [^;<]*(; gone on with [^;<]*)?", "", path.read_text(encoding="utf-8")
+    )
 
 
 def _unreadable(name, path):
