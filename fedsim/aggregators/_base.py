@@ -204,7 +204,7 @@ class Aggregator(Component):
         """Return the next model and state; pure."""
 
     def dump(self, state: object) -> object:
-        """Return the state as explicit data for a checkpoint: what `fedsim.files.plain_values` holds.
+        """Return the state as explicit data for a checkpoint: what `fedsim.files.checkpoint.plain_values` holds.
 
         The default is the state itself, for states that are made of numbers, text, arrays, lists, tuples, dicts, frozen
         dataclasses and named tuples.

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from fedsim.errors import visible
-from fedsim.records.info import Resumption
+from fedsim.records.liveness.resumption import Resumption
 from fedsim.records.quantities import duration, plural, said
 from fedsim.records.resolved import Resolved
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from fedsim.errors import HostError, message
@@ -202,7 +203,7 @@ def line(problem: Exception | None) -> str:
 # what there is ----------------------------------------------------------------------------------
 
 
-def allowed(ray: Any, needs: Needs, *, shared: bool = False) -> tuple[int, str]:
+def allowed(ray: ModuleType, needs: Needs, *, shared: bool = False) -> tuple[int, str]:
     """Return how many workers the connected Ray can hold and why, checked against `needs`.
 
     Args:

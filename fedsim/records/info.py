@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from fedsim.errors import RunFolderError, message
 from fedsim.files.opened import FACTS_BYTES, bytes_of
 from fedsim.records.liveness.process import Process
+from fedsim.records.liveness.resumption import Resumption
 from fedsim.records.resolved import Resolved
 from fedsim.records.rows import OUTCOMES, Cause
 from fedsim.records.tables import UNREADABLE, Columns, first_line, plain
@@ -28,28 +29,6 @@ UNFINISHED: tuple[Status, ...] = ("running", "killed")
 
 MIXED = "the processors differ: the schedule is the same on all of them, losses and weights agree to rounding only"
 """The word for nodes that do not compute alike."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resumption:
-    """How a run went on after it had ended.
-
-    Attributes:
-        at: by the wall clock; after: how it had ended.
-        version: of the checkpoint it went on from; 0: from the beginning.
-        visits, commits: rows that the schedule gave again, each compared with the run's.
-        seconds: that took here [s].
-        host, cpu: where it went on.
-    """
-
-    at: str
-    after: str
-    version: int
-    visits: int
-    commits: int
-    seconds: float
-    host: str = ""
-    cpu: str = ""
 
 
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]

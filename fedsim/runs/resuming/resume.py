@@ -20,7 +20,7 @@ from fedsim.config.experiment import Experiment
 from fedsim.config.loading import changed
 from fedsim.errors import RunFolderError, message
 from fedsim.executors import Executor
-from fedsim.files.kept_again import KeptAgain
+from fedsim.files.checkpoint.kept_again import KeptAgain
 from fedsim.records import folder as run_folder
 from fedsim.records.info import RunInfo
 from fedsim.records.integrity.seals import settings_sha256
