@@ -93,6 +93,16 @@ class Batteries:
 
 
 @dataclass(frozen=True, slots=True)
+class LastScore:
+    """The last score of the split that is looked at first: `test`, or the one that was scored last."""
+
+    version: int
+    split: str
+    metric: str
+    value: Number
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """An update that arrived and was not taken, and why."""
 
@@ -126,6 +136,7 @@ class RunInfo:
         refused: the first updates that were not taken; `totals.refused` counts all.
         saved_adapter: about the folder `adapter`, where it is not the plain adapter.
         executor, workers: what trained.
+        visits_after: trainings that follow the last version, in visits.
         end_time_s: virtual time of the end [s].
         totals: counts and sums.
         never_equipped: clients that were given up, because their downloads of the frozen model failed again and again.
@@ -133,6 +144,7 @@ class RunInfo:
         away_share: why devices were away -> share of the time of all devices; None where none is watched.
         batteries: their balance; None without batteries.
         saved_share: share of the visits asked to train whose training was never computed.
+        last_score: the last one; None: nothing was scored, or in a run of before.
         files: file of the run folder -> SHA-256, of those that the run has written; empty before its end.
         numbers: `table.column` -> SHA-256 of its numbers, of the columns that training computes.
     """
@@ -157,6 +169,7 @@ class RunInfo:
     saved_adapter: SavedAdapter | None = None
     executor: str = ""
     workers: int = 0
+    visits_after: float = 0.0
     end_time_s: float = 0.0
     totals: Totals = Totals()
     never_equipped: int = 0
@@ -164,6 +177,7 @@ class RunInfo:
     away_share: Mapping[Cause, float] | None = None
     batteries: Batteries | None = None
     saved_share: float = 0.0
+    last_score: LastScore | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     numbers: Mapping[str, str] = field(default_factory=dict)
 
@@ -263,3 +277,15 @@ def saved_share(columns: Mapping[str, Columns]) -> float:
     visits = columns["visits"]
     computed = visits["computed"][visits["outcome"] != "polled"]
     return 1.0 - float(computed.mean()) if len(computed) else 0.0
+
+
+def last_score(columns: Mapping[str, Columns]) -> LastScore | None:
+    """Return the last score of a run, of the first metric of its split; None if there is none."""
+    scores = columns["scores"]
+    if not len(scores["version"]):
+        return None
+    split = "test" if "test" in scores["split"] else str(scores["split"][-1])
+    of_split = np.flatnonzero(scores["split"] == split)
+    version = int(scores["version"][of_split[-1]])
+    at = next(int(row) for row in of_split if scores["version"][row] == version)
+    return LastScore(version, split, str(scores["metric"][at]), float(scores["value"][at]))

@@ -18,7 +18,7 @@ from fedsim.config.experiment import Experiment
 from fedsim.errors import HostError, message
 from fedsim.records import folder as run_folder
 from fedsim.records import tables
-from fedsim.records.info import RunInfo, saved_share, summed
+from fedsim.records.info import RunInfo, last_score, saved_share, summed
 from fedsim.records.integrity.seals import sealed, settings_sha256
 from fedsim.records.rows import CommitRow, PersonalRow, Row, ScoreRow, VisitRow, plain
 from fedsim.records.run import Run, run_of
@@ -145,6 +145,7 @@ class Writer:
             ended=_now(),
             wall_s=time.perf_counter() - self._from_s,
             saved_share=saved_share(columns),
+            last_score=last_score(columns),
         )
         if self.folder is None:
             self._info = sealed(self._info, None, columns)

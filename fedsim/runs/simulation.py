@@ -34,6 +34,7 @@ from fedsim.records.writer import Writer
 from fedsim.runs.finish import ended, finish, write_report
 from fedsim.runs.stopping import Stop, stoppable
 from fedsim.server import returned
+from fedsim.server.after.personalize import visits_after
 from fedsim.server.ledger import Ledger, OnEvent, quiet
 from fedsim.server.server import OnDispatch, Server
 from fedsim.server.stall import Standstill, nothing_left
@@ -217,7 +218,7 @@ def course(
     workers = 0 if executor is None else executor.workers
     budget = plan.experiment.budget.model_dump()
     facts = {"workers": workers, "clients": len(plan.population), "budget": budget}
-    tell("start", {**facts, "resolved": writer.info.resolved})
+    tell("start", {**facts, "resolved": writer.info.resolved, "visits_after": writer.info.visits_after})
     server.evaluate()
     ended_s = run_to_the_end(server, tell, stop)
     evaluate_the_end(server)
@@ -245,6 +246,7 @@ def begun(info: RunInfo, plan: Plan, *, timeline_only: bool) -> RunInfo:
         charged=charged_facts(plan),
         population=plan.population.sources,
         resolved=resolved(plan),
+        visits_after=0.0 if timeline_only else visits_after(plan),
     )
 
 
