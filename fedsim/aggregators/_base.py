@@ -203,6 +203,18 @@ class Aggregator(Component):
     ) -> tuple[ServerModel, Any]:
         """Return the next model and state; pure."""
 
+    def dump(self, state: Any) -> object:
+        """Return the state as explicit data for a checkpoint: what `fedsim.files.plain_values` holds.
+
+        The default is the state itself, for states that are made of numbers, text, arrays, lists, tuples, dicts, frozen
+        dataclasses and named tuples.
+        """
+        return state
+
+    def load(self, data: Any) -> Any:
+        """Return the state that `dump` gave these data of."""
+        return data
+
     def client_model(self, model: ServerModel, client: int) -> Vector | None:
         """Return a client's whole model of its own, None if it has the shared one; pure."""
         return model.personal.get(client) if self.traits.personal else None

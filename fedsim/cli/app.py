@@ -54,6 +54,7 @@ def _root(
 
 app.command(epilog="Example: fedsim demo --out runs/demo")(running.demo)
 app.command(epilog="Example: fedsim run experiments/ptb/sync.yaml -s seed=1 --out runs/ptb-1")(running.run)
+app.command(epilog="Example: fedsim resume runs/ptb-1")(running.resume)
 app.command(epilog="Example: fedsim sweep my-grid.yaml --out runs/my-grid")(running.sweep)
 app.command(epilog="Example: fedsim status runs/ptb-sync --watch")(status)
 app.command(epilog="Example: fedsim report runs/sync runs/fedbuff --out comparison.html")(reading.report)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TextIO
 
 from fedsim.cli.watching.words import left_said
+from fedsim.records.info import Resumption
 from fedsim.records.quantities import duration, plural, said
 from fedsim.records.resolved import Resolved
 from fedsim.records.watching.pace import Pace, shares_of
@@ -25,6 +26,26 @@ ANEW_S = 0.5
 """Real seconds for which an estimate is good."""
 AMONG_OTHERS_S = 5.0
 """Real seconds at least between two commits that are told, where several runs tell theirs."""
+
+
+def resumed(facts: Mapping[str, Any]) -> str:
+    """Return from where a run goes on, and what was compared."""
+    again: Resumption = facts["resumption"]
+    if not again.version:
+        return "no checkpoint: the run begins again, and is compared with what was there"
+    rows = f"{plural(again.visits, 'visit')} and {plural(again.commits, 'commit')} replayed and compared"
+    text = f"resumed from version {again.version}: {rows} in {again.seconds:.1f} s"
+    if facts["cpu"] == again.cpu:
+        return text
+    return f"{text}; on another processor ({again.cpu}, it was {facts['cpu']}): values agree to rounding"
+
+
+_SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "resumed": resumed,
+    "nothing_to_do": lambda _: "nothing to do: the run came to the end of its budget",
+    "no_checkpoint": lambda facts: str(facts["reason"]),
+}
+"""Events that are told in a sentence."""
 
 
 class Progress:
@@ -85,6 +106,8 @@ class Progress:
         elif kind == "done":
             self._end()
             self._hint()
+        elif kind in _SENTENCES:
+            self._say(_SENTENCES[kind](facts))
         if self._bar is not None and kind in ("commit", "time"):
             self._bar.move(self._pace.share, facts, self._left())
 
@@ -93,6 +116,8 @@ class Progress:
         if kind == "start":
             self._pace = Pace(facts.get("visits_after", 0.0))
             self._pace.note(time.monotonic(), {})
+        elif kind in ("resumed", "restarted"):  # what was replayed until here says nothing of the speed
+            self._pace = Pace(self._pace.visits_after)
         elif kind in ("commit", "time"):
             self._pace.note(
                 time.monotonic(),

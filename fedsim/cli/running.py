@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +12,11 @@ import typer
 
 from fedsim.cli.arguments import Changes, File, RunFolder, TimelineOnly
 from fedsim.cli.shell import importable, importable_by_workers, new_folder, say, tables_named, wants_traceback
+from fedsim.errors import RunFolderError, message
 
 if TYPE_CHECKING:
     from fedsim.clock.plan import Plan
+    from fedsim.config.experiment import Experiment
     from fedsim.executors import Executor
     from fedsim.records.run import Run
 
@@ -58,16 +61,25 @@ def run(
     ] = None,
     timeline_only: TimelineOnly = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print estimates and stop.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run that --out holds, if it holds one.")
+    ] = False,
 ) -> None:
     """Run one experiment."""
     from fedsim.checks import gate
     from fedsim.config.loading import naming
+    from fedsim.records.folder import holds_run
     from fedsim.runs.preflight.forecast import forecast
     from fedsim.runs.preflight.needs import needs_of
 
     importable(experiment.parent)
     read = gate.read(experiment, changes or ())
     importable_by_workers(read, experiment.parent)
+    if resume and out is None:
+        raise RunFolderError(message("--resume", "which run is not said", fix="give its folder with --out"))
+    if resume and out is not None and holds_run(out):
+        _gone_on(out, (), read)
+        return
     folder = new_folder(out, read.name)
     with naming(read, str(experiment)):
         plan = gate.prepared(read)
@@ -83,6 +95,32 @@ def run(
 
     from fedsim.cli.verdict import verdict
 
+    print(verdict(done))
+
+
+def resume(run: RunFolder, changes: Changes = None) -> None:
+    """Go on with a run after any end.
+
+    A kill, Ctrl-C, a power failure, a full disk: the schedule is replayed and compared up to the last checkpoint, and the
+    run goes on as if it had never ended. `-s budget.commits=200` continues a run that came to its end.
+    """
+    _gone_on(run, changes or ())
+
+
+def _gone_on(folder: Path, changes: Sequence[str], experiment: Experiment | None = None) -> None:
+    """Go on with the run in a folder, and print what is printed at the end of a run."""
+    from fedsim.cli.progress import Progress
+    from fedsim.cli.verdict import verdict
+    from fedsim.config.experiment import Experiment as Settings
+    from fedsim.records.folder import read_head
+    from fedsim.runs.resuming.resume import resume as again
+
+    importable(folder)
+    _, stored = read_head(folder)
+    with suppress(Exception):  # what is wrong with it is said below
+        importable_by_workers(Settings.model_validate(stored), folder)
+    with Progress() as progress, tables_named(folder):
+        done = again(folder, changes=changes, experiment=experiment, on_event=progress)
     print(verdict(done))
 
 

@@ -106,6 +106,11 @@ class RuntimeConfig(Config):
 
     On a GPU `client_batch: auto` follows from `gpus_per_worker`, and the number that comes of it is written down with
     the experiment. `stall_s` is virtual time: how long a run may stand still before it fails.
+
+    Attributes:
+        checkpoint_commits: a checkpoint after every so many commits, and after the last of `budget.commits`.
+        checkpoint_s: a checkpoint after so many real seconds, at the next commit; `auto`: as often as takes at most 5 % of
+            the time, the first after ten seconds, none by time where `checkpoint_commits` is given; `off`: none by time.
     """
 
     executor: Literal["ray", "inline"] = "ray"
@@ -115,6 +120,13 @@ class RuntimeConfig(Config):
     cache_mb: NonNegative = 256.0
     stall_s: Positive = 604_800.0
     watchdog_s: Positive = 600.0
+    checkpoint_commits: Count | None = None
+    checkpoint_s: Positive | Literal["auto", "off"] = "auto"
+
+    @property
+    def asks_for_checkpoints(self) -> bool:
+        """Whether checkpoints were asked for, so that a run that cannot have any is refused."""
+        return self.checkpoint_commits is not None or not isinstance(self.checkpoint_s, str)
 
 
 class Experiment(Config):

@@ -124,22 +124,29 @@ def _is_plain(value: object, most: int = 100_000) -> bool:
     return not waiting
 
 
-def read_tables(folder: Path, *, complete: bool = False) -> dict[str, tables.Columns]:
-    """Read every table: lines if there are any (they are the truth until folded), else Parquet."""
+def read_tables(folder: Path, *, complete: bool = False, torn: bool = False) -> dict[str, tables.Columns]:
+    """Read every table: lines if there are any (they are the truth until folded), else Parquet.
+
+    Args:
+        folder: of the run.
+        complete: whether every table must be there.
+        torn: whether lines may be torn anywhere, see `tables.read_lines`.
+    """
     columns = {}
     for table in tables.TABLES:
         stored, lines = folder / f"{table}.parquet", lines_of(folder, table)
         if lines.is_file():
-            columns[table] = _joined_lines(table, lines)
+            columns[table] = _joined_lines(table, lines, torn=torn)
         else:
             wanted = complete or stored.exists()
             columns[table] = tables.read_parquet(table, stored) if wanted else tables.joined(table, [])
     return columns
 
 
-def _joined_lines(table: str, path: Path) -> tables.Columns:
+def _joined_lines(table: str, path: Path, *, torn: bool = False) -> tables.Columns:
     try:
-        return tables.joined(table, (tables.pack_lines(table, lines) for lines in tables.read_lines(path)))
+        chunks = tables.read_lines(path, torn=torn)
+        return tables.joined(table, (tables.pack_lines(table, lines) for lines in chunks))
     except KeyError as problem:
         raise RunFolderError(message(str(path), f"a row has no {problem}")) from problem
     except tables.UNREADABLE as problem:

@@ -17,11 +17,35 @@ from fedsim.errors import RunFolderError, message
 from fedsim.records.resolved import Resolved
 from fedsim.records.rows import OUTCOMES, Cause
 from fedsim.records.tables import UNREADABLE, Columns, first_line, plain
+from fedsim.records.watching.score import LastScore
 
 Status = Literal["running", "done", "failed", "interrupted", "killed"]
 """How a run stands; `killed`: its process ended without closing it."""
 UNFINISHED: tuple[Status, ...] = ("running", "killed")
 """Statuses of runs whose last visits have no row: sums over all visits are not those of the simulation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """How a run went on after it had ended.
+
+    Attributes:
+        at: by the wall clock; after: how it had ended.
+        version: of the checkpoint it went on from; 0: from the beginning.
+        visits, commits: rows that the schedule gave again, each compared with the run's.
+        seconds: that took here [s].
+        host, cpu: where it went on.
+    """
+
+    at: str
+    after: str
+    version: int
+    visits: int
+    commits: int
+    seconds: float
+    host: str = ""
+    cpu: str = ""
+
 
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A float that JSON writes as null when it is NaN."""
@@ -93,16 +117,6 @@ class Batteries:
 
 
 @dataclass(frozen=True, slots=True)
-class LastScore:
-    """The last score of the split that is looked at first: `test`, or the one that was scored last."""
-
-    version: int
-    split: str
-    metric: str
-    value: Number
-
-
-@dataclass(frozen=True, slots=True)
 class Refusal:
     """An update that arrived and was not taken, and why."""
 
@@ -145,6 +159,8 @@ class RunInfo:
         batteries: their balance; None without batteries.
         saved_share: share of the visits asked to train whose training was never computed.
         last_score: the last one; None: nothing was scored, or in a run of before.
+        resumed: each time that it went on after an end.
+        no_checkpoints: why it has none, in words; empty if that was not tried or it has some.
         files: file of the run folder -> SHA-256, of those that the run has written; empty before its end.
         numbers: `table.column` -> SHA-256 of its numbers, of the columns that training computes.
     """
@@ -178,6 +194,8 @@ class RunInfo:
     batteries: Batteries | None = None
     saved_share: float = 0.0
     last_score: LastScore | None = None
+    resumed: tuple[Resumption, ...] = ()
+    no_checkpoints: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     numbers: Mapping[str, str] = field(default_factory=dict)
 
@@ -277,15 +295,3 @@ def saved_share(columns: Mapping[str, Columns]) -> float:
     visits = columns["visits"]
     computed = visits["computed"][visits["outcome"] != "polled"]
     return 1.0 - float(computed.mean()) if len(computed) else 0.0
-
-
-def last_score(columns: Mapping[str, Columns]) -> LastScore | None:
-    """Return the last score of a run, of the first metric of its split; None if there is none."""
-    scores = columns["scores"]
-    if not len(scores["version"]):
-        return None
-    split = "test" if "test" in scores["split"] else str(scores["split"][-1])
-    of_split = np.flatnonzero(scores["split"] == split)
-    version = int(scores["version"][of_split[-1]])
-    at = next(int(row) for row in of_split if scores["version"][row] == version)
-    return LastScore(version, split, str(scores["metric"][at]), float(scores["value"][at]))

@@ -162,6 +162,12 @@ def joined(table: str, parts: Iterable[Columns]) -> Columns:
     return {name: column[index] for name, column in columns.items()}
 
 
+def rows_of(columns: Columns) -> list[dict[str, Any]]:
+    """Return the rows of columns, as plain values."""
+    values = {name: column.tolist() for name, column in columns.items()}
+    return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+
+
 def frame(table: str, columns: Columns) -> pd.DataFrame:
     """Return a data frame with exactly the table's columns and dtypes, also without rows."""
     import pandas as pd
@@ -171,8 +177,12 @@ def frame(table: str, columns: Columns) -> pd.DataFrame:
     )
 
 
-def read_lines(path: Path) -> Iterator[list[dict[str, Any]]]:
+def read_lines(path: Path, *, torn: bool = False) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of a JSON-lines file in chunks; a half-written last line is dropped.
+
+    Args:
+        path: of the file.
+        torn: whether to drop all from the first line on that is none, as a power failure may leave it.
 
     Raises:
         RunFolderError: a line before the last is not JSON.
@@ -184,7 +194,7 @@ def read_lines(path: Path) -> Iterator[list[dict[str, Any]]]:
             try:
                 chunk.append(_row_of(line))
             except (ValueError, RecursionError) as problem:
-                if file.read(1):
+                if not torn and file.read(1):
                     where = f"{path}: line {number}"
                     raise RunFolderError(message(where, f"is not a row in JSON ({problem})")) from problem
                 break

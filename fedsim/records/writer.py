@@ -18,10 +18,11 @@ from fedsim.config.experiment import Experiment
 from fedsim.errors import HostError, message
 from fedsim.records import folder as run_folder
 from fedsim.records import tables
-from fedsim.records.info import RunInfo, last_score, saved_share, summed
+from fedsim.records.info import RunInfo, saved_share, summed
 from fedsim.records.integrity.seals import sealed, settings_sha256
 from fedsim.records.rows import CommitRow, PersonalRow, Row, ScoreRow, VisitRow, plain
 from fedsim.records.run import Run, run_of
+from fedsim.records.watching.score import last_score
 
 _PACKAGES = ("fedsim-edge", "numpy", "pandas", "pyarrow", "pydantic", "simpy", "torch", "transformers", "peft", "ray")  # fmt: skip
 
@@ -35,15 +36,28 @@ class Writer:
     """Takes the rows of a running simulation; in a folder, or in memory if `folder` is None.
 
     Its wall seconds count from `began_s` of `time.perf_counter` (None: from now), when workers began to start.
+    With `continues`, the `run.json` of a run that goes on in its folder, that folder is not claimed.
+
+    Attributes:
+        folder: of the run.
+        experiment: its settings as plain values, every path absolute.
+        counts: rows that each table has by now.
 
     Raises:
         RunFolderError: the folder holds a run already or cannot be created.
     """
 
-    def __init__(self, folder: Path | None, experiment: Experiment, began_s: float | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        experiment: Experiment,
+        began_s: float | None = None,
+        continues: RunInfo | None = None,
+    ) -> None:
         self.folder = None if folder is None else Path(folder)
-        self._experiment = _portable(experiment)
-        self._info = _started(experiment, settings_sha256(self._experiment))
+        self.experiment = portable(experiment)
+        self._info = continues or started(experiment)
+        self.counts = dict.fromkeys(run_folder.WRITTEN, 0)
         self._from_s = time.perf_counter() if began_s is None else began_s
         self._clients = tables.joined("clients", [])
         self._files: dict[str, BinaryIO] = {}
@@ -51,8 +65,8 @@ class Writer:
         self._rows: dict[str, list[Row]] = {table: [] for table in run_folder.WRITTEN}
         self._wall: list[dict[str, Any]] = []
         self._packed: dict[str, list[tables.Columns]] = {table: [] for table in run_folder.WRITTEN}
-        if self.folder is not None:
-            with run_folder.claimed(self.folder, self._experiment, self._info):
+        if self.folder is not None and continues is None:
+            with run_folder.claimed(self.folder, self.experiment, self._info):
                 pass
 
     def clients(self, columns: Mapping[str, Any]) -> None:
@@ -79,7 +93,7 @@ class Writer:
 
     def wall(self, facts: Mapping[str, Any]) -> None:
         """Append something measured with a wall clock; `wall_s` since the start is added."""
-        line = {"wall_s": time.perf_counter() - self._from_s, **facts}
+        line = {"wall_s": self.wall_s, **facts}
         if self.folder is None:
             self._wall.append(line)
         else:
@@ -96,7 +110,22 @@ class Writer:
         if self.folder is not None:
             run_folder.write_info(self.folder, info)
 
+    @property
+    def wall_s(self) -> float:
+        """Wall seconds by now."""
+        return time.perf_counter() - self._from_s
+
+    def sync(self) -> None:
+        """Have on the disk what was written.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        for file in self._files.values():
+            os.fsync(file.fileno())
+
     def _append(self, table: str, row: Row) -> None:
+        self.counts[table] += 1
         if self.folder is not None:
             self._lines += 1
             if table not in self._files:
@@ -142,16 +171,16 @@ class Writer:
             info,
             status=status,
             reason=reason,
-            ended=_now(),
-            wall_s=time.perf_counter() - self._from_s,
+            ended=now(),
+            wall_s=self.wall_s,
             saved_share=saved_share(columns),
-            last_score=last_score(columns),
+            last_score=last_score(tables.rows_of(columns["scores"])),
         )
         if self.folder is None:
             self._info = sealed(self._info, None, columns)
-            return run_of(None, self._experiment, self._info, columns, [dict(line) for line in self._wall])
+            return run_of(None, self.experiment, self._info, columns, [dict(line) for line in self._wall])
         self._info = run_folder.fold(self.folder, columns, self._info)
-        return run_of(self.folder, self._experiment, self._info, columns, run_folder.read_wall(self.folder))
+        return run_of(self.folder, self.experiment, self._info, columns, run_folder.read_wall(self.folder))
 
     def interrupt(self, reason: str) -> None:
         """End a run that somebody has stopped, quickly: many rows stay lines, which whoever reads the run folds."""
@@ -163,8 +192,8 @@ class Writer:
         for file in self._files.values():
             file.close()
         self._files.clear()
-        wall_s = time.perf_counter() - self._from_s
-        self.note(replace(self._info, status="interrupted", reason=reason, ended=_now(), wall_s=wall_s))
+        wall_s = self.wall_s
+        self.note(replace(self._info, status="interrupted", reason=reason, ended=now(), wall_s=wall_s))
 
     def _columns(self) -> dict[str, tables.Columns]:
         """Return the tables of a run that lives in memory."""
@@ -175,7 +204,7 @@ class Writer:
         return columns
 
 
-def _portable(experiment: Experiment) -> dict[str, Any]:
+def portable(experiment: Experiment) -> dict[str, Any]:
     """Return the plain configuration with every path absolute, so that it can be run from anywhere."""
 
     def absolute(stored: Any, typed: Any) -> Any:
@@ -198,18 +227,20 @@ def installed_versions() -> dict[str, str]:
     return versions
 
 
-def _started(experiment: Experiment, digest: str) -> RunInfo:
+def started(experiment: Experiment) -> RunInfo:
+    """Return `run.json` of a run that begins now, in this process."""
     return RunInfo(
         name=experiment.name,
         status="running",
         seed=experiment.seed,
-        digest=digest,
-        started=_now(),
+        digest=settings_sha256(portable(experiment)),
+        started=now(),
         host=socket.gethostname(),
         pid=os.getpid(),
         versions=installed_versions(),
     )
 
 
-def _now() -> str:
+def now() -> str:
+    """Return the time by the wall clock, as `run.json` has it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

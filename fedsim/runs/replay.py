@@ -22,10 +22,10 @@ from fedsim.executors.inline import Inline
 from fedsim.jobs import Job, ScoreJob, Update, add_sums
 from fedsim.records.run import load
 from fedsim.records.writer import Writer
-from fedsim.runs import simulation
+from fedsim.runs import course, simulation
 from fedsim.runs.stored import stored_experiment
 from fedsim.server.ledger import quiet
-from fedsim.server.values.versions import Dispatched
+from fedsim.server.values.dispatched import Dispatched
 
 ROUNDING = 1e-3
 """Largest relative difference between losses that passes for rounding, after AdamW has lifted it."""
@@ -120,8 +120,8 @@ def job_of(plan: Plan, client: int, visit: int) -> Job:
                 jobs.append(dispatched.job)
                 server.end()
 
-        server = simulation.world(prefix, executor, Writer(None, short), quiet, watch)
-        simulation.run_to_the_end(server, quiet)
+        server = course.world(prefix, executor, Writer(None, short), quiet, watch)
+        course.run_to_the_end(server, quiet)
     finally:
         executor.close()
     if not jobs:

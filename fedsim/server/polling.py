@@ -8,7 +8,7 @@ training too: one that could not train says so at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -16,7 +16,6 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from fedsim.adapters.adapter import Vector
 from fedsim.aggregators._base import Offer
 from fedsim.clock.plan import Plan
 from fedsim.clock.protocol import Verbs
@@ -26,6 +25,7 @@ from fedsim.cost.work import Work
 from fedsim.instants import Instant
 from fedsim.samplers._base import PollingSampler
 from fedsim.server import returned
+from fedsim.server.values.dispatched import PolledModel
 from fedsim.server.values.trainer import Trainer
 
 ANSWER_BYTES = 4
@@ -34,17 +34,9 @@ ANSWER_BYTES = 4
 
 @dataclass(frozen=True)
 class Poll:
-    """A poll under way.
-
-    Attributes:
-        visit: how it goes.
-        vector: the adapter whose loss is asked for, in the layout's scale.
-        base: change of the frozen weights under it; None: none.
-    """
+    """A poll under way; `visit` says how it goes."""
 
     visit: Visit
-    vector: Vector
-    base: Vector | None
 
 
 def poll_work(plan: Plan, client: int, rank: int, offer: Offer) -> Work:
@@ -143,13 +135,20 @@ def polled(
     return list(candidates)
 
 
-def told_losses(trainer: Trainer, polls: Sequence[Poll]) -> list[float]:
-    """Return what polled clients answer, and note it beside their visits: of a replay, what stands in the tables."""
+def told_losses(trainer: Trainer, polls: Sequence[Poll], models: Mapping[int, PolledModel]) -> list[float]:
+    """Return what polled clients answer, and note it beside their visits: of a replay, what stands in the tables.
+
+    Args:
+        trainer: has their losses computed.
+        polls: that were answered.
+        models: what each was asked about, by the order of its visit.
+    """
     log = trainer.log
     if log is not None:
         losses = [log.of(poll.visit).loss for poll in polls]
     else:
-        losses = trainer.evaluations.losses([(p.visit.client, p.vector, p.base) for p in polls])
+        asked = [(poll.visit.client, models[poll.visit.order]) for poll in polls]
+        losses = trainer.evaluations.losses([(client, model.vector, model.base) for client, model in asked])
     for poll, loss in zip(polls, losses, strict=True):
         poll.visit.report_loss(loss)
     return losses

@@ -13,6 +13,7 @@ from fedsim.records.quantities import duration, number, percent, plural, said
 
 if TYPE_CHECKING:
     from fedsim.records.watching.pace import Left
+    from fedsim.records.watching.score import LastScore
     from fedsim.records.watching.status import RunStatus
     from fedsim.records.watching.sweep import SweepStatus
 
@@ -71,7 +72,11 @@ def _how_far(run: RunStatus) -> Iterator[str]:
     yield f"visits: {total:,}{f' ({ends})' if ends else ''}"
     if run.score is not None:
         score = run.score
-        yield f"{score.metric}: {number(score.value, 4)} on {score.split} at v{score.version}"
+        yield f"{score.metric}: {_value(score)} on {score.split} at v{score.version}"
+
+
+def _value(score: LastScore) -> str:
+    return "not finite" if score.value is None else number(score.value, 4)
 
 
 def _how_fast(run: RunStatus) -> Iterator[str]:
@@ -115,7 +120,7 @@ def sweep_lines(sweep: SweepStatus) -> tuple[list[str], list[dict[str, str]]]:
         if point.run is not None:
             row |= {"used": percent(point.run.share), "commits": str(point.run.version)}
             if point.run.score is not None:
-                row[point.run.score.metric] = number(point.run.score.value, 4)
+                row[point.run.score.metric] = _value(point.run.score)
             if point.run.left is not None:
                 row["left"] = left_said(point.run.left).removeprefix("about ").removesuffix(" left")
         rows.append(row | ({"problem": point.problem} if point.problem else {}))

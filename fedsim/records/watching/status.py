@@ -17,20 +17,11 @@ from pathlib import Path
 from fedsim.errors import RunFolderError, message
 from fedsim.records.watching.lines import Facts, disk_bytes, last_rows, outcomes
 from fedsim.records.watching.pace import USED, Left, Pace, shares_of
+from fedsim.records.watching.score import LastScore, last_score
 
 LATELY_S = 600.0
 """Real seconds over which a speed is that of `lately`."""
 _NUMBERED = re.compile(r"(\d+)\D*$")
-
-
-@dataclass(frozen=True)
-class Score:
-    """The last score of the split that is looked at first."""
-
-    version: int
-    split: str
-    metric: str
-    value: float
 
 
 @dataclass(frozen=True)
@@ -76,7 +67,7 @@ class RunStatus:
     version: int = 0
     time_s: float = 0.0
     visits: Mapping[str, int] = field(default_factory=dict)
-    score: Score | None = None
+    score: LastScore | None = None
     commits_per_min: float | None = None
     virtual_per_real: float | None = None
     left: Left | None = None
@@ -125,7 +116,7 @@ def run_status(folder: Path) -> RunStatus:
         version=version,
         time_s=time_s,
         visits=visits,
-        score=_score(folder, _mapping(head.get("last_score"))),
+        score=_last_score(folder, _mapping(head.get("last_score"))),
         commits_per_min=None if now is None else now.speed("version", 60.0),
         virtual_per_real=None if now is None else now.speed("time_s", 1.0),
         left=None if pace is None or now is None or now.wall_s is None else pace.left(now.wall_s),
@@ -234,37 +225,22 @@ def _up_bytes(commits: Sequence[Facts], totals: Facts) -> float:
     return _number(commits[-1].get("total_up_bytes")) if commits else _number(totals.get("up_bytes"))
 
 
-def _score(folder: Path, known: Facts) -> Score | None:
-    """Return the last score on the test split, or else on the split that was scored last: its first metric.
-
-    Args:
-        folder: of the run.
-        known: what `run.json` says of it, empty as long as the run goes.
-    """
+def _last_score(folder: Path, known: Facts) -> LastScore | None:
+    """Return the last score: `known` as `run.json` has it of a run that has ended, else what its rows say."""
     if known:
-        where = (int(_number(known.get("version"))), str(known.get("split")), str(known.get("metric")))
-        return Score(*where, _number(known.get("value"), math.nan))
-    rows = last_rows(folder / "scores.jsonl", 2**16) or _folded_scores(folder / "scores.parquet")
-    rows = [row for row in rows if {"version", "split", "metric", "value"} <= row.keys()]
-    if not rows:
-        return None
-    split = "test" if any(row["split"] == "test" for row in rows) else rows[-1]["split"]
-    of_split = [row for row in rows if row["split"] == split]
-    last = int(_number(of_split[-1]["version"]))
-    row = next(row for row in of_split if int(_number(row["version"])) == last)
-    return Score(last, str(row["split"]), str(row["metric"]), _number(row["value"], math.nan))
+        return last_score([known])
+    return last_score(last_rows(folder / "scores.jsonl", 2**16) or _folded_scores(folder / "scores.parquet"))
 
 
 def _folded_scores(path: Path) -> list[Facts]:
     if not path.is_file():
         return []
-    from fedsim.records.tables import read_parquet
+    from fedsim.records.tables import read_parquet, rows_of
 
     try:
-        columns = {name: column.tolist() for name, column in read_parquet("scores", path).items()}
+        return rows_of(read_parquet("scores", path))
     except RunFolderError:
         return []
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:

@@ -10,7 +10,7 @@ from fedsim.clock.plan import Plan
 from fedsim.config.experiment import Experiment
 from fedsim.records.watching.pace import shares_of
 from fedsim.records.writer import Writer
-from fedsim.runs.simulation import no_garbage_pauses, world
+from fedsim.runs.course import no_garbage_pauses, world
 from fedsim.server.ledger import quiet
 from fedsim.server.server import Server
 

@@ -113,10 +113,13 @@ class _Teller:
         """Return what takes the events of a run."""
         yield self._watch
 
-    def _watch(self, kind: str, facts: Mapping[str, object]) -> None:
+    def _watch(self, kind: str, facts: Mapping[str, Any]) -> None:
         if kind == "time" and time.monotonic() - self._time_told_s >= TIMES_S:
             self._time_told_s = time.monotonic()
             self.tell(kind, facts)
+        elif kind == "resumed":
+            self.say(f"goes on from version {facts['resumption'].version}")
+            self.tell("restarted", {})
         elif kind in TOLD:
             self.tell(kind, {name: fact for name, fact in facts.items() if name != "resolved"})
 

@@ -11,12 +11,14 @@ from fedsim.checks.gate import prepared
 from fedsim.clock.plan import Plan, ground
 from fedsim.config.experiment import RuntimeConfig
 from fedsim.config.loading import naming
-from fedsim.errors import FedsimError
+from fedsim.errors import FedsimError, RunFolderError
 from fedsim.executors import Executor
 from fedsim.records.run import Run
 from fedsim.runs import simulation
 from fedsim.runs.preflight.forecast import forecast
 from fedsim.runs.preflight.needs import needs_of
+from fedsim.runs.resuming.folder import held
+from fedsim.runs.resuming.resume import resume
 from fedsim.runs.sweeps.grid import Point
 from fedsim.runs.sweeps.standing import Standing, put_aside
 from fedsim.server.ledger import OnEvent
@@ -90,18 +92,30 @@ class Shared:
 
 
 def run_point(standing: Standing, shared: Shared, say: Say, watch: Watch, *, timeline_only: bool) -> Run:
-    """Run a point that is not done, or go on with its run; what is in the way is put aside."""
+    """Run a point that is not done, or go on with its run; what is in the way is put aside.
+
+    Raises:
+        FedsimError: see `fedsim.simulate`.
+    """
     point = standing.point
-    if standing.how in ("begun", "another"):
-        aside = put_aside(point.folder)
-        say(f"an unfinished run is put aside as {aside.name}")
-    say(f"runs in {point.folder}")
     plan = shared.plan(point)
     needs = needs_of(plan, point.folder, forecast(plan), timeline_only=timeline_only)
     for caution in needs.cautions():
         say(caution)
     needs.check()
     executor = None if timeline_only else shared.executor(point, say)
+    if standing.how == "begun":
+        say(f"goes on in {point.folder}")
+        try:
+            with watch("") as on_event:
+                return resume(point.folder, executor, experiment=point.experiment, on_event=on_event)
+        except RunFolderError as problem:
+            say(f"cannot go on: {problem.message.headline}")
+    if standing.how in ("begun", "another"):
+        with held(point.folder):  # unless another process goes on with it
+            aside = put_aside(point.folder)
+        say(f"an unfinished run is put aside as {aside.name}")
+    say(f"runs in {point.folder}")
     with watch("") as on_event:
         return simulation.simulate(
             plan, executor, out=point.folder, timeline_only=timeline_only, on_event=on_event

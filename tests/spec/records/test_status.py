@@ -19,6 +19,7 @@ from fedsim.cli.watching.words import left_said, lines_of, plain
 from fedsim.errors import RunFolderError
 from fedsim.records.watching.lines import disk_bytes, last_rows, outcomes
 from fedsim.records.watching.pace import Left
+from fedsim.records.watching.score import LastScore, last_score
 from fedsim.records.watching.status import newest_checkpoint, run_status
 from fedsim.records.watching.sweep import StoredPoint, StoredSweep, sweep_status
 
@@ -365,9 +366,11 @@ def test_a_damaged_sweep_file_is_refused_with_a_fix(tmp_path):
             sweep_status(tmp_path)
 
 
-def test_the_handmade_run_keeps_its_last_score():
-    from fedsim.records.info import last_score
-
-    columns = {"scores": {name: column.to_numpy() for name, column in small().scores.items()}}
-    assert (last_score(columns).version, last_score(columns).metric) == (2, "perplexity")
-    assert last_score(columns).value == 25.0
+def test_the_last_score_is_that_of_the_first_metric_on_the_test_split():
+    rows = small().scores.to_dict("records")
+    assert last_score(rows) == LastScore(2, "test", "perplexity", 25.0)
+    assert last_score([row for row in rows if row["split"] == "valid"]) == LastScore(
+        2, "valid", "perplexity", 26.0
+    )
+    assert last_score([{**rows[0], "value": float("nan")}]).value is None
+    assert last_score([]) is None
