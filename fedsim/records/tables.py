@@ -162,7 +162,7 @@ def joined(table: str, parts: Iterable[Columns]) -> Columns:
     return {name: column[index] for name, column in columns.items()}
 
 
-def rows_of(columns: Columns) -> list[dict[str, Any]]:
+def rows_of(columns: Columns) -> list[dict[str, object]]:
     """Return the rows of columns, as plain values."""
     values = {name: column.tolist() for name, column in columns.items()}
     return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]

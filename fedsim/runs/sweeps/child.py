@@ -47,7 +47,7 @@ class Order:
 
     label: str
     folder: str
-    experiment: dict[str, Any]
+    experiment: dict[str, object]
     how: How
     timeline_only: bool
     workers: int

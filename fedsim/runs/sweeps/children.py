@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Self
 
 from fedsim.runs.sweeps.child import PATIENCE_S, Order
 from fedsim.runs.sweeps.standing import Standing
@@ -37,7 +37,7 @@ class News:
 
     child: Child
     kind: str
-    facts: Mapping[str, Any]
+    facts: Mapping[str, object]
 
 
 class Child:
@@ -78,7 +78,7 @@ class Child:
     def heed(self, news: News) -> None:
         """Take what it has told of its end."""
         if news.kind == "failed":
-            self.problem = Problem(str(news.facts["text"]), int(news.facts["exit_code"]))
+            self.problem = Problem(str(news.facts["text"]), int(str(news.facts["exit_code"])))
         elif news.kind == "finished":
             self._finished = True
         elif news.kind == "ended" and self.problem is None and not self._finished and not self.stopped:
