@@ -23,7 +23,7 @@ from fedsim.records.quantities import plural, said
 from fedsim.runs.preflight.forecast import Forecast
 from fedsim.server.after.personalize import chosen
 
-VISIT_BYTES, COMMIT_BYTES, SCORE_BYTES, PERSONAL_BYTES = 760, 420, 130, 300
+VISIT_BYTES, COMMIT_BYTES, SCORE_BYTES, PERSONAL_BYTES = 720, 400, 130, 300
 """A row as a line, and once more packed: while a run is folded both are there."""
 CLIENT_BYTES, REPORT_BYTES, HEAD_BYTES = 700, 5_000_000, 50_000
 """A client's row; the page, which holds the code that draws it; settings and facts."""
@@ -31,9 +31,9 @@ RECORD_BYTES = 20
 """Of a client's vector in a file, beside its values."""
 SAMPLES_BYTES = 3_000_000
 """Pictures of a run that draws some."""
-DRIVER_BYTES, LIBRARIES_BYTES = 150_000_000, 330_000_000
+DRIVER_BYTES, LIBRARIES_BYTES = 235_000_000, 330_000_000
 """Memory of a driver that trains nothing itself; of torch, transformers and PEFT in it."""
-VISIT_MEMORY_BYTES, CLIENT_MEMORY_BYTES = 1300, 6000
+VISIT_MEMORY_BYTES, CLIENT_MEMORY_BYTES = 1100, 6000
 """Of a row while tables are folded and drawn; of a client."""
 LOGS_BYTES = 100_000_000
 """Ray's logs at most, see `fedsim.executors.ray_session`."""
@@ -156,15 +156,15 @@ def free_in(folder: Path) -> int | None:
 def _on_disk(plan: Plan, rows: Forecast | None, *, timeline_only: bool) -> Iterator[Share]:
     experiment = plan.experiment
     clients = experiment.population.clients
+    lines_bytes = 0
     if rows is not None:
         scored = 1 + rows.commits // (experiment.evaluate.every_commits or max(1, rows.commits))
         after = 0 if timeline_only else len(chosen(experiment))
-        yield Share(
-            "rows", rows.visits * VISIT_BYTES + rows.commits * COMMIT_BYTES + 4 * scored * SCORE_BYTES
-        )
+        lines_bytes = rows.visits * VISIT_BYTES + rows.commits * COMMIT_BYTES + 4 * scored * SCORE_BYTES
+        yield Share("rows", lines_bytes)
         yield Share("gains", after * PERSONAL_BYTES)
     yield Share("clients", clients * CLIENT_BYTES + HEAD_BYTES)
-    yield Share("page", REPORT_BYTES)
+    yield Share("page", max(0, REPORT_BYTES - lines_bytes))  # written when the lines are gone
     if timeline_only:
         return
     keepers = min(clients, clients if rows is None else rows.visited)

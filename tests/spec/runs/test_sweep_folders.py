@@ -109,6 +109,26 @@ def test_a_run_of_another_experiment_is_refused_with_what_differs(sweep):
     assert results[0].exit_code == 2
 
 
+def test_a_setting_that_was_given_and_is_auto_now_is_another_experiment(sweep):
+    """What `auto` stands for follows from the point, not from the run that lies in its folder."""
+    given = {"kind": "fedit", "normalize": "none"}
+    sweep(sweep={"seed": [0]}, aggregator=given)
+    assert sweep(sweep={"seed": [0]}, aggregator=given)[0] == {"seed-0": "skipped"}
+    endings, lines, _ = sweep(sweep={"seed": [0]})
+
+    assert endings == {"seed-0": "failed"}
+    assert "aggregator.normalize: 'none', not 'weights'" in lines[0]
+
+
+def test_what_auto_has_come_to_is_the_same_experiment(sweep):
+    sweep(sweep={"seed": [0]})
+    endings, _, _ = sweep(
+        sweep={"seed": [0]}, aggregator={"kind": "fedit", "normalize": "weights", "weight": "examples"}
+    )
+
+    assert endings == {"seed-0": "skipped"}
+
+
 @pytest.mark.parametrize("change", ["edited", "gone", "new"])
 def test_a_file_that_has_changed_since_is_noticed_and_said(sweep, tmp_path, change):
     data = tmp_path / "tables"
