@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,7 +58,7 @@ def _where(run: RunStatus) -> Iterator[str]:
 
 
 def _how_far(run: RunStatus) -> Iterator[str]:
-    limits = {
+    limits: dict[str, Callable[[float], str]] = {
         "commits": lambda value: plural(int(value), "commit"),
         "time_s": duration,
         "up_bytes": lambda value: f"{said('bytes', value)} up",

@@ -39,5 +39,5 @@ def _score(row: Mapping[str, object]) -> LastScore | None:
     version, split, metric, value = (row.get(key) for key in ("version", "split", "metric", "value"))
     if not (isinstance(version, int) and isinstance(split, str) and isinstance(metric, str)):
         return None
-    known = isinstance(value, int | float) and math.isfinite(value)
-    return LastScore(version, split, metric, float(value) if known else None)
+    finite = float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    return LastScore(version, split, metric, finite)

@@ -238,7 +238,7 @@ def _folded_scores(path: Path) -> list[Facts]:
     from fedsim.records.tables import read_parquet, rows_of
 
     try:
-        return rows_of(read_parquet("scores", path))
+        return [*rows_of(read_parquet("scores", path))]
     except RunFolderError:
         return []
 
@@ -268,8 +268,9 @@ def _counts(value: object) -> dict[str, int]:
 
 def _number(value: object, other: float = 0.0) -> float:
     """Return a number of a file, `other` if it is none."""
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if plain and math.isfinite(value) else other
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return value
+    return other
 
 
 def _known(value: object) -> float | None:
