@@ -10,7 +10,7 @@
       HostError                     3   this machine: Ray, memory, a missing package, the watchdog
 
 Each carries exactly one argument (SimPy and Ray rebuild exceptions from `args`), a `Message`: what is wrong,
-where, what was given, the way out and whom it blames are data. Its text is
+where, what was given, the way out and whom it blames are data. Its text, without secrets, is
 `where: what is wrong (got ...)`, then on a second line `fix: ...`; nothing reads that text again.
 """
 
@@ -22,6 +22,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from fedsim.redaction import HIDDEN, is_secret_name, redacted
 
 if TYPE_CHECKING:
     from pydantic_core import PydanticCustomError
@@ -35,6 +37,22 @@ class Absent(enum.Enum):
 
 ABSENT = Absent.ABSENT
 """No offending value: the message has no `(got ...)`."""
+
+
+NEWLINE = "\n"
+
+
+def visible(text: str, also: str = "") -> str:
+    r"""Return a text in which every character can be seen and written: others are escaped, those of `also` apart.
+
+    A byte order mark inside a key, a terminal's escape sequence or half of a surrogate pair would else be read by nobody.
+
+    >>> visible("lo" + chr(0xFEFF) + "ra" + chr(27) + "[31m")
+    'lo\\ufeffra\\x1b[31m'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in also else c.encode("unicode_escape").decode() for c in text)
 
 
 class Shown(str):
@@ -74,11 +92,16 @@ class Message:
     @property
     def headline(self) -> str:
         """Where, what and the value: the text without the way out."""
-        text = f"{self.where}: {self.what}" if self.where else self.what
-        return text if self.got is ABSENT else f"{text} (got {self.got!r})"
+        what = visible(self.what, also=NEWLINE)
+        text = f"{visible(self.where)}: {what}" if self.where else what
+        if self.got is not ABSENT:
+            secret = is_secret_name(self.where.rpartition(".")[2])
+            text += f" (got {HIDDEN if secret else visible(repr(self.got))})"
+        return redacted(text)
 
     def __str__(self) -> str:
-        text = f"{self.headline}\n  fix: {self.fix}" if self.fix else self.headline
+        fix = f"\n  fix: {redacted(visible(self.fix, also=NEWLINE))}" if self.fix else ""
+        text = f"{self.headline}{fix}"
         return "\n".join([text, *map(str, self.others)])
 
 

@@ -203,7 +203,7 @@ class Aggregator(Component):
     ) -> tuple[ServerModel, Any]:
         """Return the next model and state; pure."""
 
-    def dump(self, state: Any) -> object:
+    def dump(self, state: object) -> object:
         """Return the state as explicit data for a checkpoint: what `fedsim.files.plain_values` holds.
 
         The default is the state itself, for states that are made of numbers, text, arrays, lists, tuples, dicts, frozen
@@ -211,7 +211,7 @@ class Aggregator(Component):
         """
         return state
 
-    def load(self, data: Any) -> Any:
+    def load(self, data: object) -> object:
         """Return the state that `dump` gave these data of."""
         return data
 

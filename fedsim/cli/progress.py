@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from fedsim.cli.watching.words import left_said
+from fedsim.errors import visible
 from fedsim.records.info import Resumption
 from fedsim.records.quantities import duration, plural, said
 from fedsim.records.resolved import Resolved
@@ -28,9 +29,10 @@ AMONG_OTHERS_S = 5.0
 """Real seconds at least between two commits that are told, where several runs tell theirs."""
 
 
-def resumed(facts: Mapping[str, Any]) -> str:
+def resumed(facts: Mapping[str, object]) -> str:
     """Return from where a run goes on, and what was compared."""
-    again: Resumption = facts["resumption"]
+    again = facts["resumption"]
+    assert isinstance(again, Resumption)
     if not again.version:
         return "no checkpoint: the run begins again, and is compared with what was there"
     rows = f"{plural(again.visits, 'visit')} and {plural(again.commits, 'commit')} replayed and compared"
@@ -40,7 +42,7 @@ def resumed(facts: Mapping[str, Any]) -> str:
     return f"{text}; on another processor ({again.cpu}, it was {facts['cpu']}): values agree to rounding"
 
 
-_SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+_SENTENCES: Mapping[str, Callable[[Mapping[str, object]], str]] = {
     "resumed": resumed,
     "nothing_to_do": lambda _: "nothing to do: the run came to the end of its budget",
     "no_checkpoint": lambda facts: str(facts["reason"]),
@@ -203,7 +205,7 @@ class Progress:
     def _say(self, text: str) -> None:
         self._wrote_s = time.monotonic()
         if self._bar is None:
-            print(f"{self._head}{text}", file=self._stream, flush=True)
+            print(visible(f"{self._head}{text}", also="\n"), file=self._stream, flush=True)
         else:
             self._bar.title(text)
 
@@ -216,10 +218,10 @@ class _Bar:
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
-            TextColumn("{task.fields[now]}"),
+            TextColumn("{task.fields[now]}", markup=False),
         )
         self._rich = Progress(*columns, console=Console(file=stream), transient=True)
         self._task = self._rich.add_task("starting", total=1.0, now="")
@@ -228,7 +230,7 @@ class _Bar:
         self._rich.start()
 
     def title(self, text: str) -> None:
-        self._rich.console.print(text, highlight=False)
+        self._rich.console.print(visible(text), markup=False, highlight=False)
         self._rich.update(self._task, description="virtual time")
 
     def doing(self, text: str) -> None:

@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsim.cli.arguments import Changes, File, RunFolder, TimelineOnly
-from fedsim.cli.shell import importable, importable_by_workers, new_folder, say, tables_named, wants_traceback
+from fedsim.cli.arguments import Address, Changes, File, RunFolder, TimelineOnly, Trust, on_cluster
+from fedsim.cli.shell import (
+    from_a_folder,
+    importable,
+    importable_by_workers,
+    new_folder,
+    say,
+    tables_named,
+    wants_traceback,
+)
 from fedsim.errors import RunFolderError, message
 
 if TYPE_CHECKING:
@@ -61,6 +69,7 @@ def run(
     ] = None,
     timeline_only: TimelineOnly = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print estimates and stop.")] = False,
+    address: Address = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run that --out holds, if it holds one.")
     ] = False,
@@ -68,18 +77,21 @@ def run(
     """Run one experiment."""
     from fedsim.checks import gate
     from fedsim.config.loading import naming
-    from fedsim.records.folder import holds_run
+    from fedsim.records.folder import has_begun, holds_run
     from fedsim.runs.preflight.forecast import forecast
     from fedsim.runs.preflight.needs import needs_of
 
     importable(experiment.parent)
-    read = gate.read(experiment, changes or ())
+    read = gate.read(experiment, on_cluster(changes, address))
     importable_by_workers(read, experiment.parent)
     if resume and out is None:
         raise RunFolderError(message("--resume", "which run is not said", fix="give its folder with --out"))
     if resume and out is not None and holds_run(out):
-        _gone_on(out, (), read)
-        return
+        if has_begun(out):
+            _gone_on(out, (), read)
+            return
+        (out / "run.json").unlink(missing_ok=True)  # it was killed before there was anything in it
+        (out / "experiment.yaml").unlink(missing_ok=True)
     folder = new_folder(out, read.name)
     with naming(read, str(experiment)):
         plan = gate.prepared(read)
@@ -98,16 +110,19 @@ def run(
     print(verdict(done))
 
 
-def resume(run: RunFolder, changes: Changes = None) -> None:
+def resume(run: RunFolder, changes: Changes = None, trust: Trust = False) -> None:
     """Go on with a run after any end.
 
     A kill, Ctrl-C, a power failure, a full disk: the schedule is replayed and compared up to the last checkpoint, and the
     run goes on as if it had never ended. `-s budget.commits=200` continues a run that came to its end.
     """
-    _gone_on(run, changes or ())
+    from_a_folder(trust=trust)
+    _gone_on(run, changes or (), trust=trust)
 
 
-def _gone_on(folder: Path, changes: Sequence[str], experiment: Experiment | None = None) -> None:
+def _gone_on(
+    folder: Path, changes: Sequence[str], experiment: Experiment | None = None, *, trust: bool = False
+) -> None:
     """Go on with the run in a folder, and print what is printed at the end of a run."""
     from fedsim.cli.progress import Progress
     from fedsim.cli.verdict import verdict
@@ -115,12 +130,12 @@ def _gone_on(folder: Path, changes: Sequence[str], experiment: Experiment | None
     from fedsim.records.folder import read_head
     from fedsim.runs.resuming.resume import resume as again
 
-    importable(folder)
     _, stored = read_head(folder)
-    with suppress(Exception):  # what is wrong with it is said below
-        importable_by_workers(Settings.model_validate(stored), folder)
+    if trust:
+        with suppress(Exception):  # what is wrong with it is said below
+            importable_by_workers(Settings.model_validate(stored), folder)
     with Progress() as progress, tables_named(folder):
-        done = again(folder, changes=changes, experiment=experiment, on_event=progress)
+        done = again(folder, changes=changes, experiment=experiment, on_event=progress, trust=trust)
     print(verdict(done))
 
 
@@ -173,6 +188,7 @@ def replay(
     run: RunFolder,
     client: Annotated[int, typer.Option(min=0, help="Index of the client.", show_default=False)],
     visit: Annotated[int, typer.Option(min=0, help="Which of its visits, from 0.")] = 0,
+    trust: Trust = False,
 ) -> None:
     """Train one visit again, for a debugger.
 
@@ -182,8 +198,8 @@ def replay(
     from fedsim.cli.printing import replayed
     from fedsim.runs.replay import replay as again
 
-    importable(run)
-    print(replayed(again(run, client, visit)))
+    from_a_folder(trust=trust)
+    print(replayed(again(run, client, visit, trust=trust)))
 
 
 def _simulated(

@@ -272,7 +272,7 @@ class Restored:
 
 
 def _part(node: object, key: str) -> object:
-    if not isinstance(node, dict):
+    if not isinstance(node, dict) or key not in node:
         raise DamagedError("no tree")
     return node[key]
 

@@ -6,6 +6,7 @@ See `fedsim.files.client_vectors` for the format.
 from __future__ import annotations
 
 import os
+import stat
 import struct
 import weakref
 import zlib
@@ -15,10 +16,13 @@ import numpy as np
 
 from fedsim.adapters.adapter import Vector
 from fedsim.errors import HostError, RunFolderError, message
+from fedsim.files.opened import NO_LINKS
 
 HEAD = struct.Struct("<8sq")
 RECORD = struct.Struct("<qqI")
 MARK = b"fedkept1"
+MOST_FLOATS = 2**40
+"""Of a record: more than any model has."""
 
 
 class RecordFile:
@@ -79,7 +83,8 @@ class RecordFile:
         Raises:
             RunFolderError: it is not there any more as it was.
         """
-        record = b"" if slot < 0 else os.pread(self._descriptor, self._bytes, self._at(slot))
+        inside = slot >= 0 and self._at(slot + 1) <= os.fstat(self._descriptor).st_size
+        record = os.pread(self._descriptor, self._bytes, self._at(slot)) if inside else b""
         if len(record) < self._bytes or record != _sealed(client, stamp, record[RECORD.size :]):
             what = f"does not hold any more what client {client} had kept"
             raise RunFolderError(message(self.where, what))
@@ -153,12 +158,17 @@ def opened(path: Path) -> RecordFile:
         RunFolderError: no such file, or not one of ours.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        descriptor = os.open(path, os.O_RDWR | NO_LINKS)
     except OSError as problem:
         raise RunFolderError(message(str(path), f"cannot be read ({problem.strerror})")) from problem
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:  # it is written in place
+        os.close(descriptor)
+        what = "is no file, or one that has another name, too"
+        raise RunFolderError(message(str(path), what, fix="put a copy of it there"))
     head = os.pread(descriptor, HEAD.size, 0)
     mark, size = HEAD.unpack(head) if len(head) == HEAD.size else (b"", 0)
-    if mark != MARK or size < 0:
+    if mark != MARK or not 0 <= size <= MOST_FLOATS:
         os.close(descriptor)
         raise RunFolderError(message(str(path), "holds no vectors kept by clients"))
     return RecordFile(descriptor, size, str(path), path)

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from fedsim.errors import RunFolderError, message
 from fedsim.files.atomic import sync_folder
+from fedsim.files.opened import UnreadableError, is_hollow, opened
 
 Array = NDArray[np.generic]
 TYPES = {
@@ -87,7 +88,7 @@ def _header(text: str, arrays: Mapping[str, Array]) -> bytes:
 
 def _write(file: BinaryIO, header: bytes, arrays: Mapping[str, Array]) -> int:
     sha, written = hashlib.sha256(), 0
-    parts = (_bytes_of(array) for array in arrays.values())
+    parts: Iterator[bytes | memoryview] = (_bytes_of(array) for array in arrays.values())
     for part in (_LENGTH.pack(len(header)), header, *parts):
         sha.update(part)
         file.write(part)
@@ -108,7 +109,10 @@ def read_tensors(path: Path) -> tuple[str, dict[str, Array]]:
         RunFolderError: it cannot be read, was cut off, was changed, or is no such file.
     """
     try:
-        data = path.read_bytes()
+        with opened(path, folder=path.parent) as file:
+            data = b"" if is_hollow(file) else file.read()
+    except UnreadableError as problem:
+        raise RunFolderError(problem.message(str(path))) from problem
     except OSError as problem:
         raise RunFolderError(message(str(path), f"cannot be read ({problem.strerror})")) from problem
     if len(data) < _LENGTH.size + CHECK_BYTES or _sha256(data) != data[-CHECK_BYTES:]:
@@ -136,6 +140,7 @@ def _parsed(data: bytes) -> tuple[str, dict[str, Array]]:
     if not isinstance(text, str):
         raise TypeError("the text is none")
     arrays: dict[str, Array] = {}
+    room = len(data) - first
     for name, entry in entries.items():
         begin, end = (_count(number) for number in entry["data_offsets"])
         shape, dtype = (
@@ -144,6 +149,9 @@ def _parsed(data: bytes) -> tuple[str, dict[str, Array]]:
         )
         if not begin <= end <= len(data) - first or end - begin != math.prod(shape) * dtype.itemsize:
             raise ValueError("an array lies outside the file")
+        room -= end - begin
+        if room < 0:
+            raise ValueError("arrays lie upon each other")
         values = np.frombuffer(data, dtype, math.prod(shape), first + begin)
         arrays[name] = values.astype(dtype.newbyteorder("="), copy=True).reshape(shape)
     del arrays[CHECK]

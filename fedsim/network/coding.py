@@ -35,6 +35,7 @@ class Coder:
 
     Attributes:
         residuals: with error feedback, what each client still owes, in the layout's shape.
+        idle: whether nothing is coded, only noted who downloads what: in a replay without values.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Coder:
         self._refactors = refactors
         self.residuals = ClientVectors() if residuals is None else residuals
         self._frames: dict[int, Hashable] = {}
-        self._version = -1
+        self._version, self.idle = -1, False
         self._coded: dict[Payload, tuple[Vector, Vector]] = {}
         self._copies = Copies(layout)
 
@@ -87,7 +88,7 @@ class Coder:
             self._version = version
             self._coded.clear()
             self._copies.forget_joined()
-        coded = self._coded_start(version, start, payload)
+        coded = start if self.idle else self._coded_start(version, start, payload)
         if client is None:
             return coded
         return self._copies.held(client, version, last_seen, payload, coded)
@@ -164,7 +165,7 @@ class Coder:
     def load(self, data: CoderData) -> None:
         """Go on from what `dump` has returned."""
         self.residuals, frames, copies = data
-        self._frames = dict(frames)
+        self._frames, self.idle = dict(frames), False
         self._coded.clear()
         self._copies.load(copies)
 

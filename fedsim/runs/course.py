@@ -24,7 +24,7 @@ from fedsim.records.info import RunInfo
 from fedsim.records.run import Run
 from fedsim.records.writer import Writer
 from fedsim.runs.finish import ended, finish
-from fedsim.runs.resuming.checkpoints import Checkpoints
+from fedsim.runs.resuming.checkpoints import Checkpoints, leave_no_residuals
 from fedsim.runs.stopping import Stop
 from fedsim.server import returned
 from fedsim.server.after.personalize import visits_after
@@ -90,7 +90,8 @@ def course(
 ) -> tuple[Run, ServerModel]:
     """Run a plan from its first dispatch to its last table; returns the run and the final model."""
     writer.clients(clients_table(plan))
-    writer.note(begun(writer.info, plan, timeline_only=executor is None))
+    info = begun(writer.info, plan, timeline_only=executor is None)
+    writer.note(info if executor is None else info.on(executor.processors()))
     server = world(plan, executor, writer, tell, on_dispatch)
     if executor is not None:
         Checkpoints(server, writer, tell).begin()
@@ -117,6 +118,8 @@ def concluded(
     server.private_parts.finish()
     if executor is not None:
         finish(server, executor, writer)
+    if writer.folder is not None:
+        leave_no_residuals(writer.folder)
     run = writer.close(
         status="done", reason=server.why_over, ended=ended(writer.info, server, executor, ended_s)
     )

@@ -9,12 +9,14 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Sequence
-from contextlib import ExitStack, closing, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from fedsim.executors.host import cores
-from fedsim.files.lock import held
+from fedsim.errors import RunFolderError, message
+from fedsim.records.liveness.hold import hold
 from fedsim.records.quantities import duration, said
 from fedsim.runs.sweeps.child import Order
 from fedsim.runs.sweeps.children import Children
@@ -67,7 +69,7 @@ def run_all(
     """
     for caution in cautions(grid):
         say(caution)
-    with held(grid[0].folder.parent / "sweep.lock", "is being swept"):
+    with _held(grid[0].folder.parent):
         course = Course(grid, timeline_only=timeline_only, parallel=parallel, fail_fast=fail_fast, say=say)
         with closing(course):
             if parallel == 1:
@@ -76,6 +78,20 @@ def run_all(
                 order = _Orders(parallel, timeline_only=timeline_only)
                 _apart(course, order, watch)
         return course.results()
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """Have the folder of a sweep for this process alone, as long as it lives."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = hold(out)
+    except OSError as problem:
+        raise RunFolderError(message(str(out), f"cannot be written to ({problem.strerror})")) from problem
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _here(course: Course, watch: Watch, *, timeline_only: bool, debug: bool) -> None:

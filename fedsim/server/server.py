@@ -47,8 +47,7 @@ class Server(IdleClients):
     """Mechanism without policy; a protocol is a generator over these verbs (`fedsim.clock.protocol.Verbs`).
 
     Attributes:
-        visits: those that are under way, or whose fate is not final.
-        maker: makes the versions.
+        visits, maker: those under way or whose fate is not final; what makes the versions.
     """
 
     def __init__(
@@ -65,14 +64,14 @@ class Server(IdleClients):
     ) -> None:
         """Stand at time 0 with nobody asked."""
         super().__init__(env, plan, private_parts.unseen, self._expected_s)
-        experiment = self.experiment = plan.experiment
-        self._on_dispatch = on_dispatch
-        self.trainer, self.ledger, self.private_parts = trainer, ledger, private_parts
+        experiment, self._on_dispatch = plan.experiment, on_dispatch
+        self.experiment, self.trainer, self.ledger = experiment, trainer, ledger
+        self.private_parts = private_parts
         versions = self.versions = Versions(plan, model, private_parts)
-        first_visit = experiment.network.backbone == "first_visit"
+        equips = experiment.network.backbone == "first_visit"
         self._book = ClientBook(
             self.clients,
-            backbone_bytes=backbone_bytes(plan.shape) if first_visit else 0,
+            backbone_bytes=backbone_bytes(plan.shape) if equips else 0,
             resumes=experiment.network.interrupted == "resume",
         )
         self._offers = Offers(plan, versions, self._book)

@@ -91,6 +91,13 @@ FILES = {
     "a Python object": ("task: !!python/object/apply:os.getcwd []\n", ["line 1", "tags are not supported"]),
     "two documents": ("seed: 1\n---\nseed: 2\n", ["line 2", "single document"]),
     "Latin-1 text": ("name: caf\xe9\n".encode("latin-1"), ["is not UTF-8 text (byte 9)"]),
+    "three thousand brackets": ("task: " + "[" * 3000, ["nested deeper than 50", "check brackets"]),
+    "a block in itself": ("task: &a {kind: *a}\n", ["or one contains itself", "aliases"]),
+    "aliases of aliases": (
+        "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+        + "".join(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]\n" for k in range(1, 10)),
+        ["holds more than 100,000 values", "write the values themselves"],
+    ),
     "a control character": (b"name: a\x07b\n", ["not valid YAML", "control characters"]),
     "a base that is not there": ("extends: base.yaml\n", ["extends: base.yaml: no such file", "'exp.yaml'"]),
     "a base that is a number": ("extends: 3\n", ["extends: must be a file name (got 3)"]),

@@ -37,6 +37,10 @@ KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and is
         (message("", "is wrong", got="x"), "is wrong (got 'x')"),
         (Message("is wrong", got=Shown("2 and 3"), fix="as in 3"), "is wrong (got 2 and 3)\n  fix: as in 3"),
         (several([Message("a", fix="b"), Message("c", others=(Message("d"),))]), "a\n  fix: b\nc\nd"),
+        (
+            message("a\nb\ufeff", "is\x1b[31m odd", got=Shown("\ud800")),
+            "a\\nb\\ufeff: is\\x1b[31m odd (got \\ud800)",
+        ),
     ],
 )
 def test_the_text_is_rendered_from_the_fields(content, text):

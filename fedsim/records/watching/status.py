@@ -150,7 +150,7 @@ def _status(folder: Path, head: Facts) -> str:
     from fedsim.records.folder import may_be_alive  # and with it NumPy and pydantic, for runs that go on only
     from fedsim.records.info import read_info
 
-    return status if may_be_alive(read_info(folder / "run.json")) else "killed"
+    return status if may_be_alive(read_info(folder / "run.json"), folder) else "killed"
 
 
 def _budget(folder: Path) -> dict[str, float]:

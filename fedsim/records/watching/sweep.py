@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -145,7 +144,7 @@ def sweep_status(folder: Path) -> SweepStatus:
     """
     stored = read_sweep(folder)
     points = tuple(_point_status(folder, point) for point in stored.points)
-    runs = _runs(stored)
+    runs = _runs(folder, stored)
     return SweepStatus(
         folder=folder,
         points=points,
@@ -168,25 +167,15 @@ def _point_status(folder: Path, point: StoredPoint) -> PointStatus:
     return PointStatus(point.label, state, run, run.reason if state == "failed" else point.problem)
 
 
-def _runs(stored: StoredSweep) -> bool | None:
+def _runs(folder: Path, stored: StoredSweep) -> bool | None:
     if stored.ended is not None:
         return False
-    if stored.host != socket.gethostname():
-        return None
-    from fedsim.records.folder import may_be_alive
     from fedsim.records.info import RunInfo
+    from fedsim.records.liveness.standing import standing
 
-    return may_be_alive(
-        RunInfo(
-            name="sweep",
-            status="running",
-            seed=0,
-            digest="",
-            started=stored.started,
-            host=stored.host,
-            pid=stored.pid,
-        )
-    )
+    info = RunInfo("sweep", "running", 0, "", started=stored.started, host=stored.host, pid=stored.pid)
+    now = standing(folder, info)
+    return now.alive if now.sure else None
 
 
 def _left(points: Sequence[PointStatus], parallel: int) -> Left | None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ from fedsim.errors import ExperimentError, FedsimError, RunError, message
 from fedsim.files.client_vectors import ClientVectors
 from fedsim.files.plain_values import Held, UnholdableError
 from fedsim.records.writer import Writer, installed_versions
-from fedsim.runs.resuming.heads import KEPT, Head, held_by, known, modules_of, write
+from fedsim.runs.resuming.files import model_files
+from fedsim.runs.resuming.heads import KEPT, Head, found, held_by, known, modules_of, write
 from fedsim.runs.resuming.machine import processor
 from fedsim.server.ledger import OnEvent
 from fedsim.server.server import Server
@@ -32,6 +34,9 @@ FIRST_S = 10.0
 """Real seconds before the first checkpoint and between two of them, at least, where nothing is asked for."""
 SHARE = 1 / 20
 """Most of the time that they take then."""
+RESIDUALS = Path("kept", "residuals.f32")
+"""What clients owe with error feedback, in the folder of a run."""
+TREE = "the checkpoint"
 NO_FIX = "remove runtime.checkpoint_commits and checkpoint_s: the run then goes on without checkpoints, and says so"
 
 
@@ -66,6 +71,12 @@ def why_none(plan: Plan) -> str:
     return ""
 
 
+def leave_no_residuals(folder: Path) -> None:
+    """Remove what error feedback has left at the end of a run that has no checkpoint, to which it would belong."""
+    if not found(folder):
+        (folder / RESIDUALS).unlink(missing_ok=True)
+
+
 class Checkpoints:
     """Takes the checkpoints of a run; of one that lives in memory there are none."""
 
@@ -90,7 +101,7 @@ class Checkpoints:
         self._views.append(views)
         coder = self._server.versions.coder
         if self._server.experiment.wire.error_feedback and coder.residuals.path is None:
-            coder.residuals = ClientVectors(folder / "kept" / "residuals.f32")
+            coder.residuals = ClientVectors(folder / RESIDUALS)
         self._server.maker.on_version = self._after_commit
 
     def _after_commit(self) -> None:
@@ -117,7 +128,7 @@ class Checkpoints:
         try:
             self._write(began_s)
         except UnholdableError as problem:
-            self._give_up(f"{problem} (define its `dump` and `load`)")
+            self._give_up(f"{self._named(str(problem))} (define its `dump` and `load`)")
         except FedsimError:
             pass  # a training that nobody may ever need has failed: it is told when somebody does
         except OSError as problem:
@@ -138,7 +149,7 @@ class Checkpoints:
                 f"the aggregator {server.versions.rule.kind} decides by values that are in no table"
             )
         held = held_by(server.plan, writer.folder)
-        tree = held.tree(values_of(server), "a checkpoint")
+        tree = held.tree(values_of(server), TREE)
         for view in held.views:
             if view.file is not None:
                 view.file.sync()
@@ -148,6 +159,22 @@ class Checkpoints:
         facts = {"version": server.version, "seconds": time.perf_counter() - began_s, "bytes": size}
         writer.wall({"checkpoint": server.version, "seconds": facts["seconds"], "bytes": size})
         self._tell("checkpoint", {**facts, "path": path})
+
+    def _named(self, problem: str) -> str:
+        """Return what cannot be held with the name of the component that it belongs to."""
+        parts = self._server.plan.parts
+        names = {
+            "['versions']['rule']": f"the state of the aggregator {parts.aggregator.kind}",
+            "['versions']['optimizer']": f"the state of the server optimizer {parts.server_optimizer.kind}",
+            "['memory']": f"what the protocol {parts.protocol.kind} remembers",
+        }
+        for path, name in names.items():
+            problem = problem.replace(f"{TREE}{path}", name)
+        return problem
+
+    @cached_property
+    def _files(self) -> Mapping[str, str]:
+        return model_files(self._writer.experiment)
 
     def _head(self) -> Head:
         server, writer = self._server, self._writer
@@ -162,6 +189,7 @@ class Checkpoints:
             cpu=processor(),
             task=writer.info.task,
             population=writer.info.population,
+            files=self._files,
         )
 
     def _give_up(self, why: str) -> None:

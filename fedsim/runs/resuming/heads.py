@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -19,6 +19,7 @@ from fedsim.files.kept_again import KeptAgain
 from fedsim.files.plain_values import DamagedError, Held, Restored
 from fedsim.files.tensor_file import Array, read_tensors, write_tensors
 from fedsim.records.info import Refusal, json_values
+from fedsim.server.values.saved import ValuesData
 
 FORMAT = 1
 """Of what this version writes; others are refused."""
@@ -38,6 +39,7 @@ class Head:
         experiment: the settings as plain values.
         versions: of the packages; cpu: the processor.
         task, population: facts about model and data, with their SHA-256.
+        files: SHA-256 of the model's files, by path.
         format: of the file.
     """
 
@@ -46,11 +48,12 @@ class Head:
     wall_s: float
     rows: Mapping[str, int]
     refused: tuple[Refusal, ...]
-    experiment: Mapping[str, Any]
+    experiment: Mapping[str, object]
     versions: Mapping[str, str]
     cpu: str
-    task: Mapping[str, Any] = field(default_factory=dict)
-    population: Mapping[str, Any] = field(default_factory=dict)
+    task: Mapping[str, object] = field(default_factory=dict)
+    population: Mapping[str, object] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
 
@@ -98,7 +101,7 @@ def found(folder: Path) -> list[Path]:
     """Return the files of a run's checkpoints, the newest first."""
     paths = (folder / FOLDER).glob(f"*{SUFFIX}")
     return sorted(
-        (path for path in paths if path.stem.isdigit()), key=lambda path: int(path.stem), reverse=True
+        (path for path in paths if path.stem.isdecimal()), key=lambda path: int(path.stem), reverse=True
     )
 
 
@@ -110,8 +113,15 @@ def keep_only(folder: Path, path: Path | None) -> None:
                 other.unlink()
 
 
-def newest(folder: Path) -> tuple[Stored | None, list[str]]:
-    """Return the newest whole checkpoint of a run, None without one, and what is wrong with newer ones.
+def newest(
+    folder: Path, check: Callable[[Head], None], plan: Plan
+) -> tuple[Stored, Values, list[str]] | None:
+    """Return the newest checkpoint of a run that is whole, and what is wrong with newer ones; None: there is none.
+
+    Args:
+        folder: of the run.
+        check: raises if a checkpoint is not of this experiment; so does this, then.
+        plan: of the run.
 
     Raises:
         RunFolderError: there are some, and none can be read.
@@ -119,13 +129,19 @@ def newest(folder: Path) -> tuple[Stored | None, list[str]]:
     wrong: list[str] = []
     for path in found(folder):
         try:
-            return read(path), wrong
+            stored = read(path)
+        except RunFolderError as problem:
+            wrong.append(problem.message.headline)
+            continue
+        check(stored.head)
+        try:
+            return stored, values(stored, plan), wrong
         except RunFolderError as problem:
             wrong.append(problem.message.headline)
     if wrong:
         fix = f"remove {folder / FOLDER} to begin again from version 0 in the same folder"
         raise RunFolderError(message(str(folder), f"no checkpoint can be read: {'; '.join(wrong)}", fix=fix))
-    return None, wrong
+    return None
 
 
 @cache
@@ -152,14 +168,30 @@ def read(path: Path) -> Stored:
         raise RunFolderError(message(str(path), "is damaged: it is no checkpoint of a run")) from problem
 
 
-def values(stored: Stored, plan: Plan, kept: KeptAgain) -> tuple[Any, list[ClientVectors]]:
-    """Return the values of a checkpoint, and the views among them of what clients keep.
+@dataclass(frozen=True)
+class Values:
+    """The values of a checkpoint.
+
+    Attributes:
+        data: all of them.
+        views: those among them that are of what clients keep.
+        kept: the files of these.
+    """
+
+    data: ValuesData
+    views: Sequence[ClientVectors]
+    kept: KeptAgain
+
+
+def values(stored: Stored, plan: Plan) -> Values:
+    """Return the values of a checkpoint.
 
     Raises:
-        RunFolderError: they are none.
+        RunFolderError: they are none, or a file of what clients keep has others by now.
     """
-    restored = Restored(stored.tree, stored.arrays, known(plan), modules_of(plan), kept)
+    kept = KeptAgain(stored.path.parents[1] / "kept")
     try:
-        return restored.value(), restored.views
+        restored = Restored(stored.tree, stored.arrays, known(plan), modules_of(plan), kept)
+        return Values(cast("ValuesData", restored.value()), restored.views, kept)
     except DamagedError as problem:
         raise RunFolderError(message(str(stored.path), f"is damaged ({problem})")) from problem

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fedsim.errors import Message, RunFolderError, message, several
@@ -114,6 +114,21 @@ def refuse_other_files(
             for path, old, new in differences
         ]
     )
+
+
+def refuse_foreign_cluster(folder: Path, before: Mapping[str, object], changes: Sequence[str]) -> None:
+    """Raise if settings of a folder that is not trusted name a Ray cluster, and nobody has said where to train.
+
+    Raises:
+        RunFolderError: as said.
+    """
+    address = _block(before, "runtime").get("address")
+    if address is not None and not any(change.startswith("runtime.address=") for change in changes):
+        what, fix = (
+            "names a cluster, which is joined with trust only",
+            "give --trust, or -s runtime.address=...",
+        )
+        raise RunFolderError(message(f"{folder}: runtime.address", what, got=address, fix=fix))
 
 
 def _refuse(wrong: list[Message]) -> None:

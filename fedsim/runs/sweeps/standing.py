@@ -63,7 +63,7 @@ class Folders:
                 return Standing(point, "waiting")
             point = replace(point, folder=moved)
         info, stored = read_head(point.folder)
-        if info.status == "running" and may_be_alive(info):
+        if info.status == "running" and may_be_alive(info, point.folder):
             return Standing(point, "in flight", f"process {info.pid} on {info.host} is at work on it")
         experiment = with_auto_as_stored(point.experiment, stored)
         where = str(point.folder)

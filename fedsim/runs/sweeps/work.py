@@ -108,7 +108,9 @@ def run_point(standing: Standing, shared: Shared, say: Say, watch: Watch, *, tim
         say(f"goes on in {point.folder}")
         try:
             with watch("") as on_event:
-                return resume(point.folder, executor, experiment=point.experiment, on_event=on_event)
+                return resume(
+                    point.folder, executor, experiment=point.experiment, on_event=on_event, trust=True
+                )
         except RunFolderError as problem:
             say(f"cannot go on: {problem.message.headline}")
     if standing.how in ("begun", "another"):

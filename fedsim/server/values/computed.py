@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from fedsim.executors import Ticket
 from fedsim.jobs import Update
@@ -14,7 +13,7 @@ class Computed(Ticket):
 
     def __init__(self, updates: Sequence[Update]) -> None:
         """Take them."""
-        self._updates: list[Any] = list(updates)
+        self._updates: list[Update] = list(updates)
 
     def want(self) -> None:
         """Nobody has to hurry."""
@@ -23,6 +22,6 @@ class Computed(Ticket):
         """Return True."""
         return True
 
-    def result(self) -> list[Any]:
+    def result(self) -> list[Update]:
         """Return them."""
         return self._updates

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +51,7 @@ class ValuesData(TypedDict):
     lent: dict[int, Vector]
 
 
-def values_of(server: Server) -> dict[str, Any]:
+def values_of(server: Server) -> ValuesData:
     """Return the values of a server as explicit data, see `ValuesData`; waits for what is being computed.
 
     Raises:

@@ -76,7 +76,7 @@ class Versions:
 
     # a checkpoint -------------------------------------------------------------------------------
 
-    def dump(self) -> dict[str, object]:
+    def dump(self) -> VersionsData:
         """Return what depends on values, as explicit data, after a commit: before anything of its version is sent."""
         return {
             "model": self.model,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
@@ -16,7 +15,6 @@ import fedsim
 import hetero_profiles
 from fedsim.cli.app import call
 from fedsim.errors import RunFolderError
-from fedsim.files.lock import held
 from fedsim.records.watching.sweep import read_sweep, sweep_status
 from fedsim.runs.sweep import points, run_all, summary
 
@@ -221,47 +219,31 @@ def test_one_failed_point_does_not_end_the_others_unless_that_is_asked_for(sweep
     assert lines
 
 
-def test_of_two_sweeps_at_once_one_gets_the_folder(sweep, tmp_path):
+def test_of_two_sweeps_at_once_one_gets_the_folder_and_a_killed_one_blocks_nobody(sweep, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    with (out / "sweep.lock").open("w") as file:
-        file.write("process 12 on elsewhere")
-        file.flush()
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(RunFolderError, match="is being swept by process 12 on elsewhere"):
-            sweep()
-    assert set(sweep()[0].values()) == {"done"}
-
-
-def test_the_lock_of_a_process_that_was_killed_blocks_nobody(tmp_path):
     code = f"""
 import time
 from pathlib import Path
-from fedsim.files.lock import held
-with held(Path({str(tmp_path / "lock")!r}), "is held"):
-    print("held", flush=True)
-    time.sleep(60)
+from fedsim.records.liveness.hold import hold
+lock = hold(Path({str(out)!r}))
+print("held", flush=True)
+time.sleep(60)
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
-    with (
-        pytest.raises(RunFolderError, match=f"is held by process {process.pid} on"),
-        held(tmp_path / "lock", "is held"),
-    ):
-        pass
+    with pytest.raises(RunFolderError, match=f"process {process.pid} on .* is at work on this"):
+        sweep()
     process.kill()
-    process.wait()
-    with held(tmp_path / "lock", "is held"):
-        assert f"process {os.getpid()} " in (tmp_path / "lock").read_text()
+    process.communicate()
+    assert set(sweep()[0].values()) == {"done"}
+    assert not (out / "run.lock").exists()
 
 
-def test_a_folder_that_cannot_be_written_to_is_one_sentence(tmp_path):
-    (tmp_path / "file").write_text("")
-    with (
-        pytest.raises(RunFolderError, match="cannot be written to"),
-        held(tmp_path / "file" / "lock", "is held"),
-    ):
-        pass
+def test_a_folder_that_cannot_be_written_to_is_one_sentence(sweep, tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(RunFolderError, match="cannot be written to"):
+        sweep()
 
 
 def test_the_sweep_s_file_names_its_points_and_how_they_failed(sweep, tmp_path):
