@@ -20,6 +20,7 @@ from fedsim.records.liveness.resumption import Resumption
 from fedsim.records.resolved import Resolved
 from fedsim.records.rows import OUTCOMES, Cause
 from fedsim.records.tables import UNREADABLE, Columns, first_line, plain
+from fedsim.records.watching.score import LastScore
 from fedsim.redaction import redacted
 
 Status = Literal["running", "done", "failed", "interrupted", "killed"]
@@ -135,6 +136,7 @@ class RunInfo:
         refused: the first updates that were not taken; `totals.refused` counts all.
         saved_adapter: about the folder `adapter`, where it is not the plain adapter.
         executor, workers: what trained.
+        visits_after: trainings that follow the last version, in visits.
         processors: kind of processor, with the instruction set that torch uses there -> nodes; mixed: a word if there are
             several kinds.
         end_time_s: virtual time of the end [s].
@@ -144,6 +146,7 @@ class RunInfo:
         away_share: why devices were away -> share of the time of all devices; None where none is watched.
         batteries: their balance; None without batteries.
         saved_share: share of the visits asked to train whose training was never computed.
+        last_score: the last one; None: nothing was scored, or in a run of before.
         resumed: each time that it went on after an end.
         no_checkpoints: why it has none, in words; empty if that was not tried or it has some.
         files: file of the run folder -> SHA-256, of those that the run has written; empty before its end.
@@ -171,6 +174,7 @@ class RunInfo:
     saved_adapter: SavedAdapter | None = None
     executor: str = ""
     workers: int = 0
+    visits_after: float = 0.0
     processors: Mapping[str, int] = field(default_factory=dict)
     mixed: str = ""
     end_time_s: float = 0.0
@@ -180,6 +184,7 @@ class RunInfo:
     away_share: Mapping[Cause, float] | None = None
     batteries: Batteries | None = None
     saved_share: float = 0.0
+    last_score: LastScore | None = None
     resumed: tuple[Resumption, ...] = ()
     no_checkpoints: str = ""
     files: Mapping[str, str] = field(default_factory=dict)

@@ -27,6 +27,7 @@ from fedsim.records.liveness.hold import Hold, hold, hold_of
 from fedsim.records.liveness.process import this_process
 from fedsim.records.rows import CommitRow, PersonalRow, Row, ScoreRow, VisitRow, plain
 from fedsim.records.run import Run, run_of
+from fedsim.records.watching.score import last_score
 
 _PACKAGES = ("numpy", "pandas", "pyarrow", "pydantic", "simpy", "torch", "transformers", "peft", "ray")  # fmt: skip
 
@@ -193,6 +194,7 @@ class Writer:
             ended=now(),
             wall_s=self.wall_s,
             saved_share=saved_share(columns),
+            last_score=last_score(tables.rows_of(columns["scores"])),
         )
         if self.folder is None:
             self._info = sealed(info, None, columns)

@@ -1,4 +1,4 @@
-"""What `run.json` says of how a run went on after it had ended."""
+"""How a run went on after it had ended, as `run.json` tells it."""
 
 from __future__ import annotations
 
