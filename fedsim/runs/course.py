@@ -139,7 +139,7 @@ def begun(info: RunInfo, plan: Plan, *, timeline_only: bool) -> RunInfo:
         task=plan.task.describe(),
         charged=charged_facts(plan),
         population=plan.population.sources,
-        resolved=resolved(plan),
+        resolved=resolved(plan) if info.resolved is None else info.resolved,
         visits_after=0.0 if timeline_only else visits_after(plan),
     )
 
