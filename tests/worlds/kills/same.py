@@ -7,7 +7,7 @@ import re
 
 from fedsim.files.client_vectors import ClientVectors
 
-OF_THE_MOMENT = ("started", "ended", "wall_s", "host", "pid")
+OF_THE_MOMENT = ("started", "ended", "wall_s", "host", "pid", "process")
 """Keys of run.json that say when and where; so does whatever is said about resuming."""
 CHECKPOINTS = "checkpoints"
 
