@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from fedsim.errors import HostError, message
@@ -87,7 +88,7 @@ def fitting(needs: Needs) -> tuple[int, str]:
 # our own ----------------------------------------------------------------------------------------
 
 
-def start(ray: Any, needs: Needs) -> None:
+def start(ray: ModuleType, needs: Needs) -> None:
     """Start Ray on this machine only, for `needs.workers` processes.
 
     Raises:
@@ -158,7 +159,7 @@ def short_folder(parent: Path) -> Path | None:
     return folder if ours and not too_long(str(folder)) else None
 
 
-def store_bytes(ray: Any) -> float:
+def store_bytes(ray: ModuleType) -> float:
     """Return the shared memory for vectors and results of the connected Ray, all nodes together."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return sum(float(r.get("object_store_memory", 0.0)) for r in nodes)
@@ -202,7 +203,7 @@ def line(problem: Exception | None) -> str:
 # what there is ----------------------------------------------------------------------------------
 
 
-def allowed(ray: Any, needs: Needs, *, shared: bool = False) -> tuple[int, str]:
+def allowed(ray: ModuleType, needs: Needs, *, shared: bool = False) -> tuple[int, str]:
     """Return how many workers the connected Ray can hold and why, checked against `needs`.
 
     Args:

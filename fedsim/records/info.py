@@ -26,9 +26,6 @@ Status = Literal["running", "done", "failed", "interrupted", "killed"]
 UNFINISHED: tuple[Status, ...] = ("running", "killed")
 """Statuses of runs whose last visits have no row: sums over all visits are not those of the simulation."""
 
-MIXED = "the processors differ: the schedule is the same on all of them, losses and weights agree to rounding only"
-"""The word for nodes that do not compute alike."""
-
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
@@ -155,11 +152,8 @@ class RunInfo:
         resolved: who was drawn, and which settings follow from others; None in runs of before.
         refused: the first updates that were not taken; `totals.refused` counts all.
         saved_adapter: about the folder `adapter`, where it is not the plain adapter.
-        executor, workers: what trained.
-        processors: kind of processor, with the instruction set that torch uses there -> nodes; mixed: a word if there are
-            several kinds.
-        end_time_s: virtual time of the end [s].
-        totals: counts and sums.
+        executor, workers: what trained; processors: kinds, with torch's instruction set -> nodes; mixed: a word on several.
+        end_time_s: virtual time of the end [s]; totals: counts and sums.
         never_equipped: clients that were given up, because their downloads of the frozen model failed again and again.
         faulty_personal: trainings for clients' own models that gave no finite numbers.
         away_share: why devices were away -> share of the time of all devices; None where none is watched.
@@ -205,10 +199,6 @@ class RunInfo:
     no_checkpoints: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     numbers: Mapping[str, str] = field(default_factory=dict)
-
-    def on(self, processors: Mapping[str, int]) -> RunInfo:
-        """Return it with the processors that a run works on."""
-        return replace(self, processors=processors, mixed=MIXED if len(processors) > 1 else "")
 
     def plain(self) -> dict[str, Any]:
         """Return what `run.json` holds: plain JSON values, without what is None."""
