@@ -132,17 +132,9 @@ class RunInfo:
             resolved: who was drawn, and which settings follow from others; None in runs of before.
             refused: the first updates that were not taken; `totals.refused` counts all.
             saved_adapter: about the folder `adapter`, where it is not the plain adapter.
-    <<<<<<< HEAD
-            executor, workers: what trained.
-            visits_after: trainings that follow the last version, in visits.
-            processors: kind of processor, with the instruction set that torch uses there -> nodes; mixed: a word if there are
-                several kinds.
-            end_time_s: virtual time of the end [s].
-            totals: counts and sums.
-    =======
             executor, workers: what trained; processors: kinds, with torch's instruction set -> nodes; mixed: a word on several.
-            end_time_s: virtual time of the end [s]; totals: counts and sums.
-    >>>>>>> cluster
+        visits_after: trainings that follow the last version, in visits.
+        end_time_s: virtual time of the end [s]; totals: counts and sums.
             never_equipped: clients that were given up, because their downloads of the frozen model failed again and again.
             faulty_personal: trainings for clients' own models that gave no finite numbers.
             away_share: why devices were away -> share of the time of all devices; None where none is watched.
