@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsim.cli.arguments import Changes, File, RunFolder, TimelineOnly, Trust
+from fedsim.cli.arguments import Address, Changes, File, RunFolder, TimelineOnly, Trust, on_cluster
 from fedsim.cli.shell import (
     from_a_folder,
     importable,
@@ -69,6 +69,7 @@ def run(
     ] = None,
     timeline_only: TimelineOnly = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print estimates and stop.")] = False,
+    address: Address = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run that --out holds, if it holds one.")
     ] = False,
@@ -79,7 +80,7 @@ def run(
     from fedsim.records.folder import has_begun, holds_run
 
     importable(experiment.parent)
-    read = gate.read(experiment, changes or ())
+    read = gate.read(experiment, on_cluster(changes, address))
     importable_by_workers(read, experiment.parent)
     if resume and out is None:
         raise RunFolderError(message("--resume", "which run is not said", fix="give its folder with --out"))

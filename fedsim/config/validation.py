@@ -86,6 +86,12 @@ def mistaken_booleans(experiment: BaseModel, raw: object) -> list[Problem]:
         if isinstance(value, Mapping) and isinstance(typed, BaseModel):
             for key, item in value.items():
                 visit(item, getattr(typed, key, None), (*path, key))
+        elif isinstance(value, Mapping) and isinstance(typed, Mapping):
+            for key, item in value.items():
+                visit(item, typed.get(key), (*path, str(key)))
+        elif isinstance(value, list | tuple) and isinstance(typed, list | tuple):
+            for k, (item, made) in enumerate(zip(value, typed, strict=False)):
+                visit(item, made, (*path, str(k)))
         elif isinstance(value, bool) and isinstance(typed, int | float) and not isinstance(typed, bool):
             booleans.append(Problem(path, "must be a number", "give a number, not true or false", value))
 

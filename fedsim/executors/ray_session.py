@@ -14,13 +14,14 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from fedsim.errors import HostError, message
+from fedsim.executors.cluster.nodes import wait_for_room
 from fedsim.executors.host import INLINE, WORKER_BYTES, cores, free_memory_bytes
 from fedsim.executors.queue import AHEAD, IN_FLIGHT
 from fedsim.executors.ray_patches import environment, few_processes, loopback
@@ -36,7 +37,10 @@ RESULTS = AHEAD + IN_FLIGHT
 """Calls of one worker whose results may lie there at a time."""
 VECTORS = 16
 """Vectors the store has room for beside that."""
-
+SETTLE_S = 3.0
+"""How long a cluster may take to give back what has just ended, before workers are counted."""
+FREE_S = 60.0
+"""How long workers that were asked for by number wait for what others hold."""
 
 SOCKET_BYTES = 107
 """Longest path of a Unix socket on Linux (sun_path of unix(7), less its end)."""
@@ -198,35 +202,55 @@ def line(problem: Exception | None) -> str:
 # what there is ----------------------------------------------------------------------------------
 
 
-def allowed(ray: Any, needs: Needs) -> tuple[int, str]:
+def allowed(ray: Any, needs: Needs, *, shared: bool = False) -> tuple[int, str]:
     """Return how many workers the connected Ray can hold and why, checked against `needs`.
+
+    Args:
+        ray: the connected `ray`.
+        needs: of the workers.
+        shared: whether others use it, too: what they hold is not counted.
 
     Raises:
         HostError: more is asked than there is, so that workers would wait forever.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cpus = sum(int(r.get("CPU", 0)) for r in nodes)
-    memory = sum(int(r.get("memory", 0) // needs.worker_bytes) for r in nodes)
-    gpus = needs.gpus_per_worker
-    if gpus:
-        whole = sum(r.get("GPU", 0.0) for r in nodes)
-        by_gpu = sum(min(int(r.get("GPU", 0.0) / gpus + 1e-9), int(r.get("CPU", 0))) for r in nodes)
-        wanted = 1 if needs.workers == "auto" else needs.workers
-        if by_gpu < wanted:
-            what = f"{wanted} workers with {gpus:g} GPU each do not fit: Ray has {whole:g} GPUs"
-            raise HostError(
-                message("runtime.gpus_per_worker", what, got=gpus, fix="-s runtime.gpus_per_worker=0")
-            )
-        cpus = by_gpu
+    places = _places(nodes, needs)
     if needs.workers == "auto":
-        return max(1, min(cpus, memory)), f"{cpus} places, memory for {memory} on {len(nodes)} nodes"
-    if needs.workers > cpus:
-        raise HostError(
-            message(
-                "runtime.workers",
-                f"Ray has {cpus} CPUs, one a worker",
-                got=needs.workers,
-                fix=f"-s runtime.workers={max(cpus, 1)}",
+        memory = sum(int(r.get("memory", 0) // needs.worker_bytes) for r in nodes)
+        wanted = max(1, min(places, memory))
+        reason = f"{places} places, memory for {memory} on {len(nodes)} nodes"
+    else:
+        wanted, reason = needs.workers, "as asked"
+        if wanted > places:
+            what = f"Ray has {places} CPUs on {len(nodes)} nodes, one a worker"
+            fix = (
+                f"-s runtime.workers={places}"
+                if places
+                else "start its nodes with CPUs: ray start --num-cpus"
             )
-        )
-    return needs.workers, "as asked"
+            raise HostError(message("runtime.workers", what, got=wanted, fix=fix))
+    if not shared:
+        return wanted, reason
+    free = wait_for_room(ray, wanted, needs.gpus_per_worker, SETTLE_S if needs.workers == "auto" else FREE_S)
+    if free >= wanted:
+        return wanted, reason
+    if needs.workers == "auto" and free:
+        return free, f"{free} of {places} places on {len(nodes)} nodes are free"
+    what = f"{free} of the {places} places on {len(nodes)} nodes are free, others hold the rest"
+    fix = f"-s runtime.workers={free}, or wait for them" if free else "wait for them, or add nodes"
+    raise HostError(message("runtime.workers", what, got=needs.workers, fix=fix))
+
+
+def _places(nodes: Sequence[Mapping[str, float]], needs: Needs) -> int:
+    """Return how many workers the CPUs of some nodes hold, and their GPUs where these are asked for."""
+    gpus = needs.gpus_per_worker
+    if not gpus:
+        return sum(int(r.get("CPU", 0)) for r in nodes)
+    places = sum(min(int(r.get("GPU", 0.0) / gpus + 1e-9), int(r.get("CPU", 0))) for r in nodes)
+    wanted = 1 if needs.workers == "auto" else needs.workers
+    if places < wanted:
+        whole = sum(r.get("GPU", 0.0) for r in nodes)
+        what = f"{wanted} workers with {gpus:g} GPU each do not fit: Ray has {whole:g} GPUs"
+        fix = "-s runtime.gpus_per_worker=0"
+        raise HostError(message("runtime.gpus_per_worker", what, got=gpus, fix=fix))
+    return places

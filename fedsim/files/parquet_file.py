@@ -51,7 +51,7 @@ def read_parquet(path: Path) -> ParquetTable:
             columns: dict[str, list[object]] = {name: [] for name in names}
             for batch in batches(source, schema, most):
                 for name, column in zip(names, batch.columns, strict=True):
-                    columns[name] += column.to_pylist()
+                    columns[name] += _values(name, column)
     except (pa.ArrowException, OSError, ValueError, OverflowError) as problem:
         fix = "write it again, for example with pandas.DataFrame.to_parquet"
         raise UnreadableError(f"is not a Parquet file ({reason(problem)})", fix=fix) from problem
@@ -59,6 +59,26 @@ def read_parquet(path: Path) -> ParquetTable:
         (key.decode("utf-8", "replace"), value.decode("utf-8", "replace")) for key, value in metadata.items()
     )
     return ParquetTable(columns, dict(texts))
+
+
+def _values(name: str, column: pa.Array) -> list[object]:
+    """Return a column as plain values; what Python has none for, dates of the year 300,000 for one, as its text.
+
+    Raises:
+        UnreadableError: not even that can be had.
+    """
+    import pyarrow as pa
+
+    unreadable = (pa.ArrowException, OSError, ValueError, OverflowError, LookupError)
+    try:
+        return list(column.to_pylist())
+    except unreadable:
+        pass
+    try:
+        return list(column.cast(pa.string()).to_pylist())
+    except unreadable as problem:
+        fix = "leave the column out, or write it as text"
+        raise UnreadableError(f"column {name!r} cannot be read ({reason(problem)})", fix=fix) from problem
 
 
 def schema_of(source: BinaryIO) -> pa.Schema:

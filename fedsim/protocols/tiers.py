@@ -15,11 +15,11 @@ from pydantic import Field, model_validator
 from fedsim.adapters.adapter import Vector
 from fedsim.clock.protocol import Blend, ServerProtocol, Steps, Verbs, cohort_problems, more_than_there_are
 from fedsim.clock.visit import Visit
+from fedsim.config.fields import Count, CountOrZero
 from fedsim.config.problem import Problem
 from fedsim.errors import RunError, invalid, message
 from fedsim.rng import stream
 
-Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -59,9 +59,9 @@ class Tiers(ServerProtocol):
     probabilities: Literal["uniform", "adaptive"] | tuple[NonNegative, ...] = "uniform"
     interval: Count = 20
     adapt: Literal["stalled", "always"] = "stalled"
-    credits: Count | tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    credits: Count | tuple[CountOrZero, ...] | None = None
     prior: NonNegative = 0.0
-    max_staleness: Annotated[int, Field(ge=0)] | None = None
+    max_staleness: CountOrZero | None = None
 
     @model_validator(mode="after")
     def _lists_of_tiers(self) -> Tiers:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from fedsim.files.opened import SETTINGS_BYTES, UnreadableError, bytes_of
 from fedsim.records import tables
 from fedsim.records.info import RunInfo, read_info
 from fedsim.records.integrity.seals import sealed
+from fedsim.records.liveness.standing import standing
 
 WRITTEN = ("visits", "commits", "scores", "personal")
 """Tables that are written row by row; `clients` comes whole."""
@@ -214,17 +214,14 @@ def write_info(folder: Path, info: RunInfo) -> None:
     write_atomically(folder / "run.json", info.text().encode())
 
 
-def may_be_alive(info: RunInfo) -> bool:
-    """Tell whether the process of a run may still write: alive here, or on a host we cannot see."""
-    if info.host != socket.gethostname() or info.pid is None or os.name == "nt":
-        return True
-    try:
-        os.kill(info.pid, 0)  # signal 0 only asks (on Windows it would not)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # somebody else's process
-        return True
-    return True
+def may_be_alive(info: RunInfo, folder: Path | None = None) -> bool:
+    """Tell whether somebody may still be at work on a run: see `fedsim.records.liveness.standing`.
+
+    Args:
+        info: its `run.json`.
+        folder: where it is: the lock there knows more than a process's number.
+    """
+    return standing(folder, info).alive
 
 
 def lines_of(folder: Path, table: str) -> Path:

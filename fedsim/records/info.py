@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from fedsim.errors import RunFolderError, message
 from fedsim.files.opened import FACTS_BYTES, bytes_of
+from fedsim.records.liveness.process import Process
 from fedsim.records.resolved import Resolved
 from fedsim.records.rows import OUTCOMES, Cause
 from fedsim.records.tables import UNREADABLE, Columns, first_line, plain
@@ -24,6 +25,9 @@ Status = Literal["running", "done", "failed", "interrupted", "killed"]
 """How a run stands; `killed`: its process ended without closing it."""
 UNFINISHED: tuple[Status, ...] = ("running", "killed")
 """Statuses of runs whose last visits have no row: sums over all visits are not those of the simulation."""
+
+MIXED = "the processors differ: the schedule is the same on all of them, losses and weights agree to rounding only"
+"""The word for nodes that do not compute alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +147,7 @@ class RunInfo:
         name, seed, digest: of the experiment.
         status, reason: how it ended, and why in one sentence.
         started, ended, wall_s, host, pid, versions: by the wall clock, where, and with which packages.
+        process: which process `pid` was, of all that have had this number; None in runs of before.
         timeline_only: whether nothing was trained.
         task: facts about model and data, as the task describes them.
         charged: what the clock charged.
@@ -151,6 +156,8 @@ class RunInfo:
         refused: the first updates that were not taken; `totals.refused` counts all.
         saved_adapter: about the folder `adapter`, where it is not the plain adapter.
         executor, workers: what trained.
+        processors: kind of processor, with the instruction set that torch uses there -> nodes; mixed: a word if there are
+            several kinds.
         end_time_s: virtual time of the end [s].
         totals: counts and sums.
         never_equipped: clients that were given up, because their downloads of the frozen model failed again and again.
@@ -161,7 +168,7 @@ class RunInfo:
         resumed: each time that it went on after an end.
         no_checkpoints: why it has none, in words; empty if that was not tried or it has some.
         files: file of the run folder -> SHA-256, of those that the run has written; empty before its end.
-        numbers: `table.column` -> SHA-256 of its numbers, of the columns that training computes.
+        numbers: `table.column`, `run.json` -> SHA-256 of what no replay gives: columns that training computes, facts.
     """
 
     name: str
@@ -174,6 +181,7 @@ class RunInfo:
     wall_s: float | None = None
     host: str = ""
     pid: int | None = None
+    process: Process | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     timeline_only: bool = False
     task: Mapping[str, Any] = field(default_factory=dict)
@@ -184,6 +192,8 @@ class RunInfo:
     saved_adapter: SavedAdapter | None = None
     executor: str = ""
     workers: int = 0
+    processors: Mapping[str, int] = field(default_factory=dict)
+    mixed: str = ""
     end_time_s: float = 0.0
     totals: Totals = Totals()
     never_equipped: int = 0
@@ -195,6 +205,10 @@ class RunInfo:
     no_checkpoints: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     numbers: Mapping[str, str] = field(default_factory=dict)
+
+    def on(self, processors: Mapping[str, int]) -> RunInfo:
+        """Return it with the processors that a run works on."""
+        return replace(self, processors=processors, mixed=MIXED if len(processors) > 1 else "")
 
     def plain(self) -> dict[str, Any]:
         """Return what `run.json` holds: plain JSON values, without what is None."""

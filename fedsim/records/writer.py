@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import socket
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,14 +17,18 @@ from typing import Any, BinaryIO, Literal
 
 from fedsim.config.experiment import Experiment
 from fedsim.errors import HostError, message
+from fedsim.files.disk import FULL, telling
+from fedsim.files.lines import append_line
 from fedsim.records import folder as run_folder
 from fedsim.records import tables
 from fedsim.records.info import RunInfo, saved_share, summed
-from fedsim.records.integrity.seals import sealed, settings_sha256
+from fedsim.records.integrity.seals import FEDSIM, sealed, settings_sha256
+from fedsim.records.liveness.hold import Hold, hold, hold_of
+from fedsim.records.liveness.process import this_process
 from fedsim.records.rows import CommitRow, PersonalRow, Row, ScoreRow, VisitRow, plain
 from fedsim.records.run import Run, run_of
 
-_PACKAGES = ("fedsim-edge", "numpy", "pandas", "pyarrow", "pydantic", "simpy", "torch", "transformers", "peft", "ray")  # fmt: skip
+_PACKAGES = ("numpy", "pandas", "pyarrow", "pydantic", "simpy", "torch", "transformers", "peft", "ray")  # fmt: skip
 
 PACKED = 8192
 """Rows in memory that are packed into arrays, which are a tenth of their size."""
@@ -35,7 +40,7 @@ class Writer:
     """Takes the rows of a running simulation; in a folder, or in memory if `folder` is None.
 
     Its wall seconds count from `began_s` of `time.perf_counter` (None: from now), when workers began to start.
-    With `continues`, the `run.json` of a run that goes on in its folder, that folder is not claimed.
+    With `continues`, the `run.json` of a run that goes on in its folder, that folder is not claimed: its lock is had already.
 
     Attributes:
         folder: of the run.
@@ -64,9 +69,12 @@ class Writer:
         self._rows: dict[str, list[Row]] = {table: [] for table in run_folder.WRITTEN}
         self._wall: list[dict[str, Any]] = []
         self._packed: dict[str, list[tables.Columns]] = {table: [] for table in run_folder.WRITTEN}
-        if self.folder is not None and continues is None:
-            with run_folder.claimed(self.folder, self.experiment, self._info):
-                pass
+        self._hold: Hold | None = None
+        if self.folder is not None and continues is not None:
+            self._hold = hold_of(self.folder)
+        elif self.folder is not None:
+            with telling(self.folder), run_folder.claimed(self.folder, self.experiment, self._info):
+                self._hold = hold(self.folder)
 
     def clients(self, columns: Mapping[str, Any]) -> None:
         """Write the table of clients, one array a column; arrays that it does not have are left out."""
@@ -142,9 +150,24 @@ class Writer:
             if name not in self._files:
                 # Unbuffered: a line is one write to the system, so a kill never loses an earlier one.
                 self._files[name] = (folder / f"{name}.jsonl").open("ab", buffering=0)
-            self._files[name].write((tables.encode(line) + "\n").encode())
+            self._append_line(self._files[name].fileno(), (tables.encode(line) + "\n").encode())
         except OSError as problem:
-            raise HostError(message(str(folder), f"cannot write a row ({problem.strerror})")) from problem
+            what, fix = (
+                f"cannot write a row ({problem.strerror})",
+                f"free some space, then `fedsim resume {folder}`",
+            )
+            raise HostError(message(str(folder), what, fix=fix)) from problem
+
+    def _append_line(self, descriptor: int, line: bytes) -> None:
+        """Append a line; on a full disk it takes the room that was kept for the end, and the run ends."""
+        try:
+            append_line(descriptor, line)
+        except OSError as problem:
+            if self._hold is not None and problem.errno in FULL:
+                self._hold.give_room()
+                with contextlib.suppress(OSError):
+                    append_line(descriptor, line)
+            raise
 
     def close(
         self,
@@ -161,13 +184,10 @@ class Writer:
             ended: `run.json` with what the simulation knows at its end; without it, `end_time_s` and
                 `totals` are what the tables add up to.
         """
-        for file in self._files.values():
-            file.close()
-        self._files.clear()
+        self._close_files()
         columns = self._columns() if self.folder is None else run_folder.read_tables(self.folder)
-        info = summed(self._info, columns) if ended is None else ended
-        self._info = replace(
-            info,
+        info = replace(
+            summed(self._info, columns) if ended is None else ended,
             status=status,
             reason=reason,
             ended=now(),
@@ -175,9 +195,17 @@ class Writer:
             saved_share=saved_share(columns),
         )
         if self.folder is None:
-            self._info = sealed(self._info, None, columns)
+            self._info = sealed(info, None, columns)
             return run_of(None, self.experiment, self._info, columns, [dict(line) for line in self._wall])
-        self._info = run_folder.fold(self.folder, columns, self._info)
+        try:
+            self._info = run_folder.fold(self.folder, columns, info)
+        except OSError:
+            if self._hold is not None:
+                self._hold.give_room()
+            if status == "done":
+                raise
+            self.note(info)  # the lines stay, and whoever reads the run folds them
+        self.release()
         return run_of(self.folder, self.experiment, self._info, columns, run_folder.read_wall(self.folder))
 
     def interrupt(self, reason: str) -> None:
@@ -187,11 +215,21 @@ class Writer:
         if self.folder is None or self._lines <= FOLDED_AT_ONCE:
             self.close(status="interrupted", reason=reason)
             return
+        self._close_files()
+        wall_s = self.wall_s
+        self.note(replace(self._info, status="interrupted", reason=reason, ended=now(), wall_s=wall_s))
+        self.release()
+
+    def release(self) -> None:
+        """Let go of the folder: this process works on it no more; safe to call twice."""
+        self._close_files()
+        if self._hold is not None:
+            self._hold.release()
+
+    def _close_files(self) -> None:
         for file in self._files.values():
             file.close()
         self._files.clear()
-        wall_s = self.wall_s
-        self.note(replace(self._info, status="interrupted", reason=reason, ended=now(), wall_s=wall_s))
 
     def _columns(self) -> dict[str, tables.Columns]:
         """Return the tables of a run that lives in memory."""
@@ -218,11 +256,16 @@ def portable(experiment: Experiment) -> dict[str, Any]:
 
 def installed_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that results may depend on, as `run.json` names them."""
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), FEDSIM: _running_version()}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return versions
+
+
+def _running_version() -> str:
+    """Return the version of the code that runs: what was noted when a source tree was installed may be older."""
+    return str(vars(sys.modules["fedsim"])["__version__"])
 
 
 def started(experiment: Experiment) -> RunInfo:
@@ -235,6 +278,7 @@ def started(experiment: Experiment) -> RunInfo:
         started=now(),
         host=socket.gethostname(),
         pid=os.getpid(),
+        process=this_process(),
         versions=installed_versions(),
     )
 

@@ -89,7 +89,8 @@ def course(
 ) -> tuple[Run, ServerModel]:
     """Run a plan from its first dispatch to its last table; returns the run and the final model."""
     writer.clients(clients_table(plan))
-    writer.note(begun(writer.info, plan, timeline_only=executor is None))
+    info = begun(writer.info, plan, timeline_only=executor is None)
+    writer.note(info if executor is None else info.on(executor.processors()))
     server = world(plan, executor, writer, tell, on_dispatch)
     if executor is not None:
         Checkpoints(server, writer, tell).begin()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from fedsim.blame import blaming
@@ -18,6 +17,7 @@ from fedsim.records.folder import check_free
 from fedsim.records.run import Run
 from fedsim.records.writer import Writer
 from fedsim.runs.course import course
+from fedsim.runs.ending import closed_whatever_happens
 from fedsim.runs.finish import write_report
 from fedsim.runs.resuming.checkpoints import refuse_unholdable
 from fedsim.runs.stopping import stoppable
@@ -38,6 +38,7 @@ def executor_for(experiment: Experiment) -> Executor:
         address=runtime.address,
         gpus_per_worker=runtime.gpus_per_worker,
         watchdog_s=runtime.watchdog_s,
+        ship=runtime.ship,
     )
 
 
@@ -97,7 +98,7 @@ def simulate(
         if worker is not None and folder is not None:
             refuse_unholdable(plan)
         writer = Writer(folder, plan.experiment, began_s)
-        with _closed_whatever_happens(writer), blaming(plan.parts.everything):
+        with closed_whatever_happens(writer), blaming(plan.parts.everything):
             run, _ = course(plan, worker, writer, tell, stop=stop)
             if report:
                 write_report(run)
@@ -130,17 +131,3 @@ def _refuse_values(experiment: Experiment) -> None:
             what = "decides by what training has computed, so there is no timeline without it"
             fix = f"run with training, or choose another {block}"
             raise ExperimentError(message(f"{block}.kind", what, got=component.kind, fix=fix))
-
-
-@contextmanager
-def _closed_whatever_happens(writer: Writer) -> Iterator[None]:
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        writer.interrupt("interrupted by the user")
-        raise
-    except BaseException as problem:
-        with suppress(Exception):
-            reason = str(problem).splitlines()[0] if str(problem) else repr(problem)
-            writer.close(status="failed", reason=reason)
-        raise

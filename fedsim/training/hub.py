@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fedsim.blame import described
 from fedsim.errors import DataError, message, nearest
 from fedsim.files.text_file import reason
-from fedsim.training.loading import checkpoint, probing, safety
+from fedsim.training.loading import checkpoint, configuration, probing, safety
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -203,6 +203,7 @@ def weights(name: str, dtype: str = "float32") -> PreTrainedModel:
     transformers = libraries()
     import torch
 
+    checkpoint.check_stored(Path(name), name)
     load = partial(
         transformers.AutoModelForCausalLM.from_pretrained,
         name,
@@ -241,12 +242,30 @@ def skeleton(name: str) -> PreTrainedModel:
     import torch
 
     settings = config(name)
+    configuration.refuse_many_layers(settings, name)
 
     def build() -> PreTrainedModel:
         with torch.device("meta"):
             return transformers.AutoModelForCausalLM.from_config(settings, trust_remote_code=False)
 
     return _from(name, "architecture", build)
+
+
+def local_copy(name: str) -> Path:
+    """Return the folder of a model on this machine; a hub's is downloaded whole, if it is not here: safetensors if it has any.
+
+    Raises:
+        DataError: it cannot be had from the hub.
+    """
+    if not is_hub_name(name):
+        return Path(name).absolute()
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
+    folder = Path(_from(name, "files", lambda: snapshot_download(name, allow_patterns=patterns)))
+    if next(folder.rglob("*.safetensors"), None) is None:
+        _from(name, "weights", lambda: snapshot_download(name, allow_patterns=["*.bin"]))
+    return folder
 
 
 def class_names(part: Any) -> dict[str, list[str]]:
@@ -270,3 +289,4 @@ def check_weights(name: str) -> None:
     if not is_hub_name(name):
         fix = "copy model.safetensors there, or write the folder again with save_pretrained"
         checkpoint.check_files(Path(name), (WEIGHTS, PICKLES), name, fix)
+        checkpoint.check_stored(Path(name), name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from fedsim.clock.plan import Plan
@@ -14,7 +13,7 @@ from fedsim.records import tables
 from fedsim.records.info import Resumption, RunInfo
 from fedsim.records.run import Run
 from fedsim.records.tables import Columns
-from fedsim.records.writer import Writer, now, portable
+from fedsim.records.writer import now, portable
 from fedsim.runs.resuming.folder import cut_back
 from fedsim.runs.resuming.machine import processor
 
@@ -49,12 +48,3 @@ def cut(folder: Path, plan: Plan, info: RunInfo, lines: Mapping[str, bytes], wal
         cut_back(folder, portable(plan.experiment), info, lines, wall_s)
     except OSError as problem:
         raise HostError(message(str(folder), f"cannot be written ({problem.strerror})")) from problem
-
-
-def close_early(writer: Writer, problem: BaseException) -> None:
-    """Close the tables of a run that something has ended."""
-    if isinstance(problem, KeyboardInterrupt | SystemExit):
-        writer.interrupt("interrupted by the user")
-        return
-    with suppress(Exception):
-        writer.close(status="failed", reason=str(problem).splitlines()[0] if str(problem) else repr(problem))

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import yaml
 
-from fedsim.errors import Message, RunFolderError, message
+from fedsim.errors import RunFolderError, message
 from fedsim.files.atomic import sync_folder, write_atomically
-from fedsim.files.opened import NO_LINKS, UnreadableError
+from fedsim.files.opened import UnreadableError
 from fedsim.records import folder as run_folder
 from fedsim.records import tables
 from fedsim.records.info import RunInfo
-
-LOCK = ".resume.lock"
+from fedsim.records.liveness.hold import hold
 
 
 @contextlib.contextmanager
@@ -25,52 +23,17 @@ def held(folder: Path) -> Iterator[None]:
     """Have a run folder for this process alone, as long as it lives; a dead process holds nothing.
 
     Raises:
-        RunFolderError: another process goes on with the run, or there are links in its folder.
+        RunFolderError: another process is at work on the run, there are links in its folder, or it takes no file.
     """
     run_folder.refuse_links(folder)
-    path = folder / LOCK
-    descriptor = _opened(path)
     try:
-        _lock(descriptor, folder)
-        if not _is_at(descriptor, path):  # whoever held it before has just removed it
-            raise RunFolderError(_taken(folder))
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+        lock = hold(folder)
+    except OSError as problem:
+        raise RunFolderError(message(str(folder), f"cannot be written ({problem.strerror})")) from problem
+    try:
+        yield
     finally:
-        os.close(descriptor)
-
-
-def _opened(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | NO_LINKS, 0o644)
-    except OSError as problem:
-        raise RunFolderError(
-            message(str(path.parent), f"cannot be written ({problem.strerror})")
-        ) from problem
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except OSError:
-        return False
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as problem:
-        raise RunFolderError(_taken(folder)) from problem
-
-
-def _taken(folder: Path) -> Message:
-    return message(str(folder), "another process goes on with this run", fix="wait for its end")
+        lock.release()
 
 
 def cut_back(

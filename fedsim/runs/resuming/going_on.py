@@ -14,9 +14,10 @@ from fedsim.records.info import RunInfo
 from fedsim.records.run import Run
 from fedsim.records.writer import Writer
 from fedsim.runs.course import concluded, run_to_the_end, tell_start, version_0, world
+from fedsim.runs.ending import closed_whatever_happens
 from fedsim.runs.resuming import heads
 from fedsim.runs.resuming.checkpoints import Checkpoints
-from fedsim.runs.resuming.common import close_early, columns_of, cut, resumption
+from fedsim.runs.resuming.common import columns_of, cut, resumption
 from fedsim.runs.resuming.heads import Stored, Values
 from fedsim.runs.resuming.replayed import ReplayedRows, StoredRows
 from fedsim.runs.stopping import Stop
@@ -73,10 +74,11 @@ class GoingOn:
                 self._replayed.compare()
                 raise self._refused("the schedule ends before its version")
             return concluded(server, self.executor, self.writer, ended_s)[0]
-        except BaseException as problem:
-            if self.writer is not None:
-                close_early(self.writer, problem)
-            raise
+        except BaseException:
+            if self.writer is None:
+                raise
+            with closed_whatever_happens(self.writer):
+                raise
 
     def _heard(self, kind: str, facts: dict[str, object]) -> None:
         """Tell what happens, from where the run goes on."""

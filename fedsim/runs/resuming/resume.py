@@ -25,12 +25,14 @@ from fedsim.records import folder as run_folder
 from fedsim.records.info import RunInfo
 from fedsim.records.integrity.seals import settings_sha256
 from fedsim.records.integrity.soundness import unsound
+from fedsim.records.liveness.standing import standing
 from fedsim.records.run import Run, load, run_of
 from fedsim.records.writer import installed_versions, portable, started
 from fedsim.runs.course import begun, course
+from fedsim.runs.ending import closed_whatever_happens
 from fedsim.runs.finish import write_report
 from fedsim.runs.resuming import heads
-from fedsim.runs.resuming.common import clients_columns, close_early, columns_of, cut, resumption
+from fedsim.runs.resuming.common import clients_columns, columns_of, cut, resumption
 from fedsim.runs.resuming.files import model_files
 from fedsim.runs.resuming.folder import held, wall_lines
 from fedsim.runs.resuming.going_on import GoingOn
@@ -86,7 +88,7 @@ def resume(
         what = "its run was killed before it had written anything"
         fix = "type `fedsim run` with --out and --resume, or remove the folder"
         raise RunFolderError(message(str(folder), what, fix=fix))
-    run_folder.read_head(folder)
+    _refuse_one_that_goes(folder)
     with held(folder):
         before = _ended_run(folder)
         typed = stored_experiment(before, trust=trust)
@@ -104,12 +106,17 @@ def resume(
         return _gone_on(before, plan, executor, tell, report=report)
 
 
+def _refuse_one_that_goes(folder: Path) -> None:
+    info, _ = run_folder.read_head(folder)
+    stands = standing(folder, info)
+    if info.status == "running" and stands.alive:
+        what, fix = f"its run still goes: {stands.words}", "wait for its end, or stop it"
+        raise RunFolderError(message(str(folder), what, fix=fix))
+
+
 def _ended_run(folder: Path) -> Run:
     """Read a run as its end has left it, whatever that was."""
     info, experiment = run_folder.read_head(folder)
-    if info.status == "running" and run_folder.may_be_alive(info):
-        what = f"its run still goes (process {info.pid} on {info.host})"
-        raise RunFolderError(message(str(folder), what, fix="wait for its end, or stop it"))
     columns = run_folder.read_tables(folder, torn=True)
     damage = next(unsound(columns), None)
     if damage is not None:
@@ -203,8 +210,5 @@ def _begun_again(
     KeptAgain(folder / "kept").go_on()
     writer = RepeatedRows(folder, plan, info, time.perf_counter(), None if reads_values else stored)
     tell("resumed", {"resumption": info.resumed[-1]})
-    try:
+    with closed_whatever_happens(writer):
         return course(plan, executor, writer, tell, stop=stop)[0]
-    except BaseException as problem:
-        close_early(writer, problem)
-        raise

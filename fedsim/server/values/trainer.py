@@ -8,13 +8,13 @@ a batch follows from the virtual schedule and K alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fedsim.aggregators._base import ServerModel
 from fedsim.clock.visit import Visit
 from fedsim.config.experiment import Experiment
-from fedsim.errors import WorkerError
+from fedsim.errors import FedsimError
 from fedsim.executors import Executor, Ticket
 from fedsim.jobs import Job, Task, Update
 from fedsim.server.ledger import OnEvent, quiet
@@ -164,7 +164,7 @@ class Trainer:
         for ticket in {id(ticket): ticket for ticket in tickets}.values():
             ticket.want()
         self.evaluations.hand_over()
-        return _read(slots)
+        return _read(slots, self._slots.values())
 
     def _submit(self, landed: Sequence[Visit]) -> None:
         needed = [self._pending.pop(v.order) for v in landed if v.order in self._pending]
@@ -185,7 +185,7 @@ class Trainer:
             slot.job = slot.job if self._may_cut else None
 
 
-def _read(slots: Sequence[_Slot]) -> Iterator[tuple[Visit, Update]]:
+def _read(slots: Sequence[_Slot], others: Iterable[_Slot]) -> Iterator[tuple[Visit, Update]]:
     read: Ticket | None = None
     updates: list[Update | None] = []
     for slot in slots:
@@ -193,16 +193,24 @@ def _read(slots: Sequence[_Slot]) -> Iterator[tuple[Visit, Update]]:
         if slot.ticket is not read:
             try:
                 read, updates = slot.ticket, slot.ticket.result()
-            except WorkerError as problem:
-                _mark_failed(problem.blamed, [s.visit for s in slots])
+            except FedsimError as problem:
+                _mark_failed(problem, slots, others)
                 raise
         update, updates[slot.index] = updates[slot.index], None
         assert update is not None
         yield slot.visit, update
 
 
-def _mark_failed(blamed: Sequence[tuple[int, int]], landed: Sequence[Visit]) -> None:
-    """Mark the visits that an error blames, each a (client, visit), as `failed`."""
-    for visit in landed:
-        if (visit.client, visit.visit) in blamed:
-            visit.fail()
+def _mark_failed(problem: FedsimError, landed: Sequence[_Slot], others: Iterable[_Slot]) -> None:
+    """Have an error say which versions the visits trained that it blames; those that have landed are `failed`."""
+    told = problem.message
+    blamed = [s.visit for s in (*landed, *others) if (s.visit.client, s.visit.visit) in told.blamed]
+    if not blamed:
+        return
+    versions = sorted({visit.version for visit in blamed})
+    words = "version" if len(versions) == 1 else "versions"
+    where = f"{told.where} ({words} {', '.join(map(str, versions))})"
+    problem.args = (replace(told, where=where),)
+    for slot in landed:
+        if slot.visit in blamed:
+            slot.visit.fail()

@@ -13,7 +13,8 @@ Only the last, with the original weights and at 299 pixels, gives what is called
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,6 +81,18 @@ class Features:
         from fedsim.builtin import digits
 
         return digits.model_folder() / "classifier.safetensors"
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files of the user's that it reads, by the names that it has for them."""
+        return tuple(name for name in (self.weights, self.classifier) if name is not None)
+
+    def moved(self, place: Callable[[str], str]) -> Features:
+        """Return it with other places of these files."""
+        weights, classifier = (
+            None if name is None else place(name) for name in (self.weights, self.classifier)
+        )
+        return replace(self, weights=weights, classifier=classifier)
 
     @property
     def digest(self) -> str:

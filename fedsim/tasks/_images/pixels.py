@@ -125,6 +125,9 @@ def _eight_bits(image: Image) -> Image:
 
     if image.mode in BITS_16 or (image.mode == "I" and image.format in ("PNG", "PPM")):
         numbers = np.asarray(image).astype(np.int64).clip(0, 65535)
+        clear = image.info.get("transparency")  # a grey value, of PNG
+        if isinstance(clear, int):
+            numbers[numbers == clear] = 65535
         return Image.fromarray(((numbers + TO_8_BITS // 2) // TO_8_BITS).astype(np.uint8))
     if image.mode == "F":
         floats = np.asarray(image)

@@ -189,6 +189,7 @@ def weights(name: str, dtype: str = "float32") -> Any:
     import torch
 
     raw = config(name)
+    checkpoint.check_stored(Path(name) / (raw["subfolder"] or ""), name)
     load = partial(
         getattr(libraries(), raw["_class_name"]).from_pretrained,
         name,

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COMPLETE = "write the folder again with save_pretrained, or give a complete one"
+MOST_HEAD_BYTES = 100_000_000
+"""Of a safetensors file, as the format says."""
 SHOWN = 3
 """Names in one sentence."""
 
@@ -119,6 +121,35 @@ def check_files(folder: Path, kinds: tuple[str, str], name: str, fix: str) -> No
         if lacking:
             what = f"the folder lacks {_named(lacking)}, which {index.name} names"
             raise DataError(message("task.model", what, got=name, fix=COMPLETE))
+
+
+def check_stored(folder: Path, name: str) -> None:
+    """Refuse matrices that are stored as whole numbers or in 8 bits: without the scales beside them they mean something else.
+
+    Raises:
+        DataError: names the weights.
+    """
+    for file in sorted(folder.glob("*.safetensors")):
+        coded = sorted(
+            f"{key} ({kind})"
+            for key, kind, sides in _stored(file)
+            if key.endswith(".weight") and sides > 1 and not kind.startswith(("F16", "F32", "F64", "BF16"))
+        )
+        if coded:
+            what = f"{file.name} holds coded weights: {_named(coded)}"
+            fix = "give the weights as numbers of 16 or 32 bits, as before they were quantised"
+            raise DataError(message("task.model", what, got=name, fix=fix))
+
+
+def _stored(file: Path) -> list[tuple[str, str, int]]:
+    """Return name, kind of number and number of sides of each tensor in a file; none of one that is damaged, which loading says."""
+    try:
+        with file.open("rb") as stored:
+            length = int.from_bytes(stored.read(8), "little")
+            head = json.loads(stored.read(length)) if length <= MOST_HEAD_BYTES else {}
+        return [(k, str(v["dtype"]), len(v["shape"])) for k, v in head.items() if k != "__metadata__"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return []
 
 
 def _named(keys: list[str]) -> str:
