@@ -74,7 +74,7 @@ class StoredRows:
 
     def _is_final(self, table: str, places: Counts) -> Bools:
         """Tell of rows whether they were not written because the run ended just then."""
-        if table != "visits":
+        if table != "visits" or not len(self._keys[table]):
             return np.ones(len(places), dtype=np.bool_)
         outcome, version = (
             self._columns["visits"][name][places] for name in ("outcome", "committed_version")
