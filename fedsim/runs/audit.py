@@ -26,6 +26,7 @@ from fedsim.records.writer import installed_versions
 from fedsim.runs.retraced import retrace
 from fedsim.runs.stored import stored_experiment
 
+
 @dataclass(frozen=True)
 class Audit:
     """What an audit has found.

@@ -12,8 +12,8 @@ import pandas as pd
 from fedsim.elementary import exp
 from fedsim.files.opened import UnreadableError
 from fedsim.metrics.direction import rises
-from fedsim.records.info import UNFINISHED, last_instant_s, saved_share, totals_of
 from fedsim.records.folder import has_lines
+from fedsim.records.info import UNFINISHED, last_instant_s, saved_share, totals_of
 from fedsim.records.integrity.seals import (
     FACTS,
     HEAD,
