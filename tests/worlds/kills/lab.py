@@ -70,8 +70,8 @@ class Trial:
 class Lab:
     """Runs commands of fedsim in forked children, in a folder of its own."""
 
-    def __init__(self, folder):
-        self.folder, self._kinds, self._traces = Path(folder), {}, {}
+    def __init__(self, folder, ways=WAYS):
+        self.folder, self.ways, self._kinds, self._traces = Path(folder), ways, {}, {}
         self._number = 0
 
     @cached_property
@@ -167,7 +167,7 @@ class Lab:
 
     def finish(self, trial, kind, folder, rng):
         """Resume a run to its end and compare it; says in the trial what is wrong."""
-        way = int(rng.choice(3, p=WAYS)) if has_begun(folder) else 1
+        way = int(rng.choice(3, p=self.ways)) if has_begun(folder) else 1
         trial.how.append(("fedsim resume", "fedsim run --resume", "fedsim.resume")[way])
         ended = (self.resume, lambda f: self.go_on(kind, f), self.call_resume)[way](folder)
         if ended.code or ended.hung:
