@@ -140,7 +140,8 @@ def test_a_task_that_cannot_be_pickled_is_one_sentence(ray_here):
 
 
 def test_vectors_tasks_and_results_that_the_store_has_lost_are_made_again(ray_here):
-    free = ray_here._private.internal_api.free
+    from ray._private.internal_api import free
+
     task = quadratic(dimension=200_000)  # too large to travel inside a message
     with closing(RayExecutor(workers=1)) as executor:
         executor.open(task)
