@@ -106,6 +106,8 @@ class RuntimeConfig(Config):
 
     On a GPU `client_batch: auto` follows from `gpus_per_worker`, and the number that comes of it is written down with
     the experiment. `stall_s` is virtual time: how long a run may stand still before it fails.
+    `address` is that of a Ray cluster, `ship` what its nodes are sent of the files that workers read: on one machine neither
+    has a meaning, and `ship` is passed over.
 
     Attributes:
         checkpoint_commits: a checkpoint after every so many commits, and after the last of `budget.commits`.
@@ -116,6 +118,7 @@ class RuntimeConfig(Config):
     executor: Literal["ray", "inline"] = "ray"
     workers: Count | Literal["auto"] = "auto"
     address: str | None = None
+    ship: tuple[Literal["model", "data"], ...] = ()
     gpus_per_worker: NonNegative = 0.0
     cache_mb: NonNegative = 256.0
     stall_s: Positive = 604_800.0

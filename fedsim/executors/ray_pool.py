@@ -11,6 +11,7 @@ from typing import Any
 from fedsim.blame import described, name_of
 from fedsim.errors import HostError, message
 from fedsim.executors.calls import Item, Verb
+from fedsim.executors.cluster.depot import Shipment
 from fedsim.executors.faults.head import Head
 from fedsim.executors.host import INLINE
 from fedsim.executors.packing import packed, unpacked
@@ -24,11 +25,12 @@ FETCH_S = 60.0
 
 
 class RayPool:
-    """Actors as a `Pool`."""
+    """Actors as a `Pool`; on a cluster they are told in a `shipment` what comes with the task."""
 
     def __init__(self, ray: Any, gpus: float) -> None:
         self.ray = ray
         self.task: Task | None = None
+        self.shipment: Shipment | None = None
         self._spare: list[Any] = []
         # no restarts and no retries of Ray's: `JobQueue` does both
         options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
@@ -61,7 +63,7 @@ class RayPool:
             fix = f"leave out of it what is open or a lambda; or {INLINE}"
             raise HostError(message(f"task {name_of(task)}", what, fix=fix)) from problem
 
-    def put(self, value: Any) -> Any:
+    def put(self, value: object) -> object:
         """Put a value into the object store; raises HostError if it has no place there."""
         try:
             return self.ray.put(value)
@@ -86,7 +88,7 @@ class RayPool:
     def prepare(self, worker: Any) -> Any:
         """Give a worker the task."""
         # in a list: passed as a reference
-        return worker.take_task.remote([self._task], list(sys.path), self._gpus > 0)
+        return worker.take_task.remote([self._task], list(sys.path), self._gpus > 0, self.shipment)
 
     def submit(self, worker: Any, verb: Verb, items: Sequence[Item]) -> Any:
         """Queue a call on a worker, with the references of its shared vectors."""

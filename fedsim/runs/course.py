@@ -23,10 +23,11 @@ from fedsim.network.build import network_of
 from fedsim.records.info import RunInfo
 from fedsim.records.run import Run
 from fedsim.records.writer import Writer
-from fedsim.runs.finish import ended, finish
+from fedsim.runs.finish import ended, finish, on_processors
 from fedsim.runs.resuming.checkpoints import Checkpoints, leave_no_residuals
 from fedsim.runs.stopping import Stop
 from fedsim.server import returned
+from fedsim.server.after.personalize import visits_after
 from fedsim.server.ledger import Ledger, OnEvent
 from fedsim.server.server import OnDispatch, Server
 from fedsim.server.stall import Standstill, nothing_left
@@ -89,7 +90,7 @@ def course(
 ) -> tuple[Run, ServerModel]:
     """Run a plan from its first dispatch to its last table; returns the run and the final model."""
     writer.clients(clients_table(plan))
-    writer.note(begun(writer.info, plan, timeline_only=executor is None))
+    writer.note(on_processors(begun(writer.info, plan, timeline_only=executor is None), executor))
     server = world(plan, executor, writer, tell, on_dispatch)
     if executor is not None:
         Checkpoints(server, writer, tell).begin()
@@ -104,7 +105,7 @@ def tell_start(plan: Plan, executor: Executor | None, info: RunInfo, tell: OnEve
     workers = 0 if executor is None else executor.workers
     budget = plan.experiment.budget.model_dump()
     facts = {"workers": workers, "clients": len(plan.population), "budget": budget}
-    tell("start", {**facts, "resolved": info.resolved})
+    tell("start", {**facts, "resolved": info.resolved, "visits_after": info.visits_after})
 
 
 def concluded(
@@ -137,7 +138,8 @@ def begun(info: RunInfo, plan: Plan, *, timeline_only: bool) -> RunInfo:
         task=plan.task.describe(),
         charged=charged_facts(plan),
         population=plan.population.sources,
-        resolved=resolved(plan),
+        resolved=resolved(plan) if info.resolved is None else info.resolved,
+        visits_after=0.0 if timeline_only else visits_after(plan),
     )
 
 

@@ -251,6 +251,23 @@ def skeleton(name: str) -> PreTrainedModel:
     return _from(name, "architecture", build)
 
 
+def local_copy(name: str) -> Path:
+    """Return the folder of a model on this machine; a hub's is downloaded whole, if it is not here: safetensors if it has any.
+
+    Raises:
+        DataError: it cannot be had from the hub.
+    """
+    if not is_hub_name(name):
+        return Path(name).absolute()
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
+    folder = Path(_from(name, "files", lambda: snapshot_download(name, allow_patterns=patterns)))
+    if next(folder.rglob("*.safetensors"), None) is None:
+        _from(name, "weights", lambda: snapshot_download(name, allow_patterns=["*.bin"]))
+    return folder
+
+
 def class_names(part: Any) -> dict[str, list[str]]:
     """Return the names of the classes, by column, that a split of `datasets` gives."""
     return {column: kind.names for column, kind in part.features.items() if getattr(kind, "names", None)}
