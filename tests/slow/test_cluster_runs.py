@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import stat
 import subprocess
 import sys
@@ -274,9 +275,13 @@ exec "$@"
 SCONTROL = """#!/bin/bash
 printf 'one\\ntwo\\n'
 """
-HOSTNAME = """#!/bin/bash
-echo 127.0.0.1
-"""
+
+
+def own_address():
+    """Return the address by which other machines would reach this one, as Ray finds it; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        asked.connect(("8.8.8.8", 80))
+        return asked.getsockname()[0]
 
 
 def test_the_slurm_script_runs_an_experiment_on_all_nodes_of_its_job_and_leaves_nothing(tmp_path):
@@ -287,7 +292,7 @@ def test_the_slurm_script_runs_an_experiment_on_all_nodes_of_its_job_and_leaves_
     own = {
         "srun": SRUN,
         "scontrol": SCONTROL,
-        "hostname": HOSTNAME,
+        "hostname": f"#!/bin/bash\necho {own_address()}\n",
         "ray": f'#!/bin/bash\nexec {ray} "$@"\n',
         "python": f'#!/bin/bash\nexec {sys.executable} "$@"\n',
         "fedsim": f'#!/bin/bash\nexec {sys.executable} -m fedsim "$@"\n',
