@@ -77,7 +77,9 @@ def run(
     """Run one experiment."""
     from fedsim.checks import gate
     from fedsim.config.loading import naming
-    from fedsim.records.folder import has_begun, holds_run
+    from fedsim.records.folder import clear_stillborn, has_begun, holds_run
+    from fedsim.runs.preflight.forecast import forecast
+    from fedsim.runs.preflight.needs import needs_of
 
     importable(experiment.parent)
     read = gate.read(experiment, on_cluster(changes, address))
@@ -88,18 +90,19 @@ def run(
         if has_begun(out):
             _gone_on(out, (), read)
             return
-        (out / "run.json").unlink(missing_ok=True)  # it was killed before there was anything in it
-        (out / "experiment.yaml").unlink(missing_ok=True)
+        clear_stillborn(out)
     folder = new_folder(out, read.name)
     with naming(read, str(experiment)):
         plan = gate.prepared(read)
+    needs = needs_of(plan, folder, forecast(plan), timeline_only=timeline_only)
     if dry_run:
         from fedsim.cli.printing import estimates
         from fedsim.runs.dry_run import dry_run as estimate
 
-        print(estimates(estimate(plan, measure=not timeline_only)))
+        print("\n".join([estimates(estimate(plan, measure=not timeline_only)), *needs.lines()]))
         return
-    done = _simulated(plan, folder, timeline_only=timeline_only)
+    needs.check()
+    done = _simulated(plan, folder, timeline_only=timeline_only, notes=(*needs.lines(), *needs.cautions()))
 
     from fedsim.cli.verdict import verdict
 
@@ -142,10 +145,17 @@ def sweep(
         Path | None, typer.Option(help="Folder of all runs [default: runs/NAME].", show_default=False)
     ] = None,
     timeline_only: TimelineOnly = False,
+    parallel: Annotated[
+        int, typer.Option(min=1, help="Points that run at the same time, each in a process of its own.")
+    ] = 1,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first point that fails.")
+    ] = False,
 ) -> int:
     """Run every point of a grid.
 
-    The grid is the file's `sweep:` block; points that are done already are skipped.
+    The grid is the file's `sweep:` block. Points that are done already are skipped, and those that were begun go
+    on; `fedsim status` on the folder says from elsewhere how they stand.
     """
     from fedsim.cli.printing import table
     from fedsim.cli.progress import Progress
@@ -157,7 +167,15 @@ def sweep(
     for point in grid:
         importable_by_workers(point.experiment, experiment.parent)
     debug = wants_traceback(sys.argv)
-    results = run_all(grid, timeline_only=timeline_only, say=say, watch=Progress, debug=debug)
+    results = run_all(
+        grid,
+        timeline_only=timeline_only,
+        say=say,
+        watch=lambda head: Progress(head=head),
+        debug=debug,
+        parallel=parallel,
+        fail_fast=fail_fast,
+    )
     runs = [result.run for result in results if result.run is not None]
     print(table(summary(results)))
     if runs:
@@ -184,10 +202,15 @@ def replay(
 
 
 def _simulated(
-    plan: Plan, folder: Path, executor: Executor | None = None, *, timeline_only: bool = False
+    plan: Plan,
+    folder: Path,
+    executor: Executor | None = None,
+    *,
+    timeline_only: bool = False,
+    notes: Sequence[str] = (),
 ) -> Run:
     from fedsim.cli.progress import Progress
     from fedsim.runs.simulation import simulate
 
-    with Progress() as progress, tables_named(folder):
+    with Progress(notes=notes) as progress, tables_named(folder):
         return simulate(plan, executor, out=folder, timeline_only=timeline_only, on_event=progress)

@@ -23,7 +23,7 @@ class Memory(Protocol):
     """What a protocol remembers from blend to blend: one object for a whole run."""
 
     def dump(self) -> object:
-        """Return it as explicit data for a checkpoint: what `fedsim.files.plain_values` holds."""
+        """Return it as explicit data for a checkpoint: what `fedsim.files.checkpoint.plain_values` holds."""
         ...
 
     def load(self, data: Any) -> None:

@@ -273,7 +273,7 @@ class JobQueue:
         self._wanted.extendleft(reversed(again))
         self._workers[self._workers.index(worker)] = self._started_worker(worker.number)
 
-    def _is_done(self, ref: Any, call: Call) -> bool:
+    def _is_done(self, ref: object, call: Call) -> bool:
         """Take the answer of a call that was done before its worker died."""
         try:
             self._settle(call, self._pool.fetch(ref))

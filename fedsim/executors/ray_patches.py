@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from operator import attrgetter
+from types import ModuleType
 from typing import Any
 
 CONSTANTS = "_private.ray_constants"
@@ -53,7 +54,7 @@ def few_processes(ray: Any) -> Iterator[None]:
         yield
 
 
-def dead_processes(ray: Any) -> list[str]:
+def dead_processes(ray: ModuleType) -> list[str]:
     """Return which of the processes that Ray has started here have ended by themselves; none of a cluster's."""
     node = _at(ray, GLOBAL_NODE)
     return [] if node is None else [str(kind) for kind, _ in node.dead_processes()]

@@ -63,7 +63,7 @@ class RayPool:
             fix = f"leave out of it what is open or a lambda; or {INLINE}"
             raise HostError(message(f"task {name_of(task)}", what, fix=fix)) from problem
 
-    def put(self, value: Any) -> Any:
+    def put(self, value: object) -> object:
         """Put a value into the object store; raises HostError if it has no place there."""
         try:
             return self.ray.put(value)

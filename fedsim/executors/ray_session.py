@@ -43,6 +43,9 @@ SETTLE_S = 3.0
 FREE_S = 60.0
 """How long workers that were asked for by number wait for what others hold."""
 
+LOG_BYTES, LOG_BACKUPS = 4 * 2**20, 2
+"""Size at which Ray puts a log of one of its processes aside, and how many of these it keeps. Its own sizes are 512 MiB
+and 5, and what workers print is bounded by nothing unless the size is set."""
 SOCKET_BYTES = 107
 """Longest path of a Unix socket on Linux (sun_path of unix(7), less its end)."""
 RAY_BYTES = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
@@ -65,11 +68,13 @@ class Needs:
 
 
 def quiet_environment() -> None:
-    """Switch off Ray's telemetry and its notice of a lost worker, which we count and replace.
+    """Switch off Ray's telemetry and its notice of a lost worker, which we count and replace; bound its logs.
 
-    Called before `import ray`, which reads such settings then.
+    What the user has set stays. Called before `import ray`, which reads such settings then.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ROTATION_MAX_BYTES", str(LOG_BYTES))
+    os.environ.setdefault("RAY_ROTATION_BACKUP_COUNT", str(LOG_BACKUPS))
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed while executing")
 
 
@@ -165,10 +170,16 @@ def store_bytes(ray: ModuleType) -> float:
     return sum(float(r.get("object_store_memory", 0.0)) for r in nodes)
 
 
+def wanted_store_bytes(needs: Needs, workers: int) -> int:
+    """Return the shared memory that vectors and results of so many workers may fill."""
+    return (
+        STORE_BYTES + VECTORS * needs.vector_bytes + workers * RESULTS * max(CALL_BYTES, needs.vector_bytes)
+    )
+
+
 def _store_bytes(needs: Needs) -> int:
     assert needs.workers != "auto"
-    results = needs.workers * RESULTS * max(CALL_BYTES, needs.vector_bytes)
-    wanted = STORE_BYTES + VECTORS * needs.vector_bytes + results
+    wanted = wanted_store_bytes(needs, needs.workers)
     free = free_memory_bytes()
     return wanted if free is None else max(80 * 2**20, min(wanted, free // 4))  # Ray's least: 75 MiB
 

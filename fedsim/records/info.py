@@ -16,37 +16,17 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from fedsim.errors import RunFolderError, message
 from fedsim.files.opened import FACTS_BYTES, bytes_of
 from fedsim.records.liveness.process import Process
+from fedsim.records.liveness.resumption import Resumption
 from fedsim.records.resolved import Resolved
 from fedsim.records.rows import OUTCOMES, Cause
 from fedsim.records.tables import UNREADABLE, Columns, first_line, plain
+from fedsim.records.watching.score import LastScore
 from fedsim.redaction import redacted
 
 Status = Literal["running", "done", "failed", "interrupted", "killed"]
 """How a run stands; `killed`: its process ended without closing it."""
 UNFINISHED: tuple[Status, ...] = ("running", "killed")
 """Statuses of runs whose last visits have no row: sums over all visits are not those of the simulation."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resumption:
-    """How a run went on after it had ended.
-
-    Attributes:
-        at: by the wall clock; after: how it had ended.
-        version: of the checkpoint it went on from; 0: from the beginning.
-        visits, commits: rows that the schedule gave again, each compared with the run's.
-        seconds: that took here [s].
-        host, cpu: where it went on.
-    """
-
-    at: str
-    after: str
-    version: int
-    visits: int
-    commits: int
-    seconds: float
-    host: str = ""
-    cpu: str = ""
 
 
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
@@ -141,28 +121,30 @@ class RunInfo:
     """Everything about a run that is not in its tables; what is not known yet is None, empty or 0.
 
     Attributes:
-        name, seed, digest: of the experiment.
-        status, reason: how it ended, and why in one sentence.
-        started, ended, wall_s, host, pid, versions: by the wall clock, where, and with which packages.
-        process: which process `pid` was, of all that have had this number; None in runs of before.
-        timeline_only: whether nothing was trained.
-        task: facts about model and data, as the task describes them.
-        charged: what the clock charged.
-        population: what the devices were drawn from, with the SHA-256 of each table.
-        resolved: who was drawn, and which settings follow from others; None in runs of before.
-        refused: the first updates that were not taken; `totals.refused` counts all.
-        saved_adapter: about the folder `adapter`, where it is not the plain adapter.
-        executor, workers: what trained; processors: kinds, with torch's instruction set -> nodes; mixed: a word on several.
+            name, seed, digest: of the experiment.
+            status, reason: how it ended, and why in one sentence.
+            started, ended, wall_s, host, pid, versions: by the wall clock, where, and with which packages.
+            process: which process `pid` was, of all that have had this number; None in runs of before.
+            timeline_only: whether nothing was trained.
+            task: facts about model and data, as the task describes them.
+            charged: what the clock charged.
+            population: what the devices were drawn from, with the SHA-256 of each table.
+            resolved: who was drawn, and which settings follow from others; None in runs of before.
+            refused: the first updates that were not taken; `totals.refused` counts all.
+            saved_adapter: about the folder `adapter`, where it is not the plain adapter.
+            executor, workers: what trained; processors: kinds, with torch's instruction set -> nodes; mixed: a word on several.
+        visits_after: trainings that follow the last version, in visits.
         end_time_s: virtual time of the end [s]; totals: counts and sums.
-        never_equipped: clients that were given up, because their downloads of the frozen model failed again and again.
-        faulty_personal: trainings for clients' own models that gave no finite numbers.
-        away_share: why devices were away -> share of the time of all devices; None where none is watched.
-        batteries: their balance; None without batteries.
-        saved_share: share of the visits asked to train whose training was never computed.
-        resumed: each time that it went on after an end.
-        no_checkpoints: why it has none, in words; empty if that was not tried or it has some.
-        files: file of the run folder -> SHA-256, of those that the run has written; empty before its end.
-        numbers: `table.column` -> SHA-256 of its numbers, of the columns that training computes.
+            never_equipped: clients that were given up, because their downloads of the frozen model failed again and again.
+            faulty_personal: trainings for clients' own models that gave no finite numbers.
+            away_share: why devices were away -> share of the time of all devices; None where none is watched.
+            batteries: their balance; None without batteries.
+            saved_share: share of the visits asked to train whose training was never computed.
+            last_score: the last one; None: nothing was scored, or in a run of before.
+            resumed: each time that it went on after an end.
+            no_checkpoints: why it has none, in words; empty if that was not tried or it has some.
+            files: file of the run folder -> SHA-256, of those that the run has written; empty before its end.
+            numbers: `table.column`, `run.json` -> SHA-256 of what no replay gives: columns that training computes, facts.
     """
 
     name: str
@@ -186,6 +168,7 @@ class RunInfo:
     saved_adapter: SavedAdapter | None = None
     executor: str = ""
     workers: int = 0
+    visits_after: float = 0.0
     processors: Mapping[str, int] = field(default_factory=dict)
     mixed: str = ""
     end_time_s: float = 0.0
@@ -195,6 +178,7 @@ class RunInfo:
     away_share: Mapping[Cause, float] | None = None
     batteries: Batteries | None = None
     saved_share: float = 0.0
+    last_score: LastScore | None = None
     resumed: tuple[Resumption, ...] = ()
     no_checkpoints: str = ""
     files: Mapping[str, str] = field(default_factory=dict)

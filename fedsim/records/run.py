@@ -117,10 +117,11 @@ def load(folder: str | Path) -> Run:
         info = summed(info, columns)
     if stands is not None:
         info = _standing_as(info, stands)
+    wall = run_folder.read_wall(folder)  # what cannot be read leaves the folder as it is
     untidy = run_folder.has_lines(folder) if stands is None else (stands.sure and not stands.alive)
     if untidy:
         info = _tidied(folder, head, info, columns)
-    return run_of(folder, experiment, info, columns, run_folder.read_wall(folder))
+    return run_of(folder, experiment, info, columns, wall)
 
 
 def _standing_as(info: RunInfo, stands: Standing) -> RunInfo:

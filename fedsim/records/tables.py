@@ -165,6 +165,12 @@ def joined(table: str, parts: Iterable[Columns]) -> Columns:
     return {name: column[index] for name, column in columns.items()}
 
 
+def rows_of(columns: Columns) -> list[dict[str, object]]:
+    """Return the rows of columns, as plain values."""
+    values = {name: column.tolist() for name, column in columns.items()}
+    return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+
+
 def frame(table: str, columns: Columns) -> pd.DataFrame:
     """Return a data frame with exactly the table's columns and dtypes, also without rows."""
     import pandas as pd

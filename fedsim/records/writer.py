@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import socket
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,13 +22,14 @@ from fedsim.files.lines import append_line
 from fedsim.records import folder as run_folder
 from fedsim.records import tables
 from fedsim.records.info import RunInfo, saved_share, summed
-from fedsim.records.integrity.seals import sealed, settings_sha256
+from fedsim.records.integrity.seals import FEDSIM, sealed, settings_sha256
 from fedsim.records.liveness.hold import Hold, hold, hold_of
 from fedsim.records.liveness.process import this_process
 from fedsim.records.rows import CommitRow, PersonalRow, Row, ScoreRow, VisitRow, plain
 from fedsim.records.run import Run, run_of
+from fedsim.records.watching.score import last_score
 
-_PACKAGES = ("fedsim-edge", "numpy", "pandas", "pyarrow", "pydantic", "simpy", "torch", "transformers", "peft", "ray")  # fmt: skip
+_PACKAGES = ("numpy", "pandas", "pyarrow", "pydantic", "simpy", "torch", "transformers", "peft", "ray")  # fmt: skip
 
 PACKED = 8192
 """Rows in memory that are packed into arrays, which are a tenth of their size."""
@@ -39,7 +41,8 @@ class Writer:
     """Takes the rows of a running simulation; in a folder, or in memory if `folder` is None.
 
     Its wall seconds count from `began_s` of `time.perf_counter` (None: from now), when workers began to start.
-    With `continues`, the `run.json` of a run that goes on in its folder, that folder is not claimed: its lock is had already.
+    `info` is what `run.json` says from the start. With `continues` it is of a run that goes on in its folder, which is
+    not claimed: its lock is had already.
 
     Attributes:
         folder: of the run.
@@ -55,11 +58,13 @@ class Writer:
         folder: Path | None,
         experiment: Experiment,
         began_s: float | None = None,
-        continues: RunInfo | None = None,
+        info: RunInfo | None = None,
+        *,
+        continues: bool = False,
     ) -> None:
         self.folder = None if folder is None else Path(folder)
         self.experiment = portable(experiment)
-        self._info = continues or started(experiment)
+        self._info = info or started(experiment)
         self.counts = dict.fromkeys(run_folder.WRITTEN, 0)
         self._from_s = time.perf_counter() if began_s is None else began_s
         self._clients = tables.joined("clients", [])
@@ -69,7 +74,7 @@ class Writer:
         self._wall: list[dict[str, Any]] = []
         self._packed: dict[str, list[tables.Columns]] = {table: [] for table in run_folder.WRITTEN}
         self._hold: Hold | None = None
-        if self.folder is not None and continues is not None:
+        if self.folder is not None and continues:
             self._hold = hold_of(self.folder)
         elif self.folder is not None:
             with telling(self.folder), run_folder.claimed(self.folder, self.experiment, self._info):
@@ -192,6 +197,7 @@ class Writer:
             ended=now(),
             wall_s=self.wall_s,
             saved_share=saved_share(columns),
+            last_score=last_score(tables.rows_of(columns["scores"])),
         )
         if self.folder is None:
             self._info = sealed(info, None, columns)
@@ -255,11 +261,16 @@ def portable(experiment: Experiment) -> dict[str, Any]:
 
 def installed_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that results may depend on, as `run.json` names them."""
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), FEDSIM: _running_version()}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return versions
+
+
+def _running_version() -> str:
+    """Return the version of the code that runs: what was noted when a source tree was installed may be older."""
+    return str(vars(sys.modules["fedsim"])["__version__"])
 
 
 def started(experiment: Experiment) -> RunInfo:

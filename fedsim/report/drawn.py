@@ -71,7 +71,7 @@ def place(figure: Any, name: str) -> Markup:
     ).format(height=int(height), name=name, data=Markup(text))  # noqa: S704  without any of < > &
 
 
-def _worded(value: Any, key: str = "") -> Any:
+def _worded(value: object, key: str = "") -> object:
     """Return a part of a figure whose texts are shown as they are."""
     if isinstance(value, str):
         return value if key in OURS else html.escape(str(shown(value)), quote=False)

@@ -156,7 +156,7 @@ def _rendered(page: Page) -> str:
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    def placed(section: Section) -> Any:
+    def placed(section: Section) -> object:
         return drawn.place(section.figure, f"figure-{section.anchor}")
 
     def unbroken(text: str) -> Any:

@@ -27,6 +27,7 @@ from fedsim.runs.finish import ended, finish, on_processors
 from fedsim.runs.resuming.checkpoints import Checkpoints, leave_no_residuals
 from fedsim.runs.stopping import Stop
 from fedsim.server import returned
+from fedsim.server.after.personalize import visits_after
 from fedsim.server.ledger import Ledger, OnEvent
 from fedsim.server.server import OnDispatch, Server
 from fedsim.server.stall import Standstill, nothing_left
@@ -104,7 +105,7 @@ def tell_start(plan: Plan, executor: Executor | None, info: RunInfo, tell: OnEve
     workers = 0 if executor is None else executor.workers
     budget = plan.experiment.budget.model_dump()
     facts = {"workers": workers, "clients": len(plan.population), "budget": budget}
-    tell("start", {**facts, "resolved": info.resolved})
+    tell("start", {**facts, "resolved": info.resolved, "visits_after": info.visits_after})
 
 
 def concluded(
@@ -137,7 +138,8 @@ def begun(info: RunInfo, plan: Plan, *, timeline_only: bool) -> RunInfo:
         task=plan.task.describe(),
         charged=charged_facts(plan),
         population=plan.population.sources,
-        resolved=resolved(plan),
+        resolved=resolved(plan) if info.resolved is None else info.resolved,
+        visits_after=0.0 if timeline_only else visits_after(plan),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fedsim.clock.plan import Plan
 from fedsim.clock.plan_tables import clients_table
@@ -61,7 +61,7 @@ def retrace(plan: Plan, run: Run) -> Retraced:
         "visits": tables.joined("visits", [tables.pack("visits", rows.visits)]),
         "commits": tables.joined("commits", [tables.pack("commits", rows.commits)]),
     }
-    info = course.begun(rows.info, plan, timeline_only=run.info.timeline_only)
+    info = course.begun(rows.info, _as_asked(plan, run), timeline_only=run.info.timeline_only)
     return Retraced(
         columns,
         [row.order for row in rows.visits],
@@ -71,6 +71,14 @@ def retrace(plan: Plan, run: Run) -> Retraced:
         ended(info, server, None, ended_s),
         follower.whole,
     )
+
+
+def _as_asked(plan: Plan, run: Run) -> Plan:
+    """Return the plan with the keys as filled in that were `auto` in the run: its stored settings have their values."""
+    told = run.info.resolved.followed if run.info.resolved is not None else ()
+    blocks = {"aggregator": plan.experiment.aggregator, "numerics": plan.experiment.numerics}
+    keys = {f"{name}.{field}" for name, block in blocks.items() for field, _ in block}
+    return replace(plan, filled=tuple(followed.key for followed in told if followed.key in keys))
 
 
 @dataclass

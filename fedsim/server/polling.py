@@ -74,6 +74,11 @@ def poll_work(plan: Plan, client: int, rank: int, offer: Offer) -> Work:
 class PollVerbs(Verbs, Protocol):
     """What the server does for polls."""
 
+    @property
+    def last_commit_s(self) -> float:
+        """When the last version was ready, or will be [virtual s]."""
+        ...
+
     def grant(self, n: int, among: NDArray[np.int64] | None = None) -> Generator[simpy.Event, Any, list[int]]:
         """Wait until n clients are idle and online, and have the sampler choose candidates."""
         ...
@@ -104,7 +109,8 @@ def polled(
 ) -> Generator[simpy.Event, Any, list[int]]:
     """Poll candidates (busy), choose n of them by `sampler.keep`, and let the others go.
 
-    Waits until every candidate has answered or is known to be lost. Those who have answered wait meanwhile, and
+    Waits until every candidate has answered or is known to be lost, and until the version that the server works on is
+    there. Those who have answered wait meanwhile, and
     drop out if their window closes. With nobody left, new candidates are asked for.
 
     Args:
@@ -121,6 +127,10 @@ def polled(
         polls = [server.poll(client) for client in candidates]
         yield server.all_of([poll.visit.process for poll in polls])
         yield server.turn(Instant.DISPATCH)
+        while (
+            server.now_s < server.last_commit_s
+        ):  # commits take time: nothing is sent of a version that is not ready
+            yield server.turn(Instant.DISPATCH, at_s=server.last_commit_s)
         answers = [poll for poll in polls if poll.visit.outcome == "polled"]
         online = [poll for poll in answers if server.online(poll.visit.client)]
         losses = np.array(server.losses(online))

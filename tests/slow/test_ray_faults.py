@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from worlds.executor_worlds import LOCAL, Tricky, python, quadratic
-from worlds.faulty import faulty
+from worlds.faulty import FaultyTask, faulty
 from worlds.ray_faults import fedsim
 from worlds.whole_runs import assert_same
 
 from fedsim.errors import HostError, WorkerError
 from fedsim.executors import ray_session as session
+from fedsim.executors.inline import Inline
 from fedsim.executors.ray import RayExecutor
 from fedsim.jobs import Job
 from fedsim.records.run import load
@@ -30,7 +31,7 @@ def ray_here():
     session.quiet_environment()
     import ray
 
-    session.start(ray, session.Needs(2, 0.0, 0, 0))
+    session.start(ray, session.Needs(3, 0.0, 0, 0))
     yield ray
     ray.shutdown()
 
@@ -40,69 +41,67 @@ def undisturbed():
     return simulate(faulty({}))
 
 
-def on_ray(behave, marks, folder=None, watchdog_s=600.0, workers=2):
-    """A run whose clients misbehave, on two workers."""
-    with closing(RayExecutor(workers=workers, watchdog_s=watchdog_s)) as executor:
-        return simulate(faulty(behave, marks=marks), executor, out=folder, report=False)
+WATCHDOG_S = 15.0
+
+
+@pytest.fixture(scope="module")
+def executor(ray_here):
+    """Two workers, who are replaced as they die, for the tests below."""
+    with closing(RayExecutor(workers=2, watchdog_s=WATCHDOG_S)) as shared:
+        yield shared
+
+
+def on(executor, behave, marks, folder=None):
+    """A run whose clients misbehave."""
+    return simulate(faulty(behave, marks=marks), executor, out=folder, report=False)
 
 
 # workers ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("behave", "watchdog_s"),
+    "behave",
     [
-        ({5: "die once"}, 600.0),
-        ({1: "die once", 5: "die twice", 9: "die once"}, 600.0),
-        ({5: "die thrice"}, 600.0),  # its client batch is tried alone, and then again whole
-        ({5: "hang once"}, 4.0),
-        ({5: "stop once"}, 4.0),  # SIGSTOP
-        ({5: "starve once"}, 600.0),
+        {1: "die once", 5: "die twice", 9: "die once"},
+        {5: "die thrice"},  # its client batch is tried alone, and then again whole
+        {5: "hang once"},
+        {5: "stop once"},  # SIGSTOP
+        {5: "starve once"},
     ],
-    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else str(value),
+    ids=lambda behave: "-".join(behave.values()),
 )
-def test_a_fault_that_passes_changes_no_result(ray_here, undisturbed, tmp_path, behave, watchdog_s):
-    run = on_ray(behave, tmp_path, watchdog_s=watchdog_s)
+def test_a_fault_that_passes_changes_no_result(executor, undisturbed, tmp_path, behave):
+    run = on(executor, behave, tmp_path)
 
     assert_same(run, undisturbed)
     assert len(list(tmp_path.iterdir())) >= len(behave)  # it did happen
 
 
 @pytest.mark.parametrize(
-    ("what", "kind", "watchdog_s", "said"),
+    ("what", "kind", "said"),
     [
-        ("die", HostError, 600.0, "5 workers died on it, 2 of them with it alone"),
-        (
-            "hang",
-            HostError,
-            3.0,
-            "3 workers died on it, 1 of them with it alone, .* nothing finished for 3 s",
-        ),
-        ("starve", HostError, 600.0, "MemoryError"),
-        ("raise", WorkerError, 600.0, "KeyError: 'boom'"),
+        ("die", HostError, "5 workers died on it, 2 of them with it alone"),
+        ("hang", HostError, "3 workers died on it, 1 of them with it alone, .* nothing finished for 15 s"),
+        ("starve", HostError, "MemoryError"),
+        ("raise", WorkerError, "KeyError: 'boom'"),
     ],
 )
 def test_a_fault_that_stays_names_the_client_alone_and_the_run_resumes_without_it(
-    ray_here, undisturbed, tmp_path, what, kind, watchdog_s, said
+    executor, undisturbed, tmp_path, monkeypatch, what, kind, said
 ):
     folder, marks = tmp_path / "run", tmp_path / "marks"
     marks.mkdir()
     with pytest.raises(kind, match=rf"client 5, visit 0 \(version 0\): .*{said}") as caught:
-        on_ray({5: what}, marks, folder, watchdog_s)
+        on(executor, {5: what}, marks, folder)
 
     assert f"fedsim replay {folder} --client 5 --visit 0" in caught.value.message.fix
     run = load(folder)
     assert run.info.status == "failed"
     assert run.info.reason == caught.value.message.headline
     assert run.visits[run.visits.outcome == "failed"].client.tolist() == [5]
-    from worlds import faulty as world
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world.FaultyTask, "_is_due", lambda *_args: False)  # mended
-        from fedsim.executors.inline import Inline
-
-        with closing(Inline()) as executor:
-            assert_same(resume(folder, executor, report=False), undisturbed)
+    monkeypatch.setattr(FaultyTask, "_is_due", lambda *_args: False)  # mended, in this process
+    with closing(Inline()) as here:
+        assert_same(resume(folder, here, report=False), undisturbed)
 
 
 # tasks ------------------------------------------------------------------------------------------
@@ -122,8 +121,8 @@ def explode_elsewhere(pid):
     return Unreadable({})
 
 
-def test_a_task_that_a_worker_cannot_unpickle_is_one_sentence(ray_here):
-    with closing(RayExecutor(workers=1)) as executor, pytest.raises(HostError) as caught:
+def test_a_task_that_a_worker_cannot_unpickle_is_one_sentence(executor):
+    with pytest.raises(HostError) as caught:
         executor.open(Unreadable({}))
     assert str(caught.value).startswith("a worker cannot load the task: ")
     assert "no module named nowhere" in str(caught.value)
@@ -132,8 +131,8 @@ def test_a_task_that_a_worker_cannot_unpickle_is_one_sentence(ray_here):
 def test_a_task_that_cannot_be_pickled_is_one_sentence(ray_here):
     task = Tricky({})
     task.lock = (each for each in ())  # generators cannot be pickled
-    with closing(RayExecutor(workers=1)) as executor, pytest.raises(HostError) as caught:
-        executor.open(task)
+    with pytest.raises(HostError) as caught:
+        RayExecutor(workers=1).open(task)
     assert "task Tricky: cannot be sent to the workers: it cannot be pickled" in str(caught.value)
 
 
@@ -212,14 +211,14 @@ CGROUP = Path("/sys/fs/cgroup/memory")
 
 
 @pytest.mark.skipif(not os.access(CGROUP, os.W_OK), reason="needs a memory cgroup (v1) that may be changed")
-def test_a_worker_that_the_kernel_kills_for_its_memory_is_named(tmp_path, ray_here):
+def test_a_worker_that_the_kernel_kills_for_its_memory_is_named(tmp_path, executor):
     parent = Path("/proc/self/cgroup").read_text().partition(":memory:")[2].partition("\n")[0].strip("/")
     group = CGROUP / parent / f"fedsim-test-{os.getpid()}"
     group.mkdir()
     try:
         (group / "memory.limit_in_bytes").write_text(str(300 * 2**20))
         with pytest.raises(HostError, match=r"client 5, visit 0 .*5 workers died on it.*its process died"):
-            on_ray({5: f"enter {group} and swallow"}, tmp_path)
+            on(executor, {5: f"enter {group} and swallow"}, tmp_path)
         assert int((group / "memory.failcnt").read_text()) > 0
     finally:
         group.rmdir()
@@ -252,7 +251,7 @@ def test_a_cluster_whose_head_is_gone_ends_the_run_in_a_sentence(tmp_path):
     script = f"""
     from pathlib import Path
     from ray.cluster_utils import Cluster
-    from worlds.faulty import faulty
+    from worlds.faulty import FaultyTask, faulty
     from fedsim.runs.simulation import simulate
     cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 2}})
     began = time.monotonic()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import time
 from contextlib import suppress
-from typing import Any
+from types import ModuleType
 
 from fedsim.errors import HostError, message
 from fedsim.executors.ray_patches import dead_processes
@@ -30,7 +30,7 @@ class Head:
         is_gone: it was found gone: Ray must not be asked for anything any more.
     """
 
-    def __init__(self, ray: Any) -> None:
+    def __init__(self, ray: ModuleType) -> None:
         self.is_gone = False
         self._ray = ray
         self._port: tuple[str, int] | None = None
@@ -64,5 +64,7 @@ class Head:
 
     def _refuse(self, what: str) -> None:
         self.is_gone = True
-        fix = "start the cluster again, then `fedsim resume` goes on from the last checkpoint"
+        fix = (
+            "`fedsim resume` goes on from the last checkpoint, once Ray starts (of a cluster: is there) again"
+        )
         raise HostError(message("ray", what, fix=fix))

@@ -29,18 +29,36 @@ VALUES = {
 }
 """Columns that training computes: no replay of the schedule gives them."""
 FILES = ("experiment.yaml", "wall.jsonl", *(f"{table}.parquet" for table in TABLES))
-FOLDERS = ("adapter", "samples")
+FOLDERS = ("adapter", "samples", "kept")
+FACTS = ("executor", "faulty_personal", "reason", "resolved", "saved_adapter", "status", "workers")
+"""Facts of `run.json` that neither the tables nor, all of them, the replay give."""
+HEAD = "run.json"
+"""The name of their SHA-256 among `numbers`."""
+FEDSIM, SINCE = "fedsim-edge", (0, 3)
+"""What `run.json` calls fedsim among the versions, and the first one that seals its runs."""
 CHUNK_BYTES = 2**20
 
 
 def sealed(info: RunInfo, folder: Path | None, columns: Mapping[str, Columns]) -> RunInfo:
     """Return `run.json` with the SHA-256 of the run's files (none of a run in memory) and of its values."""
     files = {} if folder is None else {name: file_sha256(folder / name) for name in written(folder)}
-    return replace(info, files=files, numbers=values_sha256(columns))
+    return replace(info, files=files, numbers=values_sha256(columns) | facts_sha256(info))
+
+
+def must_be_sealed(info: RunInfo) -> bool:
+    """Tell whether the version that made a run seals runs at their end; one that still goes has no seals."""
+    version = [int(part) for part in info.versions.get(FEDSIM, "0").split(".")[:2] if part.isdecimal()]
+    return info.status != "running" and tuple(version) >= SINCE
+
+
+def facts_sha256(info: RunInfo) -> dict[str, str]:
+    """Return the SHA-256 of the facts that nothing else tells, by the name that it has among `numbers`."""
+    facts = {name: value for name, value in info.plain().items() if name in FACTS}
+    return {HEAD: hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()}
 
 
 def written(folder: Path) -> Iterator[str]:
-    """Yield the files of a run folder that are sealed, by name: tables, settings, clock, adapter and pictures."""
+    """Yield the files of a run folder that are sealed, by name: tables, settings, clock, adapter, pictures, what clients keep."""
     for name in FILES:
         if _is_own(folder / name):
             yield name

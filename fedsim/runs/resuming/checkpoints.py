@@ -20,8 +20,8 @@ from fedsim.adapters.adapter import Adapter
 from fedsim.aggregators._base import ServerModel
 from fedsim.clock.plan import Plan
 from fedsim.errors import ExperimentError, FedsimError, RunError, message
+from fedsim.files.checkpoint.plain_values import Held, UnholdableError
 from fedsim.files.client_vectors import ClientVectors
-from fedsim.files.plain_values import Held, UnholdableError
 from fedsim.records.writer import Writer, installed_versions
 from fedsim.runs.resuming.files import model_files
 from fedsim.runs.resuming.heads import KEPT, Head, found, held_by, known, modules_of, write

@@ -10,7 +10,8 @@ from fedsim.clock.plan import Plan
 from fedsim.clock.plan_tables import clients_table
 from fedsim.errors import HostError, message
 from fedsim.records import tables
-from fedsim.records.info import Resumption, RunInfo
+from fedsim.records.info import RunInfo
+from fedsim.records.liveness.resumption import Resumption
 from fedsim.records.run import Run
 from fedsim.records.tables import Columns
 from fedsim.records.writer import now, portable

@@ -14,10 +14,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedsim.clock.plan import Plan
 from fedsim.errors import RunFolderError, message
+from fedsim.files.checkpoint.kept_again import KeptAgain
+from fedsim.files.checkpoint.plain_values import DamagedError, Held, Restored
+from fedsim.files.checkpoint.tensor_file import Array, read_tensors, write_tensors
 from fedsim.files.client_vectors import ClientVectors
-from fedsim.files.kept_again import KeptAgain
-from fedsim.files.plain_values import DamagedError, Held, Restored
-from fedsim.files.tensor_file import Array, read_tensors, write_tensors
 from fedsim.records.info import Refusal, json_values
 from fedsim.server.values.saved import ValuesData
 

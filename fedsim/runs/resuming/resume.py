@@ -20,7 +20,7 @@ from fedsim.config.experiment import Experiment
 from fedsim.config.loading import changed
 from fedsim.errors import RunFolderError, message
 from fedsim.executors import Executor
-from fedsim.files.kept_again import KeptAgain
+from fedsim.files.checkpoint.kept_again import KeptAgain
 from fedsim.records import folder as run_folder
 from fedsim.records.info import RunInfo
 from fedsim.records.integrity.seals import settings_sha256
@@ -187,7 +187,8 @@ def _info_of(before: Run, plan: Plan) -> RunInfo:
     """Return `run.json` of a run that goes on; raise if its data, model or devices are others than when it began."""
     assert before.folder is not None
     old = before.info
-    info = begun(started(plan.experiment), plan, timeline_only=old.timeline_only)
+    first = replace(started(plan.experiment), resolved=old.resolved)  # in its file nothing is open any more
+    info = begun(first, plan, timeline_only=old.timeline_only)
     if old.task:  # a run that was killed before it knew has nothing yet
         refuse_other_files(before.folder, old.task, info.task, "task")
         refuse_other_files(before.folder, old.population, info.population, "population")

@@ -11,9 +11,9 @@ import pytest
 
 from fedsim.adapters.adapter import Adapter, Layout, Tensor
 from fedsim.errors import RunFolderError
+from fedsim.files.checkpoint.kept_again import KeptAgain
+from fedsim.files.checkpoint.plain_values import DamagedError, Held, Restored, UnholdableError
 from fedsim.files.client_vectors import ClientVectors
-from fedsim.files.kept_again import KeptAgain
-from fedsim.files.plain_values import DamagedError, Held, Restored, UnholdableError
 from fedsim.optimizers._base import Moments
 
 LAYOUT = Layout(tensors=(Tensor("w", (3,)),))

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from fedsim.errors import RunFolderError
-from fedsim.files.tensor_file import TYPES, read_tensors, write_tensors
+from fedsim.files.checkpoint.tensor_file import TYPES, read_tensors, write_tensors
 
 ARRAYS = {
     "0": np.arange(6, dtype=np.float32).reshape(2, 3),

@@ -218,7 +218,7 @@ def test_a_checkpoint_whose_arrays_lie_upon_each_other_is_refused(tmp_path):
     import json
     import struct
 
-    from fedsim.files.tensor_file import read_tensors
+    from fedsim.files.checkpoint.tensor_file import read_tensors
 
     entry = {"dtype": "U8", "shape": [1000], "data_offsets": [0, 1000]}
     header = {

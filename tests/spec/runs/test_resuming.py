@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -76,7 +77,7 @@ def test_the_older_one_serves_if_the_newer_is_torn(cut, whole):
 def test_if_all_are_torn_it_is_said_and_without_them_the_run_begins_again(cut, whole):
     for path in heads.found(cut):
         path.write_bytes(b"")
-    with pytest.raises(RunFolderError, match="no checkpoint can be read.*\n.*remove"):
+    with pytest.raises(RunFolderError, match=r"no checkpoint can be read.*\n.*remove"):
         resumed(cut)
     shutil.rmtree(cut / "checkpoints")
 
@@ -111,7 +112,7 @@ def as_killed(ran, tmp_path):
     folder = tmp_path / "killed"
     code = f"""
 import os, sys
-sys.path.insert(0, {os.path.dirname(__file__) + "/../.."!r})
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from worlds.resumed_runs import experiment_of
 import fedsim
 fedsim.simulate(experiment_of("fedbuff-adam"), out={str(folder)!r}, report=False,
@@ -225,14 +226,14 @@ def test_another_version_of_a_package_is_refused(cut, package):
 def test_other_data_are_refused(cut):
     task = json.loads((cut / "run.json").read_text())["task"]
     edited(cut, task={**task, "least_loss": 0.0})
-    with pytest.raises(RunFolderError, match="task: least_loss was 0.0 when the run began"):
+    with pytest.raises(RunFolderError, match=r"task: least_loss was 0\.0 when the run began"):
         resumed(cut)
 
 
 def test_other_tables_of_devices_are_refused(cut):
     sources = json.loads((cut / "run.json").read_text())["population"]
     edited(cut, population={**sources, "devices.csv": "00"})
-    with pytest.raises(RunFolderError, match="population: devices.csv was '00' when the run began"):
+    with pytest.raises(RunFolderError, match=r"population: devices\.csv was '00' when the run began"):
         resumed(cut)
 
 
@@ -296,6 +297,23 @@ def test_a_checkpoint_of_another_format_is_refused(cut, monkeypatch):
     monkeypatch.setattr(heads, "FORMAT", 2)
     with pytest.raises(RunFolderError, match=r"is a checkpoint of another format \(got 1\)"):
         resumed(cut)
+
+
+def test_what_followed_from_other_settings_is_still_said(cut, ran):
+    assert resumed(cut).info.resolved == load(ran / "whole").info.resolved
+    assert load(ran / "whole").info.resolved.followed
+
+
+def test_a_run_that_was_killed_before_its_first_row_goes_on(ran, tmp_path, whole):
+    folder = copied(ran / "whole", tmp_path / "begun")
+    for path in folder.iterdir():
+        if path.name not in ("run.json", "experiment.yaml"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    edited(folder, status="failed", files={}, numbers={})
+    (folder / "visits.jsonl").touch()
+
+    assert resumed(folder).info.status == "done"
+    assert contents(folder) == whole
 
 
 def test_a_run_that_was_killed_at_its_first_step_holds_nothing(tmp_path):
@@ -575,5 +593,18 @@ def test_run_with_resume_starts_where_a_run_was_killed_at_its_first_step(tmp_pat
     path.write_text(yaml.safe_dump(experiment_of("fedbuff-adam").plain()))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "run.json").touch()
+    (tmp_path / "out" / ".experiment.yaml.123").touch()
     assert call(["run", str(path), "--out", str(tmp_path / "out"), "--resume"]) == 0
     assert contents(tmp_path / "out") == whole
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_run_with_resume_keeps_rows_whose_head_is_lost(ran, tmp_path, capsys):
+    path = tmp_path / "my.yaml"
+    path.write_text(yaml.safe_dump(experiment_of("fedbuff-adam").plain()))
+    folder = copied(ran / "cut", tmp_path / "out")
+    (folder / "run.json").write_bytes(b"")
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    assert call(["run", str(path), "--out", str(folder), "--resume"]) == 2
+    assert "has rows of a run, and no whole run.json" in capsys.readouterr().err
+    assert before == {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}

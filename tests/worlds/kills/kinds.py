@@ -83,8 +83,8 @@ KINDS = {
         "local": {"lr": 1.0e-3, "steps": 2, "batch": 4},
         "protocol": {"kind": "buffered", "concurrency": 5, "buffer": 2},
         "server_optimizer": {"kind": "adam", "lr": 0.01},
-        "budget": {"commits": 5},
-        "evaluate": {"every_commits": 2, "windows": 16, "ema": 0.5},
+        "budget": {"commits": 4},
+        "evaluate": {"every_commits": 2, "windows": 8, "ema": 0.5},
         "runtime": {"checkpoint_commits": 1},
     },
     "images": {

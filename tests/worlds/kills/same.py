@@ -7,7 +7,7 @@ import re
 
 from fedsim.files.client_vectors import ClientVectors
 
-OF_THE_MOMENT = ("started", "ended", "wall_s", "host", "pid")
+OF_THE_MOMENT = ("started", "ended", "wall_s", "host", "pid", "process")
 """Keys of run.json that say when and where; so does whatever is said about resuming."""
 CHECKPOINTS = "checkpoints"
 
@@ -16,7 +16,11 @@ def facts(path):
     """What `run.json` says, but for when and where."""
     info = json.loads(path.read_text(encoding="utf-8"))
     kept = {key: value for key, value in info.items() if key not in OF_THE_MOMENT and "resum" not in key}
-    kept["files"] = {name: sha for name, sha in info["files"].items() if name != "wall.jsonl"}
+    kept["files"] = {
+        name: sha
+        for name, sha in info["files"].items()
+        if name != "wall.jsonl" and not name.startswith("kept/")
+    }
     return kept
 
 
@@ -48,9 +52,11 @@ def leftovers(folder):
     return [path.name for path in inside if path.name.startswith(".") or path.suffix == ".tmp"]
 
 
-def differences(folder, wanted):
-    """One line for each thing that differs from the undisturbed run."""
+def differences(folder, wanted, *, report=True):
+    """One line for each thing that differs from the undisturbed run; without `report`, but for its page."""
     here, there = names(folder), names(wanted)
+    if not report:
+        here, there = here - {"report.html"}, there - {"report.html"}
     lines = [f"{name}: is missing" for name in sorted(there - here)]
     lines += [f"{name}: is left over" for name in sorted(here - there)]
     lines += [f"{CHECKPOINTS}/{name}: is left over" for name in leftovers(folder)]
@@ -78,7 +84,9 @@ def _differs(name, path, wanted):
 
 def page(path):
     """A report without its one line of how long this machine took, and when."""
-    return re.sub(r"[^;>]* of real time; started [^;<]*", "", path.read_text(encoding="utf-8"))
+    return re.sub(
+        r"[^;>]* of real time; started [^;<]*(; gone on with [^;<]*)?", "", path.read_text(encoding="utf-8")
+    )
 
 
 def _unreadable(name, path):

@@ -15,9 +15,9 @@ from typing import NoReturn, TypeAlias
 
 import numpy as np
 
+from fedsim.files.checkpoint.kept_again import KeptAgain, Place
+from fedsim.files.checkpoint.tensor_file import TYPES, Array
 from fedsim.files.client_vectors import ClientVectors
-from fedsim.files.kept_again import KeptAgain, Place
-from fedsim.files.tensor_file import TYPES, Array
 
 Node: TypeAlias = "bool | int | float | str | list[Node] | dict[str, Node] | None"
 """A value as JSON has it."""
