@@ -66,6 +66,11 @@ SAMPLERS = {
     "an index": ("return idle[[99, 100]]", "raised IndexError"),
     "a name": ("return idel[:n]", "raised NameError: name 'idel' is not defined"),
     "a key": ("return {}['stak']", "raised KeyError: 'stak'"),
+    "a compiled call": (
+        "return rng.choice(idle, size=99, replace=False)",
+        "raised ValueError: Cannot take a larger sample",
+    ),
+    "ragged": ("return [idle[:n], idle[:1]]", "returned no array of client numbers"),
 }
 
 
@@ -143,6 +148,10 @@ RULES = {
     "doubles": ("return replace(model, adapter=Odd(vector)), state", "float64 numbers, not float32"),
     "short": ("return replace(model, adapter=Odd(vector[:2])), state", "returned a model of shape (2,)"),
     "its own": ("raise KeyError('stak')", "KeyError: 'stak'"),
+    "a compiled call": (
+        "np.random.default_rng(0).choice(3, size=9, replace=False)",
+        "ValueError: Cannot take a larger",
+    ),
 }
 
 
