@@ -34,18 +34,22 @@ def profiles_show(
     Of an experiment's file, the population that it draws: speeds and links by class, who is on which network, who is online.
     """
     from fedsim.cli.printing import listing, table
-    from fedsim.devices import population
+    from fedsim.devices import population, summary
 
     if Path(preset).suffix not in (".yaml", ".yml"):
-        print(listing(population.show(preset)))
+        drawn = population.draw_devices(preset, summary.SHOWN, seed=0)
+        print(f"{listing(summary.summary(drawn))}\n{summary.trust(drawn)}")
         return
     from fedsim.checks import gate, resolved
 
     importable(Path(preset).parent)
     experiment = gate.read(preset)
     drawn = population.draw(experiment.population, experiment.population_seed)
+    drawn = population.with_software(drawn, experiment.compute, experiment.population_seed)
     facts = resolved.of_population(drawn)
-    print(f"{listing(population.summary(drawn))}\n{table(facts.table())}\nonline: {facts.online}")
+    print(
+        f"{listing(summary.summary(drawn))}\n{table(facts.table())}\nonline: {facts.online}\n{summary.trust(drawn)}"
+    )
 
 
 @profiles.command("calibrate", epilog="Example: fedsim profiles calibrate --out my-device.csv")

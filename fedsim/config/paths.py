@@ -17,6 +17,7 @@ PATHS = frozenset(
         "population.availability",
         "population.rates",
         "compute.calibration",
+        "compute.stacks",
         "energy.battery.plugged",
     }
 )

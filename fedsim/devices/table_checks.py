@@ -13,6 +13,10 @@ import numpy as np
 
 from fedsim.arrays import Floats, Ints
 from fedsim.config.classes import CLASSES
+from fedsim.devices.stacks.hardware import HARDWARE_COLUMNS, hardware_problems, is_hardware
+from fedsim.devices.stacks.measurements import MEASUREMENT_COLUMNS, measurement_problems
+from fedsim.devices.stacks.memory_limits import LIMIT_COLUMNS
+from fedsim.devices.stacks.table import STACK_COLUMNS, stack_problems
 from fedsim.errors import Message, ProfileError
 from fedsim.files.user_tables import Column, Rows, numbers, problems, read_rows
 from fedsim.network.base import DIRECTIONS
@@ -81,7 +85,13 @@ def check(path: Path | str) -> list[str]:
         (WINDOW_COLUMNS, window_problems),
         (RATE_COLUMNS, rate_problems),
         (SPEED_COLUMNS, speed_problems),
+        (HARDWARE_COLUMNS, hardware_table_problems),
+        (STACK_COLUMNS, stack_problems),
+        (MEASUREMENT_COLUMNS, measurement_problems),
+        (LIMIT_COLUMNS, limit_problems),
     )
+    if is_hardware(rows):
+        return [*map(str, hardware_table_problems(rows))]
     # The kind of which the file has the largest part of the columns: one that lacks a column is still known.
     parts = [sum(c.name in rows.cells for c in columns) / len(columns) for columns, _ in kinds]
     if max(parts) == 0:
@@ -106,6 +116,19 @@ def device_problems(rows: Rows) -> Iterator[Message]:
     yield from _ordered(rows, *SPEEDS[1:])
     yield from _ordered(rows, "idle_w", "train_w")
     yield from _share_sums(rows)
+
+
+def hardware_table_problems(rows: Rows) -> Iterator[Message]:
+    """Yield the problems of a table that says what devices are."""
+    yield from hardware_problems(rows)
+    yield from problems(rows, _share_checks(rows))
+    yield from _ordered(rows, "idle_w", "train_w")
+    yield from _share_sums(rows)
+
+
+def limit_problems(rows: Rows) -> Iterator[Message]:
+    """Yield the problems of a table of memory limits."""
+    yield from problems(rows, LIMIT_COLUMNS)
 
 
 def network_problems(rows: Rows) -> Iterator[Message]:

@@ -19,8 +19,9 @@ from fedsim.config.population import PopulationConfig
 from fedsim.cost.charge_as import ChargeAs
 from fedsim.cost.declared import charged
 from fedsim.cost.formulas import train_memory_bytes
-from fedsim.devices.population import Profile, draw, draw_devices, show
+from fedsim.devices.population import Profile, draw, draw_devices
 from fedsim.devices.presets import preset_names
+from fedsim.devices.summary import show
 from fedsim.devices.table_checks import check
 from fedsim.devices.tables import read_devices, read_networks
 from fedsim.errors import ProfileError
