@@ -131,10 +131,12 @@ def _stacks(experiment: Experiment) -> list[Problem]:
 
 def _compute(experiment: Experiment) -> list[Problem]:
     compute, problems = experiment.compute, list[Problem]()
-    for name, file in (("calibration", compute.calibration), ("stacks", compute.stacks)):
-        absent = None if file is None else no_such_file(f"compute.{name}", str(file))
-        if absent is not None:
-            problems.append(absent)
+    absent = no_such_file("compute.calibration", compute.calibration)
+    if absent is not None:
+        problems.append(absent)
+    if compute.stacks is not None and not compute.stacks.is_file():
+        fix = "check the path; it is taken from the YAML file's folder"
+        problems.append(Problem(("compute", "stacks"), "no such file", fix, str(compute.stacks)))
     problems += _stacks(experiment)
     if compute.dequantisation == "copy" and not compute.bandwidth_floor:
         what, fix = (

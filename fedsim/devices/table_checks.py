@@ -70,6 +70,13 @@ SPEED_COLUMNS = (
 WINDOW_COLUMNS = (Column("start_s", low=0.0), Column("stop_s", low=0.0))
 
 
+KINDS = (
+    *("devices", "networks", "windows", "rates", "speeds"),
+    *("hardware", "stacks", "measurements", "memory limits"),
+)
+"""Names of what a table may be, in the order in which they are tried."""
+
+
 def check(path: Path | str) -> list[str]:
     """Return every problem of a table, one message each; an empty list means that it can be used.
 
@@ -97,11 +104,9 @@ def check(path: Path | str) -> list[str]:
     if max(parts) == 0:
         fix = "; ".join(
             f"{kind}: {', '.join(column.name for column in columns)}"
-            for kind, (columns, _) in zip(
-                ("devices", "networks", "windows", "rates", "speeds"), kinds, strict=True
-            )
+            for kind, (columns, _) in zip(KINDS, kinds, strict=True)
         )
-        what = "is neither a device, nor a network, nor an availability table, nor one of rates or speeds"
+        what = "is neither a device, nor a network, nor an availability table, nor one of rates, speeds, hardware, stacks or measurements"
         fix = f"give it the columns of one ({fix})"
         return [str(rows.say(None, "", what, got=sorted(rows.cells), fix=fix))]
     return [*map(str, kinds[int(np.argmax(parts))][1](rows))]

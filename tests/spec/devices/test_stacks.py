@@ -19,6 +19,7 @@ from fedsim.cost.work import Work
 from fedsim.devices.compute import training
 from fedsim.devices.population import draw_devices, with_software
 from fedsim.devices.presets import says_what_devices_are
+from fedsim.devices.stacks.fitting import TimedPass, law_of
 from fedsim.devices.stacks.law import StepLaw, soft_maximum
 from fedsim.devices.stacks.table import read_stacks
 from fedsim.devices.summary import trust
@@ -200,11 +201,12 @@ def test_a_population_says_how_good_its_times_are():
         ("mixed_edge_2025", {"stack": "mlx"}, "stack"),
         ("mixed_edge_2025", {"stack": {"laptop": "mlx"}, "calibration": "measured"}, "stack"),
         ("mixed_edge_2026", {"calibration": "measured"}, "calibration"),
+        ("mixed_edge_2026", {"stacks": "gone.csv"}, "stacks"),
         ("mixed_edge_2026", {"bandwidth_floor": True}, "bandwidth_floor"),
         ("mixed_edge_2026", {"uncertainty_draw": 3}, "uncertainty_draw"),
     ],
 )
-def test_settings_without_an_effect_are_refused(preset, compute, key):
+def test_settings_without_an_effect_and_files_that_are_gone_are_refused(preset, compute, key):
     problems = misfits(experiment(SYNC, 10, population={"preset": preset, "clients": 10}, compute=compute))
     assert [p.path for p in problems if p.path[0] == "compute"] == [("compute", key)]
 
@@ -268,3 +270,21 @@ def test_a_measurement_stands_once_in_its_table(tmp_path):
     text = hetero_profiles.locate("measurements/public.csv").read_text("utf-8")
     path.write_text(text + text.splitlines()[-1] + "\n")
     assert [p for p in check(path) if "once more" in p]
+
+
+# a machine of one's own -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("speed", "launch_s"), [(5e9, 2e-4), (4e11, 1.7e-3), (2e13, 2e-3)])
+def test_the_law_of_a_machine_is_found_from_three_passes(speed, launch_s):
+    flops = [share * speed * 60 * launch_s for share in (0.3, 1.5, 20.0)]
+    passes = [TimedPass(f, 60.0, soft_maximum(f / speed, 60 * launch_s)) for f in flops]
+    law = law_of(passes)
+    assert law.flops_per_s == pytest.approx(speed, rel=0.01)
+    assert law.launch_s == pytest.approx(launch_s, rel=0.01)
+    assert law.worst == pytest.approx(1.0, abs=0.01)
+
+
+def test_passes_of_one_size_do_not_tell_speed_from_launches():
+    with pytest.raises(ProfileError, match="passes of one size"):
+        law_of([TimedPass(1e9, 60.0, 1.0)] * 3)
