@@ -5,6 +5,7 @@ Real adapters are trained on real data; a virtual clock says when each update wo
     experiment = fedsim.read("experiment.yaml")            # or fedsim.Experiment.model_validate({...})
     run = fedsim.simulate(experiment)
     run = fedsim.load("runs/x")
+    run = fedsim.resume("runs/x")                          # after any end
     fedsim.views.curve(run, "perplexity")
 
 Public names are those of `__all__`, imported when they are first used. The rooms of the house, top floor first; a
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from fedsim.personal import Personal
     from fedsim.protocols import ServerProtocol, Steps, Verbs
     from fedsim.records.run import Run, load
+    from fedsim.runs.resuming.resume import resume
     from fedsim.runs.simulation import simulate
     from fedsim.samplers import PollingSampler, Sampler, Seen
     from fedsim.tasks import TaskComponent
@@ -92,6 +94,7 @@ __all__ = [
     "Verbs",
     "load",
     "read",
+    "resume",
     "simulate",
     "views",
 ]
@@ -109,6 +112,7 @@ _HOMES = {
     "fedsim.personal": ("Personal",),
     "fedsim.protocols": ("ServerProtocol", "Steps", "Verbs"),
     "fedsim.records.run": ("Run", "load"),
+    "fedsim.runs.resuming.resume": ("resume",),
     "fedsim.runs.simulation": ("simulate",),
     "fedsim.samplers": ("PollingSampler", "Sampler", "Seen"),
     "fedsim.tasks": ("TaskComponent",),

@@ -10,7 +10,7 @@
       HostError                     3   this machine: Ray, memory, a missing package, the watchdog
 
 Each carries exactly one argument (SimPy and Ray rebuild exceptions from `args`), a `Message`: what is wrong,
-where, what was given, the way out and whom it blames are data. Its text is
+where, what was given, the way out and whom it blames are data. Its text, without secrets, is
 `where: what is wrong (got ...)`, then on a second line `fix: ...`; nothing reads that text again.
 """
 
@@ -22,6 +22,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from fedsim.redaction import HIDDEN, is_secret_name, redacted
 
 if TYPE_CHECKING:
     from pydantic_core import PydanticCustomError
@@ -92,10 +94,14 @@ class Message:
         """Where, what and the value: the text without the way out."""
         what = visible(self.what, also=NEWLINE)
         text = f"{visible(self.where)}: {what}" if self.where else what
-        return text if self.got is ABSENT else f"{text} (got {visible(repr(self.got))})"
+        if self.got is not ABSENT:
+            secret = is_secret_name(self.where.rpartition(".")[2])
+            text += f" (got {HIDDEN if secret else visible(repr(self.got))})"
+        return redacted(text)
 
     def __str__(self) -> str:
-        text = f"{self.headline}\n  fix: {visible(self.fix, also=NEWLINE)}" if self.fix else self.headline
+        fix = f"\n  fix: {redacted(visible(self.fix, also=NEWLINE))}" if self.fix else ""
+        text = f"{self.headline}{fix}"
         return "\n".join([text, *map(str, self.others)])
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from fedsim.cost.shape import ModelShape
 
 CALL_BYTES = 4 * 2**20
 """Most bytes of results in one call: several calls lie in memory at a time."""
+FileKind = Literal["model", "data"]
+"""What a file is to a task."""
 SPLIT = "gallery"
 """The split of a probe that a task answers with `images`: rows are numbers of samples."""
 
@@ -214,6 +216,22 @@ class DrawingTask(Task):
     @abstractmethod
     def classes_of(self, client: int) -> str:
         """Return the names of a client's classes, for a caption."""
+
+
+class FileTask(Task):
+    """A task whose workers read files: a cluster's nodes may have them elsewhere, or be sent them (`runtime.ship`)."""
+
+    @abstractmethod
+    def files(self, kinds: Collection[FileKind]) -> Mapping[str, Path]:
+        """Return name -> where it lies on this machine, of the files and folders of these kinds that workers read.
+
+        Args:
+            kinds: `model`: weights; `data`: what `train` and `score` read besides. What a task holds as arrays is not named.
+        """
+
+    @abstractmethod
+    def moved(self, place: Callable[[str], str]) -> Self:
+        """Return the task with every such name replaced by `place(name)`."""
 
 
 ATTRIBUTES = ("clients", "layout", "shape")

@@ -14,6 +14,10 @@ REMEMBERED = 8
 """Codings of one array that are kept: of a few ranks, and of what the last versions changed."""
 
 
+CopyRows = tuple[str, int | None, list[tuple[Vector, Vector]]]
+"""An array's name, slots of it, and its values as the server had them and as they came down."""
+
+
 @dataclass(frozen=True)
 class _Download:
     """Arrays of a version that were sent to a client, and how many slots of them; None: all."""
@@ -96,6 +100,21 @@ class Copies:
             }
             self._joined[key] = (start, self._with(start, values))
         return self._joined[key][1]
+
+    def dump(self) -> list[CopyRows]:
+        """Return the copies as explicit data; who has downloaded what follows from the schedule."""
+        return [
+            (name, rank, [(copy.exact, copy.coded) for copy in copies])
+            for (name, rank), copies in self._copies.items()
+        ]
+
+    def load(self, rows: list[CopyRows]) -> None:
+        """Hold these copies, in place of all others."""
+        self._joined.clear()
+        self._copies = {
+            (name, rank): deque((_Copy(*pair) for pair in pairs), maxlen=REMEMBERED)
+            for name, rank, pairs in rows
+        }
 
     def _sent(self, payload: Payload) -> tuple[str, ...]:
         return tuple(self._layout.slices) if payload.arrays is None else payload.arrays

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from fedsim.adapters.adapter import Adapter, Trains, Vector
+from fedsim.adapters.adapter import Adapter, Layout, Trains, Vector
 from fedsim.adapters.moved_base import Base
 from fedsim.adapters.payload import Payload
 from fedsim.component import Component
@@ -203,9 +203,25 @@ class Aggregator(Component):
     ) -> tuple[ServerModel, Any]:
         """Return the next model and state; pure."""
 
+    def dump(self, state: object) -> object:
+        """Return the state as explicit data for a checkpoint: what `fedsim.files.checkpoint.plain_values` holds.
+
+        The default is the state itself, for states that are made of numbers, text, arrays, lists, tuples, dicts, frozen
+        dataclasses and named tuples.
+        """
+        return state
+
+    def load(self, data: object) -> object:
+        """Return the state that `dump` gave these data of."""
+        return data
+
     def client_model(self, model: ServerModel, client: int) -> Vector | None:
         """Return a client's whole model of its own, None if it has the shared one; pure."""
         return model.personal.get(client) if self.traits.personal else None
+
+    def kept_floats(self, layout: Layout) -> int:
+        """Return how many floats a client keeps for itself under this rule, at most."""
+        return layout.size if self.traits.personal else 0
 
     def commit_flops(self, shapes: Sequence[tuple[int, int]], rank: int, ranks: Sequence[int]) -> float:
         """Return the operations of a commit beyond the mean of the factors, for `server.compute`; by sizes alone.

@@ -14,6 +14,7 @@ from pydantic import Field
 from fedsim.adapters.products import Point, relative_change
 from fedsim.aggregators._base import Contribution, ServerModel
 from fedsim.component import Config
+from fedsim.config.fields import CountOrZero
 
 
 class Constant(Config):
@@ -46,7 +47,7 @@ class Hinge(Config):
 
     kind: Literal["hinge"] = "hinge"
     a: Annotated[float, Field(ge=0)] = 10.0
-    b: Annotated[int, Field(ge=0)] = 4
+    b: CountOrZero = 4
 
     def __call__(self, staleness: int) -> float:
         """Return s(staleness).

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
-
-from pydantic import Field
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from fedsim.adapters.adapter import Layout, Vector
 from fedsim.adapters.moved_base import Base, dense_shape
@@ -14,6 +12,7 @@ from fedsim.adapters.payload import WHOLE, Payload
 from fedsim.adapters.products import Pair, best, one_thread, pairs, stacked, vector_of
 from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel, Traits
 from fedsim.aggregators._weighting import Weighting
+from fedsim.config.fields import Count
 from fedsim.cost.decompositions import factored_svd_flops, product_flops
 
 ROUNDING = 1e-12
@@ -54,7 +53,7 @@ class FedEx(Weighting):
     traits: ClassVar[Traits] = Traits(exact=True, unequal_ranks=False, moves_base=True, optimizer=False)
     one_pass: ClassVar[bool] = False
     kind: Literal["fedex"] = "fedex"
-    residual_rank: Annotated[int, Field(ge=1)] | None = None
+    residual_rank: Count | None = None
 
     def init(self, model: ServerModel) -> None:
         """Return the state: none."""

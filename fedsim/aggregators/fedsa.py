@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import ClassVar, Literal
 
-from fedsim.adapters.adapter import Vector
+from fedsim.adapters.adapter import Layout, Vector
 from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import SEED_FLOATS, Averaging, factor, kept_by, payload, start
 
@@ -32,6 +32,10 @@ class FedSA(Averaging):
     traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=True, personal=True, history=True)
     one_pass: ClassVar[bool] = True
     kind: Literal["fedsa"] = "fedsa"
+
+    def kept_floats(self, layout: Layout) -> int:
+        """Return the size of B."""
+        return int(layout.slots(None, "B").sum())
 
     def init(self, model: ServerModel) -> bool:
         """Return the state: whether A has been committed."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
 
 from fedsim.adapters.adapter import Layout
 from fedsim.adapters.payload import Payload
@@ -15,6 +14,7 @@ from fedsim.adapters.products import Matrix, Pair, completed, one_thread, pairs,
 from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import SEED_FLOATS, factor
 from fedsim.aggregators._weighting import Weighting
+from fedsim.config.fields import Count
 from fedsim.cost.decompositions import factored_svd_flops
 
 
@@ -58,7 +58,7 @@ class FedSVD(Weighting):
     )
     one_pass: ClassVar[bool] = True
     kind: Literal["fedsvd"] = "fedsvd"
-    period: Annotated[int, Field(ge=1)] = 1
+    period: Count = 1
 
     def init(self, model: ServerModel) -> Turns:
         """Return the state: A is as it began."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
-
-from pydantic import Field
+from typing import ClassVar, Literal
 
 from fedsim.adapters.payload import Payload
 from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel, Traits
 from fedsim.aggregators._factors import SEED_FLOATS, Averaging, factor, payload, refuse_moved, start
+from fedsim.config.fields import Count
 
 Phase = Literal["A", "B"]
 
@@ -58,7 +57,7 @@ class RoLoRA(Averaging):
     traits: ClassVar[Traits] = Traits(exact=True, unequal_ranks=True, optimizer=False, history=True)
     one_pass: ClassVar[bool] = True
     kind: Literal["rolora"] = "rolora"
-    period: Annotated[int, Field(ge=1)] = 1
+    period: Count = 1
     other_phase: Literal["apply", "drop"] = "apply"
 
     def phase(self, version: int) -> Phase:

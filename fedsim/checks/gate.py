@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fedsim.adapters.largest_rank import refuse_larger_ranks
 from fedsim.blame import blaming
 from fedsim.checks.blocks import check
-from fedsim.checks.layers import refuse_larger_ranks
 from fedsim.clock.components import parts_of
 from fedsim.clock.plan import Plan, prepare
 from fedsim.config.experiment import Experiment
@@ -84,7 +84,6 @@ def prepared(experiment: Experiment, like: Plan | None = None, where: str = "exp
     admitted = admit(experiment, where)
     with blaming(parts_of(admitted).everything):
         plan = prepare(admitted, like)
-    refuse_larger_ranks(plan.task.layout)
     CommitTime(plan)  # refuses to charge the server for layers that are not known
     return plan
 

@@ -17,6 +17,7 @@ from fedsim.cli import installed, reading, running
 from fedsim.cli.importing import import_profiles
 from fedsim.cli.profiles import profiles
 from fedsim.cli.shell import answered, terminate
+from fedsim.cli.watching.status import status
 
 app = typer.Typer(
     add_completion=False,
@@ -53,7 +54,9 @@ def _root(
 
 app.command(epilog="Example: fedsim demo --out runs/demo")(running.demo)
 app.command(epilog="Example: fedsim run experiments/ptb/sync.yaml -s seed=1 --out runs/ptb-1")(running.run)
+app.command(epilog="Example: fedsim resume runs/ptb-1")(running.resume)
 app.command(epilog="Example: fedsim sweep my-grid.yaml --out runs/my-grid")(running.sweep)
+app.command(epilog="Example: fedsim status runs/ptb-sync --watch")(status)
 app.command(epilog="Example: fedsim report runs/sync runs/fedbuff --out comparison.html")(reading.report)
 app.command(epilog="Example: fedsim timeline runs/demo/demo-sync --out timeline.json")(reading.timeline)
 app.command(epilog="Example: fedsim verify runs/ptb-sync")(reading.verify)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fedsim.errors import visible
 from fedsim.records.quantities import duration, said
 
 if TYPE_CHECKING:
@@ -83,4 +84,4 @@ def _is_rows(value: Any) -> bool:
 
 
 def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else visible(str(value))

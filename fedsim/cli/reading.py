@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsim.cli.arguments import RunFolder
-from fedsim.cli.shell import beside, importable, runs_in
-from fedsim.errors import FedsimError, RunFolderError, message
+from fedsim.cli.arguments import RunFolder, Trust
+from fedsim.cli.shell import beside, from_a_folder, runs_in
+from fedsim.errors import FedsimError, RunFolderError, message, visible
 
 if TYPE_CHECKING:
     from fedsim.records.run import Run
@@ -59,7 +59,7 @@ def report(
     loaded = [load(folder) for folder in folders]
     page = beside(folders) / "report.html" if out is None else out
     with contradictions_told(loaded):
-        print(write(loaded, page, targets=target or ()))
+        print(visible(str(write(loaded, page, targets=target or ()))))
 
 
 def timeline(
@@ -90,6 +90,7 @@ def verify(
             "--accounts-only", help="Do without the replay, which needs the run's data and components."
         ),
     ] = False,
+    trust: Trust = False,
 ) -> int:
     """Audit a run: replay its schedule, and recompute its accounts.
 
@@ -100,7 +101,7 @@ def verify(
     from fedsim.records.run import load
     from fedsim.runs.audit import audit
 
-    importable(Path())
-    found = audit(load(run), accounts_only=accounts_only)
-    print("\n".join([*found.problems, found.summary]))
+    from_a_folder(trust=trust)
+    found = audit(load(run), accounts_only=accounts_only, trust=trust)
+    print("\n".join(map(visible, [*found.problems, found.summary])))
     return int(bool(found.problems))

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsim.cli.arguments import Changes, File, RunFolder, TimelineOnly
-from fedsim.cli.shell import importable, importable_by_workers, new_folder, say, tables_named, wants_traceback
+from fedsim.cli.arguments import Address, Changes, File, RunFolder, TimelineOnly, Trust, on_cluster
+from fedsim.cli.shell import (
+    from_a_folder,
+    importable,
+    importable_by_workers,
+    new_folder,
+    say,
+    tables_named,
+    wants_traceback,
+)
+from fedsim.errors import RunFolderError, message
 
 if TYPE_CHECKING:
     from fedsim.clock.plan import Plan
+    from fedsim.config.experiment import Experiment
     from fedsim.executors import Executor
     from fedsim.records.run import Run
 
@@ -57,27 +69,73 @@ def run(
     ] = None,
     timeline_only: TimelineOnly = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print estimates and stop.")] = False,
+    address: Address = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run that --out holds, if it holds one.")
+    ] = False,
 ) -> None:
     """Run one experiment."""
     from fedsim.checks import gate
     from fedsim.config.loading import naming
+    from fedsim.records.folder import has_begun, holds_run
+    from fedsim.runs.preflight.forecast import forecast
+    from fedsim.runs.preflight.needs import needs_of
 
     importable(experiment.parent)
-    read = gate.read(experiment, changes or ())
+    read = gate.read(experiment, on_cluster(changes, address))
     importable_by_workers(read, experiment.parent)
+    if resume and out is None:
+        raise RunFolderError(message("--resume", "which run is not said", fix="give its folder with --out"))
+    if resume and out is not None and holds_run(out):
+        if has_begun(out):
+            _gone_on(out, (), read)
+            return
+        (out / "run.json").unlink(missing_ok=True)  # it was killed before there was anything in it
+        (out / "experiment.yaml").unlink(missing_ok=True)
     folder = new_folder(out, read.name)
     with naming(read, str(experiment)):
         plan = gate.prepared(read)
+    needs = needs_of(plan, folder, forecast(plan), timeline_only=timeline_only)
     if dry_run:
         from fedsim.cli.printing import estimates
         from fedsim.runs.dry_run import dry_run as estimate
 
-        print(estimates(estimate(plan, measure=not timeline_only)))
+        print("\n".join([estimates(estimate(plan, measure=not timeline_only)), *needs.lines()]))
         return
-    done = _simulated(plan, folder, timeline_only=timeline_only)
+    needs.check()
+    done = _simulated(plan, folder, timeline_only=timeline_only, notes=(*needs.lines(), *needs.cautions()))
 
     from fedsim.cli.verdict import verdict
 
+    print(verdict(done))
+
+
+def resume(run: RunFolder, changes: Changes = None, trust: Trust = False) -> None:
+    """Go on with a run after any end.
+
+    A kill, Ctrl-C, a power failure, a full disk: the schedule is replayed and compared up to the last checkpoint, and the
+    run goes on as if it had never ended. `-s budget.commits=200` continues a run that came to its end.
+    """
+    from_a_folder(trust=trust)
+    _gone_on(run, changes or (), trust=trust)
+
+
+def _gone_on(
+    folder: Path, changes: Sequence[str], experiment: Experiment | None = None, *, trust: bool = False
+) -> None:
+    """Go on with the run in a folder, and print what is printed at the end of a run."""
+    from fedsim.cli.progress import Progress
+    from fedsim.cli.verdict import verdict
+    from fedsim.config.experiment import Experiment as Settings
+    from fedsim.records.folder import read_head
+    from fedsim.runs.resuming.resume import resume as again
+
+    _, stored = read_head(folder)
+    if trust:
+        with suppress(Exception):  # what is wrong with it is said below
+            importable_by_workers(Settings.model_validate(stored), folder)
+    with Progress() as progress, tables_named(folder):
+        done = again(folder, changes=changes, experiment=experiment, on_event=progress, trust=trust)
     print(verdict(done))
 
 
@@ -88,10 +146,17 @@ def sweep(
         Path | None, typer.Option(help="Folder of all runs [default: runs/NAME].", show_default=False)
     ] = None,
     timeline_only: TimelineOnly = False,
+    parallel: Annotated[
+        int, typer.Option(min=1, help="Points that run at the same time, each in a process of its own.")
+    ] = 1,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first point that fails.")
+    ] = False,
 ) -> int:
     """Run every point of a grid.
 
-    The grid is the file's `sweep:` block; points that are done already are skipped.
+    The grid is the file's `sweep:` block. Points that are done already are skipped, and those that were begun go
+    on; `fedsim status` on the folder says from elsewhere how they stand.
     """
     from fedsim.cli.printing import table
     from fedsim.cli.progress import Progress
@@ -103,7 +168,15 @@ def sweep(
     for point in grid:
         importable_by_workers(point.experiment, experiment.parent)
     debug = wants_traceback(sys.argv)
-    results = run_all(grid, timeline_only=timeline_only, say=say, watch=Progress, debug=debug)
+    results = run_all(
+        grid,
+        timeline_only=timeline_only,
+        say=say,
+        watch=lambda head: Progress(head=head),
+        debug=debug,
+        parallel=parallel,
+        fail_fast=fail_fast,
+    )
     runs = [result.run for result in results if result.run is not None]
     print(table(summary(results)))
     if runs:
@@ -115,6 +188,7 @@ def replay(
     run: RunFolder,
     client: Annotated[int, typer.Option(min=0, help="Index of the client.", show_default=False)],
     visit: Annotated[int, typer.Option(min=0, help="Which of its visits, from 0.")] = 0,
+    trust: Trust = False,
 ) -> None:
     """Train one visit again, for a debugger.
 
@@ -124,15 +198,20 @@ def replay(
     from fedsim.cli.printing import replayed
     from fedsim.runs.replay import replay as again
 
-    importable(run)
-    print(replayed(again(run, client, visit)))
+    from_a_folder(trust=trust)
+    print(replayed(again(run, client, visit, trust=trust)))
 
 
 def _simulated(
-    plan: Plan, folder: Path, executor: Executor | None = None, *, timeline_only: bool = False
+    plan: Plan,
+    folder: Path,
+    executor: Executor | None = None,
+    *,
+    timeline_only: bool = False,
+    notes: Sequence[str] = (),
 ) -> Run:
     from fedsim.cli.progress import Progress
     from fedsim.runs.simulation import simulate
 
-    with Progress() as progress, tables_named(folder):
+    with Progress(notes=notes) as progress, tables_named(folder):
         return simulate(plan, executor, out=folder, timeline_only=timeline_only, on_event=progress)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import typer
 
 from fedsim.blame import described, place_in
-from fedsim.errors import FedsimError, Message, RunFolderError, message
+from fedsim.errors import FedsimError, Message, RunFolderError, message, visible
 
 if TYPE_CHECKING:
     from fedsim.config.experiment import Experiment
@@ -143,7 +143,7 @@ def wants_traceback(args: Sequence[str]) -> bool:
 
 def say(text: str) -> None:
     """Print progress: on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text, also="\n\t"), file=sys.stderr, flush=True)
 
 
 def error(message: Message | str) -> None:
@@ -214,6 +214,17 @@ def importable(folder: Path) -> None:
     for place in (str(folder.absolute()), str(Path.cwd())):
         if place not in sys.path:
             sys.path.append(place)
+
+
+def from_a_folder(*, trust: bool) -> None:
+    """Prepare to read a run folder, which may be somebody else's.
+
+    Unless it is trusted, nothing is looked for where the command was typed, and the Hugging Face hub is not asked.
+    """
+    if trust:
+        importable(Path())
+    else:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def importable_by_workers(experiment: Experiment, folder: Path) -> None:

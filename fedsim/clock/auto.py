@@ -8,7 +8,7 @@ from typing import Any
 
 from fedsim.aggregators._base import Setting
 from fedsim.clock.components import parts_of
-from fedsim.component import Component, Config
+from fedsim.component import Component
 from fedsim.config.experiment import Experiment
 from fedsim.jobs import CALL_BYTES, Task, TaskContext
 
@@ -83,10 +83,12 @@ def _on_gpu(experiment: Experiment) -> bool:
 
 
 def with_auto_as_stored(experiment: Experiment, stored: Mapping[str, Any]) -> Experiment:
-    """Return the experiment with `auto` settings as a stored configuration resolved them."""
-    blocks: dict[str, Config] = {"numerics": experiment.numerics, "aggregator": experiment.aggregator}
-    for name, block in blocks.items():
-        known = stored.get(name, {})
-        filled = {field: known[field] for field, value in block if value == "auto" and field in known}
-        blocks[name] = block.model_copy(update=filled)
+    """Return the experiment with `auto` settings decided, without its task.
+
+    Those of the rule follow from protocol and sampler. Those of numerics, which need the task, are what a stored
+    configuration has in their place.
+    """
+    known, numerics = stored.get("numerics") or {}, experiment.numerics
+    filled = {field: known[field] for field, value in numerics if value == "auto" and field in known}
+    blocks = {"numerics": numerics.model_copy(update=filled), "aggregator": _suited_rule(experiment)}
     return experiment.model_copy(update=blocks)

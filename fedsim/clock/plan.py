@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.adapters.largest_rank import refuse_larger_ranks
 from fedsim.adapters.payload import NOTHING
 from fedsim.aggregators._base import Offer
 from fedsim.clock.auto import context_of, keys_filled, with_auto_filled
@@ -161,6 +162,7 @@ def prepare(experiment: Experiment, like: Plan | None = None) -> Plan:
         task = built(components.task, context_of(experiment))
     else:
         population, task = like.population, like.task
+    refuse_larger_ranks(task.layout)
     asked, experiment = experiment, with_auto_filled(experiment, task)
     charge = components.task.charge(full=experiment.lora.full)
     shape = task.shape if charge is None else charge.shape

@@ -19,6 +19,18 @@ from fedsim.config.problem import Problem
 from fedsim.instants import Instant
 
 
+class Memory(Protocol):
+    """What a protocol remembers from blend to blend: one object for a whole run."""
+
+    def dump(self) -> object:
+        """Return it as explicit data for a checkpoint: what `fedsim.files.checkpoint.plain_values` holds."""
+        ...
+
+    def load(self, data: Any) -> None:
+        """Remember what `dump` has returned, in place of all else."""
+        ...
+
+
 @dataclass(frozen=True)
 class Blend:
     """How a protocol makes the shared adapter of several by itself.
@@ -27,10 +39,13 @@ class Blend:
         sent: the adapter that the visits of the commit were sent, (size,) float32; the rule is applied to it, and
             nobody is stale to it.
         mix: (visits taken, what the rule made of `sent`) -> the shared adapter.
+        memory: what `mix` remembers, the same object in every blend of a run; None: it cannot be said, and such a run
+            has no checkpoints.
     """
 
     sent: Vector = field(repr=False)
     mix: Callable[[Sequence[Visit], Vector], Vector]
+    memory: Memory | None = None
 
 
 Steps = Generator[simpy.Event, Any, None]

@@ -29,7 +29,7 @@ from fedsim.config.fields import Count, NonNegative, Positive
 from fedsim.config.learning import EvaluateConfig, LocalConfig, LoraConfig, NumericsConfig
 from fedsim.config.network import NetworkConfig, WireConfig
 from fedsim.config.population import PopulationConfig
-from fedsim.config.validation import Place, mistaken_booleans, problems
+from fedsim.config.validation import Place, mistaken_booleans, problems, secrets
 from fedsim.errors import invalid
 
 
@@ -106,15 +106,30 @@ class RuntimeConfig(Config):
 
     On a GPU `client_batch: auto` follows from `gpus_per_worker`, and the number that comes of it is written down with
     the experiment. `stall_s` is virtual time: how long a run may stand still before it fails.
+    `address` is that of a Ray cluster, `ship` what its nodes are sent of the files that workers read: on one machine neither
+    has a meaning, and `ship` is passed over.
+
+    Attributes:
+        checkpoint_commits: a checkpoint after every so many commits, and after the last of `budget.commits`.
+        checkpoint_s: a checkpoint after so many real seconds, at the next commit; `auto`: as often as takes at most 5 % of
+            the time, the first after ten seconds, none by time where `checkpoint_commits` is given; `off`: none by time.
     """
 
     executor: Literal["ray", "inline"] = "ray"
     workers: Count | Literal["auto"] = "auto"
     address: str | None = None
+    ship: tuple[Literal["model", "data"], ...] = ()
     gpus_per_worker: NonNegative = 0.0
     cache_mb: NonNegative = 256.0
     stall_s: Positive = 604_800.0
     watchdog_s: Positive = 600.0
+    checkpoint_commits: Count | None = None
+    checkpoint_s: Positive | Literal["auto", "off"] = "auto"
+
+    @property
+    def asks_for_checkpoints(self) -> bool:
+        """Whether checkpoints were asked for, so that a run that cannot have any is refused."""
+        return self.checkpoint_commits is not None or not isinstance(self.checkpoint_s, str)
 
 
 class Experiment(Config):
@@ -159,8 +174,8 @@ class Experiment(Config):
         except ValidationError as error:
             raise place.refusal(problems(error, values, cls)) from None
         booleans = mistaken_booleans(experiment, values)
-        if booleans:
-            raise place.refusal(booleans)
+        if wrong := [*booleans, *secrets(experiment)]:
+            raise place.refusal(wrong)
         return experiment
 
     def model_copy(self, *, update: Mapping[str, object] | None = None, deep: bool = False) -> Self:

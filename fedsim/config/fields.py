@@ -8,6 +8,11 @@ from pydantic import Field
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+MOST = 10**9
+"""The largest count: no run gets there, and products of counts stay whole numbers that NumPy can hold."""
+Count = Annotated[int, Field(ge=1, le=MOST)]
+CountOrZero = Annotated[int, Field(ge=0, le=MOST)]
+LargeCount = Annotated[int, Field(ge=1, le=10**15)]
+"""Of parameters, or of tokens."""
 Sigma = Annotated[float, Field(ge=0, le=3, allow_inf_nan=False)]
 DAY_S = 86_400.0

@@ -27,12 +27,12 @@ class LoraConfig(Config):
     """
 
     full: bool = False
-    r: Annotated[int, Field(ge=1)] = 8
+    r: Count = 8
     alpha: Positive = 16.0
     targets: str | tuple[str, ...] = "all-linear"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     rank_by: Literal["fixed", "tier", "memory", "deadline"] = "fixed"
-    ranks: dict[str, Annotated[int, Field(ge=1)]] | tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    ranks: dict[str, Count] | tuple[Count, ...] | None = None
     scale: Literal["common", "own"] = "common"
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from typing import Any
 
 from fedsim.config.words import WORDS
 from fedsim.errors import ExperimentError, message
+from fedsim.redaction import is_secret_name
 
 PATHS = frozenset(
     {
@@ -74,6 +75,10 @@ def _in_a_folder(value: str, folder: Path) -> bool:
 
 def expanded(text: str, where: str) -> str:
     """Expand `~` and `$NAME`; an unset variable is an error, not an odd file name."""
+    for name in re.findall(r"\$\{?(\w+)", text):
+        if is_secret_name(name):
+            what = f"the environment variable {name} is a secret by its name, and is not written into a path"
+            raise ExperimentError(message(where, what, got=text, fix="write the path"))
     result = os.path.expandvars(os.path.expanduser(text))  # noqa: PTH111
     unset = re.search(r"\$\{?(\w+)", result)
     if unset:

@@ -100,7 +100,7 @@ class Outages(Config):
     """
 
     by: Literal["region", "network", "tier", "everyone"] = "region"
-    regions: Annotated[int, Field(ge=1)] = 10
+    regions: Count = 10
     per_day: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
     mean_s: Annotated[float, Field(gt=0, le=1e7, allow_inf_nan=False)]
 

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -19,6 +20,7 @@ from fedsim.config.problem import Problem
 from fedsim.config.schema import kinds_with, model_at, places_of
 from fedsim.errors import ABSENT, INVALID, ExperimentError, Message, nearest, several
 from fedsim.known_names import key_pointer, nearest_kind, nearest_word
+from fedsim.redaction import holds_secret
 
 _EXAMPLES = {
     "task": "add `task: {kind: language}`",
@@ -84,11 +86,38 @@ def mistaken_booleans(experiment: BaseModel, raw: object) -> list[Problem]:
         if isinstance(value, Mapping) and isinstance(typed, BaseModel):
             for key, item in value.items():
                 visit(item, getattr(typed, key, None), (*path, key))
+        elif isinstance(value, Mapping) and isinstance(typed, Mapping):
+            for key, item in value.items():
+                visit(item, typed.get(key), (*path, str(key)))
+        elif isinstance(value, list | tuple) and isinstance(typed, list | tuple):
+            for k, (item, made) in enumerate(zip(value, typed, strict=False)):
+                visit(item, made, (*path, str(k)))
         elif isinstance(value, bool) and isinstance(typed, int | float) and not isinstance(typed, bool):
             booleans.append(Problem(path, "must be a number", "give a number, not true or false", value))
 
     visit(raw, experiment, ())
     return booleans
+
+
+def secrets(experiment: BaseModel) -> list[Problem]:
+    """Return the settings that hold a token or a password: they are stored with every run, and shown in its page."""
+    found: list[Problem] = []
+
+    def visit(value: object, path: tuple[str, ...]) -> None:
+        if isinstance(value, BaseModel | Mapping):
+            for key, part in dict(value).items():
+                visit(part, (*path, str(key)))
+        elif isinstance(value, list | tuple):
+            for part in value:
+                visit(part, path)
+        elif isinstance(value, str | Path):
+            address = path == ("runtime", "address") and "@" in str(value)
+            if address or holds_secret(str(value)):
+                what, fix = "holds a secret, and settings are stored with every run", "leave it out"
+                found.append(Problem(path, what, f"{fix}; the hub reads HF_TOKEN, Ray RAY_AUTH_TOKEN_PATH"))
+
+    visit(experiment, ())
+    return found
 
 
 def _path(detail: ErrorDetails, raw: Any) -> tuple[str, ...]:

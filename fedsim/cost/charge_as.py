@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from fedsim.component import Config
-from fedsim.config.fields import Count
+from fedsim.config.fields import Count, CountOrZero, LargeCount
 from fedsim.cost.architecture import GROUPS, NAMES, PRESETS, Architecture, Family
 from fedsim.errors import ExperimentError, Shown, invalid, nearest
 
@@ -53,13 +53,13 @@ class ChargeAs(Config):
     head_dim: Count | None = None
     vocab: Count | None = None
     tied: bool | None = None
-    params: Count | None = None
-    matmul_params: Count | None = None
+    params: LargeCount | None = None
+    matmul_params: LargeCount | None = None
     r: Count = 8
     targets: str | tuple[str, ...] = "all-linear"
-    adapted_layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    adapted_layers: tuple[CountOrZero, ...] | None = None
     checkpoint: bool = False
-    tokens_per_visit: Count | None = None
+    tokens_per_visit: LargeCount | None = None
     sequence: Count | None = None
     batch: Count = 1
     weight_bytes: Annotated[float, Field(gt=0, le=8)] = 2.0

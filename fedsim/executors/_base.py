@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedsim.adapters.adapter import Vector
+from fedsim.executors.cluster.agreement import processors_here
 from fedsim.jobs import Job, ScoreJob, Task
 
 
@@ -54,6 +55,10 @@ class Executor(ABC):
         Args:
             modules: what the workers will need to import.
         """
+
+    def processors(self) -> Mapping[str, int]:
+        """Return the kinds of processors that it works on, and how many machines have each; by default, this machine's."""
+        return processors_here()
 
     @abstractmethod
     def open(self, task: Task) -> None:

@@ -6,6 +6,7 @@ survive the way between two processes.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import sys
@@ -17,11 +18,14 @@ from typing import Any, Literal
 
 from fedsim.adapters.adapter import Vector
 from fedsim.blame import described, place_in
-from fedsim.errors import FedsimError, Message, WorkerError
+from fedsim.errors import FedsimError, HostError, Message, WorkerError
 from fedsim.executors.host import cores
 from fedsim.jobs import Job, ScoreJob, Task, Update
 
 REPLAY = "`fedsim replay RUN --client C --visit V` trains one visit alone, in this process"
+
+LESS_MEMORY = "fewer workers (-s runtime.workers=1), a smaller numerics.client_batch, or a smaller model"
+"""The way out where memory is the trouble."""
 
 Verb = Literal["train", "score"]
 Item = Job | ScoreJob
@@ -37,7 +41,8 @@ class Failure:
         trace: the traceback where it was raised.
         original: the exception itself; pickled bytes of it on the way between two processes.
         expected: it is a `FedsimError` that knows its own exit code (not a `WorkerError`).
-        blamed: the (client, visit) pairs of the trainings among what failed.
+        blamed: the (client, visit) pairs of the visits' trainings among what failed.
+        memory: the machine had no memory left for it: nobody's code is wrong.
     """
 
     who: str
@@ -46,6 +51,7 @@ class Failure:
     original: BaseException | bytes | None
     expected: bool
     blamed: tuple[tuple[int, int], ...] = ()
+    memory: bool = False
 
     def packed(self) -> Failure:
         """Return it ready to travel: the exception pickled, or left behind if it cannot be."""
@@ -59,6 +65,8 @@ class Failure:
         cause = self._unpacked()
         if self.expected and isinstance(cause, FedsimError):
             return cause
+        if self.memory:
+            kind, fix = HostError, LESS_MEMORY
         error = kind(Message(self.what, self.who, fix=fix, blamed=self.blamed))
         if cause is None:
             cause = RuntimeError(self.what)
@@ -105,22 +113,46 @@ def perform(
         return arrays[id(handle)]
 
     ready = [_resolved(item, once) for item in items]
+    results = _tried(task, verb, items, ready)
+    if isinstance(results, Failure) and results.memory:  # cycles hold memory until somebody looks for them
+        del results
+        _look_for_memory()
+        results = _tried(task, verb, items, ready)
+    if isinstance(results, Failure) and len(items) > 1:
+        for item, alone in zip(items, ready, strict=True):
+            result = _tried(task, verb, [item], [alone])
+            if isinstance(result, Failure):
+                return result
+    return results
+
+
+def _tried(task: Task, verb: Verb, items: Sequence[Item], ready: Sequence[Item]) -> list[Any] | Failure:
+    """Run a call once; a failure for lack of memory lets go of what its frames hold."""
     try:
         return _run(task, verb, ready)
     except (Exception, SystemExit) as problem:
-        if len(items) > 1:
-            for item in ready:
-                try:
-                    _run(task, verb, [item])
-                except (Exception, SystemExit) as alone:
-                    return failure([item], alone)
+        if is_out_of_memory(problem):
+            traceback.clear_frames(problem.__traceback__)
         return failure(items, problem)
+
+
+def _look_for_memory() -> None:
+    """Have Python and torch give back what nobody uses."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def failure(items: Sequence[Item], problem: BaseException) -> Failure:
     """Return the exception that the work on some items ended with, as a value."""
-    blamed = tuple((item.client, item.visit) for item in items if isinstance(item, Job))
-    return replace(failure_of(names(items), problem), blamed=blamed)
+    return replace(failure_of(names(items), problem), blamed=visits_of(items))
+
+
+def visits_of(items: Sequence[Item]) -> tuple[tuple[int, int], ...]:
+    """Return the (client, visit) pairs whose own trainings some items are; a client's other trainings are no visits."""
+    jobs = (item for item in items if isinstance(item, Job) and item.purpose == "train")
+    return tuple((job.client, job.visit) for job in jobs)
 
 
 def failure_of(who: str, problem: BaseException) -> Failure:
@@ -130,7 +162,23 @@ def failure_of(who: str, problem: BaseException) -> Failure:
     named = described(problem) + (f" ({place})" if place else "")
     what = str(problem) if ours else named
     trace = "".join(traceback.format_exception(problem))
-    return Failure(who, what, trace, problem, ours and not isinstance(problem, WorkerError))
+    expected = ours and not isinstance(problem, WorkerError)
+    return Failure(who, what, trace, problem, expected, memory=is_out_of_memory(problem))
+
+
+def is_out_of_memory(problem: BaseException) -> bool:
+    """Tell whether an exception says that memory is used up: Python's, NumPy's, or torch's of a CPU or a GPU.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(ValueError("odd"))
+    (True, False)
+    """
+    if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(problem, RuntimeError) and any(word in str(problem) for word in _NO_MEMORY)
+
+
+_NO_MEMORY = ("can't allocate memory", "CUDA out of memory", "std::bad_alloc")
+"""What torch says of it in an exception that has no kind of its own."""
 
 
 def warm(task: Task) -> None:

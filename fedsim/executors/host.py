@@ -11,6 +11,12 @@ WORKER_BYTES = 450 * 2**20
 """Resident memory of one Ray actor with torch, transformers and peft (426 MiB measured, rounded up)."""
 
 
+_VERSION_1 = ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")
+"""Files of the first version of control groups."""
+_UNLIMITED = 2**60
+"""What the first version writes where there is no limit is larger."""
+
+
 def cores() -> int:
     """Return the cores this process may use."""
     try:
@@ -28,7 +34,21 @@ def free_memory_bytes() -> int | None:
         limits.append(int(fields["MemAvailable"].split()[0]) * 1024)
     elif "SC_PHYS_PAGES" in os.sysconf_names:
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    most, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
-    if most.is_file() and used.is_file() and most.read_text().strip().isdigit():
-        limits.append(int(most.read_text()) - int(used.read_text()))
-    return min(limits, default=None)
+    container = _container_room_bytes(Path("/sys/fs/cgroup"))
+    return min(limits if container is None else [*limits, container], default=None)
+
+
+def _container_room_bytes(root: Path) -> int | None:
+    """Return what a container may still use; None where nothing limits it. Pages of files that it can drop count as free."""
+    for most, used in (("memory.max", "memory.current"), _VERSION_1):
+        try:
+            limit, now = (int((root / name).read_text()) for name in (most, used))
+            stat = (root / used).with_name("memory.stat").read_text()
+        except (OSError, ValueError):  # not of this version, or `max`
+            continue
+        if limit >= _UNLIMITED:
+            continue
+        fields = dict(line.split(" ", 1) for line in stat.splitlines() if " " in line)
+        droppable = int(fields.get("total_inactive_file", fields.get("inactive_file", "0")))
+        return max(0, limit - max(0, now - droppable))
+    return None

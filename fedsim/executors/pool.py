@@ -12,7 +12,16 @@ from fedsim.executors.host import INLINE
 
 
 class WorkerLost(Exception):  # noqa: N818  # an event, not an error of ours
-    """The process that held a call is gone; the argument says how, in a few words."""
+    """The process that held a call is gone; the argument says how, in a few words.
+
+    Attributes:
+        hung: it did not answer, and was given up.
+        objects: what was lost is an object that it needed or had made.
+    """
+
+    def __init__(self, how: str, *, hung: bool = False, objects: bool = False) -> None:
+        super().__init__(how)
+        self.hung, self.objects = hung, objects
 
 
 class Pool(Protocol):
@@ -42,6 +51,14 @@ class Pool(Protocol):
         """Kill it; what it held is answered by WorkerLost."""
         ...
 
+    def restore(self, items: Sequence[Item]) -> None:
+        """Make again what workers need for some items, because objects were lost."""
+        ...
+
+    def check(self) -> None:
+        """Raise a HostError if what holds the workers together is gone."""
+        ...
+
     def facts(self) -> str:
         """Return what an error says about the machine."""
         ...
@@ -49,12 +66,23 @@ class Pool(Protocol):
 
 @dataclass(eq=False)
 class Call:
-    """One batch on its way; `outcome` is a list, a `Failure` or an error once it is `done`."""
+    """One batch on its way; `outcome` is a list, a `Failure` or an error once it is `done`.
+
+    Attributes:
+        verb, items: what is to be done.
+        wanted: somebody has asked for it.
+        deaths: workers that were lost while they worked on it; weight: the same, those that hung counted for more.
+        acquitted: its items were tried alone, and no worker was lost on one.
+        trial: the batch whose item this call tries alone (`fedsim.executors.faults.suspects`).
+    """
 
     verb: Verb
     items: tuple[Item, ...]
     wanted: bool = False
     deaths: int = 0
+    weight: int = 0
+    acquitted: bool = False
+    trial: Trial | None = None
     done: bool = False
     outcome: list[Any] | Failure | HostError = field(default_factory=list)
 
@@ -66,6 +94,19 @@ class Call:
         """Name the first clients of the batch."""
         more = len(self.items) - 8
         return names(self.items[:8]) + (f"; and {more} more" if more > 0 else "")
+
+
+@dataclass(eq=False)
+class Trial:
+    """A batch whose items are tried alone, because workers died on it.
+
+    Attributes:
+        batch: the call.
+        calls: the tries that are still open.
+    """
+
+    batch: Call
+    calls: list[Call] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -83,10 +124,14 @@ FEWER = f"fewer workers (-s runtime.workers=1), or {INLINE}"
 """The way out where workers die."""
 
 
-def deadly(call: Call, lost: WorkerLost) -> HostError:
-    """Return the error of a call that takes its workers with it."""
-    what = f"{call.deaths} workers died on it, the last one because {lost}"
-    return HostError(message(str(call), what, fix=FEWER))
+def stalled(workers: Sequence[PoolWorker], queued: int, facts: str, patience_s: float) -> HostError:
+    """Return the error of workers of which none has started for so long."""
+    waiting = [f"worker {w.number} has not started" for w in workers if w.opening is not None]
+    what = (
+        f"nothing finished for {patience_s:g} s; {' | '.join(waiting[:8]) or 'no worker'}; "
+        f"{queued} calls queued; {facts}"
+    )
+    return HostError(message("watchdog", what, fix=f"a larger runtime.watchdog_s, or {INLINE}"))
 
 
 def unstarted(lost: WorkerLost, facts: str) -> HostError:

@@ -3,8 +3,9 @@
 What somebody wants now goes first, then other training, then scores; within each, first come, first
 served. Scores are begun on idle workers only, and only while somebody waits: what training there is
 has been queued by then. Finished training that nobody has read yet is bounded, however long the queue.
-A call is given to another worker when its own dies, so a real failure changes no result. Nothing here
-knows of Ray: a `Pool` starts workers and moves calls.
+A call is given to another worker when its own dies or does not answer, so a real failure changes no result
+(`fedsim.executors.faults.suspects` says when a call is held to be the cause). Nothing here knows of Ray: a `Pool`
+starts workers and moves calls.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import Any
 
 from fedsim.errors import HostError, message
 from fedsim.executors.calls import Failure, Item, Verb
+from fedsim.executors.faults.suspects import DEATHS, after_trial, instead_of, is_idle
 from fedsim.executors.host import INLINE
-from fedsim.executors.pool import Call, Pool, PoolWorker, WorkerLost, deadly, unstarted
+from fedsim.executors.pool import Call, Pool, PoolWorker, WorkerLost, stalled, unstarted
 
 IN_FLIGHT = 2
 """Calls a worker holds while there are plenty: one that it works on, one that waits behind it."""
@@ -29,8 +31,6 @@ START_S = 120.0
 """Least patience while no worker has started yet: importing torch takes its time."""
 POLL_S = 0.02
 """Shortest time between two looks at the answers when nobody waits for one."""
-DEATHS = 3
-"""Workers a call may take with it before it is held to be the cause."""
 
 
 def ahead(room: float, workers: int, batch: int) -> int:
@@ -55,7 +55,7 @@ class JobQueue:
         Args:
             pool: where they come from.
             workers: how many.
-            watchdog_s: real seconds without any answer before giving up.
+            watchdog_s: real seconds without any answer before the workers that hold calls are given up.
             room: see `resize`.
         """
         self._pool, self._watchdog_s, self._room = pool, watchdog_s, room
@@ -123,7 +123,7 @@ class JobQueue:
 
         Raises:
             WorkerError: the task's code raised; names client and visit.
-            HostError: workers keep dying on it, or nothing finished for the watchdog's time.
+            HostError: workers keep dying on it, or do not answer for the watchdog's time, or all of them are out of reach.
         """
         self._moved_s = time.monotonic()  # the watchdog counts while somebody waits
         self._awaited = call
@@ -178,10 +178,11 @@ class JobQueue:
         patience_s = max(self._watchdog_s, START_S) if starting else self._watchdog_s
         left_s = self._moved_s + patience_s - time.monotonic()
         if left_s <= 0:
-            raise self._stalled(patience_s)
-        self._look_at_answers(min(left_s, 1.0))
+            self._replace_silent_workers(patience_s)
+        self._look_at_answers(max(0.0, min(left_s, 1.0)))
 
     def _look_at_answers(self, timeout_s: float) -> None:
+        self._pool.check()
         openings = [w.opening for w in self._workers if w.opening is not None]
         refs = openings + [ref for w in self._workers for ref in w.calls]
         answered = set(self._pool.wait(refs, timeout_s))
@@ -199,8 +200,12 @@ class JobQueue:
             if queue is None:
                 return
             # the last calls go to idle workers only: none shall wait behind a long one
+            if is_idle(queue[0]):
+                queue.popleft()
+                continue
             plenty = len(self._wanted) + len(self._training) > len(self._workers)
-            room = IN_FLIGHT if plenty and queue is not self._scores else 1
+            alone = queue is self._scores or queue[0].trial is not None
+            room = IN_FLIGHT if plenty and not alone else 1
             free = [w for w in self._workers if w.opening is None and len(w.calls) < room]
             if not free:
                 return
@@ -215,8 +220,11 @@ class JobQueue:
         it takes no place from the others.
         """
         wanted = sum(call.wanted for call in self._unread)
-        if self._wanted and (wanted < self._most_unread(self._wanted) or self._wanted[0] is self._awaited):
-            yield self._wanted
+        if self._wanted:
+            first = self._wanted[0]
+            urgent = first is self._awaited or first.trial is not None
+            if urgent or wanted < self._most_unread(self._wanted):
+                yield self._wanted
         if self._training and len(self._unread) < self._most_unread(self._training):
             yield self._training
         if self._scores and self._awaited is not None:
@@ -241,8 +249,11 @@ class JobQueue:
             self._replace_worker(worker, lost)
 
     def _settle(self, call: Call, outcome: list[Any] | Failure) -> None:
+        if call.trial is not None and isinstance(outcome, Failure) and not is_idle(call):
+            call.trial.batch.settle(outcome)
+        self._wanted.extendleft(after_trial(call))
         call.settle(outcome)
-        if call.verb == "train" and call is not self._awaited:
+        if call.verb == "train" and call.trial is None and call is not self._awaited:
             self._unread.add(call)
 
     # deaths -----------------------------------------------------------------------------------------
@@ -254,30 +265,32 @@ class JobQueue:
             self._failed_starts += 1
             if self._failed_starts >= DEATHS:
                 raise unstarted(lost, self._pool.facts())
-        again: list[Call] = []
-        for ref, call in worker.calls.items():
-            try:
-                self._settle(call, self._pool.fetch(ref))  # done before its worker died
-            except WorkerLost:
-                again.append(call)
+        if lost.objects:
+            self._pool.restore([item for call in worker.calls.values() for item in call.items])
+        again = [call for ref, call in worker.calls.items() if lost.hung or not self._is_done(ref, call)]
         if again and worker.opening is None:  # a worker runs its calls in order: the first was running
-            suspect = again[0]
-            suspect.deaths += 1
-            if suspect.deaths >= DEATHS:
-                suspect.settle(deadly(suspect, lost))
-                del again[0]
+            again[:1] = instead_of(again[0], lost)
         self._wanted.extendleft(reversed(again))
         self._workers[self._workers.index(worker)] = self._started_worker(worker.number)
+
+    def _is_done(self, ref: object, call: Call) -> bool:
+        """Take the answer of a call that was done before its worker died."""
+        try:
+            self._settle(call, self._pool.fetch(ref))
+        except WorkerLost:
+            return False
+        return True
+
+    def _replace_silent_workers(self, patience_s: float) -> None:
+        """Give up the workers that hold calls and have not answered; raises HostError if there is none."""
+        silent = [w for w in self._workers if w.opening is None and w.calls]
+        if not silent:
+            raise stalled(self._workers, sum(map(len, self._queues())), self._pool.facts(), patience_s)
+        what = f"nothing finished for {patience_s:g} s ({self._pool.facts()})"
+        for worker in silent:
+            self._replace_worker(worker, WorkerLost(what, hung=True))
+        self._moved_s = time.monotonic()
 
     def _started_worker(self, number: int) -> PoolWorker:
         handle = self._pool.start()
         return PoolWorker(number, handle, self._pool.prepare(handle))
-
-    def _stalled(self, patience_s: float) -> HostError:
-        held = [f"worker {w.number} ({w.where}): {call}" for w in self._workers for call in w.calls.values()]
-        held += [f"worker {w.number} has not started" for w in self._workers if w.opening is not None]
-        what = (
-            f"nothing finished for {patience_s:g} s; waiting: {' | '.join(held[:8]) or 'no worker'}; "
-            f"{sum(map(len, self._queues()))} more calls queued; {self._pool.facts()}"
-        )
-        return HostError(message("watchdog", what, fix=f"a larger runtime.watchdog_s, or {INLINE}"))

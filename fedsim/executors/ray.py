@@ -8,7 +8,7 @@ Ray's retries are used up before a dead node is noticed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any, Literal
@@ -19,12 +19,13 @@ from fedsim.adapters.adapter import Vector
 from fedsim.errors import HostError, message
 from fedsim.executors import ray_session as session
 from fedsim.executors._base import Executor, Ticket
+from fedsim.executors.cluster.nodes import Fleet
 from fedsim.executors.pool import Call
 from fedsim.executors.queue import JobQueue
 from fedsim.executors.ray_cluster import join
 from fedsim.executors.ray_pool import RayPool
 from fedsim.executors.ray_worker import Shared
-from fedsim.jobs import Job, ScoreJob, Task
+from fedsim.jobs import FileKind, Job, ScoreJob, Task
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class RayExecutor(Executor):
         address: HOST:PORT of a running cluster (`auto` inside a Ray job); None starts Ray here.
         gpus_per_worker: share of a GPU each worker reserves (0 hides GPUs from it).
         watchdog_s: real seconds without any answer before giving up.
+        ship: which of the files that workers read are sent to the nodes of a cluster.
 
     A Ray that this process has connected to already is used and left running.
     """
@@ -54,19 +56,26 @@ class RayExecutor(Executor):
         address: str | None = None,
         gpus_per_worker: float = 0.0,
         watchdog_s: float = 600.0,
+        ship: Sequence[FileKind] = (),
     ) -> None:
         self._wanted_workers, self._address = workers, address
         self._gpus, self._watchdog_s = gpus_per_worker, watchdog_s
+        self._ship = tuple(ship)
         self.workers = 0 if workers == "auto" else workers
         self.prestart_problem: Exception | None = None
         self._owned = False
         self._numbers = count()
         self._pool: RayPool | None = None
         self._queue: JobQueue | None = None
+        self._fleet: Fleet | None = None
 
     def places(self) -> list[str]:
         """Return where each worker runs, as `pid 123 on 127.0.0.1`."""
         return [] if self._queue is None else self._queue.places()
+
+    def processors(self) -> Mapping[str, int]:
+        """Return the kinds of processors: of the nodes of a cluster that was joined, else this machine's."""
+        return super().processors() if self._fleet is None else self._fleet.processors()
 
     def prestart(self, modules: Sequence[str] = ()) -> None:
         """Start a Ray of our own and its workers ahead of the task; returns at once, raises nothing.
@@ -99,10 +108,14 @@ class RayExecutor(Executor):
             if self._pool is None or self._queue is None:
                 ray = self._connect(task)
                 self._pool = self._pool or RayPool(ray, self._gpus)
+                if self._address is not None:
+                    self._fleet = Fleet(ray, self._ship)
+                    self._pool.shipment = self._fleet.shipment(task)
                 self._pool.hold_task(task)
                 self._queue = JobQueue(self._pool, self.workers, self._watchdog_s)
                 self._pool.stop_spare_workers()
             elif self._pool.task is not task:
+                self._pool.shipment = None if self._fleet is None else self._fleet.shipment(task)
                 self._pool.hold_task(task)
                 self._queue.change_task()
             self._queue.resize(session.store_bytes(self._pool.ray) / (4 * max(1, task.layout.size)))
@@ -126,7 +139,7 @@ class RayExecutor(Executor):
         if self._address is not None:
             self._owned = True
             join(ray, self._address)
-            self.workers, self.reason = session.allowed(ray, needs)
+            self.workers, self.reason = session.allowed(ray, needs, shared=True)
             return ray
         self._start(ray, needs)
         return ray
@@ -144,8 +157,8 @@ class RayExecutor(Executor):
     def share(self, vector: Vector) -> Shared:
         """Put a vector into the object store once; it leaves when the handle does."""
         pool, _ = self._opened()
-        ref = pool.ray.put(np.ascontiguousarray(vector, dtype=np.float32))
-        return Shared(next(self._numbers), ref)
+        array = np.ascontiguousarray(vector, dtype=np.float32)
+        return Shared(next(self._numbers), pool.put(array), array)
 
     def train(self, batch: Sequence[Job]) -> RayTicket:
         """Queue a client batch; one call of one worker trains all of it."""
@@ -160,9 +173,12 @@ class RayExecutor(Executor):
     def close(self) -> None:
         """Kill the workers, and the Ray that was started here (a cluster is only left)."""
         queue, self._queue, self._pool = self._queue, None, None
+        fleet, self._fleet = self._fleet, None
         try:
             if queue is not None:
                 queue.stop()
+            if fleet is not None:
+                fleet.close()
         finally:
             if self._owned:
                 import ray
@@ -173,6 +189,7 @@ class RayExecutor(Executor):
     def _opened(self) -> tuple[RayPool, JobQueue]:
         if self._pool is None or self._queue is None:
             raise HostError(message("executor", "it is closed", fix="call open(task) first"))
+        self._pool.check()
         return self._pool, self._queue
 
 

@@ -11,16 +11,40 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from fedsim.errors import HostError, message
 from fedsim.executors.ray_patches import read_auth_mode
-from fedsim.executors.ray_session import WITHOUT_RAY, line, our_sigterm, quiet
+from fedsim.executors.ray_session import WITHOUT_RAY, our_sigterm, quiet
 
 CONNECT_S = 5.0
 """Patience with the port."""
 JOIN_S = 30.0
 """Patience with the cluster behind it."""
+
+NO_TOKEN = ("no authentication token", "find an authentication token", "cannot be opened or is empty")
+WRONG_TOKEN = ("invalidauthtoken", "token is missing or incorrect", "token is invalid or incorrect")
+VERSIONS = ("version mismatch",)
+TOKENS = "RAY_AUTH_TOKEN, or a file that RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token"
+REASONS = (
+    (
+        NO_TOKEN,
+        "the cluster wants a token, and this process has none",
+        f"give the cluster's token (`ray get-auth-token` on its head) in {TOKENS}",
+    ),
+    (
+        WRONG_TOKEN,
+        "the cluster does not take this process's token",
+        f"give the cluster's token (`ray get-auth-token` on its head) in {TOKENS}; RAY_AUTH_MODE=disabled if it has none",
+    ),
+    (
+        VERSIONS,
+        "the cluster runs another Ray or Python",
+        "install the same versions on all nodes (pip install -c constraints.txt), best from one image",
+    ),
+)
+"""(words of Ray's, what we say, the way out): the first that fits counts."""
 
 _KNOCK = """
 import ray, sys, time
@@ -42,13 +66,12 @@ def join(ray: Any, address: str) -> None:
     """Connect to a running cluster.
 
     Raises:
-        HostError: nobody answers there within `JOIN_S`, or it wants another token.
+        HostError: nobody answers there within `JOIN_S`, it has another Ray or Python, or it wants another token.
     """
-    if "://" in address:
-        what = "Ray Client and other URLs are not supported"
-        fix = "run on a node of the cluster with runtime.address=HOST:PORT, or `auto` in a Ray job"
-        raise HostError(message("runtime.address", what, got=address, fix=fix))
-    _reachable(address if address != "auto" else os.environ.get("RAY_ADDRESS", "auto"))
+    where = os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address
+    if "://" in where:
+        raise _not_a_cluster(where, "runtime.address" if where == address else "RAY_ADDRESS")
+    _reachable(where)
     if _needs_token(address) and os.environ.get("RAY_AUTH_MODE") != "token":
         os.environ["RAY_AUTH_MODE"] = "token"
         read_auth_mode(ray)
@@ -56,7 +79,18 @@ def join(ray: Any, address: str) -> None:
         with quiet(), our_sigterm():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as problem:
-        raise _not_joined(address, line(problem)) from problem
+        raise _not_joined(address, str(problem)) from problem
+
+
+def _not_a_cluster(address: str, where: str) -> HostError:
+    """Return what is said of a URL: of Ray Client's, which leaves the driver outside, or of a dashboard's, which takes jobs."""
+    dashboard = address if address.startswith("http") else "http://HEAD:8265"
+    what = "Ray Client and other URLs are not supported: the driver must run inside the cluster"
+    fix = (
+        f"ray job submit --address {dashboard} --working-dir . -- fedsim run EXP.yaml --address auto, "
+        "or run on a node with HOST:PORT"
+    )
+    return HostError(message(where, what, got=address, fix=fix))
 
 
 def _reachable(address: str) -> None:
@@ -73,7 +107,7 @@ def _reachable(address: str) -> None:
 
 
 def _needs_token(address: str) -> bool:
-    """Find out in other processes whether the cluster wants a token (Ray has them since 2.59).
+    """Find out in other processes whether the cluster wants a token (Ray has them since 2.52).
 
     A driver without one is turned away by a cluster that wants it, and a driver with one is not
     served by a cluster that does not; both look like an unreachable address, and one process
@@ -82,22 +116,30 @@ def _needs_token(address: str) -> bool:
     modes = [os.environ["RAY_AUTH_MODE"]] if "RAY_AUTH_MODE" in os.environ else ["disabled", "token"]
     tried = {mode: _knock(address, mode) for mode in modes}
     give_up_s = time.monotonic() + JOIN_S
-    last_words = ""
+    said: dict[str, str] = {}
     try:
         while tried and time.monotonic() < give_up_s:
             for mode, process in list(tried.items()):
                 if process.poll() == 0:
                     return mode == "token"
                 if process.poll() is not None:
-                    lines = (process.communicate()[1] or "").strip().splitlines()
-                    last_words = lines[-1] if lines else last_words
+                    said[mode] = process.communicate()[1] or ""
                     del tried[mode]
             time.sleep(0.05)
     finally:
         for process in tried.values():
             process.kill()
             process.wait()
-    raise _not_joined(address, last_words or f"no answer within {JOIN_S:g} s")
+    raise _not_joined(address, _telling(said) or f"no answer within {JOIN_S:g} s")
+
+
+def _telling(said: Mapping[str, str]) -> str:
+    """Return which of two failures to report, by mode: that of a driver with a token, if one without was turned away for it."""
+    plain = said.get("disabled")
+    if plain is None:
+        return said.get("token", "")
+    turned_away = any(phrase in plain.lower() for phrase in WRONG_TOKEN)
+    return said.get("token", plain) if turned_away else plain
 
 
 def _knock(address: str, mode: str) -> subprocess.Popen[str]:
@@ -108,8 +150,21 @@ def _knock(address: str, mode: str) -> subprocess.Popen[str]:
     )
 
 
-def _not_joined(address: str, why: str) -> HostError:
-    fix = f"check runtime.address, and RAY_AUTH_MODE and the token if the cluster wants one; {WITHOUT_RAY}"
+def _not_joined(address: str, said: str) -> HostError:
+    """Return the error of an address that cannot be joined, by what Ray said of it, in its own words where we know none."""
+    text = said.lower()
+    for phrases, what, fix in REASONS:
+        if any(phrase in text for phrase in phrases):
+            more = "" if phrases is not VERSIONS else f" ({', '.join(_pairs(said))})"
+            return HostError(message("runtime.address", what + more, got=address, fix=fix))
+    lines = said.strip().splitlines()
+    why = lines[-1].strip() if lines else "it says nothing"
+    fix = f"check runtime.address, or leave it out (-s runtime.address=null); {WITHOUT_RAY}"
     return HostError(
         message("runtime.address", f"no Ray cluster answers there ({why})", got=address, fix=fix)
     )
+
+
+def _pairs(said: str) -> list[str]:
+    """Return the lines of Ray's complaint that name versions: `Ray: 2.60.0`, `Python: 3.11.9`."""
+    return [line.strip() for line in said.splitlines() if line.strip().startswith(("Ray:", "Python:"))]

@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from fedsim.errors import HostError, message
+from fedsim.executors.host import INLINE
+
 
 @dataclass(frozen=True)
 class Cause:
@@ -28,6 +31,7 @@ CAUSES = (
     Cause(("OutOfMemoryError",), ("running low on memory",), "the machine ran low on memory"),
     Cause(("NodeDiedError",), ("node has died", "node died"), "its node was lost"),
     Cause(("ActorUnavailableError", "GetTimeoutError"), (), "it could not be reached"),
+    Cause(("ObjectLostError",), (), "an object that it needed was lost"),
 )
 """The first that fits counts."""
 CRASHED = "its process died (a crash, or killed for its memory)"
@@ -50,8 +54,23 @@ def lost(ray: Any) -> tuple[type[BaseException], ...]:
 
 def cause_of(problem: BaseException) -> str:
     """Say in a few words how a worker was lost."""
-    text, kind = str(problem).lower(), type(problem).__name__
+    text, kinds = str(problem).lower(), {cls.__name__ for cls in type(problem).__mro__}
     for cause in CAUSES:
-        if kind in cause.kinds or any(phrase in text for phrase in cause.phrases):
+        if kinds & set(cause.kinds) or any(phrase in text for phrase in cause.phrases):
             return cause.words
     return CRASHED
+
+
+FULL = ("OutOfDiskError", "ObjectStoreFullError")
+"""Ray's exceptions that mean that objects have no place any more, neither in memory nor on the disk."""
+
+
+def trouble(problem: BaseException) -> HostError:
+    """Return what is raised of an error of Ray's that is not the loss of a worker."""
+    if {cls.__name__ for cls in type(problem).__mro__} & set(FULL):
+        what = "its shared memory is full, and so is the disk that it would use instead"
+        fix = "free space there, set RAY_TMPDIR to a folder with more, or take fewer workers (-s runtime.workers=1)"
+        return HostError(message("ray", what, fix=f"{fix}; {INLINE} needs no Ray"))
+    lines = str(problem).strip().splitlines() or [type(problem).__name__]
+    what = f"a worker cannot do its work: {lines[-1].strip() if 'Traceback' in str(problem) else lines[0]}"
+    return HostError(message("ray", what, fix=f"{INLINE} needs no Ray"))

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from operator import attrgetter
+from types import ModuleType
 from typing import Any
 
 CONSTANTS = "_private.ray_constants"
@@ -19,6 +20,8 @@ NODE = "_private.node.Node"
 """The class whose methods start Ray's processes."""
 SERVICES = ("start_monitor", "start_log_monitor", "start_api_server")
 """Processes that Ray starts for others: autoscaler, forwarder of logs, dashboard (50 MiB each, measured)."""
+GLOBAL_NODE = "_private.worker._global_node"
+"""Ray's processes on this machine, None where it is not connected."""
 CONFIG = "_raylet.Config"
 """The class that reads `RAY_AUTH_MODE`, with `READ` when Ray is imported."""
 READ = "initialize"
@@ -49,6 +52,12 @@ def few_processes(ray: Any) -> Iterator[None]:
         for name in SERVICES:
             stack.enter_context(_replaced(_at(ray, NODE), name, lambda *_, **__: None))
         yield
+
+
+def dead_processes(ray: ModuleType) -> list[str]:
+    """Return which of the processes that Ray has started here have ended by themselves; none of a cluster's."""
+    node = _at(ray, GLOBAL_NODE)
+    return [] if node is None else [str(kind) for kind, _ in node.dead_processes()]
 
 
 def read_auth_mode(ray: Any) -> None:

@@ -14,13 +14,15 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from fedsim.errors import HostError, message
+from fedsim.executors.cluster.nodes import wait_for_room
 from fedsim.executors.host import INLINE, WORKER_BYTES, cores, free_memory_bytes
 from fedsim.executors.queue import AHEAD, IN_FLIGHT
 from fedsim.executors.ray_patches import environment, few_processes, loopback
@@ -36,8 +38,14 @@ RESULTS = AHEAD + IN_FLIGHT
 """Calls of one worker whose results may lie there at a time."""
 VECTORS = 16
 """Vectors the store has room for beside that."""
+SETTLE_S = 3.0
+"""How long a cluster may take to give back what has just ended, before workers are counted."""
+FREE_S = 60.0
+"""How long workers that were asked for by number wait for what others hold."""
 
-
+LOG_BYTES, LOG_BACKUPS = 4 * 2**20, 2
+"""Size at which Ray puts a log of one of its processes aside, and how many of these it keeps. Its own sizes are 512 MiB
+and 5, and what workers print is bounded by nothing unless the size is set."""
 SOCKET_BYTES = 107
 """Longest path of a Unix socket on Linux (sun_path of unix(7), less its end)."""
 RAY_BYTES = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
@@ -60,11 +68,13 @@ class Needs:
 
 
 def quiet_environment() -> None:
-    """Switch off Ray's telemetry and its notice of a lost worker, which we count and replace.
+    """Switch off Ray's telemetry and its notice of a lost worker, which we count and replace; bound its logs.
 
-    Called before `import ray`, which reads such settings then.
+    What the user has set stays. Called before `import ray`, which reads such settings then.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ROTATION_MAX_BYTES", str(LOG_BYTES))
+    os.environ.setdefault("RAY_ROTATION_BACKUP_COUNT", str(LOG_BACKUPS))
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed while executing")
 
 
@@ -160,10 +170,16 @@ def store_bytes(ray: Any) -> float:
     return sum(float(r.get("object_store_memory", 0.0)) for r in nodes)
 
 
+def wanted_store_bytes(needs: Needs, workers: int) -> int:
+    """Return the shared memory that vectors and results of so many workers may fill."""
+    return (
+        STORE_BYTES + VECTORS * needs.vector_bytes + workers * RESULTS * max(CALL_BYTES, needs.vector_bytes)
+    )
+
+
 def _store_bytes(needs: Needs) -> int:
     assert needs.workers != "auto"
-    results = needs.workers * RESULTS * max(CALL_BYTES, needs.vector_bytes)
-    wanted = STORE_BYTES + VECTORS * needs.vector_bytes + results
+    wanted = wanted_store_bytes(needs, needs.workers)
     free = free_memory_bytes()
     return wanted if free is None else max(80 * 2**20, min(wanted, free // 4))  # Ray's least: 75 MiB
 
@@ -198,35 +214,55 @@ def line(problem: Exception | None) -> str:
 # what there is ----------------------------------------------------------------------------------
 
 
-def allowed(ray: Any, needs: Needs) -> tuple[int, str]:
+def allowed(ray: ModuleType, needs: Needs, *, shared: bool = False) -> tuple[int, str]:
     """Return how many workers the connected Ray can hold and why, checked against `needs`.
+
+    Args:
+        ray: the connected `ray`.
+        needs: of the workers.
+        shared: whether others use it, too: what they hold is not counted.
 
     Raises:
         HostError: more is asked than there is, so that workers would wait forever.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cpus = sum(int(r.get("CPU", 0)) for r in nodes)
-    memory = sum(int(r.get("memory", 0) // needs.worker_bytes) for r in nodes)
-    gpus = needs.gpus_per_worker
-    if gpus:
-        whole = sum(r.get("GPU", 0.0) for r in nodes)
-        by_gpu = sum(min(int(r.get("GPU", 0.0) / gpus + 1e-9), int(r.get("CPU", 0))) for r in nodes)
-        wanted = 1 if needs.workers == "auto" else needs.workers
-        if by_gpu < wanted:
-            what = f"{wanted} workers with {gpus:g} GPU each do not fit: Ray has {whole:g} GPUs"
-            raise HostError(
-                message("runtime.gpus_per_worker", what, got=gpus, fix="-s runtime.gpus_per_worker=0")
-            )
-        cpus = by_gpu
+    places = _places(nodes, needs)
     if needs.workers == "auto":
-        return max(1, min(cpus, memory)), f"{cpus} places, memory for {memory} on {len(nodes)} nodes"
-    if needs.workers > cpus:
-        raise HostError(
-            message(
-                "runtime.workers",
-                f"Ray has {cpus} CPUs, one a worker",
-                got=needs.workers,
-                fix=f"-s runtime.workers={max(cpus, 1)}",
+        memory = sum(int(r.get("memory", 0) // needs.worker_bytes) for r in nodes)
+        wanted = max(1, min(places, memory))
+        reason = f"{places} places, memory for {memory} on {len(nodes)} nodes"
+    else:
+        wanted, reason = needs.workers, "as asked"
+        if wanted > places:
+            what = f"Ray has {places} CPUs on {len(nodes)} nodes, one a worker"
+            fix = (
+                f"-s runtime.workers={places}"
+                if places
+                else "start its nodes with CPUs: ray start --num-cpus"
             )
-        )
-    return needs.workers, "as asked"
+            raise HostError(message("runtime.workers", what, got=wanted, fix=fix))
+    if not shared:
+        return wanted, reason
+    free = wait_for_room(ray, wanted, needs.gpus_per_worker, SETTLE_S if needs.workers == "auto" else FREE_S)
+    if free >= wanted:
+        return wanted, reason
+    if needs.workers == "auto" and free:
+        return free, f"{free} of {places} places on {len(nodes)} nodes are free"
+    what = f"{free} of the {places} places on {len(nodes)} nodes are free, others hold the rest"
+    fix = f"-s runtime.workers={free}, or wait for them" if free else "wait for them, or add nodes"
+    raise HostError(message("runtime.workers", what, got=needs.workers, fix=fix))
+
+
+def _places(nodes: Sequence[Mapping[str, float]], needs: Needs) -> int:
+    """Return how many workers the CPUs of some nodes hold, and their GPUs where these are asked for."""
+    gpus = needs.gpus_per_worker
+    if not gpus:
+        return sum(int(r.get("CPU", 0)) for r in nodes)
+    places = sum(min(int(r.get("GPU", 0.0) / gpus + 1e-9), int(r.get("CPU", 0))) for r in nodes)
+    wanted = 1 if needs.workers == "auto" else needs.workers
+    if places < wanted:
+        whole = sum(r.get("GPU", 0.0) for r in nodes)
+        what = f"{wanted} workers with {gpus:g} GPU each do not fit: Ray has {whole:g} GPUs"
+        fix = "-s runtime.gpus_per_worker=0"
+        raise HostError(message("runtime.gpus_per_worker", what, got=gpus, fix=fix))
+    return places

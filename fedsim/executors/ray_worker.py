@@ -16,24 +16,32 @@ import numpy as np
 
 from fedsim.adapters.adapter import Vector
 from fedsim.executors.calls import Failure, Item, Verb, failure, failure_of, perform, pin_torch, warm
+from fedsim.executors.cluster.depot import Shipment
+from fedsim.executors.cluster.survey import survey
 from fedsim.executors.packing import packed, unpacked
 
 SEEN = 8
 """Shared vectors a worker keeps at hand."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Shared:
     """The handle of a vector in Ray's object store, put there once for all workers.
 
     It is pickled as its number: a call carries the references of its vectors beside its items, once each.
+
+    Attributes:
+        number: its own.
+        ref: where it is now; another one once it was lost.
+        vector: the vector itself, in the driver.
     """
 
     number: int
     ref: Any = None
+    vector: Vector | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Leave the reference out: only Ray may pickle it."""
+        """Leave the reference out, which only Ray may pickle, and the vector."""
         return Shared, (self.number,)
 
 
@@ -52,16 +60,27 @@ class Worker:
             with suppress(Exception):
                 importlib.import_module(name)
 
-    def take_task(self, boxed: list[Any], path: list[str], gpu: bool) -> list[Any]:
-        """Take the task and load what it loads lazily; `path` is where the driver finds modules."""
+    def take_task(
+        self, boxed: list[Any], path: list[str], gpu: bool, shipment: Shipment | None = None
+    ) -> list[Any]:
+        """Take the task and load what it loads lazily; `path` is where the driver finds modules.
+
+        With a `shipment` this machine is compared with the driver's first, and files that are sent are fetched.
+        """
         import ray
 
         self._settle_in(path, gpu)
         where = f"pid {os.getpid()} on {ray.util.get_node_ip_address()}"
         try:
+            if shipment is not None:
+                shipment.check(survey())
             self._task = ray.get(boxed[0])
+            if shipment is not None:
+                self._task = shipment.unpacked(self._task, ray)
             warm(self._task)
             pin_torch()
+        except ray.exceptions.ObjectLostError:  # the driver has it, and gives it again
+            raise
         except (Exception, SystemExit) as problem:
             return _packed((where, failure_of("a worker cannot load the task", problem).packed()))
         return _packed((where, None))

@@ -6,7 +6,8 @@ import csv
 import io
 from dataclasses import dataclass, field
 
-from fedsim.files.text_file import UnreadableError, reason
+from fedsim.files.opened import UnreadableError
+from fedsim.files.text_file import reason
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 """Suffix -> what separates cells."""
@@ -40,8 +41,8 @@ class Grid:
 def read_grid(text: str, separator: str, *, comments: bool = False) -> Grid:
     """Return the rows of a delimited text: RFC 4180's quotes, one header line, blank lines left out.
 
-    A first column without a name, as pandas writes an index, is left out, and so is any other without a name
-    and without a cell.
+    A first column of whole numbers without a name, as pandas writes an index, is left out, and so is any column without a
+    name and without a cell.
 
     Args:
         text: the whole of it; cells may hold line ends in quotes.
@@ -110,7 +111,9 @@ def _check_separator(header: list[str], separator: str, line: int) -> None:
 def _named(header: list[str], rows: list[list[str]], line: int) -> list[int]:
     """Return the columns that have a name."""
     for at, name in enumerate(header):
-        if not name and at and any(row[at] for row in rows):
+        cells = [] if name else [row[at].strip() for row in rows]
+        index = at == 0 and all(cell.isascii() and cell.isdecimal() for cell in cells)
+        if any(cells) and not index:
             what, fix = f"column {at + 1} has no name", "name it, or remove the column"
             raise UnreadableError(what, line=line, fix=fix)
     check_names(header)

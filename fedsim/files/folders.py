@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedsim.files.text_file import UnreadableError, shown
+from fedsim.files.opened import UnreadableError
+from fedsim.files.text_file import shown
 
 _LEFTOVERS = frozenset({
     "__macosx", "__pycache__", "$recycle.bin", "desktop.ini", "lost+found", "system volume information", "thumbs.db",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from fedsim.files.text_file import UnreadableError
+from fedsim.files.opened import UnreadableError
 
 Row = dict[str, object]
 FIX = 'write one object a line, {"text": "..."}, or one list of them'

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fedsim.errors import ABSENT, Message, visible
+from fedsim.errors import visible
+from fedsim.files.opened import UnreadableError, read_bytes
 
 _MARK = b"\xef\xbb\xbf"
 _OTHER_MARKS = (
@@ -28,43 +29,6 @@ PACKED = {
     ".tgz": "tar -xf", ".7z": "7z x", ".rar": "unrar x",
 }  # fmt: skip
 """Suffixes of packed files, and what unpacks them."""
-
-
-class UnreadableError(Exception):
-    """A file is not what it must be; whoever wanted it says so in an error of its own.
-
-    Attributes:
-        what: is wrong with it, in one sentence.
-        line: the line it is about, from 1; None: the whole file.
-        got: the offending value.
-        fix: one way out.
-    """
-
-    def __init__(self, what: str, *, fix: str, line: int | None = None, got: object = ABSENT) -> None:
-        super().__init__(what)
-        self.what, self.fix, self.line, self.got = what, fix, line, got
-
-    def message(self, where: str, line: str = "row") -> Message:
-        """Return it as a message about the file `where`; `line` is what a line of it is called."""
-        place = where if self.line is None else f"{where} {line} {self.line}"
-        return Message(self.what, place, self.got, self.fix)
-
-
-def read_bytes(path: Path) -> bytes:
-    """Return the bytes of a regular file.
-
-    Raises:
-        UnreadableError: it is no file, or cannot be read.
-    """
-    try:
-        if not path.is_file():
-            fix = "give a file; it is a folder" if path.is_dir() else "check the path"
-            raise UnreadableError("is no file", fix=fix)
-        return path.read_bytes()
-    except OSError as problem:
-        raise UnreadableError(
-            f"cannot be read ({problem.strerror})", fix="check its permissions"
-        ) from problem
 
 
 def read_text(path: Path) -> str:

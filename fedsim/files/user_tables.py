@@ -20,8 +20,9 @@ import numpy as np
 from fedsim.arrays import Floats
 from fedsim.errors import ABSENT, Message, ProfileError, message, nearest
 from fedsim.files.delimited import SEPARATORS, ragged_row, read_grid
+from fedsim.files.opened import UnreadableError, read_bytes
 from fedsim.files.parquet_file import read_parquet
-from fedsim.files.text_file import UnreadableError, decoded, read_bytes, read_text, shown
+from fedsim.files.text_file import decoded, read_text, shown
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,18 @@ def text_of(path: Path) -> str:
     """
     try:
         return read_text(path)
+    except UnreadableError as problem:
+        raise ProfileError(problem.message(str(path))) from problem
+
+
+def data_of(path: Path) -> bytes:
+    """Return the bytes of a file of people's.
+
+    Raises:
+        ProfileError: it cannot be read, is no regular file, or longer than what is read.
+    """
+    try:
+        return read_bytes(path)
     except UnreadableError as problem:
         raise ProfileError(problem.message(str(path))) from problem
 

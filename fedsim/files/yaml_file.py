@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from fedsim.errors import ExperimentError, message, nearest
+from fedsim.errors import ExperimentError, Message, message, nearest
+from fedsim.files.opened import SETTINGS_BYTES, UnreadableError, bytes_of
 
 KeyPath = tuple[str, ...]
 
@@ -67,7 +68,7 @@ def scalar(text: str, where: str) -> Any:
     """
     node = _compose(text, where)
     if node is not None:
-        _walk(node, (), where, {}, ())
+        _walk(node, (), where, {})
     return None if node is None else _construct(node, where)
 
 
@@ -83,12 +84,13 @@ def read(path: Path, shown: str | None = None) -> Document:
     """
     where = shown or str(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = bytes_of(path, SETTINGS_BYTES).decode("utf-8")
+    except UnreadableError as problem:
+        if path.is_dir():
+            raise ExperimentError(_folder(where)) from problem
+        raise ExperimentError(problem.message(where)) from problem
     except (FileNotFoundError, NotADirectoryError):
         raise ExperimentError(message(where, "no such file", fix=_neighbours(path))) from None
-    except IsADirectoryError:
-        what, fix = "is a folder, not a YAML file", "give the experiment's .yaml file inside it"
-        raise ExperimentError(message(where, what, fix=fix)) from None
     except UnicodeDecodeError as problem:
         what = f"is not UTF-8 text (byte {problem.start})"
         raise ExperimentError(message(where, what, fix="save the file as UTF-8")) from None
@@ -100,11 +102,34 @@ def read(path: Path, shown: str | None = None) -> Document:
     if node is None:
         raise ExperimentError(message(where, "is empty", fix=fix))
     lines: dict[KeyPath, int] = {}
-    _walk(node, (), where, lines, ())
+    _walk(node, (), where, lines)
     values = _construct(node, where)
     if not isinstance(values, dict):
         raise ExperimentError(message(where, "must be a block of keys", got=values, fix=fix))
     return Document(values, lines)
+
+
+def _folder(where: str) -> Message:
+    return message(where, "is a folder, not a YAML file", fix="give the experiment's .yaml file inside it")
+
+
+def plain(text: str) -> object:
+    """Return the value of a text that `yaml.safe_dump` wrote, or that says so of itself.
+
+    Raises:
+        ExperimentError: it is too large or too deep, aliases counted as often as they are used.
+        yaml.YAMLError: it is no YAML, or has tags of others.
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse_too_much(node, "")
+    except RecursionError:
+        raise _too_deep("") from None
+    loader = yaml.SafeLoader("")
+    try:
+        return None if node is None else loader.construct_document(node)
+    finally:
+        loader.dispose()
 
 
 def _neighbours(path: Path) -> str:
@@ -172,26 +197,22 @@ def _construct(node: yaml.Node, where: str) -> Any:
         loader.dispose()
 
 
-def _walk(
-    node: yaml.Node, path: KeyPath, where: str, lines: dict[KeyPath, int], parents: tuple[int, ...]
-) -> None:
-    """Note every key's line; refuse duplicate keys, keys that are not text, foreign tags and loops."""
+def _walk(node: yaml.Node, path: KeyPath, where: str, lines: dict[KeyPath, int]) -> None:
+    """Note every key's line; refuse duplicate keys, keys that are not text, and foreign tags."""
     line = node.start_mark.line + 1
-    if id(node) in parents:
-        raise ExperimentError(message(where, f"line {line}: a block contains itself", fix="remove the alias"))
     if node.tag not in _PLAIN:
         what, fix = f"line {line}: tags are not supported", "write plain values"
         raise ExperimentError(message(where, what, got=node.tag, fix=fix))
     if isinstance(node, yaml.SequenceNode):
         for i, item in enumerate(node.value):
-            _walk(item, (*path, str(i)), where, lines, (*parents, id(node)))
+            _walk(item, (*path, str(i)), where, lines)
     if not isinstance(node, yaml.MappingNode):
         return
     seen: dict[str, int] = {}
     for key_node, value_node in node.value:
         at = key_node.start_mark.line + 1
         if key_node.tag == "tag:yaml.org,2002:merge":
-            _walk(value_node, path, where, {}, (*parents, id(node)))
+            _walk(value_node, path, where, {})
             continue
         if key_node.tag != "tag:yaml.org,2002:str":
             got = _construct(key_node, where)
@@ -204,4 +225,4 @@ def _walk(
             raise ExperimentError(message(where, what, got=key, fix="keep one of the two"))
         seen[key] = at
         lines[(*path, key)] = at
-        _walk(value_node, (*path, key), where, lines, (*parents, id(node)))
+        _walk(value_node, (*path, key), where, lines)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fedsim.errors import ProfileError, message
+from fedsim.files.user_tables import data_of
 from fedsim.importers.numbers import shown
 from fedsim.importers.options import Options
 from fedsim.importers.traces import Curve, of_curves
@@ -51,7 +52,7 @@ def read(path: Path, options: Options) -> Curve:
 
 
 def _times(path: Path) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
+    lines = data_of(path).removeprefix(codecs.BOM_UTF8).splitlines()
     if not lines:
         raise ProfileError(message(str(path), "is empty", fix="give a file with a time a line"))
     times = np.empty(len(lines), dtype=np.int64)

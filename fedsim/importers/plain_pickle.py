@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.errors import ProfileError, message
+from fedsim.files.user_tables import data_of
 
 _MARK = object()
 _CONSTANTS = frozenset({
@@ -31,7 +32,7 @@ def read_plain(path: Path) -> Any:
             or is cut off or not a pickle.
     """
     try:
-        return _run(path, path.read_bytes())
+        return _run(path, data_of(path))
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as problem:
         reason = str(problem).splitlines()[0][:100] if str(problem) else type(problem).__name__
         fix = "fetch it again; it may be cut off, or not be a pickle"

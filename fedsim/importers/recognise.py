@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from fedsim.files.opened import UnreadableError, opened
+
 HEAD_BYTES = 65_536
 HEADERS = {
     "g-nettrack": {"Timestamp", "DL_bitrate", "UL_bitrate"},
@@ -20,8 +22,11 @@ KEYS = {"bandwidth_kbps": "sabre", "messages": "flash-states", "down_u": "flash-
 
 def format_of(path: Path) -> str | None:
     """Return the name of the format that a file looks to be in; None if it looks like none that is known here."""
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES).decode("utf-8-sig", "replace")
+    try:
+        with opened(path) as file:
+            head = file.read(HEAD_BYTES).decode("utf-8-sig", "replace")
+    except (UnreadableError, OSError):
+        return None
     lines = [line for line in head.splitlines() if line.strip() and not line.startswith("#")]
     if not lines:
         return None

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedsim.errors import ProfileError, message
-from fedsim.files.user_tables import read_rows
+from fedsim.files.user_tables import data_of, read_rows
 from fedsim.importers.options import Options
 
 Kind = Literal["devices", "networks", "windows", "rates"]
@@ -51,7 +51,7 @@ class Table:
                 raise ProfileError(message(str(files[0]), what, got=label, fix="rename it"))
         paths = [*files, *options.up]
         names = ", ".join(path.name for path in paths[:3]) + f" and {len(paths) - 3} more" * (len(paths) > 3)
-        digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+        digests = [hashlib.sha256(data_of(path)).hexdigest() for path in paths]
         digest = digests[0] if len(paths) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
         origin = {
             "source": options.source or _stated(paths, "source") or names,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedsim.adapters.adapter import Layout, Vector
-from fedsim.adapters.copies import Copies
+from fedsim.adapters.copies import Copies, CopyRows
 from fedsim.adapters.units import in_client_units, in_server_units
 from fedsim.files.client_vectors import ClientVectors
 from fedsim.network.messages import decode, encode, extent, format_of
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from fedsim.adapters.payload import Payload
     from fedsim.config.network import WireConfig
     from fedsim.network.base import Direction
+
+
+CoderData = tuple[ClientVectors, dict[int, Hashable], list[CopyRows]]
+"""Residuals, frames and coded copies."""
 
 
 class Coder:
@@ -31,6 +35,7 @@ class Coder:
 
     Attributes:
         residuals: with error feedback, what each client still owes, in the layout's shape.
+        idle: whether nothing is coded, only noted who downloads what: in a replay without values.
     """
 
     def __init__(
@@ -55,7 +60,7 @@ class Coder:
         self._refactors = refactors
         self.residuals = ClientVectors() if residuals is None else residuals
         self._frames: dict[int, Hashable] = {}
-        self._version = -1
+        self._version, self.idle = -1, False
         self._coded: dict[Payload, tuple[Vector, Vector]] = {}
         self._copies = Copies(layout)
 
@@ -83,7 +88,7 @@ class Coder:
             self._version = version
             self._coded.clear()
             self._copies.forget_joined()
-        coded = self._coded_start(version, start, payload)
+        coded = start if self.idle else self._coded_start(version, start, payload)
         if client is None:
             return coded
         return self._copies.held(client, version, last_seen, payload, coded)
@@ -152,6 +157,17 @@ class Coder:
         same = self._frames.get(client) == now
         self._frames[client] = now
         return self.residuals.get(client) if same else None
+
+    def dump(self) -> CoderData:
+        """Return what depends on values, as explicit data, after a commit: before anything of its version was coded."""
+        return self.residuals, dict(self._frames), self._copies.dump()
+
+    def load(self, data: CoderData) -> None:
+        """Go on from what `dump` has returned."""
+        self.residuals, frames, copies = data
+        self._frames, self.idle = dict(frames), False
+        self._coded.clear()
+        self._copies.load(copies)
 
     def _through(
         self, direction: Direction, vector: Vector, payload: Payload, address: tuple[str | int, ...]

@@ -35,6 +35,14 @@ class ServerOptimizer(Component):
             max_staleness: of the updates that the rule took.
         """
 
+    def dump(self, state: object) -> object:
+        """Return the state as explicit data for a checkpoint (see `Aggregator.dump`): by default, itself."""
+        return state
+
+    def load(self, data: object) -> object:
+        """Return the state that `dump` gave these data of."""
+        return data
+
 
 def move(before: Vector, after: Vector) -> Floats:
     """Return D = after - before in float64."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from fedsim.arrays import Floats
+from fedsim.config.fields import CountOrZero
 from fedsim.optimizers._base import Adaptive, Bias, Decay, Moments, Rate
 
 
@@ -31,7 +30,7 @@ class Fadas(Adaptive):
     tau: Rate = 1.0e-8
     bias: Bias = "corrected"
     delay: Literal["capped", "scaled"] = "scaled"
-    patience: Annotated[int, Field(ge=0)] = 1
+    patience: CountOrZero = 1
 
     def init(self, size: int) -> Moments:
         """Return the moments before the first step."""

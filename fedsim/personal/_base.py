@@ -13,7 +13,7 @@ from fedsim.adapters.adapter import Layout, Vector
 from fedsim.adapters.payload import Payload
 from fedsim.aggregators._base import Offer, Traits
 from fedsim.component import Component
-from fedsim.config.fields import Count
+from fedsim.config.fields import Count, CountOrZero
 from fedsim.config.learning import LocalConfig
 from fedsim.config.problem import Problem
 from fedsim.cost.shape import ModelShape
@@ -62,7 +62,7 @@ class Personal(Component):
     """Whether a client's model is made of two products B A, one of them in the frozen weights."""
 
     clients: Count | None = None
-    unseen: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] = 0
+    unseen: CountOrZero | Annotated[float, Field(gt=0, lt=1)] = 0
     local_epochs: Count | None = None
 
     def misfit(self, traits: Traits, *, full: bool) -> tuple[str, str] | None:

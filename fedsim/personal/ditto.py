@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from fedsim.adapters.adapter import Vector
 from fedsim.aggregators._base import Traits
-from fedsim.config.fields import NonNegative, Positive
+from fedsim.config.fields import CountOrZero, NonNegative, Positive
 from fedsim.config.learning import LocalConfig
 from fedsim.config.problem import Problem
 from fedsim.jobs import Job
@@ -38,7 +36,7 @@ class Ditto(Personal):
 
     kind: Literal["ditto"] = "ditto"
     lam: NonNegative = 0.1
-    epochs: Annotated[int, Field(ge=0)] | None = None
+    epochs: CountOrZero | None = None
     lr: Positive | None = None
 
     @property

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from fedsim.adapters.adapter import Vector
 from fedsim.aggregators._base import Traits
-from fedsim.config.fields import Positive
+from fedsim.config.fields import CountOrZero, Positive
 from fedsim.config.learning import LocalConfig
 from fedsim.jobs import Job
 from fedsim.personal._base import Home, Personal, Used, tuned
@@ -49,7 +49,7 @@ class FedDPA(Personal):
     kind: Literal["feddpa"] = "feddpa"
     a: Annotated[float, Field(ge=0, le=1)] = 0.5
     train: Literal["each", "after"] = "each"
-    epochs: Annotated[int, Field(ge=0)] | None = None
+    epochs: CountOrZero | None = None
     lr: Positive | None = None
 
     @property

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal
-
-from pydantic import Field
+from typing import ClassVar, Literal
 
 from fedsim.adapters.adapter import Layout, Vector
 from fedsim.aggregators._base import Traits
-from fedsim.config.fields import Count, Positive
+from fedsim.config.fields import Count, CountOrZero, Positive
 from fedsim.errors import ExperimentError, message
 from fedsim.jobs import Job
 from fedsim.personal._base import Home, Personal, Used, tuned, values, with_values
@@ -35,7 +33,7 @@ class FedPer(Personal):
 
     kind: Literal["fedper"] = "fedper"
     layers: Count = 1
-    epochs: Annotated[int, Field(ge=0)] = 1
+    epochs: CountOrZero = 1
     lr: Positive | None = None
 
     waits: ClassVar[bool] = True

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from fedsim.adapters.adapter import Vector
-from fedsim.config.fields import Positive
+from fedsim.config.fields import CountOrZero, Positive
 from fedsim.jobs import Job
 from fedsim.personal._base import Home, Personal, tuned
 
@@ -26,7 +24,7 @@ class FineTune(Personal):
     """
 
     kind: Literal["fine-tune"] = "fine-tune"
-    epochs: Annotated[int, Field(ge=0)] = 1
+    epochs: CountOrZero = 1
     lr: Positive | None = None
 
     @property

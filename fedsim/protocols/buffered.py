@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from fedsim.clock.protocol import ServerProtocol, Steps, Verbs, more_than_there_are
 from fedsim.clock.visit import Visit
+from fedsim.config.fields import Count, CountOrZero
 from fedsim.config.problem import Problem
 from fedsim.instants import Instant
 
@@ -28,10 +27,10 @@ class Buffered(ServerProtocol):
     """
 
     kind: Literal["buffered"] = "buffered"
-    concurrency: Annotated[int, Field(ge=1)] = 30
-    buffer: Annotated[int, Field(ge=1)] = 10
+    concurrency: Count = 30
+    buffer: Count = 10
     once_per_buffer: bool = False
-    max_staleness: Annotated[int, Field(ge=0)] | None = None
+    max_staleness: CountOrZero | None = None
 
     @property
     def clients_at_work(self) -> int:

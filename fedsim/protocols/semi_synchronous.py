@@ -8,6 +8,7 @@ from pydantic import Field
 
 from fedsim.clock.protocol import ServerProtocol, Steps, Verbs, more_than_there_are
 from fedsim.clock.visit import Visit
+from fedsim.config.fields import Count, CountOrZero
 from fedsim.config.problem import Problem
 from fedsim.instants import Instant
 
@@ -27,10 +28,10 @@ class SemiSynchronous(ServerProtocol):
     """
 
     kind: Literal["semi-synchronous"] = "semi-synchronous"
-    concurrency: Annotated[int, Field(ge=1)] = 30
+    concurrency: Count = 30
     beat_s: Annotated[float, Field(ge=1e-3, allow_inf_nan=False)] = 600.0
     refill: Literal["beat", "landing"] = "beat"
-    max_staleness: Annotated[int, Field(ge=0)] | None = None
+    max_staleness: CountOrZero | None = None
 
     @property
     def clients_at_work(self) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fedsim.clock.protocol import ServerProtocol, Steps, Verbs, cohort_problems
+from fedsim.config.fields import Count
 from fedsim.config.problem import Problem
 from fedsim.errors import invalid
 
@@ -24,10 +25,10 @@ class Synchronous(ServerProtocol):
     """
 
     kind: Literal["synchronous"] = "synchronous"
-    cohort: Annotated[int, Field(ge=1)] = 10
+    cohort: Count = 10
     deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     over_select: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
-    min_reports: Annotated[int, Field(ge=1)] = 1
+    min_reports: Count = 1
     late: Literal["stop", "finish"] = "stop"
 
     @model_validator(mode="after")

@@ -15,11 +15,11 @@ from pydantic import Field, model_validator
 from fedsim.adapters.adapter import Vector
 from fedsim.clock.protocol import Blend, ServerProtocol, Steps, Verbs, cohort_problems, more_than_there_are
 from fedsim.clock.visit import Visit
+from fedsim.config.fields import Count, CountOrZero
 from fedsim.config.problem import Problem
 from fedsim.errors import RunError, invalid, message
 from fedsim.rng import stream
 
-Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -59,9 +59,9 @@ class Tiers(ServerProtocol):
     probabilities: Literal["uniform", "adaptive"] | tuple[NonNegative, ...] = "uniform"
     interval: Count = 20
     adapt: Literal["stalled", "always"] = "stalled"
-    credits: Count | tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    credits: Count | tuple[CountOrZero, ...] | None = None
     prior: NonNegative = 0.0
-    max_staleness: Annotated[int, Field(ge=0)] | None = None
+    max_staleness: CountOrZero | None = None
 
     @model_validator(mode="after")
     def _lists_of_tiers(self) -> Tiers:
@@ -177,25 +177,43 @@ class Tiers(ServerProtocol):
         )
 
     def _asynchronous(self, server: Verbs, pools: Sequence[NDArray[np.int64]]) -> Steps:
-        models = [server.vector.astype(np.float64)] * self.tiers
-        rounds = [0] * self.tiers
+        models = TierModels(server.vector, self.tiers, self.prior)
         numbers = count()
-
-        def mix(tier: int, taken: Sequence[Visit], model: Vector) -> Vector:
-            models[tier] = model.astype(np.float64)
-            rounds[tier] += 1
-            shares = mirrored_shares(rounds, self.prior)
-            mixed = sum(share * model for share, model in zip(shares, models, strict=True))
-            return np.asarray(mixed, dtype=np.float32)
 
         def rounds_of(tier: int) -> Steps:
             while True:
                 sent, landed = yield from self._round(server, pools[tier], numbers)
                 landed = server.fresh(landed, self.max_staleness)
                 if landed:
-                    server.commit(landed, blend=Blend(sent, partial(mix, tier)))
+                    server.commit(landed, blend=Blend(sent, partial(models.mixed, tier), models))
 
         yield server.all_of([server.process(rounds_of(tier)) for tier in range(self.tiers)])
+
+
+class TierModels:
+    """The tiers' models, and the shared one that is made of them."""
+
+    def __init__(self, vector: Vector, tiers: int, prior: float) -> None:
+        """Begin with the model of version 0 in every tier."""
+        self._models = [vector.astype(np.float64)] * tiers
+        self._rounds = [0] * tiers
+        self._prior = prior
+
+    def mixed(self, tier: int, _taken: Sequence[Visit], model: Vector) -> Vector:
+        """Take in a round's model of a tier; return the shared one."""
+        self._models[tier] = model.astype(np.float64)
+        self._rounds[tier] += 1
+        shares = mirrored_shares(self._rounds, self._prior)
+        mixed = sum(share * model for share, model in zip(shares, self._models, strict=True))
+        return np.asarray(mixed, dtype=np.float32)
+
+    def dump(self) -> object:
+        """Return the models and the rounds of all tiers."""
+        return list(self._models), list(self._rounds)
+
+    def load(self, data: tuple[list[NDArray[np.float64]], list[int]]) -> None:
+        """Go on from these."""
+        self._models, self._rounds = list(data[0]), list(data[1])
 
 
 def _expected_s(server: Verbs, client: int) -> float:

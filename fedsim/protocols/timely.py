@@ -9,10 +9,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fedsim.clock.protocol import ServerProtocol, Steps, Verbs, cohort_problems
+from fedsim.config.fields import Count
 from fedsim.config.problem import Problem
 from fedsim.errors import invalid
-
-Count = Annotated[int, Field(ge=1)]
 
 
 class Timely(ServerProtocol):

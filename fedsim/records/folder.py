@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from fedsim.errors import RunFolderError, message
+from fedsim.errors import ExperimentError, RunFolderError, message
+from fedsim.files import yaml_file
 from fedsim.files.atomic import write_atomically
+from fedsim.files.opened import SETTINGS_BYTES, UnreadableError, bytes_of
 from fedsim.records import tables
 from fedsim.records.info import RunInfo, read_info
 from fedsim.records.integrity.seals import sealed
+from fedsim.records.liveness.standing import standing
 
 WRITTEN = ("visits", "commits", "scores", "personal")
 """Tables that are written row by row; `clients` comes whole."""
@@ -29,8 +31,16 @@ SINGLE = ("name", "seed")
 def holds_run(folder: str | Path) -> bool:
     """Tell whether a folder is taken by a run, of whatever status."""
     folder = Path(folder)
-    heads = any((folder / name).exists() for name in ("run.json", "experiment.yaml"))
-    return heads or has_lines(folder) or any((folder / f"{t}.parquet").exists() for t in tables.TABLES)
+    heads = any(os.path.lexists(folder / name) for name in ("run.json", "experiment.yaml"))
+    written = (lines_of(folder, table) for table in WRITTEN)
+    stored = (folder / f"{table}.parquet" for table in tables.TABLES)
+    return heads or any(map(os.path.lexists, (*written, *stored)))
+
+
+def has_begun(folder: Path) -> bool:
+    """Tell whether a folder that is taken holds a run, and not only the name of one that was killed at its first step."""
+    head = folder / "run.json"
+    return head.is_file() and head.stat().st_size > 0 and (folder / "experiment.yaml").is_file()
 
 
 def has_lines(folder: Path) -> bool:
@@ -40,8 +50,22 @@ def has_lines(folder: Path) -> bool:
 
 def check_free(folder: Path | None) -> None:
     """Raise a RunFolderError if a folder is taken by a run."""
-    if folder is not None and folder.is_dir() and holds_run(folder):
-        raise RunFolderError(message(str(folder), "holds a run already", fix="give another --out"))
+    if folder is not None and folder.is_dir():
+        if holds_run(folder):
+            raise RunFolderError(message(str(folder), "holds a run already", fix="give another --out"))
+        refuse_links(folder)
+
+
+def refuse_links(folder: Path) -> None:
+    """Raise a RunFolderError if there is a link in a folder, or in one inside it: a run would write elsewhere."""
+    for path in sorted(folder.iterdir()):
+        inside = [] if path.is_symlink() or not path.is_dir() else sorted(path.iterdir())
+        for part in (path, *inside):
+            if part.is_symlink():
+                what = f"{part.relative_to(folder)} is a link, through which a run could write elsewhere"
+                raise RunFolderError(
+                    message(str(folder), what, fix="put the file or the folder itself there")
+                )
 
 
 @contextlib.contextmanager
@@ -93,8 +117,9 @@ def read_head(folder: Path) -> tuple[RunInfo, dict[str, Any]]:
 
 def _read_experiment(path: Path) -> dict[str, Any]:
     try:
-        experiment = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (*tables.UNREADABLE, yaml.YAMLError) as problem:
+        data = bytes_of(path, SETTINGS_BYTES, folder=path.parent)
+        experiment = yaml_file.plain(data.decode("utf-8"))
+    except (*tables.UNREADABLE, ExperimentError, yaml.YAMLError) as problem:
         what = f"cannot be read ({tables.first_line(problem)})"
         raise RunFolderError(message(str(path), what)) from problem
     if not isinstance(experiment, dict) or not _is_plain(experiment):
@@ -124,22 +149,31 @@ def _is_plain(value: object, most: int = 100_000) -> bool:
     return not waiting
 
 
-def read_tables(folder: Path, *, complete: bool = False) -> dict[str, tables.Columns]:
-    """Read every table: lines if there are any (they are the truth until folded), else Parquet."""
+def read_tables(folder: Path, *, complete: bool = False, torn: bool = False) -> dict[str, tables.Columns]:
+    """Read every table: lines if there are any (they are the truth until folded), else Parquet.
+
+    Args:
+        folder: of the run.
+        complete: whether every table must be there.
+        torn: whether lines may be torn anywhere, see `tables.read_lines`.
+    """
     columns = {}
     for table in tables.TABLES:
         stored, lines = folder / f"{table}.parquet", lines_of(folder, table)
+        if os.path.lexists(lines) and not lines.is_file():
+            raise RunFolderError(message(str(lines), "is no file"))
         if lines.is_file():
-            columns[table] = _joined_lines(table, lines)
+            columns[table] = _joined_lines(table, lines, torn=torn)
         else:
             wanted = complete or stored.exists()
             columns[table] = tables.read_parquet(table, stored) if wanted else tables.joined(table, [])
     return columns
 
 
-def _joined_lines(table: str, path: Path) -> tables.Columns:
+def _joined_lines(table: str, path: Path, *, torn: bool = False) -> tables.Columns:
     try:
-        return tables.joined(table, (tables.pack_lines(table, lines) for lines in tables.read_lines(path)))
+        chunks = tables.read_lines(path, torn=torn)
+        return tables.joined(table, (tables.pack_lines(table, lines) for lines in chunks))
     except KeyError as problem:
         raise RunFolderError(message(str(path), f"a row has no {problem}")) from problem
     except tables.UNREADABLE as problem:
@@ -156,7 +190,10 @@ def fold(folder: Path, columns: Mapping[str, tables.Columns], info: RunInfo) -> 
     for table in tables.TABLES:
         if lines_of(folder, table).exists() or not (folder / f"{table}.parquet").exists():
             tables.write_parquet(table, columns[table], folder / f"{table}.parquet")
-    info = sealed(info, folder, columns)
+    try:
+        info = sealed(info, folder, columns)
+    except UnreadableError as problem:
+        raise RunFolderError(problem.message(str(folder))) from problem
     write_info(folder, info)
     for table in WRITTEN:
         lines_of(folder, table).unlink(missing_ok=True)
@@ -166,7 +203,10 @@ def fold(folder: Path, columns: Mapping[str, tables.Columns], info: RunInfo) -> 
 def read_wall(folder: Path) -> list[dict[str, Any]]:
     """Return the wall-clock lines of a run, if it has any."""
     path = folder / "wall.jsonl"
-    return [row for rows in tables.read_lines(path) for row in rows] if path.is_file() else []
+    try:
+        return [row for rows in tables.read_lines(path) for row in rows] if path.is_file() else []
+    except UnreadableError as problem:
+        raise RunFolderError(problem.message(str(path))) from problem
 
 
 def write_info(folder: Path, info: RunInfo) -> None:
@@ -174,17 +214,14 @@ def write_info(folder: Path, info: RunInfo) -> None:
     write_atomically(folder / "run.json", info.text().encode())
 
 
-def may_be_alive(info: RunInfo) -> bool:
-    """Tell whether the process of a run may still write: alive here, or on a host we cannot see."""
-    if info.host != socket.gethostname() or info.pid is None or os.name == "nt":
-        return True
-    try:
-        os.kill(info.pid, 0)  # signal 0 only asks (on Windows it would not)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # somebody else's process
-        return True
-    return True
+def may_be_alive(info: RunInfo, folder: Path | None = None) -> bool:
+    """Tell whether somebody may still be at work on a run: see `fedsim.records.liveness.standing`.
+
+    Args:
+        info: its `run.json`.
+        folder: where it is: the lock there knows more than a process's number.
+    """
+    return standing(folder, info).alive
 
 
 def lines_of(folder: Path, table: str) -> Path:

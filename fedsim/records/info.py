@@ -14,14 +14,23 @@ import numpy as np
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from fedsim.errors import RunFolderError, message
+from fedsim.files.opened import FACTS_BYTES, bytes_of
+from fedsim.records.liveness.process import Process
+from fedsim.records.liveness.resumption import Resumption
 from fedsim.records.resolved import Resolved
 from fedsim.records.rows import OUTCOMES, Cause
 from fedsim.records.tables import UNREADABLE, Columns, first_line, plain
+from fedsim.records.watching.score import LastScore
+from fedsim.redaction import redacted
 
 Status = Literal["running", "done", "failed", "interrupted", "killed"]
 """How a run stands; `killed`: its process ended without closing it."""
 UNFINISHED: tuple[Status, ...] = ("running", "killed")
 """Statuses of runs whose last visits have no row: sums over all visits are not those of the simulation."""
+
+MIXED = "the processors differ: the schedule is the same on all of them, losses and weights agree to rounding only"
+"""The word for nodes that do not compute alike."""
+
 
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A float that JSON writes as null when it is NaN."""
@@ -118,6 +127,7 @@ class RunInfo:
         name, seed, digest: of the experiment.
         status, reason: how it ended, and why in one sentence.
         started, ended, wall_s, host, pid, versions: by the wall clock, where, and with which packages.
+        process: which process `pid` was, of all that have had this number; None in runs of before.
         timeline_only: whether nothing was trained.
         task: facts about model and data, as the task describes them.
         charged: what the clock charged.
@@ -126,6 +136,9 @@ class RunInfo:
         refused: the first updates that were not taken; `totals.refused` counts all.
         saved_adapter: about the folder `adapter`, where it is not the plain adapter.
         executor, workers: what trained.
+        visits_after: trainings that follow the last version, in visits.
+        processors: kind of processor, with the instruction set that torch uses there -> nodes; mixed: a word if there are
+            several kinds.
         end_time_s: virtual time of the end [s].
         totals: counts and sums.
         never_equipped: clients that were given up, because their downloads of the frozen model failed again and again.
@@ -133,8 +146,11 @@ class RunInfo:
         away_share: why devices were away -> share of the time of all devices; None where none is watched.
         batteries: their balance; None without batteries.
         saved_share: share of the visits asked to train whose training was never computed.
+        last_score: the last one; None: nothing was scored, or in a run of before.
+        resumed: each time that it went on after an end.
+        no_checkpoints: why it has none, in words; empty if that was not tried or it has some.
         files: file of the run folder -> SHA-256, of those that the run has written; empty before its end.
-        numbers: `table.column` -> SHA-256 of its numbers, of the columns that training computes.
+        numbers: `table.column`, `run.json` -> SHA-256 of what no replay gives: columns that training computes, facts.
     """
 
     name: str
@@ -147,6 +163,7 @@ class RunInfo:
     wall_s: float | None = None
     host: str = ""
     pid: int | None = None
+    process: Process | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     timeline_only: bool = False
     task: Mapping[str, Any] = field(default_factory=dict)
@@ -157,6 +174,9 @@ class RunInfo:
     saved_adapter: SavedAdapter | None = None
     executor: str = ""
     workers: int = 0
+    visits_after: float = 0.0
+    processors: Mapping[str, int] = field(default_factory=dict)
+    mixed: str = ""
     end_time_s: float = 0.0
     totals: Totals = Totals()
     never_equipped: int = 0
@@ -164,8 +184,15 @@ class RunInfo:
     away_share: Mapping[Cause, float] | None = None
     batteries: Batteries | None = None
     saved_share: float = 0.0
+    last_score: LastScore | None = None
+    resumed: tuple[Resumption, ...] = ()
+    no_checkpoints: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     numbers: Mapping[str, str] = field(default_factory=dict)
+
+    def on(self, processors: Mapping[str, int]) -> RunInfo:
+        """Return it with the processors that a run works on."""
+        return replace(self, processors=processors, mixed=MIXED if len(processors) > 1 else "")
 
     def plain(self) -> dict[str, Any]:
         """Return what `run.json` holds: plain JSON values, without what is None."""
@@ -189,7 +216,7 @@ def read_info(path: Path) -> RunInfo:
         RunFolderError: it cannot be read, or lacks something.
     """
     try:
-        return _reader().validate_python(json.loads(path.read_text(encoding="utf-8")))
+        return _reader().validate_python(json.loads(bytes_of(path, FACTS_BYTES, folder=path.parent)))
     except ValidationError as problem:
         first = problem.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -213,7 +240,9 @@ def json_values(value: Any) -> Any:
         return {str(key): json_values(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [json_values(item) for item in value]
-    if value is None or isinstance(value, str | bool | int):
+    if isinstance(value, str):
+        return redacted(value)
+    if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float) and not isinstance(value, np.generic):
         return value if math.isfinite(value) else None

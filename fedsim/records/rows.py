@@ -143,7 +143,9 @@ class CommitRow:
     Attributes:
         version: the one it made; time_s: when; updates: how many it took.
         mean_staleness, max_staleness, up_bytes: of the updates it took.
-        total_up_bytes, total_down_bytes, total_joules: of all visits that had ended, lost ones included.
+        total_up_bytes, total_down_bytes, total_joules: of all visits that had ended when the server took these updates,
+            lost ones included: at `time_s`, or before it where commits take time (`server.compute`), so that what comes
+            in while the server works is in the totals of a later commit.
         update_norm: Euclidean length of the change of the adapter; mean_cosine: between pairs of updates;
             both NaN if nothing was trained.
     """

@@ -17,8 +17,10 @@ from fedsim.errors import RunFolderError, message
 from fedsim.files.atomic import write_atomically
 from fedsim.records import folder as run_folder
 from fedsim.records import tables
-from fedsim.records.info import RunInfo, summed
+from fedsim.records.info import RunInfo, read_info, summed
 from fedsim.records.integrity.soundness import unsound
+from fedsim.records.liveness.hold import hold
+from fedsim.records.liveness.standing import Standing, standing
 from fedsim.records.quantities import plural
 
 if TYPE_CHECKING:
@@ -93,16 +95,19 @@ def load(folder: str | Path) -> Run:
 
     The lines of a run that was killed are folded into Parquet first, and its status becomes `killed`; so are those that
     an interrupted run has left.
-    A run that may still be going is read without touching its files.
+    A run that may still be going, here or on another host, is read without touching its files; `info.reason` says how
+    that is known.
 
     Raises:
         RunFolderError: the folder does not exist, holds no run, or holds one that cannot be read.
     """
     folder = Path(folder)
-    info, experiment = run_folder.read_head(folder)
+    head, experiment = run_folder.read_head(folder)
+    info = head
     running = info.status == "running"
-    killed = running and not run_folder.may_be_alive(info)
-    loose = running or (info.status == "interrupted" and run_folder.has_lines(folder))
+    stands = standing(folder, info) if running else None
+    unfolded = run_folder.has_lines(folder) or not info.files
+    loose = running or (info.status in ("interrupted", "failed") and unfolded)
     columns = run_folder.read_tables(folder, complete=not loose)
     damage = next(unsound(columns), None)
     if damage is not None:
@@ -110,12 +115,35 @@ def load(folder: str | Path) -> Run:
         raise RunFolderError(message(str(folder), f"is damaged: {damage}", fix=fix))
     if loose:
         info = summed(info, columns)
-    if killed:
-        info = replace(info, status="killed", reason="the process ended without closing the run")
-    if killed or (not running and run_folder.has_lines(folder)):
-        with contextlib.suppress(PermissionError):  # a read-only copy is as readable, only not tidied up
-            info = run_folder.fold(folder, columns, info)
-    return run_of(folder, experiment, info, columns, run_folder.read_wall(folder))
+    if stands is not None:
+        info = _standing_as(info, stands)
+    wall = run_folder.read_wall(folder)  # what cannot be read leaves the folder as it is
+    untidy = run_folder.has_lines(folder) if stands is None else (stands.sure and not stands.alive)
+    if untidy:
+        info = _tidied(folder, head, info, columns)
+    return run_of(folder, experiment, info, columns, wall)
+
+
+def _standing_as(info: RunInfo, stands: Standing) -> RunInfo:
+    """Return what is known of a run that nobody has closed: it is going, or it was killed; and how that is known."""
+    if stands.alive:
+        return replace(info, reason=stands.words)
+    return replace(info, status="killed", reason=f"nobody has closed the run: {stands.words}")
+
+
+def _tidied(folder: Path, head: RunInfo, info: RunInfo, columns: Mapping[str, tables.Columns]) -> RunInfo:
+    """Fold what a run has left, unless somebody has begun to work on it since its `head` was read.
+
+    A read-only copy, or one on a full disk, is as readable untidied.
+    """
+    with contextlib.suppress(OSError, RunFolderError):
+        held = hold(folder)
+        try:
+            if read_info(folder / "run.json").text() == head.text():
+                info = run_folder.fold(folder, columns, info)
+        finally:
+            held.release()
+    return info
 
 
 def run_of(

@@ -32,8 +32,8 @@ def scored(run: Run, metric: str, split: str = "test") -> pd.DataFrame:
     """Return every score of a metric with what the run had cost by that version.
 
     Returns:
-        Columns version, time_s, up_bytes, down_bytes, joules (totals of all visits that had ended,
-        lost ones included; 0 at version 0) and value; one row a scored version.
+        Columns version, time_s, up_bytes, down_bytes, joules (totals of all visits that had ended when the server took
+        the version's updates, lost ones included; 0 at version 0) and value; one row a scored version.
 
     Raises:
         RunFolderError: the run has no such metric on that split.
@@ -65,8 +65,8 @@ def at(
 ) -> pd.DataFrame:
     """Return the last scores within a budget: columns split, metric, version, value, server_version.
 
-    A commit counts if what the run had spent by then is at most the budget in each unit given; scores are not
-    interpolated. `server_version` is the server's within the budget: if it is later than `version`, it was not
+    A commit counts if it was made within the time given, and if what the run had spent when its updates were taken is at
+    most the budget in each other unit, as `budget.up_bytes` has it; scores are not interpolated. `server_version` is the server's within the budget: if it is later than `version`, it was not
     scored, and the value is that of an older model (`evaluate.every_s` and `every_bytes` score on a grid that all runs
     have in common). Without a budget the last scores are returned, whatever they are.
 

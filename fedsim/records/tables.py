@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 
 from fedsim.errors import FedsimError, RunError, RunFolderError, message
 from fedsim.files.atomic import write_atomically
+from fedsim.files.opened import LINE_BYTES, UnreadableError, data_bytes, opened
+from fedsim.files.parquet_file import batches, schema_of
+from fedsim.files.text_file import shown
 from fedsim.records.rows import ROWS, Row
 
 if TYPE_CHECKING:
@@ -162,6 +165,12 @@ def joined(table: str, parts: Iterable[Columns]) -> Columns:
     return {name: column[index] for name, column in columns.items()}
 
 
+def rows_of(columns: Columns) -> list[dict[str, object]]:
+    """Return the rows of columns, as plain values."""
+    values = {name: column.tolist() for name, column in columns.items()}
+    return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+
+
 def frame(table: str, columns: Columns) -> pd.DataFrame:
     """Return a data frame with exactly the table's columns and dtypes, also without rows."""
     import pandas as pd
@@ -171,20 +180,25 @@ def frame(table: str, columns: Columns) -> pd.DataFrame:
     )
 
 
-def read_lines(path: Path) -> Iterator[list[dict[str, Any]]]:
+def read_lines(path: Path, *, torn: bool = False) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of a JSON-lines file in chunks; a half-written last line is dropped.
+
+    Args:
+        path: of the file.
+        torn: whether to drop all from the first line on that is none, as a power failure may leave it.
 
     Raises:
         RunFolderError: a line before the last is not JSON.
+        UnreadableError: it is no regular file, or a link to elsewhere.
         FileNotFoundError: there is no such file.
     """
-    with path.open("rb") as file:
+    with opened(path, folder=path.parent) as file:
         chunk: list[dict[str, Any]] = []
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(iter(lambda: file.readline(LINE_BYTES), b""), start=1):
             try:
                 chunk.append(_row_of(line))
             except (ValueError, RecursionError) as problem:
-                if file.read(1):
+                if not torn and file.read(1):
                     where = f"{path}: line {number}"
                     raise RunFolderError(message(where, f"is not a row in JSON ({problem})")) from problem
                 break
@@ -196,6 +210,8 @@ def read_lines(path: Path) -> Iterator[list[dict[str, Any]]]:
 
 
 def _row_of(line: bytes) -> dict[str, Any]:
+    if len(line) == LINE_BYTES:
+        raise ValueError("it is too long")
     row = json.loads(line)
     if not isinstance(row, dict):
         raise ValueError("no mapping")  # noqa: TRY004 - told as a line that is no row
@@ -222,19 +238,19 @@ def read_parquet(table: str, path: Path) -> Columns:
         RunFolderError: the file is missing, unreadable, or has other columns.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    if path.exists() and not path.is_file():
-        raise RunFolderError(message(str(path), "is no file"))
     try:
-        with path.open("rb") as file:
-            stored = pq.read_table(file)
-        names = [RENAMED.get(name, name) for name in stored.column_names]
+        most = data_bytes()
+        with opened(path, most, folder=path.parent) as file:
+            schema = schema_of(file)
+            names = [RENAMED.get(name, name) for name in schema.names]
+            lacking = _lacking(table, names)
+            if [name for name in TABLES[table] if name not in lacking] != names:
+                what = "has other columns than this version of fedsim writes"
+                raise RunFolderError(message(str(path), what))
+            rows = list(batches(file, schema, most))
+        stored = pa.Table.from_batches(rows) if rows else schema.empty_table()
         stored = stored.rename_columns(names)
-        lacking = _lacking(table, names)
-        if [name for name in TABLES[table] if name not in lacking] != names:
-            what = "has other columns than this version of fedsim writes"
-            raise RunFolderError(message(str(path), what))
         columns = {name: stored[name].to_numpy() for name in names}
         columns |= {name: np.array(_missing(table, name, stored.num_rows)) for name in lacking}
         return {
@@ -244,11 +260,21 @@ def read_parquet(table: str, path: Path) -> Columns:
         raise RunFolderError(message(str(path), f"cannot be read ({first_line(problem)})")) from problem
 
 
-UNREADABLE = (OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError, RecursionError, RunError)
+UNREADABLE = (
+    UnreadableError,
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+    RunError,
+)
 """What reading a damaged file may raise."""
 
 
 def first_line(problem: BaseException) -> str:
     """Return what an error says, in one line that is not too long."""
     text = problem.message.headline if isinstance(problem, FedsimError) else str(problem)
-    return (text.splitlines() or [type(problem).__name__])[0][:200]
+    return shown((text.splitlines() or [type(problem).__name__])[0][:200])

@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import socket
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,14 +17,19 @@ from typing import Any, BinaryIO, Literal
 
 from fedsim.config.experiment import Experiment
 from fedsim.errors import HostError, message
+from fedsim.files.disk import FULL, telling
+from fedsim.files.lines import append_line
 from fedsim.records import folder as run_folder
 from fedsim.records import tables
 from fedsim.records.info import RunInfo, saved_share, summed
-from fedsim.records.integrity.seals import sealed, settings_sha256
+from fedsim.records.integrity.seals import FEDSIM, sealed, settings_sha256
+from fedsim.records.liveness.hold import Hold, hold, hold_of
+from fedsim.records.liveness.process import this_process
 from fedsim.records.rows import CommitRow, PersonalRow, Row, ScoreRow, VisitRow, plain
 from fedsim.records.run import Run, run_of
+from fedsim.records.watching.score import last_score
 
-_PACKAGES = ("fedsim-edge", "numpy", "pandas", "pyarrow", "pydantic", "simpy", "torch", "transformers", "peft", "ray")  # fmt: skip
+_PACKAGES = ("numpy", "pandas", "pyarrow", "pydantic", "simpy", "torch", "transformers", "peft", "ray")  # fmt: skip
 
 PACKED = 8192
 """Rows in memory that are packed into arrays, which are a tenth of their size."""
@@ -35,15 +41,28 @@ class Writer:
     """Takes the rows of a running simulation; in a folder, or in memory if `folder` is None.
 
     Its wall seconds count from `began_s` of `time.perf_counter` (None: from now), when workers began to start.
+    With `continues`, the `run.json` of a run that goes on in its folder, that folder is not claimed: its lock is had already.
+
+    Attributes:
+        folder: of the run.
+        experiment: its settings as plain values, every path absolute.
+        counts: rows that each table has by now.
 
     Raises:
         RunFolderError: the folder holds a run already or cannot be created.
     """
 
-    def __init__(self, folder: Path | None, experiment: Experiment, began_s: float | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        experiment: Experiment,
+        began_s: float | None = None,
+        continues: RunInfo | None = None,
+    ) -> None:
         self.folder = None if folder is None else Path(folder)
-        self._experiment = _portable(experiment)
-        self._info = _started(experiment, settings_sha256(self._experiment))
+        self.experiment = portable(experiment)
+        self._info = continues or started(experiment)
+        self.counts = dict.fromkeys(run_folder.WRITTEN, 0)
         self._from_s = time.perf_counter() if began_s is None else began_s
         self._clients = tables.joined("clients", [])
         self._files: dict[str, BinaryIO] = {}
@@ -51,9 +70,12 @@ class Writer:
         self._rows: dict[str, list[Row]] = {table: [] for table in run_folder.WRITTEN}
         self._wall: list[dict[str, Any]] = []
         self._packed: dict[str, list[tables.Columns]] = {table: [] for table in run_folder.WRITTEN}
-        if self.folder is not None:
-            with run_folder.claimed(self.folder, self._experiment, self._info):
-                pass
+        self._hold: Hold | None = None
+        if self.folder is not None and continues is not None:
+            self._hold = hold_of(self.folder)
+        elif self.folder is not None:
+            with telling(self.folder), run_folder.claimed(self.folder, self.experiment, self._info):
+                self._hold = hold(self.folder)
 
     def clients(self, columns: Mapping[str, Any]) -> None:
         """Write the table of clients, one array a column; arrays that it does not have are left out."""
@@ -79,7 +101,7 @@ class Writer:
 
     def wall(self, facts: Mapping[str, Any]) -> None:
         """Append something measured with a wall clock; `wall_s` since the start is added."""
-        line = {"wall_s": time.perf_counter() - self._from_s, **facts}
+        line = {"wall_s": self.wall_s, **facts}
         if self.folder is None:
             self._wall.append(line)
         else:
@@ -96,7 +118,22 @@ class Writer:
         if self.folder is not None:
             run_folder.write_info(self.folder, info)
 
+    @property
+    def wall_s(self) -> float:
+        """Wall seconds by now."""
+        return time.perf_counter() - self._from_s
+
+    def sync(self) -> None:
+        """Have on the disk what was written.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        for file in self._files.values():
+            os.fsync(file.fileno())
+
     def _append(self, table: str, row: Row) -> None:
+        self.counts[table] += 1
         if self.folder is not None:
             self._lines += 1
             if table not in self._files:
@@ -114,9 +151,24 @@ class Writer:
             if name not in self._files:
                 # Unbuffered: a line is one write to the system, so a kill never loses an earlier one.
                 self._files[name] = (folder / f"{name}.jsonl").open("ab", buffering=0)
-            self._files[name].write((tables.encode(line) + "\n").encode())
+            self._append_line(self._files[name].fileno(), (tables.encode(line) + "\n").encode())
         except OSError as problem:
-            raise HostError(message(str(folder), f"cannot write a row ({problem.strerror})")) from problem
+            what, fix = (
+                f"cannot write a row ({problem.strerror})",
+                f"free some space, then `fedsim resume {folder}`",
+            )
+            raise HostError(message(str(folder), what, fix=fix)) from problem
+
+    def _append_line(self, descriptor: int, line: bytes) -> None:
+        """Append a line; on a full disk it takes the room that was kept for the end, and the run ends."""
+        try:
+            append_line(descriptor, line)
+        except OSError as problem:
+            if self._hold is not None and problem.errno in FULL:
+                self._hold.give_room()
+                with contextlib.suppress(OSError):
+                    append_line(descriptor, line)
+            raise
 
     def close(
         self,
@@ -133,24 +185,30 @@ class Writer:
             ended: `run.json` with what the simulation knows at its end; without it, `end_time_s` and
                 `totals` are what the tables add up to.
         """
-        for file in self._files.values():
-            file.close()
-        self._files.clear()
+        self._close_files()
         columns = self._columns() if self.folder is None else run_folder.read_tables(self.folder)
-        info = summed(self._info, columns) if ended is None else ended
-        self._info = replace(
-            info,
+        info = replace(
+            summed(self._info, columns) if ended is None else ended,
             status=status,
             reason=reason,
-            ended=_now(),
-            wall_s=time.perf_counter() - self._from_s,
+            ended=now(),
+            wall_s=self.wall_s,
             saved_share=saved_share(columns),
+            last_score=last_score(tables.rows_of(columns["scores"])),
         )
         if self.folder is None:
-            self._info = sealed(self._info, None, columns)
-            return run_of(None, self._experiment, self._info, columns, [dict(line) for line in self._wall])
-        self._info = run_folder.fold(self.folder, columns, self._info)
-        return run_of(self.folder, self._experiment, self._info, columns, run_folder.read_wall(self.folder))
+            self._info = sealed(info, None, columns)
+            return run_of(None, self.experiment, self._info, columns, [dict(line) for line in self._wall])
+        try:
+            self._info = run_folder.fold(self.folder, columns, info)
+        except OSError:
+            if self._hold is not None:
+                self._hold.give_room()
+            if status == "done":
+                raise
+            self.note(info)  # the lines stay, and whoever reads the run folds them
+        self.release()
+        return run_of(self.folder, self.experiment, self._info, columns, run_folder.read_wall(self.folder))
 
     def interrupt(self, reason: str) -> None:
         """End a run that somebody has stopped, quickly: many rows stay lines, which whoever reads the run folds."""
@@ -159,11 +217,21 @@ class Writer:
         if self.folder is None or self._lines <= FOLDED_AT_ONCE:
             self.close(status="interrupted", reason=reason)
             return
+        self._close_files()
+        wall_s = self.wall_s
+        self.note(replace(self._info, status="interrupted", reason=reason, ended=now(), wall_s=wall_s))
+        self.release()
+
+    def release(self) -> None:
+        """Let go of the folder: this process works on it no more; safe to call twice."""
+        self._close_files()
+        if self._hold is not None:
+            self._hold.release()
+
+    def _close_files(self) -> None:
         for file in self._files.values():
             file.close()
         self._files.clear()
-        wall_s = time.perf_counter() - self._from_s
-        self.note(replace(self._info, status="interrupted", reason=reason, ended=_now(), wall_s=wall_s))
 
     def _columns(self) -> dict[str, tables.Columns]:
         """Return the tables of a run that lives in memory."""
@@ -174,7 +242,7 @@ class Writer:
         return columns
 
 
-def _portable(experiment: Experiment) -> dict[str, Any]:
+def portable(experiment: Experiment) -> dict[str, Any]:
     """Return the plain configuration with every path absolute, so that it can be run from anywhere."""
 
     def absolute(stored: Any, typed: Any) -> Any:
@@ -190,25 +258,33 @@ def _portable(experiment: Experiment) -> dict[str, Any]:
 
 def installed_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that results may depend on, as `run.json` names them."""
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), FEDSIM: _running_version()}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return versions
 
 
-def _started(experiment: Experiment, digest: str) -> RunInfo:
+def _running_version() -> str:
+    """Return the version of the code that runs: what was noted when a source tree was installed may be older."""
+    return str(vars(sys.modules["fedsim"])["__version__"])
+
+
+def started(experiment: Experiment) -> RunInfo:
+    """Return `run.json` of a run that begins now, in this process."""
     return RunInfo(
         name=experiment.name,
         status="running",
         seed=experiment.seed,
-        digest=digest,
-        started=_now(),
+        digest=settings_sha256(portable(experiment)),
+        started=now(),
         host=socket.gethostname(),
         pid=os.getpid(),
+        process=this_process(),
         versions=installed_versions(),
     )
 
 
-def _now() -> str:
+def now() -> str:
+    """Return the time by the wall clock, as `run.json` has it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -15,6 +15,7 @@ from plotly.subplots import make_subplots
 from fedsim.records import quantities, views
 from fedsim.records.comparisons import mean_curve
 from fedsim.records.run import Run
+from fedsim.report.drawn import worded
 from fedsim.report.style import BLUE, DASHES, GREY, RUN_COLOURS, axis_of, listed, logarithmic, style
 
 LEGEND = 44
@@ -44,7 +45,7 @@ def progress(run: Run, metric: str) -> go.Figure:
                 cliponaxis=False,
                 line=line,
                 marker={"size": 5},
-                hovertemplate=f"%{{x:.4g}} {title}<br>{metric} %{{y:.4g}}<extra>{split}</extra>",
+                hovertemplate=f"%{{x:.4g}} {title}<br>{worded(metric)} %{{y:.4g}}<extra>{worded(split)}</extra>",
             )
             figure.add_trace(trace, row=1, col=column)
             figure.update_xaxes(title_text=title, rangemode="tozero", row=1, col=column)
@@ -100,7 +101,7 @@ def _band(
         line = go.Scatter(
             x=at, y=listed(mean["mean"]), name=_shortened(name), legendgroup=name, showlegend=column == 1,
             mode="lines", line={"color": colour, "width": 2.5, "shape": "hv"}, cliponaxis=False,
-            hovertemplate=f"%{{x:.4g}} {title}<br>{metric} %{{y:.4g}}<extra>{name}, mean of {len(runs)} seeds</extra>",
+            hovertemplate=f"%{{x:.4g}} {title}<br>{worded(metric)} %{{y:.4g}}<extra>{worded(name)}, mean of {len(runs)} seeds</extra>",
         )  # fmt: skip
         figure.add_trace(line, row=1, col=column)
         figure.update_xaxes(title_text=title, rangemode="tozero", row=1, col=column)
@@ -150,7 +151,7 @@ def _curves(
                 cliponaxis=False,
                 line=_line(colours, i),
                 marker={"size": 5},
-                hovertemplate=f"%{{x:.4g}} {title}<br>{metric} %{{y:.4g}}<extra>{label}</extra>",
+                hovertemplate=f"%{{x:.4g}} {title}<br>{worded(metric)} %{{y:.4g}}<extra>{worded(label)}</extra>",
             )
             figure.add_trace(trace, row=row, col=column)
         figure.update_xaxes(title_text=title, rangemode="tozero", row=row, col=column)
@@ -211,7 +212,9 @@ def devices(run: Run, most: int = 2000) -> go.Figure | None:
                 ],
             },
             text=listed(part["device"]),
-            hovertemplate="%{text}<br>%{x:.3g} GFLOP/s, %{y:.3g} Mbit/s up<extra>" + tier + "</extra>",
+            hovertemplate="%{text}<br>%{x:.3g} GFLOP/s, %{y:.3g} Mbit/s up<extra>"
+            + worded(tier)
+            + "</extra>",
         )
     figure.update_xaxes(
         title_text="effective training speed [GFLOP/s]", **logarithmic(shown["flops_per_s"] / 1e9)

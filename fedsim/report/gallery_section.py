@@ -8,16 +8,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fedsim.errors import RunFolderError, message
+from fedsim.files.opened import FACTS_BYTES, PICTURE_BYTES, bytes_of
 from fedsim.metrics.direction import SAMPLES_DRAWN
 from fedsim.records import views
 from fedsim.records.comparisons import Budget, seeds_of, value_at
 from fedsim.records.quantities import number, percent, said
 from fedsim.records.run import Run
+from fedsim.records.tables import UNREADABLE, first_line
 from fedsim.report import figures
 from fedsim.report.parts import Picture, Section, Table, plural
 from fedsim.report.several.labels import Compared
 
 SPLIT = "samples"
+MOST_PICTURES = 100
+PNG = b"\x89PNG\r\n\x1a\n"
+"""The first bytes of every file of that format."""
 SHARE = "share of "
 READING = "Distances of samples against virtual time, commits and everything uploaded so far. Less is better."
 
@@ -159,11 +165,29 @@ def _shares(run: Run) -> list[Table]:
 def pictures(folder: Path | None) -> list[Picture]:
     """Return the grids of a run folder, in the order in which they were hung."""
     listed = None if folder is None else folder / "samples" / "samples.json"
-    if listed is None or not listed.is_file():
+    if folder is None or listed is None or not listed.is_file():
         return []
-    grids = []
-    for entry in json.loads(listed.read_text(encoding="utf-8")):
-        raw = (listed.parent / entry["file"]).read_bytes()
-        source = f"data:image/png;base64,{base64.b64encode(raw).decode()}"
-        grids.append(Picture(source, entry["caption"]))
-    return grids
+    try:
+        entries = json.loads(bytes_of(listed, FACTS_BYTES, folder=folder))
+        if not isinstance(entries, list):
+            raise TypeError("it is no list")
+        return [_picture(folder, entry) for entry in entries[:MOST_PICTURES]]
+    except (*UNREADABLE, AttributeError) as problem:
+        what = f"is damaged ({first_line(problem)})"
+        raise RunFolderError(message(str(listed), what, fix=f"remove {listed.parent}")) from problem
+
+
+def _picture(folder: Path, entry: Mapping[str, Any]) -> Picture:
+    """Return a grid that a list names; what is not a picture of this folder is none.
+
+    Raises:
+        ValueError: the name leads elsewhere, or the file holds something else.
+        UnreadableError: it is too long, no regular file, or a link to elsewhere.
+    """
+    name = str(entry["file"])
+    if name in ("", "..") or name != Path(name).name:
+        raise ValueError(f"{name!r} is no name of a file beside it")
+    raw = bytes_of(folder / "samples" / name, PICTURE_BYTES, folder=folder)
+    if not raw.startswith(PNG):
+        raise ValueError(f"{name!r} is no picture in PNG")
+    return Picture(f"data:image/png;base64,{base64.b64encode(raw).decode()}", str(entry["caption"]))

@@ -17,6 +17,7 @@ from fedsim.records.info import RunInfo
 from fedsim.records.quantities import said
 from fedsim.records.run import Run
 from fedsim.report import (
+    drawn,
     gain_sections,
     gallery_section,
     sections,
@@ -155,20 +156,27 @@ def _rendered(page: Page) -> str:
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    def drawn(section: Section) -> Any:
-        options = {"displayModeBar": False, "responsive": True}
-        name = f"figure-{section.anchor}"
-        html = section.figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=options)
-        return Markup(html)  # noqa: S704  Plotly escapes what it embeds
+    def placed(section: Section) -> object:
+        return drawn.place(section.figure, f"figure-{section.anchor}")
 
     def unbroken(text: str) -> Any:
         """Keep a number and its unit on one line."""
         return re.sub(r"(?<=\d) (?=(?:s|min|h|days|[kMGTP]?B|[kMG]?J|%)(?!\w))", "\u00a0", text)
 
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=drawn.shown,
     )
     environment.filters["unbroken"] = unbroken
     source = files("fedsim.report").joinpath("page.html.j2").read_text(encoding="utf-8")
-    script = Markup(get_plotlyjs())  # noqa: S704  Plotly's own script
-    return environment.from_string(source).render(page=page, drawn=drawn, plotly=script)
+    plotly, script = Markup(get_plotlyjs()), Markup(drawn.SCRIPT)  # noqa: S704  Plotly's own, and ours
+    return environment.from_string(source).render(
+        page=page,
+        drawn=placed,
+        plotly=plotly,
+        script=script,
+        policy=Markup(drawn.policy([plotly, script])),  # noqa: S704
+    )

@@ -120,6 +120,8 @@ def _real(info: RunInfo) -> str:
         parts.append(f"{said('time_s', info.wall_s)} of real time")
     if info.started:
         parts.append(f"started {info.started[:16].replace('T', ' ')} UTC")
+    if info.resumed:
+        parts.append(f"gone on with {plural(len(info.resumed), 'time')}")
     return "; ".join(parts)
 
 

@@ -18,15 +18,13 @@ from fedsim.clock.components import parts_of
 from fedsim.clock.plan import Plan
 from fedsim.errors import FedsimError
 from fedsim.records.info import UNFINISHED
+from fedsim.records.integrity.seals import FEDSIM
 from fedsim.records.run import Run
 from fedsim.records.tables import first_line
 from fedsim.records.verify import COMPARED, RULES, compared, unsound_values, verify
 from fedsim.records.writer import installed_versions
 from fedsim.runs.retraced import retrace
 from fedsim.runs.stored import stored_experiment
-
-PACKAGE = "fedsim-edge"
-"""What `run.json` calls fedsim among the versions."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,7 @@ class Audit:
         no_replay: why there was none; empty if there was one.
         rules: rules that were held against the tables alone.
         visits, commits: rows of the run.
+        is_sealed: whether `run.json` has SHA-256 to hold files and values against.
     """
 
     problems: tuple[str, ...]
@@ -47,6 +46,7 @@ class Audit:
     rules: int
     visits: int
     commits: int
+    is_sealed: bool = True
 
     @property
     def summary(self) -> str:
@@ -56,25 +56,27 @@ class Audit:
             f"{self.replayed} columns replayed" if not self.no_replay else f"not replayed ({self.no_replay})"
         )
         verdict = "ok" if not self.problems else f"{len(self.problems)} problems"
-        return f"{verdict}: {rows}, {again}, {self.rules} rules recomputed from the tables"
+        unsealed = "" if self.is_sealed else ", not sealed: no SHA-256 in run.json"
+        return f"{verdict}: {rows}, {again}, {self.rules} rules recomputed from the tables{unsealed}"
 
 
-def audit(run: Run, *, accounts_only: bool = False) -> Audit:
+def audit(run: Run, *, accounts_only: bool = False, trust: bool = False) -> Audit:
     """Audit a run.
 
     Args:
         run: its tables.
         accounts_only: leave the replay out, which needs the data and the components that made the run.
+        trust: whether modules that its settings name are imported (`fedsim.runs.stored`).
 
     Returns:
         What is wrong, and what was checked; without the replay also why there was none.
     """
     accounts = verify(run)
-    no_replay = "accounts only, as asked" if accounts_only else why_no_replay(run)
+    no_replay = "accounts only, as asked" if accounts_only else why_no_replay(run, trust=trust)
     problems = list(accounts)
     if not no_replay:
         try:
-            plan = prepared(stored_experiment(run))
+            plan = prepared(stored_experiment(run, trust=trust))
         except FedsimError as problem:  # data or tables that are not here
             no_replay = first_line(problem)
         else:
@@ -86,18 +88,19 @@ def audit(run: Run, *, accounts_only: bool = False) -> Audit:
         RULES,
         len(run.visits),
         len(run.commits),
+        is_sealed=bool(run.info.numbers and (run.info.files or run.folder is None)),
     )
 
 
-def why_no_replay(run: Run) -> str:
+def why_no_replay(run: Run, *, trust: bool = False) -> str:
     """Return why the schedule of a run cannot be made again here, in words; empty if it can."""
     if unsound_values(run):
         return "the tables are damaged"
-    made_by, here = run.info.versions.get(PACKAGE), installed_versions().get(PACKAGE)
+    made_by, here = run.info.versions.get(FEDSIM), installed_versions().get(FEDSIM)
     if made_by != here:
         return f"fedsim {made_by} made it, and this is {here}"
     try:
-        experiment = stored_experiment(run)
+        experiment = stored_experiment(run, trust=trust)
         rule = parts_of(experiment).aggregator
     except FedsimError as problem:
         return f"experiment.yaml: {first_line(problem)}"

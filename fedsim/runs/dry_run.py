@@ -13,7 +13,7 @@ from fedsim.records.info import Totals
 from fedsim.records.resolved import Resolved
 from fedsim.records.run import Run
 from fedsim.runs.simulation import simulate
-from fedsim.server.after.personalize import epochs_after
+from fedsim.server.after.personalize import visits_after
 
 
 @dataclass(frozen=True)
@@ -108,5 +108,5 @@ def _measured(plan: Plan, trained: int, evaluations: int) -> RealWork:
     executor.close()
     second = plan.parts.personal.alongside(experiment.local)
     beside = 0.0 if second is None else task.tokens(client, second) / tokens
-    trainings = trained * (1 + beside) + epochs_after(experiment)
+    trainings = trained * (1 + beside) + visits_after(plan)
     return RealWork(visit_s, score_s, visit_s * trainings + score_s * evaluations)

@@ -47,7 +47,7 @@ def ended(info: RunInfo, server: Server, executor: Executor | None, ended_s: flo
     """Complete `run.json` with what the simulation knows at its end, at virtual time `ended_s`."""
     away_share, batteries = server.attendance.facts(ended_s)
     return replace(
-        info,
+        info if executor is None else info.on(executor.processors()),
         executor=type(executor).__name__ if executor is not None else "none (timeline only)",
         workers=0 if executor is None else executor.workers,
         end_time_s=ended_s,

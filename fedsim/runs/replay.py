@@ -22,10 +22,10 @@ from fedsim.executors.inline import Inline
 from fedsim.jobs import Job, ScoreJob, Update, add_sums
 from fedsim.records.run import load
 from fedsim.records.writer import Writer
-from fedsim.runs import simulation
+from fedsim.runs import course, simulation
 from fedsim.runs.stored import stored_experiment
 from fedsim.server.ledger import quiet
-from fedsim.server.values.versions import Dispatched
+from fedsim.server.values.dispatched import Dispatched
 
 ROUNDING = 1e-3
 """Largest relative difference between losses that passes for rounding, after AdamW has lifted it."""
@@ -62,13 +62,14 @@ class Replay:
         )
 
 
-def replay(folder: Path | str, client: int, visit: int) -> Replay:
+def replay(folder: Path | str, client: int, visit: int, *, trust: bool = False) -> Replay:
     """Train one recorded visit again, in this process.
 
     Args:
         folder: a run folder.
         client: index of the client.
         visit: k-th visit of this client, from 0.
+        trust: whether modules that its settings name are imported (`fedsim.runs.stored`).
 
     Raises:
         RunFolderError: no such folder, or no such visit in it.
@@ -87,7 +88,7 @@ def replay(folder: Path | str, client: int, visit: int) -> Replay:
     if rows.outcome.iloc[0] == "polled":
         what = f"visit {visit} of client {client} answered a poll: nothing was trained"
         raise RunFolderError(message(str(folder), what, fix="choose a visit of another outcome"))
-    plan = prepared(stored_experiment(run), where=str(Path(folder) / "experiment.yaml"))
+    plan = prepared(stored_experiment(run, trust=trust), where=str(Path(folder) / "experiment.yaml"))
     job = job_of(plan, client, visit)
     job = replace(job, upto=_upto(plan, job, rows.iloc[0]))
     (update,) = plan.task.train([job])
@@ -120,8 +121,8 @@ def job_of(plan: Plan, client: int, visit: int) -> Job:
                 jobs.append(dispatched.job)
                 server.end()
 
-        server = simulation.world(prefix, executor, Writer(None, short), quiet, watch)
-        simulation.run_to_the_end(server, quiet)
+        server = course.world(prefix, executor, Writer(None, short), quiet, watch)
+        course.run_to_the_end(server, quiet)
     finally:
         executor.close()
     if not jobs:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fedsim.clock.plan import Plan
 from fedsim.clock.plan_tables import clients_table
@@ -17,7 +17,7 @@ from fedsim.records.rows import CommitRow, VisitRow
 from fedsim.records.run import Run
 from fedsim.records.verify.compared import Retraced
 from fedsim.records.writer import Writer
-from fedsim.runs import simulation
+from fedsim.runs import course
 from fedsim.runs.finish import ended
 from fedsim.server.values.log import Log, LogEndError
 
@@ -61,7 +61,7 @@ def retrace(plan: Plan, run: Run) -> Retraced:
         "visits": tables.joined("visits", [tables.pack("visits", rows.visits)]),
         "commits": tables.joined("commits", [tables.pack("commits", rows.commits)]),
     }
-    info = simulation.begun(rows.info, plan, timeline_only=run.info.timeline_only)
+    info = course.begun(rows.info, _as_asked(plan, run), timeline_only=run.info.timeline_only)
     return Retraced(
         columns,
         [row.order for row in rows.visits],
@@ -71,6 +71,14 @@ def retrace(plan: Plan, run: Run) -> Retraced:
         ended(info, server, None, ended_s),
         follower.whole,
     )
+
+
+def _as_asked(plan: Plan, run: Run) -> Plan:
+    """Return the plan with the keys as filled in that were `auto` in the run: its stored settings have their values."""
+    told = run.info.resolved.followed if run.info.resolved is not None else ()
+    blocks = {"aggregator": plan.experiment.aggregator, "numerics": plan.experiment.numerics}
+    keys = {f"{name}.{field}" for name, block in blocks.items() for field, _ in block}
+    return replace(plan, filled=tuple(followed.key for followed in told if followed.key in keys))
 
 
 @dataclass
@@ -96,18 +104,18 @@ class _Follower:
         last = [visits["ended_s"], commits["time_s"], self.run.scores["time_s"]]
         self._last_s = max([info.end_time_s, *(float(times_s.max()) for times_s in last if len(times_s))])
         log = Log(self.run)
-        self.server = simulation.world(self.plan, None, self.rows, self._tell, log=log)
+        self.server = course.world(self.plan, None, self.rows, self._tell, log=log)
 
     def follow(self) -> float:
         """Go as far as the run; returns the virtual time then [s]."""
         self.server.evaluate()
         try:
             if self.run.info.status == "done":
-                ended_s = simulation.run_to_the_end(self.server, self._tell)
+                ended_s = course.run_to_the_end(self.server, self._tell)
                 self.whole = True
-                simulation.evaluate_the_end(self.server)
+                course.evaluate_the_end(self.server)
                 return ended_s
-            with simulation.no_garbage_pauses():
+            with course.no_garbage_pauses():
                 self._step_on()
         except LogEndError:
             pass

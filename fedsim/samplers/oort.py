@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from fedsim.arrays import Floats
+from fedsim.config.fields import Count
 from fedsim.elementary import power
 from fedsim.samplers._base import Sampler
 from fedsim.samplers.seen import Counts, Seen
@@ -79,7 +80,7 @@ class Oort(Sampler):
     cut_off: Share = 0.95
     clip: Annotated[float, Field(gt=0, le=1)] = 0.95
     ucb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
-    pacer_rounds: Annotated[int, Field(ge=1)] = 20
+    pacer_rounds: Count = 20
     pacer_step: Annotated[float, Field(ge=0, le=100)] = 5.0
     pacer_percentile: Annotated[float, Field(gt=0, le=100)] = 30.0
 

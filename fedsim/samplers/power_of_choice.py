@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
 
 from fedsim.arrays import Floats
+from fedsim.config.fields import Count
 from fedsim.samplers._base import PollingSampler
 from fedsim.samplers.seen import Counts, Seen
 
@@ -37,7 +37,7 @@ class PowerOfChoice(PollingSampler):
     chooses_by_size: ClassVar[bool] = True
 
     kind: Literal["power-of-choice"] = "power-of-choice"
-    candidates: Annotated[int, Field(ge=1)] = 20
+    candidates: Count = 20
 
     def choose(self, idle: Counts, n: int, rng: np.random.Generator, seen: Seen) -> Counts:
         """Return the candidates: max(d, n) different clients of `idle`, fewer only if there are fewer."""

@@ -30,10 +30,14 @@ NAMED = 100
 
 
 class Ledger:
-    """Writes the rows of a run and keeps its totals."""
+    """Writes the rows of a run and keeps its totals.
+
+    Attributes:
+        writer: takes the rows.
+    """
 
     def __init__(self, writer: Writer, task: Task, on_event: OnEvent) -> None:
-        self._writer, self._task, self._on_event = writer, task, on_event
+        self.writer, self._task, self._on_event = writer, task, on_event
         self.up_bytes = self.down_bytes = 0
         self.joules = self.gross_joules = 0.0
         self.outcomes: dict[str, int] = {}
@@ -53,9 +57,9 @@ class Ledger:
         """Note that an update arrived and was not taken, and why; the first `NAMED` are named in `run.json`."""
         self.refused += 1
         if self.refused <= NAMED:
-            info = self._writer.info
+            info = self.writer.info
             refusals = (*info.refused, Refusal(visit.client, visit.visit, reason))
-            self._writer.note(replace(info, refused=refusals))
+            self.writer.note(replace(info, refused=refusals))
         self._on_event("refused", {"client": visit.client, "visit": visit.visit, "reason": reason})
 
     def settle(self, visit: Visit, rank: int) -> None:
@@ -65,7 +69,7 @@ class Ledger:
         self.visits += 1
         self._serialized_up_bytes += row.serialized_up_bytes
         self._serialized_down_bytes += row.serialized_down_bytes
-        self._writer.visit(row)
+        self.writer.visit(row)
 
     def _row(self, visit: Visit, rank: int) -> VisitRow:
         usage, work = visit.usage, visit.work
@@ -149,12 +153,12 @@ class Ledger:
             update_norm=norm,
             mean_cosine=cosine,
         )
-        self._writer.commit(row)
-        self._writer.wall({"version": version})
+        self.writer.commit(row)
+        self.writer.wall({"version": version})
         self._on_event("commit", plain(row))
 
     def score(self, version: int, time_s: float, split: str, metrics: dict[str, float]) -> None:
         """Write the metrics of one split at one version."""
         for metric, value in metrics.items():
-            self._writer.score(ScoreRow(version, time_s, split, metric, value))
+            self.writer.score(ScoreRow(version, time_s, split, metric, value))
         self._on_event("score", {"version": version, "time_s": time_s, "split": split, "metrics": metrics})

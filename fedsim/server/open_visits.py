@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -22,8 +22,8 @@ from fedsim.server.alarm import DeskAlarm
 from fedsim.server.clients import ClientBook
 from fedsim.server.ledger import Ledger
 from fedsim.server.requests import Desk
+from fedsim.server.values.dispatched import Dispatched, PolledModel
 from fedsim.server.values.trainer import Trainer
-from fedsim.server.values.versions import Dispatched
 
 
 class OpenVisits:
@@ -31,6 +31,7 @@ class OpenVisits:
 
     Attributes:
         dispatched: what each of them left with, by its order.
+        polled: of those that are polls, what they ask about, by their order.
         begun: how many visits were begun, those in the tables too.
     """
 
@@ -70,6 +71,7 @@ class OpenVisits:
         self._one_at_a_time, self._on_exhausted = one_at_a_time, on_exhausted
         self._equips = plan.experiment.network.backbone == "first_visit"
         self.dispatched: dict[int, Dispatched] = {}
+        self.polled: dict[int, PolledModel] = {}
         self._open: dict[int, Visit] = {}
         self._uncommitted: set[int] = set()
         self._at_work: set[int] = set()
@@ -197,11 +199,18 @@ class OpenVisits:
     def settle(self, visit: Visit) -> None:
         """Write a visit whose fate is final."""
         del self._open[visit.order]
+        self.polled.pop(visit.order, None)
         self._ledger.settle(visit, self.dispatched.pop(visit.order).invitation.rank)
         if visit.client in self._uncommitted:
             self._uncommitted.remove(visit.client)
             self._desk.free([visit.client])
             self._alarm.ring()
+
+    def go_on_from(self, dispatched: Mapping[int, Dispatched], polled: Mapping[int, PolledModel]) -> None:
+        """Let these be what the visits have left with: the same as before, with other values."""
+        self.dispatched, self.polled = dict(dispatched), dict(polled)
+        for order, visit in self._open.items():
+            visit.start = dispatched[order].job.start
 
     def at_work(self) -> Collection[Visit]:
         """Return the visits whose device has not finished."""

@@ -8,7 +8,7 @@ training too: one that could not train says so at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -16,7 +16,6 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from fedsim.adapters.adapter import Vector
 from fedsim.aggregators._base import Offer
 from fedsim.clock.plan import Plan
 from fedsim.clock.protocol import Verbs
@@ -26,6 +25,7 @@ from fedsim.cost.work import Work
 from fedsim.instants import Instant
 from fedsim.samplers._base import PollingSampler
 from fedsim.server import returned
+from fedsim.server.values.dispatched import PolledModel
 from fedsim.server.values.trainer import Trainer
 
 ANSWER_BYTES = 4
@@ -34,17 +34,9 @@ ANSWER_BYTES = 4
 
 @dataclass(frozen=True)
 class Poll:
-    """A poll under way.
-
-    Attributes:
-        visit: how it goes.
-        vector: the adapter whose loss is asked for, in the layout's scale.
-        base: change of the frozen weights under it; None: none.
-    """
+    """A poll under way; `visit` says how it goes."""
 
     visit: Visit
-    vector: Vector
-    base: Vector | None
 
 
 def poll_work(plan: Plan, client: int, rank: int, offer: Offer) -> Work:
@@ -82,6 +74,11 @@ def poll_work(plan: Plan, client: int, rank: int, offer: Offer) -> Work:
 class PollVerbs(Verbs, Protocol):
     """What the server does for polls."""
 
+    @property
+    def last_commit_s(self) -> float:
+        """When the last version was ready, or will be [virtual s]."""
+        ...
+
     def grant(self, n: int, among: NDArray[np.int64] | None = None) -> Generator[simpy.Event, Any, list[int]]:
         """Wait until n clients are idle and online, and have the sampler choose candidates."""
         ...
@@ -112,7 +109,8 @@ def polled(
 ) -> Generator[simpy.Event, Any, list[int]]:
     """Poll candidates (busy), choose n of them by `sampler.keep`, and let the others go.
 
-    Waits until every candidate has answered or is known to be lost. Those who have answered wait meanwhile, and
+    Waits until every candidate has answered or is known to be lost, and until the version that the server works on is
+    there. Those who have answered wait meanwhile, and
     drop out if their window closes. With nobody left, new candidates are asked for.
 
     Args:
@@ -129,6 +127,10 @@ def polled(
         polls = [server.poll(client) for client in candidates]
         yield server.all_of([poll.visit.process for poll in polls])
         yield server.turn(Instant.DISPATCH)
+        while (
+            server.now_s < server.last_commit_s
+        ):  # commits take time: nothing is sent of a version that is not ready
+            yield server.turn(Instant.DISPATCH, at_s=server.last_commit_s)
         answers = [poll for poll in polls if poll.visit.outcome == "polled"]
         online = [poll for poll in answers if server.online(poll.visit.client)]
         losses = np.array(server.losses(online))
@@ -143,13 +145,20 @@ def polled(
     return list(candidates)
 
 
-def told_losses(trainer: Trainer, polls: Sequence[Poll]) -> list[float]:
-    """Return what polled clients answer, and note it beside their visits: of a replay, what stands in the tables."""
+def told_losses(trainer: Trainer, polls: Sequence[Poll], models: Mapping[int, PolledModel]) -> list[float]:
+    """Return what polled clients answer, and note it beside their visits: of a replay, what stands in the tables.
+
+    Args:
+        trainer: has their losses computed.
+        polls: that were answered.
+        models: what each was asked about, by the order of its visit.
+    """
     log = trainer.log
     if log is not None:
         losses = [log.of(poll.visit).loss for poll in polls]
     else:
-        losses = trainer.evaluations.losses([(p.visit.client, p.vector, p.base) for p in polls])
+        asked = [(poll.visit.client, models[poll.visit.order]) for poll in polls]
+        losses = trainer.evaluations.losses([(client, model.vector, model.base) for client, model in asked])
     for poll, loss in zip(polls, losses, strict=True):
         poll.visit.report_loss(loss)
     return losses

@@ -33,9 +33,10 @@ from fedsim.server.open_visits import OpenVisits
 from fedsim.server.polling import Poll, polled, told_losses
 from fedsim.server.rounds import by_landing, end_of_round, next_landing_s
 from fedsim.server.values.averaging import Average
+from fedsim.server.values.dispatched import Dispatched
 from fedsim.server.values.private_parts import PrivateParts
 from fedsim.server.values.trainer import Trainer
-from fedsim.server.values.versions import Dispatched, Versions
+from fedsim.server.values.versions import Versions
 from fedsim.server.version_maker import VersionMaker
 
 OnDispatch = Callable[[Visit, Dispatched], None]
@@ -46,7 +47,7 @@ class Server(IdleClients):
     """Mechanism without policy; a protocol is a generator over these verbs (`fedsim.clock.protocol.Verbs`).
 
     Attributes:
-        visits: those that are under way, or whose fate is not final.
+        visits, maker: those under way or whose fate is not final; what makes the versions.
     """
 
     def __init__(
@@ -63,17 +64,17 @@ class Server(IdleClients):
     ) -> None:
         """Stand at time 0 with nobody asked."""
         super().__init__(env, plan, private_parts.unseen, self._expected_s)
-        experiment = plan.experiment
-        self.experiment, self._on_dispatch = experiment, on_dispatch
-        self.trainer, self.ledger, self.private_parts = trainer, ledger, private_parts
-        self.versions = Versions(plan, model, private_parts)
-        first_visit = experiment.network.backbone == "first_visit"
+        experiment, self._on_dispatch = plan.experiment, on_dispatch
+        self.experiment, self.trainer, self.ledger = experiment, trainer, ledger
+        self.private_parts = private_parts
+        versions = self.versions = Versions(plan, model, private_parts)
+        equips = experiment.network.backbone == "first_visit"
         self._book = ClientBook(
             self.clients,
-            backbone_bytes=backbone_bytes(plan.shape) if first_visit else 0,
+            backbone_bytes=backbone_bytes(plan.shape) if equips else 0,
             resumes=experiment.network.interrupted == "resume",
         )
-        self._offers = Offers(plan, self.versions, self._book)
+        self._offers = Offers(plan, versions, self._book)
         detect_after_s, tail = experiment.network.detect_after_s, experiment.energy.tail
         self.visits = OpenVisits(
             DeviceWorld(
@@ -90,9 +91,9 @@ class Server(IdleClients):
             one_at_a_time=private_parts.waits,
             on_exhausted=self._end_when_ready,
         )
-        self._maker = VersionMaker(
+        self.maker = VersionMaker(
             plan,
-            self.versions,
+            versions,
             trainer=trainer,
             ledger=ledger,
             visits=self.visits,
@@ -120,17 +121,17 @@ class Server(IdleClients):
     @property
     def vector(self) -> Vector:
         """The shared adapter of this version, (size,) float32."""
-        return self.versions.model.adapter.vector
+        return self.versions.lent.vector(self.version, self.model.adapter.vector)
 
     @property
     def average(self) -> Average:
         """What is scored and saved: the model, or an average of its versions."""
-        return self._maker.average
+        return self.maker.average
 
     @property
     def last_commit_s(self) -> float:
         """When the last version was ready, or will be [virtual s]."""
-        return self._maker.ready_s
+        return self.maker.ready_s
 
     @property
     def never_equipped(self) -> int:
@@ -194,13 +195,12 @@ class Server(IdleClients):
         work = self._offers.poll_work(invitation, offer)
         visit = self.visits.begin(self.versions.dispatched(invitation, offer), work, self.version)
         visit.ignore("polled")
-        own_scale = invitation.scale != self.versions.scale
-        vector = self.model.adapter.cut(invitation.rank) if own_scale else visit.start
-        return Poll(visit, vector, self.versions.base)
+        self.visits.polled[visit.order] = self.versions.polled(invitation, visit.start)
+        return Poll(visit)
 
     def losses(self, polls: Sequence[Poll]) -> list[float]:
         """Return what polled clients answer: the mean loss on each one's training data."""
-        return told_losses(self.trainer, polls)
+        return told_losses(self.trainer, polls, self.visits.polled)
 
     def close_polls(self, polls: Sequence[Poll]) -> None:
         """Write the visits of polls that were answered: what they answered is known by now."""
@@ -270,7 +270,7 @@ class Server(IdleClients):
         if self.over or self.version == self.experiment.budget.commits:
             return
         self.visits.check_landed(landed)
-        if not self._maker.commit(landed, blend, self.now_s):
+        if not self.maker.commit(landed, blend, self.now_s):
             return
         self._alarm.wait_until(self.last_commit_s)
         if self.version == self.experiment.budget.commits:
@@ -278,7 +278,7 @@ class Server(IdleClients):
 
     def evaluate(self) -> None:
         """Queue the scores of this version, once: of the shared model, or of every client's own where there are any."""
-        self._maker.evaluate()
+        self.maker.evaluate()
 
     # the end ------------------------------------------------------------------------------------
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fedsim.clock.plan import Plan
-from fedsim.clock.protocol import Blend
+from fedsim.clock.protocol import Blend, Memory
 from fedsim.clock.visit import Visit
 from fedsim.instants import in_time
 from fedsim.samplers.seen import Records
@@ -19,12 +19,19 @@ from fedsim.server.values.trainer import Trainer
 from fedsim.server.values.versions import Versions
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class VersionMaker:
     """Makes versions, one after the other.
 
     Attributes:
         versions, average: the model, and what is scored of it.
         ready_s: when the last version was, or will be, ready [virtual s]; 0 for version 0.
+        memory: what a protocol's own blends remember; None: none was made yet, or it cannot be said.
+        forgets: whether a blend was made whose memory cannot be said.
+        on_version: called when a version is made and its books are closed, before anything is sent of it.
     """
 
     def __init__(
@@ -45,6 +52,9 @@ class VersionMaker:
         self.ready_s, self._refused = 0.0, RefusedCommits()
         self._made_at, self._scored = (0.0, 0.0), -1
         self._time = CommitTime(plan)
+        self.on_version: Callable[[], None] = _nothing
+        self.memory: Memory | None = None
+        self.forgets = False
 
     def commit(self, landed: Sequence[Visit], blend: Blend | None, now_s: float) -> bool:
         """Make the next version of landed visits; tells whether there is one, ready by the end of the budget."""
@@ -71,6 +81,7 @@ class VersionMaker:
         if self._experiment.evaluate.at_commit(version):
             self.evaluate()
         self._private_parts.committed(jobs)
+        self.on_version()
         return True
 
     def _seconds(self, landed: Sequence[Visit]) -> float:
@@ -81,6 +92,8 @@ class VersionMaker:
     def _made(self, landed: Sequence[Visit], blend: Blend | None) -> Commit:
         """Make the next version of what has landed; returns what was taken of it."""
         landed = sorted(landed, key=lambda v: (v.client, v.visit))
+        if blend is not None:
+            self.memory, self.forgets = blend.memory, blend.memory is None
         results, dispatched = self._trainer.results(landed), self._visits.dispatched
         blank = (landed, dispatched, self.versions)
         commit: Commit

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from fedsim.adapters.adapter import Layout, Vector
 from fedsim.config.learning import LocalConfig, LoraConfig, NumericsConfig
 from fedsim.cost.shape import ModelShape
 from fedsim.errors import DataError, message
-from fedsim.jobs import Probe, Task
+from fedsim.jobs import FileKind, FileTask, Probe
 from fedsim.tasks._splits import Rows, Splits, pieces
 
 
@@ -38,7 +40,7 @@ class Batching:
 
 
 @dataclass(frozen=True)
-class DealtTask(Task):
+class DealtTask(FileTask):
     """A model by name, and who has which of its examples; weights are loaded where they are first needed.
 
     Attributes:
@@ -89,6 +91,16 @@ class DealtTask(Task):
     def tokens(self, client: int, local: LocalConfig) -> int:
         """Return the tokens of one visit, exactly."""
         return local.examples_over(self.examples(client)) * self.example_tokens
+
+    def files(self, kinds: Collection[FileKind]) -> dict[str, Path]:
+        """Return where the model lies, fetched from the hub if need be; the data are in the task."""
+        from fedsim.training.hub import local_copy
+
+        return {self.model: local_copy(self.model)} if "model" in kinds else {}
+
+    def moved(self, place: Callable[[str], str]) -> Self:
+        """Return the task with another place of its model."""
+        return replace(self, model=place(self.model))
 
     def initial(self) -> Vector:
         """Return version 0: LoRA's initialisation, or the pretrained weights."""

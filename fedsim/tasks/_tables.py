@@ -12,8 +12,9 @@ from typing import Any
 from fedsim.errors import DataError, Shown, message, nearest
 from fedsim.files.delimited import SEPARATORS, ragged_row, read_grid
 from fedsim.files.json_rows import json_rows
+from fedsim.files.opened import UnreadableError, read_bytes
 from fedsim.files.parquet_file import read_parquet
-from fedsim.files.text_file import UnreadableError, decoded, read_bytes, read_text, shown
+from fedsim.files.text_file import decoded, read_text, shown
 from fedsim.tasks._split_names import matched
 from fedsim.training import hub
 

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from fedsim.arrays import Ints
 from fedsim.component import Config
+from fedsim.config.fields import MOST, Count
 from fedsim.elementary import power
 from fedsim.errors import DataError, message
 from fedsim.tasks._proportions import apportion, dirichlet, take
@@ -88,7 +89,7 @@ class Dirichlet(Config):
     alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
     convention: Literal["per-class", "total"] = "per-class"
     over: Literal["auto", "label", "topics"] = "auto"
-    topics: Annotated[int, Field(ge=2)] = 10
+    topics: Annotated[int, Field(ge=2, le=MOST)] = 10
 
     def deal(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Share:
         """Return each client's blocks."""
@@ -147,9 +148,9 @@ class Pathological(Config):
     """
 
     kind: Literal["pathological"] = "pathological"
-    classes: Annotated[int, Field(ge=1)] = 2
+    classes: Count = 2
     over: Literal["auto", "label", "topics"] = "auto"
-    topics: Annotated[int, Field(ge=2)] = 10
+    topics: Annotated[int, Field(ge=2, le=MOST)] = 10
 
     def deal(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Share:
         """Return each client's blocks.

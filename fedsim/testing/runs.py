@@ -20,8 +20,8 @@ from fedsim.records.run import Run
 from fedsim.records.verify import verify
 from fedsim.records.writer import Writer
 from fedsim.rng import stream
-from fedsim.runs.simulation import course
-from fedsim.server.values.versions import Dispatched
+from fedsim.runs.course import course
+from fedsim.server.values.dispatched import Dispatched
 from fedsim.testing.words import hold
 
 VALUES = {

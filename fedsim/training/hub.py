@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fedsim.blame import described
 from fedsim.errors import DataError, message, nearest
 from fedsim.files.text_file import reason
-from fedsim.training.loading import checkpoint, probing
+from fedsim.training.loading import checkpoint, configuration, probing, safety
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _ROOT = re.compile(r"^(/|\\|~|\.|[A-Za-z]:)")
 FIX = "give a folder written by save_pretrained, a hub name such as openai-community/gpt2, or builtin"
-WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
-"""Files of weights in a folder."""
+WEIGHTS, PICKLES = "model*.safetensors", "pytorch_model*.bin"
+"""Files of weights in a folder; the second are read where `FEDSIM_ALLOW_PICKLE` asks for it."""
 ANSWER_S = 10.0
 """How long the hub may take to say that it knows a name."""
 
@@ -67,6 +67,7 @@ def check_folder(name: str) -> None:
         raise DataError(message("task.model", what, got=name, fix=fix))
     if not (path / "config.json").is_file():
         raise DataError(message("task.model", "the folder holds no config.json", got=name, fix=FIX))
+    safety.check_texts(path, name)
 
 
 def check_reachable(name: str) -> None:
@@ -110,6 +111,8 @@ def _from(name: str, what: str, load: Callable[[], Any]) -> Any:
                 message("task.model", f"cannot load the {what}: {described(problem)}", got=name, fix=fix)
             ) from problem
         why = "HF_HUB_OFFLINE is set" if _offline() else "is the name right, and the hub reachable?"
+        if "safetensors" in str(problem):
+            why = f"it has no safetensors; {safety.ALLOW_PICKLE}=1 reads pickles, too"
         fix = f"{why}; or give a local folder, or model: builtin"
         raise DataError(
             message("task.model", f"cannot get the {what} from the hub", got=name, fix=fix)
@@ -130,7 +133,13 @@ def config(name: str) -> PretrainedConfig:
     transformers = libraries()
     if is_hub_name(name):
         check_reachable(name)
-    settings = _from(name, "configuration", lambda: transformers.AutoConfig.from_pretrained(name))
+    raw = _from(name, "configuration", lambda: transformers.PreTrainedConfig.get_config_dict(name)[0])
+    safety.check_settings(raw, name)
+    settings = _from(
+        name,
+        "configuration",
+        lambda: transformers.AutoConfig.from_pretrained(name, trust_remote_code=False),
+    )
     known = transformers.AutoModelForCausalLM._model_mapping  # noqa: SLF001  # the only list there is
     if type(settings) not in known:
         fix = "give a GPT-2-, Llama-, Qwen- or Gemma-like model"
@@ -150,9 +159,8 @@ def tokenizer(name: str) -> Any:
     config(name)
     if not is_hub_name(name) and not any(next(Path(name).glob(kind), None) for kind in _TOKENIZER_FILES):
         raise _no_tokenizer(name)  # transformers would make an empty one
-    loaded = _from(
-        name, "tokenizer", lambda: _without_panic(transformers.AutoTokenizer.from_pretrained, name)
-    )
+    load = partial(transformers.AutoTokenizer.from_pretrained, trust_remote_code=False)
+    loaded = _from(name, "tokenizer", lambda: _without_panic(load, name))
     if not loaded.get_vocab().keys() - loaded.get_added_vocab().keys():
         raise _no_tokenizer(name)
     if end_of_text(loaded) is None:
@@ -195,10 +203,13 @@ def weights(name: str, dtype: str = "float32") -> PreTrainedModel:
     transformers = libraries()
     import torch
 
+    checkpoint.check_stored(Path(name), name)
     load = partial(
         transformers.AutoModelForCausalLM.from_pretrained,
         name,
         dtype=getattr(torch, dtype),
+        trust_remote_code=False,
+        use_safetensors=safety.only_safetensors(),
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # they are refused below, by name
     )
@@ -231,12 +242,30 @@ def skeleton(name: str) -> PreTrainedModel:
     import torch
 
     settings = config(name)
+    configuration.refuse_many_layers(settings, name)
 
     def build() -> PreTrainedModel:
         with torch.device("meta"):
-            return transformers.AutoModelForCausalLM.from_config(settings)
+            return transformers.AutoModelForCausalLM.from_config(settings, trust_remote_code=False)
 
     return _from(name, "architecture", build)
+
+
+def local_copy(name: str) -> Path:
+    """Return the folder of a model on this machine; a hub's is downloaded whole, if it is not here: safetensors if it has any.
+
+    Raises:
+        DataError: it cannot be had from the hub.
+    """
+    if not is_hub_name(name):
+        return Path(name).absolute()
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
+    folder = Path(_from(name, "files", lambda: snapshot_download(name, allow_patterns=patterns)))
+    if next(folder.rglob("*.safetensors"), None) is None:
+        _from(name, "weights", lambda: snapshot_download(name, allow_patterns=["*.bin"]))
+    return folder
 
 
 def class_names(part: Any) -> dict[str, list[str]]:
@@ -259,4 +288,5 @@ def check_weights(name: str) -> None:
     """Raise a DataError if a folder holds no weights or not all of its files; a hub's are fetched by the first worker."""
     if not is_hub_name(name):
         fix = "copy model.safetensors there, or write the folder again with save_pretrained"
-        checkpoint.check_files(Path(name), WEIGHTS, name, fix)
+        checkpoint.check_files(Path(name), (WEIGHTS, PICKLES), name, fix)
+        checkpoint.check_stored(Path(name), name)

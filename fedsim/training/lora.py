@@ -28,6 +28,7 @@ from fedsim.training.backbone import Path as TrainingPath
 from fedsim.training.loading.configuration import of_text, of_text_parameters
 from fedsim.training.paths import choose, resolved
 from fedsim.training.rebase import Bases, Layers
+from fedsim.training.written import save_config
 
 if TYPE_CHECKING:
     import torch
@@ -105,6 +106,9 @@ def chosen(model: PreTrainedModel, targets: str | tuple[str, ...]) -> list[Matri
     linear = matrices(model)
     layers = [m for m in linear if not _takes_none(model, m)]
     leaves = sorted({m.name.rpartition(".")[2] for m in layers})
+    if not layers:
+        what = f"this {model.config.model_type} model has no linear layer that can have an adapter"
+        raise ExperimentError(message("lora.targets", what, fix="set lora.full: true, or give another model"))
     if targets == "all-linear":
         return layers
     names = (targets,) if isinstance(targets, str) else targets
@@ -290,5 +294,5 @@ def save(vector: Vector, name: str, lora: LoraConfig, folder: Path, base: Vector
     arrays = trained.arrays(np.ascontiguousarray(vector, dtype=np.float32))
     tensors = {f"base_model.model.{key}.weight": np.array(value) for key, value in arrays.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    peft_config(model, trained, lora, base=name).save_pretrained(folder)
+    save_config(peft_config(model, trained, lora, base=name), folder)
     return trained.rank

@@ -15,10 +15,10 @@ from worlds import plan
 from worlds.rooms import ROOT, file_of, named, uses
 
 import fedsim
+from fedsim.adapters.largest_rank import smaller_side
 from fedsim.aggregators.fedit import FedIT
 from fedsim.checks import gate
 from fedsim.checks.combinations import choice_of, misfits
-from fedsim.checks.layers import smaller_side
 from fedsim.checks.limits import EVER, LIMITS, Choice, refusals, words
 from fedsim.checks.page import Feature, other_features, plain, protocol_features, rules
 from fedsim.cli.app import call

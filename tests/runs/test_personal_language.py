@@ -15,8 +15,9 @@ from fedsim.files.client_vectors import ClientVectors
 from fedsim.jobs import Job, add_sums
 from fedsim.personal.folding import weighted
 from fedsim.records.writer import Writer
+from fedsim.runs.course import run_to_the_end, world
 from fedsim.runs.replay import replay
-from fedsim.runs.simulation import run_to_the_end, simulate, world
+from fedsim.runs.simulation import simulate
 
 
 @pytest.fixture(scope="module")

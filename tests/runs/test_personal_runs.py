@@ -17,7 +17,7 @@ from fedsim.config.experiment import Experiment
 from fedsim.executors.inline import Inline
 from fedsim.jobs import Job
 from fedsim.runs.simulation import simulate
-from fedsim.server.after.personalize import epochs_after
+from fedsim.server.after.personalize import visits_after
 
 SGD = {"optimizer": "sgd", "lr": 0.1, "steps": 3}
 BUFFERED = {"kind": "buffered", "concurrency": 4, "buffer": 2}
@@ -335,13 +335,19 @@ def test_what_the_block_cannot_be_is_said_with_a_fix(personal, blocks, says):
         assert problem.fix
 
 
-def test_the_epochs_after_a_run_are_known_before_it():
-    """For the estimate of a dry run: eight clients, two of them held out."""
+def visits_that_follow(personal):
+    """In visits of one epoch of clients that all have as many examples."""
+    local = {"optimizer": "sgd", "lr": 0.1, "epochs": 1}
+    return visits_after(prepare(quadratic(personal, local=local)))
+
+
+def test_what_is_trained_after_a_run_is_known_before_it():
+    """For estimates: eight clients, two of them held out."""
     asked = {"unseen": 2, "local_epochs": 3}
     alone = 8 * 3
 
-    assert epochs_after(quadratic({"kind": "none", **asked})) == alone
-    assert epochs_after(quadratic({"kind": "fine-tune", "epochs": 2, **asked})) == 8 * 2 + alone
-    assert epochs_after(quadratic({"kind": "ditto", **asked})) == 2 + alone  # those who join train once
-    assert epochs_after(quadratic({"kind": "feddpa", "train": "after", "epochs": 2})) == 8 * 2
-    assert epochs_after(quadratic({"kind": "fine-tune", "clients": 3})) == 3
+    assert visits_that_follow({"kind": "none", **asked}) == alone
+    assert visits_that_follow({"kind": "fine-tune", "epochs": 2, **asked}) == 8 * 2 + alone
+    assert visits_that_follow({"kind": "ditto", **asked}) == 2 + alone  # those who join train once
+    assert visits_that_follow({"kind": "feddpa", "train": "after", "epochs": 2}) == 8 * 2
+    assert visits_that_follow({"kind": "fine-tune", "clients": 3}) == 3

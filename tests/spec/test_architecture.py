@@ -84,7 +84,7 @@ def test_public_names_are_these():
         "NOTHING", "WHOLE", "Aggregator", "Component", "Contribution", "Executor", "Experiment", "FedsimError",
         "Invitation", "Job", "Offer", "Payload", "Personal", "PollingSampler", "Run", "Sampler", "Seen", "ServerModel",
         "ServerOptimizer", "ServerProtocol", "Steps", "Task", "TaskComponent", "TaskContext", "Traits", "Update",
-        "Verbs", "load", "read", "simulate", "views",
+        "Verbs", "load", "read", "resume", "simulate", "views",
     ]  # fmt: skip
 
 

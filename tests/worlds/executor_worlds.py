@@ -74,7 +74,7 @@ class Tricky:
                 case "drop":
                     return []
         if len(jobs) > 1 and "together" in self.behave:
-            raise MemoryError
+            raise ValueError("too many")
         return self.inner.train(jobs)
 
     def score(self, vector, probe):
@@ -109,11 +109,11 @@ inline = Inline(); inline.open(t.quadratic()); expected = t.outcome(inline, t.qu
 
 
 @contextmanager
-def python(script):
-    """Run a script in its own session; yields (process, its other living processes)."""
+def python(script, variables=None):
+    """Run a script in its own session, with some variables of the environment; yields (process, its other processes)."""
     mark = f"MARK_{uuid.uuid4().hex}"
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, mark: "1", "PYTHONPATH": path}
+    environment = {**os.environ, **(variables or {}), mark: "1", "PYTHONPATH": path}
     process = subprocess.Popen(
         [sys.executable, "-c", PRELUDE + textwrap.dedent(script)],
         env=environment,

@@ -45,6 +45,7 @@ FLOORS = (
     ("blame",),
     ("known_names",),
     ("errors",),
+    ("redaction",),
     ("rng",),
     ("elementary",),
     ("arrays",),

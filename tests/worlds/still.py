@@ -15,7 +15,7 @@ from fedsim.cost.operations import Operations
 from fedsim.executors.inline import Inline
 from fedsim.records.writer import Writer
 from fedsim.rng import stream
-from fedsim.runs.simulation import run_to_the_end, world
+from fedsim.runs.course import run_to_the_end, world
 from fedsim.tasks.quadratic import Quadratic, QuadraticTask
 from fedsim.testing.factors import effect
 from worlds import World, plan

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedsim.files.opened import UnreadableError, is_hollow, opened
 from fedsim.records.tables import TABLES, Columns
 
 if TYPE_CHECKING:
@@ -28,24 +29,47 @@ VALUES = {
 }
 """Columns that training computes: no replay of the schedule gives them."""
 FILES = ("experiment.yaml", "wall.jsonl", *(f"{table}.parquet" for table in TABLES))
-FOLDERS = ("adapter", "samples")
+FOLDERS = ("adapter", "samples", "kept")
+FACTS = ("executor", "faulty_personal", "reason", "resolved", "saved_adapter", "status", "workers")
+"""Facts of `run.json` that neither the tables nor, all of them, the replay give."""
+HEAD = "run.json"
+"""The name of their SHA-256 among `numbers`."""
+FEDSIM, SINCE = "fedsim-edge", (0, 3)
+"""What `run.json` calls fedsim among the versions, and the first one that seals its runs."""
 CHUNK_BYTES = 2**20
 
 
 def sealed(info: RunInfo, folder: Path | None, columns: Mapping[str, Columns]) -> RunInfo:
     """Return `run.json` with the SHA-256 of the run's files (none of a run in memory) and of its values."""
     files = {} if folder is None else {name: file_sha256(folder / name) for name in written(folder)}
-    return replace(info, files=files, numbers=values_sha256(columns))
+    return replace(info, files=files, numbers=values_sha256(columns) | facts_sha256(info))
+
+
+def must_be_sealed(info: RunInfo) -> bool:
+    """Tell whether the version that made a run seals runs at their end; one that still goes has no seals."""
+    version = [int(part) for part in info.versions.get(FEDSIM, "0").split(".")[:2] if part.isdecimal()]
+    return info.status != "running" and tuple(version) >= SINCE
+
+
+def facts_sha256(info: RunInfo) -> dict[str, str]:
+    """Return the SHA-256 of the facts that nothing else tells, by the name that it has among `numbers`."""
+    facts = {name: value for name, value in info.plain().items() if name in FACTS}
+    return {HEAD: hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()}
 
 
 def written(folder: Path) -> Iterator[str]:
-    """Yield the files of a run folder that are sealed, by name: tables, settings, clock, adapter and pictures."""
+    """Yield the files of a run folder that are sealed, by name: tables, settings, clock, adapter, pictures, what clients keep."""
     for name in FILES:
-        if (folder / name).is_file():
+        if _is_own(folder / name):
             yield name
     for inner in FOLDERS:
-        paths = sorted((folder / inner).rglob("*"))
-        yield from (path.relative_to(folder).as_posix() for path in paths if path.is_file())
+        paths = () if (folder / inner).is_symlink() else sorted((folder / inner).rglob("*"))
+        yield from (path.relative_to(folder).as_posix() for path in paths if _is_own(path))
+
+
+def _is_own(path: Path) -> bool:
+    """Tell whether a path is a file, and no link to one."""
+    return path.is_file() and not path.is_symlink()
 
 
 def settings_sha256(experiment: Mapping[str, object]) -> str:
@@ -59,9 +83,12 @@ def file_sha256(path: Path) -> str:
 
     Raises:
         OSError: it cannot be read.
+        UnreadableError: it is no regular file, or one of holes.
     """
     sha = hashlib.sha256()
-    with path.open("rb") as file:
+    with opened(path) as file:
+        if is_hollow(file):
+            raise UnreadableError("is long, and consists of holes", fix="remove it")
         while chunk := file.read(CHUNK_BYTES):
             sha.update(chunk)
     return sha.hexdigest()

@@ -36,6 +36,19 @@ class Books:
         self.as_another = self.block("task").get("charge_as") is not None
         self.preinstalled = self.block("network").get("backbone") == "preinstalled"
 
+    @property
+    def takes_time(self) -> bool:
+        """Whether the server works on its commits: a version is then ready later than its updates were taken."""
+        return self.block("server").get("compute", "none") != "none"
+
+    def taken_from_s(self) -> Floats:
+        """Return the earliest instant at which the server can have taken the updates of each commit [s], (commits,)."""
+        if not self.takes_time:
+            return np.asarray(self.commits["time_s"].to_numpy(dtype=float))
+        landed_s = self.visits.groupby("committed_version")["landed_s"].max()
+        last_s = self.commits["version"].map(landed_s).to_numpy(dtype=float)
+        return np.maximum.accumulate(np.nan_to_num(last_s))
+
     def block(self, name: str) -> Mapping[str, object]:
         """Return a block of the settings; an empty one if there is none."""
         block = self.run.experiment.get(name)

@@ -19,9 +19,9 @@ TRAINED = {"commits": ("update_norm", "mean_cosine")}
 """Columns that the replay does not have; losses it has from the run, where they were read."""
 KEYS = {"clients": ("client",), "visits": ("client", "visit"), "commits": ("version",)}
 SCORED, PERSONAL = ("version", "time_s", "split"), ("client", "unseen", "seen")
-FACTS = ("timeline_only", "task", "charged", "population")
+FACTS = ("timeline_only", "task", "charged", "population", "resolved")
 """What `run.json` says from the start."""
-FACTS_AT_THE_END = ("end_time_s", "totals", "away_share", "batteries")
+FACTS_AT_THE_END = ("end_time_s", "totals", "never_equipped", "away_share", "batteries")
 
 COLUMNS = {
     table: tuple(column for column in TABLES[table] if column not in TRAINED.get(table, ())) for table in KEYS

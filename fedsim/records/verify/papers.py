@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from fedsim.elementary import exp
+from fedsim.files.opened import UnreadableError
 from fedsim.metrics.direction import rises
+from fedsim.records.folder import has_lines
 from fedsim.records.info import UNFINISHED, last_instant_s, saved_share, totals_of
-from fedsim.records.integrity.seals import file_sha256, settings_sha256, values_sha256, written
+from fedsim.records.integrity.seals import (
+    FACTS,
+    HEAD,
+    facts_sha256,
+    file_sha256,
+    must_be_sealed,
+    settings_sha256,
+    values_sha256,
+    written,
+)
 from fedsim.records.run import Run
 from fedsim.records.tables import Columns
 from fedsim.records.verify.books import Books, equal
@@ -33,9 +45,15 @@ def columns_of(run: Run) -> dict[str, Columns]:
 def broken_seals(books: Books) -> Iterator[str]:
     """Say which files and which columns of values are not those that the run wrote."""
     run = books.run
-    right = values_sha256(columns_of(run))
+    due = must_be_sealed(run.info) and not (run.folder is not None and has_lines(run.folder))
+    if due and not (run.info.numbers and (run.info.files or run.folder is None)):
+        yield "run.json: has no SHA-256 of files and values, which the version that made the run writes at its end"
+    right = values_sha256(columns_of(run)) | facts_sha256(run.info)
     for name in sorted({*run.info.numbers, *right} if run.info.numbers else ()):
         if run.info.numbers.get(name) != right.get(name):
+            if name == HEAD:
+                yield f"run.json: {', '.join(FACTS)} are not those that the run wrote (SHA-256 in numbers)"
+                continue
             table, _, column = name.partition(".")
             yield f"{table}, column {column}: its numbers are not those that the run wrote (SHA-256 in run.json)"
     if run.folder is None or not run.info.files:
@@ -46,8 +64,16 @@ def broken_seals(books: Books) -> Iterator[str]:
             yield f"{name}: is gone"
         elif name not in run.info.files:
             yield f"{name}: is not of this run"
-        elif file_sha256(run.folder / name) != run.info.files[name]:
+        elif _sha256(run.folder / name) != run.info.files[name]:
             yield f"{name}: is not the file that the run wrote (SHA-256 in run.json)"
+
+
+def _sha256(path: Path) -> str:
+    """Return the SHA-256 of a file; nothing of one that cannot be read."""
+    try:
+        return file_sha256(path)
+    except (OSError, UnreadableError):
+        return ""
 
 
 # run.json ---------------------------------------------------------------------------------------
@@ -112,7 +138,7 @@ def wrong_wall(books: Books) -> Iterator[str]:
     lines = books.run.wall
     if not lines or books.unfinished:
         return
-    versions = [line.get("version") for line in lines]
+    versions = [line.get("version") for line in lines if "checkpoint" not in line]
     if versions != books.commits["version"].tolist():
         yield "wall.jsonl: its versions are not those of the commits, one after the other"
     last_s = 0.0

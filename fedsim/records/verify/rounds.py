@@ -107,11 +107,6 @@ def _wrong_reason(
     return None  # fmt: skip
 
 
-def _takes_time(books: Books) -> bool:
-    """Tell whether the server works on its commits: a version is then ready later than its updates were there."""
-    return books.block("server").get("compute", "none") != "none"
-
-
 def _wrong_commit(
     books: Books, visits: pd.DataFrame, in_time: pd.DataFrame, cohort: float
 ) -> tuple[str, str] | None:
@@ -122,7 +117,7 @@ def _wrong_commit(
     if (taken["committed_version"] != taken["committed_version"].iloc[0]).any():
         return "committed_version", "is in several commits"
     full_s, commit_s = float(in_time["landed_s"].max()), float(taken["commit_s"].iloc[0])
-    off = commit_s < full_s if _takes_time(books) else commit_s != full_s
+    off = commit_s < full_s if books.takes_time else commit_s != full_s
     if len(in_time) == cohort and off:
         return "committed_version", f"was committed at {commit_s!r} s, and was full at {full_s!r} s"
     return None
@@ -150,7 +145,7 @@ def _buffered(books: Books) -> Iterator[str]:
         yield f"visits, column committed_version: {where} landed before others that are in an earlier commit"
     full_s = landed[version > 0].groupby("committed_version")["landed_s"].max()
     times = commits.set_index("version")["time_s"].reindex(full_s.index)
-    off_s = full_s - times if _takes_time(books) else np.abs(times - full_s)
+    off_s = full_s - times if books.takes_time else np.abs(times - full_s)
     wrong_s = full_s[off_s > SLACK_S]
     if len(wrong_s):
         yield f"commits, column time_s: commit {wrong_s.index[0]} is not made when its buffer is full, at {wrong_s.iloc[0]:.9g} s"
@@ -158,7 +153,7 @@ def _buffered(books: Books) -> Iterator[str]:
 
 def _beats(books: Books) -> Iterator[str]:
     beat_s = books.number("protocol", "beat_s")
-    if not beat_s or _takes_time(books):
+    if not beat_s or books.takes_time:
         return
     off = np.abs(books.commits["time_s"] / beat_s - np.round(books.commits["time_s"] / beat_s)) * beat_s
     wrong = books.commits[off > SLACK_S]

@@ -45,16 +45,16 @@ def wrong_commits(books: Books) -> Iterator[str]:
 
 
 def wrong_running_totals(books: Books) -> Iterator[str]:
-    """Say which commits tell of other sums over all visits that had ended by then."""
+    """Say which commits tell of other sums over all visits that had ended when their updates were taken."""
     if books.unfinished:
         return
     visits, commits = books.visits, books.commits
-    ended, times = visits["ended_s"].to_numpy(), commits["time_s"].to_numpy()
+    ended, times, from_s = visits["ended_s"].to_numpy(), commits["time_s"].to_numpy(), books.taken_from_s()
     # What lands at the very instant of a commit is in its sums; what is stopped then may be or not.
     surely = np.where(visits["landed_s"].isna(), ended, np.nextafter(ended, -np.inf))
     for name in ("up_bytes", "down_bytes", "joules"):
         values, amounts = commits[f"total_{name}"].to_numpy(), visits[name].to_numpy()
-        low = _sums_until(amounts, surely, times, "left")
+        low = _sums_until(amounts, surely, from_s, "left")
         high = _sums_until(amounts, ended, times, "right")
         good = ((values > low) | equal(values, low)) & ((values < high) | equal(values, high))
         yield from _said(commits, ~good, f"total_{name}", values, high)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from fedsim.aggregators._base import Invitation, ServerModel
 from fedsim.clock.components import parts_of
 from fedsim.clock.plan import Plan
 from fedsim.config.experiment import Experiment
+from fedsim.config.learning import LocalConfig
 from fedsim.executors import Executor, Ticket
 from fedsim.jobs import Job, ScoreJob, Update, add_sums
 from fedsim.metrics.direction import rises
@@ -147,12 +148,19 @@ def chosen(experiment: Experiment) -> list[int]:
     return sorted({*others, *held})
 
 
-def epochs_after(experiment: Experiment) -> int:
-    """Return the epochs trained after the run, all clients together, if everybody who is asked has landed."""
-    personal = parts_of(experiment).personal
+def visits_after(plan: Plan) -> float:
+    """Return what is trained after the run, in mean visits, if everybody who is asked has landed."""
+    experiment, personal = plan.experiment, plan.parts.personal
     trainees = chosen(experiment) if personal.everybody_after else unseen(personal, experiment)
-    alone = len(chosen(experiment)) * (personal.local_epochs or 0)
-    return len(trainees) * personal.epochs_at_end + alone
+    last = tuned(experiment.local, personal.epochs_at_end, None)
+    alone = tuned(experiment.local, personal.local_epochs or 0, None)
+    tokens = _tokens(plan, trainees, last) + _tokens(plan, chosen(experiment), alone)
+    clients = plan.task.clients
+    return tokens * clients / max(1, _tokens(plan, range(clients), experiment.local))
+
+
+def _tokens(plan: Plan, clients: Iterable[int], local: LocalConfig | None) -> int:
+    return 0 if local is None else sum(plan.task.tokens(client, local) for client in clients)
 
 
 class _LastTraining:

@@ -28,6 +28,16 @@ class Average:
         self.decay, self.model = decay, model
         self._sum: NDArray[np.float64] | None = model.adapter.vector.astype(np.float64) if decay else None
 
+    def load(self, model: ServerModel, total: NDArray[np.float64] | None) -> None:
+        """Go on from the model of a version and `total` as it was then."""
+        self._sum = total
+        self.model = model if total is None else self._averaged(model, total)
+
+    @property
+    def total(self) -> NDArray[np.float64] | None:
+        """The average in full precision; None without one."""
+        return self._sum
+
     def follow(self, model: ServerModel, version: int) -> None:
         """Take in the model of the next version."""
         if self._sum is None:
@@ -36,4 +46,7 @@ class Average:
         decay = min(self.decay, version / (10 + version))
         self._sum *= decay
         self._sum += (1 - decay) * model.adapter.vector
-        self.model = replace(model, adapter=Adapter(model.adapter.layout, self._sum.astype(np.float32)))
+        self.model = self._averaged(model, self._sum)
+
+    def _averaged(self, model: ServerModel, total: NDArray[np.float64]) -> ServerModel:
+        return replace(model, adapter=Adapter(model.adapter.layout, total.astype(np.float32)))

@@ -12,8 +12,9 @@ from fedsim.aggregators._base import Contribution
 from fedsim.clock.visit import Visit
 from fedsim.errors import RunError, message
 from fedsim.jobs import Update
+from fedsim.server.values.dispatched import Dispatched
 from fedsim.server.values.log import Log
-from fedsim.server.values.versions import Dispatched, Versions
+from fedsim.server.values.versions import Versions
 
 REFUSED_COMMITS, REFUSED_UPDATES = 5, 100
 """Commits in a row, of so many updates at least, that took no update at all: these end a run."""

@@ -61,6 +61,10 @@ class Evaluations:
         self._open: deque[_Evaluation] = deque()
         self.queued: list[tuple[int, float]] = []
 
+    def attach(self, executor: Executor, handles: Handles) -> None:
+        """Have scores made from now on."""
+        self._executor, self._handles = executor, handles
+
     def queue(
         self,
         version: int,

@@ -28,10 +28,11 @@ from fedsim.clock.components import parts_of
 from fedsim.config.experiment import Experiment
 from fedsim.executors import Executor, Ticket
 from fedsim.files.client_vectors import ClientVectors
-from fedsim.jobs import Job
+from fedsim.jobs import Job, Update
 from fedsim.personal import Home
 from fedsim.personal.held_out import unseen
 from fedsim.server.values.batches import batches
+from fedsim.server.values.computed import Computed
 from fedsim.server.values.handles import Handles
 
 
@@ -51,11 +52,24 @@ class _View:
 
 
 @dataclass(frozen=True)
-class _Open:
-    """A client batch of second trainings at work; `visits` are those that they belong to, without vectors."""
+class Owner:
+    """Whose a second training is, and with how many slots and what scale its visit had (None: the layout's)."""
 
-    visits: Sequence[Job]
+    client: int
+    rank: int | None
+    scale: float | None
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A client batch of second trainings at work, and whose they are."""
+
+    owners: Sequence[Owner]
     ticket: Ticket
+
+
+PrivateData = tuple[ClientVectors, int, list[tuple[list[Owner], list[Update]]]]
+"""What clients keep, how many trainings were faulty, and the second trainings that were not read yet."""
 
 
 class PrivateParts:
@@ -80,9 +94,8 @@ class PrivateParts:
     ) -> None:
         """Take version 0 (`initial`), where to train (None: nothing is), and the run's folder (None: no name)."""
         parts = parts_of(experiment)
-        self.kind = parts.personal
-        self._executor = executor
-        self._clients_per_call = experiment.numerics.clients_per_call if executor is not None else 1
+        self.kind, self._experiment = parts.personal, experiment
+        self._attach(executor)
         self._open: deque[_Open] = deque()
         self._views: dict[tuple[int | None, float | None], _View] = {}
         self.home = Home(layout, initial)
@@ -91,7 +104,26 @@ class PrivateParts:
         self.faulty = 0
         self.unseen = unseen(parts.personal, experiment)
         self.waits = bool(self.kind.waits or parts.aggregator.traits.personal)
-        self.trains_beside = executor is not None and self.kind.alongside(experiment.local) is not None
+
+    def _attach(self, executor: Executor | None) -> None:
+        self._executor = executor
+        self._clients_per_call = self._experiment.numerics.clients_per_call if executor is not None else 1
+        self.trains_beside = executor is not None and self.kind.alongside(self._experiment.local) is not None
+
+    def dump(self) -> PrivateData:
+        """Return what depends on values, as explicit data; waits for the second trainings under way.
+
+        Raises:
+            FedsimError: one of them could not be computed.
+        """
+        under_way = [(list(done.owners), list(done.ticket.result())) for done in self._open]
+        return self.kept, self.faulty, under_way
+
+    def go_on(self, executor: Executor, data: PrivateData) -> None:
+        """Train from now on, from what `dump` has returned, in place of a replay without values."""
+        self._attach(executor)
+        self.kept, self.faulty, under_way = data
+        self._open = deque(_Open(owners, Computed(updates)) for owners, updates in under_way)
 
     def offer(self, offer: Offer) -> Offer:
         """Return an offer whose payloads lack what is private; the same object if nothing is."""
@@ -207,8 +239,8 @@ class PrivateParts:
         for cut in batches(len(pairs), self._clients_per_call):
             part = pairs[cut]
             ticket = self._executor.train([handles.in_place(second) for _, second in part])
-            visits = [replace(job, start=None, anchor=None, base=None) for job, _ in part]
-            self._open.append(_Open(visits, ticket))
+            owners = [Owner(job.client, job.rank, job.scale) for job, _ in part]
+            self._open.append(_Open(owners, ticket))
 
     def _beside(self, job: Job) -> Job | None:
         own = self.own(job.client, job.rank, job.scale)
@@ -218,8 +250,8 @@ class PrivateParts:
         while self._open:
             done = self._open.popleft()
             done.ticket.want()
-            for visit, update in zip(done.visits, done.ticket.result(), strict=True):
+            for owner, update in zip(done.owners, done.ticket.result(), strict=True):
                 if np.all(np.isfinite(update.end)):
-                    self._keep(visit.client, self._view(visit.rank, visit.scale), update.end)
+                    self._keep(owner.client, self._view(owner.rank, owner.scale), update.end)
                 else:
                     self.faulty += 1

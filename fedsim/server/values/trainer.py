@@ -8,17 +8,19 @@ a batch follows from the virtual schedule and K alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fedsim.aggregators._base import ServerModel
 from fedsim.clock.visit import Visit
 from fedsim.config.experiment import Experiment
-from fedsim.errors import WorkerError
+from fedsim.errors import FedsimError
 from fedsim.executors import Executor, Ticket
 from fedsim.jobs import Job, Task, Update
 from fedsim.server.ledger import OnEvent, quiet
 from fedsim.server.values.batches import batches
+from fedsim.server.values.computed import Computed
+from fedsim.server.values.dispatched import Dispatched
 from fedsim.server.values.evaluations import Evaluations, OnScore
 from fedsim.server.values.handles import Handles, read_only
 from fedsim.server.values.log import Log
@@ -70,16 +72,58 @@ class Trainer:
         self._pending: dict[int, _Slot] = {}
         self.handed_over = 0
 
+    def dump(self) -> dict[int, Update]:
+        """Return what was computed of visits that may still be needed, by their order; waits for it.
+
+        Raises:
+            FedsimError: some of it could not be computed: it may never be needed, so that this is no error yet.
+        """
+        tickets = {id(slot.ticket): slot.ticket for slot in self._slots.values() if slot.ticket is not None}
+        results = {key: ticket.result() for key, ticket in tickets.items()}
+        return {
+            order: results[id(slot.ticket)][slot.index]
+            for order, slot in self._slots.items()
+            if slot.ticket is not None
+        }
+
+    def handed_over_now(self) -> set[int]:
+        """Return the orders of the visits whose training was handed over and whose result may still be needed."""
+        return {order for order in self._slots if order not in self._pending}
+
+    def go_on(
+        self, executor: Executor, dispatched: Mapping[int, Dispatched], updates: Mapping[int, Update]
+    ) -> None:
+        """Train from now on, in place of a replay without values.
+
+        Args:
+            executor: where.
+            dispatched: what visits have left with, by their order.
+            updates: what `dump` has returned.
+        """
+        self.executor, self.log, self._computes = executor, None, True
+        self._handles = Handles(executor)
+        self.evaluations.attach(executor, self._handles)
+        for order, slot in self._slots.items():
+            if order in self._pending or self._may_cut:
+                slot.job = self._with_handles(dispatched[order].job, common=dispatched[order].common)
+            if order not in self._pending:
+                slot.ticket, slot.index = Computed([updates[order]]), 0
+                slot.job = slot.job if self._may_cut else None
+
+    def _with_handles(self, job: Job, *, common: bool) -> Job:
+        if self._handles is None:
+            return job
+        start = self._handles.of(job.start) if common else read_only(job.start)
+        return replace(job, start=start, base=self._handles.of_change(job.base))
+
     def expect(self, visit: Visit, job: Job, *, common: bool) -> None:
         """Note the job of a visit at its dispatch, its vectors as they are.
 
         A start that many visits have in `common` is shared with the workers once, like the base; one of a
         single client travels with its job.
         """
-        if self._handles is not None:
-            start = self._handles.of(job.start) if common else read_only(job.start)
-            job = replace(job, start=start, base=self._handles.of_change(job.base))
-        self._slots[visit.order] = self._pending[visit.order] = _Slot(visit, job)
+        slot = _Slot(visit, self._with_handles(job, common=common))
+        self._slots[visit.order] = self._pending[visit.order] = slot
 
     def shorten(self, visit: Visit, steps: int) -> None:
         """Have a visit make its first `steps` steps only; if it was trained in full already, it is trained again.
@@ -120,7 +164,7 @@ class Trainer:
         for ticket in {id(ticket): ticket for ticket in tickets}.values():
             ticket.want()
         self.evaluations.hand_over()
-        return _read(slots)
+        return _read(slots, self._slots.values())
 
     def _submit(self, landed: Sequence[Visit]) -> None:
         needed = [self._pending.pop(v.order) for v in landed if v.order in self._pending]
@@ -141,7 +185,7 @@ class Trainer:
             slot.job = slot.job if self._may_cut else None
 
 
-def _read(slots: Sequence[_Slot]) -> Iterator[tuple[Visit, Update]]:
+def _read(slots: Sequence[_Slot], others: Iterable[_Slot]) -> Iterator[tuple[Visit, Update]]:
     read: Ticket | None = None
     updates: list[Update | None] = []
     for slot in slots:
@@ -149,16 +193,24 @@ def _read(slots: Sequence[_Slot]) -> Iterator[tuple[Visit, Update]]:
         if slot.ticket is not read:
             try:
                 read, updates = slot.ticket, slot.ticket.result()
-            except WorkerError as problem:
-                _mark_failed(problem.blamed, [s.visit for s in slots])
+            except FedsimError as problem:
+                _mark_failed(problem, slots, others)
                 raise
         update, updates[slot.index] = updates[slot.index], None
         assert update is not None
         yield slot.visit, update
 
 
-def _mark_failed(blamed: Sequence[tuple[int, int]], landed: Sequence[Visit]) -> None:
-    """Mark the visits that an error blames, each a (client, visit), as `failed`."""
-    for visit in landed:
-        if (visit.client, visit.visit) in blamed:
-            visit.fail()
+def _mark_failed(problem: FedsimError, landed: Sequence[_Slot], others: Iterable[_Slot]) -> None:
+    """Have an error say which versions the visits trained that it blames; those that have landed are `failed`."""
+    told = problem.message
+    blamed = [s.visit for s in (*landed, *others) if (s.visit.client, s.visit.visit) in told.blamed]
+    if not blamed:
+        return
+    versions = sorted({visit.version for visit in blamed})
+    words = "version" if len(versions) == 1 else "versions"
+    where = f"{told.where} ({words} {', '.join(map(str, versions))})"
+    problem.args = (replace(told, where=where),)
+    for slot in landed:
+        if slot.visit in blamed:
+            slot.visit.fail()

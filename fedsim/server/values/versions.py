@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TypedDict
 
 import numpy as np
 
 from fedsim.adapters.adapter import Vector
-from fedsim.adapters.moved_base import Base
 from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel
 from fedsim.aggregators._steps import effective_steps
 from fedsim.blame import place_in
@@ -24,8 +23,10 @@ from fedsim.clock.protocol import Blend
 from fedsim.clock.visit import Visit
 from fedsim.errors import FedsimError, RunError, message
 from fedsim.jobs import Job
-from fedsim.network.coding import Coder
+from fedsim.network.coding import Coder, CoderData
 from fedsim.server import returned
+from fedsim.server.values.dispatched import Dispatched, PolledModel
+from fedsim.server.values.lent import LentVectors
 from fedsim.server.values.private_parts import PrivateParts
 
 
@@ -39,25 +40,13 @@ class Taken(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Dispatched:
-    """What a visit left with.
+class VersionsData(TypedDict):
+    """What `Versions.dump` returns, as it is read again."""
 
-    Attributes:
-        invitation, offer: whom the rule was asked about, and what it offered.
-        shared_start: where the client starts as far as the server and the rule know: nothing private is in it.
-        base: the frozen weights that it trains on, for the rule; the job has their change for the worker.
-        job: its training, vectors as they are; `job.start` is where the client really starts, as the wire's
-            coder must know: with what is private.
-        common: whether many clients of this version start there.
-    """
-
-    invitation: Invitation
-    offer: Offer
-    shared_start: Vector
-    base: Base | None
-    job: Job
-    common: bool
+    model: ServerModel
+    rule: object
+    optimizer: object
+    coder: CoderData
 
 
 class Versions:
@@ -66,7 +55,9 @@ class Versions:
     Attributes:
         model, state: the server's model, and what the rule remembers.
         number: commits so far.
-        rule: the aggregation rule.
+        rule, optimizer: the aggregation rule, and the server's optimiser.
+        coder: of what travels.
+        lent: the vectors that protocols were given.
     """
 
     def __init__(self, plan: Plan, model: ServerModel, private_parts: PrivateParts) -> None:
@@ -75,12 +66,31 @@ class Versions:
         self.plan, self.private_parts, self.model, self.number = plan, private_parts, model, 0
         self.rule = plan.parts.aggregator
         self.state = self.rule.init(model)
-        self._optimizer = plan.parts.server_optimizer
-        self._optimizer_state = self._optimizer.init(layout.size)
-        self._coder = Coder(
+        self.optimizer = plan.parts.server_optimizer
+        self._optimizer_state = self.optimizer.init(layout.size)
+        self.coder = Coder(
             experiment.wire, layout, experiment.training_seed, refactors=self.rule.traits.refactors
         )
         self.scale = layout.modules[0].scale if layout.modules else 1.0
+        self.lent = LentVectors()
+
+    # a checkpoint -------------------------------------------------------------------------------
+
+    def dump(self) -> VersionsData:
+        """Return what depends on values, as explicit data, after a commit: before anything of its version is sent."""
+        return {
+            "model": self.model,
+            "rule": self.rule.dump(self.state),
+            "optimizer": self.optimizer.dump(self._optimizer_state),
+            "coder": self.coder.dump(),
+        }
+
+    def load(self, data: VersionsData) -> None:
+        """Go on from what `dump` has returned; the number of the version is that of the schedule."""
+        self.model = data["model"]
+        self.state = self.rule.load(data["rule"])
+        self._optimizer_state = self.optimizer.load(data["optimizer"])
+        self.coder.load(data["coder"])
 
     # what is sent -------------------------------------------------------------------------------
 
@@ -110,13 +120,18 @@ class Versions:
     def dispatched(self, invitation: Invitation, offer: Offer, steps: int | None = None) -> Dispatched:
         """Return what an offer is on the client's side of the wire, and the training it is for."""
         client, rank, scale = invitation.client, invitation.rank, invitation.scale
-        start = self._coder.down(
+        start = self.coder.down(
             self.number, offer.start, offer.down, client=client, last_seen=invitation.last_seen
         )
         composed = self.private_parts.start(client, start, rank, scale)
         common = self.model.adapter.holds(offer.start) and composed is start
         job = self._job(invitation, offer, composed, steps)
         return Dispatched(invitation, offer, start, self.model.base, job, common)
+
+    def polled(self, invitation: Invitation, start: Vector) -> PolledModel:
+        """Return what a poll asks about of a client that has downloaded `start`."""
+        own_scale = invitation.scale != self.scale
+        return PolledModel(self.model.adapter.cut(invitation.rank) if own_scale else start, self.base)
 
     def _job(self, invitation: Invitation, offer: Offer, start: Vector, steps: int | None) -> Job:
         smaller = invitation.rank < self.model.adapter.layout.rank
@@ -135,7 +150,7 @@ class Versions:
 
     @property
     def base(self) -> Vector | None:
-        """The change of the frozen weights; None as long as there is none."""
+        """The change of the frozen weights; None: none."""
         return self.model.change
 
     def client_models(self) -> Callable[[int], Vector] | None:
@@ -155,7 +170,7 @@ class Versions:
     def received(self, visit: Visit, dispatched: Dispatched, end: Vector) -> Vector:
         """Return where a client ended as far as the server may know: what is private stays, the rest is coded."""
         frame, invitation = (visit.version, dispatched.offer.phase), dispatched.invitation
-        decoded = self._coder.up(
+        decoded = self.coder.up(
             visit.client,
             visit.visit,
             dispatched.job.start,
@@ -223,8 +238,8 @@ class Versions:
         if blend is None:
             stalest = max(self.number - visit.version for visit in commit.accepted)
             old, new = before.adapter.vector, model.adapter.vector
-            step = self._optimizer.step(self._optimizer_state, old, new, stalest)
-            vector, self._optimizer_state = returned.stepped(self._optimizer, step, len(old))
+            step = self.optimizer.step(self._optimizer_state, old, new, stalest)
+            vector, self._optimizer_state = returned.stepped(self.optimizer, step, len(old))
         else:
             vector = blend.mix(commit.accepted, model.adapter.vector)
         vector = self.private_parts.untouched(vector)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,7 @@ def _numbered(parts: Mapping[str, Part]) -> dict[str, Pictures]:
         return {split: Pictures(p.pixels, _named(p, names), names) for split, p in parts.items()}
     known = set(parts["train"].labels)
     unseen = {label for part in parts.values() for label in part.labels if label not in known}
-    if any(not label.isdecimal() for label in unseen):
+    if unseen and not all(label.isdecimal() for label in known | unseen):
         what = "the test split has classes that train has not"
         fix = "give both the same class folders or labels"
         raise DataError(message("task.data", what, got=", ".join(sorted(unseen)[:5]), fix=fix))
@@ -185,15 +185,34 @@ def _of_parquet(root: Path, source: Source) -> tuple[dict[str, Part], tuple[str,
     files_of, notices = folders.parquet_files(root)
     parts = {}
     for split, files in files_of.items():
-        columns: dict[str, list[Any]] = {}
-        for file in files:
-            for name, values in _tables.columns(file).items():
-                columns.setdefault(name, []).extend(values)
-        parts[split] = _of_table(columns, source, str(files[0]), _class_names(files[0]), files[0].parent)
+        read = [
+            _of_table(_tables.columns(file), source, str(file), _class_names(file), file.parent)
+            for file in files
+        ]
+        parts[split] = _joined(read)
     if parts and "train" not in parts:
         fix = "call one of the files or folders train"
         raise DataError(message("task.data", "the parquet files hold no train split", got=str(root), fix=fix))
     return parts, notices
+
+
+def _joined(parts: Sequence[Part]) -> Part:
+    """Return the files of a split as one, each with its own paths and names of classes; names that differ become the labels.
+
+    Raises:
+        DataError: some files name their classes and others only number them.
+    """
+    first = parts[0]
+    pixels = np.concatenate([part.pixels for part in parts])
+    if all(part.names == first.names for part in parts):
+        return Part(pixels, [label for part in parts for label in part.labels], first.names, first.where)
+    nameless = next((part for part in parts if not part.names), None)
+    if nameless is not None:
+        named = next(part for part in parts if part.names)
+        what = f"{nameless.where} has no names of classes, and {named.where} has"
+        raise DataError(message("task.data", what, fix="give all files of a split the same list of classes"))
+    labels = [part.names[number] for part in parts for number in _named(part, part.names)]
+    return Part(pixels, labels, (), first.where)
 
 
 def _class_names(file: Path) -> dict[str, list[str]]:

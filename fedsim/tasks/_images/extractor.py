@@ -13,11 +13,13 @@ Only the last, with the original weights and at 299 pixels, gives what is called
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from fedsim.errors import DataError, message
+from fedsim.files.opened import UnreadableError, bytes_of
 
 Kind = Literal["digits-cnn", "classifier", "efficientnet-lite0", "inception"]
 SIZES: dict[str, int] = {"efficientnet-lite0": 64, "inception": 299}
@@ -82,9 +84,25 @@ class Features:
         return digits.model_folder() / "classifier.safetensors"
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """The files of the user's that it reads, by the names that it has for them."""
+        return tuple(name for name in (self.weights, self.classifier) if name is not None)
+
+    def moved(self, place: Callable[[str], str]) -> Features:
+        """Return it with other places of these files."""
+        weights, classifier = (
+            None if name is None else place(name) for name in (self.weights, self.classifier)
+        )
+        return replace(self, weights=weights, classifier=classifier)
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the weights: distances by two classifiers have one name."""
-        return hashlib.sha256(self.file.read_bytes()).hexdigest()
+        try:
+            return hashlib.sha256(bytes_of(self.file)).hexdigest()
+        except UnreadableError as problem:
+            what = f"{self.file} {problem.what}"
+            raise DataError(message("task.features", what, fix=problem.fix)) from problem
 
 
 def lite_packages() -> tuple[Any, Any]:

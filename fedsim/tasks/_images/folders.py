@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedsim.errors import DataError, message
 from fedsim.files.folders import Contents, contents, listed
-from fedsim.files.text_file import UnreadableError
+from fedsim.files.opened import UnreadableError
 from fedsim.tasks._images.pixels import SUFFIXES
 from fedsim.tasks._split_names import split_called, split_of
 
@@ -43,6 +43,8 @@ def parquet_files(root: Path) -> tuple[dict[str, list[Path]], tuple[str, ...]]:
 def placed(root: Path) -> Placed:
     """Return the images of each split and their classes: `[train|test]/CLASS/*.png`; without folders they are one class.
 
+    Folders in folders are classes by their path (`dogs/poodle`), but for one that all of them end with (`CLASS/images`).
+
     A folder at the top called by a split is one if it has folders below, or if all at the top are called so:
     `train/` beside `bus/` is a class of pictures of trains.
 
@@ -59,13 +61,14 @@ def placed(root: Path) -> Placed:
     all_called = all(map(split_called, tops))
     splits = {top: split for top in tops if (split := split_called(top)) and (top in deep or all_called)}
     files: dict[str, list[Path]] = {}
-    classes: dict[Path, str] = {}
+    below: dict[Path, tuple[str, ...]] = {}
     for path, place in zip(inside.files, places, strict=True):
         split = splits.get(place[0]) if place else None
         files.setdefault(split or "train", []).append(path)
-        below = place if split is None else place[1:]
-        classes[path] = below[-1] if below else "all"
+        below[path] = place if split is None else place[1:]
     kept, notices = _without_valid(files)
+    classes = {path: name for paths in kept.values() for path, name in _classes(paths, below).items()}
+    notices += _said_of_classes(classes.values())
     if inside.left_out:
         notices += (f"not read, as no images: {listed(root, inside.left_out)}",)
     if set(classes.values()) == {"all"} and (
@@ -73,6 +76,21 @@ def placed(root: Path) -> Placed:
     ):
         notices += (f"all images are of one class; for the labels of a list set task.data: {lists[0]}",)
     return Placed(kept, {split: [classes[p] for p in paths] for split, paths in kept.items()}, notices)
+
+
+def _classes(paths: Sequence[Path], below: Mapping[Path, tuple[str, ...]]) -> dict[Path, str]:
+    """Return the class of each file of a split: the path of its folders, without one that is the last of all (`n01/images`)."""
+    folders = [below[path] for path in paths]
+    while all(place[-1:] == folders[0][-1:] and len(place) > 1 for place in folders):
+        folders = [place[:-1] for place in folders]
+    return {path: "/".join(place) or "all" for path, place in zip(paths, folders, strict=True)}
+
+
+def _said_of_classes(classes: Collection[str]) -> tuple[str, ...]:
+    deep = sorted({name for name in classes if "/" in name})
+    if not deep:
+        return ()
+    return (f"a folder in a folder is a class of its own, as {deep[0]}: {len(set(classes))} classes",)
 
 
 def _contents(root: Path, suffixes: tuple[str, ...]) -> Contents:

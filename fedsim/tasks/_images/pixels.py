@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.errors import DataError, message
+from fedsim.files.opened import PICTURE_BYTES, bytes_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -105,7 +106,9 @@ def _opened(value: object, beside: Path | None) -> Image:
         value = beside / value
     if isinstance(value, np.ndarray):
         return Image.fromarray(value)
-    if not isinstance(value, Image.Image | io.BytesIO | str | Path):
+    if isinstance(value, str | Path):
+        value = io.BytesIO(bytes_of(Path(value), PICTURE_BYTES))
+    if not isinstance(value, Image.Image | io.BytesIO):
         raise UnreadableError(f"it is a {type(value).__name__}, not a file, a path or bytes of a picture")
     image = value if isinstance(value, Image.Image) else Image.open(value, formats=FORMATS)
     image.load()
@@ -122,6 +125,9 @@ def _eight_bits(image: Image) -> Image:
 
     if image.mode in BITS_16 or (image.mode == "I" and image.format in ("PNG", "PPM")):
         numbers = np.asarray(image).astype(np.int64).clip(0, 65535)
+        clear = image.info.get("transparency")  # a grey value, of PNG
+        if isinstance(clear, int):
+            numbers[numbers == clear] = 65535
         return Image.fromarray(((numbers + TO_8_BITS // 2) // TO_8_BITS).astype(np.uint8))
     if image.mode == "F":
         floats = np.asarray(image)

@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fedsim.component import Config
-from fedsim.config.fields import Count
+from fedsim.config.fields import Count, CountOrZero
 from fedsim.cost.charge_images import ChargeImages
 from fedsim.errors import invalid
 from fedsim.tasks._base import TaskComponent
+from fedsim.tasks._sources import check_data
 from fedsim.tasks.partition import Iid, Partition
 
 
@@ -65,14 +66,14 @@ class ImagesSettings(TaskComponent):
     data_revision: str | None = None
     image_column: str | None = None
     label_column: str | None = None
-    classes: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    classes: tuple[CountOrZero, ...] | None = None
     share: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = (0.0, 1.0)
     partition: Partition = Iid()
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
     prediction: Literal["auto", "epsilon", "v_prediction", "sample"] = "auto"
     conditional: bool = True
     grid: Count = 8
-    samples: Annotated[int, Field(ge=0)] = 500
+    samples: CountOrZero = 500
     sampling_steps: Count = 25
     features: FeaturesConfig = FeaturesConfig()
     charge_as: ChargeImages | None = None
@@ -85,6 +86,7 @@ class ImagesSettings(TaskComponent):
             raise invalid("`classes` names one twice", fix="name each class once")
         if self.samples == 1:
             raise invalid("`samples` of one image have no spread", fix="draw at least 2, or 0 for none")
+        check_data(self.model, self.data, (self.image_column, self.label_column))
         return self
 
     def sources(self) -> dict[str, str]:

@@ -10,18 +10,18 @@ the test images: their distance is what good samples come near to.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.adapters.adapter import Vector
 from fedsim.errors import DataError, message
-from fedsim.jobs import SPLIT, DrawingTask, Job, Probe, Sums, Update
+from fedsim.jobs import SPLIT, DrawingTask, FileKind, Job, Probe, Sums, Update
 from fedsim.rng import stream
 from fedsim.tasks._dealt import Batching, DealtTask
 from fedsim.tasks._images.extractor import Features
@@ -75,6 +75,16 @@ class ImagesTask(DealtTask, DrawingTask):
     def example_tokens(self) -> int:
         """Pixels of an image."""
         return self.size**2
+
+    def files(self, kinds: Collection[FileKind]) -> dict[str, Path]:
+        """Return where the denoiser lies, and what looks at samples."""
+        looking = () if self.features is None or "model" not in kinds else self.features.files
+        return super().files(kinds) | {name: Path(name) for name in looking}
+
+    def moved(self, place: Callable[[str], str]) -> Self:
+        """Return the task with other places of its denoiser and of what looks at samples."""
+        features = None if self.features is None else self.features.moved(place)
+        return replace(super().moved(place), features=features)
 
     def pretrained(self) -> Vector:
         """Return the model's own weights."""

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from fedsim.errors import DataError, message
 from fedsim.files.folders import contents, listed
-from fedsim.files.text_file import PACKED, UnreadableError, shown
+from fedsim.files.opened import UnreadableError
+from fedsim.files.text_file import PACKED, shown
 from fedsim.tasks._split_names import SPLIT_WORDS, owner_of, split_of, splits_named
 from fedsim.tasks._tables import SUFFIXES, unreadable
 

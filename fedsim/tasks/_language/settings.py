@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedsim.config.fields import Count
 from fedsim.cost.charge_as import ChargeAs
 from fedsim.errors import invalid
 from fedsim.tasks._base import TaskComponent
+from fedsim.tasks._sources import check_data
 from fedsim.tasks.partition import Iid, Partition
 
 
@@ -64,6 +65,11 @@ class LanguageSettings(TaskComponent):
             fix = "write them joined into one column first, and name that one"
             raise invalid("columns are not joined: it is the name of one column", fix=fix, got=value)
         return value
+
+    @model_validator(mode="after")
+    def _columns_of_a_table(self) -> LanguageSettings:
+        check_data(self.model, self.data, (self.text_column, self.client_column, self.label_column))
+        return self
 
     def sources(self) -> dict[str, str]:
         """Return the model and the data."""

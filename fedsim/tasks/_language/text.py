@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from fedsim.errors import DataError, Shown, message
-from fedsim.files.text_file import UnreadableError, half_character, read_text, shown
+from fedsim.files.opened import UnreadableError
+from fedsim.files.text_file import half_character, read_text, shown
 from fedsim.tasks._language.folder import TextFile, is_file_name, refuse_kind, split_files
 from fedsim.tasks._language.held_out import held_out
 from fedsim.tasks._language.units import Texts

@@ -15,8 +15,11 @@ from torch import Tensor
 
 from fedsim.errors import DataError, message
 from fedsim.rng import seed_of
+from fedsim.training.loading import safety
 
 FEATURES = 64
+MOST = 4096
+"""Channels, pixels, classes and width that a stored network may have."""
 
 
 class Classifier(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
@@ -61,10 +64,13 @@ def load(path: Path) -> Classifier:
     fix = (
         "give a file written by scripts/pretrain_cifar10.py, or by fedsim.training.diffusion.classifier.save"
     )
+    safety.refuse(path, safety.TEXT_BYTES, "task.features", str(path))
     try:
         with safe_open(path, "pt") as file:
             described = json.loads((file.metadata() or {})["classifier"])
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+        if not all(type(count) is int and 0 < count <= MOST for count in described.values()):
+            raise ValueError(f"it describes a network of other sizes than 1 to {MOST:,}")
         model = Classifier(**described)
         model.load_state_dict(tensors)
     except Exception as problem:  # safetensors and torch raise their own

@@ -8,12 +8,14 @@ the last block pools by maximum. `scripts/inception_weights.py` turns that file 
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fedsim.errors import DataError, Message, message
+from fedsim.training.loading import safety
 
 ORIGINAL = "6726825d"
 """First digits of the SHA-256 of the port's file; only weights from it may be called FID."""
@@ -174,6 +176,7 @@ def load(path: str) -> Inception:
     """
     from safetensors.torch import load_file
 
+    safety.refuse(Path(path), safety.TEXT_BYTES, "task.features.weights", path)
     net = Inception()
     try:
         keys = net.load_state_dict(load_file(path), strict=False)
@@ -195,6 +198,7 @@ def is_original(path: str) -> bool:
     """
     from safetensors import safe_open
 
+    safety.refuse(Path(path), safety.TEXT_BYTES, "task.features.weights", path)
     try:
         with safe_open(path, "pt") as file:
             made_from = (file.metadata() or {}).get("source_sha256", "")

@@ -24,6 +24,7 @@ from fedsim.training.diffusion.denoising import Denoiser
 from fedsim.training.diffusion.process import Process
 from fedsim.training.lora import Trainee, peft_config
 from fedsim.training.stacked import swapped
+from fedsim.training.written import order_header, save_config
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 RESNETS = ("conv1", "conv2", "conv_shortcut", "time_emb_proj")
@@ -204,13 +205,14 @@ def save(vector: Vector, source: Source, folder: Path, base: Vector | None = Non
     tensors = {f"base_model.model.{key}.weight": np.array(value) for key, value in arrays.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = peft_config(model, trained, lora, base=source.name)
-    config.save_pretrained(folder)
+    save_config(config, folder)
     bare = {f"{key}.weight": np.array(value) for key, value in arrays.items()}
     described = json.dumps(plain(config.to_dict()), sort_keys=True)
     into = folder / "diffusers"
     into.mkdir(exist_ok=True)
     header = {"format": "pt", "lora_adapter_metadata": described}
     save_file(bare, into / "pytorch_lora_weights.safetensors", metadata=header)
+    order_header(into / "pytorch_lora_weights.safetensors")
     return trained.rank
 
 

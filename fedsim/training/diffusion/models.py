@@ -18,14 +18,14 @@ from typing import Any, Literal
 from fedsim.blame import described
 from fedsim.errors import DataError, message
 from fedsim.training.hub import check_reachable, is_hub_name
-from fedsim.training.loading import checkpoint
+from fedsim.training.loading import checkpoint, safety
 
 CLASSES = ("UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 PARTS = ("unet", "transformer")
 """Subfolders of a pipeline that hold what denoises."""
 WEIGHTS = ("diffusion_pytorch_model*.safetensors", "diffusion_pytorch_model*.bin")
-"""Files of weights in a folder."""
+"""Files of weights in a folder; the second are read where `FEDSIM_ALLOW_PICKLE` asks for it."""
 COLOURS = {1: "L", 3: "RGB"}
 """Channels of an image, as PIL names them."""
 FIX = "give a folder written by save_pretrained, a hub name such as google/ddpm-cifar10-32, or builtin"
@@ -95,7 +95,7 @@ def config(name: str) -> dict[str, Any]:
         check_reachable(name)
     settings, first = None, None
     for part in (None, *PARTS):
-        if folder and not (Path(name) / (part or "") / "config.json").is_file():
+        if folder and not safety.described(Path(name) / (part or ""), name):
             continue
         try:
             raw = libraries().UNet2DModel.load_config(name, subfolder=part)
@@ -119,6 +119,7 @@ def config(name: str) -> dict[str, Any]:
         got = settings.get("_class_name") or settings.get("model_type") or "no _class_name"
         what = f"is no denoiser of images that fedsim knows ({', '.join(CLASSES)})"
         raise DataError(message("task.model", what, got=got, fix=FIX))
+    safety.check_settings(settings, name)
     return settings
 
 
@@ -188,12 +189,14 @@ def weights(name: str, dtype: str = "float32") -> Any:
     import torch
 
     raw = config(name)
+    checkpoint.check_stored(Path(name) / (raw["subfolder"] or ""), name)
     load = partial(
         getattr(libraries(), raw["_class_name"]).from_pretrained,
         name,
         subfolder=raw["subfolder"],
         torch_dtype=getattr(torch, dtype),
         low_cpu_mem_usage=False,
+        use_safetensors=safety.only_safetensors(),
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # they are refused below, by name
     )

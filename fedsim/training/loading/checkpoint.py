@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import DataError, message
+from fedsim.files.opened import FACTS_BYTES, UnreadableError, bytes_of
+from fedsim.files.text_file import shown
+from fedsim.training.loading import safety
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COMPLETE = "write the folder again with save_pretrained, or give a complete one"
+MOST_HEAD_BYTES = 100_000_000
+"""Of a safetensors file, as the format says."""
 SHOWN = 3
 """Names in one sentence."""
 
@@ -85,25 +90,32 @@ def check_names(model: Module, skeleton: Module, name: str) -> None:
         raise DataError(message("task.model", what, got=name, fix=fix))
 
 
-def check_files(folder: Path, kinds: Iterable[str], name: str, fix: str) -> None:
+def check_files(folder: Path, kinds: tuple[str, str], name: str, fix: str) -> None:
     """Refuse a folder without weights, or one that lacks a file of its own list.
 
     Args:
         folder: where weights lie.
-        kinds: patterns of files of weights.
+        kinds: patterns of files of weights: safetensors, and pickles, which are read if that is asked for only.
         name: of the model, for the message.
         fix: what to do if there are none.
 
     Raises:
-        DataError: no weights, a missing part, or a list that cannot be read.
+        DataError: no weights, only pickles, a missing part, or a list that cannot be read.
     """
-    if not any(any(folder.glob(kind)) for kind in kinds):
+    tensors, pickles = (sorted(folder.glob(kind)) for kind in kinds)
+    if not tensors and not pickles:
         raise DataError(message("task.model", "the folder holds no weights", got=name, fix=fix))
+    if not tensors and not safety.pickles_allowed():
+        raise safety.no_pickle(name, pickles[0].name)
+    for path in (*tensors, *pickles):
+        safety.refuse(path, None, "task.model", name)
     for index in sorted(folder.glob("*.index.json")):
         try:
-            parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            parts = set(json.loads(bytes_of(index, FACTS_BYTES))["weight_map"].values())
+            if any(part != Path(part).name for part in parts):
+                raise ValueError("a name leads out of the folder")
             lacking = sorted(part for part in parts if not (folder / part).is_file())
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as problem:
+        except (UnreadableError, OSError, ValueError, LookupError, TypeError, AttributeError) as problem:
             what = f"{index.name} is no list of files ({type(problem).__name__})"
             raise DataError(message("task.model", what, got=name, fix=COMPLETE)) from problem
         if lacking:
@@ -111,9 +123,38 @@ def check_files(folder: Path, kinds: Iterable[str], name: str, fix: str) -> None
             raise DataError(message("task.model", what, got=name, fix=COMPLETE))
 
 
+def check_stored(folder: Path, name: str) -> None:
+    """Refuse matrices that are stored as whole numbers or in 8 bits: without the scales beside them they mean something else.
+
+    Raises:
+        DataError: names the weights.
+    """
+    for file in sorted(folder.glob("*.safetensors")):
+        coded = sorted(
+            f"{key} ({kind})"
+            for key, kind, sides in _stored(file)
+            if key.endswith(".weight") and sides > 1 and not kind.startswith(("F16", "F32", "F64", "BF16"))
+        )
+        if coded:
+            what = f"{file.name} holds coded weights: {_named(coded)}"
+            fix = "give the weights as numbers of 16 or 32 bits, as before they were quantised"
+            raise DataError(message("task.model", what, got=name, fix=fix))
+
+
+def _stored(file: Path) -> list[tuple[str, str, int]]:
+    """Return name, kind of number and number of sides of each tensor in a file; none of one that is damaged, which loading says."""
+    try:
+        with file.open("rb") as stored:
+            length = int.from_bytes(stored.read(8), "little")
+            head = json.loads(stored.read(length)) if length <= MOST_HEAD_BYTES else {}
+        return [(k, str(v["dtype"]), len(v["shape"])) for k, v in head.items() if k != "__metadata__"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return []
+
+
 def _named(keys: list[str]) -> str:
     more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-    return ", ".join(keys[:SHOWN]) + more
+    return ", ".join(map(shown, keys[:SHOWN])) + more
 
 
 def _shape(sides: tuple[int, ...]) -> str:

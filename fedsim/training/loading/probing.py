@@ -130,7 +130,7 @@ def _hollow(config: PretrainedConfig) -> PreTrainedModel | None:
 
     try:
         with init_empty_weights(include_buffers=False):
-            model = AutoModelForCausalLM.from_config(config).eval()
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False).eval()
         for module in model.modules():
             for name, weight in list(module.named_parameters(recurse=False)):
                 zeros = torch.zeros((), dtype=weight.dtype).expand(weight.shape)

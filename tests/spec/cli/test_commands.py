@@ -53,6 +53,24 @@ def test_every_option_of_an_import_reaches_the_field_of_its_name(monkeypatch):
     assert seen == [("sabre", [Path("one"), Path("two")], Options(**VALUES))]
 
 
+@pytest.mark.parametrize("address", ["auto", "10.0.0.1:6379", "[::1]:6379"])
+def test_an_address_is_the_setting_of_its_name(address, tmp_path, monkeypatch):
+    experiments = []
+
+    def takes(experiment):
+        experiments.append(experiment)
+        raise Stop
+
+    monkeypatch.setattr("fedsim.checks.gate.prepared", takes)
+    file = tmp_path / "my.yaml"
+    file.write_text(
+        "population: {preset: homogeneous, clients: 20}\ntask: {kind: quadratic}\nbudget: {commits: 1}\n"
+        "runtime: {executor: inline}\n"
+    )
+    assert call(["run", str(file), "--address", address, "--out", str(tmp_path / "run")]) == 1
+    assert [(e.runtime.executor, e.runtime.address) for e in experiments] == [("ray", address)]
+
+
 def test_an_import_has_an_option_for_every_field_and_no_other():
     names = set(import_profiles.__annotations__) - {"return", "form", "files", "out"}
     assert names == {field.name for field in fields(Options)}

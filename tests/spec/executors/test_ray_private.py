@@ -9,13 +9,13 @@ import pytest
 
 from fedsim.errors import HostError
 from fedsim.executors import ray_session as session
-from fedsim.executors.ray_errors import CAUSES, CRASHED, LOST, cause_of, lost
+from fedsim.executors.ray_errors import CAUSES, CRASHED, LOST, cause_of, lost, trouble
 from fedsim.executors.ray_patches import SERVICES, few_processes, loopback, missing_names, read_auth_mode
 
 session.quiet_environment()
 ray = pytest.importorskip("ray")
 
-MEMORY, NODE, REACH = (cause.words for cause in CAUSES)
+MEMORY, NODE, REACH, OBJECT = (cause.words for cause in CAUSES)
 
 
 def died(text):
@@ -23,6 +23,12 @@ def died(text):
     from ray.core.generated.common_pb2 import ActorDiedErrorContext
 
     return ray.exceptions.ActorDiedError(ActorDiedErrorContext(error_message=text, actor_id=b"1" * 16))
+
+
+def raised_in_a_worker(problem):
+    """The error of a call in which Ray itself raised something."""
+    trace = f"Traceback (most recent call last):\n  File x\n{type(problem).__name__}: {problem}"
+    return ray.exceptions.RayTaskError("call", trace, problem, pid=1, ip="127.0.0.1").as_instanceof_cause()
 
 
 @pytest.mark.parametrize(
@@ -38,8 +44,9 @@ def died(text):
         (lambda _: died("Worker unexpectedly exits with a connection error code 2."), CRASHED),
         (lambda e: e.RayActorError(), CRASHED),
         (lambda e: e.WorkerCrashedError(), CRASHED),
-        (lambda e: e.ObjectLostError("1" * 56, None, ""), CRASHED),
-        (lambda e: e.OwnerDiedError("1" * 56, None, ""), CRASHED),
+        (lambda e: e.ObjectLostError("1" * 56, None, ""), OBJECT),
+        (lambda e: e.OwnerDiedError("1" * 56, None, ""), OBJECT),
+        (lambda e: raised_in_a_worker(e.ObjectFreedError("1" * 56, None, "")), OBJECT),
     ],
 )
 def test_every_way_to_lose_a_worker_is_said_in_our_words(build, words):
@@ -53,6 +60,40 @@ def test_an_error_of_the_work_itself_is_no_lost_worker():
         assert not isinstance(problem, lost(ray))
     assert {name for cause in CAUSES for name in cause.kinds} <= set(vars(ray.exceptions))
     assert set(LOST) <= set(vars(ray.exceptions))
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda e: e.OutOfDiskError("Local disk is full"), "its shared memory is full, and so is the disk"),
+        (lambda e: e.ObjectStoreFullError("x"), "its shared memory is full"),
+        (lambda e: raised_in_a_worker(e.OutOfDiskError("full")), "its shared memory is full"),
+        (
+            lambda e: e.RuntimeEnvSetupError("no such package\nand more"),
+            "a worker cannot do its work: Failed to",
+        ),
+    ],
+)
+def test_what_ray_cannot_do_is_one_sentence(build, said):
+    error = trouble(build(ray.exceptions))
+
+    assert isinstance(error, HostError)
+    assert said in error.message.what
+    assert "\n" not in error.message.what
+    assert "runtime.executor=inline" in error.message.fix
+
+
+def test_the_processes_of_a_ray_of_our_own_are_watched():
+    from fedsim.executors.faults.head import NEEDED
+    from fedsim.executors.ray_patches import dead_processes
+
+    constants = ray._private.ray_constants
+    assert {constants.PROCESS_TYPE_GCS_SERVER, constants.PROCESS_TYPE_RAYLET} == NEEDED
+    assert callable(ray._private.node.Node.dead_processes)
+    ended = SimpleNamespace(dead_processes=lambda: [("raylet", object())])
+    other = SimpleNamespace(_private=SimpleNamespace(worker=SimpleNamespace(_global_node=ended)))
+    assert dead_processes(other) == ["raylet"]
+    assert dead_processes(SimpleNamespace()) == []
 
 
 @pytest.mark.parametrize("phrase", [phrase for cause in CAUSES for phrase in cause.phrases])

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from fedsim.files.folders import contents, listed
-from fedsim.files.text_file import UnreadableError
+from fedsim.files.opened import UnreadableError
 
 SUFFIXES = (".txt", ".csv")
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from fedsim.files.delimited import read_grid
 from fedsim.files.json_rows import json_rows
-from fedsim.files.text_file import UnreadableError, decoded, half_character, read_text
+from fedsim.files.opened import UnreadableError
+from fedsim.files.text_file import decoded, half_character, read_text
 from fedsim.files.user_tables import read_rows
 
 CELLS = st.text(

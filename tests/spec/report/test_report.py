@@ -120,9 +120,8 @@ def figures(document: Document) -> list[list[dict]]:
     """The traces of every figure in a page."""
     found = []
     for script in document.scripts:
-        if call := re.search(r"Plotly\.newPlot\(\s*\"[^\"]+\",\s*(\[.*\]),\s*\{", script, re.DOTALL):
-            traces, _ = json.JSONDecoder().raw_decode(call.group(1))
-            found.append(traces)
+        if script.startswith('{"data":'):
+            found.append(json.loads(script)["data"])
     return found
 
 

@@ -101,11 +101,25 @@ def test_finished_points_are_skipped_and_others_run(grid, tmp_path, opened, caps
     assert folders(tmp_path) == LABELS
 
 
-def test_an_unfinished_point_is_put_aside_and_run_again(grid, tmp_path, capsys):
+def test_an_unfinished_point_goes_on(grid, tmp_path, capsys):
     assert call(["sweep", str(grid)]) == 0
     info = tmp_path / "runs" / "grid" / LABELS[2] / "run.json"
     info.write_text(json.dumps(json.loads(info.read_text()) | {"status": "interrupted"}))
     assert call(["sweep", str(grid)]) == 0
+    assert folders(tmp_path) == LABELS
+    stored = json.loads(info.read_text())
+    assert stored["status"] == "done"
+    assert [again["after"] for again in stored["resumed"]] == ["interrupted"]
+
+
+def test_a_run_that_cannot_go_on_is_put_aside_and_begun_anew(grid, tmp_path, capsys):
+    assert call(["sweep", str(grid)]) == 0
+    info = tmp_path / "runs" / "grid" / LABELS[2] / "run.json"
+    before = json.loads(info.read_text())
+    other = {"status": "interrupted", "versions": before["versions"] | {"numpy": "1.0"}}
+    info.write_text(json.dumps(before | other))
+    assert call(["sweep", str(grid)]) == 0
+    assert "cannot go on: " in capsys.readouterr().err
     assert folders(tmp_path) == sorted([*LABELS, f"{LABELS[2]}.unfinished-1"])
     assert json.loads(info.read_text())["status"] == "done"
 

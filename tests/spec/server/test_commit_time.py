@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from worlds import experiment, plan, simulated
+from worlds.audited import BUFFERED, with_rows
 
 from fedsim.clock.plan import prepare
+from fedsim.config.experiment import Experiment
 from fedsim.cost.decompositions import factored_svd_flops, product_flops, qr_flops
 from fedsim.errors import ExperimentError
 from fedsim.records.verify import verify
+from fedsim.runs.audit import audit
 from fedsim.runs.simulation import simulate
 from fedsim.server.commit_time import CommitTime
 
@@ -203,3 +208,53 @@ def test_the_audit_knows_that_commits_take_time(protocol, train_s):
     run, _ = timed(protocol, train_s, budget={"commits": 4})
 
     assert verify(run) == []
+
+
+# what had been spent by a commit -----------------------------------------------------------------
+
+STREAMS = {
+    "buffered": {"kind": "buffered", "concurrency": 8, "buffer": 3},
+    "polled": {"kind": "buffered", "concurrency": 8, "buffer": 2},
+    "landing": {"kind": "semi-synchronous", "concurrency": 8, "beat_s": 600.0, "refill": "landing"},
+    "rounds": {"kind": "synchronous", "cohort": 4, "over_select": 1.5, "late": "finish"},
+    "tiers": {"kind": "tiers", "tiers": 2, "cohort": 4, "across": "asynchronous"},
+}
+
+
+@cache
+def slowly(name):
+    """A run whose server works for half an hour on a commit, while other visits come in."""
+    slow = {"compute": {"flops_per_s": 1e6, "memory_bytes_per_s": 1e4}}
+    made = BUFFERED | {"protocol": STREAMS[name], "server": slow, "budget": {"commits": 12}}
+    if name == "polled":
+        made |= {"sampler": {"kind": "power-of-choice", "candidates": 20}}
+    return simulate(Experiment.model_validate(made), report=False)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_the_totals_of_a_commit_are_those_when_its_updates_were_taken(name):
+    """What comes in while the server works is in the totals of a later commit; both halves of the audit know it."""
+    run = slowly(name)
+
+    assert (audit(run).problems, audit(run).no_replay) == ((), "")
+    ended_s, amounts = run.visits.ended_s.to_numpy(), run.visits.up_bytes.to_numpy()
+    until_ready = [int(amounts[ended_s <= at_s].sum()) for at_s in run.commits.time_s]
+    assert all(told <= until for told, until in zip(run.commits.total_up_bytes, until_ready, strict=True))
+
+
+def test_a_buffer_is_taken_when_it_is_full_however_long_the_server_works():
+    run = slowly("buffered")
+
+    full_s = run.visits[run.visits.committed_version > 0].groupby("committed_version").landed_s.max()
+    ended_s, amounts = run.visits.ended_s.to_numpy(), run.visits.up_bytes.to_numpy()
+    assert run.commits.total_up_bytes.tolist() == [amounts[ended_s <= at_s].sum() for at_s in full_s]
+    assert run.commits.total_up_bytes.tolist() != [amounts[ended_s <= s].sum() for s in run.commits.time_s]
+
+
+@pytest.mark.parametrize("column", ["total_up_bytes", "total_down_bytes", "total_joules"])
+@pytest.mark.parametrize("off", [lambda rows: 0 * rows, lambda rows: 2 * rows])
+def test_totals_that_no_instant_of_the_commit_can_have_are_found_in_the_tables_alone(column, off):
+    run = slowly("buffered")
+    changed = with_rows(run, "commits", [6], **{column: lambda rows: off(rows[column])})
+
+    assert any(f"commit 7 has {column}" in problem for problem in verify(changed))

@@ -14,7 +14,7 @@ from worlds import image_models
 
 from fedsim.cli import app
 from fedsim.config.learning import LoraConfig
-from fedsim.errors import DataError
+from fedsim.errors import DataError, ExperimentError
 from fedsim.training import hub, lora
 from fedsim.training.diffusion import lora as denoiser_lora
 from fedsim.training.diffusion import models as denoisers
@@ -111,6 +111,56 @@ def test_every_way_to_load_refuses_it(llama, unet, tmp_path):
     images, _ = spoilt(unet, tmp_path / "images", IMAGES, lambda name: "mid_block" in name, None)
     layout = denoiser_lora.layout(denoisers.skeleton(images), whole)
     refused(lambda: denoiser_lora.pretrained(images, layout), "lacks")
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.float8_e4m3fn, torch.int32])
+def test_coded_weights_are_refused_by_name(llama, unet, tmp_path, kind):
+    """As numbers they would all be near zero, or far too large: their scales lie beside them."""
+    cases = (
+        (llama, TEXT, "up_proj.weight", hub.weights),
+        (unet, IMAGES, "conv_out.weight", denoisers.weights),
+    )
+    for model, file, end, load in cases:
+        path, names = spoilt(
+            model,
+            tmp_path / file,
+            file,
+            lambda name, end=end: name.endswith(end),
+            lambda w: (100 * w).to(kind),
+        )
+        assert names[0] in refused(lambda path=path, load=load: load(path), "holds coded weights")
+    text, _ = spoilt(
+        llama, tmp_path / "early", TEXT, lambda name: name.endswith("up_proj.weight"), lambda w: w.to(kind)
+    )
+    refused(lambda: hub.check_weights(text), "holds coded weights")
+
+
+def test_whole_numbers_that_are_no_matrix_of_weights_may_be_there(llama, tmp_path):
+    path = tmp_path / "masked"
+    shutil.copytree(llama, path)
+    tensors = load_file(path / TEXT)
+    tensors["model.layers.0.self_attn.bias"] = torch.ones(4, 4, dtype=torch.uint8)
+    save_file(tensors, path / TEXT, metadata={"format": "pt"})
+    assert hub.weights(str(path)) is not None
+
+
+def with_config(llama, tmp_path, **changes):
+    path = tmp_path / "changed"
+    shutil.copytree(llama, path)
+    settings = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(settings | changes))
+    return str(path)
+
+
+def test_a_model_of_very_many_layers_is_refused_before_it_is_built(llama, tmp_path):
+    path = with_config(llama, tmp_path, num_hidden_layers=10**5)
+    assert "100,000 layers" in refused(lambda: hub.skeleton(path), "fedsim takes 1,000")
+
+
+def test_a_model_without_a_layer_to_adapt_is_refused(llama, tmp_path):
+    path = with_config(llama, tmp_path, num_hidden_layers=0)
+    with pytest.raises(ExperimentError, match="has no linear layer that can have an adapter"):
+        lora.layout(hub.skeleton(path), LoraConfig(r=2))
 
 
 def test_tied_weights_are_not_missing(llama):

@@ -11,6 +11,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 from fedsim.checks.gate import read
 from fedsim.errors import DataError, FedsimError
+from fedsim.executors.cluster.parcel import parcel_of
 from fedsim.training import hub
 from fedsim.training.diffusion import models as denoisers
 
@@ -106,3 +107,45 @@ def test_a_mistyped_folder_beside_the_experiment_s_file_is_refused_with_its_whol
     )
     with pytest.raises(FedsimError, match=r"no such file or folder .*models/tiny"):
         read(path)
+
+
+def test_the_copy_of_a_folder_is_itself(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    assert hub.local_copy("./model") == tmp_path / "model"
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
+def test_the_copy_of_a_hub_s_model_has_its_weights(weights, tmp_path, monkeypatch):
+    """From the cache, as it lies there: links to blobs; nothing is asked for where the hub is offline."""
+    home = tmp_path / "models--someone--some-model"
+    folder = home / "snapshots" / "abc"
+    folder.mkdir(parents=True)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text("abc")
+    (home / "blobs").mkdir()
+    for name in ("config.json", weights):
+        (home / "blobs" / name).write_bytes(b"{}")
+        (folder / name).symlink_to(home / "blobs" / name)
+    asked = []
+
+    def snapshot_download(name, allow_patterns):
+        asked.append(allow_patterns)
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    copy = hub.local_copy("someone/some-model")
+
+    assert [entry.place for entry in parcel_of("m", copy).entries] == sorted(["config.json", weights])
+    assert "*.safetensors" in asked[0]
+    assert asked[1:] == ([["*.bin"]] if weights.endswith(".bin") else [])
+
+
+def test_a_hub_that_has_no_copy_to_give_is_said(monkeypatch):
+    def snapshot_download(name, allow_patterns):
+        raise OSError("not here")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    with pytest.raises(DataError, match="cannot get the files from the hub"):
+        hub.local_copy("someone/some-model")

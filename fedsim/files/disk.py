@@ -1,0 +1,72 @@
+"""What a disk refuses, as one sentence: full, over a quota, read-only, broken."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedsim.errors import FedsimError, HostError, message
+
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ESTALE)
+"""What the system says of a disk that is full, over its quota, read-only, broken, or gone."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def refusal(problem: BaseException) -> int | None:
+    """Return the number (`errno`) of a disk's refusal that an exception comes from; None if it comes from none.
+
+    Libraries that write by themselves (safetensors, torch) raise kinds of their own, with the system's words inside.
+
+    >>> refusal(OSError(errno.ENOSPC, "No space left on device")) == errno.ENOSPC, refusal(ValueError("odd"))
+    (True, None)
+    """
+    cause: BaseException | None = problem
+    for _ in range(8):
+        if cause is None:
+            return None
+        if isinstance(cause, OSError) and cause.errno in REFUSALS:
+            return cause.errno
+        if not isinstance(cause, OSError):
+            text = str(cause)
+            for number in FULL:
+                if os.strerror(number) in text:
+                    return number
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def refused(problem: BaseException, where: str | Path, fix: str) -> HostError | None:
+    """Return the error that says what a disk has refused; None where an exception comes from nothing of the kind.
+
+    Args:
+        problem: what was raised.
+        where: the folder that is written.
+        fix: the way out.
+    """
+    number = refusal(problem)
+    if number is None:
+        return None
+    return HostError(
+        message(str(where), f"the disk takes no more of the run ({os.strerror(number)})", fix=fix)
+    )
+
+
+@contextmanager
+def telling(where: str | Path, fix: str = "free some space, or choose another folder") -> Iterator[None]:
+    """Turn what a disk refuses inside into one sentence; errors of fedsim's own pass.
+
+    Raises:
+        HostError: the disk has refused something.
+    """
+    try:
+        yield
+    except FedsimError:
+        raise
+    except Exception as problem:
+        told = refused(problem, where, fix)
+        if told is None:
+            raise
+        raise told from problem

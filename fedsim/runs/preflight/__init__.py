@@ -1,0 +1,1 @@
+"""What a run will take of disk and memory, said before it starts."""

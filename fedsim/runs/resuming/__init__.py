@@ -1,0 +1,1 @@
+"""Checkpoints of a run, and how it goes on from one: the schedule replayed and compared, then the values put in."""
