@@ -21,6 +21,11 @@ from benchmarks.devices.fit import (
     spread,
 )
 from benchmarks.devices.measured import Point, points, read
+from fedsim.cost.architecture import PRESETS as MODELS
+from fedsim.cost.charge_as import ChargeAs
+from fedsim.cost.declared import charged
+from fedsim.cost.formulas import train_memory_bytes
+from fedsim.devices.population import draw_devices
 from fedsim.devices.stacks.table import STACK_COLUMNS
 
 Floats = NDArray[np.float64]
@@ -234,6 +239,24 @@ def readme(stacks: list[Fitted]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def holding() -> str:
+    """Return which share of the phones of `mixed_edge_2026` can hold each preset model, as a table."""
+    people = draw_devices("mixed_edge_2026", 20_000, seed=0)
+    phone = np.array([tier.startswith("phone") for tier in people.tier])
+    iphone = np.array([device.startswith("iphone") for device in people.device])
+    systems = (phone & ~iphone, phone & iphone)
+    lines = ["| model | 16 bit: GB, Android, iOS | 8 bit | 4 bit |", "|---|---|---|---|"]
+    for name in MODELS:
+        cells = []
+        for weight_bytes in (2.0, 1.0, 0.5):
+            charge = ChargeAs(preset=name, weight_bytes=weight_bytes, checkpoint=True, sequence=256)
+            needed = train_memory_bytes(charged(charge, full=False))
+            android, ios = (np.mean(people.usable_memory_bytes[who] >= needed) for who in systems)
+            cells.append(f"{needed / 1e9:.2f}, {android:.0%}, {ios:.0%}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 BEGIN, END = "<!-- tables: written by `python -m benchmarks.devices fit` -->\n", "<!-- end of tables -->"
 
 
@@ -252,4 +275,4 @@ def write(folder: Path | None = None) -> None:
         page = HERE / "README.md"
         before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
         after = rest.partition(END)[2]
-        page.write_text(f"{before}{BEGIN}{readme(stacks)}{END}{after}", encoding="utf-8")
+        page.write_text(f"{before}{BEGIN}{readme(stacks)}\n{holding()}{END}{after}", encoding="utf-8")
