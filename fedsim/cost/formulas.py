@@ -1,8 +1,8 @@
 """What one visit costs: FLOPs, memory and bytes, from the size of the model alone.
 
 The model that really trains may be tiny while the clock charges a large one (`charge_as`); both are
-a `ModelShape` here. Rough by nature: with one calibration point per device and model, times are
-good to 10-20 % and energies to 40 %; without one, times to a factor of 2-5.
+a `ModelShape` here. Rough by nature: with one calibration point per device and model, times of that batch and
+sequence are good to 10-20 % and energies to 40 %; without one, times to a factor of 2-5 and more.
 """
 
 from __future__ import annotations

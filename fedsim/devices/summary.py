@@ -59,7 +59,7 @@ def trust(population: Population) -> str:
         within, nine = math.exp(P75 * sigma), math.exp(P95 * sigma)
         return (
             f"times of this population are good to a factor of {within:.2g} for half of its devices, "
-            f"and of {nine:.2g} for nine in ten (stacks.csv: the spread of public measurements of devices left out of the fit)"
+            f"and of {nine:.2g} for nine in ten if they are what their rows say (stacks.csv: the spread of public measurements of devices left out of the fit)"
         )
     if "preset" in population.sources and preset(population.sources["preset"]).caution:
         return f"caution: {preset(population.sources['preset']).caution}"
