@@ -23,8 +23,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedsim.redaction import HIDDEN, is_secret_name, redacted
-
 if TYPE_CHECKING:
     from pydantic_core import PydanticCustomError
 
@@ -92,6 +90,8 @@ class Message:
     @property
     def headline(self) -> str:
         """Where, what and the value: the text without the way out."""
+        from fedsim.redaction import HIDDEN, is_secret_name, redacted  # no worker needs it, as long as nothing is wrong
+
         what = visible(self.what, also=NEWLINE)
         text = f"{visible(self.where)}: {what}" if self.where else what
         if self.got is not ABSENT:
@@ -100,6 +100,8 @@ class Message:
         return redacted(text)
 
     def __str__(self) -> str:
+        from fedsim.redaction import redacted
+
         fix = f"\n  fix: {redacted(visible(self.fix, also=NEWLINE))}" if self.fix else ""
         text = f"{self.headline}{fix}"
         return "\n".join([text, *map(str, self.others)])

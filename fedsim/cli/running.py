@@ -77,7 +77,7 @@ def run(
     """Run one experiment."""
     from fedsim.checks import gate
     from fedsim.config.loading import naming
-    from fedsim.records.folder import has_begun, holds_run
+    from fedsim.records.folder import clear_stillborn, has_begun, holds_run
     from fedsim.runs.preflight.forecast import forecast
     from fedsim.runs.preflight.needs import needs_of
 
@@ -90,8 +90,7 @@ def run(
         if has_begun(out):
             _gone_on(out, (), read)
             return
-        (out / "run.json").unlink(missing_ok=True)  # it was killed before there was anything in it
-        (out / "experiment.yaml").unlink(missing_ok=True)
+        clear_stillborn(out)
     folder = new_folder(out, read.name)
     with naming(read, str(experiment)):
         plan = gate.prepared(read)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from types import ModuleType
 
 from fedsim.errors import HostError, message
 from fedsim.executors.ray_patches import read_auth_mode
@@ -62,7 +62,7 @@ sys.exit(1)
 """
 
 
-def join(ray: Any, address: str) -> None:
+def join(ray: ModuleType, address: str) -> None:
     """Connect to a running cluster.
 
     Raises:

@@ -93,7 +93,7 @@ def fitting(needs: Needs) -> tuple[int, str]:
 # our own ----------------------------------------------------------------------------------------
 
 
-def start(ray: Any, needs: Needs) -> None:
+def start(ray: ModuleType, needs: Needs) -> None:
     """Start Ray on this machine only, for `needs.workers` processes.
 
     Raises:
@@ -164,7 +164,7 @@ def short_folder(parent: Path) -> Path | None:
     return folder if ours and not too_long(str(folder)) else None
 
 
-def store_bytes(ray: Any) -> float:
+def store_bytes(ray: ModuleType) -> float:
     """Return the shared memory for vectors and results of the connected Ray, all nodes together."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return sum(float(r.get("object_store_memory", 0.0)) for r in nodes)

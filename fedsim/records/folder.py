@@ -43,6 +43,20 @@ def has_begun(folder: Path) -> bool:
     return head.is_file() and head.stat().st_size > 0 and (folder / "experiment.yaml").is_file()
 
 
+def clear_stillborn(folder: Path) -> None:
+    """Remove what a run has left that was killed before it had begun.
+
+    Raises:
+        RunFolderError: there are rows, so it had.
+    """
+    if has_lines(folder) or any((folder / f"{table}.parquet").exists() for table in tables.TABLES):
+        what, fix = "has rows of a run, and no whole run.json", "give another --out, or remove that folder"
+        raise RunFolderError(message(str(folder), what, fix=fix))
+    for name in ("run.json", "experiment.yaml"):
+        for path in (folder / name, *folder.glob(f".{name}.*")):
+            path.unlink(missing_ok=True)
+
+
 def has_lines(folder: Path) -> bool:
     """Tell whether a folder holds lines that are not folded yet."""
     return any(lines_of(folder, table).exists() for table in WRITTEN)

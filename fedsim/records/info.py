@@ -28,9 +28,6 @@ Status = Literal["running", "done", "failed", "interrupted", "killed"]
 UNFINISHED: tuple[Status, ...] = ("running", "killed")
 """Statuses of runs whose last visits have no row: sums over all visits are not those of the simulation."""
 
-MIXED = "the processors differ: the schedule is the same on all of them, losses and weights agree to rounding only"
-"""The word for nodes that do not compute alike."""
-
 
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A float that JSON writes as null when it is NaN."""
@@ -124,33 +121,30 @@ class RunInfo:
     """Everything about a run that is not in its tables; what is not known yet is None, empty or 0.
 
     Attributes:
-        name, seed, digest: of the experiment.
-        status, reason: how it ended, and why in one sentence.
-        started, ended, wall_s, host, pid, versions: by the wall clock, where, and with which packages.
-        process: which process `pid` was, of all that have had this number; None in runs of before.
-        timeline_only: whether nothing was trained.
-        task: facts about model and data, as the task describes them.
-        charged: what the clock charged.
-        population: what the devices were drawn from, with the SHA-256 of each table.
-        resolved: who was drawn, and which settings follow from others; None in runs of before.
-        refused: the first updates that were not taken; `totals.refused` counts all.
-        saved_adapter: about the folder `adapter`, where it is not the plain adapter.
-        executor, workers: what trained.
+            name, seed, digest: of the experiment.
+            status, reason: how it ended, and why in one sentence.
+            started, ended, wall_s, host, pid, versions: by the wall clock, where, and with which packages.
+            process: which process `pid` was, of all that have had this number; None in runs of before.
+            timeline_only: whether nothing was trained.
+            task: facts about model and data, as the task describes them.
+            charged: what the clock charged.
+            population: what the devices were drawn from, with the SHA-256 of each table.
+            resolved: who was drawn, and which settings follow from others; None in runs of before.
+            refused: the first updates that were not taken; `totals.refused` counts all.
+            saved_adapter: about the folder `adapter`, where it is not the plain adapter.
+            executor, workers: what trained; processors: kinds, with torch's instruction set -> nodes; mixed: a word on several.
         visits_after: trainings that follow the last version, in visits.
-        processors: kind of processor, with the instruction set that torch uses there -> nodes; mixed: a word if there are
-            several kinds.
-        end_time_s: virtual time of the end [s].
-        totals: counts and sums.
-        never_equipped: clients that were given up, because their downloads of the frozen model failed again and again.
-        faulty_personal: trainings for clients' own models that gave no finite numbers.
-        away_share: why devices were away -> share of the time of all devices; None where none is watched.
-        batteries: their balance; None without batteries.
-        saved_share: share of the visits asked to train whose training was never computed.
-        last_score: the last one; None: nothing was scored, or in a run of before.
-        resumed: each time that it went on after an end.
-        no_checkpoints: why it has none, in words; empty if that was not tried or it has some.
-        files: file of the run folder -> SHA-256, of those that the run has written; empty before its end.
-        numbers: `table.column`, `run.json` -> SHA-256 of what no replay gives: columns that training computes, facts.
+        end_time_s: virtual time of the end [s]; totals: counts and sums.
+            never_equipped: clients that were given up, because their downloads of the frozen model failed again and again.
+            faulty_personal: trainings for clients' own models that gave no finite numbers.
+            away_share: why devices were away -> share of the time of all devices; None where none is watched.
+            batteries: their balance; None without batteries.
+            saved_share: share of the visits asked to train whose training was never computed.
+            last_score: the last one; None: nothing was scored, or in a run of before.
+            resumed: each time that it went on after an end.
+            no_checkpoints: why it has none, in words; empty if that was not tried or it has some.
+            files: file of the run folder -> SHA-256, of those that the run has written; empty before its end.
+            numbers: `table.column`, `run.json` -> SHA-256 of what no replay gives: columns that training computes, facts.
     """
 
     name: str
@@ -189,10 +183,6 @@ class RunInfo:
     no_checkpoints: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     numbers: Mapping[str, str] = field(default_factory=dict)
-
-    def on(self, processors: Mapping[str, int]) -> RunInfo:
-        """Return it with the processors that a run works on."""
-        return replace(self, processors=processors, mixed=MIXED if len(processors) > 1 else "")
 
     def plain(self) -> dict[str, Any]:
         """Return what `run.json` holds: plain JSON values, without what is None."""

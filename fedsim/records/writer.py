@@ -41,7 +41,8 @@ class Writer:
     """Takes the rows of a running simulation; in a folder, or in memory if `folder` is None.
 
     Its wall seconds count from `began_s` of `time.perf_counter` (None: from now), when workers began to start.
-    With `continues`, the `run.json` of a run that goes on in its folder, that folder is not claimed: its lock is had already.
+    `info` is what `run.json` says from the start. With `continues` it is of a run that goes on in its folder, which is
+    not claimed: its lock is had already.
 
     Attributes:
         folder: of the run.
@@ -57,11 +58,13 @@ class Writer:
         folder: Path | None,
         experiment: Experiment,
         began_s: float | None = None,
-        continues: RunInfo | None = None,
+        info: RunInfo | None = None,
+        *,
+        continues: bool = False,
     ) -> None:
         self.folder = None if folder is None else Path(folder)
         self.experiment = portable(experiment)
-        self._info = continues or started(experiment)
+        self._info = info or started(experiment)
         self.counts = dict.fromkeys(run_folder.WRITTEN, 0)
         self._from_s = time.perf_counter() if began_s is None else began_s
         self._clients = tables.joined("clients", [])
@@ -71,7 +74,7 @@ class Writer:
         self._wall: list[dict[str, Any]] = []
         self._packed: dict[str, list[tables.Columns]] = {table: [] for table in run_folder.WRITTEN}
         self._hold: Hold | None = None
-        if self.folder is not None and continues is not None:
+        if self.folder is not None and continues:
             self._hold = hold_of(self.folder)
         elif self.folder is not None:
             with telling(self.folder), run_folder.claimed(self.folder, self.experiment, self._info):

@@ -23,7 +23,7 @@ from fedsim.network.build import network_of
 from fedsim.records.info import RunInfo
 from fedsim.records.run import Run
 from fedsim.records.writer import Writer
-from fedsim.runs.finish import ended, finish
+from fedsim.runs.finish import ended, finish, on_processors
 from fedsim.runs.resuming.checkpoints import Checkpoints, leave_no_residuals
 from fedsim.runs.stopping import Stop
 from fedsim.server import returned
@@ -90,8 +90,7 @@ def course(
 ) -> tuple[Run, ServerModel]:
     """Run a plan from its first dispatch to its last table; returns the run and the final model."""
     writer.clients(clients_table(plan))
-    info = begun(writer.info, plan, timeline_only=executor is None)
-    writer.note(info if executor is None else info.on(executor.processors()))
+    writer.note(on_processors(begun(writer.info, plan, timeline_only=executor is None), executor))
     server = world(plan, executor, writer, tell, on_dispatch)
     if executor is not None:
         Checkpoints(server, writer, tell).begin()
@@ -139,7 +138,7 @@ def begun(info: RunInfo, plan: Plan, *, timeline_only: bool) -> RunInfo:
         task=plan.task.describe(),
         charged=charged_facts(plan),
         population=plan.population.sources,
-        resolved=resolved(plan),
+        resolved=resolved(plan) if info.resolved is None else info.resolved,
         visits_after=0.0 if timeline_only else visits_after(plan),
     )
 

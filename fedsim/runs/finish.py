@@ -14,6 +14,9 @@ from fedsim.server.after.gallery import hang
 from fedsim.server.after.personalize import FinalState
 from fedsim.server.server import Server
 
+MIXED = "the processors differ: the schedule is the same on all of them, losses and weights agree to rounding only"
+"""The word for nodes that do not compute alike."""
+
 
 def finish(server: Server, executor: Executor, writer: Writer) -> None:
     """Leave what needs the final model: the table of personal gains, the adapter and the pictures."""
@@ -47,7 +50,7 @@ def ended(info: RunInfo, server: Server, executor: Executor | None, ended_s: flo
     """Complete `run.json` with what the simulation knows at its end, at virtual time `ended_s`."""
     away_share, batteries = server.attendance.facts(ended_s)
     return replace(
-        info if executor is None else info.on(executor.processors()),
+        on_processors(info, executor),
         executor=type(executor).__name__ if executor is not None else "none (timeline only)",
         workers=0 if executor is None else executor.workers,
         end_time_s=ended_s,
@@ -61,6 +64,12 @@ def ended(info: RunInfo, server: Server, executor: Executor | None, ended_s: flo
         away_share=away_share,
         batteries=batteries,
     )
+
+
+def on_processors(info: RunInfo, executor: Executor | None) -> RunInfo:
+    """Complete `run.json` with the kinds of processors that work, and a word if there are several."""
+    processors = {} if executor is None else executor.processors()
+    return replace(info, processors=processors, mixed=MIXED if len(processors) > 1 else "")
 
 
 def write_report(run: Run) -> None:

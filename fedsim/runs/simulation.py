@@ -15,8 +15,8 @@ from fedsim.errors import ExperimentError, Shown, message
 from fedsim.executors import Executor
 from fedsim.records.folder import check_free
 from fedsim.records.run import Run
-from fedsim.records.writer import Writer
-from fedsim.runs.course import course
+from fedsim.records.writer import Writer, started
+from fedsim.runs.course import begun, course
 from fedsim.runs.ending import closed_whatever_happens
 from fedsim.runs.finish import write_report
 from fedsim.runs.resuming.checkpoints import refuse_unholdable
@@ -97,7 +97,8 @@ def simulate(
             worker.open(plan.task)  # a model that is refused leaves no run folder
         if worker is not None and folder is not None:
             refuse_unholdable(plan)
-        writer = Writer(folder, plan.experiment, began_s)
+        info = begun(started(plan.experiment), plan, timeline_only=worker is None)
+        writer = Writer(folder, plan.experiment, began_s, info)
         with closed_whatever_happens(writer), blaming(plan.parts.everything):
             run, _ = course(plan, worker, writer, tell, stop=stop)
             if report:

@@ -14,8 +14,8 @@ from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from fedsim.executors.host import cores
 from fedsim.errors import RunFolderError, message
+from fedsim.executors.host import cores
 from fedsim.records.liveness.hold import hold
 from fedsim.records.quantities import duration, said
 from fedsim.runs.sweeps.child import Order

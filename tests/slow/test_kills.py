@@ -1,10 +1,10 @@
 """Hundreds of runs that are killed, cut off from power or out of disk, and resumed: each ends as if it had been left alone.
 
-    pytest -m slow tests/slow/test_kills.py -s
+    FEDSIM_KILLS_CSV=kills.csv pytest -m slow -n 2 --dist load tests/slow/test_kills.py
 
-FEDSIM_KILLS=200, FEDSIM_POWER=60, FEDSIM_FULL=0 (0: every change in turn) and FEDSIM_KILLS_SEED=0 say how many and which;
-FEDSIM_KILLS_CSV=FILE keeps the table. A trial that failed says its address: `Lab.killed_at_random(kind, address, times)` is that
-trial again.
+FEDSIM_KILLS=200, FEDSIM_POWER=60 and FEDSIM_KILLS_SEED=0 say how many and which, FEDSIM_KILLS_S=7200 after how many seconds a
+test begins no more trials; FEDSIM_KILLS_CSV=FILE collects the numbers. A trial that failed says its address:
+`Lab.killed_at_random(kind, address, times)` is that trial again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pytest
 from worlds.kills import campaign
 from worlds.kills.kinds import KINDS, QUICK
 from worlds.kills.lab import Lab, Trial, ends_badly, has_begun
-from worlds.kills.watch import Order
+from worlds.kills.watch import GROWING, Order
 
 pytestmark = [
     pytest.mark.slow,
@@ -28,6 +28,10 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc"),
 ]
 SEED = campaign.asked("KILLS_SEED", 0)
+PARTS = 4
+"""Into which the random kills are divided, so that several processes can share them."""
+WORST_FIRST = sorted(KINDS, key=("ditto", "fedbuff", "images").__contains__, reverse=True)
+"""Kinds whose folders have most in them, then the others."""
 FULL_KINDS = ("fedbuff", "ditto")
 """Kinds that find the disk full at every change in turn."""
 
@@ -49,39 +53,48 @@ def book():
         book.save(os.environ["FEDSIM_KILLS_CSV"])
 
 
-def test_runs_killed_at_random_moments_end_as_if_left_alone(lab, book):
-    count = campaign.asked("KILLS", 200)
-    for name, address, times in campaign.random_kills(count, SEED):
+@pytest.mark.parametrize("part", range(PARTS))
+def test_runs_killed_at_random_moments_end_as_if_left_alone(lab, book, part):
+    numbers = range(part, campaign.asked("KILLS", 200), PARTS)
+    for name, address, times in campaign.random_kills(numbers, SEED):
         book.note("random", lab.killed_at_random(name, address, times))
+        if book.is_late():
+            break
 
     assert book.failures == []
-    assert sum(book.cuts.values()) >= count
+    assert book.is_late() or sum(book.cuts.values()) >= len(numbers)
 
 
 def test_runs_killed_at_the_worst_moments_end_as_if_left_alone(lab, book):
-    """Before, in the middle of and after a change of every kind that a run, or its resume, makes to its folder."""
+    """Before, in the middle of and after a change of every kind that a run makes to its folder."""
     done, rng = set(), np.random.default_rng((SEED, 2))
-    for number, name in enumerate(KINDS):
+    for number, name in enumerate(WORST_FIRST):
         for place, order in campaign.orders(lab.trace(lab.kind(name)), rng, done):
             trial = lab.killed_at(name, (SEED, 2, number, order.at), order)
             trial.how.append(place)
             book.note("placed", trial)
+            if book.is_late():
+                break
 
     assert book.failures == []
-    assert sum(book.cuts.values()) >= 50
+    assert book.is_late() or sum(book.cuts.values()) >= 50
 
 
-@pytest.mark.parametrize("name", ["synchronous", "fedbuff", "ditto", "tifl"])
-def test_resumes_that_are_killed_at_the_worst_moments_are_resumed(lab, book, name):
-    kind, rng = lab.kind(name), np.random.default_rng((SEED, 3))
-    first = Order("kill", len(lab.trace(kind)) * 2 // 3, "before")
-    folder = lab.fresh(kind)
-    assert lab.start(kind, folder, order=first).killed
-    trace = lab.traced(lambda order: lab.resume(folder, order=order))
-    for place, order in campaign.orders(trace, rng, set()):
-        trial = lab.killed_at(name, (SEED, 3, order.at), order, before=first)
-        trial.how.append(place)
-        book.note("in a resume", trial)
+def test_resumes_that_are_killed_at_the_worst_moments_are_resumed(lab, book):
+    """Before, in the middle of and after a change of every kind that a resume makes to the folder."""
+    done, rng = set(), np.random.default_rng((SEED, 3))
+    for number, name in enumerate(("ditto", "fedbuff", "synchronous", "tifl")):
+        kind = lab.kind(name)
+        first = Order("kill", len(lab.trace(kind)) * 2 // 3, "before")
+        folder = lab.fresh(kind)
+        assert lab.start(kind, folder, order=first).killed
+        trace = lab.traced(lambda order, folder=folder: lab.resume(folder, order=order))
+        for place, order in campaign.orders(trace, rng, done):
+            trial = lab.killed_at(name, (SEED, 3, number, order.at), order, before=first)
+            trial.how.append(place)
+            book.note("in a resume", trial)
+            if book.is_late():
+                break
 
     assert book.failures == []
 
@@ -92,20 +105,27 @@ def test_runs_whose_machine_loses_its_power_end_as_if_left_alone(lab, book, stri
         name = QUICK[number % len(QUICK)]
         trial = lab.power_lost(name, (SEED, 4, number, int(strict)), strict=strict)
         book.note("power, strict" if strict else "power", trial)
+        if book.is_late():
+            break
 
     assert book.failures == []
 
 
 @pytest.mark.parametrize("name", FULL_KINDS)
-@pytest.mark.parametrize("what", ["full", "short"])
-def test_a_disk_that_is_full_at_any_write_ends_the_run_in_a_sentence_and_it_resumes(lab, book, name, what):
-    trace = lab.trace(lab.kind(name))
-    growing = [n for n, change in enumerate(trace) if change.what in ("create", "write", "mkdir", "library")]
-    most = campaign.asked("FULL", 0)
-    chosen = growing if not most else sorted(np.random.default_rng(SEED).choice(growing, most, replace=False))
-    for at in chosen:
+@pytest.mark.parametrize(("what", "most"), [("full", 0), ("short", 40)])
+def test_a_disk_that_is_full_at_any_write_ends_the_run_in_a_sentence_and_it_resumes(
+    lab, book, name, what, most
+):
+    """At every change in turn that needs room, or, where there is room again at once, at forty of them."""
+    trace, rng = lab.trace(lab.kind(name)), np.random.default_rng((SEED, 5))
+    growing = [n for n, change in enumerate(trace) if change.what in GROWING]
+    for at in rng.permutation(growing)[: most or None].tolist():
         when = "half" if trace[at].what == "write" and at % 2 else "before"
-        book.note(f"disk {what}", lab.disk_full(name, (SEED, 5, int(at)), Order(what, int(at), when)))
+        trial = lab.disk_full(name, (SEED, 5, at), Order(what, at, when))
+        trial.how.append(trace[at].place)
+        book.note(f"disk {what}", trial)
+        if book.is_late():
+            break
 
     assert book.failures == []
 

@@ -251,6 +251,7 @@ def linked(draw, path, files, outside):
                 }
             ]
         )
+        (root / "samples").mkdir(exist_ok=True)
         (root / "samples" / "samples.json").write_text(text)
     elif form == "more":
         (

@@ -112,7 +112,7 @@ def wrong(answer, what, file):
         if (code in (1, 2) and name != "verify") or code == 2:
             yield from no_sentence(name, said)
         if "unexpected" in said or "Traceback" in said:
-            yield f"{name} said {said:.300}"
+            yield f"{name} said ...{said[-400:]}"
         if result["seen"]:
             yield f"{name} did {result['seen'][:5]}"
         if result["seconds"] > SLOW_S:

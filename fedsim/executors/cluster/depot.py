@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Protocol
 
 from fedsim.arrays import Bytes
 from fedsim.errors import HostError, message
@@ -36,6 +36,23 @@ class Depot:
         return np.fromfile(path, np.uint8, size, offset=offset)
 
 
+class RemoteRead(Protocol):
+    """`Depot.read` of an actor."""
+
+    def remote(self, digest: str, place: str, offset: int, size: int) -> object:
+        """Ask for a piece; the answer stands for an array to come."""
+        ...
+
+
+class DepotActor(Protocol):
+    """A `Depot` in a process of its own."""
+
+    @property
+    def read(self) -> RemoteRead:
+        """Read a piece there."""
+        ...
+
+
 @dataclass(frozen=True)
 class Shipment:
     """What a worker on another machine is told before it is given the task.
@@ -50,7 +67,7 @@ class Shipment:
     driver: Machine
     run: str
     parcels: Mapping[str, Parcel]
-    depot: Any = None
+    depot: DepotActor | None = None
 
     def check(self, here: Machine) -> None:
         """Compare this machine with the driver's.
@@ -76,7 +93,8 @@ class Shipment:
 
     def _fetched(self, parcel: Parcel, ray: ModuleType) -> Path:
         def pieces(parcel: Parcel, entry: Entry) -> Iterator[memoryview]:
-            waiting: list[Any] = []  # one is written while the next one travels
+            assert self.depot is not None
+            waiting: list[object] = []  # one is written while the next one travels
             for offset, size in entry.pieces():
                 waiting.append(self.depot.read.remote(parcel.digest, entry.place, offset, size))
                 if len(waiting) == 2:

@@ -11,12 +11,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 from fedsim.errors import HostError, message
 from fedsim.executors.cluster import survey as travelling
 from fedsim.executors.cluster.agreement import check_alike, processors_of
-from fedsim.executors.cluster.depot import Depot, Shipment
+from fedsim.executors.cluster.depot import Depot, DepotActor, Shipment
 from fedsim.executors.cluster.parcel import parcel_of
 from fedsim.executors.cluster.survey import Machine
 from fedsim.jobs import FileKind, FileTask, Task
@@ -55,7 +54,7 @@ class Fleet:
         self._ray, self._ship = ray, tuple(ship)
         self._driver, self._run = travelling.survey(), secrets.token_hex(8)
         self._machines = _asked(ray, nodes_of(ray))
-        self._depot: Any = None
+        self._depot: DepotActor | None = None
         check_alike(self._driver, self._machines)
 
     def processors(self) -> dict[str, int]:
@@ -77,7 +76,10 @@ class Fleet:
             raise HostError(message("runtime.ship", what, got=list(self._ship), fix=fix))
         parcels = {name: parcel_of(name, path) for name, path in task.files(self._ship).items()}
         if parcels:
-            self._depot = _here(self._ray, Depot).remote(list(parcels.values()))
+            here = _on(self._ray, self._ray.get_runtime_context().get_node_id())
+            # on the driver's node, without a CPU, and back if it is killed
+            options = {"num_cpus": 0, "max_restarts": 3, "max_task_retries": 3, "scheduling_strategy": here}
+            self._depot = self._ray.remote(**options)(Depot).remote(list(parcels.values()))
         return Shipment(self._driver, self._run, parcels, self._depot)
 
     def close(self) -> None:
@@ -88,14 +90,8 @@ class Fleet:
                 self._ray.kill(depot, no_restart=True)
 
 
-def _here(ray: ModuleType, actor: type) -> Any:
-    """Return an actor class whose actors are on the driver's node, take no CPU and come back if they are killed."""
-    here = ray.get_runtime_context().get_node_id()
-    options = {"num_cpus": 0, "max_restarts": 3, "max_task_retries": 3}
-    return ray.remote(**options, scheduling_strategy=_on(ray, here))(actor)
-
-
-def _on(ray: ModuleType, node_id: str) -> Any:
+def _on(ray: ModuleType, node_id: str) -> object:
+    """Return the strategy that places something on one node."""
     return ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=False)
 
 

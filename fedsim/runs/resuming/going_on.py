@@ -114,7 +114,7 @@ class GoingOn:
         cut(self._folder, self.plan, self.info, lines, head.wall_s)
         self.values.kept.go_on()
         began_s = time.perf_counter() - head.wall_s
-        writer = Writer(self._folder, self.plan.experiment, began_s, continues=self.info)
+        writer = Writer(self._folder, self.plan.experiment, began_s, self.info, continues=True)
         writer.counts.update(head.rows)
         writer.clients(clients_table(self.plan))
         server.ledger.writer = self.writer = writer

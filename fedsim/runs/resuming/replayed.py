@@ -53,7 +53,7 @@ class StoredRows:
         places = self._places(table, rows)
         there = places >= 0
         if final:
-            there &= self._is_final(table, places)
+            there[there] = self._is_final(table, places[there])
         elif not there.all():
             raise self._differs(f"{table}: {_named(table, rows, int(np.argmin(there)))} is missing")
         mine = {name: column[places[there]] for name, column in self._columns[table].items()}
@@ -74,7 +74,7 @@ class StoredRows:
 
     def _is_final(self, table: str, places: Counts) -> Bools:
         """Tell of rows whether they were not written because the run ended just then."""
-        if table != "visits":
+        if table != "visits" or not len(self._keys[table]):
             return np.ones(len(places), dtype=np.bool_)
         outcome, version = (
             self._columns["visits"][name][places] for name in ("outcome", "committed_version")
@@ -174,7 +174,7 @@ class RepeatedRows(Writer):
         self, folder: Path, plan: Plan, info: RunInfo, began_s: float, stored: StoredRows | None
     ) -> None:
         """Take the folder, cut back to nothing, and the rows that were there; None: they cannot be compared."""
-        super().__init__(folder, plan.experiment, began_s, continues=info)
+        super().__init__(folder, plan.experiment, began_s, info, continues=True)
         self._chunks = None if stored is None else _Chunks(stored, final=True)
 
     def visit(self, row: VisitRow) -> None:

@@ -187,7 +187,8 @@ def _info_of(before: Run, plan: Plan) -> RunInfo:
     """Return `run.json` of a run that goes on; raise if its data, model or devices are others than when it began."""
     assert before.folder is not None
     old = before.info
-    info = begun(started(plan.experiment), plan, timeline_only=old.timeline_only)
+    first = replace(started(plan.experiment), resolved=old.resolved)  # in its file nothing is open any more
+    info = begun(first, plan, timeline_only=old.timeline_only)
     if old.task:  # a run that was killed before it knew has nothing yet
         refuse_other_files(before.folder, old.task, info.task, "task")
         refuse_other_files(before.folder, old.population, info.population, "population")

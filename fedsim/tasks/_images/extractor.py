@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedsim.errors import DataError, message
-from fedsim.files.opened import UnreadableError, bytes_of
 
 Kind = Literal["digits-cnn", "classifier", "efficientnet-lite0", "inception"]
 SIZES: dict[str, int] = {"efficientnet-lite0": 64, "inception": 299}
@@ -98,6 +97,8 @@ class Features:
     @property
     def digest(self) -> str:
         """SHA-256 of the weights: distances by two classifiers have one name."""
+        from fedsim.files.opened import UnreadableError, bytes_of  # no worker needs it
+
         try:
             return hashlib.sha256(bytes_of(self.file)).hexdigest()
         except UnreadableError as problem:

@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,7 +29,8 @@ from fedsim.executors.cluster.parcel import PIECE_BYTES, Entry, parcel_of
 from fedsim.executors.cluster.store import stored
 from fedsim.executors.cluster.survey import ABSENT, Machine, survey
 from fedsim.executors.inline import Inline
-from fedsim.records.info import MIXED, RunInfo
+from fedsim.records.info import RunInfo
+from fedsim.runs.finish import MIXED, on_processors
 
 # what a machine is ------------------------------------------------------------------------------
 
@@ -175,8 +177,11 @@ def test_processors_are_counted_and_a_word_says_that_they_differ():
     info = RunInfo("a", "running", 0, "")
 
     assert processors_of(machines) == {"X 1, AVX512": 2, "Y 2, AVX2": 1}
-    assert info.on(processors_of(machines)).plain()["mixed"] == MIXED
-    assert info.on(processors_of(machines[:2])).mixed == ""
+    for nodes_, word in ((machines, MIXED), (machines[:2], "")):
+        executor = Inline()
+        executor.processors = partial(processors_of, nodes_)
+        assert on_processors(info, executor).mixed == word
+    assert on_processors(info, None).processors == {}
     assert list(Inline().processors().values()) == [1]
 
 

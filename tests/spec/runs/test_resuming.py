@@ -299,6 +299,23 @@ def test_a_checkpoint_of_another_format_is_refused(cut, monkeypatch):
         resumed(cut)
 
 
+def test_what_followed_from_other_settings_is_still_said(cut, ran):
+    assert resumed(cut).info.resolved == load(ran / "whole").info.resolved
+    assert load(ran / "whole").info.resolved.followed
+
+
+def test_a_run_that_was_killed_before_its_first_row_goes_on(ran, tmp_path, whole):
+    folder = copied(ran / "whole", tmp_path / "begun")
+    for path in folder.iterdir():
+        if path.name not in ("run.json", "experiment.yaml"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    edited(folder, status="failed", files={}, numbers={})
+    (folder / "visits.jsonl").touch()
+
+    assert resumed(folder).info.status == "done"
+    assert contents(folder) == whole
+
+
 def test_a_run_that_was_killed_at_its_first_step_holds_nothing(tmp_path):
     (tmp_path / "run.json").touch()
     with pytest.raises(RunFolderError, match="killed before it had written anything"):
@@ -576,5 +593,18 @@ def test_run_with_resume_starts_where_a_run_was_killed_at_its_first_step(tmp_pat
     path.write_text(yaml.safe_dump(experiment_of("fedbuff-adam").plain()))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "run.json").touch()
+    (tmp_path / "out" / ".experiment.yaml.123").touch()
     assert call(["run", str(path), "--out", str(tmp_path / "out"), "--resume"]) == 0
     assert contents(tmp_path / "out") == whole
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_run_with_resume_keeps_rows_whose_head_is_lost(ran, tmp_path, capsys):
+    path = tmp_path / "my.yaml"
+    path.write_text(yaml.safe_dump(experiment_of("fedbuff-adam").plain()))
+    folder = copied(ran / "cut", tmp_path / "out")
+    (folder / "run.json").write_bytes(b"")
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    assert call(["run", str(path), "--out", str(folder), "--resume"]) == 2
+    assert "has rows of a run, and no whole run.json" in capsys.readouterr().err
+    assert before == {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import os
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -23,13 +25,13 @@ def asked(name, default):
     return int(os.environ.get(f"FEDSIM_{name}", default))
 
 
-def random_kills(count, seed):
+def random_kills(numbers, seed):
     """Yield (kind, address, kills in a row): the kinds in turn, those that train a model less often.
 
     Six of ten are killed once, the others up to four times.
     """
     names = [*QUICK, REAL_MODELS[0]]
-    for number in range(count):
+    for number in numbers:
         address, turn = (seed, number), number // len(names)
         names[-1] = REAL_MODELS[turn % len(REAL_MODELS)]
         times = int(np.random.default_rng((*address, 1)).choice(MOST_IN_A_ROW, p=[0.6, 0.2, 0.1, 0.1])) + 1
@@ -55,6 +57,11 @@ class Book:
     def __init__(self):
         """Begin with none."""
         self.trials, self.cuts, self.equal, self.failures = Counter(), Counter(), Counter(), []
+        self._until_s = time.monotonic() + asked("KILLS_S", 7200)
+
+    def is_late(self):
+        """Whether the time for these trials is over (FEDSIM_KILLS_S a test): what was tried by then counts."""
+        return time.monotonic() > self._until_s
 
     def note(self, way, trial):
         """Note a trial."""
@@ -79,11 +86,14 @@ class Book:
         return "\n".join(f"{w:<12}{k:<20}{t!s:>8}{c!s:>8}{e!s:>8}" for w, k, t, c, e in lines)
 
     def save(self, path):
-        """Add the rows to a CSV file, in place of those of the same ways."""
-        path, ways = Path(path), {way for way, _ in self.trials}
-        rows = []
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = [row for row in list(csv.reader(file))[1:] if row[0] not in ways]
-        with path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows, *self.rows()])
+        """Add the numbers to a CSV file."""
+        with Path(path).open("a+", newline="", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            for way, kind, trials, cuts, equal in list(csv.reader(file))[1:]:
+                if kind != "all":
+                    self.trials[way, kind] += int(trials)
+                    self.cuts[way, kind] += int(cuts)
+                    self.equal[way, kind] += int(equal)
+            file.truncate(0)
+            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *self.rows()])
