@@ -24,8 +24,8 @@ from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig
 from fedsim.cost.shape import ModelShape
 from fedsim.cost.work import Work
-from fedsim.devices.measured_speeds import with_speeds
 from fedsim.devices.population import Population, draw
+from fedsim.devices.stacks.measured_speeds import with_speeds
 from fedsim.errors import ExperimentError, message
 from fedsim.jobs import Task
 from fedsim.tasks._base import built

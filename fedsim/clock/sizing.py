@@ -19,7 +19,7 @@ from fedsim.aggregators._returned import checked_offer
 from fedsim.clock.components import Parts
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig
-from fedsim.cost.formulas import moved_bytes, train_flops
+from fedsim.cost.formulas import expanded_bytes, layer_passes, moved_bytes, train_flops
 from fedsim.cost.memory_plan import MemoryPlan, plan_memory
 from fedsim.cost.shape import ModelShape, adapter_bytes, with_rank_share
 from fedsim.cost.work import Work
@@ -150,6 +150,8 @@ class Sizing:
             serialized_up_bytes=0,
             steps=passes,
             moved_bytes=moved_bytes(shape, passes, updates, copied=copied),
+            layer_passes=passes * layer_passes(shape),
+            expanded_bytes=passes * expanded_bytes(shape),
             memory_plan=plan.memory.words,
         )
 
