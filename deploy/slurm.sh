@@ -32,6 +32,7 @@ parts=()
 finish() {                                   # ends what was started here, and nothing else
   for part in "${parts[@]}"; do kill -TERM "$part" 2> /dev/null || true; done
   wait || true
+  srun --ntasks="${#nodes[@]}" --ntasks-per-node=1 rm -rf -- "$folder" || true
 }
 trap finish EXIT
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import ModuleType
 
 from fedsim.errors import HostError, message
@@ -22,6 +23,8 @@ CONNECT_S = 5.0
 """Patience with the port."""
 JOIN_S = 30.0
 """Patience with the cluster behind it."""
+SERVE_S = 120.0
+"""Patience with its first process, once a driver is in: a busy node, or Python on a slow file system, takes its time."""
 
 NO_TOKEN = ("no authentication token", "find an authentication token", "cannot be opened or is empty")
 WRONG_TOKEN = ("invalidauthtoken", "token is missing or incorrect", "token is invalid or incorrect")
@@ -49,6 +52,7 @@ REASONS = (
 _KNOCK = """
 import ray, sys, time
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+print("in", flush=True)
 class Door:
     def open(self): return 0
 for attempt in range(5):  # a node may just have died
@@ -115,10 +119,10 @@ def _needs_token(address: str) -> bool:
     """
     modes = [os.environ["RAY_AUTH_MODE"]] if "RAY_AUTH_MODE" in os.environ else ["disabled", "token"]
     tried = {mode: _knock(address, mode) for mode in modes}
-    give_up_s = time.monotonic() + JOIN_S
+    began_s = time.monotonic()
     said: dict[str, str] = {}
     try:
-        while tried and time.monotonic() < give_up_s:
+        while tried and time.monotonic() - began_s < _patience_s(tried.values()):
             for mode, process in list(tried.items()):
                 if process.poll() == 0:
                     return mode == "token"
@@ -130,7 +134,15 @@ def _needs_token(address: str) -> bool:
         for process in tried.values():
             process.kill()
             process.wait()
-    raise _not_joined(address, _telling(said) or f"no answer within {JOIN_S:g} s")
+    raise _not_joined(address, _telling(said) or f"no answer within {time.monotonic() - began_s:.0f} s")
+
+
+def _patience_s(tried: Collection[subprocess.Popen[str]]) -> float:
+    """Return how long to wait for drivers that have been sent out: longer if one has got in and said so."""
+    if os.name != "posix":  # pipes cannot be looked at there
+        return SERVE_S
+    pipes = [process.stdout for process in tried if process.stdout is not None]
+    return SERVE_S if select.select(pipes, [], [], 0.0)[0] else JOIN_S
 
 
 def _telling(said: Mapping[str, str]) -> str:
@@ -146,7 +158,7 @@ def _knock(address: str, mode: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "RAY_AUTH_MODE": mode}
     command = [sys.executable, "-c", _KNOCK, address]
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 

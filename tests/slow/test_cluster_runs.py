@@ -327,6 +327,7 @@ def test_the_slurm_script_runs_an_experiment_on_all_nodes_of_its_job_and_leaves_
         "SLURM_JOB_ID": str(70000 + os.getpid() % 10000),
         "SLURM_JOB_NODELIST": "n[1-2]",
         "SLURM_CPUS_PER_TASK": "1",
+        "RAY_worker_niceness": "0",
     }
     done = subprocess.run(
         ["bash", ROOT / "deploy" / "slurm.sh", tmp_path / "my.yaml", tmp_path / "run"],
@@ -340,5 +341,6 @@ def test_the_slurm_script_runs_an_experiment_on_all_nodes_of_its_job_and_leaves_
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert re.search(r"\b2 workers\b", done.stderr), done.stderr
     assert '"status": "done"' in (tmp_path / "run" / "run.json").read_text()
+    assert not Path(f"/tmp/ray-{environment['SLURM_JOB_ID']}").exists()
     secret = re.findall(r"[0-9a-f]{64}", (tmp_path / "run" / "experiment.yaml").read_text())
     assert secret == []

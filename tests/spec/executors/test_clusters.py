@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -532,6 +533,22 @@ MISMATCH = "RuntimeError: Version mismatch: The cluster was started with:\n    R
 )
 def test_what_two_tries_say_becomes_one_sentence(said, words):
     assert words in str(ray_cluster._not_joined("h:1", ray_cluster._telling(said)))
+
+
+@pytest.mark.parametrize(
+    ("code", "patience_s"),
+    [
+        ("import time; time.sleep(60)", ray_cluster.JOIN_S),
+        ("import time; print('in', flush=True); time.sleep(60)", ray_cluster.SERVE_S),
+    ],
+)
+def test_a_driver_that_got_in_is_waited_for_longer(code, patience_s):
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        give_up_s = time.monotonic() + 20
+        while ray_cluster._patience_s([process]) != patience_s and time.monotonic() < give_up_s:
+            time.sleep(0.05)
+        assert ray_cluster._patience_s([process]) == patience_s
+        process.kill()
 
 
 @pytest.mark.parametrize("phrase", [*ray_cluster.NO_TOKEN, *ray_cluster.WRONG_TOKEN])
