@@ -9,12 +9,14 @@ from pathlib import Path
 from fedsim.checks import combinations, personal
 from fedsim.clock.components import Parts, parts_of
 from fedsim.config.classes import CLASSES
+from fedsim.config.devices import ComputeConfig
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LoraConfig
 from fedsim.config.problem import Problem
 from fedsim.config.thermal import Thermal
 from fedsim.config.words import no_such_file
 from fedsim.errors import ExperimentError, nearest, several
+from fedsim.server import returned
 
 _HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 
@@ -25,7 +27,7 @@ def misfits(experiment: Experiment) -> list[Problem]:
     return [
         *_population(experiment, components),
         *_network(experiment),
-        *components.protocol.problems(experiment.population.clients),
+        *returned.problems(components.protocol, experiment.population.clients),
         *_training(experiment),
         *_compute(experiment),
         *_ranks(experiment, components),
@@ -98,16 +100,45 @@ def _training(experiment: Experiment) -> list[Problem]:
     return problems
 
 
+def _stacks(experiment: Experiment) -> list[Problem]:
+    """Return what has no effect where devices are, or are not, told apart from the software that they run."""
+    from fedsim.devices.presets import says_what_devices_are
+
+    compute, problems = experiment.compute, list[Problem]()
+    if says_what_devices_are(experiment.population):
+        if compute.calibration != "none":
+            what = "has no effect: the speeds of this population follow from hardware and software"
+            fix = "remove it, or name the software in compute.stack"
+            problems.append(Problem(("compute", "calibration"), what, fix, compute.calibration))
+        if compute.bandwidth_floor:
+            what, fix = "has no effect: the law of stacks has the memory's bandwidth in it", "remove it"
+            problems.append(Problem(("compute", "bandwidth_floor"), what, fix, got=True))
+        if compute.uncertainty == "none" and compute.uncertainty_draw:
+            what, fix = "has no effect without uncertainty", "set compute.uncertainty: stacks, or remove it"
+            problems.append(Problem(("compute", "uncertainty_draw"), what, fix, compute.uncertainty_draw))
+        return problems
+    if isinstance(compute.stack, dict) or (compute.stack is not None and compute.calibration == "none"):
+        fix = "remove it, or set compute.calibration: measured, or population.preset: mixed_edge_2026"
+        what = "has no effect without a calibration, where the table of devices has speeds"
+        problems.append(Problem(("compute", "stack"), what, fix, compute.stack))
+    for name in ("stacks", "uncertainty", "uncertainty_draw"):
+        value = getattr(compute, name)
+        if value != ComputeConfig.model_fields[name].default:
+            what = "has no effect: the table of devices has speeds, and not what devices are"
+            fix = f"remove compute.{name}, or set population.preset: mixed_edge_2026"
+            problems.append(Problem(("compute", name), what, fix, value))
+    return problems
+
+
 def _compute(experiment: Experiment) -> list[Problem]:
     compute, problems = experiment.compute, list[Problem]()
     absent = no_such_file("compute.calibration", compute.calibration)
     if absent is not None:
         problems.append(absent)
-    if compute.stack is not None and compute.calibration == "none":
-        fix = "remove it, or set compute.calibration: measured"
-        problems.append(
-            Problem(("compute", "stack"), "has no effect without a calibration", fix, compute.stack)
-        )
+    if compute.stacks is not None and not compute.stacks.is_file():
+        fix = "check the path; it is taken from the YAML file's folder"
+        problems.append(Problem(("compute", "stacks"), "no such file", fix, str(compute.stacks)))
+    problems += _stacks(experiment)
     if compute.dequantisation == "copy" and not compute.bandwidth_floor:
         what, fix = (
             "has no effect without the bandwidth floor",

@@ -34,18 +34,22 @@ def profiles_show(
     Of an experiment's file, the population that it draws: speeds and links by class, who is on which network, who is online.
     """
     from fedsim.cli.printing import listing, table
-    from fedsim.devices import population
+    from fedsim.devices import population, summary
 
     if Path(preset).suffix not in (".yaml", ".yml"):
-        print(listing(population.show(preset)))
+        drawn = population.draw_devices(preset, summary.SHOWN, seed=0)
+        print(f"{listing(summary.summary(drawn))}\n{summary.trust(drawn)}")
         return
     from fedsim.checks import gate, resolved
 
     importable(Path(preset).parent)
     experiment = gate.read(preset)
     drawn = population.draw(experiment.population, experiment.population_seed)
+    drawn = population.with_software(drawn, experiment.compute, experiment.population_seed)
     facts = resolved.of_population(drawn)
-    print(f"{listing(population.summary(drawn))}\n{table(facts.table())}\nonline: {facts.online}")
+    print(
+        f"{listing(summary.summary(drawn))}\n{table(facts.table())}\nonline: {facts.online}\n{summary.trust(drawn)}"
+    )
 
 
 @profiles.command("calibrate", epilog="Example: fedsim profiles calibrate --out my-device.csv")
@@ -85,7 +89,49 @@ def profiles_calibrate(
         gain = measured.gain_without_overhead
         print(f"# or compute.step_overhead_s: {measured.overhead_s:.3g} and the speeds x {gain:.3g}")
     if out is not None:
-        calibrate.write(rows, out)
+        calibrate.write(calibrate.table(rows), out)
+
+
+@profiles.command("contribute", epilog="Example: fedsim profiles contribute --out my-machine.csv")
+def profiles_contribute(
+    task: Annotated[
+        Path | None,
+        typer.Option(metavar="EXP.yaml", help="Whose task to train [default: the built-in model and text]."),
+    ] = None,
+    changes: Changes = None,
+    hardware: Annotated[
+        str | None, typer.Option(help="Name of the device [default: the processor's].", show_default=False)
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Visits to time.")] = 7,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each.")] = 4,
+    out: Annotated[Path | None, typer.Option(help="The table to write.", show_default=False)] = None,
+) -> None:
+    """Measure this machine as rows to send.
+
+    Trains on one thread with batches of three sizes, prints a row each as `hetero_profiles/measurements` has them, and the law
+    that they tell: speed with many tokens, and launch cost of a layer.
+    """
+    from fedsim.devices.stacks.fitting import TimedPass, law_of
+    from fedsim.runs import calibrate
+
+    if out is not None:
+        calibrate.refuse_existing(out)
+    plan = _plan_of(task, changes or ())
+    batch = plan.experiment.local.batch
+    timed = [
+        calibrate.measure(plan, repeats=repeats, steps=steps, batch=size)
+        for size in (batch, 4 * batch, 16 * batch)
+    ]
+    name = hardware or calibrate.processor()
+    text = calibrate.measurements([calibrate.measurement(plan, one, name) for one in timed])
+    law = law_of([TimedPass(one.flops, one.layer_passes, one.median_s) for one in timed])
+    print(text, end="")
+    print(
+        f"# law: {law.flops_per_s / 1e9:.4g} GFLOP/s with many tokens, {1e3 * law.launch_s:.3g} ms a layer pass; "
+        f"within a factor of {law.worst:.3g} of what was measured"
+    )
+    if out is not None:
+        calibrate.write(text, out)
 
 
 def _plan_of(task: Path | None, changes: Sequence[str]) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -31,7 +32,13 @@ class ComputeConfig(Config):
         flops: `parameters`: FLOPs from the number of parameters; `layers`: every matrix product, by layer.
         calibration: `none`; `measured`: where `lora_speeds.csv` of `hetero_profiles` has this device and model,
             its measured speed; or a table of your own in that format.
-        stack: which software of the calibration table; needed where it has several for a device and model.
+        stack: which software trains. Where the population says what devices are (`devices_2026.csv`): a row of `stacks.csv` for
+            all, or one a class of devices; without it, and where it is `auto`, what each device's row says. With a
+            `calibration`: which software of that table; needed where it has several for a device and model.
+        stacks: a table of stacks of your own, whose rows stand beside those of `stacks.csv`, or in their place.
+        uncertainty: how what is not known of the stacks is drawn, within the spread of what was measured: `none`; `units`: every
+            device by itself; `stacks`: one draw a stack, as if it were faster or slower than was measured.
+        uncertainty_draw: which draw of it; two experiments that differ in it alone differ in nothing else.
         unit_sigma: spread of the natural logarithm of speed between units of one device: 0.12 between three
             boards of a lab, 0.01 between five phones of one model (EdgeFlowerTune's measurements). One number,
             or one a class of devices.
@@ -47,7 +54,10 @@ class ComputeConfig(Config):
 
     flops: Literal["parameters", "layers"] = "parameters"
     calibration: str = "none"
-    stack: str | None = None
+    stack: str | dict[str, str] | None = None
+    stacks: Path | None = None
+    uncertainty: Literal["none", "units", "stacks"] = "none"
+    uncertainty_draw: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     unit_sigma: Sigma | dict[str, Sigma] = 0.0
     step_sigma: Sigma | dict[str, Sigma] = 0.0
     step_overhead_s: NonNegative = 0.0

@@ -18,6 +18,7 @@ PATHS = frozenset(
         "population.availability",
         "population.rates",
         "compute.calibration",
+        "compute.stacks",
         "energy.battery.plugged",
     }
 )

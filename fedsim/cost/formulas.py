@@ -1,8 +1,8 @@
 """What one visit costs: FLOPs, memory and bytes, from the size of the model alone.
 
 The model that really trains may be tiny while the clock charges a large one (`charge_as`); both are
-a `ModelShape` here. Rough by nature: with one calibration point per device and model, times are
-good to 10-20 % and energies to 40 %; without one, times to a factor of 2-5.
+a `ModelShape` here. Rough by nature: with one calibration point per device and model, times of that batch and
+sequence are good to 10-20 % and energies to 40 %; without one, times to a factor of 2-5 and more.
 """
 
 from __future__ import annotations
@@ -133,3 +133,23 @@ def moved_bytes(shape: ModelShape, steps: int, updates: int, *, copied: bool = F
     reads = 1 + shape.phi * (1 + int(shape.full) + int(shape.checkpoint))
     trained = shape.params if shape.full else shape.adapter_params
     return steps * weight * shape.matmul_params * reads + float(UPDATE_BYTES * updates) * trained
+
+
+def layer_passes(shape: ModelShape) -> float:
+    """Return how many layers one pass goes through: all forward, those from the lowest adapted one up backward.
+
+    With checkpointing the latter are computed once more.
+    """
+    backward = shape.layers if shape.full else shape.layers - shape.lowest
+    return float(shape.layers + backward * (1 + int(shape.checkpoint)))
+
+
+def expanded_bytes(shape: ModelShape) -> float:
+    """Return the bytes that are read and written to unpack quantised weights to 16 bit in one pass; 0 where none are.
+
+    Forward, backward as far down as it goes, and once more with checkpointing: bitsandbytes keeps nothing unpacked.
+    """
+    if shape.weight_bytes >= 2:
+        return 0.0
+    again = shape.phi * (1 + int(shape.checkpoint))
+    return shape.matmul_params * (shape.weight_bytes + 2) * (1 + again)

@@ -1,6 +1,7 @@
 """How long a visit's training takes on its device, and what the device is like afterwards; pure.
 
-    full speed: max(FLOPs / speed, bytes moved / memory bandwidth) + passes x overhead,
+    full speed: max(FLOPs / speed, bytes moved / memory bandwidth) + passes x overhead, or by the law of the client's
+    software where the population says what devices are (`fedsim.devices.stacks.law`),
     times the noise of this visit's passes, + bytes of coded messages / memory bandwidth, stretched by a CPU quota,
     then by heat.
 
@@ -142,6 +143,8 @@ def training(
 def _at_full_speed_s(profile: Profile, work: Work, compute: ComputeConfig | None, noise: float) -> float:
     """Return the seconds of the whole work on a cool device without a quota."""
     seconds = work.flops / profile.flops_per_s
+    if profile.law is not None:
+        seconds = profile.law.seconds(work, profile.flops_per_s)
     if compute is None:
         return seconds
     if compute.bandwidth_floor:

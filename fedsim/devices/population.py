@@ -14,21 +14,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.arrays import Bools, Floats, Names
-from fedsim.config.classes import CLASSES
+from fedsim.arrays import Floats, Names
+from fedsim.config.devices import ComputeConfig
 from fedsim.devices.availability import Availability, OnlineTimes
 from fedsim.devices.draws import allot, choose, draws, links, nearest_row, network_weights
 from fedsim.devices.link_rates import LinkRates, link_rates
 from fedsim.devices.online import online_times
 from fedsim.devices.presets import Recipe, preset_names, recipe_of_files, recipe_of_preset
+from fedsim.devices.stacks.hardware import OwnedHardware
+from fedsim.devices.stacks.law import StepLaw
+from fedsim.devices.stacks.software import Laws, equipped
 from fedsim.devices.table_checks import check
 from fedsim.elementary import exp
-from fedsim.network.base import MBPS, Direction, Rates
+from fedsim.network.base import Direction, Rates
 
 if TYPE_CHECKING:
     from fedsim.config.population import PopulationConfig
 
-__all__ = ["Population", "Profile", "check", "draw", "draw_devices", "preset_names", "show"]
+__all__ = ["Population", "Profile", "check", "draw", "draw_devices", "preset_names"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class Profile:
         battery_wh: capacity; 0: no battery.
         cpu_quota, cpu_period_s: share of a CPU that the device is, given out once a period; 1: all of it.
         tail_s, tail_w: how long the radio stays up after a transfer, and its power then.
+        law: of its steps, where the population says what devices are; None: FLOPs over speed.
     """
 
     client: int
@@ -76,6 +80,7 @@ class Profile:
     cpu_period_s: float = 0.1
     tail_s: float = 0.0
     tail_w: float = 0.0
+    law: StepLaw | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +91,7 @@ class Population:
         availability: when they are online.
         sources: preset, tables and their SHA-256, for the record of a run.
         link_rates: how the links' rates change over time; None: they never do.
+        hardware, laws: what the devices are, and the law of their steps; None: the table has speeds.
     """
 
     device: Names
@@ -113,6 +119,8 @@ class Population:
     availability: OnlineTimes
     sources: dict[str, str]
     link_rates: LinkRates | None = None
+    hardware: OwnedHardware | None = None
+    laws: Laws | None = None
 
     @property
     def n(self) -> int:
@@ -134,7 +142,9 @@ class Population:
                 raise IndexError(f"client {client} of a population of {self.n}")
             if len(self._recent) >= RECENT:
                 self._recent.clear()
-            profile = Profile(client, **{name: _plain(getattr(self, name)[client]) for name in _ARRAYS})
+            law = None if self.laws is None else self.laws.of(client)
+            arrays = {name: _plain(getattr(self, name)[client]) for name in _ARRAYS}
+            profile = Profile(client, **arrays, law=law)
             self._recent[client] = profile
         return profile
 
@@ -168,7 +178,7 @@ class Population:
 
 RECENT = 16_384
 """Profiles kept at hand: half a kilobyte each, and a visit asks for its client's several times."""
-_ARRAYS = tuple(field.name for field in fields(Profile))[1:]
+_ARRAYS = tuple(field.name for field in fields(Profile) if field.name not in ("client", "law"))
 
 
 def _plain(value: Any) -> Any:
@@ -237,7 +247,7 @@ def _drawn(recipe: Recipe, n: int, seed: int, *, wifi_only: bool, exact: bool = 
     link = links(devices.cellular[row], mobile, fixed, chance[1], exact=exact)
     rho, asked = nets.correlation[link], {"wifi_only": str(wifi_only).lower(), "availability": "always"}
     z_up = rho * z[1] + np.sqrt(1 - rho**2) * z[2]
-    return Population(
+    population = Population(
         device=devices.device[row],
         tier=devices.tier[row],
         network=nets.network[link],
@@ -249,6 +259,26 @@ def _drawn(recipe: Recipe, n: int, seed: int, *, wifi_only: bool, exact: bool = 
         **{name: getattr(nets, name)[link] for name in _OF_NETWORK},
         availability=Availability.always(n),
         sources=recipe.sources | asked | ({"shares": "exact"} if exact else {}),
+        hardware=None if devices.hardware is None else OwnedHardware(devices.hardware, row),
+    )
+    return with_software(population, ComputeConfig(), seed)
+
+
+def with_software(population: Population, compute: ComputeConfig, seed: int) -> Population:
+    """Return the population with what software makes of its hardware; the same where its table has speeds.
+
+    Raises:
+        ProfileError: no such stack, or a device that cannot run it.
+    """
+    if population.hardware is None:
+        return population
+    made = equipped(population.hardware, compute, seed)
+    return replace(
+        population,
+        flops_per_s=made.flops_per_s,
+        usable_memory_bytes=made.usable_memory_bytes,
+        laws=made.laws,
+        sources=population.sources | made.sources,
     )
 
 
@@ -260,37 +290,3 @@ _OF_NETWORK = (
     *("framing", "down_radio_w", "down_radio_j_per_byte", "up_radio_w", "up_radio_j_per_byte"),
     *("tail_s", "tail_w"),
 )
-
-
-def show(preset: str, n: int = 20_000) -> list[dict[str, str | float]]:
-    """Return a preset as a small table: one row a tier, then `all`; quantiles over n drawn clients.
-
-    Raises:
-        ProfileError: no such preset.
-    """
-    return summary(draw_devices(preset, n, seed=0))
-
-
-def summary(population: Population) -> list[dict[str, str | float]]:
-    """Return a population as a small table: one row a tier, then `all`; quantiles over its clients."""
-    tiers = [tier for tier in CLASSES if np.any(population.tier == tier)]
-    return [_summary(population, tier, population.tier == tier) for tier in tiers] + [
-        _summary(population, "all", np.ones(population.n, dtype=np.bool_))
-    ]
-
-
-def _summary(population: Population, tier: str, who: Bools) -> dict[str, str | float]:
-    def quantile(values: Floats, q: float) -> float:
-        return float(np.quantile(values[who], q))
-
-    return {
-        "tier": tier,
-        "share": float(who.mean()),
-        "gflop_per_s_p5": quantile(population.flops_per_s / 1e9, 0.05),
-        "gflop_per_s_p50": quantile(population.flops_per_s / 1e9, 0.5),
-        "gflop_per_s_p95": quantile(population.flops_per_s / 1e9, 0.95),
-        "ram_gb_p50": quantile(population.memory_bytes / 1e9, 0.5),
-        "down_mbps_p50": quantile(population.down_bytes_per_s / MBPS, 0.5),
-        "up_mbps_p50": quantile(population.up_bytes_per_s / MBPS, 0.5),
-        "rtt_ms_p50": quantile(population.rtt_s * 1e3, 0.5),
-    }

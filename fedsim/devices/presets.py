@@ -19,9 +19,12 @@ import hetero_profiles
 from fedsim.arrays import Floats, Ints
 from fedsim.component import Config
 from fedsim.config.fields import NonNegative, Positive
+from fedsim.config.population import PopulationConfig
+from fedsim.devices.stacks.hardware import is_hardware
 from fedsim.devices.tables import DeviceTable, NetworkTable, read_devices, read_networks
 from fedsim.elementary import exp
 from fedsim.errors import ProfileError, invalid, message, nearest
+from fedsim.files.user_tables import read_rows
 
 Choice = str | dict[str, NonNegative]
 
@@ -49,9 +52,10 @@ class Latency(Config):
 
 
 class Preset(Config):
-    """What a preset file holds; `device_share` or `latency` picks the devices."""
+    """What a preset file holds; `device_share` or `latency` picks the devices, `caution` says what is wrong with an old one."""
 
     about: str
+    caution: str = ""
     source: str
     licence: str
     devices: str
@@ -145,6 +149,19 @@ def recipe_of_preset(name: str) -> Recipe:
         spread=float(chosen.spread),
         latency=chosen.latency,
     )
+
+
+def says_what_devices_are(population: PopulationConfig) -> bool:
+    """Tell whether a population's table says what its devices are; False for a table of speeds, or one that is broken."""
+    try:
+        if population.preset is not None:
+            path = _table(population.preset, preset(population.preset).devices)
+        else:
+            assert population.devices is not None
+            path = population.devices
+        return is_hardware(read_rows(path))
+    except ProfileError:
+        return False
 
 
 def recipe_of_files(devices_path: Path, networks_path: Path) -> Recipe:

@@ -13,6 +13,10 @@ import numpy as np
 
 from fedsim.arrays import Floats, Ints
 from fedsim.config.classes import CLASSES
+from fedsim.devices.stacks.hardware import HARDWARE_COLUMNS, hardware_problems, is_hardware
+from fedsim.devices.stacks.measurements import MEASUREMENT_COLUMNS, measurement_problems
+from fedsim.devices.stacks.memory_limits import LIMIT_COLUMNS
+from fedsim.devices.stacks.table import STACK_COLUMNS, stack_problems
 from fedsim.errors import Message, ProfileError
 from fedsim.files.user_tables import Column, Rows, numbers, problems, read_rows
 from fedsim.network.base import DIRECTIONS
@@ -66,6 +70,13 @@ SPEED_COLUMNS = (
 WINDOW_COLUMNS = (Column("start_s", low=0.0), Column("stop_s", low=0.0))
 
 
+KINDS = (
+    *("devices", "networks", "windows", "rates", "speeds"),
+    *("hardware", "stacks", "measurements", "memory limits"),
+)
+"""Names of what a table may be, in the order in which they are tried."""
+
+
 def check(path: Path | str) -> list[str]:
     """Return every problem of a table, one message each; an empty list means that it can be used.
 
@@ -81,17 +92,21 @@ def check(path: Path | str) -> list[str]:
         (WINDOW_COLUMNS, window_problems),
         (RATE_COLUMNS, rate_problems),
         (SPEED_COLUMNS, speed_problems),
+        (HARDWARE_COLUMNS, hardware_table_problems),
+        (STACK_COLUMNS, stack_problems),
+        (MEASUREMENT_COLUMNS, measurement_problems),
+        (LIMIT_COLUMNS, limit_problems),
     )
+    if is_hardware(rows):
+        return [*map(str, hardware_table_problems(rows))]
     # The kind of which the file has the largest part of the columns: one that lacks a column is still known.
     parts = [sum(c.name in rows.cells for c in columns) / len(columns) for columns, _ in kinds]
     if max(parts) == 0:
         fix = "; ".join(
             f"{kind}: {', '.join(column.name for column in columns)}"
-            for kind, (columns, _) in zip(
-                ("devices", "networks", "windows", "rates", "speeds"), kinds, strict=True
-            )
+            for kind, (columns, _) in zip(KINDS, kinds, strict=True)
         )
-        what = "is neither a device, nor a network, nor an availability table, nor one of rates or speeds"
+        what = "is neither a device, nor a network, nor an availability table, nor one of rates, speeds, hardware, stacks or measurements"
         fix = f"give it the columns of one ({fix})"
         return [str(rows.say(None, "", what, got=sorted(rows.cells), fix=fix))]
     return [*map(str, kinds[int(np.argmax(parts))][1](rows))]
@@ -106,6 +121,19 @@ def device_problems(rows: Rows) -> Iterator[Message]:
     yield from _ordered(rows, *SPEEDS[1:])
     yield from _ordered(rows, "idle_w", "train_w")
     yield from _share_sums(rows)
+
+
+def hardware_table_problems(rows: Rows) -> Iterator[Message]:
+    """Yield the problems of a table that says what devices are."""
+    yield from hardware_problems(rows)
+    yield from problems(rows, _share_checks(rows))
+    yield from _ordered(rows, "idle_w", "train_w")
+    yield from _share_sums(rows)
+
+
+def limit_problems(rows: Rows) -> Iterator[Message]:
+    """Yield the problems of a table of memory limits."""
+    yield from problems(rows, LIMIT_COLUMNS)
 
 
 def network_problems(rows: Rows) -> Iterator[Message]:

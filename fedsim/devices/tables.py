@@ -14,10 +14,12 @@ import numpy as np
 
 from fedsim.arrays import Bools, Floats, Ints, Names
 from fedsim.config.classes import CLASSES
+from fedsim.devices.stacks.hardware import Hardware, hardware_of, is_hardware
 from fedsim.devices.table_checks import (
     SPEEDS,
     VARIATION_COLUMNS,
     device_problems,
+    hardware_table_problems,
     network_problems,
     owners,
     period_of,
@@ -72,7 +74,11 @@ class Shares:
 
 @dataclass(frozen=True)
 class DeviceTable:
-    """Device rows in SI units; every array has one entry a row."""
+    """Device rows in SI units; every array has one entry a row.
+
+    `hardware` is there where the table says what devices are: speed and usable memory are then NaN until it is known
+    which software they run.
+    """
 
     sha256: str
     shares: Shares
@@ -89,6 +95,7 @@ class DeviceTable:
     cpu_quota: Floats
     cpu_period_s: Floats
     cellular: Bools
+    hardware: Hardware | None = None
 
 
 @dataclass(frozen=True)
@@ -131,13 +138,18 @@ class WindowTable:
 
 
 def read_devices(path: Path) -> DeviceTable:
-    """Return a device table; speeds are the row's median and sigma_ln = ln(hi / lo) / (2 * 1.645).
+    """Return a device table; speeds are the row's median and sigma_ln = ln(hi / lo) / (2 * 1.645), or follow from hardware.
 
     Raises:
         ProfileError: the first problem, with its row and column.
     """
-    rows = _sound(read_rows(path), device_problems)
-    lo, median, hi = (numbers(rows, name) for name in SPEEDS)
+    rows = read_rows(path)
+    hardware = None
+    if is_hardware(rows):
+        hardware = hardware_of(_sound(rows, hardware_table_problems))
+        lo = median = hi = np.ones(len(rows.numbers))
+    else:
+        lo, median, hi = (numbers(_sound(rows, device_problems), name) for name in SPEEDS)
     tier = np.array(rows.cells["class"], dtype=object)
     memory_bytes = 1e9 * numbers(rows, "ram_gb")
     return DeviceTable(
@@ -145,10 +157,11 @@ def read_devices(path: Path) -> DeviceTable:
         shares=_shares(rows, "device"),
         device=np.array(rows.cells["device"], dtype=object),
         tier=tier,
-        flops_per_s=1e9 * median,
+        flops_per_s=1e9 * median if hardware is None else np.full(len(rows.numbers), np.nan),
         sigma_ln=np.array([math.log(ratio) for ratio in hi / lo]) / (2 * P95),
         memory_bytes=memory_bytes,
-        usable_memory_bytes=memory_bytes * np.array([CLASSES[t].usable_memory for t in tier]),
+        usable_memory_bytes=memory_bytes
+        * np.array([np.nan if hardware else CLASSES[t].usable_memory for t in tier]),
         memory_bytes_per_s=1e9 * numbers(rows, "memory_bandwidth_gb_per_s"),
         train_w=numbers(rows, "train_w"),
         idle_w=numbers(rows, "idle_w"),
@@ -156,6 +169,7 @@ def read_devices(path: Path) -> DeviceTable:
         cpu_quota=_optional(rows, "cpu_quota", 1.0),
         cpu_period_s=1e-3 * _optional(rows, "cpu_period_ms", 100.0),
         cellular=np.array([CLASSES[t].cellular for t in tier], dtype=np.bool_),
+        hardware=hardware,
     )
 
 

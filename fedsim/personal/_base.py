@@ -156,6 +156,8 @@ class Personal(Component):
             flops=work.flops + second.flops + frozen,
             steps=work.steps + second.steps,
             moved_bytes=work.moved_bytes + second.moved_bytes,
+            layer_passes=work.layer_passes + second.layer_passes,
+            expanded_bytes=work.expanded_bytes + second.expanded_bytes,
         )
 
     # after the run ------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ import hetero_profiles
 from fedsim.clock.plan import Plan
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig
-from fedsim.cost.formulas import train_flops
+from fedsim.cost.formulas import layer_passes, train_flops
 from fedsim.devices.table_checks import DEVICE_COLUMNS, OPTIONAL_DEVICE_COLUMNS
 from fedsim.errors import HostError, ProfileError, message, nearest
 from fedsim.executors.inline import Inline
@@ -43,6 +43,7 @@ class Measured:
         sequence, batch: tokens of a sequence, sequences in one pass.
         flops: of one step, as the clock charges them.
         step_s: seconds of a step in each repetition; of CPU under a quota.
+        layer_passes: layers times how often each is passed in a step.
         overhead_s: fixed time of a pass: what a step of one sequence takes beyond its share of a full one.
         memory_bytes, memory_bytes_per_s: RAM, and its bandwidth to one thread.
     """
@@ -55,6 +56,7 @@ class Measured:
     overhead_s: float
     memory_bytes: int
     memory_bytes_per_s: float
+    layer_passes: float = 0.0
 
     def flops_per_s(self, q: float) -> float:
         """Return a quantile of the speed over the repetitions."""
@@ -71,7 +73,9 @@ class Measured:
         return self.median_s / (self.median_s - self.overhead_s)
 
 
-def measure(plan: Plan, *, repeats: int = 7, steps: int = 4, quota: bool = False) -> Measured:
+def measure(
+    plan: Plan, *, repeats: int = 7, steps: int = 4, quota: bool = False, batch: int | None = None
+) -> Measured:
     """Train on this machine, on one thread, and time it.
 
     Args:
@@ -79,10 +83,11 @@ def measure(plan: Plan, *, repeats: int = 7, steps: int = 4, quota: bool = False
         repeats: visits timed, after one that warms up.
         steps: optimiser steps of each.
         quota: whether this process runs under a CPU quota: CPU time is counted instead of time.
+        batch: sequences in one pass, instead of the experiment's.
     """
     task, experiment = plan.task, plan.experiment
     clock = time.process_time if quota else time.perf_counter
-    batch = experiment.local.batch
+    batch = experiment.local.batch if batch is None else batch
     executor = Inline()
     executor.open(task)
     try:
@@ -102,6 +107,7 @@ def measure(plan: Plan, *, repeats: int = 7, steps: int = 4, quota: bool = False
         sequence=task.shape.sequence,
         batch=batch,
         flops=train_flops(task.shape, tokens, layered=experiment.compute.flops == "layers"),
+        layer_passes=layer_passes(task.shape),
         step_s=tuple(step_s),
         overhead_s=overhead_s,
         memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
@@ -211,18 +217,18 @@ def refuse_existing(path: Path) -> None:
         raise HostError(message("--out", "the file exists", got=str(path), fix=fix))
 
 
-def write(rows: list[dict[str, str]], path: Path) -> None:
-    """Write a device table that is not there yet.
+def write(text: str, path: Path) -> None:
+    """Write a table that is not there yet.
 
     Raises:
         HostError: the file exists, or cannot be written.
     """
     refuse_existing(path)
     try:
-        path.write_text(table(rows), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as problem:
-        text = message("--out", f"cannot be written ({problem.strerror})", got=str(path))
-        raise HostError(text) from problem
+        said = message("--out", f"cannot be written ({problem.strerror})", got=str(path))
+        raise HostError(said) from problem
 
 
 def processor() -> str:
@@ -237,3 +243,54 @@ def _torch() -> str:
     from importlib.metadata import version
 
     return f"torch {version('torch')}"
+
+
+def measurement(plan: Plan, measured: Measured, hardware: str) -> dict[str, str]:
+    """Return a row of a table of measurements, as `hetero_profiles/measurements` has them.
+
+    Args:
+        plan: what was trained.
+        measured: how fast.
+        hardware: name of the device, as its maker has it.
+    """
+    tokens, lora = measured.batch * measured.sequence, plan.experiment.lora
+    targets = lora.targets if isinstance(lora.targets, str) else " ".join(lora.targets)
+    return {
+        "hardware": hardware,
+        "unit": "cpu",
+        "os": {"Darwin": "macos"}.get(platform.system(), platform.system().lower()),
+        "software": "fedsim profiles contribute, one thread",
+        "software_version": _torch(),
+        "model": measured.model,
+        "rank": "" if lora.full else str(lora.r),
+        "targets": "all weights" if lora.full else targets,
+        "all_weights": "yes" if lora.full else "no",
+        "batch": str(measured.batch),
+        "sequence": str(measured.sequence),
+        "accumulate": "1",
+        "tokens_a_pass": str(tokens),
+        "checkpointing": "no",
+        "precision": "float32",
+        "weight_bytes": "4",
+        "tokens_per_s": f"{tokens / measured.median_s:.6g}",
+        "s_per_step": f"{measured.median_s:.6g}",
+        "s_per_pass": f"{measured.median_s:.6g}",
+        "fit": "no",
+        "why_not": "own measurement, not reviewed",
+        "source": f"fedsim profiles contribute: median of {len(measured.step_s)} visits",
+        "url": "none: own measurement",
+        "date": time.strftime("%Y-%m-%d"),
+        "quality": "own",
+        "notes": f"{measured.flops / tokens:.6g} FLOPs a token as fedsim charges them",
+    }
+
+
+def measurements(rows: list[dict[str, str]]) -> str:
+    """Return rows as the CSV of a table of measurements."""
+    header = list(read_rows(hetero_profiles.locate("measurements/public.csv")).cells)
+    text = io.StringIO()
+    text.write("# source: fedsim profiles contribute; each row says what was measured\n# licence: yours\n")
+    writer = csv.DictWriter(text, header, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -42,7 +42,7 @@ KNOWN = {
     },
     "compute": {
         *("flops", "calibration", "stack", "unit_sigma", "step_sigma", "step_overhead_s", "bandwidth_floor"),
-        *("dequantisation", "codecs", "thermal"),
+        *("dequantisation", "codecs", "thermal", "stacks", "uncertainty", "uncertainty_draw"),
     },
 }
 """Keys that were known when these forms were written; another one may change what they say."""
@@ -55,8 +55,8 @@ def plain_network(books: Books) -> bool:
 
 
 def plain_compute(books: Books) -> bool:
-    """Tell whether training takes FLOPs over speed."""
-    return _plain(books, "compute", COMPUTE)
+    """Tell whether training takes FLOPs over speed: with stacks that is a bound from below."""
+    return "stacks" not in books.run.info.population and _plain(books, "compute", COMPUTE)
 
 
 def _plain(books: Books, name: str, wanted: Mapping[str, tuple[object, ...]]) -> bool:

@@ -360,8 +360,9 @@ def test_the_population_of_an_experiment_of_one_s_own_is_shown(here, capsys):
     assert call(["profiles", "show", str(file)]) == 0
     lines = capsys.readouterr().out.splitlines()
     facts = of_population(drawn)
-    assert lines[-1] == f"online: {facts.online}"
-    assert lines[-2].split()[:2] == ["all", "40"]
+    assert lines[-2] == f"online: {facts.online}"
+    assert lines[-1].startswith("caution: ")
+    assert lines[-3].split()[:2] == ["all", "40"]
     assert sum(g.clients for g in facts.drawn) == 40
 
 

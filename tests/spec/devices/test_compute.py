@@ -24,8 +24,8 @@ from fedsim.cost.declared import charged
 from fedsim.cost.formulas import train_flops
 from fedsim.cost.work import Work
 from fedsim.devices.compute import step_noise, training, under_quota_s
-from fedsim.devices.measured_speeds import read_speeds, unit_normals, with_speeds
 from fedsim.devices.population import draw_devices
+from fedsim.devices.stacks.measured_speeds import read_speeds, unit_normals, with_speeds
 from fedsim.devices.thermal import cooled_k, heated_k, onset_s
 from fedsim.errors import ExperimentError, ProfileError
 from fedsim.records.verify import verify
@@ -345,7 +345,11 @@ def test_layers_are_counted_where_they_are_known_and_refused_where_they_are_not(
     ("compute", "name", "what"),
     [
         ({"calibration": "measurd"}, "compute.calibration", "no such file"),
-        ({"stack": "qvac"}, "compute.stack", "has no effect without a calibration"),
+        (
+            {"stack": "qvac"},
+            "compute.stack",
+            "has no effect without a calibration, where the table of devices has speeds",
+        ),
         ({"dequantisation": "copy"}, "compute.dequantisation", "has no effect without the bandwidth floor"),
         ({"unit_sigma": {"phone": 0.1}}, "compute.unit_sigma", "no such class of devices"),
         ({"thermal": {"tiers": ["phones"]}}, "compute.thermal.tiers", "no such class of devices"),

@@ -19,8 +19,9 @@ from fedsim.config.population import PopulationConfig
 from fedsim.cost.charge_as import ChargeAs
 from fedsim.cost.declared import charged
 from fedsim.cost.formulas import train_memory_bytes
-from fedsim.devices.population import Profile, draw, draw_devices, show
+from fedsim.devices.population import Profile, draw, draw_devices
 from fedsim.devices.presets import preset_names
+from fedsim.devices.summary import show
 from fedsim.devices.table_checks import check
 from fedsim.devices.tables import read_devices, read_networks
 from fedsim.errors import ProfileError
@@ -215,10 +216,11 @@ def test_drawing_is_vectorised():
 def test_a_profile_is_the_row_of_the_columns():
     population = draw_devices("mixed_edge_2025", 20, seed=0)
     columns = population.columns()
-    assert list(columns) == [field.name for field in fields(Profile)]
+    assert list(columns) == [field.name for field in fields(Profile) if field.name != "law"]
     for client in range(len(population)):
         profile = population.profile(client)
         assert all(getattr(profile, name) == values[client] for name, values in columns.items())
+        assert profile.law is None  # the table has speeds
     assert isinstance(profile.flops_per_s, float)
     assert not isinstance(profile.flops_per_s, np.floating)
 
@@ -432,7 +434,7 @@ def test_clients_that_need_wifi_and_find_none_are_an_error(tmp_path, files):
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("mixed_edge_2024", "did you mean 'mixed_edge_2025'?"), ("x", "one of")]
+    ("name", "hint"), [("mixed_edge_202", "did you mean 'mixed_edge_202"), ("x", "one of")]
 )
 def test_an_unknown_preset_is_an_error_that_names_the_nearest(name, hint):
     with pytest.raises(ProfileError, match="no such preset") as caught:

@@ -25,9 +25,11 @@ def facts(name):
     return dict(line[2:].split(": ", 1) for line in lines if line.startswith("# "))
 
 
-def test_the_package_offers_devices_networks_charging_and_five_presets():
+def test_the_package_offers_devices_networks_charging_and_six_presets():
     assert {"devices.csv", "networks.csv", "charging.yaml"} <= set(hetero_profiles.names())
-    assert preset_names() == ["fedscale_like", "flash_like", "homogeneous", "mixed_edge_2025", "phones_2020"]
+    assert preset_names() == [
+        *("fedscale_like", "flash_like", "homogeneous", "mixed_edge_2025", "mixed_edge_2026", "phones_2020")
+    ]
 
 
 def test_every_name_can_be_located():
@@ -52,7 +54,7 @@ def test_every_table_passes_its_own_check_and_states_source_and_licence(name):
     assert check(hetero_profiles.locate(name)) == []
     assert facts(name)["source"]
     assert facts(name)["licence"].startswith("Apache-2.0")
-    assert all(row["source"] for row in rows(name))
+    assert all(row.get("source") or row["power_source"] for row in rows(name))
 
 
 @pytest.mark.parametrize("name", [n for n in hetero_profiles.names() if n.endswith(".yaml")])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+
 import pytest
 
 from fedsim.cli.app import call
@@ -45,7 +47,7 @@ def test_a_row_says_what_was_measured_and_what_was_taken_over():
 def test_rows_with_and_without_a_quota_stand_in_one_table(tmp_path):
     path = tmp_path / "devices.csv"
     rows = [calibrate.row(DONE, "whole", "pi-4b"), calibrate.row(DONE, "quarter", "pi-4b", quota=0.25)]
-    calibrate.write(rows, path)
+    calibrate.write(calibrate.table(rows), path)
     assert check(path) == []
     table = read_devices(path)
     assert table.cpu_quota.tolist() == [1.0, 0.25]
@@ -67,6 +69,21 @@ def test_the_default_task_is_measured_and_its_row_can_be_simulated(tmp_path, cap
     assert 1e6 < table.flops_per_s[0] < 1e14
     assert str(tmp_path) not in printed
     assert call(["profiles", "calibrate", "--out", str(out)]) == 3  # said before anything is measured
+
+
+def test_three_batches_are_measured_as_rows_that_can_be_sent_and_the_law_that_they_tell(tmp_path, capsys):
+    out = tmp_path / "rows.csv"
+    options = ["--repeats", "1", "--steps", "1", "--hardware", "Toaster 9", "-s", "local.batch=1"]
+    assert call(["profiles", "contribute", "--out", str(out), *options]) == 0
+    printed = capsys.readouterr().out
+    assert check(out) == []
+    lines = [line for line in out.read_text("utf-8").splitlines() if not line.startswith("#")]
+    rows = list(csv.DictReader(lines))
+    assert [row["tokens_a_pass"] for row in rows] == ["64", "256", "1024"]
+    assert {(row["hardware"], row["quality"], row["fit"]) for row in rows} == {("Toaster 9", "own", "no")}
+    assert float(rows[2]["tokens_per_s"]) * float(rows[2]["s_per_step"]) == pytest.approx(1024, rel=1e-4)
+    assert "# law: " in printed
+    assert "GFLOP/s with many tokens" in printed
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +112,6 @@ def test_a_device_to_be_like_must_exist_and_a_file_is_not_overwritten(tmp_path):
     with pytest.raises(ProfileError, match=r"no such device(?s:.*)did you mean 'laptop-n100'"):
         calibrate.row(DONE, "mine", "laptop-n10")
     path = tmp_path / "devices.csv"
-    calibrate.write([calibrate.row(DONE, "mine", "laptop-n100")], path)
+    calibrate.write(calibrate.table([calibrate.row(DONE, "mine", "laptop-n100")]), path)
     with pytest.raises(HostError, match="the file exists"):
-        calibrate.write([], path)
+        calibrate.write("", path)

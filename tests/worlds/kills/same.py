@@ -16,7 +16,11 @@ def facts(path):
     """What `run.json` says, but for when and where."""
     info = json.loads(path.read_text(encoding="utf-8"))
     kept = {key: value for key, value in info.items() if key not in OF_THE_MOMENT and "resum" not in key}
-    kept["files"] = {name: sha for name, sha in info["files"].items() if name != "wall.jsonl"}
+    kept["files"] = {
+        name: sha
+        for name, sha in info["files"].items()
+        if name != "wall.jsonl" and not name.startswith("kept/")
+    }
     return kept
 
 

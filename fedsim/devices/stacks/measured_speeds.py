@@ -16,7 +16,7 @@ import hetero_profiles
 from fedsim.arrays import Floats
 from fedsim.config.devices import ComputeConfig
 from fedsim.devices.availability import BLOCK
-from fedsim.devices.population import Population
+from fedsim.devices.population import Population, with_software
 from fedsim.devices.table_checks import speed_problems
 from fedsim.elementary import exp
 from fedsim.errors import ProfileError, message
@@ -61,8 +61,10 @@ def with_speeds(population: Population, compute: ComputeConfig, model: str, seed
         seed: address of the unit noise.
 
     Raises:
-        ProfileError: a broken table, no row for the model, or several stacks and none chosen.
+        ProfileError: a broken table, no row for the model, several stacks and none chosen, or a stack that a device
+            cannot run.
     """
+    population = with_software(population, compute, seed)
     speed, sources = population.flops_per_s, population.sources
     if compute.calibration != "none":
         known = _chosen(compute, model)

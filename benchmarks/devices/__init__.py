@@ -1,0 +1,1 @@
+"""Predicted beside measured: every public measurement of training on a device, predicted from the others."""

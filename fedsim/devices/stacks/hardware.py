@@ -1,0 +1,131 @@
+"""Tables that say what devices are: peaks by unit, bandwidth, memory; and which software their owners would run.
+
+No speed stands in them: `stacks.csv` says what software makes of a peak. An empty cell is a unit that a device
+has not, or whose peak is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedsim.arrays import Floats, Ints, Names
+from fedsim.config.classes import CLASSES
+from fedsim.devices.stacks.table import OS, PEAKS, Peak
+from fedsim.errors import Message
+from fedsim.files.user_tables import Column, Rows, numbers, problems
+
+KINDS = ("measured", "specification", "derived", "assumed")
+"""Where a cell comes from."""
+PEAK_COLUMNS: dict[Peak, str] = {peak: f"{peak}_gflop_per_s" for peak in PEAKS}
+HARDWARE_COLUMNS = (
+    Column("device", "key"),
+    Column("class", "text", choices=tuple(CLASSES)),
+    Column("os", "text", choices=OS),
+    Column("stack", "text"),
+    Column("memory_bandwidth_gb_per_s", positive=True),
+    Column("ram_gb", positive=True),
+    Column("train_w", positive=True),
+    Column("idle_w", low=0.0),
+    Column("battery_wh", low=0.0),
+)
+OPTIONAL_HARDWARE_COLUMNS = (
+    *(Column(name, positive=True) for name in PEAK_COLUMNS.values()),
+    Column("npu_int8_gop_per_s", positive=True),
+    Column("vram_gb", positive=True),
+)
+"""Columns whose cells may be empty, and which a table of one's own may leave out."""
+SOURCED = {
+    "cpu": "cpu_gflop_per_s",
+    "gpu": "gpu_gflop_per_s",
+    "matrix": "matrix_gflop_per_s",
+    "npu": "npu_int8_gop_per_s",
+    "bandwidth": "memory_bandwidth_gb_per_s",
+    "memory": "ram_gb",
+    "power": "train_w",
+}
+"""Group of cells -> the column that needs `<group>_kind` and `<group>_source` where it is filled."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Rows of a table of hardware, (rows,) each.
+
+    Attributes:
+        device, tier, os: names.
+        stack: what the owner runs: a stack, or several with their shares (`cpp 0.5, llama.cpp-phone 0.5`).
+        peaks: FLOP/s by unit; NaN: it has none.
+        memory_bytes, vram_bytes: RAM, and that of a card of its own (NaN: the GPU shares the RAM).
+        memory_bytes_per_s: bandwidth; of the card where there is one.
+    """
+
+    device: Names
+    tier: Names
+    os: Names
+    stack: Names
+    peaks: dict[Peak, Floats]
+    memory_bytes: Floats
+    vram_bytes: Floats
+    memory_bytes_per_s: Floats
+
+
+@dataclass(frozen=True)
+class OwnedHardware:
+    """The hardware of a population: the table, and each client's row, (clients,)."""
+
+    table: Hardware
+    row: Ints
+
+
+def is_hardware(rows: Rows) -> bool:
+    """Tell whether a table of devices says what they are, and not how fast they train."""
+    return any(name in rows.cells for name in PEAK_COLUMNS.values()) and "stack" in rows.cells
+
+
+def hardware_of(rows: Rows) -> Hardware:
+    """Return the hardware of a sound table."""
+
+    def names(column: str) -> Names:
+        return np.array([str(cell) for cell in rows.cells[column]], dtype=object)
+
+    return Hardware(
+        device=names("device"),
+        tier=names("class"),
+        os=names("os"),
+        stack=names("stack"),
+        peaks={peak: 1e9 * _optional(rows, column) for peak, column in PEAK_COLUMNS.items()},
+        memory_bytes=1e9 * numbers(rows, "ram_gb"),
+        vram_bytes=1e9 * _optional(rows, "vram_gb"),
+        memory_bytes_per_s=1e9 * numbers(rows, "memory_bandwidth_gb_per_s"),
+    )
+
+
+def hardware_problems(rows: Rows) -> Iterator[Message]:
+    """Yield the problems of a table of hardware, shares apart."""
+    yield from problems(rows, HARDWARE_COLUMNS)
+    for column in OPTIONAL_HARDWARE_COLUMNS:
+        if column.name in rows.cells:
+            yield from problems(_filled(rows, column.name), (column,))
+    for group, figure in SOURCED.items():
+        kind, source = f"{group}_kind", f"{group}_source"
+        if kind in rows.cells and figure in rows.cells:
+            filled = _filled(rows, figure)
+            yield from problems(filled, (Column(kind, "text", choices=KINDS), Column(source, "text")))
+    peaks = [rows.cells[name] for name in PEAK_COLUMNS.values() if name in rows.cells]
+    for row in range(len(rows.numbers)):
+        if all(cells[row] in ("", None) for cells in peaks):
+            fix = f"give one of {', '.join(PEAK_COLUMNS.values())}"
+            yield rows.say(row, "", "has no peak: nothing can be computed on it", fix=fix)
+
+
+def _filled(rows: Rows, column: str) -> Rows:
+    """Return the rows whose cell of this column is filled."""
+    kept = [k for k, cell in enumerate(rows.cells[column]) if cell not in ("", None)]
+    cells = {name: [column_cells[k] for k in kept] for name, column_cells in rows.cells.items()}
+    return Rows(rows.path, [rows.numbers[k] for k in kept], cells, rows.facts, rows.sha256)
+
+
+def _optional(rows: Rows, name: str) -> Floats:
+    return numbers(rows, name) if name in rows.cells else np.full(len(rows.numbers), np.nan)

@@ -1,0 +1,194 @@
+"""Which software each client runs, and how fast and how large it may train with it.
+
+`compute.stack` names it, for all or by class; else each device runs what its row says. `compute.uncertainty` draws what is not
+known of the stacks, within the spread of what was measured, by address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedsim.arrays import Floats, Ints, Names
+from fedsim.config.devices import ComputeConfig
+from fedsim.devices.availability import BLOCK
+from fedsim.devices.stacks.hardware import PEAK_COLUMNS, Hardware, OwnedHardware
+from fedsim.devices.stacks.law import StepLaw
+from fedsim.devices.stacks.memory_limits import usable_share
+from fedsim.devices.stacks.table import Stack, StackTable, beside, read_stacks
+from fedsim.elementary import exp
+from fedsim.errors import ProfileError, message, nearest
+from fedsim.rng import stream
+
+
+@dataclass(frozen=True)
+class Laws:
+    """The law of every client's steps, (clients,) each: the fields of `StepLaw`, and the spread of ln(time) that is not known of it."""
+
+    stack: Names
+    launch_s: Floats
+    pass_overhead_s: Floats
+    moved_bytes_per_s: Floats
+    expanded_bytes_per_s: Floats
+    sigma_ln: Floats
+
+    def of(self, client: int) -> StepLaw:
+        """Return one client's."""
+        return StepLaw(
+            str(self.stack[client]),
+            float(self.launch_s[client]),
+            float(self.pass_overhead_s[client]),
+            float(self.moved_bytes_per_s[client]),
+            float(self.expanded_bytes_per_s[client]),
+        )
+
+
+@dataclass(frozen=True)
+class Equipped:
+    """What software makes of the devices of a population, (clients,) each.
+
+    Attributes:
+        flops_per_s: share of peak x peak.
+        usable_memory_bytes: what training may take.
+        laws: of their steps.
+        sources: table and stacks, for the record of a run.
+    """
+
+    flops_per_s: Floats
+    usable_memory_bytes: Floats
+    laws: Laws
+    sources: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A row of the table of hardware with a stack, and the share of that row's owners who run it."""
+
+    row: int
+    stack: Stack
+    share: float
+
+
+def equipped(owned: OwnedHardware, compute: ComputeConfig, seed: int) -> Equipped:
+    """Return what software makes of a population's devices.
+
+    Args:
+        owned: the hardware.
+        compute: which stack, and how uncertain it is.
+        seed: address of the draws.
+
+    Raises:
+        ProfileError: no such stack, or a device that cannot run it.
+    """
+    table, stacks = owned.table, read_stacks()
+    if compute.stacks is not None:
+        stacks = beside(stacks, read_stacks(compute.stacks), str(compute.stacks))
+    rows = np.unique(owned.row).tolist()
+    pairs = [pair for row in rows for pair in _pairs(table, row, compute, stacks)]
+    chosen = _chosen(pairs, owned.row, seed)
+    figures = np.array([_figures(table, pair) for pair in pairs])[chosen]
+    flops_per_s, launch_s, overhead_s, moved, expanded, usable, sigma, launch_sigma = figures.T
+    names = np.array([pair.stack.stack for pair in pairs], dtype=object)[chosen]
+    if compute.uncertainty != "none":
+        z = _normals(names, compute, seed)
+        flops_per_s, launch_s = flops_per_s * exp(sigma * z[0]), launch_s * exp(launch_sigma * z[1])
+    who = ", ".join(f"{name} {np.mean(names == name):.3g}" for name in sorted(set(names.tolist())))
+    return Equipped(
+        flops_per_s=flops_per_s,
+        usable_memory_bytes=usable,
+        laws=Laws(names, launch_s, overhead_s, moved, expanded, sigma),
+        sources={"stacks": stacks.names, "stacks_sha256": stacks.sha256, "stacks_run": who},
+    )
+
+
+def _pairs(table: Hardware, row: int, compute: ComputeConfig, stacks: StackTable) -> Iterator[_Pair]:
+    asked = compute.stack.get(str(table.tier[row])) if isinstance(compute.stack, dict) else compute.stack
+    usual = asked in (None, "auto")
+    where = f"stack of {table.device[row]}" if usual else "compute.stack"
+    for name, share in _shares(where, str(table.stack[row] if usual else asked)):
+        if name not in stacks.stacks:
+            raise ProfileError(message(where, "no such stack", got=name, fix=nearest(name, stacks.stacks)))
+        stack = stacks.stacks[name]
+        if not _runs(table, row, stack):
+            able = [other.stack for other in stacks.stacks.values() if _runs(table, row, other)]
+            what = f"does not run on {table.device[row]} ({table.os[row]})"
+            fix = f"it runs {', '.join(able)}" if able else f"fill {PEAK_COLUMNS[stack.peak]} of its row"
+            if not usual:
+                fix += f"; or name stacks by class, as in compute.stack: {{{table.tier[row]}: auto}}"
+            raise ProfileError(message(where, what, got=name, fix=fix))
+        yield _Pair(row, stack, share)
+
+
+def _shares(where: str, text: str) -> list[tuple[str, float]]:
+    """Return the stacks of a cell with their shares: `mlx`, or `cpp 0.5, llama.cpp-phone 0.5`."""
+    shares: list[tuple[str, float]] = []
+    for part in text.split(","):
+        name, _, number = part.strip().partition(" ")
+        try:
+            share = float(number) if number else 1.0
+        except ValueError:
+            share = -1.0
+        if not 0 < share < np.inf:
+            fix = "write a stack, or several with their shares, as in cpp 0.5, llama.cpp-phone 0.5"
+            raise ProfileError(message(where, "must have a share greater than 0", got=part.strip(), fix=fix))
+        shares.append((name, share))
+    whole = sum(share for _, share in shares)
+    return [(name, share / whole) for name, share in shares]
+
+
+def _runs(table: Hardware, row: int, stack: Stack) -> bool:
+    return str(table.os[row]) in stack.os and bool(np.isfinite(table.peaks[stack.peak][row]))
+
+
+def _chosen(pairs: list[_Pair], row: Ints, seed: int) -> Ints:
+    """Return the pair of each client, (clients,), drawn by address where a row has several."""
+    first: dict[int, int] = {}
+    for k, pair in enumerate(pairs):
+        first.setdefault(pair.row, k)
+    chosen = np.empty(len(row), dtype=np.int64)
+    several = [pair.row for k, pair in enumerate(pairs) if first[pair.row] != k]
+    starts = np.full(int(row.max(initial=0)) + 1, -1, dtype=np.int64)
+    starts[list(first)] = list(first.values())
+    chosen[:] = starts[row]
+    if several:
+        chance = _blocks(len(row), lambda b: stream(seed, "stack", b).random((1, BLOCK)))[0]
+        for one in set(several):
+            members = row == one
+            cumulated = np.cumsum([pair.share for pair in pairs if pair.row == one])
+            chosen[members] += np.searchsorted(cumulated / cumulated[-1], chance[members], side="right")
+    return chosen
+
+
+def _figures(table: Hardware, pair: _Pair) -> tuple[float, ...]:
+    """Return speed, launch, overhead, rate of reads, rate of expansion, usable memory, and both spreads."""
+    stack, row = pair.stack, pair.row
+    bandwidth = float(table.memory_bytes_per_s[row])
+    own_memory = stack.peak != "cpu" and bool(np.isfinite(table.vram_bytes[row]))
+    memory = float(table.vram_bytes[row] if own_memory else table.memory_bytes[row])
+    return (
+        stack.share_of_peak * float(table.peaks[stack.peak][row]),
+        stack.launch_s,
+        stack.pass_overhead_s,
+        stack.bandwidth_share * bandwidth,
+        stack.expand_share * bandwidth if stack.expand_share else np.inf,
+        memory * usable_share("vram" if own_memory else str(table.os[row])),
+        stack.share_sigma_ln,
+        stack.launch_sigma_ln,
+    )
+
+
+def _normals(names: Names, compute: ComputeConfig, seed: int) -> Floats:
+    """Return two standard normals a client, (2, clients): its own, or those of its stack."""
+    draw = compute.uncertainty_draw
+    if compute.uncertainty == "units":
+        return _blocks(len(names), lambda b: stream(seed, "stack-unit", draw, b).standard_normal((2, BLOCK)))
+    by_stack = {name: stream(draw, "stack", name).standard_normal(2) for name in set(names.tolist())}
+    return np.array([by_stack[name] for name in names]).T
+
+
+def _blocks(n: int, draw: Callable[[int], Floats]) -> Floats:
+    """Return (k, n) numbers drawn in whole blocks of clients: those of client i do not depend on n."""
+    blocks = [draw(block) for block in range(-(-n // BLOCK))]
+    return np.concatenate(blocks, axis=1)[:, :n]

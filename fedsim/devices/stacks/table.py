@@ -1,0 +1,122 @@
+"""`stacks.csv`: what software makes of a device's peaks, with the spread of what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import hetero_profiles
+from fedsim.errors import Message, ProfileError
+from fedsim.files.user_tables import Column, Rows, numbers, problems, read_rows
+
+Peak = Literal["cpu", "gpu", "matrix"]
+PEAKS: tuple[Peak, ...] = get_args(Peak)
+"""Which column of a table of hardware a stack's share is of: `cpu_gflop_per_s`, `gpu_gflop_per_s`, `matrix_gflop_per_s`."""
+OS = ("android", "ios", "macos", "linux", "windows")
+
+STACK_COLUMNS = (
+    Column("stack", "key"),
+    Column("software", "text"),
+    Column("peak", "text", choices=PEAKS),
+    Column("os", "text"),
+    Column("share_of_peak", positive=True, high=2.0),
+    Column("share_sigma_ln", low=0.0, high=3.0),
+    Column("launch_s", low=0.0, high=1.0),
+    Column("launch_sigma_ln", low=0.0, high=3.0),
+    Column("pass_overhead_s", low=0.0, high=100.0),
+    Column("bandwidth_share", positive=True, high=1.0),
+    Column("expand_share", low=0.0, high=1.0),
+    Column("least_tokens", low=1.0),
+    Column("most_tokens", low=1.0),
+    Column("kind", "text", choices=("fitted", "derived", "assumed")),
+)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One row: a stack and what it makes of a device.
+
+    Attributes:
+        stack: its name.
+        peak: of which peak it reaches a share.
+        os: where it runs.
+        share_of_peak: with many tokens a pass.
+        share_sigma_ln: spread of the logarithm of measured over predicted time, devices left out one by one.
+        launch_s: floor of a layer pass [s].
+        launch_sigma_ln: spread of its logarithm (assumed where one set of measurements tells it).
+        pass_overhead_s: fixed time of a pass [s].
+        bandwidth_share: share of memory bandwidth at which weights are read.
+        expand_share: share of it at which quantised weights are unpacked in memory; 0: on the way.
+        tokens: fewest and most tokens a pass of what it is fitted to.
+        kind: fitted, derived from a single point, or assumed.
+    """
+
+    stack: str
+    peak: Peak
+    os: tuple[str, ...]
+    share_of_peak: float
+    share_sigma_ln: float
+    launch_s: float
+    launch_sigma_ln: float
+    pass_overhead_s: float
+    bandwidth_share: float
+    expand_share: float
+    tokens: tuple[int, int]
+    kind: str
+
+
+@dataclass(frozen=True)
+class StackTable:
+    """All stacks by name, the SHA-256 of the file, and what it is called."""
+
+    stacks: dict[str, Stack]
+    sha256: str
+    names: str = "stacks.csv"
+
+
+def beside(shipped: StackTable, own: StackTable, name: str) -> StackTable:
+    """Return a table with the rows of both; of two with one name, the own one."""
+    sha256 = f"{shipped.sha256} {own.sha256}"
+    return StackTable(shipped.stacks | own.stacks, sha256, f"{shipped.names} {name}")
+
+
+def read_stacks(path: Path | None = None) -> StackTable:
+    """Return a table of stacks, the shipped one by default.
+
+    Raises:
+        ProfileError: the first problem, with its row and column.
+    """
+    rows = read_rows(hetero_profiles.locate("stacks.csv") if path is None else path)
+    problem = next(stack_problems(rows), None)
+    if problem is not None:
+        raise ProfileError(problem)
+    figures = {c.name: numbers(rows, c.name).tolist() for c in STACK_COLUMNS if c.kind == "number"}
+    stacks = {}
+    for k, name in enumerate(map(str, rows.cells["stack"])):
+        peak = next(p for p in PEAKS if p == rows.cells["peak"][k])
+        least, most = (int(figures[column][k]) for column in ("least_tokens", "most_tokens"))
+        stacks[name] = Stack(
+            stack=name,
+            peak=peak,
+            os=tuple(str(rows.cells["os"][k]).split()),
+            share_of_peak=figures["share_of_peak"][k],
+            share_sigma_ln=figures["share_sigma_ln"][k],
+            launch_s=figures["launch_s"][k],
+            launch_sigma_ln=figures["launch_sigma_ln"][k],
+            pass_overhead_s=figures["pass_overhead_s"][k],
+            bandwidth_share=figures["bandwidth_share"][k],
+            expand_share=figures["expand_share"][k],
+            tokens=(least, most),
+            kind=str(rows.cells["kind"][k]),
+        )
+    return StackTable(stacks, rows.sha256)
+
+
+def stack_problems(rows: Rows) -> Iterator[Message]:
+    """Yield the problems of a table of stacks."""
+    yield from problems(rows, STACK_COLUMNS)
+    for row, cell in enumerate(rows.cells.get("os", [])):
+        for name in sorted(set(str(cell).split()) - set(OS)):
+            yield rows.say(row, "os", "no such operating system", name, f"choose from: {', '.join(OS)}")

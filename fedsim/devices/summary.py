@@ -1,0 +1,66 @@
+"""A population as a small table, and how good its times are."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fedsim.arrays import Bools, Floats
+from fedsim.config.classes import CLASSES
+from fedsim.devices.population import Population, draw_devices
+from fedsim.devices.presets import preset
+from fedsim.network.base import MBPS
+
+P75, P95 = 0.6744897501960817, 1.6448536269514722
+"""Half, and nine in ten, of a normal's draws lie within so many sigmas."""
+SHOWN = 20_000
+"""Clients that a preset is shown by."""
+
+
+def show(name: str, n: int = SHOWN) -> list[dict[str, str | float]]:
+    """Return a preset as a small table: one row a tier, then `all`; quantiles over n drawn clients.
+
+    Raises:
+        ProfileError: no such preset.
+    """
+    return summary(draw_devices(name, n, seed=0))
+
+
+def summary(population: Population) -> list[dict[str, str | float]]:
+    """Return a population as a small table: one row a tier, then `all`; quantiles over its clients."""
+    tiers = [tier for tier in CLASSES if np.any(population.tier == tier)]
+    return [_summary(population, tier, population.tier == tier) for tier in tiers] + [
+        _summary(population, "all", np.ones(population.n, dtype=np.bool_))
+    ]
+
+
+def _summary(population: Population, tier: str, who: Bools) -> dict[str, str | float]:
+    def quantile(values: Floats, q: float) -> float:
+        return float(np.quantile(values[who], q))
+
+    return {
+        "tier": tier,
+        "share": float(who.mean()),
+        "gflop_per_s_p5": quantile(population.flops_per_s / 1e9, 0.05),
+        "gflop_per_s_p50": quantile(population.flops_per_s / 1e9, 0.5),
+        "gflop_per_s_p95": quantile(population.flops_per_s / 1e9, 0.95),
+        "ram_gb_p50": quantile(population.memory_bytes / 1e9, 0.5),
+        "down_mbps_p50": quantile(population.down_bytes_per_s / MBPS, 0.5),
+        "up_mbps_p50": quantile(population.up_bytes_per_s / MBPS, 0.5),
+        "rtt_ms_p50": quantile(population.rtt_s * 1e3, 0.5),
+    }
+
+
+def trust(population: Population) -> str:
+    """Return a sentence that says how good the times of a population are, and what an old preset has wrong."""
+    if population.laws is not None:
+        sigma = float(np.sqrt(np.mean(population.laws.sigma_ln**2)))
+        within, nine = math.exp(P75 * sigma), math.exp(P95 * sigma)
+        return (
+            f"times of this population are good to a factor of {within:.2g} for half of its devices, "
+            f"and of {nine:.2g} for nine in ten if they are what their rows say (stacks.csv: the spread of public measurements of devices left out of the fit)"
+        )
+    if "preset" in population.sources and preset(population.sources["preset"]).caution:
+        return f"caution: {preset(population.sources['preset']).caution}"
+    return "how good its times are is not known: its table has speeds, whatever software and batch"
