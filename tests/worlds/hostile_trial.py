@@ -59,7 +59,7 @@ def trials(sound, place, numbers, names=("report", "status", "verify", "timeline
         sound: where `hostile.made` has put its folders.
         place: an empty folder, in which all happens.
         numbers: of mutants.
-        names: of commands.
+        names: of commands; a function gives those of a number.
     """
     with commands(sound, place) as process:
         for number in numbers:
@@ -68,7 +68,8 @@ def trials(sound, place, numbers, names=("report", "status", "verify", "timeline
             here.mkdir()
             folder, what, file = hostile.mutant(sound, here, number)
             around = outside(here)
-            asked = [[name, str(folder), *more(name)] for name in names]
+            wanted = names(number) if callable(names) else names
+            asked = [[name, str(folder), *more(name)] for name in wanted]
             process.stdin.write(json.dumps({"folder": str(folder), "commands": asked}) + "\n")
             process.stdin.flush()
             began_s = time.perf_counter()
