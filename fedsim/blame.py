@@ -97,8 +97,9 @@ def blaming(components: Iterable[object]) -> Iterator[None]:
         files = {file for c in components if is_users(c) for file in _files_of(type(c))}
         for cause in _causes(problem):
             places = [*_places(cause.__traceback__), *_place_of_yield(cause)]
-            if any(os.path.realpath(place.file) in files for place in places):
-                place = [p for p in places if _is_users_file(p.file)][-1]
+            theirs = [p for p in places if os.path.realpath(p.file) in files]
+            if theirs:
+                place = [*theirs, *(p for p in places if _is_users_file(p.file))][-1]
                 raise RunError(_raised(place, cause)) from problem
         raise
 
@@ -145,7 +146,11 @@ def _places(trace: TracebackType | None) -> Iterator[Place]:
 
 
 def _is_users_file(file: str) -> bool:
-    return not file.startswith("<") and not os.path.realpath(file).startswith(_NOT_USERS)
+    """Tell whether a frame is the user's code; compiled code names the source it was made of, which is not here."""
+    path = Path(file)
+    if file.startswith("<") or not (path.is_file() or (path.is_absolute() and path.suffix == ".py")):
+        return False
+    return not os.path.realpath(file).startswith(_NOT_USERS)
 
 
 def _files_of(cls: type) -> Iterator[str]:

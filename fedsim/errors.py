@@ -90,7 +90,11 @@ class Message:
     @property
     def headline(self) -> str:
         """Where, what and the value: the text without the way out."""
-        from fedsim.redaction import HIDDEN, is_secret_name, redacted  # no worker needs it, as long as nothing is wrong
+        from fedsim.redaction import (
+            HIDDEN,
+            is_secret_name,
+            redacted,
+        )  # no worker needs it, as long as nothing is wrong
 
         what = visible(self.what, also=NEWLINE)
         text = f"{visible(self.where)}: {what}" if self.where else what

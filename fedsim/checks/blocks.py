@@ -16,6 +16,7 @@ from fedsim.config.problem import Problem
 from fedsim.config.thermal import Thermal
 from fedsim.config.words import no_such_file
 from fedsim.errors import ExperimentError, nearest, several
+from fedsim.server import returned
 
 _HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 
@@ -26,7 +27,7 @@ def misfits(experiment: Experiment) -> list[Problem]:
     return [
         *_population(experiment, components),
         *_network(experiment),
-        *components.protocol.problems(experiment.population.clients),
+        *returned.problems(components.protocol, experiment.population.clients),
         *_training(experiment),
         *_compute(experiment),
         *_ranks(experiment, components),

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fedsim.adapters.largest_rank import refuse_larger_ranks
 from fedsim.blame import blaming
 from fedsim.checks.blocks import check
 from fedsim.clock.components import parts_of
-from fedsim.clock.plan import Plan, prepare
+from fedsim.clock.plan import Plan, prepare, refuse
 from fedsim.config.experiment import Experiment
 from fedsim.config.loading import load
 from fedsim.errors import ExperimentError, Message, Shown, message
@@ -38,7 +37,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
     """
     _refuse_other_arguments(path, overrides)
     experiment = load(path, overrides)
-    check(experiment, str(path))
+    _check(experiment, str(path))
     return experiment
 
 
@@ -61,13 +60,21 @@ def admit(experiment: object, where: str = "experiment") -> Experiment:
         ExperimentError: it is neither, or something does not fit together.
     """
     if isinstance(experiment, Plan):
-        check(experiment.experiment, where)
-        refuse_larger_ranks(experiment.task.layout)
+        _check(experiment.experiment, where)
+        with blaming(experiment.parts.everything):
+            refuse(experiment)
+            CommitTime(experiment)
         return experiment.experiment
     if not isinstance(experiment, Experiment):
         raise ExperimentError(_no_experiment(experiment))
-    check(experiment, where)
+    _check(experiment, where)
     return experiment
+
+
+def _check(experiment: Experiment, where: str) -> None:
+    """Check that the parts of an experiment go together; what a user's own class raises is blamed on it."""
+    with blaming(parts_of(experiment).everything):
+        check(experiment, where)
 
 
 def prepared(experiment: Experiment, like: Plan | None = None, where: str = "experiment") -> Plan:
@@ -84,7 +91,7 @@ def prepared(experiment: Experiment, like: Plan | None = None, where: str = "exp
     admitted = admit(experiment, where)
     with blaming(parts_of(admitted).everything):
         plan = prepare(admitted, like)
-    CommitTime(plan)  # refuses to charge the server for layers that are not known
+        CommitTime(plan)  # refuses to charge the server for layers that are not known
     return plan
 
 

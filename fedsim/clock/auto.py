@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedsim.aggregators._base import Setting
+from fedsim.aggregators._returned import checked_rule
 from fedsim.clock.components import parts_of
 from fedsim.component import Component
 from fedsim.config.experiment import Experiment
@@ -72,7 +73,8 @@ def keys_filled(asked: Experiment, filled: Experiment) -> tuple[str, ...]:
 def _suited_rule(experiment: Experiment) -> Component:
     """Return the rule with its `auto` settings decided by protocol and sampler."""
     parts = parts_of(experiment)
-    rule = parts.aggregator.suited(Setting(parts.protocol.fedbuff, parts.sampler.chooses_by_size))
+    setting = Setting(parts.protocol.fedbuff, parts.sampler.chooses_by_size)
+    rule = checked_rule(parts.aggregator, parts.aggregator.suited(setting))
     return experiment.aggregator if rule is parts.aggregator else rule
 
 

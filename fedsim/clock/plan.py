@@ -166,18 +166,29 @@ def prepare(experiment: Experiment, like: Plan | None = None) -> Plan:
     asked, experiment = experiment, with_auto_filled(experiment, task)
     charge = components.task.charge(full=experiment.lora.full)
     shape = task.shape if charge is None else charge.shape
-    _refuse_unknown_layers(experiment, shape)
-    components.personal.private(task.layout)  # refuses more layers than there are
     if like is None:
         population = with_speeds(population, experiment.compute, shape.name, experiment.population_seed)
     plan = Plan(experiment, population, task, shape, keys_filled(asked, experiment))
+    refuse(plan)
+    return plan
+
+
+def refuse(plan: Plan) -> None:
+    """Refuse what the model's layers, the data and the work of a visit say of an experiment; the settings are checked already.
+
+    Raises:
+        DataError, ExperimentError: as said.
+    """
+    experiment, task = plan.experiment, plan.task
+    refuse_larger_ranks(task.layout)
+    _refuse_unknown_layers(experiment, plan.shape)
+    plan.parts.personal.private(task.layout)  # refuses more layers than there are
     _refuse_an_endless_budget(plan)
     for split in experiment.evaluate.splits:
         task.probes(split, experiment.evaluate.windows)  # refuses a split that the data do not have
     plan.ranks.view()  # refuses a tier without a rank
     sends_nothing = Offer(plan.sizing.zeros, NOTHING, NOTHING)
-    refuse_what_cannot_land(Candidates(experiment, plan.parts, population, plan.work, sends_nothing))
-    return plan
+    refuse_what_cannot_land(Candidates(experiment, plan.parts, plan.population, plan.work, sends_nothing))
 
 
 def _refuse_unknown_layers(experiment: Experiment, shape: ModelShape) -> None:

@@ -227,6 +227,11 @@ class ServerProtocol(Component):
         """Updates that a commit takes when all goes well; None: not known."""
         return None
 
+    @property
+    def commits_every_s(self) -> float | None:
+        """Virtual seconds between two instants at which it may commit, if those follow from the clock; None: they do not."""
+        return None
+
     def problems(self, clients: int) -> list[Problem]:
         """Return what it asks for and cannot have with so many clients."""
         return []

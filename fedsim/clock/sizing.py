@@ -15,6 +15,7 @@ import numpy as np
 from fedsim.adapters.adapter import Adapter, Vector
 from fedsim.adapters.payload import Payload
 from fedsim.aggregators._base import Invitation, Offer, ServerModel
+from fedsim.aggregators._returned import checked_offer
 from fedsim.clock.components import Parts
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig
@@ -177,7 +178,8 @@ class Sizing:
         """Return what the rule would offer a client of this rank at version 0; no values in it."""
         model = ServerModel(Adapter(self._task.layout, self.zeros))
         rule, scale = self._parts.aggregator, self._experiment.lora.scale_of(max(rank, 1))
-        return rule.offer(rule.init(model), model, Invitation(client, 0, rank, scale, None))
+        offer = rule.offer(rule.init(model), model, Invitation(client, 0, rank, scale, None))
+        return checked_offer(rule, offer, self._task.layout)
 
     @cached_property
     def zeros(self) -> Vector:

@@ -28,7 +28,7 @@ IN_FLIGHT = 2
 AHEAD = 8
 """Finished client batches a worker, at most, that may lie here unread before no more are begun."""
 START_S = 120.0
-"""Least patience while no worker has started yet: importing torch takes its time."""
+"""Least patience while all that is waited for are starts: importing torch takes its time."""
 POLL_S = 0.02
 """Shortest time between two looks at the answers when nobody waits for one."""
 
@@ -174,11 +174,13 @@ class JobQueue:
     # one turn ---------------------------------------------------------------------------------------
 
     def _take_turn(self) -> None:
-        starting = all(w.opening is not None for w in self._workers)
-        patience_s = max(self._watchdog_s, START_S) if starting else self._watchdog_s
+        busy = [w for w in self._workers if w.opening is None and w.calls]
+        patience_s = self._watchdog_s if busy else max(self._watchdog_s, START_S)
         left_s = self._moved_s + patience_s - time.monotonic()
+        if left_s <= 0 and not busy:
+            raise stalled(self._workers, sum(map(len, self._queues())), self._pool.facts(), patience_s)
         if left_s <= 0:
-            self._replace_silent_workers(patience_s)
+            self._replace_silent_workers(busy, patience_s)
         self._look_at_answers(max(0.0, min(left_s, 1.0)))
 
     def _look_at_answers(self, timeout_s: float) -> None:
@@ -281,11 +283,8 @@ class JobQueue:
             return False
         return True
 
-    def _replace_silent_workers(self, patience_s: float) -> None:
-        """Give up the workers that hold calls and have not answered; raises HostError if there is none."""
-        silent = [w for w in self._workers if w.opening is None and w.calls]
-        if not silent:
-            raise stalled(self._workers, sum(map(len, self._queues())), self._pool.facts(), patience_s)
+    def _replace_silent_workers(self, silent: Sequence[PoolWorker], patience_s: float) -> None:
+        """Give up the workers that hold calls and have not answered."""
         what = f"nothing finished for {patience_s:g} s ({self._pool.facts()})"
         for worker in silent:
             self._replace_worker(worker, WorkerLost(what, hung=True))

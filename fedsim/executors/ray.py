@@ -44,7 +44,7 @@ class RayExecutor(Executor):
         workers: processes; `auto` is as many as there are cores, and memory for them.
         address: HOST:PORT of a running cluster (`auto` inside a Ray job); None starts Ray here.
         gpus_per_worker: share of a GPU each worker reserves (0 hides GPUs from it).
-        watchdog_s: real seconds without any answer before giving up.
+        watchdog_s: real seconds without any answer before the workers that hold work are given up.
         ship: which of the files that workers read are sent to the nodes of a cluster.
 
     A Ray that this process has connected to already is used and left running.
@@ -172,12 +172,13 @@ class RayExecutor(Executor):
 
     def close(self) -> None:
         """Kill the workers, and the Ray that was started here (a cluster is only left)."""
+        lost = self._pool is not None and self._pool.head.is_gone
         queue, self._queue, self._pool = self._queue, None, None
         fleet, self._fleet = self._fleet, None
         try:
             if queue is not None:
                 queue.stop()
-            if fleet is not None:
+            if fleet is not None and not lost:
                 fleet.close()
         finally:
             if self._owned:

@@ -43,6 +43,11 @@ class SemiSynchronous(ServerProtocol):
         """Always."""
         return True
 
+    @property
+    def commits_every_s(self) -> float:
+        """The beat."""
+        return self.beat_s
+
     def problems(self, clients: int) -> list[Problem]:
         """Return what is larger than the population."""
         busy = f"keeps more clients at work than there are ({clients})"

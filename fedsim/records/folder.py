@@ -13,7 +13,7 @@ import yaml
 
 from fedsim.errors import ExperimentError, RunFolderError, message
 from fedsim.files import yaml_file
-from fedsim.files.atomic import write_atomically
+from fedsim.files.atomic import sync_folder, write_atomically
 from fedsim.files.opened import SETTINGS_BYTES, UnreadableError, bytes_of
 from fedsim.records import tables
 from fedsim.records.info import RunInfo, read_info
@@ -209,6 +209,8 @@ def fold(folder: Path, columns: Mapping[str, tables.Columns], info: RunInfo) -> 
     except UnreadableError as problem:
         raise RunFolderError(problem.message(str(folder))) from problem
     write_info(folder, info)
+    with contextlib.suppress(OSError):  # some file systems do not let a folder be synchronised
+        sync_folder(folder)  # before a line goes, what it has become is on the disk under its name
     for table in WRITTEN:
         lines_of(folder, table).unlink(missing_ok=True)
     return info

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedsim.adapters.moved_base import dense_shape
+from fedsim.aggregators._returned import checked_flops
 from fedsim.clock.plan import Plan
 from fedsim.config.experiment import ServerCompute
 from fedsim.errors import ExperimentError, message
@@ -31,7 +32,7 @@ class CommitTime:
         self._plan, self._rule = plan, plan.parts.aggregator
         self._rank = plan.task.layout.rank
         self._shapes, self._charged_rank = _matrices(plan)
-        if self._compute is not None and not self._shapes and self._rule.commit_flops([(8, 8)], 1, [1, 1]):
+        if self._compute is not None and not self._shapes and self._flops([(8, 8)], 1, [1, 1]):
             what = f"the layers of {plan.shape.name} are not known, on which the work of {self._rule.kind} depends"
             fix = "set server.compute: none, or charge_as without params and matmul_params"
             raise ExperimentError(message("server.compute", what, fix=fix))
@@ -50,10 +51,14 @@ class CommitTime:
         moved = float(sum(up_bytes)) + 2.0 * whole
         if not format_of(self._plan.experiment.wire, "up").plain:
             moved += 2.0 * sum(sizes)
-        flops = 2.0 * sum(sizes) / FLOAT_BYTES + self._rule.commit_flops(
+        flops = 2.0 * sum(sizes) / FLOAT_BYTES + self._flops(
             self._shapes, self._charged_rank, [self._charged(rank) for rank in ranks]
         )
         return flops / self._compute.flops_per_s + moved / self._compute.memory_bytes_per_s
+
+    def _flops(self, shapes: Sequence[tuple[int, int]], rank: int, ranks: Sequence[int]) -> float:
+        """Return what the rule says of its own work."""
+        return checked_flops(self._rule, self._rule.commit_flops(shapes, rank, ranks))
 
     def _charged(self, rank: int) -> int:
         """Return the rank in the charged model that stands for one of the model that trains."""

@@ -73,6 +73,7 @@ class OpenVisits:
         self.dispatched: dict[int, Dispatched] = {}
         self.polled: dict[int, PolledModel] = {}
         self._open: dict[int, Visit] = {}
+        self._under_way: dict[int, Visit] = {}
         self._uncommitted: set[int] = set()
         self._at_work: set[int] = set()
         self.begun = 0
@@ -80,7 +81,7 @@ class OpenVisits:
     @property
     def ended(self) -> int:
         """How many devices have finished with their visit, those in the tables too."""
-        return self.begun - sum(not visit.ended for visit in self._open.values())
+        return self.begun - len(self.at_work())
 
     def check_free(self, client: int) -> None:
         """Refuse to dispatch to nobody, or to a client whose visit has not come to its end, as far as the server knows.
@@ -133,7 +134,7 @@ class OpenVisits:
         self.begun += 1
         self._at_work.add(client)
         self._book.begin_visit(client)
-        self._open[visit.order] = visit
+        self._open[visit.order] = self._under_way[visit.order] = visit
         self.dispatched[visit.order] = dispatched
         visit.process.callbacks.append(partial(self._on_process_end, visit))
         return visit
@@ -146,6 +147,7 @@ class OpenVisits:
 
     def _on_end(self, visit: Visit) -> None:
         """The device has finished with a visit: what it used is in the books from now on."""
+        self._under_way.pop(visit.order, None)
         if not math.isnan(visit.downloaded_s):
             rank = self.dispatched[visit.order].invitation.rank
             self._book.note_download(visit.client, visit.version, rank)
@@ -199,6 +201,7 @@ class OpenVisits:
     def settle(self, visit: Visit) -> None:
         """Write a visit whose fate is final."""
         del self._open[visit.order]
+        self._under_way.pop(visit.order, None)
         self.polled.pop(visit.order, None)
         self._ledger.settle(visit, self.dispatched.pop(visit.order).invitation.rank)
         if visit.client in self._uncommitted:
@@ -214,7 +217,7 @@ class OpenVisits:
 
     def at_work(self) -> Collection[Visit]:
         """Return the visits whose device has not finished."""
-        return [visit for visit in self._open.values() if not visit.ended]
+        return [visit for visit in self._under_way.values() if not visit.ended]
 
     def close(self, now_s: float) -> None:
         """Write those that are left as they stand at the end of the run [virtual s]."""

@@ -11,9 +11,12 @@ from types import GeneratorType
 import numpy as np
 
 from fedsim.adapters.adapter import Vector
-from fedsim.aggregators._base import Aggregator, Offer, ServerModel
-from fedsim.blame import is_users, name_of, place_of
+from fedsim.aggregators._base import Aggregator, ServerModel
+from fedsim.aggregators._returned import checked_vector, wrong
+from fedsim.blame import is_users, place_of
 from fedsim.clock.protocol import ServerProtocol, Steps
+from fedsim.component import Component
+from fedsim.config.problem import Problem
 from fedsim.errors import RunError, message
 from fedsim.jobs import Sums, Task, add_sums
 from fedsim.optimizers._base import ServerOptimizer
@@ -47,7 +50,10 @@ def kept(sampler: PollingSampler, candidates: Counts, n: int, clients: object) -
 def _clients(
     sampler: Sampler, method: str, clients: object, pool: Counts, least: int, most: int, words: str
 ) -> Counts:
-    array, what = np.asarray(clients), None
+    try:
+        array, what = np.asarray(clients), None
+    except ValueError:  # lists of several lengths
+        array, what = np.zeros((0, 0)), None
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         what, got = "returned no array of client numbers", clients
     elif not least <= len(array) <= most:
@@ -61,21 +67,8 @@ def _clients(
         what, got = f"returned client {stranger}, who is not {words}", array.tolist()
     if what is not None:
         fix = f"return different clients of what `{method}` was given"
-        raise _wrong(sampler, method, what, got, fix)
+        raise wrong(sampler, method, what, got, fix)
     return array.astype(np.int64)
-
-
-def offered(rule: Aggregator, offer: object, size: int) -> Offer:
-    """Return what a rule offers a client.
-
-    Raises:
-        RunError: it is no `Offer`, or its start is no adapter of this layout.
-    """
-    if not isinstance(offer, Offer):
-        raise _wrong(rule, "offer", "returned no Offer", offer, "return fedsim.aggregators.Offer(...)")
-    if is_users(rule):
-        _vector(rule, "offer", "a start", offer.start, size)
-    return offer
 
 
 def applied(rule: Aggregator, result: object, size: int) -> tuple[ServerModel, object]:
@@ -87,9 +80,9 @@ def applied(rule: Aggregator, result: object, size: int) -> tuple[ServerModel, o
     model, state = _pair(result)
     if not isinstance(model, ServerModel):
         fix = "return (the new ServerModel, the new state)"
-        raise _wrong(rule, "apply", "returned no pair of a model and a state", result, fix)
+        raise wrong(rule, "apply", "returned no pair of a model and a state", result, fix)
     if is_users(rule):
-        _vector(rule, "apply", "a model", model.adapter.vector, size)
+        checked_vector(rule, "apply", "a model", model.adapter.vector, size)
     return model, state
 
 
@@ -102,8 +95,24 @@ def stepped(optimizer: ServerOptimizer, result: object, size: int) -> tuple[Vect
     vector, state = _pair(result)
     if vector is None:
         fix = "return (the new vector, the new state)"
-        raise _wrong(optimizer, "step", "returned no pair of a vector and a state", result, fix)
-    return _vector(optimizer, "step", "a model", vector, size), state
+        raise wrong(optimizer, "step", "returned no pair of a vector and a state", result, fix)
+    return checked_vector(optimizer, "step", "a model", vector, size), state
+
+
+METHODS = {"aggregator": "apply", "server_optimizer": "step", "protocol": "run"}
+"""Block -> the method that makes a model of what has come in."""
+
+
+def refuse_infinite(block: str, component: Component, vector: Vector, version: int, fix: str) -> None:
+    """Raise if what a component has made of finite numbers is not finite; a user's is named with file and line.
+
+    Raises:
+        RunError: as said.
+    """
+    if not np.all(np.isfinite(vector)):
+        place = f" ({place_of(component, METHODS[block])})" if is_users(component) else ""
+        what = f"made version {version} infinite from finite updates"
+        raise RunError(message(f"{block} {component.kind}{place}", what, fix=fix))
 
 
 def begun(protocol: ServerProtocol, steps: object) -> Steps:
@@ -115,7 +124,20 @@ def begun(protocol: ServerProtocol, steps: object) -> Steps:
     if isinstance(steps, GeneratorType):
         return steps
     fix = "write it as a generator: `yield` what the server's verbs return"
-    raise _wrong(protocol, "run", "is no generator", steps, fix)
+    raise wrong(protocol, "run", "is no generator", steps, fix)
+
+
+def problems(protocol: ServerProtocol, clients: int) -> list[Problem]:
+    """Return what a protocol says that it cannot have with so many clients.
+
+    Raises:
+        RunError: what it has returned is no list of problems.
+    """
+    told: object = protocol.problems(clients)
+    if not isinstance(told, list) or not all(isinstance(problem, Problem) for problem in told):
+        fix = "return a list of fedsim.config.problem.Problem, [] where there is none"
+        raise wrong(protocol, "problems", "returned no list of problems", told, fix)
+    return told
 
 
 def version_0(task: Task, vector: object) -> Vector:
@@ -124,7 +146,7 @@ def version_0(task: Task, vector: object) -> Vector:
     Raises:
         RunError: it is no float32 vector of the task's layout.
     """
-    return _vector(task, "initial", "a model", vector, task.layout.size)
+    return checked_vector(task, "initial", "a model", vector, task.layout.size)
 
 
 def metrics(task: Task, parts: Sequence[Sums]) -> dict[str, float]:
@@ -137,7 +159,7 @@ def metrics(task: Task, parts: Sequence[Sums]) -> dict[str, float]:
     numbers = isinstance(made, Mapping) and all(isinstance(m, int | float | np.number) for m in made.values())
     if not made or not numbers:
         fix = "return a dict of names and numbers, the headline first"
-        raise _wrong(task, "metrics", "returned no metrics", made, fix)
+        raise wrong(task, "metrics", "returned no metrics", made, fix)
     return dict(made)
 
 
@@ -145,22 +167,3 @@ def _pair(result: object) -> tuple[object, object]:
     """Return the two entries of a pair, (None, None) of anything else."""
     first, second = result if isinstance(result, tuple) and len(result) == 2 else (None, None)
     return first, second
-
-
-def _vector(component: object, method: str, name: str, vector: object, size: int) -> Vector:
-    """Return a float32 vector of the layout's size; raise `RunError` if it is something else."""
-    if not isinstance(vector, np.ndarray) or vector.shape != (size,):
-        wrong = f"returned {name} of shape {np.asarray(vector).shape}, the layout needs ({size},)"
-    elif vector.dtype != np.float32:
-        wrong = f"returned {name} of {vector.dtype} numbers, not float32"
-    else:
-        return vector
-    fix = "return a float32 vector like `model.adapter.vector`: `.astype(np.float32)`"
-    what = f"`{name_of(component)}.{method}` {wrong}"
-    raise RunError(message(place_of(component, method), what, fix=fix))
-
-
-def _wrong(component: object, method: str, what: str, got: object, fix: str) -> RunError:
-    shown = list(got)[:20] if isinstance(got, Sequence) and not isinstance(got, str) else got
-    text = f"`{name_of(component)}.{method}` {what}"
-    return RunError(message(place_of(component, method), text, got=shown, fix=fix))

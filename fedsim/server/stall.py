@@ -12,7 +12,9 @@ STRETCH_S = 1e-6
 EVENTS, EVENTS_PER_CLIENT = 100_000, 100
 """Events in one stretch that end a run; a whole visit has about thirteen."""
 VISITS, VISITS_PER_CLIENT = 50_000, 100
-"""Visits without a commit that end a run without horizon."""
+"""Visits begun without a commit that end a run without horizon."""
+BEAT = 10
+"""So many times more of them may be begun where the protocol commits at a beat, if they will be fewer by then."""
 RESTLESS = 100
 """Pauses of one visit that make it the cause."""
 
@@ -47,22 +49,35 @@ class Standstill:
         Raises:
             RunError: says who is waited for, or how the visits ended instead.
         """
-        server, visits = self._server, self._server.ledger.visits
+        server, visits = self._server, self._server.visits.begun
         if server.version != self._version:
             self._version, self._visits = server.version, visits
         stall_s, no_commit_s = server.experiment.runtime.stall_s, server.now_s - server.last_commit_s
-        too_many = visits - self._visits > VISITS + VISITS_PER_CLIENT * server.clients
+        too_many = self._too_many(visits - self._visits, no_commit_s)
         if no_commit_s <= stall_s and not too_many:
             return
         if not server.visits.at_work():
             server.desk.give_up(server.now_s)
-        outcomes = ", ".join(f"{n} {outcome}" for outcome, n in sorted(server.ledger.outcomes.items()))
+        ends = sorted(server.ledger.outcomes.items())
+        waiting = server.visits.ended - server.ledger.visits
+        ends += [("that wait for a commit", waiting)] if waiting else []
+        outcomes = ", ".join(f"{n} {outcome}" for outcome, n in ends)
         what = (
             f"no commit in {no_commit_s if too_many else stall_s:.0f} s of virtual time, and no budget.time_s to end "
             f"the run (visits: {outcomes or 'none ended'})"
         )
         fix = "give budget.time_s, a longer protocol.deadline_s, a smaller protocol.buffer or min_reports"
+        if server.plan.parts.protocol.commits_every_s is not None:
+            fix = "give budget.time_s, or a shorter protocol.beat_s"
         raise RunError(message("run", what, fix=fix))
+
+    def _too_many(self, visits: int, no_commit_s: float) -> bool:
+        """Tell whether so many visits were begun since the last commit, so long ago, that there will be none."""
+        most = VISITS + VISITS_PER_CLIENT * self._server.clients
+        beat_s = self._server.plan.parts.protocol.commits_every_s
+        if beat_s is not None and 0 < no_commit_s <= beat_s:
+            return visits > most and visits * beat_s / no_commit_s > BEAT * most
+        return visits > most
 
     def _message(self, now_s: float) -> Message:
         head = f"virtual time stands still at {now_s:.6g} s ({self._events:,} events in {STRETCH_S:g} s)"

@@ -23,7 +23,7 @@ from fedsim.checks.limits import EVER, LIMITS, Choice, refusals, words
 from fedsim.checks.page import Feature, other_features, plain, protocol_features, rules
 from fedsim.cli.app import call
 from fedsim.component import kinds
-from fedsim.errors import ExperimentError
+from fedsim.errors import ExperimentError, FedsimError
 from fedsim.runs.replay import replay
 from fedsim.runs.together import run_together
 
@@ -195,6 +195,49 @@ def test_a_plan_is_no_way_around():
     for smuggled in (replace(allowed, experiment=refused), allowed.alike(refused)):
         with pytest.raises(ExperimentError, match=SENTENCE):
             fedsim.simulate(smuggled)
+
+
+GROUND = {
+    "population": {"preset": "homogeneous", "clients": 6},
+    "task": {"kind": "quadratic", "layout": "lora", "dimension": 6},
+    "lora": {"r": 4},
+    "local": {"optimizer": "sgd", "lr": 0.1, "steps": 2},
+    "protocol": {"kind": "synchronous", "cohort": 2},
+    "budget": {"commits": 1},
+    "runtime": {"executor": "inline"},
+}
+LATE = {
+    "nothing can land": {"protocol": {"kind": "synchronous", "cohort": 2, "deadline_s": 1e-7}},
+    "an endless budget": {"aggregator": {"kind": "local-only"}, "budget": {"up_bytes": 10}},
+    "more layers than there are": {"personal": {"kind": "fedper", "layers": 50}},
+    "layers that are not known": {
+        "aggregator": {"kind": "flora"},
+        "server": {"compute": {"flops_per_s": 1e9, "memory_bytes_per_s": 1e9}},
+    },
+}
+"""What only the model, the data and the work of a visit tell."""
+
+
+@pytest.mark.parametrize("blocks", LATE.values(), ids=LATE)
+def test_a_plan_is_no_way_around_what_is_known_late(blocks):
+    ground = dict(GROUND)
+    if "server" in blocks:
+        declared = {
+            "preset": "gemma-3-270m",
+            "r": 4,
+            "tokens_per_visit": 9,
+            "params": 10**8,
+            "matmul_params": 10**8,
+        }
+        ground["task"] = ground["task"] | {"charge_as": declared}
+    other = fedsim.Experiment.model_validate(ground | blocks)
+    with pytest.raises(FedsimError) as whole:
+        fedsim.simulate(other, timeline_only=True)
+    made = gate.prepared(fedsim.Experiment.model_validate(ground))
+    with pytest.raises(FedsimError) as planned:
+        fedsim.simulate(made.alike(other), timeline_only=True)
+
+    assert str(planned.value) == str(whole.value)
 
 
 @pytest.mark.parametrize(

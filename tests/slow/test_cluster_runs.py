@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import stat
 import subprocess
 import sys
@@ -108,6 +109,20 @@ def test_a_shipped_model_and_the_loss_of_a_node_change_no_byte(tmp_path):
     assert ran(script_of(TWO_NODES, SHIPPED, folder=tmp_path)) == "equal"
 
 
+HOOK = """
+import importlib.util, os, sys
+class Elsewhere:
+    def find_spec(self, name, path=None, target=None):
+        if name != "fedsim" or "ELSEWHERE" not in os.environ:
+            return None
+        if os.environ["ELSEWHERE"] == "nowhere":
+            raise ModuleNotFoundError(name)
+        folder = os.environ["ELSEWHERE"]
+        return importlib.util.spec_from_file_location(name, folder + "/__init__.py", submodule_search_locations=[folder])
+sys.meta_path.insert(0, Elsewhere())
+"""
+"""A node's Python that finds another fedsim, or none: on one machine all raylets have the same files."""
+
 OTHERS = """
 from fedsim.errors import HostError
 from fedsim.executors.ray import RayExecutor
@@ -126,13 +141,19 @@ copy = folder / "other" / "fedsim"
 shutil.copytree(Path(fedsim.__file__).parent, copy)
 with (copy / "rng.py").open("a") as file:
     file.write("# one line more\\n")
+hook = folder / "hook"
+hook.mkdir()
+(hook / "sitecustomize.py").write_text(HOOK)
+here = {"PYTHONPATH": f"{hook}:{os.environ['PYTHONPATH']}"}
 cluster.remove_node(second)
-third = cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": f"{copy.parent}:{os.environ['PYTHONPATH']}"})
+third = cluster.add_node(num_cpus=1, env_vars={**here, "ELSEWHERE": str(copy)})
+fourth = cluster.add_node(num_cpus=1, env_vars={**here, "ELSEWHERE": "nowhere"})
 cluster.wait_for_nodes()
-print(refused(), file=sys.stderr)
 said = refused()
 assert "has other files there" in said and str(copy) in said, said
+assert "fedsim is not installed there" in said, said
 cluster.remove_node(third)
+cluster.remove_node(fourth)
 cluster.wait_for_nodes()
 said = refused(workers=9)
 assert "Ray has 1 CPUs on 1 nodes, one a worker (got 9)" in said, said
@@ -146,7 +167,7 @@ print("refused")
 
 
 def test_a_node_with_other_files_of_fedsim_and_workers_without_a_place_are_refused(tmp_path):
-    assert ran(script_of(TWO_NODES, OTHERS, folder=tmp_path)) == "refused"
+    assert ran(script_of(TWO_NODES, f"HOOK = {HOOK!r}", OTHERS, folder=tmp_path)) == "refused"
 
 
 BUSY = """
@@ -274,9 +295,13 @@ exec "$@"
 SCONTROL = """#!/bin/bash
 printf 'one\\ntwo\\n'
 """
-HOSTNAME = """#!/bin/bash
-echo 127.0.0.1
-"""
+
+
+def own_address():
+    """Return the address by which other machines would reach this one, as Ray finds it; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        asked.connect(("8.8.8.8", 80))
+        return asked.getsockname()[0]
 
 
 def test_the_slurm_script_runs_an_experiment_on_all_nodes_of_its_job_and_leaves_nothing(tmp_path):
@@ -287,7 +312,7 @@ def test_the_slurm_script_runs_an_experiment_on_all_nodes_of_its_job_and_leaves_
     own = {
         "srun": SRUN,
         "scontrol": SCONTROL,
-        "hostname": HOSTNAME,
+        "hostname": f"#!/bin/bash\necho {own_address()}\n",
         "ray": f'#!/bin/bash\nexec {ray} "$@"\n',
         "python": f'#!/bin/bash\nexec {sys.executable} "$@"\n',
         "fedsim": f'#!/bin/bash\nexec {sys.executable} -m fedsim "$@"\n',

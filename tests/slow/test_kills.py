@@ -48,7 +48,7 @@ def book():
     """Collects trials; at the end prints the table, keeps it, and fails with the trials that were not equal."""
     book = campaign.Book()
     yield book
-    print("\n" + book.table())
+    print("\n" + "\n".join([*(failure[:1500] for failure in book.failures), book.table()]))
     if "FEDSIM_KILLS_CSV" in os.environ:
         book.save(os.environ["FEDSIM_KILLS_CSV"])
 
@@ -194,5 +194,5 @@ def test_the_watch_misses_no_change_that_the_kernel_sees(lab, tmp_path):
     assert {what: seen[what] for what in ("sync", "mkdir", "remove")} == {
         what: counted[what] for what in ("sync", "mkdir", "remove")
     }
-    assert seen["move"] == counted["move"]
+    assert seen["move"] - libraries <= counted["move"] <= seen["move"]  # safetensors moves its file, too
     assert has_begun(folder)

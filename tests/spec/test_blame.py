@@ -3,6 +3,7 @@
 import re
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,6 +67,11 @@ SAMPLERS = {
     "an index": ("return idle[[99, 100]]", "raised IndexError"),
     "a name": ("return idel[:n]", "raised NameError: name 'idel' is not defined"),
     "a key": ("return {}['stak']", "raised KeyError: 'stak'"),
+    "a compiled call": (
+        "return rng.choice(idle, size=99, replace=False)",
+        "raised ValueError: Cannot take a larger sample",
+    ),
+    "ragged": ("return [idle[:n], idle[:1]]", "returned no array of client numbers"),
 }
 
 
@@ -143,6 +149,10 @@ RULES = {
     "doubles": ("return replace(model, adapter=Odd(vector)), state", "float64 numbers, not float32"),
     "short": ("return replace(model, adapter=Odd(vector[:2])), state", "returned a model of shape (2,)"),
     "its own": ("raise KeyError('stak')", "KeyError: 'stak'"),
+    "a compiled call": (
+        "np.random.default_rng(0).choice(3, size=9, replace=False)",
+        "ValueError: Cannot take a larger",
+    ),
 }
 
 
@@ -408,3 +418,125 @@ def test_the_command_line_says_the_same_and_leaves_no_traceback(written, tmp_pat
     assert "unexpected" not in said
     assert "Traceback" not in said
     assert np.all([line.count("report it") == 0 for line in said.splitlines()])
+
+
+RULE = """
+    class Mine(Aggregator):
+        traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=False, full_model=True, history=False)
+        def init(self, model): return None
+        def offer(self, state, model, invitation): return Offer(model.adapter.vector, down=WHOLE, up=WHOLE)
+        def apply(self, state, model, contributions): return model, state
+"""
+RETURNED = {
+    "an array that is not there": (
+        "offer",
+        "def offer(self, state, model, invitation): return Offer(model.adapter.vector, Payload(('nope',)), WHOLE)",
+        "whose `down` has an array that the layout does not have",
+    ),
+    "no payload": (
+        "offer",
+        "def offer(self, state, model, invitation): return Offer(model.adapter.vector, WHOLE, None)",
+        "whose `up` is no Payload",
+    ),
+    "no rank": (
+        "offer",
+        "def offer(self, state, model, invitation): return Offer(model.adapter.vector, Payload(rank=0), WHOLE)",
+        "whose `down` has no rank of at least 1",
+    ),
+    "no factors": (
+        "offer",
+        "def offer(self, state, model, invitation): return Offer(model.adapter.vector, WHOLE, WHOLE, trains='C')",
+        "returned an offer that trains no factors",
+    ),
+    "flops in words": (
+        "commit_flops",
+        "def commit_flops(self, shapes, rank, ranks): return 'many'",
+        "returned no number of operations",
+    ),
+    "flops below 0": (
+        "commit_flops",
+        "def commit_flops(self, shapes, rank, ranks): return -1.0",
+        "returned no number of operations",
+    ),
+    "suited to nothing": (
+        "suited",
+        "def suited(self, setting): return None",
+        "returned no rule of its own class",
+    ),
+}
+
+
+@pytest.mark.parametrize(("method", "body", "said"), RETURNED.values(), ids=RETURNED)
+def test_whatever_a_rule_returns_is_held_against_what_its_methods_promise(written, method, body, said):
+    source = f"{textwrap.dedent(RULE)}    {body}\n"
+    kind = written("from fedsim.aggregators import Payload\n" + source, "own_returns")
+    with pytest.raises(RunError) as caught:
+        run(
+            {
+                "aggregator": {"kind": kind},
+                "server": {"compute": {"flops_per_s": 1e9, "memory_bytes_per_s": 1e9}},
+            }
+        )
+    assert said in str(caught.value)
+    line = len(Path("own_returns.py").read_text().splitlines())
+    assert f"own_returns.py, line {line}: " in str(caught.value)
+    assert f"Mine.{method}" in str(caught.value)
+
+
+@pytest.mark.parametrize("told", ["None", "['too many']", "'too many'"])
+def test_what_a_protocol_says_of_its_problems_is_held_as_well(written, told):
+    kind = written(
+        f"""
+        class Mine(ServerProtocol):
+            def problems(self, clients): return {told}
+            def run(self, server): yield server.timeout(1.0)
+        """,
+        "own_problems",
+    )
+    with pytest.raises(
+        RunError, match=r"own_problems.py, line \d+: `Mine.problems` returned no list of problems"
+    ):
+        run({"protocol": {"kind": kind}})
+
+
+def test_a_protocol_that_raises_before_the_start_is_blamed(written):
+    kind = written(
+        """
+        class Mine(ServerProtocol):
+            def problems(self, clients): return {}["stak"]
+            def run(self, server): yield server.timeout(1.0)
+        """,
+        "own_problems",
+    )
+    with pytest.raises(RunError, match=r"own_problems.py, line \d+: `Mine.problems` raised KeyError: 'stak'"):
+        simulate(
+            Experiment.model_validate(
+                {
+                    "protocol": {"kind": kind},
+                    "task": {"kind": "quadratic"},
+                    "budget": {"commits": 1},
+                    "population": {"preset": "homogeneous", "clients": 4},
+                }
+            )
+        )
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_who_makes_a_model_infinite_is_named(written):
+    """The rule's move is finite: the server's optimiser makes too much of it, one of fedsim's or one of the user's."""
+    with pytest.raises(RunError, match="server_optimizer adam: made version 1 infinite") as caught:
+        run({"server_optimizer": {"kind": "adam", "lr": 1e39}})
+    assert "lower server_optimizer.lr" in str(caught.value)
+
+    kind = written(
+        """
+        class Mine(ServerOptimizer):
+            def init(self, vector): return None
+            def step(self, state, before, after, staleness=0): return after * np.float32("inf"), state
+        """,
+        "own_steps",
+    )
+    with pytest.raises(
+        RunError, match=r"server_optimizer own_steps:Mine \(own_steps.py, line \d+\): made version 1"
+    ):
+        run({"server_optimizer": {"kind": kind}})

@@ -13,9 +13,9 @@ OWN_BYTES = ("executors/packing.py", "executors/calls.py", "testing/tasks.py")
 RAYS = ("executors/ray_worker.py",)
 """Where Ray's pickle is used to answer Ray's own driver."""
 MODULES = {
-    "pickle": OWN_BYTES,
+    "pickle": (*OWN_BYTES, "executors/ray_pool.py"),  # there for the name of an error
     "cloudpickle": RAYS,
-    "subprocess": ("executors/ray_cluster.py", "cli/doctor.py"),
+    "subprocess": ("executors/ray_cluster.py", "cli/doctor.py", "runs/sweeps/children.py"),
     "zipfile": ("tasks/_images/features.py",),  # for the name of an error
     **dict.fromkeys(
         ("marshal", "shelve", "dill", "joblib", "dbm", "imp", "runpy", "code", "codeop", "pty", "sqlite3", "tarfile"), ()
@@ -58,6 +58,17 @@ READERS = {
     "training/diffusion/cost.py": "comes with fedsim",
     "report/page.py": "comes with fedsim",
     "cli/shell.py": "the null device",
+    "files/record_file.py": "what clients keep, no link and no second name",
+    "files/atomic.py": "a folder, to have its names on the disk",
+    "records/liveness/hold.py": "its own lock, no link",
+    "records/liveness/process.py": "what Linux says of processes",
+    "runs/resuming/machine.py": "what Linux says of itself",
+    "runs/sweeps/child.py": "its own pipe",
+    "runs/sweeps/inputs.py": "what the user names, to hash it",
+    "executors/cluster/parcel.py": "what the user ships, to hash it",
+    "executors/cluster/survey.py": "fedsim's own source, and what Linux says of itself",
+    "executors/cluster/store.py": "its own cache, compared with hashes",
+    "training/written.py": "what it has just written",
     "executors/host.py": "what Linux says of itself",
     "runs/calibrate.py": "what Linux says of itself",
 }

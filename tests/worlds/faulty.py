@@ -82,7 +82,7 @@ def misbehave(what):
         case "swallow":  # takes more and more of the memory, slowly enough to be seen
             hoard = []
             while True:
-                hoard.append(np.ones(2**24))
+                hoard.append(np.ones(2**25))
                 time.sleep(0.02)
 
 

@@ -52,7 +52,7 @@ def commands(sound, place):
         process.wait()
 
 
-def trials(sound, place, numbers, names=("report", "verify", "timeline", "resume")):
+def trials(sound, place, numbers, names=("report", "status", "verify", "timeline", "resume")):
     """Make the folders of these numbers, one after the other, and yield what the commands made of each.
 
     Args:

@@ -21,15 +21,25 @@ class Toy:
         unlucky: client -> workers that die with it, before one does not.
         mute: clients that are never answered; once_mute: only the first call with them is not.
         losing: client -> times that an object is lost with it.
-        stillborn: workers that never live.
+        stillborn: workers that never live; slow_start_s: seconds that others take to start.
     """
 
     def __init__(
-        self, deadly=(), mute=(), stillborn=0, *, crowded=(), unlucky=None, once_mute=(), losing=None
+        self,
+        deadly=(),
+        mute=(),
+        stillborn=0,
+        *,
+        crowded=(),
+        unlucky=None,
+        once_mute=(),
+        losing=None,
+        slow_start_s=0.0,
     ):
         self.deadly, self.mute, self.stillborn = set(deadly), set(mute), stillborn
         self.crowded, self.unlucky, self.losing = set(crowded), dict(unlucky or {}), dict(losing or {})
         self.once_mute = set(once_mute)
+        self.slow_start_s, self.born_s = slow_start_s, {}
         self.started, self.refs, self.held = 0, {}, {}
         self.most = 0
         self.submitted, self.restored, self.trouble = [], [], None
@@ -37,6 +47,7 @@ class Toy:
     def start(self):
         self.started += 1
         self.held[self.started] = []
+        self.born_s[self.started] = time.monotonic() + (self.slow_start_s if self.started > 2 else 0.0)
         return self.started
 
     def _ref(self, worker, what):
@@ -58,13 +69,15 @@ class Toy:
         ready = []
         for worker in list(self.held):
             turn = [ref for ref in self.held[worker] if ref in refs][:1]
+            if time.monotonic() < self.born_s[worker]:
+                continue
             if turn and self.refs[turn[0]][1] != "prepare" and self.mute & set(self.clients(turn[0])):
                 continue
             if turn and self.refs[turn[0]][1] != "prepare" and self.once_mute & set(self.clients(turn[0])):
                 continue
             ready += turn
         if not ready:
-            time.sleep(timeout_s)
+            time.sleep(min(timeout_s, 0.05) if self.slow_start_s else timeout_s)
         return ready
 
     def clients(self, ref):

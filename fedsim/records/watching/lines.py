@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
+from fedsim.files.opened import LINE_BYTES, UnreadableError, is_hollow, opened
+
 Facts: TypeAlias = Mapping[str, object]
 """A row, or a block of `run.json`, whose values nobody has looked at yet."""
 TAIL_BYTES = 2**20
@@ -22,11 +24,11 @@ def last_rows(path: Path, most_bytes: int = TAIL_BYTES) -> list[Facts]:
     The line that is being written, and one that was cut off where the reading begins, are left out, and so is what is no row.
     """
     try:
-        with path.open("rb") as file:
+        with opened(path, folder=path.parent) as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - most_bytes))
             data = file.read(most_bytes)
-    except OSError:
+    except (OSError, UnreadableError):
         return []
     lines = data.split(b"\n")
     first = 0 if size <= most_bytes else 1
@@ -52,13 +54,13 @@ def outcomes(path: Path) -> dict[str, int]:
 def _named_outcomes(path: Path) -> Iterator[str]:
     """Yield the outcome of every whole line; other text of a row cannot look like one: quotes in it are escaped."""
     try:
-        with path.open("rb") as file:
+        with opened(path, folder=path.parent) as file:
             rest = b""
-            while data := file.read(_PIECE_BYTES):
-                whole, newline, rest = (rest + data).rpartition(b"\n")
+            while not is_hollow(file) and (data := file.read(_PIECE_BYTES)):
+                whole, newline, rest = (rest[-LINE_BYTES:] + data).rpartition(b"\n")
                 if newline:
                     yield from (match[1].decode() for match in _OUTCOME.finditer(whole))
-    except OSError:
+    except (OSError, UnreadableError):
         return
 
 

@@ -108,8 +108,8 @@ class Pace:
         at_s = max(at_s, last.at_s)
         known = {name: max(share, last.shares.get(name, 0.0)) for name, share in shares.items()}
         point = _Point(at_s, {**last.shares, **known}, last.visits + visits)
-        if len(self._points) > 1 and last.at_s - self._points[-2].at_s < self._width_s(at_s):
-            self._points[-1] = point  # the last stretch is still short: it grows
+        if self._points and self._grows(at_s):
+            self._points[-1] = point
         else:
             self._points.append(point)
         if len(self._points) > MOST:
@@ -139,6 +139,12 @@ class Pace:
     def share(self) -> float:
         """Used share of the limit that is nearest to its end."""
         return max(self._points[-1].shares.values(), default=0.0) if self._points else 0.0
+
+    def _grows(self, at_s: float) -> bool:
+        """Tell whether a time belongs to the last point: nothing has passed since, or its stretch is still short."""
+        width_s, last_s = self._width_s(at_s), self._points[-1].at_s
+        short = len(self._points) > 1 and last_s - self._points[-2].at_s < width_s
+        return short or at_s - last_s < 0.01 * width_s
 
     def _width_s(self, at_s: float) -> float:
         return max(0.25, (at_s - self._points[0].at_s) / MOST)

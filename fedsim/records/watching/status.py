@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedsim.errors import RunFolderError, message
+from fedsim.errors import ExperimentError, RunFolderError, message
+from fedsim.files.opened import FACTS_BYTES, SETTINGS_BYTES, UnreadableError, bytes_of
 from fedsim.records.watching.lines import Facts, disk_bytes, last_rows, outcomes
 from fedsim.records.watching.pace import USED, Left, Pace, shares_of
 from fedsim.records.watching.score import LastScore, last_score
@@ -135,8 +136,8 @@ def _head(folder: Path) -> Facts:
     if not path.is_file():
         raise RunFolderError(message(str(folder), "holds no run (no run.json)"))
     try:
-        head = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as problem:
+        head = json.loads(bytes_of(path, FACTS_BYTES, folder=folder))
+    except (UnreadableError, OSError, ValueError, RecursionError) as problem:
         raise RunFolderError(message(str(path), f"cannot be read ({problem})")) from problem
     if not isinstance(head, dict):
         raise RunFolderError(message(str(path), "is damaged: it is no mapping"))
@@ -157,10 +158,12 @@ def _budget(folder: Path) -> dict[str, float]:
     """Return the limits of a run, those that are set."""
     import yaml
 
+    from fedsim.files.yaml_file import plain
+
     try:
-        text = (folder / "experiment.yaml").read_text(encoding="utf-8")
-        blocks = _mapping(yaml.safe_load(text))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        data = bytes_of(folder / "experiment.yaml", SETTINGS_BYTES, folder=folder)
+        blocks = _mapping(plain(data.decode("utf-8")))
+    except (UnreadableError, ExperimentError, OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):
         return {}
     budget = _mapping(blocks.get("budget"))
     return {limit: value for limit in USED if (value := _number(budget.get(limit))) > 0}

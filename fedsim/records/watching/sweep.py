@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedsim.errors import RunFolderError, message
 from fedsim.files.atomic import write_atomically
+from fedsim.files.opened import FACTS_BYTES, UnreadableError, bytes_of
 from fedsim.records.watching.pace import Left
 from fedsim.records.watching.status import RunStatus, run_status
 
@@ -82,8 +83,8 @@ def read_sweep(folder: Path) -> StoredSweep:
     """
     path = folder / FILE
     try:
-        sweep = TypeAdapter(StoredSweep).validate_json(path.read_bytes())
-    except (OSError, ValidationError, RecursionError) as problem:
+        sweep = TypeAdapter(StoredSweep).validate_json(bytes_of(path, FACTS_BYTES, folder=folder))
+    except (UnreadableError, OSError, ValidationError, RecursionError) as problem:
         said = str(problem).splitlines()[0]
         fix = "remove that file: `fedsim sweep` writes it anew"
         raise RunFolderError(message(str(path), f"cannot be read ({said})", fix=fix)) from problem

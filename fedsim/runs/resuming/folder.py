@@ -55,10 +55,12 @@ def cut_back(
         OSError: the disk does not take it.
     """
     run_folder.write_info(folder, info)
+    sync_folder(folder)  # nothing below may reach the disk sooner
     text = yaml.safe_dump(dict(experiment), sort_keys=False, allow_unicode=True)
     write_atomically(folder / "experiment.yaml", text.encode())
     for table in run_folder.WRITTEN:
         write_atomically(run_folder.lines_of(folder, table), lines[table])
+    sync_folder(folder)
     for table in run_folder.WRITTEN:
         (folder / f"{table}.parquet").unlink(missing_ok=True)
     wall = [line for line in wall_lines(folder) if _at_s(line) <= wall_s]

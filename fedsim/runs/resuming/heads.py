@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedsim.clock.plan import Plan
 from fedsim.errors import RunFolderError, message
+from fedsim.files.atomic import sync_folder
 from fedsim.files.checkpoint.kept_again import KeptAgain
 from fedsim.files.checkpoint.plain_values import DamagedError, Held, Restored
 from fedsim.files.checkpoint.tensor_file import Array, read_tensors, write_tensors
@@ -90,6 +91,13 @@ def write(folder: Path, head: Head, tree: object, arrays: Mapping[str, Array]) -
     """
     inner = folder / FOLDER
     inner.mkdir(exist_ok=True)
+    for named in (
+        folder.parent,
+        folder,
+        folder / "kept",
+    ):  # the files that it counts on are there under their names
+        if named.is_dir():
+            sync_folder(named)
     path = inner / f"{head.version:08}{SUFFIX}"
     written = write_tensors(path, json.dumps({"head": json_values(head), "values": tree}), arrays)
     for older in found(folder)[KEPT:]:

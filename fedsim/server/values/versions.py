@@ -16,11 +16,13 @@ import numpy as np
 
 from fedsim.adapters.adapter import Vector
 from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel
+from fedsim.aggregators._returned import checked_offer
 from fedsim.aggregators._steps import effective_steps
 from fedsim.blame import place_in
 from fedsim.clock.plan import Plan
 from fedsim.clock.protocol import Blend
 from fedsim.clock.visit import Visit
+from fedsim.component import Component
 from fedsim.errors import FedsimError, RunError, message
 from fedsim.jobs import Job
 from fedsim.network.coding import Coder, CoderData
@@ -112,7 +114,7 @@ class Versions:
         """Return what the rule offers, less what is private."""
         try:
             offered = self.rule.offer(self.state, self.model, invitation)
-            offer = returned.offered(self.rule, offered, self.model.adapter.layout.size)
+            offer = checked_offer(self.rule, offered, self.model.adapter.layout)
         except Exception as problem:
             self._blame("offers", problem)
         return self.private_parts.offer(offer)
@@ -235,17 +237,19 @@ class Versions:
             before = replace(before, adapter=before.adapter.replace(blend.sent))
             contributions = (replace(c, staleness=0) for c in contributions)
         model = self._applied(before, contributions)
+        self._check(model)
         if blend is None:
             stalest = max(self.number - visit.version for visit in commit.accepted)
             old, new = before.adapter.vector, model.adapter.vector
             step = self.optimizer.step(self._optimizer_state, old, new, stalest)
             vector, self._optimizer_state = returned.stepped(self.optimizer, step, len(old))
+            self._refuse_infinite("server_optimizer", self.optimizer, vector, "lower server_optimizer.lr")
         else:
-            vector = blend.mix(commit.accepted, model.adapter.vector)
+            vector, protocol = blend.mix(commit.accepted, model.adapter.vector), self.plan.parts.protocol
+            self._refuse_infinite("protocol", protocol, vector, "have its blends return finite numbers")
         vector = self.private_parts.untouched(vector)
         if vector is not model.adapter.vector:
             model = replace(model, adapter=model.adapter.replace(vector))
-        self._check(model)
         self.model = model
         self.number += 1
 
@@ -281,9 +285,11 @@ class Versions:
         finite = bool(np.all(np.isfinite(model.adapter.vector)))
         if model.base is not None and model.base is not self.model.base:
             finite &= bool(np.all(np.isfinite(model.base.vector)))
-        if not finite:
-            fix = "lower aggregator.server_lr or local.lr"
-            raise RunError(message(name, f"made version {version} infinite from finite updates", fix=fix))
+        vector = model.adapter.vector if finite else np.array([np.inf], np.float32)
+        self._refuse_infinite("aggregator", self.rule, vector, "lower aggregator.server_lr or local.lr")
+
+    def _refuse_infinite(self, block: str, component: Component, vector: Vector, fix: str) -> None:
+        returned.refuse_infinite(block, component, vector, self.number + 1, fix)
 
     def _blame(self, what: str, problem: Exception) -> NoReturn:
         """Name the rule in whatever it raised; SimPy would rebuild it from its args and may lose the message."""

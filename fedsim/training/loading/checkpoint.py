@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import DataError, message
-from fedsim.files.opened import FACTS_BYTES, UnreadableError, bytes_of
+from fedsim.files.opened import FACTS_BYTES, UnreadableError, bytes_of, opened
 from fedsim.files.text_file import shown
 from fedsim.training.loading import safety
 
@@ -144,11 +144,11 @@ def check_stored(folder: Path, name: str) -> None:
 def _stored(file: Path) -> list[tuple[str, str, int]]:
     """Return name, kind of number and number of sides of each tensor in a file; none of one that is damaged, which loading says."""
     try:
-        with file.open("rb") as stored:
+        with opened(file) as stored:
             length = int.from_bytes(stored.read(8), "little")
             head = json.loads(stored.read(length)) if length <= MOST_HEAD_BYTES else {}
         return [(k, str(v["dtype"]), len(v["shape"])) for k, v in head.items() if k != "__metadata__"]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (UnreadableError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return []
 
 

@@ -130,6 +130,16 @@ def test_a_worker_that_hangs_is_replaced_and_no_result_changes():
     assert pool.started == 2 + 1
 
 
+def test_a_start_may_take_longer_than_the_watchdog_waits_for_work():
+    jobs, calls = queue(Toy(deadly=[0], slow_start_s=0.6), clients=2, watchdog_s=0.2)
+    assert jobs.result_of(calls[1]) == [1]
+    with pytest.raises(HostError, match=f"{DEATHS} workers died on it"):
+        jobs.result_of(calls[0])
+
+    jobs.change_task()  # while a worker is on its way
+    jobs.wait_until_ready()
+
+
 def test_a_client_that_always_hangs_is_named_with_what_the_machine_has():
     jobs, calls = queue(Toy(mute=[1]), watchdog_s=0.2)
     assert jobs.result_of(calls[0]) == [0]

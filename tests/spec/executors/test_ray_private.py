@@ -1,16 +1,23 @@
 """What we take from Ray that it does not promise: private names, and its words for a lost worker."""
 
 import os
+import pickle
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from worlds.executor_worlds import LOCAL
 
 from fedsim.errors import HostError
 from fedsim.executors import ray_session as session
+from fedsim.executors.pool import WorkerLost
 from fedsim.executors.ray_errors import CAUSES, CRASHED, LOST, cause_of, lost, trouble
 from fedsim.executors.ray_patches import SERVICES, few_processes, loopback, missing_names, read_auth_mode
+from fedsim.executors.ray_pool import RayPool
+from fedsim.executors.ray_worker import Shared
+from fedsim.jobs import Job
 
 session.quiet_environment()
 ray = pytest.importorskip("ray")
@@ -81,6 +88,40 @@ def test_what_ray_cannot_do_is_one_sentence(build, said):
     assert said in error.message.what
     assert "\n" not in error.message.what
     assert "runtime.executor=inline" in error.message.fix
+
+
+class Store:
+    """A Ray whose store loses what it is asked for."""
+
+    def __init__(self):
+        self.exceptions, self.held = ray.exceptions, []
+
+    def remote(self, **_options):
+        return lambda cls: cls
+
+    def put(self, value):
+        self.held.append(value)
+        return f"ref {len(self.held)}"
+
+    def get(self, ref, timeout):
+        raise raised_in_a_worker(self.exceptions.ObjectLostError("1" * 56, None, ""))
+
+
+def test_an_object_that_was_lost_is_put_there_again():
+    store, task, vector = Store(), object(), np.zeros(3, np.float32)
+    pool = RayPool(store, 0.0)
+    pool.hold_task(task)
+    shared, other = Shared(1, pool.put(vector), vector), Shared(2, pool.put(vector), vector)
+    with pytest.raises(WorkerLost, match=OBJECT) as caught:
+        pool.fetch("ref 9")
+
+    assert caught.value.objects
+    jobs = [Job(k, 0, shared, LOCAL, 0) for k in range(2)]
+    pool.restore(jobs)
+    assert (shared.ref, other.ref) == ("ref 5", "ref 3")
+    assert store.held[3] is task
+    assert store.held[4] is vector
+    assert pickle.loads(pickle.dumps(shared)).vector is None  # the vector does not travel with its number
 
 
 def test_the_processes_of_a_ray_of_our_own_are_watched():

@@ -39,7 +39,7 @@ def folder(sound, tmp_path):
 
 def test_sixty_hostile_folders_are_refused_in_a_sentence_or_right(sound, tmp_path):
     asked = {
-        number: ("verify", "resume", "timeline", "report")[: 4 if number in WITH_A_PAGE else 2]
+        number: ("status", "verify", "resume", "timeline", "report")[: 5 if number in WITH_A_PAGE else 3]
         for number in range(COUNT)
     }
     for names in set(asked.values()):

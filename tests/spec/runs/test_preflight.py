@@ -32,8 +32,8 @@ BASE = {
     "runtime": {"executor": "inline"},
 }
 LARGE = {
-    "task": {"kind": "quadratic", "dimension": 400, "layout": "lora"},
-    "lora": {"r": 64},
+    "task": {"kind": "quadratic", "dimension": 100, "layout": "lora"},
+    "lora": {"r": 32},
     "budget": {"commits": 10},
 }
 
@@ -64,7 +64,7 @@ def most_on_disk(plan, folder):
 @pytest.mark.parametrize(
     "blocks",
     [
-        {"budget": {"commits": 400}},
+        {"budget": {"commits": 100}},
         {**LARGE, "personal": {"kind": "ditto", "lam": 0.5}},
         {**LARGE, "wire": {"top_k": 0.1, "error_feedback": True}},
         {**LARGE, "aggregator": {"kind": "fedsa"}},
@@ -99,9 +99,9 @@ def test_checkpoints_take_what_was_said(tmp_path):
 
 
 def test_a_timeline_that_is_cut_off_is_carried_on_to_the_end(monkeypatch):
-    plan = prepared(experiment(budget={"commits": 400}))
+    plan = prepared(experiment(budget={"commits": 100}))
     whole = forecast(plan, 60.0)
-    monkeypatch.setattr("fedsim.runs.preflight.forecast.STEPS", 2000)
+    monkeypatch.setattr("fedsim.runs.preflight.forecast.STEPS", 500)
     part = forecast(plan, 0.0)
     run = fedsim.simulate(plan, timeline_only=True)
 
@@ -109,7 +109,7 @@ def test_a_timeline_that_is_cut_off_is_carried_on_to_the_end(monkeypatch):
     assert (whole.visits, whole.commits) == (len(run.visits), len(run.commits))
     assert not part.whole
     assert whole.visits / FACTOR < part.visits < whole.visits * FACTOR
-    assert part.commits == pytest.approx(400, abs=1)
+    assert part.commits == pytest.approx(100, abs=1)
 
 
 @pytest.mark.parametrize("budget", [{"time_s": 600.0}, {"up_bytes": 500_000}])

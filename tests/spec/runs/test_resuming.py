@@ -17,6 +17,7 @@ from fedsim.errors import ExperimentError, RunError, RunFolderError
 from fedsim.records.run import load
 from fedsim.runs.audit import audit
 from fedsim.runs.resuming import heads
+from fedsim.runs.resuming.settings import refuse_other_files
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +229,27 @@ def test_other_data_are_refused(cut):
     edited(cut, task={**task, "least_loss": 0.0})
     with pytest.raises(RunFolderError, match=r"task: least_loss was 0\.0 when the run began"):
         resumed(cut)
+
+
+def test_a_model_whose_file_is_another_one_is_refused(tmp_path):
+    from fedsim.runs.resuming.files import model_files
+
+    model, data = tmp_path / "model", tmp_path / "corpus"
+    for folder in (model / "inner", data):
+        folder.mkdir(parents=True)
+        (folder / "weights.bin").write_bytes(b"1")
+    block = {
+        "kind": "language",
+        "model": str(model),
+        "data": str(data),
+        "features": {"file": str(model / "none")},
+    }
+    before = model_files({"task": block})
+    (model / "inner" / "weights.bin").write_bytes(b"2")
+
+    assert [Path(path).relative_to(tmp_path).as_posix() for path in before] == ["model/inner/weights.bin"]
+    with pytest.raises(RunFolderError, match=r"files: .*weights\.bin was '6b86.*' when the run began"):
+        refuse_other_files(tmp_path, before, model_files({"task": block}), "files")
 
 
 def test_other_tables_of_devices_are_refused(cut):
