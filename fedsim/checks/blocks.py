@@ -147,7 +147,7 @@ def _compute(experiment: Experiment) -> list[Problem]:
         problems.append(Problem(("compute", "dequantisation"), what, fix, "copy"))
     named: list[tuple[tuple[str, ...], Iterable[str]]] = [
         (("compute", name), getattr(compute, name))
-        for name in ("unit_sigma", "step_sigma")
+        for name in ("unit_sigma", "step_sigma", "stack")
         if isinstance(getattr(compute, name), dict)
     ]
     if isinstance(compute.thermal, Thermal):

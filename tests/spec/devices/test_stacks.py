@@ -202,11 +202,12 @@ def test_a_population_says_how_good_its_times_are():
         ("mixed_edge_2025", {"stack": {"laptop": "mlx"}, "calibration": "measured"}, "stack"),
         ("mixed_edge_2026", {"calibration": "measured"}, "calibration"),
         ("mixed_edge_2026", {"stacks": "gone.csv"}, "stacks"),
+        ("mixed_edge_2026", {"stack": {"toaster": "mlx"}}, "stack"),
         ("mixed_edge_2026", {"bandwidth_floor": True}, "bandwidth_floor"),
         ("mixed_edge_2026", {"uncertainty_draw": 3}, "uncertainty_draw"),
     ],
 )
-def test_settings_without_an_effect_and_files_that_are_gone_are_refused(preset, compute, key):
+def test_settings_without_an_effect_and_names_that_are_not_there_are_refused(preset, compute, key):
     problems = misfits(experiment(SYNC, 10, population={"preset": preset, "clients": 10}, compute=compute))
     assert [p.path for p in problems if p.path[0] == "compute"] == [("compute", key)]
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import csv
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import hetero_profiles
+
+sys.path.append(str(Path(__file__).parents[3]))  # last: an installed fedsim stays the one that is tested
+
 from benchmarks.devices import tables
 from benchmarks.devices.measured import points, read, rows
 
