@@ -18,6 +18,7 @@ MODULES = {
     "startup": "benchmarks.startup",
     "growth": "benchmarks.growth",
     "profile": "benchmarks.profiled",
+    "survival": "benchmarks.survival",
     "gpu": "benchmarks.gpu",
 }
 DEFAULT = tuple(name for name in MODULES if name != "gpu")

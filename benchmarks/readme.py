@@ -209,6 +209,25 @@ def gpu(found: Found) -> list[str]:
     return lines
 
 
+def survival(found: Found) -> list[str]:
+    """Return what checkpoints cost whole runs, and what a resume costs."""
+    values, about = found["values"], found["about"]
+    lines = [
+        "| run | " + " | ".join(about["said"].values()) + " | as by default, over none |",
+        "|---" * 5 + "|",
+    ]
+    for world in about["worlds"]:
+        row = [said(values[f"survival.{world}.{mode}_s"]) for mode in about["said"]]
+        lines.append(f"| {world} | {' | '.join(row)} | {said(values[f'survival.{world}.on_over_off'])} |")
+    resumes = [f"{n:,} visits: {said(values[f'survival.resume_{n}_s'])}" for n in about["visits"]]
+    slope = said(values["survival.replay_s_per_1000"])
+    return [
+        *lines,
+        "",
+        f"A resume before it trains, after {'; '.join(resumes)}; {slope} more for 1,000 visits more.",
+    ]
+
+
 TABLES: dict[str, Callable[[Found], list[str]]] = {
     "w1": w1,
     "small": small,
@@ -218,5 +237,6 @@ TABLES: dict[str, Callable[[Found], list[str]]] = {
     "startup": startup,
     "growth": growth,
     "profile": profile,
+    "survival": survival,
     "gpu": gpu,
 }

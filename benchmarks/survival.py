@@ -73,8 +73,9 @@ def run(results: Results) -> None:
             results.add(f"{name}.{mode}_s", seconds, "s")
         for mode in ("on", "every_commit"):
             results.ratio(f"{name}.{mode}_over_off", found[mode], found["off"])
-    resumes(results, [visits // (20 if quick else 1) for visits in VISITS])
-    results.about = {"said": SAID, "worlds": list(WORLDS), "visits": list(VISITS)}
+    visits = [n // (20 if quick else 1) for n in VISITS]
+    resumes(results, visits)
+    results.about = {"said": SAID, "worlds": list(WORLDS), "visits": visits}
 
 
 def folder_of(name: str) -> Path:
