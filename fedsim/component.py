@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -216,6 +216,10 @@ def build(package: str, value: Any) -> Component:
         found = find(package, kind)
     except ExperimentError as problem:
         raise as_invalid(problem.message) from problem
+    own = get_args(found.model_fields["kind"].annotation)
+    if ":" in kind and own and kind not in own:
+        what = f"is that of the class which {found.__name__} is derived from, {own[0]!r}"
+        raise invalid(what, where="kind", got=kind, fix=f"declare `kind: str` in class {found.__name__}")
     try:
         return found.model_validate(value)
     except (ValidationError, FedsimError):

@@ -138,6 +138,13 @@ _KEYS: dict[str, str] = {
 KEYS = _by_name(_KEYS)
 """A setting's name, squashed -> the key here."""
 
+SAME_KEYS: dict[str, tuple[str, ...]] = {
+    "cohort": ("concurrency",),
+    "deadline_s": ("beat_s",),
+    "prox_mu": ("lam",),
+}
+"""A key -> what stands for it in blocks that do not have it."""
+
 _WORDS: dict[str, str] = {
     "adamw": "adam",
     "float32": "fp32 float full",

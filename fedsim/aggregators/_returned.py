@@ -28,9 +28,9 @@ def checked_vector(component: object, method: str, name: str, vector: object, si
     Raises:
         RunError: it is something else.
     """
-    if not isinstance(vector, np.ndarray):
+    if not isinstance(vector, np.ndarray | np.generic):
         told = f"returned {name} of type {type(vector).__name__}, the layout needs shape ({size},)"
-    elif vector.shape != (size,):
+    elif not isinstance(vector, np.ndarray) or vector.shape != (size,):
         told = f"returned {name} of shape {vector.shape}, the layout needs ({size},)"
     elif vector.dtype != np.float32:
         told = f"returned {name} of {vector.dtype} numbers, not float32"

@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 from fedsim.config.problem import Problem
 from fedsim.config.schema import kinds_with, model_at, places_of
 from fedsim.errors import ABSENT, INVALID, ExperimentError, Message, nearest, several
-from fedsim.known_names import key_pointer, nearest_kind, nearest_word
+from fedsim.known_names import SAME_KEYS, key_pointer, nearest_kind, nearest_word
 from fedsim.redaction import holds_secret
 
 _EXAMPLES = {
@@ -216,6 +216,20 @@ def _refused(path: tuple[str, ...], detail: ErrorDetails) -> Problem:
     return Problem((*path, *below), refusal.what, refusal.fix or "change it", value)
 
 
+def _pointed(pointer: str, path: tuple[str, ...], keys: list[str]) -> str | None:
+    """Return what a known name stands for: a key of its own block first; None: itself."""
+    block, written = ".".join(path[:-1]), re.split(r"[^\w.]", pointer, maxsplit=1)[0]
+    home, _, key = written.rpartition(".")
+    if block:
+        same = [own for own in (key, *SAME_KEYS.get(key, ())) if own in keys]
+        here = home == block and key in keys
+        if same and not here and (key != "kind" or home == block):
+            return f"did you mean {same[0]!r}? The keys here are: {', '.join(sorted(keys))}"
+        if f"{block}." in pointer and not here:
+            return f"remove it, or {nearest(path[-1], keys)}"
+    return f"write {pointer}" if pointer != ".".join(path) else None
+
+
 def _other_keys(path: tuple[str, ...], raw: Mapping[str, Any], root: type[BaseModel]) -> str:
     """Return the key that the name stands for, the nearest key here, the block it belongs to, or all keys."""
     model, name = model_at(root, path[:-1], raw), path[-1]
@@ -224,8 +238,9 @@ def _other_keys(path: tuple[str, ...], raw: Mapping[str, Any], root: type[BaseMo
     if others:
         return f"set {path[0]}.kind to one that has it ({', '.join(others)}), or remove it"
     pointer = key_pointer(name)
-    if pointer is not None and pointer != ".".join(path):
-        return f"write {pointer}"
+    fix = None if pointer is None else _pointed(pointer, path, keys)
+    if fix is not None:
+        return fix
     hint = nearest(name, keys)
     if hint.startswith("did you mean"):
         return f"{hint} The keys here are: {', '.join(sorted(keys))}"

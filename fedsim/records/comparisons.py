@@ -21,6 +21,8 @@ from fedsim.records.statistics import LEVEL, mean_interval, median_time, restric
 
 NOT_COMPARED = ("name", "seed", "seeds", "runtime", "numerics")
 """Blocks that make no other configuration."""
+DTYPE = "dtype"
+"""The setting of `numerics` that does: what the backbone computes in changes more than last bits."""
 UNLIKE = "evaluate.targets"
 """Key that makes no other configuration: what a run is asked to reach changes nothing in it."""
 
@@ -67,6 +69,9 @@ def seeds_of(run: Run) -> Seeds:
 def settings_of(run: Run) -> dict[str, object]:
     """Return the configuration of a run as key path -> value."""
     flat = _flat({name: block for name, block in run.experiment.items() if name not in NOT_COMPARED})
+    numerics = run.experiment.get("numerics")
+    if isinstance(numerics, Mapping) and DTYPE in numerics:
+        flat[f"numerics.{DTYPE}"] = numerics[DTYPE]
     return {key: value for key, value in flat.items() if key != UNLIKE}
 
 

@@ -540,3 +540,12 @@ def test_who_makes_a_model_infinite_is_named(written):
         RunError, match=r"server_optimizer own_steps:Mine \(own_steps.py, line \d+\): made version 1"
     ):
         run({"server_optimizer": {"kind": kind}})
+
+
+def test_a_rule_derived_from_one_of_ours_is_told_to_declare_its_own_kind(written):
+    """To give `kind: fedit` instead would run FedIT."""
+    kind = written("from fedsim.aggregators.fedit import FedIT\nclass Mine(FedIT):\n    pass\n", "own_kinds")
+    with pytest.raises(ExperimentError) as caught:
+        run({"aggregator": {"kind": kind}})
+    assert "aggregator.kind: is that of the class which Mine is derived from, 'fedit'" in str(caught.value)
+    assert "fix: declare `kind: str` in class Mine" in str(caught.value)

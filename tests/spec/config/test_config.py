@@ -186,6 +186,56 @@ def test_a_key_of_another_block_is_recognised(write):
     assert "did you mean 'protocol.cohort'?" in words(config.load, write(BASE), ["cohort=3"])
 
 
+@pytest.mark.parametrize(
+    ("block", "key", "says"),
+    [
+        ({"server_optimizer": {"kind": "adam", "learning_rate": 0.1}}, "learning_rate", "did you mean 'lr'?"),
+        ({"server_optimizer": {"kind": "adam", "eta": 0.1}}, "eta", "did you mean 'lr'?"),
+        ({"personal": {"kind": "ditto", "learning_rate": 0.1}}, "learning_rate", "did you mean 'lr'?"),
+        ({"personal": {"kind": "ditto", "mu": 0.1}}, "mu", "did you mean 'lam'?"),
+        (
+            {"protocol": {"kind": "buffered", "clients_per_round": 3}},
+            "clients_per_round",
+            "did you mean 'concurrency'?",
+        ),
+        (
+            {"protocol": {"kind": "buffered", "fraction_fit": 0.3}},
+            "fraction_fit",
+            "did you mean 'concurrency'?",
+        ),
+        (
+            {"protocol": {"kind": "semi-synchronous", "round_timeout": 3}},
+            "round_timeout",
+            "did you mean 'beat_s'?",
+        ),
+        (
+            {"protocol": {"kind": "buffered", "min_clients": 3}},
+            "min_clients",
+            "remove it, or choose one of: buffer",
+        ),
+        ({"lora": {"rank": 4}}, "rank", "write lora.r"),
+        ({"local": {"rank": 4}}, "rank", "write lora.r"),
+        (
+            {"task": {"kind": "language", "partition": {"kind": "natural", "alpha": 0.5}}},
+            "alpha",
+            "remove it, or choose one of: ",
+        ),
+    ],
+)
+def test_a_known_name_is_pointed_to_the_key_of_its_own_block(block, key, says):
+    """A pointer to another block that has a key of that name would change another setting of the experiment."""
+    whole = {
+        "population": {"preset": "homogeneous", "clients": 6},
+        "task": {"kind": "quadratic"},
+        "budget": {"commits": 2},
+    }
+    with pytest.raises(ExperimentError) as caught:
+        Experiment.model_validate(whole | block)
+
+    assert f"{key}: no such key" in str(caught.value)
+    assert f"fix: {says}" in str(caught.value)
+
+
 # extends ---------------------------------------------------------------------------------------
 
 

@@ -29,7 +29,7 @@ def run_of(seed=0, by=0.0, end_s=30.0, run=None, **blocks):
 SYNC = {"protocol": {"kind": "synchronous", "cohort": 3}}
 
 
-def test_a_configuration_is_all_but_seeds_name_place_and_targets():
+def test_a_configuration_is_all_but_seeds_name_place_targets_and_what_changes_last_bits():
     runs = [
         run_of(),
         run_of(1),
@@ -40,9 +40,12 @@ def test_a_configuration_is_all_but_seeds_name_place_and_targets():
         run_of(**SYNC),
         run_of(2, **SYNC),
         run_of(lora={"r": 4}),
+        run_of(numerics={"client_batch": 3, "tokens_at_once": 99}),
+        run_of(numerics={"dtype": "bfloat16"}),
+        run_of(3, numerics={"dtype": "bfloat16", "client_batch": 2}),
     ]
 
-    assert views.configurations(runs) == [0, 0, 0, 0, 0, 0, 1, 1, 2]
+    assert views.configurations(runs) == [0, 0, 0, 0, 0, 0, 1, 1, 2, 0, 3, 3]
 
 
 def test_the_seeds_of_a_run_are_three_and_those_of_an_old_run_one():
