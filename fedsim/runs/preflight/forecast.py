@@ -89,7 +89,7 @@ def _carried_on(server: Server, visited: int, *, whole: bool) -> Forecast | None
         "total_up_bytes": server.ledger.up_bytes,
     }
     share = max(shares_of(server.experiment.budget.model_dump(), used).values(), default=0.0)
-    if share <= 0.0:
+    if share <= 0.0 or not ended:
         return None
     to_come = min(server.clients, math.ceil(visited / share))
     return Forecast(
