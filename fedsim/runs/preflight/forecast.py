@@ -80,7 +80,7 @@ def _stepped(server: Server, patience_s: float) -> bool:
 
 def _carried_on(server: Server, visited: int, *, whole: bool) -> Forecast | None:
     """Return the numbers of a timeline, in proportion to the budget where it was not followed to its end."""
-    visits = server.visits.begun
+    visits, ended = server.visits.begun, server.visits.ended
     if whole:
         return Forecast(visits, server.version, visited, whole=True)
     used = {
@@ -89,7 +89,9 @@ def _carried_on(server: Server, visited: int, *, whole: bool) -> Forecast | None
         "total_up_bytes": server.ledger.up_bytes,
     }
     share = max(shares_of(server.experiment.budget.model_dump(), used).values(), default=0.0)
-    if share <= 0.0:
+    if share <= 0.0 or not ended:
         return None
     to_come = min(server.clients, math.ceil(visited / share))
-    return Forecast(math.ceil(visits / share), math.ceil(server.version / share), to_come, whole=False)
+    return Forecast(
+        math.ceil(ended / share) + visits - ended, math.ceil(server.version / share), to_come, whole=False
+    )
