@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fedsim.blame import described
 from fedsim.errors import DataError, message, nearest
 from fedsim.files.text_file import reason
-from fedsim.training.loading import checkpoint, configuration, probing, safety
+from fedsim.training.loading import checkpoint, probing, safety
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -242,7 +242,6 @@ def skeleton(name: str) -> PreTrainedModel:
     import torch
 
     settings = config(name)
-    configuration.refuse_many_layers(settings, name)
 
     def build() -> PreTrainedModel:
         with torch.device("meta"):

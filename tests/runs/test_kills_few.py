@@ -66,7 +66,7 @@ def test_a_run_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(lab, wh
     trial = lab.disk_full("ditto", (17,), Order(what, writes[len(writes) // 2], "half"))
 
     assert trial.wrong == [], str(trial)
-    assert trial.cuts == 1
+    assert trial.cuts == (what == "full")  # after a short write there was room for the rest
 
 
 # the harness ------------------------------------------------------------------------------------
@@ -101,7 +101,8 @@ def test_a_disk_keeps_what_was_synced_and_some_of_the_rest(tmp_path):
         disk.fail(np.random.default_rng(number), folder)
         seen.add(((folder / "a").read_bytes(), tuple(sorted(p.name for p in folder.iterdir()))))
 
-    assert {a for a, _ in seen} >= {b"old", b"oldn", b"oldnew", b"old\0"}
+    assert {a for a, _ in seen} >= {b"old", b"oldn", b"oldnew"}
+    assert any(a.endswith(b"\0") for a, _ in seen)
     assert all(a.startswith(b"old") and len(a) <= 6 for a, _ in seen)
     assert {names for _, names in seen} == {(".b", "a"), ("a", "b")}
     assert not Trial("x", ()).wrong

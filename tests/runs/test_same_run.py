@@ -211,7 +211,7 @@ def test_a_failing_client_is_named_in_the_tables_even_when_others_share_its_batc
 
     everyone = planned({"kind": "synchronous", "cohort": 8}, numerics={"client_batch": 8})
     writer = Writer(None, everyone.experiment)
-    with pytest.raises(WorkerError, match="whatever its words are: no"):
+    with pytest.raises(WorkerError, match=r"whatever its words are \(version 0\): no"):
         course(everyone, Broken(), writer, lambda *_: None)
     visits = writer.close(status="failed").visits
 

@@ -259,6 +259,9 @@ class Pool:
     def stop(self, worker):
         pass
 
+    def check(self):
+        pass
+
     def facts(self):
         return ""
 

@@ -30,7 +30,17 @@ VALUES = {
 """Columns that training computes: no replay of the schedule gives them."""
 FILES = ("experiment.yaml", "wall.jsonl", *(f"{table}.parquet" for table in TABLES))
 FOLDERS = ("adapter", "samples", "kept")
-FACTS = ("executor", "faulty_personal", "reason", "resolved", "saved_adapter", "status", "workers")
+FACTS = (
+    "executor",
+    "faulty_personal",
+    "last_score",
+    "reason",
+    "resolved",
+    "saved_adapter",
+    "status",
+    "visits_after",
+    "workers",
+)
 """Facts of `run.json` that neither the tables nor, all of them, the replay give."""
 HEAD = "run.json"
 """The name of their SHA-256 among `numbers`."""

@@ -35,22 +35,6 @@ def number(config: PretrainedConfig, *names: str) -> int | None:
     return None
 
 
-MOST_LAYERS = 1000
-"""Of a model; each is built to learn its shapes."""
-
-
-def refuse_many_layers(config: PretrainedConfig, name: str) -> None:
-    """Refuse a configuration of more layers than any model has: it would be built for minutes.
-
-    Raises:
-        DataError: as said.
-    """
-    count = number(config, "num_hidden_layers", "n_layer", "num_layers")
-    if count is not None and count > MOST_LAYERS:
-        what = f"config.json says {count:,} layers; fedsim takes {MOST_LAYERS:,}"
-        raise DataError(message("task.model", what, got=name, fix="give the config.json of these weights"))
-
-
 def vocabulary(model: PreTrainedModel) -> int:
     """Return how many tokens a model knows: its configuration's, or the rows of its embedding."""
     words = number(text_config(model), "vocab_size")

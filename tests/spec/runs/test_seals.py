@@ -76,6 +76,8 @@ def changed(info, path, value):
 
 
 HERE = (
+    "processors",
+    "mixed",
     *("started", "ended", "wall_s", "host", "pid", "process", "versions", "cpu"),
     *("resumed", "no_checkpoints"),
 )
