@@ -235,7 +235,7 @@ FIELDS = {
     ),
     "an unknown preset": (
         {"population.preset": "mixed_edge"},
-        ["population.preset: no such preset", "mixed_edge_2025"],
+        ["population.preset: no such preset", "did you mean 'mixed_edge_2026'?"],
     ),
     "a misspelt generator": (
         {"population.availability": "chargin"},

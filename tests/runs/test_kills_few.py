@@ -22,7 +22,7 @@ def lab(tmp_path_factory):
     lab.close()
 
 
-@pytest.mark.parametrize(("name", "times"), [("ditto", 1), ("oort", 3)])
+@pytest.mark.parametrize(("name", "times"), [("ditto", 1), pytest.param("oort", 3, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_moments_ends_as_if_left_alone(lab, name, times):
     trial = lab.killed_at_random(name, (14, times), times)
 
@@ -34,9 +34,9 @@ def test_a_run_killed_at_random_moments_ends_as_if_left_alone(lab, name, times):
     ("part", "when"),
     [
         ("commits.jsonl", "half"),
-        ("kept/", "half"),
         ("checkpoints/", "before"),
-        ("run.json", "before"),
+        pytest.param("kept/", "half", marks=pytest.mark.slow),
+        pytest.param("run.json", "before", marks=pytest.mark.slow),
     ],
 )
 def test_a_run_killed_in_the_middle_of_a_file_ends_as_if_left_alone(lab, part, when):
@@ -58,7 +58,7 @@ def test_a_run_whose_machine_loses_its_power_ends_as_if_left_alone(lab):
     assert trial.wrong == [], str(trial)
 
 
-@pytest.mark.parametrize("what", ["full", "short"])
+@pytest.mark.parametrize("what", ["full", pytest.param("short", marks=pytest.mark.slow)])
 def test_a_run_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(lab, what):
     trace = lab.trace(lab.kind("ditto"))
     writes = [n for n, change in enumerate(trace) if change.what == "write" and "visits.jsonl" in change.name]
@@ -72,6 +72,7 @@ def test_a_run_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(lab, wh
 # the harness ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_byte_that_differs_and_a_file_too_many_are_found(lab, tmp_path):
     kind = lab.kind("ditto")
     copy = shutil.copytree(kind.wanted, tmp_path / "copy")

@@ -10,7 +10,7 @@ import pytest
 from fedsim.config.experiment import Experiment
 from fedsim.runs.simulation import simulate
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SETTINGS = {
     "task": {"kind": "quadratic"},

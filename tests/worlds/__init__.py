@@ -12,7 +12,11 @@ from fedsim.config.experiment import Experiment
 from fedsim.cost.formulas import train_flops
 from fedsim.devices.availability import Availability
 from fedsim.devices.population import Profile
+from fedsim.records.writer import Writer
+from fedsim.runs.course import course
+from fedsim.runs.ending import closed_whatever_happens
 from fedsim.runs.simulation import simulate
+from fedsim.server.ledger import quiet
 
 FAST = 1e15  # a link so fast that a transfer takes fedsim's shortest time
 
@@ -119,6 +123,14 @@ def plan(protocol, train_s, *, online=None, memory=None, rate=FAST, rtt_s=0.0, r
     return Plan(wanted, World(devices, availability), task, task.shape, keys_filled(asked, wanted))
 
 
-def simulated(protocol, train_s, *, timeline_only=True, **rest):
-    """The run of such a plan; without training unless asked for."""
-    return simulate(plan(protocol, train_s, **rest), timeline_only=timeline_only)
+def simulated(protocol, train_s, *, timeline_only=True, gated=True, **rest):
+    """The run of such a plan; without training unless asked for, and past the gate if that would refuse it."""
+    made = plan(protocol, train_s, **rest)
+    return simulate(made, timeline_only=timeline_only) if gated else ungated(made)
+
+
+def ungated(made):
+    """The timeline of a plan that the gate refuses: what the server makes of it."""
+    writer = Writer(None, made.experiment)
+    with closed_whatever_happens(writer):
+        return course(made, None, writer, quiet)[0]

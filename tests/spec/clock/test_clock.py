@@ -90,7 +90,7 @@ def test_late_devices_that_finish_are_busy_and_charged_until_their_own_end():
 
 def test_a_round_with_too_few_reports_is_dropped_and_its_updates_rejected():
     protocol = {"kind": "synchronous", "cohort": 3, "deadline_s": 2.0, "min_reports": 3}
-    run = simulated(protocol, [1.0, 1.0, 5.0], budget={"time_s": 7.0})
+    run = simulated(protocol, [1.0, 1.0, 5.0], budget={"time_s": 7.0}, gated=False)
 
     assert len(run.commits) == 0
     assert run.visits.outcome.value_counts().to_dict() == {"rejected": 6, "late": 3, "in_flight": 3}
@@ -158,7 +158,9 @@ def test_a_client_that_refused_for_lack_of_memory_is_not_asked_again():
 
 def test_a_server_that_meets_only_refusals_says_so():
     with pytest.raises(RunError, match="2 have too little memory"):
-        simulated({"kind": "buffered", "concurrency": 1, "buffer": 1}, [1.0, 1.0], memory=[1.0, 1.0])
+        simulated(
+            {"kind": "buffered", "concurrency": 1, "buffer": 1}, [1.0, 1.0], memory=[1.0, 1.0], gated=False
+        )
 
 
 def test_a_buffer_commits_when_full_and_staleness_counts_the_commits_in_between():
@@ -281,7 +283,12 @@ def test_an_upload_that_is_stopped_by_the_commit_does_not_cost_the_round_its_com
 
 def test_nobody_to_ask_is_an_error_that_says_who_was_there():
     with pytest.raises(RunError, match=r"2 idle clients online at once were needed, at most 1 of 2"):
-        simulated({"kind": "synchronous", "cohort": 2}, [1.0, 1.0], online=[[(0.0, 9.0)], [(20.0, 30.0)]])
+        simulated(
+            {"kind": "synchronous", "cohort": 2},
+            [1.0, 1.0],
+            online=[[(0.0, 9.0)], [(20.0, 30.0)]],
+            gated=False,
+        )
 
 
 def test_waiting_longer_than_the_stall_limit_is_an_error():
@@ -303,6 +310,7 @@ def test_a_run_without_a_horizon_that_never_commits_is_an_error_that_says_how_vi
             [1.0, 1.0, 1.0],
             budget={"commits": 1},
             runtime={"executor": "inline", "stall_s": 500.0},
+            gated=False,
         )
 
 

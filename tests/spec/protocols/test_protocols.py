@@ -178,7 +178,7 @@ def test_largest_finds_the_last_number_that_holds(edge, low, span):
 
 def test_a_cohort_that_only_refuses_is_waited_for_and_not_asked_again():
     with pytest.raises(RunError, match="too little memory"):
-        simulated({"kind": "timely", "cohort": 2, "k": 1}, [1.0, 1.0], memory=[1.0, 1.0])
+        simulated({"kind": "timely", "cohort": 2, "k": 1}, [1.0, 1.0], memory=[1.0, 1.0], gated=False)
 
 
 # equalities between protocols ----------------------------------------------------------------------
