@@ -4,7 +4,16 @@ import pytest
 from worlds.resumed_runs import KINDS, contents, experiment_of, gone_through, resumed, started
 
 
-@pytest.mark.parametrize("kind", KINDS)
+QUICK = (
+    *("sync", "fedbuff-adam", "fedat", "tifl", "oort", "power-of-choice-fedbuff", "ditto"),
+    *("fedex-coded", "flora", "hetlora", "rolora-coded", "partial"),
+)
+"""One of each kind of state; `-m slow` tries the others."""
+
+
+@pytest.mark.parametrize(
+    "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 def test_what_goes_on_ends_like_what_never_stopped(kind, tmp_path):
     experiment = experiment_of(kind)
     started(experiment, tmp_path / "whole")
