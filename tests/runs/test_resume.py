@@ -3,7 +3,6 @@
 import pytest
 from worlds.resumed_runs import KINDS, contents, experiment_of, gone_through, resumed, started
 
-
 QUICK = (
     *("sync", "fedbuff-adam", "fedat", "tifl", "oort", "power-of-choice-fedbuff", "ditto"),
     *("fedex-coded", "flora", "hetlora", "rolora-coded", "partial"),
