@@ -162,7 +162,6 @@ def prepare(experiment: Experiment, like: Plan | None = None) -> Plan:
         task = built(components.task, context_of(experiment))
     else:
         population, task = like.population, like.task
-    refuse_larger_ranks(task.layout)
     asked, experiment = experiment, with_auto_filled(experiment, task)
     charge = components.task.charge(full=experiment.lora.full)
     shape = task.shape if charge is None else charge.shape

@@ -148,19 +148,11 @@ def _read_experiment(path: Path) -> dict[str, Any]:
     return experiment
 
 
-def _is_plain(value: object, most: int = 100_000) -> bool:
-    """Tell whether a configuration's keys are text, and its parts fewer than `most`, counted as often as referred to."""
-    waiting, parts = [value], 0
-    while waiting and parts < most:
-        part = waiting.pop()
-        parts += 1
-        if isinstance(part, dict):
-            if not all(isinstance(key, str) for key in part):
-                return False
-            waiting += part.values()
-        elif isinstance(part, list | tuple | set):
-            waiting += part
-    return not waiting
+def _is_plain(value: object) -> bool:
+    """Tell whether a configuration's keys are text, all the way down; `yaml_file.plain` has seen to its size and depth."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(part) for key, part in value.items())
+    return not isinstance(value, list | tuple | set) or all(map(_is_plain, value))
 
 
 def read_tables(folder: Path, *, complete: bool = False, torn: bool = False) -> dict[str, tables.Columns]:

@@ -90,7 +90,10 @@ def course(
 ) -> tuple[Run, ServerModel]:
     """Run a plan from its first dispatch to its last table; returns the run and the final model."""
     writer.clients(clients_table(plan))
-    writer.note(on_processors(begun(writer.info, plan, timeline_only=executor is None), executor))
+    info = writer.info
+    if info.resolved is None:  # whoever made the writer has not said what is known before the first dispatch
+        info = begun(info, plan, timeline_only=executor is None)
+    writer.note(on_processors(info, executor))
     server = world(plan, executor, writer, tell, on_dispatch)
     if executor is not None:
         Checkpoints(server, writer, tell).begin()

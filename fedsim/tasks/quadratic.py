@@ -100,7 +100,7 @@ class QuadraticTask(Task):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the settings only; optima are derived again where they are needed."""
-        return QuadraticTask, (self.config, self.clients, self.seeds, self.lora, self.batch)
+        return type(self), (self.config, self.clients, self.seeds, self.lora, self.batch)
 
     @cached_property
     def layout(self) -> Layout:

@@ -36,9 +36,6 @@ class Faulty(Quadratic):
 class FaultyTask(QuadraticTask):
     """The quadratic task, but for what is asked of it."""
 
-    def __reduce__(self):
-        return FaultyTask, (self.config, self.clients, self.seeds, self.lora, self.batch)
-
     def train(self, jobs):
         for job in jobs:
             time.sleep(self.config.nap_s)

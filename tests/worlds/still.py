@@ -40,9 +40,6 @@ class Still(Quadratic):
 class StillTask(QuadraticTask):
     """Version 0 has B, too: what a rule takes from the model is seen at once."""
 
-    def __reduce__(self):
-        return StillTask, (self.config, self.clients, self.seeds, self.lora, self.batch)
-
     @cached_property
     def layout(self):
         d, r, scale = self.config.dimension, self.lora.r, self.lora.alpha / self.lora.r

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from worlds.grids import GRID, LABELS
 
 import fedsim
 import hetero_profiles
@@ -17,18 +18,6 @@ from fedsim.cli.app import call
 from fedsim.errors import RunFolderError
 from fedsim.records.watching.sweep import read_sweep, sweep_status
 from fedsim.runs.sweep import points, run_all, summary
-
-GRID = {
-    "name": "grid",
-    "population": {"preset": "homogeneous", "clients": 8},
-    "task": {"kind": "quadratic"},
-    "local": {"optimizer": "sgd"},
-    "protocol": {"kind": "synchronous", "cohort": 4},
-    "budget": {"commits": 2},
-    "runtime": {"executor": "inline"},
-    "sweep": {"local.lr": [0.1, 0.2], "seed": [0, 1]},
-}
-LABELS = ["lr-0.1_seed-0", "lr-0.1_seed-1", "lr-0.2_seed-0", "lr-0.2_seed-1"]
 
 
 @pytest.fixture(autouse=True)

@@ -24,9 +24,6 @@ class Faulty(Quadratic):
 class FaultyTask(QuadraticTask):
     """Its updates are refused at the commit."""
 
-    def __reduce__(self):
-        return FaultyTask, (self.config, self.clients, self.seeds, self.lora, self.batch)
-
     def _train(self, job):
         update = super()._train(job)
         if job.client % 3 or job.visit % 2:
