@@ -100,11 +100,14 @@ class Plan:
         usable_bytes, slots = self._memory_and_rank(client, rank)
         if offer is None:
             offer = self.sizing.first_offer(client, slots)
-        return self.sizing.work(client, self.local(client, steps), usable_bytes, slots, offer)
+        model = self.population.memory_model(client)
+        return self.sizing.work(client, self.local(client, steps), usable_bytes, slots, offer, model)
 
     def training_plan(self, client: int, rank: int | None = None) -> TrainingPlan:
         """Return how a client trains, at its own rank or at a smaller one."""
-        return self.sizing.training_plan(*self._memory_and_rank(client, rank))
+        return self.sizing.training_plan(
+            *self._memory_and_rank(client, rank), self.population.memory_model(client)
+        )
 
     def _memory_and_rank(self, client: int, rank: int | None) -> tuple[float, int]:
         """Return a client's usable memory [bytes], and the rank that it is asked for: its own or a smaller one."""
@@ -129,9 +132,10 @@ class Plan:
         ranks = self._ranks_asked
         if "rank" not in self.experiment.memory.measures:
             return ranks
-        usable = self.population.columns()["usable_memory_bytes"].tolist()
-        pairs = zip(usable, ranks.tolist(), strict=True)
-        return np.array([self.sizing.training_plan(*pair).rank for pair in pairs], dtype=np.int64)
+        rooms, place = self.population.rooms
+        asked = zip(place.tolist(), ranks.tolist(), strict=True)
+        left = [self.sizing.training_plan(rooms[k][0], rank, rooms[k][1]).rank for k, rank in asked]
+        return np.array(left, dtype=np.int64)
 
     @cached_property
     def _ranks_asked(self) -> NDArray[np.int64]:

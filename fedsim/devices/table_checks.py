@@ -16,6 +16,7 @@ from fedsim.config.classes import CLASSES
 from fedsim.devices.stacks.hardware import HARDWARE_COLUMNS, hardware_problems, is_hardware
 from fedsim.devices.stacks.measurements import MEASUREMENT_COLUMNS, measurement_problems
 from fedsim.devices.stacks.memory_limits import LIMIT_COLUMNS
+from fedsim.devices.stacks.memory_models import MEMORY_COLUMNS, memory_problems
 from fedsim.devices.stacks.table import STACK_COLUMNS, stack_problems
 from fedsim.errors import Message, ProfileError
 from fedsim.files.user_tables import Column, Rows, numbers, problems, read_rows
@@ -72,7 +73,7 @@ WINDOW_COLUMNS = (Column("start_s", low=0.0), Column("stop_s", low=0.0))
 
 KINDS = (
     *("devices", "networks", "windows", "rates", "speeds"),
-    *("hardware", "stacks", "measurements", "memory limits"),
+    *("hardware", "stacks", "measurements", "memory limits", "memory models"),
 )
 """Names of what a table may be, in the order in which they are tried."""
 
@@ -96,6 +97,7 @@ def check(path: Path | str) -> list[str]:
         (STACK_COLUMNS, stack_problems),
         (MEASUREMENT_COLUMNS, measurement_problems),
         (LIMIT_COLUMNS, limit_problems),
+        (MEMORY_COLUMNS, memory_problems),
     )
     if is_hardware(rows):
         return [*map(str, hardware_table_problems(rows))]
@@ -106,7 +108,7 @@ def check(path: Path | str) -> list[str]:
             f"{kind}: {', '.join(column.name for column in columns)}"
             for kind, (columns, _) in zip(KINDS, kinds, strict=True)
         )
-        what = "is neither a device, nor a network, nor an availability table, nor one of rates, speeds, hardware, stacks or measurements"
+        what = "is neither a device, nor a network, nor an availability table, nor one of rates, speeds, hardware, stacks, measurements or memory"
         fix = f"give it the columns of one ({fix})"
         return [str(rows.say(None, "", what, got=sorted(rows.cells), fix=fix))]
     return [*map(str, kinds[int(np.argmax(parts))][1](rows))]
