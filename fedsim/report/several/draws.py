@@ -69,7 +69,7 @@ def sections(c: Compared) -> list[Section]:
     if not drawn:
         return []
     text = [sentence(one) for one in drawn]
-    draws = plural(len(drawn[0].values), "draw")
+    draws = plural(len(drawn[0].means), "draw")
     title = "Does it survive what is not known of the devices?"
     tables = [_table(one, f"Mean over {draws}, and the least and the most of them") for one in drawn]
     return [Section("draws", title, text, tables=tables)]

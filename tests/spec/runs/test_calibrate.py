@@ -70,8 +70,8 @@ def test_the_default_task_is_measured_and_its_row_can_be_simulated(tmp_path, cap
     out = tmp_path / "mine.csv"
     code = call(
         [
-            *("profiles", "calibrate", "--repeats", "3", "--steps", "1", "--out", str(out), "--name", "box"),
-            *("-s", "local.batch=2"),
+            *("profiles", "calibrate", "--repeats", "1", "--steps", "1", "--out", str(out), "--name", "box"),
+            *("-s", "local.batch=1"),
         ]
     )
     assert code == 0
@@ -85,6 +85,7 @@ def test_the_default_task_is_measured_and_its_row_can_be_simulated(tmp_path, cap
     assert call(["profiles", "calibrate", "--out", str(out)]) == 3  # said before anything is measured
 
 
+NETWORKS = hetero_profiles.locate("fedscale_wifi.csv")
 BATCHES = [
     replace(DONE, batch=n, flops=n * 2e8, step_s=(max(0.02, n * 0.01),), layer_passes=60.0)
     for n in (1, 4, 16)
@@ -101,8 +102,7 @@ def test_a_machine_and_its_software_are_written_as_hardware_and_a_stack(tmp_path
     assert stack.share_of_peak * 80e9 == pytest.approx(law.flops_per_s, rel=1e-5)
     assert (stack.launch_s, stack.tokens) == (pytest.approx(law.launch_s, rel=1e-5), (64, 1024))
     assert stack.memory == memory_models()["pytorch-float32"]
-    network = hetero_profiles.locate("networks.csv")
-    asked = PopulationConfig(devices=devices, networks=network, clients=5)
+    asked = PopulationConfig(devices=devices, networks=NETWORKS, clients=5)
     people = with_software(draw_devices(asked, 5, seed=0), ComputeConfig(stacks=stacks), 0)
     assert set(people.laws.stack) == {"box"}
     for one in BATCHES:
@@ -114,7 +114,7 @@ def test_a_machine_and_its_software_are_written_as_hardware_and_a_stack(tmp_path
 def test_a_stack_that_nobody_has_given_is_refused_where_it_is_needed(tmp_path):
     devices = tmp_path / "hardware.csv"
     calibrate.write(measured_stack.hardware_table(BATCHES[0], "box", "laptop-n100", 80e9), devices)
-    asked = PopulationConfig(devices=devices, networks=hetero_profiles.locate("networks.csv"), clients=5)
+    asked = PopulationConfig(devices=devices, networks=NETWORKS, clients=5)
     people = draw_devices(asked, 5, seed=0)
     with pytest.raises(ProfileError, match="no such stack"):
         with_software(people, ComputeConfig(), 0)
@@ -131,7 +131,7 @@ def test_calibrate_writes_both_tables_and_a_run_over_them_takes_the_measured_tim
     settings = changed(
         calibrate.default(),
         [
-            f"population={{devices: {devices}, networks: {hetero_profiles.locate('networks.csv')}, clients: 4}}",
+            f"population={{devices: {devices}, networks: {NETWORKS}, clients: 4}}",
             f"compute.stacks={stacks}",
             "protocol={kind: synchronous, cohort: 2}",
         ],
