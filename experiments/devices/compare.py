@@ -64,7 +64,7 @@ def experiment(schedule: str, protocol: str, devices: str, seed: int) -> Experim
     return Experiment.model_validate(
         {
             **common,
-            "name": f"{schedule}-{protocol}-{devices}-{seed}",
+            "name": f"{schedule}-{protocol}-{list(DEVICES).index(devices)}-{seed}",
             "seed": seed,
             "population": common["population"] | chosen["population"],
             "compute": chosen.get("compute", {}),

@@ -96,9 +96,9 @@ def train_memory_bytes(shape: ModelShape, model: MemoryModel = PLAIN) -> float:
     """
     held = _held_bytes(shape, model)
     if shape.operations is not None:
-        each = shape.operations.activation_bytes(
-            checkpoint=shape.checkpoint, number_bytes=min(4.0, shape.weight_bytes)
-        )
+        number_bytes = min(4.0, max(shape.weight_bytes, model.least_weight_bytes))
+        again = shape.checkpoint or model.recomputes
+        each = shape.operations.activation_bytes(checkpoint=again, number_bytes=number_bytes)
         return held + shape.batch * each + model.runtime_bytes
     tokens = shape.sequence * shape.batch
     layers = shape.layers - shape.lowest
@@ -137,7 +137,7 @@ def _frozen_bytes(shape: ModelShape, model: MemoryModel) -> float:
     untied = shape.params - shape.matmul_params >= shape.head_params
     tables = shape.head_params * (1 + int(untied))
     whole = each * shape.params + max(0.0, model.embedding_bytes - each) * tables
-    layer = (shape.matmul_params - shape.head_params) / shape.layers
+    layer = max(shape.matmul_params - shape.head_params, 0) / max(shape.layers, 1)
     return min(whole, model.resident_bytes) + model.unpacked_bytes * layer
 
 

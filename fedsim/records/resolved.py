@@ -37,20 +37,20 @@ class DeviceLaw:
     Attributes:
         device, stack: names in the tables of devices and stacks.
         clients: how many there are.
-        flops_per_s: with many tokens a pass; None: drawn unit by unit.
-        launch_s: floor of a layer pass; None: drawn unit by unit.
         pass_overhead_s: fixed time of a pass.
         moved_s_per_byte, expanded_s_per_byte: of weights that are read, and of quantised ones that are unpacked.
+        flops_per_s: with many tokens a pass; None: drawn unit by unit.
+        launch_s: floor of a layer pass; None: drawn unit by unit.
     """
 
     device: str
     stack: str
     clients: int
-    flops_per_s: float | None
-    launch_s: float | None
     pass_overhead_s: float
     moved_s_per_byte: float
     expanded_s_per_byte: float
+    flops_per_s: float | None = None
+    launch_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,8 +84,9 @@ def test_the_law_of_a_launch_that_was_drawn_unit_by_unit_is_not_known_and_the_re
     assert known[~run.clients["device"].isin(launches)].all()
 
 
-def test_laws_are_in_run_json_and_come_back(tmp_path):
-    run = played(tmp_path)
+@pytest.mark.parametrize("uncertainty", ["none", "units"])
+def test_laws_are_in_run_json_and_come_back(tmp_path, uncertainty):
+    run = played(tmp_path, uncertainty=uncertainty)
     again = read_info(run.folder / "run.json").charged
     assert again == run.info.charged
     assert sum(law.clients for law in again.laws) == 60
