@@ -110,6 +110,43 @@ def test_an_update_is_let_go_once_it_is_summed():
     assert max(alive) <= sums.ROWS + 2 * 2
 
 
+class Scoring(Inline):
+    """The inline executor, noting the probes of each call of scores."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def score(self, batch):
+        self.calls.append([job.probe for job in batch])
+        return super().score(batch)
+
+    def clients(self, split):
+        """Whose pieces of a split each call had."""
+        of_split = ([p for p in call if p.split == split] for call in self.calls)
+        return [[p.client for p in call] for call in of_split if call]
+
+
+def test_the_models_of_clients_are_scored_a_client_batch_a_call():
+    """After the run: the shared and the own model of 12 clients in batches of 5, so 4 + 4 + 4."""
+    executor = Scoring()
+    blocks = {"personal": {"kind": "fine-tune"}, "numerics": {"client_batch": 5}, "budget": {"commits": 1}}
+    finished(plan(SYNC, [1.0] * 12, **blocks), executor)
+
+    calls = executor.clients("client")
+    assert sorted(len(set(clients)) for clients in calls) == [2, 2, 5, 5, 5, 5]
+    assert sorted({c for clients in calls for c in clients}) == list(range(12))
+
+
+def test_polled_clients_answer_a_client_batch_a_call():
+    executor = Scoring()
+    sampler = {"kind": "power-of-choice", "candidates": 8}
+    blocks = {"sampler": sampler, "numerics": {"client_batch": 4}, "budget": {"commits": 1}}
+    finished(plan({"kind": "synchronous", "cohort": 3}, [1.0] * 12, **blocks), executor)
+
+    assert [len(set(clients)) for clients in executor.clients("shard")] == [4, 4]
+
+
 # sums -------------------------------------------------------------------------------------------
 
 
@@ -391,6 +428,7 @@ class Sized:
         self.layout = Layout(tensors=(Tensor("x", (floats,)),))
         self.suggested_client_batch = lambda: suggests
         self.suggested_training = lambda: None
+        self.suggested_windows = lambda *_: None
 
 
 @pytest.mark.parametrize(
