@@ -194,6 +194,20 @@ def test_neither_pieces_nor_rows_nor_threads_change_a_bit_of_a_sum(piece, rows, 
 pools = {n: ThreadPoolExecutor(n) for n in range(1, 5)}
 
 
+@pytest.mark.parametrize(
+    ("size", "shared", "mine"),
+    [("2048K", "0", 2**21), ("512K", "0-1", 2**18), ("1024K", "0,64", 2**19), ("odd", "0", 2**20)],
+)
+def test_a_piece_stays_in_what_a_thread_has_of_the_second_cache(size, shared, mine, tmp_path):
+    (tmp_path / "size").write_text(f"{size}\n")
+    (tmp_path / "shared_cpu_list").write_text(f"{shared}\n")
+
+    assert sums.second_cache_bytes(tmp_path) == mine
+    assert sums.second_cache_bytes(tmp_path / "nowhere") == 2**20
+    assert 20 * sums.piece_for(mine) <= 0.75 * mine or sums.piece_for(mine) == sums.SHORTEST_PIECE
+    assert sums.piece_for(2**12) == sums.SHORTEST_PIECE < sums.piece_for(2**30) == sums.LONGEST_PIECE
+
+
 def test_a_sum_read_twice_and_added_to_goes_on():
     one, two = terms(1, 2, 5)
     total = WeightedSum(5)
