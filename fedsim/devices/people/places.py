@@ -82,7 +82,7 @@ def whole(n: int) -> Spans:
 def share_by_hour(windows: Availability) -> Floats:
     """Return which share of the clients is in a window, by hour of the day, (24,), over all days of windows that repeat in days."""
     spans = spans_of(windows, 0, windows.n)
-    edges_s = HOUR_S * np.arange(round(windows.period_s / HOUR_S) + 1)
+    edges_s: Floats = HOUR_S * np.arange(round(windows.period_s / HOUR_S) + 1, dtype=np.float64)
     inside_s = np.diff(_since(spans.start_s, edges_s) - _since(spans.stop_s, edges_s))
     return np.asarray((inside_s / (HOUR_S * windows.n)).reshape(-1, 24).mean(axis=0), dtype=np.float64)
 

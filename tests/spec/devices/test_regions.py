@@ -205,7 +205,7 @@ def test_a_broken_table_of_regions_is_named_by_row_and_column_and_explained(tmp_
 def test_a_sound_table_passes_and_an_unknown_region_is_said_with_those_there_are(tmp_path):
     path = write(tmp_path / "regions.csv", WORLD)
     assert check(path) == []
-    with pytest.raises(ProfileError, match="no such region .*wrld") as caught:
+    with pytest.raises(ProfileError, match=r"no such region .*wrld") as caught:
         read_region(path, "wrld")
     assert "did you mean 'world'?" in str(caught.value)
 
@@ -217,7 +217,7 @@ def test_a_region_needs_devices_of_all_its_groups_and_networks_of_its_table(tmp_
     with pytest.raises(ProfileError, match="needs a table that says what devices run"):
         read_region(TABLE, "world").device_weights(old)
     names = write(tmp_path / "a.csv", changed("cellular", "lte", group="lte-advanced"))
-    with pytest.raises(ProfileError, match="no such network .*lte-advanced"):
+    with pytest.raises(ProfileError, match=r"no such network .*lte-advanced"):
         read_region(names, "world").network_weights(networks)
     kinds = write(tmp_path / "b.csv", changed("cellular", "3g", group="wifi-dsl"))
     with pytest.raises(ProfileError, match="is not a network of cellular"):
