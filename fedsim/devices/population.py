@@ -178,8 +178,7 @@ def draw_devices(
         recipe = recipe_of_files(source.devices, source.networks)
     if wifi_only is None:
         wifi_only = source.availability == "charging" if source.wifi_only is None else source.wifi_only
-    exact, by_home = source.shares == "exact", source.by_home
-    population = _drawn(recipe, n, seed, wifi_only=wifi_only, exact=exact, by_home=by_home)
+    population = _drawn(recipe, n, seed, wifi_only=wifi_only, config=source)
     drawn: dict[Direction, Floats] = {"down": population.down_bytes_per_s, "up": population.up_bytes_per_s}
     clients = Clients(population.network, population.tier)
     varying, means, rate_sources = rates_by_link(source, clients, drawn, recipe.networks, seed)
@@ -188,7 +187,7 @@ def draw_devices(
         carried = carried_by(population.tier)
         home = in_time_zones(at_home(habits(), n, seed, carried), source.time_zones, seed)
         moves = carried & population.unmetered
-        varying = by_place(recipe, varying, means, home, moves, seed, exact=exact)
+        varying = by_place(recipe, varying, means, home, moves, seed, exact=source.shares == "exact")
         means = varying.means()
         rate_sources |= {"links": "by-place", "people": FILE, "people_sha256": habits_sha256()}
         rate_sources |= versions(rate_sources)
@@ -202,8 +201,9 @@ def draw_devices(
 
 
 def _drawn(
-    recipe: Recipe, n: int, seed: int, *, wifi_only: bool, exact: bool = False, by_home: bool = False
+    recipe: Recipe, n: int, seed: int, *, wifi_only: bool, config: PopulationConfig | None = None
 ) -> Population:
+    exact, by_home = (False, False) if config is None else (config.shares == "exact", config.by_home)
     chance, z = draws(n, seed)
     devices, nets, spread = recipe.devices, recipe.networks, recipe.spread
     if recipe.latency is None:

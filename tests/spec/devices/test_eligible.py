@@ -106,6 +106,26 @@ def test_nights_have_four_times_as_many_phones_as_days(phones):
     assert np.argmin(online) in range(9, 22)
 
 
+@pytest.mark.parametrize("region", ["world", "north_america", "india", "europe"])
+def test_the_phones_of_every_region_swing_as_was_published(region):
+    config = PopulationConfig(preset=f"{region}_2026", clients=3000, availability="eligible", wifi_only=True)
+    population = draw(config, 1)
+    phones = carried_by(population.tier)
+    hours = np.array(
+        [population.availability.online(3600.0 * (hour + 0.5))[phones].mean() for hour in range(14 * 24)]
+    )
+    by_hour = hours.reshape(14, 24).mean(axis=0)
+    assert by_hour[1:5].mean() / by_hour[11:15].mean() == pytest.approx(3.75, rel=0.12)
+
+
+def test_as_many_drop_out_within_minutes_as_was_published(phones):
+    times_s = np.arange(0.0, PERIOD_S, 5400.0)
+    now = [phones.online(t) for t in times_s]
+    later = [phones.online(t + 300.0) for t in times_s]
+    left = sum(np.sum(a & ~b) for a, b in zip(now, later, strict=True))
+    assert 0.05 < left / sum(np.sum(a) for a in now) < 0.10  # 6 to 10 %: Bonawitz et al. 2019
+
+
 def test_charging_alone_swings_as_observed_and_much_less(phones):
     by_hour = share_by_hour(charging(N, 0))
     observed = np.array(OBSERVED["share_by_hour"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from worlds import experiment
 
 from fedsim.config.population import PopulationConfig
 from fedsim.devices.availability import Availability
@@ -12,6 +13,9 @@ from fedsim.devices.people.places import carried_by
 from fedsim.devices.population import draw, draw_devices
 from fedsim.errors import ProfileError
 from fedsim.network.traces import ConstantRate, RateTrace
+from fedsim.records.resolved import tables_of
+from fedsim.records.verify.audit import verify
+from fedsim.runs.simulation import simulate
 
 WAYS = ("down", "up")
 
@@ -111,3 +115,34 @@ def test_places_have_time_zones():
     east = population(clients=400, time_zones=[8.0])
     west = population(clients=400)
     assert east.link_rates.at_home.online(0.0).mean() < west.link_rates.at_home.online(0.0).mean()
+
+
+@pytest.mark.parametrize("sharing", ["private", "max-min"])
+def test_a_run_by_place_has_sound_books_and_says_its_tables(sharing):
+    wanted = experiment(
+        {"kind": "synchronous", "cohort": 12},
+        40,
+        population={"preset": "world_2026", "clients": 40, "links": "by-place"},
+        network={"sharing": sharing},
+        budget={"commits": 12},
+    )
+    run = simulate(wanted, timeline_only=True)
+    assert verify(run) == []
+    tables = {table.role: table for table in tables_of(run.info.population)}
+    assert (tables["regions"].year, tables["people"].name) == ("2026", "people.yaml")
+
+
+def test_a_run_of_eligible_devices_asks_them_in_their_windows_alone():
+    settings = {
+        "preset": "north_america_2026",
+        "clients": 60,
+        "availability": "eligible",
+        "on_close": "pause",
+    }
+    wanted = experiment({"kind": "synchronous", "cohort": 4}, 60, population=settings, budget={"commits": 6})
+    run = simulate(wanted, timeline_only=True)
+    assert verify(run) == []
+    people = draw(wanted.population, wanted.population_seed)
+    for client, time_s in zip(run.visits.client, run.visits.dispatched_s, strict=True):
+        assert people.availability.window(client, time_s + 1e-6)[0] <= time_s + 1e-6
+        assert people.unmetered[client]
