@@ -93,21 +93,15 @@ class Population:
         Raises:
             IndexError: no such client.
         """
-        profile = self._recent.get(client)
-        if profile is None:
-            if not 0 <= client < self.n:
-                raise IndexError(f"client {client} of a population of {self.n}")
-            if len(self._recent) >= RECENT:
-                self._recent.clear()
-            law = None if self.laws is None else self.laws.of(client)
-            arrays = {name: _plain(getattr(self, name)[client]) for name in _ARRAYS}
-            profile = Profile(client, **arrays, law=law)
-            self._recent[client] = profile
-        return profile
+        if not 0 <= client < self.n:
+            raise IndexError(f"client {client} of a population of {self.n}")
+        law = None if self.laws is None else self.laws.of(client)
+        return Profile(client, *[_plain(array.item(client)) for array in self._arrays], law)
 
     @cached_property
-    def _recent(self) -> dict[int, Profile]:
-        return {}
+    def _arrays(self) -> list[NDArray[Any]]:
+        """The arrays, in the order of the fields of `Profile`."""
+        return [getattr(self, name) for name in _ARRAYS]
 
     @property
     def varying(self) -> bool:
@@ -133,12 +127,10 @@ class Population:
         return {"client": np.arange(self.n), **{name: getattr(self, name) for name in _ARRAYS}}
 
 
-RECENT = 16_384
-"""Profiles kept at hand: half a kilobyte each, and a visit asks for its client's several times."""
 _ARRAYS = tuple(field.name for field in fields(Profile) if field.name not in ("client", "law"))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: float | str) -> float | str:
     return value if isinstance(value, str) else float(value)
 
 
