@@ -47,6 +47,9 @@ GOALS = (
     Goal("startup.inline_s", "command to first update, inline", "<=", 4.5),
     Goal("startup.timeline_s", "command to the first event of the built-in task, timeline only", "<=", 3.0),
     Goal("startup.help_s", "`fedsim --help`", "<=", 0.4),
+    Goal("engine.charging.1000000.wall_s", "a virtual day of 1,000,000 clients, timeline", "<=", 180.0, 60.0),
+    Goal("engine.charging.1000000.peak_mib", "its memory", "<=", 2048.0, 1024.0),
+    Goal("engine.round.1000000.planned_s", "a round of 10,000 of 1,000,000, planned", "<=", 0.5),
     Goal("gpu.w1.float32.over_stock.k128", "GPU, W1, over stock PEFT on the same card, K = 128", ">=", 20.0),
     Goal("gpu.gpt2_small.float32.over_stock.k128", "GPU, GPT-2 small's shape, the same", ">=", 5.0),
 )
