@@ -12,11 +12,13 @@ from benchmarks.harness import Busy, Options, measured, say
 MODULES = {
     "w1": "benchmarks.w1.measure",
     "small": "benchmarks.small",
+    "midsized": "benchmarks.midsized",
     "trivial": "benchmarks.trivial",
     "aggregate": "benchmarks.aggregate",
     "memory": "benchmarks.memory",
     "startup": "benchmarks.startup",
     "growth": "benchmarks.growth",
+    "engine": "benchmarks.engine",
     "profile": "benchmarks.profiled",
     "survival": "benchmarks.survival",
     "gpu": "benchmarks.gpu",

@@ -113,7 +113,29 @@ class Plan:
         """Return a client's usable memory [bytes], and the rank that it is asked for: its own or a smaller one."""
         smaller = rank is not None and rank < self.ranks[client]
         asked_for = max(1, int(rank or 1)) if smaller else int(self._ranks_asked[client])
-        return self.population.profile(client).usable_memory_bytes, asked_for
+        return float(self._usable_bytes[client]), asked_for
+
+    @cached_property
+    def training_plans(self) -> tuple[list[TrainingPlan], NDArray[np.int64]]:
+        """How clients train at their own rank, each plan once, and which of them is each client's, (clients,)."""
+        rooms, room_of = self.population.rooms
+        ranks, rank_of = np.unique(self._ranks_asked, return_inverse=True)
+        pairs, of = np.unique(room_of * len(ranks) + rank_of, return_inverse=True)
+        places = [(*rooms[pair // len(ranks)], int(ranks[pair % len(ranks)])) for pair in pairs.tolist()]
+        plans = [self.sizing.training_plan(usable, rank, model) for usable, model, rank in places]
+        return plans, of.astype(np.int64)
+
+    @cached_property
+    def _usable_bytes(self) -> NDArray[np.float64]:
+        """What each client's device may give to a training, (clients,)."""
+        usable: NDArray[np.float64] = self.population.columns()["usable_memory_bytes"]
+        return usable
+
+    @cached_property
+    def whole_tokens(self) -> NDArray[np.int64]:
+        """Tokens charged for a whole visit of every client, (clients,)."""
+        n, local = len(self.population), self.experiment.local
+        return np.fromiter((self.sizing.tokens(c, local) for c in range(n)), dtype=np.int64, count=n)
 
     # ranks --------------------------------------------------------------------------------------
 
@@ -132,10 +154,8 @@ class Plan:
         ranks = self._ranks_asked
         if "rank" not in self.experiment.memory.measures:
             return ranks
-        rooms, place = self.population.rooms
-        asked = zip(place.tolist(), ranks.tolist(), strict=True)
-        left = [self.sizing.training_plan(rooms[k][0], rank, rooms[k][1]).rank for k, rank in asked]
-        return np.array(left, dtype=np.int64)
+        plans, of = self.training_plans
+        return np.array([plan.rank for plan in plans], dtype=np.int64)[of]
 
     @cached_property
     def _ranks_asked(self) -> NDArray[np.int64]:
@@ -188,7 +208,7 @@ def refuse(plan: Plan) -> None:
     plan.parts.personal.private(task.layout)  # refuses more layers than there are
     _refuse_an_endless_budget(plan)
     for split in experiment.evaluate.splits:
-        task.probes(split, experiment.evaluate.windows)  # refuses a split that the data do not have
+        task.probes(split, experiment.evaluate.most_windows)  # refuses a split that the data do not have
     plan.ranks.view()  # refuses a tier without a rank
     sends_nothing = Offer(plan.sizing.zeros, NOTHING, NOTHING)
     refuse_what_cannot_land(Candidates(experiment, plan.parts, plan.population, plan.work, sends_nothing))
