@@ -18,6 +18,7 @@ from fedsim.arrays import Floats, Names
 from fedsim.config.devices import ComputeConfig
 from fedsim.devices.availability import Availability, OnlineTimes
 from fedsim.devices.draws import allot, choose, draws, links, nearest_row, network_weights
+from fedsim.devices.groups.shared_links import Groups, with_shared_links
 from fedsim.devices.link_rates import LinkRates, link_rates
 from fedsim.devices.online import online_times
 from fedsim.devices.presets import Recipe, preset_names, recipe_of_files, recipe_of_preset
@@ -91,6 +92,7 @@ class Population:
         availability: when they are online.
         sources: preset, tables and their SHA-256, for the record of a run.
         link_rates: how the links' rates change over time; None: they never do.
+        groups: who shares which links between its own and the server's; None: nobody.
         hardware, laws: what the devices are, and the law of their steps; None: the table has speeds.
     """
 
@@ -119,6 +121,7 @@ class Population:
     availability: OnlineTimes
     sources: dict[str, str]
     link_rates: LinkRates | None = None
+    groups: Groups | None = None
     hardware: OwnedHardware | None = None
     laws: Laws | None = None
 
@@ -213,7 +216,9 @@ def draw_devices(
         ProfileError: unknown preset, or a broken device or network table.
     """
     if isinstance(source, str):
-        return _drawn(recipe_of_preset(source), n, seed, wifi_only=bool(wifi_only))
+        recipe = recipe_of_preset(source)
+        population = _drawn(recipe, n, seed, wifi_only=bool(wifi_only))
+        return with_shared_links(population, recipe.networks, None, seed, recipe.spread)
     if source.preset is not None:
         recipe = recipe_of_preset(source.preset)
     else:
@@ -222,6 +227,7 @@ def draw_devices(
     if wifi_only is None:
         wifi_only = source.availability == "charging" if source.wifi_only is None else source.wifi_only
     population = _drawn(recipe, n, seed, wifi_only=wifi_only, exact=source.shares == "exact")
+    population = with_shared_links(population, recipe.networks, source.shared_links, seed, recipe.spread)
     drawn: dict[Direction, Floats] = {"down": population.down_bytes_per_s, "up": population.up_bytes_per_s}
     varying, means, rate_sources = link_rates(source, population.network, drawn, recipe.networks, seed)
     return replace(

@@ -13,6 +13,7 @@ import numpy as np
 
 from fedsim.arrays import Floats, Ints
 from fedsim.config.classes import CLASSES
+from fedsim.devices.groups.columns import between_problems
 from fedsim.devices.stacks.hardware import HARDWARE_COLUMNS, hardware_problems, is_hardware
 from fedsim.devices.stacks.measurements import MEASUREMENT_COLUMNS, measurement_problems
 from fedsim.devices.stacks.memory_limits import LIMIT_COLUMNS
@@ -140,6 +141,7 @@ def network_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a network table."""
     optional = _present(rows, (*VARIATION_COLUMNS, *OPTIONAL_NETWORK_COLUMNS))
     yield from problems(rows, (*NETWORK_COLUMNS, *optional, *_share_checks(rows)))
+    yield from between_problems(rows)
     yield from _share_sums(rows)
     if {"outage_share", "outage_mean_s"} <= set(rows.cells):
         share, mean_s = numbers(rows, "outage_share"), numbers(rows, "outage_mean_s")

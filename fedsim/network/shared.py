@@ -1,5 +1,7 @@
 """Transfers as fluids: max-min fair shares of the server's link, and rates that change over time.
 
+Clients may share links before the server's, too: those of a home, a cell, a region (`fedsim.network.sharing`).
+
 Two pipes (`fedsim.network.pipe`), the server's uplink for downloads and its downlink for uploads. SimPy cannot take
 an event back, so a pipe arms a wake-up only for what comes before all that it has armed; one that comes too
 early looks, and arms the next. What falls due at an instant happens at `LANDING`, before the ends of
@@ -15,10 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedsim.instants import At, Instant
-from fedsim.network.base import DIRECTIONS, Direction, Links, Rates, Transfer, mean_rate
-from fedsim.network.pipe import Flow, LinkInUse, OneWayLink, Pipe
+from fedsim.network.base import DIRECTIONS, Direction, Groups, Links, Network, Rates, Transfer, mean_rate
+from fedsim.network.pipe import Pipe
 from fedsim.network.private import PrivateLinks
-from fedsim.network.tcp import Connections, loss_limit
+from fedsim.network.sharing.flow import Flow, LinkInUse, OneWayLink
+from fedsim.network.tcp import NEW, Connections, loss_limit
 from fedsim.network.traces import ConstantRate, SlowerRate, refuse_endless
 
 if TYPE_CHECKING:
@@ -26,8 +29,10 @@ if TYPE_CHECKING:
 
     from simpy import Environment, Event
 
+    from fedsim.network.transport.loss_bursts import Bursts
 
-class FluidNetwork:
+
+class FluidNetwork(Network):
     """Clients share the server's link fairly; their own links and the server's may change over time.
 
     With `isolated`, transfers do not slow each other down: the server's rate is the most that any of them
@@ -44,6 +49,8 @@ class FluidNetwork:
         loss: float = 0.0,
         isolated: bool = False,
         connections: Connections | None = None,
+        groups: Groups | None = None,
+        bursts: Bursts | None = None,
     ) -> None:
         """Take the clock, the clients, and the server's own rates.
 
@@ -55,8 +62,10 @@ class FluidNetwork:
             loss: share of packets lost under loss-based congestion control.
             isolated: nobody slows anybody down.
             connections: those that clients keep; None: every transfer opens its own.
+            groups: who shares links between its own and the server's.
+            bursts: spells in which more is lost.
         """
-        self._env, self._links = env, links
+        self._env, self._links, self._groups, self._bursts = env, links, groups, bursts
         self._loss, self._isolated = loss, isolated
         self._connections = Connections() if connections is None else connections
         sides: dict[Direction, float | Rates] = {"down": server_up, "up": server_down}
@@ -70,7 +79,7 @@ class FluidNetwork:
     def _private(self, direction: Direction) -> PrivateLinks | None:
         """Return the closed form, where the server can never be the bottleneck and nothing changes."""
         server = self._server[direction]
-        if self._links.varying or not isinstance(server, ConstantRate):
+        if self._links.varying or self._groups or self._bursts or not isinstance(server, ConstantRate):
             return None
         rate = server.bytes_per_s
         if not self._isolated and float(np.sum(self._links.mean_rates(direction))) > rate:
@@ -81,7 +90,8 @@ class FluidNetwork:
 
     def _pipe(self, direction: Direction) -> _PipeOnClock:
         server = ConstantRate(math.inf) if self._isolated else self._server[direction]
-        return _PipeOnClock(self._env, Pipe(server), self._link, self._connections)
+        pipe = Pipe(server, tree=self._groups is not None)
+        return _PipeOnClock(self._env, pipe, self._link, self._connections)
 
     def transfer(self, direction: Direction, client: int, n_bytes: int) -> Transfer:
         """Start a transfer now."""
@@ -97,7 +107,10 @@ class FluidNetwork:
         rates: Rates = self._links.rates(client, direction) or ConstantRate(mean_rate(link, direction))
         if self._isolated:
             rates = SlowerRate(rates, self._server[direction])
-        return OneWayLink(rates, link.rtt_s, link.framing, loss_limit(self._loss, link.rtt_s))
+        if self._bursts:
+            rates = SlowerRate(rates, self._bursts.limit(client, self._loss, link.rtt_s))
+        path = self._groups.path(client, direction) if self._groups else ()
+        return OneWayLink(rates, link.rtt_s, link.framing, loss_limit(self._loss, link.rtt_s), path)
 
 
 class _PipeOnClock:
@@ -121,7 +134,7 @@ class _PipeOnClock:
         refuse_endless(link.side.rates, n_bytes * link.side.framing)
         link.users += 1
         now_s = self.now_s
-        opening = self._connections.opening(client, direction, link.side.rtt_s, now_s)
+        opening = self._connections.opening(client, direction, link.side.rtt_s, now_s) if n_bytes else NEW
         flow = self.pipe.open(link, n_bytes, now_s, opening)
         self._under_way[flow.number] = transfer = _Sharing(self, flow, client, direction)
         self.arm_wake_up()
@@ -135,8 +148,16 @@ class _PipeOnClock:
     def stop(self, transfer: _Sharing) -> None:
         """Break a transfer off, and its connection with it."""
         self.pipe.stop(transfer.flow, self.now_s)
-        self._connections.break_off(transfer.client)
+        self._connections.break_off(transfer.client, self.now_s)
         self.arm_wake_up()
+
+    def go_on(self, transfer: _Sharing) -> None:
+        """Let a transfer that was stopped go on, on a new connection."""
+        rtt_s, now_s = transfer.flow.link.side.rtt_s, self.now_s
+        if transfer.flow.place == "stopped":
+            self.pipe.resume(
+                transfer.flow, now_s, self._connections.opened_anew(transfer.client, rtt_s, now_s)
+            )
 
     def let_happen(self) -> None:
         """Let everything that is due happen."""
@@ -195,7 +216,7 @@ class _Sharing:
     def resume(self) -> None:
         if not self._over and not self.done.triggered:
             self._on_clock.let_happen()
-            self._on_clock.pipe.resume(self.flow, self._on_clock.now_s)
+            self._on_clock.go_on(self)
             self._on_clock.arm_wake_up()
 
     def cancel(self) -> int:
