@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from fedsim.arrays import Floats, Names
 from fedsim.config.devices import ComputeConfig
 from fedsim.devices.availability import Availability, OnlineTimes
-from fedsim.devices.draws import allot, choose, draws, links, nearest_row, network_weights
-from fedsim.devices.groups.shared_links import Groups, with_shared_links
+from fedsim.devices.draws import allot, choose, draws, links, nearest_row, network_weights, own_links
+from fedsim.devices.groups.shared_links import Groups, written
 from fedsim.devices.link_rates import LinkRates, link_rates
 from fedsim.devices.online import online_times
 from fedsim.devices.presets import Recipe, preset_names, recipe_of_files, recipe_of_preset
@@ -216,9 +216,7 @@ def draw_devices(
         ProfileError: unknown preset, or a broken device or network table.
     """
     if isinstance(source, str):
-        recipe = recipe_of_preset(source)
-        population = _drawn(recipe, n, seed, wifi_only=bool(wifi_only))
-        return with_shared_links(population, recipe.networks, None, seed, recipe.spread)
+        return _drawn(recipe_of_preset(source), n, seed, wifi_only=bool(wifi_only))
     if source.preset is not None:
         recipe = recipe_of_preset(source.preset)
     else:
@@ -226,8 +224,7 @@ def draw_devices(
         recipe = recipe_of_files(source.devices, source.networks)
     if wifi_only is None:
         wifi_only = source.availability == "charging" if source.wifi_only is None else source.wifi_only
-    population = _drawn(recipe, n, seed, wifi_only=wifi_only, exact=source.shares == "exact")
-    population = with_shared_links(population, recipe.networks, source.shared_links, seed, recipe.spread)
+    population = _drawn(recipe, n, seed, wifi_only=wifi_only, config=source)
     drawn: dict[Direction, Floats] = {"down": population.down_bytes_per_s, "up": population.up_bytes_per_s}
     varying, means, rate_sources = link_rates(source, population.network, drawn, recipe.networks, seed)
     return replace(
@@ -239,7 +236,10 @@ def draw_devices(
     )
 
 
-def _drawn(recipe: Recipe, n: int, seed: int, *, wifi_only: bool, exact: bool = False) -> Population:
+def _drawn(
+    recipe: Recipe, n: int, seed: int, *, wifi_only: bool, config: PopulationConfig | None = None
+) -> Population:
+    exact, shared = (False, None) if config is None else (config.shares == "exact", config.shared_links)
     chance, z = draws(n, seed)
     devices, nets, spread = recipe.devices, recipe.networks, recipe.spread
     if recipe.latency is None:
@@ -251,20 +251,21 @@ def _drawn(recipe: Recipe, n: int, seed: int, *, wifi_only: bool, exact: bool = 
         row = nearest_row(devices.flops_per_s, recipe.nearest, flops_per_s)
     mobile, fixed = network_weights(recipe, wifi_only=wifi_only)
     link = links(devices.cellular[row], mobile, fixed, chance[1], exact=exact)
-    rho, asked = nets.correlation[link], {"wifi_only": str(wifi_only).lower(), "availability": "always"}
-    z_up = rho * z[1] + np.sqrt(1 - rho**2) * z[2]
+    own = own_links(recipe, link, z, shared, seed)
+    asked = {"wifi_only": str(wifi_only).lower(), "availability": "always"}
     population = Population(
         device=devices.device[row],
         tier=devices.tier[row],
         network=nets.network[link],
         flops_per_s=flops_per_s,
-        down_bytes_per_s=nets.down_bytes_per_s[link] * exp(spread * nets.down_sigma_ln[link] * z[1]),
-        up_bytes_per_s=nets.up_bytes_per_s[link] * exp(spread * nets.up_sigma_ln[link] * z_up),
-        rtt_s=nets.rtt_s[link] * exp(spread * nets.rtt_sigma_ln[link] * z[3]),
+        down_bytes_per_s=own.down_bytes_per_s,
+        up_bytes_per_s=own.up_bytes_per_s,
+        rtt_s=own.rtt_s,
         **{name: getattr(devices, name)[row] for name in _OF_DEVICE},
         **{name: getattr(nets, name)[link] for name in _OF_NETWORK},
         availability=Availability.always(n),
-        sources=recipe.sources | asked | ({"shares": "exact"} if exact else {}),
+        sources=recipe.sources | asked | ({"shares": "exact"} if exact else {}) | written(own.groups),
+        groups=own.groups,
         hardware=None if devices.hardware is None else OwnedHardware(devices.hardware, row),
     )
     return with_software(population, ComputeConfig(), seed)

@@ -20,25 +20,26 @@ SURE = 1 - 1e-15
 
 
 def grouped(
-    kinds: Names, who: Bools, mean: float, seed: int, purpose: str
-) -> tuple[Ints, list[tuple[str, int]]]:
+    kind: Ints, names: Names, who: Bools, mean: float, seed: int, purpose: str
+) -> tuple[Ints, list[tuple[int, int]]]:
     """Return each client's group, (n,), `ALONE` for those not in `who`, and the groups: kind, number within the kind.
 
     Args:
-        kinds: (n,) only clients of one kind share a group.
+        kind: (n,) only clients of one kind share a group.
+        names: of the kinds, which are part of the address.
         who: (n,) who is in one at all.
         mean: clients of a group on average, at least 1.
         seed: address of the randomness.
         purpose: part of that address.
     """
-    group, names = np.full(len(kinds), ALONE, dtype=np.int64), list[tuple[str, int]]()
-    for kind in sorted(set(kinds[who].tolist())):
-        members = np.flatnonzero(who & (kinds == kind))
-        ends = _ends(len(members), mean, seed, purpose, str(kind))
+    group, groups = np.full(len(kind), ALONE, dtype=np.int64), list[tuple[int, int]]()
+    for k in np.unique(kind[who]).tolist():
+        members = np.flatnonzero(who & (kind == k))
+        ends = _ends(len(members), mean, seed, purpose, str(names[k]))
         place = np.searchsorted(ends, np.arange(len(members)), side="right")
-        group[members] = len(names) + place
-        names += [(str(kind), k) for k in range(int(place[-1]) + 1)]
-    return group, names
+        group[members] = len(groups) + place
+        groups += [(k, number) for number in range(int(place[-1]) + 1)]
+    return group, groups
 
 
 def _ends(members: int, mean: float, seed: int, purpose: str, kind: str) -> Ints:

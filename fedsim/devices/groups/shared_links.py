@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 
-from fedsim.arrays import Bools, Floats, Ints, Names
-from fedsim.config.network import SharedLinks
+from fedsim.arrays import Floats, Ints, Names
+from fedsim.config.network import Cells, Regions, SharedLinks
 from fedsim.devices.availability import BLOCK
 from fedsim.devices.groups.members import ALONE, grouped
 from fedsim.devices.tables import NetworkTable
@@ -24,9 +23,6 @@ from fedsim.errors import ProfileError, message
 from fedsim.network.base import DIRECTIONS, MBPS, Direction
 from fedsim.network.sharing.max_min_tree import Bottleneck
 from fedsim.rng import stream
-
-if TYPE_CHECKING:
-    from fedsim.devices.population import Population
 
 CLIENTS_WRITTEN = 20_000
 """Clients whose groups are written down one by one."""
@@ -39,13 +35,15 @@ class Layer:
     Attributes:
         kind: `home`, `cell` or `region`.
         group: (n,) whose link each client uses, by number; `ALONE`: none of them.
-        names: of the groups.
+        rows: names in the table of networks, one "" where groups are of no row.
+        names: of the groups: row, number within the row.
         bytes_per_s: direction -> (groups,) capacities.
     """
 
     kind: str
     group: Ints
-    names: tuple[tuple[str, int], ...]
+    rows: Names
+    names: list[tuple[int, int]]
     bytes_per_s: dict[Direction, Floats]
 
     def link(self, client: int, direction: Direction) -> Bottleneck | None:
@@ -53,8 +51,9 @@ class Layer:
         group = int(self.group[client])
         if group == ALONE:
             return None
-        kind, number = self.names[group]
-        return Bottleneck((f"{self.kind} {kind}".strip(), number), float(self.bytes_per_s[direction][group]))
+        row, number = self.names[group]
+        kind = f"{self.kind} {self.rows[row]}".strip()
+        return Bottleneck((kind, number), float(self.bytes_per_s[direction][group]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,30 +72,45 @@ class Groups:
         return tuple(link for link in links if link is not None)
 
     def in_words(self) -> str:
-        """Return the groups as JSON: `[name, bytes/s down, bytes/s up, [clients]]`, or the SHA-256 of that if they are many."""
+        """Return the groups as JSON: `[name, bytes/s down, bytes/s up, [clients]]`; their SHA-256 where they are many."""
+        if any(np.count_nonzero(layer.group != ALONE) > CLIENTS_WRITTEN for layer in self.layers):
+            return self._digest()
         rows = []
         for layer in self.layers:
             order = np.argsort(layer.group, kind="stable")
             order = order[layer.group[order] != ALONE]
             first = np.flatnonzero(np.diff(layer.group[order], prepend=ALONE))
-            for members in np.split(order, first[1:]):
+            for members in np.split(order, first[1:]) if len(order) else ():
                 links = [layer.link(int(members[0]), direction) for direction in DIRECTIONS]
                 assert links[0] is not None
                 rates = [link.bytes_per_s for link in links if link is not None]
                 rows.append([" ".join(map(str, links[0].name)), *rates, members.tolist()])
-        text = json.dumps(rows)
-        many = any(np.count_nonzero(layer.group != ALONE) > CLIENTS_WRITTEN for layer in self.layers)
-        return hashlib.sha256(text.encode()).hexdigest() if many else text
+        return json.dumps(rows)
+
+    def _digest(self) -> str:
+        """Return the SHA-256 of who is in which group, and of what these carry."""
+        digest = hashlib.sha256()
+        for layer in self.layers:
+            digest.update(layer.kind.encode() + layer.group.astype("<i8").tobytes())
+            for direction in DIRECTIONS:
+                digest.update(layer.bytes_per_s[direction].astype("<f8").tobytes())
+        return digest.hexdigest()
 
 
-def with_shared_links(
-    population: Population, nets: NetworkTable, config: SharedLinks | None, seed: int, spread: float = 1.0
-) -> Population:
-    """Return a population whose clients share links; its rates are then of the slower of hop and line.
+def shared_links(
+    row: Ints,
+    drawn: dict[Direction, Floats],
+    nets: NetworkTable,
+    config: SharedLinks | None,
+    seed: int,
+    spread: float = 1.0,
+) -> tuple[dict[Direction, Floats], Groups | None]:
+    """Return the rates of the clients' own links, of the slower of hop and line, and who shares which links.
 
     Args:
-        population: with the rates that were drawn for lines.
-        nets: the table of its networks.
+        row: (n,) each client's row of the table of networks.
+        drawn: direction -> (n,) rates that were drawn for lines [bytes/s].
+        nets: that table.
         config: who shares what; None: nobody.
         seed: address of the randomness.
         spread: 0: every hop is the median of its row.
@@ -104,39 +118,35 @@ def with_shared_links(
     Raises:
         ProfileError: cells of which nothing says what they carry.
     """
-    row_of = {name: row for row, name in enumerate(nets.network)}
-    row = np.array([row_of[name] for name in population.network], dtype=np.int64)
-    lines: dict[Direction, Floats] = {"down": population.down_bytes_per_s, "up": population.up_bytes_per_s}
-    layers: list[Layer] = []
+    if config is None and not nets.between.has_hops:
+        return drawn, None
+    lines, layers = drawn, list[Layer]()
     if config is not None and config.homes is not None:
-        homes = _homes(config.homes.clients, population.network, ~nets.cellular[row], lines, seed)
+        homes = _homes(config.homes.clients, row, nets, lines, seed)
         lines = {d: _at_home(homes, lines[d], d) for d in DIRECTIONS}
         layers.append(homes)
     if config is not None and config.cells is not None:
-        layers.append(_cells(config, population.network, row, nets, seed))
+        layers.append(_cells(config.cells, row, nets, seed))
     if config is not None and config.regions is not None:
-        rates = (config.regions.down_mbps, config.regions.up_mbps)
-        layers.append(_regions(config.regions.regions, rates, len(row), seed))
+        layers.append(_regions(config.regions, len(row), seed))
     if nets.between.has_hops:
         hop = _hops(nets, row, seed, spread)
         lines = {d: np.minimum(lines[d], hop) for d in DIRECTIONS}
-    groups = Groups(tuple(layers)) if layers else None
-    sources = {} if groups is None else {"shared_links": groups.in_words()}
-    return replace(
-        population,
-        down_bytes_per_s=lines["down"],
-        up_bytes_per_s=lines["up"],
-        groups=groups,
-        sources=population.sources | sources,
-    )
+    return lines, Groups(tuple(layers)) if layers else None
 
 
-def _homes(mean: float, network: Names, fixed: Bools, lines: dict[Direction, Floats], seed: int) -> Layer:
-    group, names = grouped(network, fixed, mean, seed, "homes")
+def written(groups: Groups | None) -> dict[str, str]:
+    """Return what the record of a run has of them; nothing where nobody shares."""
+    return {} if groups is None else {"shared_links": groups.in_words()}
+
+
+def _homes(mean: float, row: Ints, nets: NetworkTable, lines: dict[Direction, Floats], seed: int) -> Layer:
+    fixed = ~nets.cellular[row]
+    group, names = grouped(row, nets.network, fixed, mean, seed, "homes")
     first = np.zeros(len(names), dtype=np.int64)
     members = np.flatnonzero(fixed)[::-1]
     first[group[members]] = members  # the smallest number comes last, and stays
-    return Layer("home", group, tuple(names), {d: lines[d][first] for d in DIRECTIONS})
+    return Layer("home", group, nets.network, names, {d: lines[d][first] for d in DIRECTIONS})
 
 
 def _at_home(homes: Layer, drawn: Floats, direction: Direction) -> Floats:
@@ -156,17 +166,14 @@ def _hops(nets: NetworkTable, row: Ints, seed: int, spread: float) -> Floats:
     return np.asarray(between.hop_bytes_per_s[row] * exp(spread * between.hop_sigma_ln[row] * z))
 
 
-def _cells(config: SharedLinks, network: Names, row: Ints, nets: NetworkTable, seed: int) -> Layer:
+def _cells(cells: Cells, row: Ints, nets: NetworkTable, seed: int) -> Layer:
     """Return the cells.
 
     Raises:
         ProfileError: nothing says what one of them carries.
     """
-    cells = config.cells
-    assert cells is not None
-    group, names = grouped(network, nets.cellular[row], cells.clients, seed, "cells")
-    of_row = {str(name): k for k, name in enumerate(nets.network)}
-    rows = np.array([of_row[kind] for kind, _ in names], dtype=np.int64)
+    group, names = grouped(row, nets.network, nets.cellular[row], cells.clients, seed, "cells")
+    rows = np.array([of for of, _ in names], dtype=np.int64)
     rates: dict[Direction, Floats] = {}
     given = {"down": cells.down_mbps, "up": cells.up_mbps}
     of_table = {"down": nets.between.cell_down_bytes_per_s, "up": nets.between.cell_up_bytes_per_s}
@@ -175,17 +182,20 @@ def _cells(config: SharedLinks, network: Names, row: Ints, nets: NetworkTable, s
         rates[direction] = from_table if mbps is None else np.full(len(rows), mbps * MBPS)
         for k in np.flatnonzero(np.isnan(rates[direction]))[:1]:
             where = f"population.shared_links.cells.{direction}_mbps"
-            what = f"{nets.shares.where} does not say what a cell of {names[int(k)][0]} carries"
+            what = f"{nets.shares.where} does not say what a cell of {nets.network[rows[k]]} carries"
             fix = f"give it, or add the column cell_{direction}_mbps to the table"
             raise ProfileError(message(where, what, fix=fix))
-    return Layer("cell", group, tuple(names), rates)
+    return Layer("cell", group, nets.network, names, rates)
 
 
-def _regions(regions: int, mbps: tuple[float, float], n: int, seed: int) -> Layer:
-    blocks = range(-(-n // BLOCK))
-    drawn = [stream(seed, "region", block).integers(regions, size=BLOCK) for block in blocks]
-    group = np.concatenate(drawn)[:n].astype(np.int64)
+def _regions(config: Regions, n: int, seed: int) -> Layer:
+    drawn = [
+        stream(seed, "region", block).integers(config.regions, size=BLOCK) for block in range(-(-n // BLOCK))
+    ]
     rates: dict[Direction, Floats] = {
-        d: np.full(regions, rate * MBPS) for d, rate in zip(DIRECTIONS, mbps, strict=True)
+        "down": np.full(config.regions, config.down_mbps * MBPS),
+        "up": np.full(config.regions, config.up_mbps * MBPS),
     }
-    return Layer("region", group, tuple(("", k) for k in range(regions)), rates)
+    group = np.concatenate(drawn)[:n].astype(np.int64)
+    names = [(0, k) for k in range(config.regions)]
+    return Layer("region", group, np.array([""], dtype=object), names, rates)
