@@ -95,10 +95,6 @@ def _shared_links(experiment: Experiment) -> list[Problem]:
         what = "has no meaning with network.sharing: private, where nobody slows anybody down"
         fix = "set network.sharing: max-min, or remove it"
         problems.append(Problem(("population", "shared_links"), what, fix, list(shared.model_fields_set)))
-    elif network.backbone_from == "cdn":
-        what = "cannot go with network.backbone_from: cdn, whose downloads would use shared links and not the server's"
-        fix = "set network.backbone_from: server, or remove shared_links"
-        problems.append(Problem(("population", "shared_links"), what, fix, list(shared.model_fields_set)))
     population = experiment.population
     on_wifi = population.availability == "charging" if population.wifi_only is None else population.wifi_only
     if shared.cells is not None and on_wifi:

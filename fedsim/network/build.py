@@ -34,7 +34,7 @@ def network_of(
         seed: address of what is random on the way.
     """
     server = _way(config, links, env, groups, seed)
-    if config.backbone_from == "server":
+    if config.backbone_from == "server" or groups is not None:
         return server
     cdn = config.model_copy(update={"server_up_mbps": math.inf, "sharing": "private", "connection": "new"})
     return WithCdn(env, server, _way(cdn, links, env, None, seed))
@@ -58,6 +58,7 @@ def _way(config: NetworkConfig, links: Links, env: Environment, groups: Groups |
         isolated=private,
         connections=connections,
         groups=groups,
+        cdn=Connections(None, handshakes_of(config)) if groups and config.backbone_from == "cdn" else None,
         bursts=None if spells is None else Bursts(spells.loss, chances(spells.share, spells.mean_s), seed),
     )
 

@@ -13,14 +13,19 @@ fair shares can be right about a single transfer.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
 
 from fedsim.network.base import Rates
 from fedsim.network.max_min import MaxMinLink
+from fedsim.network.sharing.any_links import AnyLinks
 from fedsim.network.sharing.flow import Flow, LinkInUse
 from fedsim.network.sharing.max_min_tree import MaxMinTree
 from fedsim.network.tcp import NEW, ROUNDING_BYTES, SHORTEST_S, Opening
+
+Shares = MaxMinLink | MaxMinTree | AnyLinks
+"""What shares the links among the transfers."""
 
 
 class Pipe:
@@ -29,16 +34,17 @@ class Pipe:
     Times given must not decrease; `run` to a time before changing anything at that time.
     """
 
-    def __init__(self, capacity: Rates, *, tree: bool = False) -> None:
+    def __init__(self, capacity: Rates, shares: Callable[[float, float], Shares] = MaxMinLink) -> None:
         """Take the server's rate (`ConstantRate(math.inf)` if it limits nothing).
 
         Args:
             capacity: over time.
-            tree: links lie between the clients' own and the server's (`OneWayLink.path`).
+            shares: makes the shares at a capacity and a time; other ones than of a single link where links lie between
+                the clients' own and the server's (`OneWayLink.path`).
         """
         self.stamp = 0
-        self._capacity, self._tree = capacity, tree
-        self._shares: MaxMinLink | MaxMinTree | None = None
+        self._capacity, self._shares_of = capacity, shares
+        self._shares: Shares | None = None
         self._agenda: list[tuple[float, int, Flow | LinkInUse | Pipe]] = []
         self._moving: dict[int, Flow] = {}
         self._numbers, self._stamps = count(), count(1)
@@ -154,10 +160,10 @@ class Pipe:
         self._moving[flow.number] = link.flows[flow.number] = flow
         self._round(flow, at_s)
         cap = min(link.rate, flow.limit)
-        if isinstance(shares, MaxMinTree):
-            shares.add(flow.number, flow.left, cap, at_s, link.side.path)
-        else:
+        if isinstance(shares, MaxMinLink):
             shares.add(flow.number, flow.left, cap, at_s)
+        else:
+            shares.add(flow.number, flow.left, cap, at_s, link.side.path)
         if len(link.flows) > 1:
             self._share(link, at_s)
 
@@ -198,10 +204,10 @@ class Pipe:
 
     # rates ----------------------------------------------------------------------------------------
 
-    def _shares_at(self, at_s: float) -> MaxMinLink | MaxMinTree:
+    def _shares_at(self, at_s: float) -> Shares:
         """Return the fair shares; their capacity is followed only while somebody has one."""
         if self._shares is None:
-            self._shares = (MaxMinTree if self._tree else MaxMinLink)(self._capacity.rate(at_s), at_s)
+            self._shares = self._shares_of(self._capacity.rate(at_s), at_s)
             self._schedule(self, self._capacity.next_change(at_s))
         elif not self._moving:
             self._shares.set_capacity(self._capacity.rate(at_s), at_s)

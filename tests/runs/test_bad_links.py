@@ -44,10 +44,6 @@ CASES = {
         {"population.shared_links": {"cells": {}}, "population.availability": "charging"},
         "no client is on a cellular network",
     ),
-    "shared links and a CDN": (
-        {"population.shared_links": HOMES, "network": {"backbone": "first_visit", "backbone_from": "cdn"}},
-        "cannot go with network.backbone_from: cdn",
-    ),
     "a CDN with nothing to send": ({"network": {"backbone_from": "cdn"}}, "has nothing to send"),
     "an unknown CDN": ({"network": {"backbone": "first_visit", "backbone_from": "edge"}}, "backbone_from"),
     "bursts under BBR": ({"network": {"loss_bursts": BURSTS}}, "has no effect with bbr"),
@@ -118,6 +114,7 @@ def test_all_of_it_together_is_sound(tmp_path):
             "tls": {"version": 1.3, "early_data": True},
             "connection": "persistent",
             "backbone": "first_visit",
+            "backbone_from": "cdn",
         },
     }
     path = written(tmp_path / "exp.yaml", with_(everything))

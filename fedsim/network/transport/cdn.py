@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class WithCdn(Network):
-    """A network beside which a CDN has the frozen model.
+    """A network beside which a CDN has the frozen model; where clients share links, `FluidNetwork` has it itself.
 
     The CDN has no limit of its own: a client's link is all that holds its downloads back. Its round trip is that to the
     server, and every download from it opens a connection of its own.
@@ -33,17 +33,18 @@ class WithCdn(Network):
         first = self._cdn.transfer("down", client, cdn_bytes)
         if cdn_bytes == n_bytes:
             return first
-        return _InTurn(self._env, first, lambda: self._server.transfer("down", client, n_bytes - cdn_bytes))
+        return InTurn(self._env, first, lambda: self._server.transfer("down", client, n_bytes - cdn_bytes))
 
     def online_until(self, client: int, offline: Event) -> None:
         """A client is online until this event: its connection to the server, if it keeps one, ends with it."""
         self._server.online_until(client, offline)
 
 
-class _InTurn:
+class InTurn:
     """Two transfers, one after the other."""
 
     def __init__(self, env: Environment, first: Transfer, then: Callable[[], Transfer]) -> None:
+        """Take the first, which is under way, and what starts the second."""
         self.done = env.event()
         self._env, self._began_s = env, float(env.now)
         self._first, self._then = first, then
@@ -63,18 +64,23 @@ class _InTurn:
 
     @property
     def due_s(self) -> float:
+        """When the last byte of the second arrives; inf: the first is under way."""
         return math.inf if self._second is None else self._second.due_s
 
     def sent_bytes(self, at_s: float | None = None) -> int:
+        """Return the payload of both that has left its sender by now, or by `at_s`."""
         rest = 0 if self._second is None else self._second.sent_bytes(at_s)
         return self._first.sent_bytes(at_s) + rest
 
     def cancel(self) -> int:
+        """Stop for good; returns `sent_bytes()`."""
         self._now.cancel()
         return self.sent_bytes()
 
     def pause(self) -> None:
+        """Stop for now."""
         self._now.pause()
 
     def resume(self) -> None:
+        """Go on with what is left."""
         self._now.resume()
