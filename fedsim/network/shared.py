@@ -101,6 +101,12 @@ class FluidNetwork(Network):
         pipe = Pipe(server) if self._groups is None else Pipe(server, MaxMinTree)
         return _PipeOnClock(self._env, pipe, self._link)
 
+    @property
+    def private(self) -> dict[Direction, PrivateLinks]:
+        """The directions in which nobody slows anybody down, at rates that never change."""
+        sides = self._directions.items()
+        return {direction: side for direction, side in sides if isinstance(side, PrivateLinks)}
+
     def transfer(self, direction: Direction, client: int, n_bytes: int) -> Transfer:
         """Start a transfer now."""
         way = self._directions[direction]

@@ -192,6 +192,11 @@ class Connections:
         self._offline: dict[int, Event] = {}
         self._ticket_s: dict[int, float] = {}
 
+    @property
+    def plain(self) -> bool:
+        """Whether every transfer opens a connection of its own by TCP's handshake alone, whatever was before."""
+        return self._keep_alive_s is None and self._handshakes == PLAIN
+
     def online_until(self, client: int, offline: Event) -> None:
         """A client is online until this event; what it had before it went offline is closed."""
         if self._keep_alive_s is None:

@@ -44,6 +44,10 @@ CASES = {
         {"population.shared_links": {"cells": {}}, "population.availability": "charging"},
         "no client is on a cellular network",
     ),
+    "shared links of those that move": (
+        {"population.shared_links": HOMES, "population.links": "by-place"},
+        "cannot go with population.links: by-place",
+    ),
     "a CDN with nothing to send": ({"network": {"backbone_from": "cdn"}}, "has nothing to send"),
     "an unknown CDN": ({"network": {"backbone": "first_visit", "backbone_from": "edge"}}, "backbone_from"),
     "bursts under BBR": ({"network": {"loss_bursts": BURSTS}}, "has no effect with bbr"),

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedsim.arrays import Bools, Floats
+from fedsim.devices.schemas.networks import CELL_COLUMNS, HOP_COLUMNS
 from fedsim.devices.stacks.hardware import KINDS
 from fedsim.errors import Message
 from fedsim.files.user_tables import Column, Rows, numbers, problems
 from fedsim.network.base import MBPS
 
-HOP_COLUMNS = (Column("hop_mbps", positive=True), Column("hop_sigma_ln", low=0.0, high=5.0))
-CELL_COLUMNS = (Column("cell_down_mbps", positive=True), Column("cell_up_mbps", positive=True))
 PAIRS = (("hop_mbps", "hop_sigma_ln"), ("cell_down_mbps", "cell_up_mbps"))
 """Columns of which a row fills both or none."""
 OWNERS = {"hop_mbps": "wifi", "cell_down_mbps": "cellular"}

@@ -60,6 +60,7 @@ MEDIANS = {
     "5g-sub6": (205, 13.57, 45.5),  # Ookla: Europe SA Q4 2025; T-Mobile H2 2025; median of four
     "5g-us": (309.41, 13.57, 44),  # Ookla H2 2025, T-Mobile
     "5g-india": (260.71, 15.69, 52.24),  # Ookla Q4 2024, Jio
+    "5g-europe": (143, 11.12, 31),  # Ookla Q4 2025, 2.8 % of SA at 205, the others at 205 / 1.45
     "5g-uk": (111.07, 11.12, 31),  # Ookla H2 2024, all operators
     "lte-india": (18.19, None, None),  # Ookla 2025-03, Jio
     "wifi-dsl": (41.29, 12.02, 15),  # Ookla Q2 2022, CenturyLink
