@@ -207,7 +207,11 @@ class Visit(VisitAccount):
         return True
 
     def _move(self, direction: Direction, n_bytes: int) -> Waiting:
-        transfer = self._world.network.transfer(direction, self.client, n_bytes)
+        network, cdn_bytes = self._world.network, self.work.cdn_bytes if direction == "down" else 0
+        if cdn_bytes:
+            transfer = network.download(self.client, n_bytes, cdn_bytes)
+        else:
+            transfer = network.transfer(direction, self.client, n_bytes)
         self._transfers[direction] = transfer
         return self._finish(direction, transfer)
 

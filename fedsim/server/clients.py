@@ -101,6 +101,11 @@ class ClientBook:
         backbone_held, message_held = self._held(client, version, payload)
         return self._backbone_left(client, backbone_held) + max(0, message_bytes - message_held)
 
+    def missing_bytes(self, client: int) -> int:
+        """Return what a client still has to download of the frozen model."""
+        parts = self._parts.get(client)
+        return self._backbone_left(client, 0 if parts is None else parts.backbone_bytes)
+
     def _backbone_left(self, client: int, held_bytes: int) -> int:
         return 0 if client in self._with_backbone else self._backbone_bytes - held_bytes
 

@@ -53,6 +53,7 @@ class World:
     availability: Availability
     sources: dict = field(default_factory=dict)
     links: dict = field(default_factory=dict)
+    groups: object = None
 
     def __len__(self):
         return len(self.profiles)

@@ -26,6 +26,9 @@ NETWORK: Mapping[str, tuple[object, ...]] = {
     "loss": (0, 0.0),
     "connection": ("new", None),
     "interrupted": ("restart", None),
+    "loss_bursts": (None,),
+    "tls": (None,),
+    "backbone_from": ("server", None),
 }
 COMPUTE: Mapping[str, tuple[object, ...]] = {
     "step_sigma": (0, 0.0),
@@ -39,6 +42,7 @@ KNOWN = {
     "network": {
         *("server_up_mbps", "server_down_mbps", "sharing", "model", "congestion", "loss", "backbone"),
         *("detect_after_s", "connection", "keep_alive_s", "interrupted"),
+        *("loss_bursts", "tls", "backbone_from"),
     },
     "compute": {
         *("flops", "calibration", "stack", "unit_sigma", "step_sigma", "step_overhead_s", "bandwidth_floor"),
