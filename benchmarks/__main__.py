@@ -12,6 +12,7 @@ from benchmarks.harness import Busy, Options, measured, say
 MODULES = {
     "w1": "benchmarks.w1.measure",
     "small": "benchmarks.small",
+    "midsized": "benchmarks.midsized",
     "trivial": "benchmarks.trivial",
     "aggregate": "benchmarks.aggregate",
     "memory": "benchmarks.memory",

@@ -205,7 +205,7 @@ def refuse(plan: Plan) -> None:
     plan.parts.personal.private(task.layout)  # refuses more layers than there are
     _refuse_an_endless_budget(plan)
     for split in experiment.evaluate.splits:
-        task.probes(split, experiment.evaluate.windows)  # refuses a split that the data do not have
+        task.probes(split, experiment.evaluate.most_windows)  # refuses a split that the data do not have
     plan.ranks.view()  # refuses a tier without a rank
     sends_nothing = Offer(plan.sizing.zeros, NOTHING, NOTHING)
     refuse_what_cannot_land(Candidates(experiment, plan.parts, plan.population, plan.work, sends_nothing))

@@ -68,9 +68,26 @@ def cut_back(
     for inner in ("adapter", "samples"):
         shutil.rmtree(folder / inner, ignore_errors=True)
     (folder / "report.html").unlink(missing_ok=True)
-    for beside in folder.glob(".*.[0-9]*"):  # what a kill left half written
-        beside.unlink(missing_ok=True)
+    _sweep(folder)
     sync_folder(folder)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a kill has left of a run whose last word is written: its rows are tables by then.
+
+    Raises:
+        OSError: the disk does not let it.
+    """
+    for table in run_folder.WRITTEN:
+        if (folder / f"{table}.parquet").is_file():
+            run_folder.lines_of(folder, table).unlink(missing_ok=True)
+    _sweep(folder)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a kill has left half written."""
+    for beside in folder.glob(".*.[0-9]*"):
+        beside.unlink(missing_ok=True)
 
 
 def wall_lines(folder: Path) -> list[dict[str, object]]:
