@@ -96,7 +96,8 @@ class Population:
         if not 0 <= client < self.n:
             raise IndexError(f"client {client} of a population of {self.n}")
         law = None if self.laws is None else self.laws.of(client)
-        return Profile(client, *[*(array.item(client) for array in self._arrays), law])
+        values = [array.item(client) for array in self._arrays]
+        return Profile(client, *[*values, law])
 
     @cached_property
     def _arrays(self) -> list[NDArray[Any]]:
