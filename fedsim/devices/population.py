@@ -99,12 +99,16 @@ class Population:
         if not 0 <= client < self.n:
             raise IndexError(f"client {client} of a population of {self.n}")
         law = None if self.laws is None else self.laws.of(client)
-        return Profile(client, *[_plain(array.item(client)) for array in self._arrays], law)
+        values = [array.item(client) for array in self._arrays]
+        return Profile(client, *[*values, law])
 
     @cached_property
     def _arrays(self) -> list[NDArray[Any]]:
-        """The arrays, in the order of the fields of `Profile`."""
-        return [getattr(self, name) for name in _ARRAYS]
+        """The arrays, text and float64, in the order of the fields of `Profile`."""
+        arrays = [np.asarray(getattr(self, name)) for name in _ARRAYS]
+        return [
+            array if array.dtype.kind in "OU" else array.astype(np.float64, copy=False) for array in arrays
+        ]
 
     @property
     def varying(self) -> bool:
@@ -131,10 +135,6 @@ class Population:
 
 
 _ARRAYS = tuple(field.name for field in fields(Profile) if field.name not in ("client", "law"))
-
-
-def _plain(value: float | str) -> float | str:
-    return value if isinstance(value, str) else float(value)
 
 
 def draw(config: PopulationConfig, seed: int) -> Population:
