@@ -20,8 +20,11 @@ FACTORS = {
     "protocol": {
         "buffered": {"kind": "buffered", "concurrency": 24, "buffer": 6},
         "fresh": {
-            "kind": "buffered", "concurrency": 16, "buffer": 4,
-            "once_per_buffer": True, "max_staleness": 2,
+            "kind": "buffered",
+            "concurrency": 16,
+            "buffer": 4,
+            "once_per_buffer": True,
+            "max_staleness": 2,
         },
         "rounds": {**ROUND, "deadline_s": 900.0},
         "late": {**ROUND, "late": "finish", "min_reports": 3, "deadline_s": 500.0},
