@@ -17,7 +17,7 @@ from fedsim.errors import RunFolderError, message
 from fedsim.files.opened import FACTS_BYTES, bytes_of
 from fedsim.records.liveness.process import Process
 from fedsim.records.liveness.resumption import Resumption
-from fedsim.records.resolved import Resolved
+from fedsim.records.resolved import DeviceLaw, PassWork, Resolved
 from fedsim.records.rows import OUTCOMES, Cause
 from fedsim.records.tables import UNREADABLE, Columns, first_line, plain
 from fedsim.records.watching.score import LastScore
@@ -45,6 +45,7 @@ class Charged:
         memory_bytes: that training needs without a plan for smaller memories.
         mean_flops_per_visit: over the clients.
         clients_by_rank: rank -> clients that have it.
+        laws, passes: where devices and their software are told apart: of their steps, and what a pass is.
     """
 
     declared: bool
@@ -57,6 +58,8 @@ class Charged:
     memory_bytes: Number = math.nan
     mean_flops_per_visit: Number = math.nan
     clients_by_rank: Mapping[str, int] = field(default_factory=dict)
+    laws: tuple[DeviceLaw, ...] = ()
+    passes: tuple[PassWork, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from fedsim.report import (
 )
 from fedsim.report.cards import cards
 from fedsim.report.parts import Page, Section, listing, plural
-from fedsim.report.several import labels
+from fedsim.report.several import draws, labels
 from fedsim.report.several import sections as several_sections
 from fedsim.report.several.differences import verdict
 
@@ -99,11 +99,12 @@ def several(runs: Sequence[Run], targets: Sequence[float] = ()) -> Page:
     ]
     return Page(
         title=f"{plural(len(runs), 'run')} compared",
-        lead=verdict(compared),
+        lead=verdict(compared) + draws.lead(compared),
         notes=notes,
         cards=[],
         sections=[
             several_sections.progress(compared, targets),
+            *draws.sections(compared),
             several_sections.setup(compared),
             *gallery_section.beside(compared),
             several_sections.endings(compared),
