@@ -44,12 +44,12 @@ def closes_s(windows: tuple[Window, ...], period_s: float, now_s: float) -> floa
 @lru_cache(maxsize=1)  # several rules ask for those of one run
 def _closings(books: Books) -> tuple[Bools, Floats]:
     """Return which visits begin in no window, and when the window of the others closes (inf: not known), (visits,)."""
-    known = books.clients.drop_duplicates("client").set_index("client")[["windows", "window_period_s"]]
-    asked = known[known.index.isin(books.run.visits["client"]) & known["window_period_s"].notna()]
-    texts = zip(asked.index.tolist(), asked["windows"], asked["window_period_s"].tolist(), strict=True)
-    of_clients = {client: (windows_of(text), period_s) for client, text, period_s in texts}
+    texts, periods_s = books.known.column("windows"), books.known.column("window_period_s")
+    asked = texts.index.isin(books.rows["client"]) & periods_s.notna().to_numpy()
+    known = zip(texts.index[asked].tolist(), texts[asked], periods_s[asked].tolist(), strict=True)
+    of_clients = {client: (windows_of(text), period_s) for client, text, period_s in known}
     outside, closing_s = [], []
-    for client, now_s in zip(books.run.visits["client"], books.run.visits["dispatched_s"], strict=True):
+    for client, now_s in zip(books.rows["client"], books.rows["dispatched_s"], strict=True):
         windows, period_s = of_clients.get(client, (None, math.inf))
         end_s = math.inf if windows is None else closes_s(windows, period_s, now_s)
         outside.append(end_s is None)
@@ -70,7 +70,7 @@ def _window_did_not_close(books: Books) -> Bools:
     """Find visits that were lost to a window, which did not close then."""
     v, (_, closing_s) = books.visits, _closings(books)
     lost = (v["outcome"] == "offline") & (v["away"] == "window") & books.unpaused
-    known = books.clients["window_period_s"].notna().any()
+    known = books.known.column("window_period_s").notna().any()
     return np.asarray(lost.to_numpy() & known & ~(np.abs(v["ended_s"].to_numpy() - closing_s) <= SLACK_S))
 
 
