@@ -25,7 +25,7 @@ from fedsim.records.integrity.soundness import unsound
 from fedsim.records.liveness.hold import hold
 from fedsim.records.liveness.standing import Standing, standing
 from fedsim.records.quantities import plural
-from fedsim.records.stored.columns import KEPT_ROWS, FrameColumns, StoredColumns
+from fedsim.records.stored.columns import FrameColumns, StoredColumns
 from fedsim.records.stored.parts import clear_dropped
 
 if TYPE_CHECKING:
@@ -233,5 +233,5 @@ def run_of(
 
 
 def _rows(table: str, columns: tables.Arrays) -> pd.DataFrame | StoredColumns:
-    is_long = isinstance(columns, StoredColumns) and columns.rows > KEPT_ROWS
+    is_long = isinstance(columns, StoredColumns) and not columns.is_kept
     return cast("StoredColumns", columns) if is_long else tables.frame(table, columns)

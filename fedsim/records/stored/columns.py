@@ -45,6 +45,11 @@ class StoredColumns(Mapping[str, Values]):
         self.rows = sum(self._groups)
         self._kept: Columns | None = read_parquet(table, path) if self.rows <= KEPT_ROWS else None
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether the table is in memory already."""
+        return self._kept is not None
+
     def remove_at_end(self) -> None:
         """Remove the file when nobody has this object any more: it is of a reader, and not of the run."""
         self._remove = weakref.finalize(self, _removed, self.path)

@@ -17,7 +17,7 @@ from fedsim.files.atomic import beside_of
 from fedsim.records import tables
 from fedsim.records.stored.columns import StoredColumns
 from fedsim.records.stored.parts import parts_of, rows_of_part
-from fedsim.records.tables import GROUP, ORDER, TABLES, Columns
+from fedsim.records.tables import ORDER, TABLES, Columns
 
 TRIES = 5
 """How often parts are listed anew that change while they are read."""
@@ -130,7 +130,7 @@ def write_sorted(table: str, parts: Sequence[Part], path: Path) -> None:
     """
     index = order_of(table, parts)
     starts = np.cumsum([0, *(part.rows for part in parts)])
-    groups = (index[at : at + GROUP] for at in range(0, max(len(index), 1), GROUP))
+    groups = (index[at : at + tables.GROUP] for at in range(0, max(len(index), 1), tables.GROUP))
     tables.write_groups(table, (_gathered(table, parts, starts, wanted) for wanted in groups), path)
 
 

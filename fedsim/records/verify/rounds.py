@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fedsim.records.verify.books import Books
+from fedsim.records.verify.round_sums import Rounds, Terms
 
 IN_TIME = ("landed", "rejected", "failed")
 """Outcomes of visits that a round has counted among those it wanted."""
@@ -45,7 +46,14 @@ def _synchronous(books: Books) -> Iterator[str]:
     visits = visits[visits["round"] >= 0]
     visits = visits.assign(commit_s=books.commit_s(visits["committed_version"]))
     last = visits["round"].max()
-    for number, visits_of_round in visits.groupby("round"):
+    terms = Terms(
+        cohort,
+        asked,
+        books.number("protocol", "deadline_s"),
+        stops=books.block("protocol").get("late") == "stop",
+    )
+    rounds = Rounds(visits)
+    for number, visits_of_round in rounds.one_by_one(rounds.doubtful(terms, IN_TIME, SLACK_S)):
         wrong = _wrong_round(books, visits_of_round, cohort, asked, over=number != last)
         if wrong is not None:
             column, what = wrong

@@ -19,8 +19,9 @@ from fedsim.records import folder as run_folder
 from fedsim.records import tables
 from fedsim.records.info import RunInfo
 from fedsim.records.liveness.hold import hold
+from fedsim.records.stored import parts
 from fedsim.records.stored.lines import read_lines
-from fedsim.records.stored.parts import FOLDER, PACKED, PART, clear_dropped, drop, has_parts, write_part
+from fedsim.records.stored.parts import FOLDER, PACKED, clear_dropped, drop, has_parts, write_part
 
 
 @contextlib.contextmanager
@@ -108,7 +109,7 @@ def cut_back(
 
 def _drop_parts(folder: Path, rows: Mapping[str, WrittenRows]) -> None:
     """Let parts and lines become Parquet where new parts come: these must not stand beside older rows."""
-    if not has_parts(folder) and all(len(written.places) <= PART for written in rows.values()):
+    if not has_parts(folder) and all(len(written.places) <= parts.PART for written in rows.values()):
         return
     for table, written in rows.items():
         if written.columns:
@@ -119,12 +120,12 @@ def _drop_parts(folder: Path, rows: Mapping[str, WrittenRows]) -> None:
 
 def _write_rows(folder: Path, rows: Mapping[str, WrittenRows]) -> None:
     """Write rows as lines; those of tables that have many as parts, which are all there at once."""
-    many = {table: written for table, written in rows.items() if len(written.places) > PART}
+    many = {table: written for table, written in rows.items() if len(written.places) > parts.PART}
     beside = beside_of(folder / "rows")
     shutil.rmtree(beside, ignore_errors=True)
     for table, written in many.items():
         beside.mkdir(exist_ok=True)
-        for number, part in enumerate(written.parts(PART)):
+        for number, part in enumerate(written.parts(parts.PART)):
             write_part(beside, table, number, part)
     if many:
         sync_folder(folder)
