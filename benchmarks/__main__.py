@@ -17,6 +17,7 @@ MODULES = {
     "memory": "benchmarks.memory",
     "startup": "benchmarks.startup",
     "growth": "benchmarks.growth",
+    "engine": "benchmarks.engine",
     "profile": "benchmarks.profiled",
     "survival": "benchmarks.survival",
     "tables": "benchmarks.tables",

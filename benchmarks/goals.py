@@ -44,6 +44,9 @@ GOALS = (
     Goal("memory.growth_mib", "growth from 100 to 10,000 virtual clients", "<=", 50.0),
     Goal("aggregate.fedsim_ms", "1,000 adapters of 300 KB aggregated", "<=", 60.0),
     Goal("startup.fedsim_s", "command to first update, Ray", "<=", 12.0),
+    Goal("engine.charging.1000000.wall_s", "a virtual day of 1,000,000 clients, timeline", "<=", 180.0, 60.0),
+    Goal("engine.charging.1000000.peak_mib", "its memory", "<=", 2048.0, 1024.0),
+    Goal("engine.round.1000000.planned_s", "a round of 10,000 of 1,000,000, planned", "<=", 0.5),
     Goal("gpu.w1.float32.over_stock.k128", "GPU, W1, over stock PEFT on the same card, K = 128", ">=", 20.0),
     Goal("gpu.gpt2_small.float32.over_stock.k128", "GPU, GPT-2 small's shape, the same", ">=", 5.0),
 )

@@ -164,6 +164,25 @@ def growth(found: Found) -> list[str]:
     return lines[:-1]
 
 
+def engine(found: Found) -> list[str]:
+    """Return what a timeline takes, by world and number of clients."""
+    values, about = found["values"], found["about"]
+    lines = ["| world | clients | whole program | visits a second | events a second | most memory |"]
+    lines.append("|---|---|---|---|---|---|")
+    worlds = dict.fromkeys(key.split(".")[1] for key in values)
+    planned = []
+    for world, clients in ((world, clients) for world in worlds for clients in about["sizes"]):
+        if world == "round":
+            planned.append(f"{clients:,}: {said(values[f'engine.round.{clients}.planned_s'])}")
+            continue
+        cells = (values[f"engine.{world}.{clients}.{what}"] for what in ENGINE)
+        lines.append(f"| {world} | {clients:,} | " + " | ".join(map(said, cells)) + " |")
+    return [*lines, "", f"A synchronous round of every hundredth client, planned: {'; '.join(planned)}."]
+
+
+ENGINE = ("wall_s", "visits_per_s", "events_per_s", "peak_mib")
+
+
 def profile(found: Found) -> list[str]:
     """Return the shares of a client batch, and how far it is from its GEMMs alone."""
     values = found["values"]
@@ -236,6 +255,7 @@ TABLES: dict[str, Callable[[Found], list[str]]] = {
     "memory": memory,
     "startup": startup,
     "growth": growth,
+    "engine": engine,
     "profile": profile,
     "survival": survival,
     "gpu": gpu,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
+from heapq import heappush
 
 import simpy
 
@@ -42,6 +43,34 @@ def in_time(at_s: float, limit_s: float) -> bool:
     (True, False)
     """
     return at_s <= limit_s + tie_s(limit_s)
+
+
+class Clock(simpy.Environment):
+    """SimPy's environment, on which something can happen at a time that is known to the bit.
+
+    SimPy takes delays, and now + (time - now) is not always that time.
+    """
+
+    def put(self, event: simpy.Event, instant: Instant, at_s: float) -> None:
+        """Have an event happen at `at_s`, not before now, in its place inside that instant."""
+        heappush(self._queue, (at_s, instant, next(self._eid), event))  # type: ignore[misc]
+
+
+class Due(simpy.Event):
+    """An event at a time that is known to the bit."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        instant: Instant,
+        at_s: float,
+        callback: Callable[[simpy.Event], None] | None = None,
+    ) -> None:
+        super().__init__(clock)
+        self._ok, self._value = True, None
+        if callback is not None:
+            self.callbacks.append(callback)
+        clock.put(self, instant, at_s)
 
 
 class At(simpy.Event):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
@@ -28,6 +29,12 @@ def sentences(theme, count, seed=0):
 
     rng = np.random.default_rng([seed, len(theme), ord(theme[0])])
     return [" ".join(rng.choice(THEMES[theme].split(), rng.integers(6, 13))) for _ in range(count)]
+
+
+def pytest_collection_finish():
+    """What was collected lives to the end: the collector of garbage need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,7 @@ def _population(experiment: Experiment, parts: Parts) -> list[Problem]:
             problems.append(Problem(("population", name), "no such file", fix, str(table)))
     absent = [
         no_such_file("population.availability", population.availability),
-        no_such_file("population.rates", population.rates),
+        *(no_such_file("population.rates", source) for source in population.rate_sources),
     ]
     problems += [problem for problem in absent if problem is not None]
     if population.on_close == "partial" and parts.personal.alongside(experiment.local) is not None:
@@ -79,9 +79,11 @@ def _network(experiment: Experiment) -> list[Problem]:
             if value != default:
                 fix = "remove it, or set network.model: tcp"
                 problems.append(Problem(("network", name), what, fix, value))
-        if experiment.population.rates != "constant":
-            fix = "set population.rates: constant, or network.model: tcp"
-            problems.append(Problem(("population", "rates"), what, fix, experiment.population.rates))
+        for name, default in (("rates", "constant"), ("links", "one")):
+            value = getattr(experiment.population, name)
+            if value != default:
+                fix = f"set population.{name}: {default}, or network.model: tcp"
+                problems.append(Problem(("population", name), what, fix, value))
     return problems
 
 

@@ -13,6 +13,7 @@ from fedsim.cli.shell import error, importable
 
 if TYPE_CHECKING:
     from fedsim.clock.plan import Plan
+    from fedsim.devices.population import Population
 
 profiles = typer.Typer(no_args_is_help=True, help="Look at device, link and availability tables.")
 
@@ -25,31 +26,61 @@ def profiles_list() -> None:
     print("\n".join(preset_names()))
 
 
-@profiles.command("show", epilog="Example: fedsim profiles show mixed_edge_2025")
+@profiles.command("show", epilog="Example: fedsim profiles show world_2026")
 def profiles_show(
     preset: Annotated[str, typer.Argument(metavar="PRESET|EXP.yaml", show_default=False)],
 ) -> None:
     """Show what a preset draws from.
 
-    Of an experiment's file, the population that it draws: speeds and links by class, who is on which network, who is online.
+    Speeds and links by class, who runs which system on which network, which tables it is from and how good its times are.
+    Of an experiment's file, the population that it draws, and who is online.
     """
-    from fedsim.cli.printing import listing, table
     from fedsim.devices import population, summary
 
     if Path(preset).suffix not in (".yaml", ".yml"):
-        drawn = population.draw_devices(preset, summary.SHOWN, seed=0)
-        print(f"{listing(summary.summary(drawn))}\n{summary.trust(drawn)}")
+        _show(population.draw_devices(preset, summary.SHOWN, seed=0), [])
         return
     from fedsim.checks import gate, resolved
+    from fedsim.cli.printing import table
 
     importable(Path(preset).parent)
     experiment = gate.read(preset)
     drawn = population.draw(experiment.population, experiment.population_seed)
     drawn = population.with_software(drawn, experiment.compute, experiment.population_seed)
     facts = resolved.of_population(drawn)
-    print(
-        f"{listing(summary.summary(drawn))}\n{table(facts.table())}\nonline: {facts.online}\n{summary.trust(drawn)}"
-    )
+    hours = summary.by_hour(drawn.availability.plain)
+    _show(drawn, [table(facts.table()), f"online: {facts.online}", *([hours] if hours else [])])
+
+
+def _show(drawn: Population, facts: list[str]) -> None:
+    """Print a population, and what else is known of it."""
+    from fedsim.cli.printing import listing
+    from fedsim.devices import summary
+
+    systems = summary.shares(drawn)
+    parts = [listing(summary.summary(drawn)), *([listing(systems)] if systems else []), *facts]
+    print("\n".join([*parts, summary.tables(drawn), summary.trust(drawn)]))
+
+
+@profiles.command("new", epilog="Example: fedsim profiles new hardware --out my-devices.csv")
+def profiles_new(
+    kind: Annotated[str, typer.Argument(metavar="KIND", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="The table to write.", show_default=False)] = None,
+) -> None:
+    """Begin a table of your own.
+
+    KIND is devices, hardware, networks, windows, rates, speeds, stacks or regions. The template has typical values, and says above them
+    what every column means; it passes `fedsim profiles check`.
+    """
+    from fedsim.devices.schemas.template import template
+    from fedsim.runs import calibrate
+
+    text = template(kind)
+    if out is None:
+        print(text, end="")
+        return
+    calibrate.write(text, out)
+    print(f"written: {out}")
 
 
 @profiles.command("calibrate", epilog="Example: fedsim profiles calibrate --out my-device.csv")

@@ -51,44 +51,27 @@ class Machines:
         return cools_s(thermal, heat_k, profile.idle_w, thermal.start_k)
 
 
-class DeviceTraining:
-    """A training under way on a device: stints between pauses, in which it cools.
+class Stints:
+    """A training on a device: stints, and pauses in which it cools; all times are told.
 
     Attributes:
         begun_s, course: when the stint under way, or the last one, began, and how it goes.
-        done: the end of that stint if nothing stops it.
     """
 
-    def __init__(
-        self, env: simpy.Environment, machines: Machines, profile: Profile, work: Work, visit: int
-    ) -> None:
-        """Begin now."""
-        self._env, self._machines, self._profile = env, machines, profile
-        self._work, self._visit = work, visit
+    def __init__(self, machines: Machines, profile: Profile) -> None:
+        """Begin with nothing done."""
+        self._machines, self._profile = machines, profile
         self._share = self._joules = 0.0  # of earlier stints
         self._going = False
-        self.resume()
 
-    def resume(self) -> None:
-        """Go on with what is left, on the device as warm as it is now."""
-        self.begun_s = float(self._env.now)
-        part_left = 1.0 - self._share
-        self.course: Training = self._machines.begin_training(
-            self._profile, self._work, self._visit, self.begun_s, part=part_left
-        )
-        self.done: simpy.Event = self._env.timeout(self.course.duration_s)
-        self._going = True
+    def begin(self, course: Training, now_s: float) -> None:
+        """A stint begins."""
+        self.begun_s, self.course, self._going = now_s, course, True
 
-    @property
-    def due_s(self) -> float:
-        """When it ends if nothing stops it [virtual s]; inf: it stands still."""
-        return self.begun_s + self.course.duration_s if self._going else math.inf
-
-    def pause(self) -> None:
-        """Stop for now, or for good: from now on the device cools."""
+    def end(self, now_s: float) -> None:
+        """A stint ends, done or not: from now on the device cools. Without one nothing happens."""
         if not self._going:
             return
-        now_s = float(self._env.now)
         self._share, self._joules = self.share(now_s), self.joules(now_s)
         self._going = False
         self._machines.end_training(self._profile, self.course, now_s - self.begun_s, now_s)
@@ -104,3 +87,36 @@ class DeviceTraining:
         if not self._going:
             return self._joules
         return self._joules + self.course.joules(now_s - self.begun_s, self._profile.idle_w)
+
+
+class DeviceTraining(Stints):
+    """A training under way on the clock.
+
+    Attributes:
+        done: the end of the stint under way if nothing stops it.
+    """
+
+    def __init__(
+        self, env: simpy.Environment, machines: Machines, profile: Profile, work: Work, visit: int
+    ) -> None:
+        """Begin now."""
+        super().__init__(machines, profile)
+        self._env, self._work, self._visit = env, work, visit
+        self.resume()
+
+    def resume(self) -> None:
+        """Go on with what is left, on the device as warm as it is now."""
+        now_s = float(self._env.now)
+        part_left = 1.0 - self._share
+        course = self._machines.begin_training(self._profile, self._work, self._visit, now_s, part=part_left)
+        self.begin(course, now_s)
+        self.done: simpy.Event = self._env.timeout(self.course.duration_s)
+
+    @property
+    def due_s(self) -> float:
+        """When it ends if nothing stops it [virtual s]; inf: it stands still."""
+        return self.begun_s + self.course.duration_s if self._going else math.inf
+
+    def pause(self) -> None:
+        """Stop for now, or for good: from now on the device cools."""
+        self.end(float(self._env.now))

@@ -110,7 +110,29 @@ class Plan:
         """Return a client's usable memory [bytes], and the rank that it is asked for: its own or a smaller one."""
         smaller = rank is not None and rank < self.ranks[client]
         asked_for = max(1, int(rank or 1)) if smaller else int(self._ranks_asked[client])
-        return self.population.profile(client).usable_memory_bytes, asked_for
+        return float(self._usable_bytes[client]), asked_for
+
+    @cached_property
+    def training_plans(self) -> tuple[list[TrainingPlan], NDArray[np.int64]]:
+        """How clients train at their own rank, each plan once, and which of them is each client's, (clients,)."""
+        amounts, amount_of = np.unique(self._usable_bytes, return_inverse=True)
+        ranks, rank_of = np.unique(self._ranks_asked, return_inverse=True)
+        pairs, of = np.unique(amount_of * len(ranks) + rank_of, return_inverse=True)
+        places = [divmod(pair, len(ranks)) for pair in pairs.tolist()]
+        plans = [self.sizing.training_plan(float(amounts[a]), int(ranks[r])) for a, r in places]
+        return plans, of.astype(np.int64)
+
+    @cached_property
+    def _usable_bytes(self) -> NDArray[np.float64]:
+        """What each client's device may give to a training, (clients,)."""
+        usable: NDArray[np.float64] = self.population.columns()["usable_memory_bytes"]
+        return usable
+
+    @cached_property
+    def whole_tokens(self) -> NDArray[np.int64]:
+        """Tokens charged for a whole visit of every client, (clients,)."""
+        n, local = len(self.population), self.experiment.local
+        return np.fromiter((self.sizing.tokens(c, local) for c in range(n)), dtype=np.int64, count=n)
 
     # ranks --------------------------------------------------------------------------------------
 
@@ -129,9 +151,8 @@ class Plan:
         ranks = self._ranks_asked
         if "rank" not in self.experiment.memory.measures:
             return ranks
-        usable = self.population.columns()["usable_memory_bytes"].tolist()
-        pairs = zip(usable, ranks.tolist(), strict=True)
-        return np.array([self.sizing.training_plan(*pair).rank for pair in pairs], dtype=np.int64)
+        plans, of = self.training_plans
+        return np.array([plan.rank for plan in plans], dtype=np.int64)[of]
 
     @cached_property
     def _ranks_asked(self) -> NDArray[np.int64]:

@@ -26,12 +26,12 @@ def clients_table(plan: Plan) -> dict[str, Any]:
     n = len(plan.population)
     columns = dict(plan.population.columns())
     columns["rank"] = plan.ranks
-    memory = [plan.training_plan(client).memory for client in range(n)]
-    columns["needed_memory_bytes"] = np.array([m.memory_bytes for m in memory])
-    columns["memory_plan"] = np.array([m.words for m in memory], dtype=object)
+    plans, of = plan.training_plans
+    columns["needed_memory_bytes"] = np.array([p.memory.memory_bytes for p in plans])[of]
+    columns["memory_plan"] = np.array([p.memory.words for p in plans], dtype=object)[of]
     columns["online_share"] = plan.population.availability.share()
-    columns["examples"] = np.array([plan.task.examples(c) for c in range(n)], dtype=np.int64)
-    columns["tokens"] = np.array([plan.tokens(c) for c in range(n)], dtype=np.int64)
+    columns["examples"] = np.fromiter(map(plan.task.examples, range(n)), dtype=np.int64, count=n)
+    columns["tokens"] = plan.whole_tokens
     columns["visit_flops"] = _visit_flops(plan)
     columns["windows"], period_s = windows_in_words(plan.population.availability)
     columns["window_period_s"] = np.full(n, period_s)
@@ -40,23 +40,30 @@ def clients_table(plan: Plan) -> dict[str, Any]:
 
 def _visit_flops(plan: Plan) -> Floats:
     """Return the FLOPs of each client's training in a whole visit at its own rank, (clients,)."""
-    clients = range(len(plan.population))
-    return np.array([plan.training_plan(c).flops(plan.tokens(c)) for c in clients], dtype=np.float64)
+    plans, of = plan.training_plans
+    return plan.whole_tokens.astype(np.float64) * np.array([p.flops_per_token for p in plans])[of]
 
 
 def windows_in_words(times: OnlineTimes) -> tuple[Names, float]:
     """Return each client's windows without outages, (clients,) `start:stop start:stop` [s], and their period [s].
 
-    A population with more than `WINDOWS_WRITTEN` windows has the SHA-256 of that text instead.
+    A population with more than `WINDOWS_WRITTEN` windows has a SHA-256 instead: of each client's starts and then its
+    stops, as little-endian float64.
     """
     plain = times.windows if isinstance(times, Interrupted) else times
     assert isinstance(plain, Availability)
-    spans = [f"{a!r}:{b!r}" for a, b in zip(plain.starts_s.tolist(), plain.stops_s.tolist(), strict=True)]
-    offsets = plain.offsets.tolist()
-    texts = [" ".join(spans[begin:end]) for begin, end in pairwise(offsets)]
-    if len(spans) > WINDOWS_WRITTEN:
-        texts = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+    offsets, starts_s, stops_s = plain.offsets.tolist(), plain.starts_s, plain.stops_s
+    if len(starts_s) > WINDOWS_WRITTEN:
+        starts_s, stops_s = starts_s.astype("<f8", copy=False), stops_s.astype("<f8", copy=False)
+        texts = [_sha256(starts_s[begin:end], stops_s[begin:end]) for begin, end in pairwise(offsets)]
+    else:
+        spans = [f"{a!r}:{b!r}" for a, b in zip(starts_s.tolist(), stops_s.tolist(), strict=True)]
+        texts = [" ".join(spans[begin:end]) for begin, end in pairwise(offsets)]
     return np.array(texts, dtype=object), plain.period_s
+
+
+def _sha256(starts_s: Floats, stops_s: Floats) -> str:
+    return hashlib.sha256(starts_s.tobytes() + stops_s.tobytes()).hexdigest()
 
 
 def charged_facts(plan: Plan) -> Charged:

@@ -1,6 +1,7 @@
 """One visit: a client downloads, trains and uploads, unless something ends it first.
 
-A SimPy process on the network of the run, raced in each phase with the device going offline (its window closes,
+Where all of it is known when it begins (`fedsim.clock.foreseen`), it is one event, at its end. Elsewhere it is a SimPy
+process on the network of the run, raced in each phase with the device going offline (its window closes,
 an outage, its battery is low, it is too warm) and with the server's word to stop. What becomes of a visit whose
 device goes offline is `population.on_close`: lost, paused until it is online again, or cut to the steps it had
 made. What a visit had used when it ended is always accounted. `fedsim.clock.estimate` is the same without any of this.
@@ -14,16 +15,13 @@ from collections.abc import Callable, Generator
 import simpy
 
 from fedsim.clock.device_training import DeviceTraining
-from fedsim.clock.usage import Usage, active_j, tails_j
+from fedsim.clock.foreseen import SMALLEST_REFUSAL_S, Course
 from fedsim.clock.visit_order import DeviceWorld, OnClose, Pausable, Phase, VisitOrder
-from fedsim.clock.visit_record import VisitRecord
-from fedsim.cost.energy import gross_j
+from fedsim.clock.visit_record import VisitAccount
 from fedsim.instants import First, in_time
-from fedsim.network.base import Direction, Transfer
+from fedsim.network.base import Direction
 from fedsim.records.rows import Outcome
 
-SMALLEST_REFUSAL_S = 1e-3
-"""A refusal takes at least this long, or a server that asks again at once would stop time."""
 ROUNDING_STEPS = 1e-9
 """A step that lacks so little is whole."""
 
@@ -31,13 +29,13 @@ Waiting = Generator[simpy.Event, object, bool]
 """A part of a visit that takes time; tells in the end whether the visit goes on."""
 
 
-class Visit(VisitRecord):
+class Visit(VisitAccount):
     """A dispatched visit under way: what is known of it, and the process in which it happens.
 
     All that it begins with is taken when it is made: SimPy starts the process itself later in the same instant.
 
     Attributes:
-        process: ends when the server knows how it went.
+        process: happens when the server knows how it went.
     """
 
     def __init__(
@@ -58,19 +56,19 @@ class Visit(VisitRecord):
             on_close: what becomes of it if the device goes offline.
             on_cut: called with the steps that were made if these are fewer than was asked for.
         """
-        super().__init__(order, float(world.env.now))
-        self._world, self._env, self._attendance = world, world.env, world.attendance
+        super().__init__(world, order)
+        self._attendance = world.attendance
         self._on_end, self._on_close, self._on_cut = on_end, on_close, on_cut
         self._outcome_of_landing: Outcome = "landed"
-        self._training: DeviceTraining | None = None
-        self._transfers: dict[Direction, Transfer] = {}
-        self._left_bytes: dict[Direction, int] = {}
         self._pause: tuple[Phase, float] | None = None
         self._at: tuple[Phase, Pausable] | None = None
-        self._cut = False
         self._stopped = self._env.event()
-        self._offline = world.goes_offline(self.client)
-        self.process = self._env.process(self._course())
+        self._known = self._foreseen()
+        if self._known is not None:
+            self.process: simpy.Event = self._stopped
+        else:
+            self._offline = world.goes_offline(self.client)
+            self.process = self._env.process(self._course())
 
     # what ends it -------------------------------------------------------------------------------
 
@@ -90,19 +88,23 @@ class Visit(VisitRecord):
         if self.is_accounted:
             return
         self._outcome = "in_flight"
+        self._catch_up()
         self.ended_s = now_s
         self._end_pause(now_s)
-        self._left_bytes = {d: transfer.sent_bytes(now_s) for d, transfer in self._transfers.items()}
+        self._left_bytes = self._left_at(now_s)
+        self._left_bytes |= {d: transfer.sent_bytes(now_s) for d, transfer in self._transfers.items()}
         self._usage = self._usage_until(now_s)
         self.battery = self._attendance.battery_level(self.client, now_s)
 
     def _end(self, outcome: Outcome) -> None:
+        self._catch_up()
         self._outcome = outcome
         self.ended_s = now_s = float(self._env.now)
         self._end_pause(now_s)
         if self._training is not None:
-            self._training.pause()
-        self._left_bytes = {d: transfer.cancel() for d, transfer in self._transfers.items()}
+            self._training.end(now_s)
+        self._left_bytes = self._left_at(now_s)
+        self._left_bytes |= {d: transfer.cancel() for d, transfer in self._transfers.items()}
         self._usage = self._usage_until(now_s)
         self._attendance.end_load(self.client, self._usage.joules, over=True)
         self.battery = self._attendance.battery_level(self.client, now_s)
@@ -111,6 +113,8 @@ class Visit(VisitRecord):
     @property
     def lands_s(self) -> float:
         """When its update lands if nothing happens on the way [virtual s]; inf: it is not at its last phase."""
+        if self._known is not None and not self.ended:
+            return self._known.lands_s(float(self._env.now), uploads=self.work.up_bytes > 0)
         if self._at is None or self.ended:
             return math.inf
         phase, activity = self._at
@@ -119,7 +123,38 @@ class Visit(VisitRecord):
     @property
     def at_words(self) -> str:
         """What it is at, in a word."""
+        if self._known is not None:
+            return self._known.at_words(float(self._env.now))
         return {"down": "download", "train": "training", "up": "upload"}[self._at[0]] if self._at else "start"
+
+    # where its course is known ------------------------------------------------------------------
+
+    def _foreseen(self) -> Course | None:
+        """Return its course, if that is known, and have it end so."""
+        agenda, waits = self._world.agenda, self._on_close != "lost"
+        if agenda is None:
+            return None
+        course = agenda.course(self.profile, self.work, self.visit, self.dispatched_s, waits=waits)
+        if course is not None:
+            agenda.note(course, self.order, self._end_as_foreseen)
+        return course
+
+    def _end_as_foreseen(self) -> None:
+        course = self._known
+        if self.ended or course is None:
+            return
+        if course.end == "landed":
+            self.landed_s = course.landed_s
+            self._end(self._outcome_of_landing)
+        elif course.end == "memory":
+            self._end("memory")
+        else:
+            self.away = self._attendance.why_offline(self.client)
+            self._end("offline")
+            detected = self._env.timeout(self._world.detect_after_s)
+            detected.callbacks.append(lambda _event: self.process.succeed())
+            return
+        self.process.succeed()
 
     # its course ---------------------------------------------------------------------------------
 
@@ -135,7 +170,7 @@ class Visit(VisitRecord):
     def _download(self) -> Waiting:
         if not (yield from self._move("down", self.work.down_bytes)):
             return False
-        self.downloaded_s = float(self._env.now)
+        self._downloaded_s = float(self._env.now)
         self._end_load()
         return True
 
@@ -159,7 +194,7 @@ class Visit(VisitRecord):
         self._training = training
         if not (yield from self._finish("train", training)):
             return False
-        self.trained_s = float(self._env.now)
+        self._trained_s = float(self._env.now)
         training.pause()
         self._end_load()
         return not self._cut or (yield from self._wait_online("up"))
@@ -248,46 +283,3 @@ class Visit(VisitRecord):
         follows = self._attendance.follows_battery(self.client)
         used_j = self._joules_until(float(self._env.now)) if follows else 0.0
         self._attendance.end_load(self.client, used_j)
-
-    def _usage_until(self, end_s: float) -> Usage:
-        joules = self._joules_until(end_s)
-        gross = gross_j(joules, self.profile.idle_w, end_s - self.dispatched_s - self.paused_s)
-        return Usage(
-            self._moved_bytes("down"), self._moved_bytes("up"), self._flops_until(end_s), joules, gross
-        )
-
-    def _flops_until(self, end_s: float) -> float:
-        if self._training is None:
-            return 0.0
-        whole = not math.isnan(self.trained_s) and not self._cut
-        return self.work.flops if whole else self.work.flops * self._training.share(end_s)
-
-    def _joules_until(self, end_s: float) -> float:
-        """Return what it has used above idle [J]: its phases less its pauses, and the radio's tails."""
-        joules = active_j(
-            self.profile,
-            down_s=_spent_s(self.dispatched_s, self.downloaded_s, end_s) - self._paused_s["down"],
-            down_bytes=self._moved_bytes("down"),
-            train_j=0.0 if self._training is None else self._training.joules(end_s),
-            up_s=_spent_s(self.trained_s, self.landed_s, end_s) - self._paused_s["up"],
-            up_bytes=self._moved_bytes("up"),
-        )
-        if not self._world.tail:
-            return joules
-        uploads = not math.isnan(self.trained_s)
-        return joules + tails_j(self.profile, self.trained_s - self.downloaded_s if uploads else None)
-
-    def _moved_bytes(self, direction: Direction) -> int:
-        """Return the payload that has left the sender by now, or had by its end."""
-        down = direction == "down"
-        if not math.isnan(self.downloaded_s if down else self.landed_s):
-            return self.work.down_bytes if down else self.work.up_bytes
-        if direction not in self._left_bytes and direction in self._transfers:
-            return self._transfers[direction].sent_bytes()
-        return self._left_bytes.get(direction, 0)
-
-
-def _spent_s(begin_s: float, finish_s: float, end_s: float) -> float:
-    if math.isnan(begin_s):
-        return 0.0
-    return (end_s if math.isnan(finish_s) else finish_s) - begin_s

@@ -9,6 +9,7 @@ import simpy
 
 from fedsim.adapters.adapter import Vector
 from fedsim.clock.device_training import Machines
+from fedsim.clock.foreseen import Agenda
 from fedsim.clock.online.attendance import Attendance
 from fedsim.cost.work import Work
 from fedsim.devices.population import Profile
@@ -77,6 +78,7 @@ class DeviceWorld:
         attendance: when devices go offline and are online again.
         tail: whether a radio stays up after a transfer.
         detect_after_s: how long it takes the server to know that a visit is lost [virtual s].
+        agenda: takes visits whose course is known when they begin; None: that is never so.
     """
 
     env: simpy.Environment
@@ -85,6 +87,7 @@ class DeviceWorld:
     attendance: Attendance
     tail: bool
     detect_after_s: float
+    agenda: Agenda | None = None
 
     def goes_offline(self, client: int) -> simpy.Event:
         """Return the event that a client's device goes offline, with which its connection ends if it keeps one."""

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from fedsim.clock.usage import Usage
-from fedsim.clock.visit_order import Phase, VisitOrder
+from fedsim.clock.device_training import Stints
+from fedsim.clock.foreseen import Course
+from fedsim.clock.usage import Usage, active_j, tails_j
+from fedsim.clock.visit_order import DeviceWorld, Phase, VisitOrder
+from fedsim.cost.energy import gross_j
 from fedsim.errors import RunError, message
+from fedsim.network.base import Direction, Transfer
 from fedsim.records.rows import Cause, Outcome
 
 MOST_PAUSES = 20_000
@@ -20,7 +24,7 @@ class VisitRecord:
     Attributes:
         client, profile: whose visit, and their device.
         order, visit, version, round, start, work, steps: as in `VisitOrder`.
-        dispatched_s, downloaded_s, trained_s, landed_s, ended_s: virtual instants; NaN: not reached.
+        dispatched_s, landed_s, ended_s: virtual instants; NaN: not reached.
         steps_made: local steps in the update.
         away: why its device went offline last; empty if it never did.
         battery: share of the battery that is there at its end; NaN without one.
@@ -34,7 +38,7 @@ class VisitRecord:
         self.version, self.round = order.version, order.round
         self.steps = self.steps_made = order.steps
         self.dispatched_s = now_s
-        self.downloaded_s = self.trained_s = self.landed_s = self.ended_s = math.nan
+        self._downloaded_s = self._trained_s = self.landed_s = self.ended_s = math.nan
         self.away: Cause | Literal[""] = ""
         self.battery = self._loss = self._loss_square = math.nan
         self.pauses = 0
@@ -43,6 +47,21 @@ class VisitRecord:
         self._handed_over = self._computed = False
         self._paused_s: dict[Phase, float] = {"down": 0.0, "train": 0.0, "up": 0.0}
         self._usage: Usage | None = None
+
+    def _catch_up(self) -> None:
+        """Note which instants it has reached by now, if nothing has told it."""
+
+    @property
+    def downloaded_s(self) -> float:
+        """When it had downloaded its model [virtual s]; NaN: it has not."""
+        self._catch_up()
+        return self._downloaded_s
+
+    @property
+    def trained_s(self) -> float:
+        """When its device had trained [virtual s]; NaN: it has not."""
+        self._catch_up()
+        return self._trained_s
 
     @property
     def outcome(self) -> Outcome:
@@ -138,3 +157,82 @@ class VisitRecord:
     def fail(self) -> None:
         """Its values could not be computed."""
         self._outcome = "failed"
+
+
+class VisitAccount(VisitRecord):
+    """A visit's record with what it has used, of what has moved and been trained."""
+
+    def __init__(self, world: DeviceWorld, order: VisitOrder) -> None:
+        """Take what is asked of whom, now."""
+        super().__init__(order, float(world.env.now))
+        self._world, self._env = world, world.env
+        self._known: Course | None = None
+        self._training: Stints | None = None
+        self._transfers: dict[Direction, Transfer] = {}
+        self._left_bytes: dict[Direction, int] = {}
+        self._cut = False
+
+    def _catch_up(self) -> None:
+        """Note the phases that are over by now."""
+        course, now_s = self._known, float(self._env.now)
+        if course is None or self.ended or not course.downloaded_s <= now_s:
+            return
+        self._downloaded_s = course.downloaded_s
+        if course.training is None:
+            return
+        if self._training is None:
+            self._training = Stints(self._world.machines, self.profile)
+            self._training.begin(course.training, course.downloaded_s)
+        if course.trained_s <= now_s:
+            self._trained_s = course.trained_s
+            self._training.end(course.trained_s)
+
+    def _left_at(self, now_s: float) -> dict[Direction, int]:
+        """Return the payload of transfers that are not over which has left the sender by now, where that is known."""
+        if self._known is None or not math.isnan(self.landed_s):
+            return {}
+        down, up = self._known.left_bytes(now_s)
+        return {"down": down, "up": up}
+
+    def _usage_until(self, end_s: float) -> Usage:
+        joules = self._joules_until(end_s)
+        gross = gross_j(joules, self.profile.idle_w, end_s - self.dispatched_s - self.paused_s)
+        return Usage(
+            self._moved_bytes("down"), self._moved_bytes("up"), self._flops_until(end_s), joules, gross
+        )
+
+    def _flops_until(self, end_s: float) -> float:
+        if self._training is None:
+            return 0.0
+        whole = not math.isnan(self._trained_s) and not self._cut
+        return self.work.flops if whole else self.work.flops * self._training.share(end_s)
+
+    def _joules_until(self, end_s: float) -> float:
+        """Return what it has used above idle [J]: its phases less its pauses, and the radio's tails."""
+        joules = active_j(
+            self.profile,
+            down_s=_spent_s(self.dispatched_s, self._downloaded_s, end_s) - self._paused_s["down"],
+            down_bytes=self._moved_bytes("down"),
+            train_j=0.0 if self._training is None else self._training.joules(end_s),
+            up_s=_spent_s(self._trained_s, self.landed_s, end_s) - self._paused_s["up"],
+            up_bytes=self._moved_bytes("up"),
+        )
+        if not self._world.tail:
+            return joules
+        uploads = not math.isnan(self._trained_s)
+        return joules + tails_j(self.profile, self._trained_s - self._downloaded_s if uploads else None)
+
+    def _moved_bytes(self, direction: Direction) -> int:
+        """Return the payload that has left the sender by now, or had by its end."""
+        down = direction == "down"
+        if not math.isnan(self._downloaded_s if down else self.landed_s):
+            return self.work.down_bytes if down else self.work.up_bytes
+        if direction not in self._left_bytes and direction in self._transfers:
+            return self._transfers[direction].sent_bytes()
+        return self._left_bytes.get(direction, 0)
+
+
+def _spent_s(begin_s: float, finish_s: float, end_s: float) -> float:
+    if math.isnan(begin_s):
+        return 0.0
+    return (end_s if math.isnan(finish_s) else finish_s) - begin_s

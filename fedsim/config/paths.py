@@ -56,8 +56,9 @@ def _absolute_value(name: str, value: Any, folder: Path, where: str) -> Any:
     if not isinstance(value, str) or not value:
         return value
     relative = value.startswith(("./", "../", "~/"))
-    if name in PATHS:
-        is_path = value not in WORDS.get(name, ())
+    field = name if name in PATHS else name.rpartition(".")[0]  # one of several, by a key of their own
+    if field in PATHS:
+        is_path = value not in WORDS.get(field, ())
     elif name in MAYBE_PATHS:
         is_path = relative or value[0] in "/~$." or (folder / value).exists() or _in_a_folder(value, folder)
     else:

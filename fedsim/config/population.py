@@ -15,10 +15,19 @@ from fedsim.errors import invalid
 class PopulationConfig(Config):
     """Who takes part: a preset or the user's own tables, how many, when they are there, on what links.
 
+    `availability` says when devices may be used: `always`; `charging`, while they hang on their plugs; `eligible`, while they are idle,
+    charging and on an unmetered network (at home, where the home has Wi-Fi): what production systems ask for; or a table of windows.
+
+    `links` says which link a client is on: `one`, the same always; `by-place`, that of its home while it is there and a cellular one of its
+    own while its owner has taken it out (phones alone are carried). With `eligible`, and `by-place`, the networks that are drawn are
+    those of the homes, so many of them Wi-Fi that the shares of the table come out over time.
+
     `on_close` says what happens to a visit whose device goes away (its window closes, an outage, its battery is
     low, it is too warm): `lost`; `pause`: it goes on when the device is back; `partial`: training ends with
     the last whole step, and what there is is uploaded when the device is back (a download that is cut is lost).
 
+    `rates` may say for each kind of link where its rates are from, as in `{lte: lte.csv, wifi: generated}`: the first that fits a client, of its
+    row of the network table, its access (`wifi`, `wired`, `cellular`) and its class of devices; links that nothing fits are constant.
     `rates_for` names the rows of the network table whose links follow `rates`; those of the others are constant.
     None: all links.
 
@@ -40,7 +49,8 @@ class PopulationConfig(Config):
     on_close: Literal["lost", "pause", "partial"] = "lost"
     shares: Literal["drawn", "exact"] = "drawn"
     wifi_only: bool | None = None
-    rates: str = "constant"
+    links: Literal["one", "by-place"] = "one"
+    rates: str | dict[str, str] = "constant"
     rates_at_end: Literal["loop", "hold", "fail"] | None = None
     rates_phase: Literal["start", "random"] = "start"
     rates_level: Literal["trace", "client"] = "trace"
@@ -57,7 +67,14 @@ class PopulationConfig(Config):
 
     @model_validator(mode="after")
     def _rates_that_end(self) -> PopulationConfig:
-        traced = self.rates not in ("constant", "generated")
+        traced = any(source not in ("constant", "generated") for source in self.rate_sources)
+        if not self.rate_sources:
+            raise invalid("has no links in `rates`", fix="write rates: constant, or links with their source")
+        if self.rates_for is not None and isinstance(self.rates, dict):
+            raise invalid("has `rates_for` beside `rates` by link", fix="remove it: the keys say which links")
+        if self.links == "by-place" and traced:
+            what = "has traces in `rates` for links that change with the place"
+            raise invalid(what, fix="set links: one, or rates: constant or generated")
         if traced and self.rates_at_end is None:
             fix = "add rates_at_end: loop, hold or fail"
             raise invalid("has `rates` from a file, which ends", fix=fix)
@@ -78,11 +95,21 @@ class PopulationConfig(Config):
             raise invalid("has `rates_phase: random` for traces that do not loop", fix=fix)
         return self
 
+    @property
+    def rate_sources(self) -> tuple[str, ...]:
+        """Where rates are from: `constant`, `generated`, files; each as often as it is named."""
+        return tuple(self.rates.values()) if isinstance(self.rates, dict) else (self.rates,)
+
+    @property
+    def by_home(self) -> bool:
+        """Whether the networks that are drawn are those of the homes."""
+        return self.availability == "eligible" or self.links == "by-place"
+
     @model_validator(mode="after")
     def _zones_of_windows(self) -> PopulationConfig:
         if not self.time_zones:
             raise invalid("has no `time_zones`", fix="remove it, or give hours, as in time_zones: [0, 8]")
-        if self.availability == "always" and self.time_zones != (0.0,):
+        if self.availability == "always" and self.links == "one" and self.time_zones != (0.0,):
             fix = "remove it, or set availability: charging or a file"
             raise invalid("has `time_zones` for clients that are always there", fix=fix)
         return self

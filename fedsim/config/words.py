@@ -8,7 +8,7 @@ from fedsim.config.problem import Problem
 from fedsim.errors import nearest
 
 WORDS: dict[str, tuple[str, ...]] = {
-    "population.availability": ("always", "charging"),
+    "population.availability": ("always", "charging", "eligible"),
     "population.rates": ("constant", "generated"),
     "energy.battery.plugged": ("charging",),
     "compute.calibration": ("none", "measured"),

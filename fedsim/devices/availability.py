@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, Protocol
@@ -104,6 +106,29 @@ class Availability:
         """Return the availability of n clients from windows in any order; see `normal_form`."""
         return cls(*normal_form(client, start_s, stop_s, n=n, period_s=period_s, gap_s=gap_s), period_s)
 
+    @classmethod
+    def joined(cls, parts: Iterable[Availability]) -> Availability:
+        """Return the clients of the first part, then those of the second, and so on; all of one period.
+
+        Parts are taken one after the other and let go: what is being made is never there twice.
+
+        Raises:
+            ValueError: no part, or parts of several periods.
+        """
+        starts: deque[Floats] = deque()
+        stops: deque[Floats] = deque()
+        counts: list[Ints] = []
+        periods: set[float] = set()
+        for part in parts:
+            starts.append(part.starts_s)
+            stops.append(part.stops_s)
+            counts.append(np.diff(part.offsets))
+            periods.add(part.period_s)
+        if len(periods) != 1:
+            raise ValueError("parts of one period are needed, at least one")
+        offsets = np.append(0, np.cumsum(np.concatenate(counts))).astype(np.int64)
+        return cls(_emptied(starts), _emptied(stops), offsets, periods.pop())
+
     @property
     def n(self) -> int:
         """Number of clients."""
@@ -181,11 +206,10 @@ class Availability:
         return online
 
     @cached_property
-    def _all_starts_s(self) -> list[float]:
+    def _all_starts_s(self) -> Floats:
         """Starts of the windows that recur, ascending."""
         recurring = np.isfinite(self.stops_s) | (math.isinf(self.period_s))
-        starts_s: list[float] = np.unique(self.starts_s[recurring]).tolist()
-        return starts_s
+        return np.unique(self.starts_s[recurring])
 
     def next_start_s(self, now_s: float) -> float:
         """Return the earliest start of a window after `now_s`, over all clients; inf if there is none."""
@@ -193,8 +217,8 @@ class Availability:
         starts_s = self._all_starts_s
         at = bisect.bisect_right(starts_s, now_s, key=lambda start: base_s + start)
         if at < len(starts_s):
-            return base_s + starts_s[at]
-        return after_s + starts_s[0] if starts_s else math.inf
+            return base_s + float(starts_s[at])
+        return after_s + float(starts_s[0]) if len(starts_s) else math.inf
 
     def shifted(self, shift_s: Floats) -> Availability:
         """Return the same windows, those of client c `shift_s[c]` later (earlier if negative).
@@ -204,21 +228,51 @@ class Availability:
         """
         if math.isinf(self.period_s):
             raise ValueError("only windows that repeat can be shifted")
-        owner = np.repeat(np.arange(self.n), np.diff(self.offsets))
-        length_s = self.stops_s - self.starts_s
-        start_s = np.mod(self.starts_s + shift_s[owner], self.period_s)
-        return Availability.from_windows(owner, start_s, start_s + length_s, n=self.n, period_s=self.period_s)
+        return Availability.joined(self._shifted(first, shift_s) for first in self._firsts())
+
+    def _shifted(self, first: int, shift_s: Floats) -> Availability:
+        """Return the same windows of the block of clients from `first` on, each shifted by its own `shift_s`."""
+        owner, mine = self._block(first)
+        length_s = self.stops_s[mine] - self.starts_s[mine]
+        start_s = np.mod(self.starts_s[mine] + shift_s[first:][owner], self.period_s)
+        n = min(BLOCK, self.n - first)
+        return Availability.from_windows(owner, start_s, start_s + length_s, n=n, period_s=self.period_s)
+
+    def _firsts(self) -> range:
+        """Return the first client of each block, at least one."""
+        return range(0, max(self.n, 1), BLOCK)
+
+    def _block(self, first: int) -> tuple[Ints, slice]:
+        """Return who owns each window of the block of clients from `first` on, counted from it, and where these lie."""
+        offsets = self.offsets[first : first + BLOCK + 1]
+        owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        return owner, slice(int(offsets[0]), int(offsets[-1]))
 
     def share(self) -> Floats:
         """Return each client's share of time online, (n,).
 
         Windows that do not repeat are held against the time from 0 to the last stop of any client.
         """
-        owner = np.repeat(np.arange(self.n), np.diff(self.offsets))
-        total_s = np.bincount(owner, weights=self.stops_s - self.starts_s, minlength=self.n)
-        finite = self.stops_s[np.isfinite(self.stops_s)]
-        whole_s = self.period_s if math.isfinite(self.period_s) else float(finite.max(initial=0.0))
+        total_s, whole_s = np.zeros(self.n), self.period_s
+        for first in self._firsts():
+            owner, mine = self._block(first)
+            n = min(BLOCK, self.n - first)
+            length_s = self.stops_s[mine] - self.starts_s[mine]
+            total_s[first : first + n] = np.bincount(owner, weights=length_s, minlength=n)
+        if math.isinf(whole_s):
+            whole_s = float(self.stops_s[np.isfinite(self.stops_s)].max(initial=0.0))
         return np.where(np.isinf(total_s), 1.0, total_s / (whole_s or 1.0))
+
+
+def _emptied(parts: deque[Floats]) -> Floats:
+    """Return arrays as one, and let each of them go as soon as it is in it."""
+    whole = np.empty(sum(len(part) for part in parts))
+    end = 0
+    while parts:
+        part = parts.popleft()
+        whole[end : end + len(part)] = part
+        end += len(part)
+    return whole
 
 
 def windows_of(table: WindowTable, n: int, seed: int) -> Availability:

@@ -31,22 +31,22 @@ def charging(n: int, seed: int, days: int = 14, start_hour: float = 0.0) -> Avai
     """
     figures = yaml.safe_load(hetero_profiles.locate("charging.yaml").read_text("utf-8"))
     period_s = days * DAY_S
-    blocks = [_sessions(figures, seed, block, days) for block in range(-(-n // BLOCK))]
-    owner, start_s, length_s = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    mine = owner < n
-    start_s = np.mod(start_s[mine] - 3600.0 * start_hour, period_s)
-    return Availability.from_windows(
-        owner[mine],
-        start_s,
-        start_s + length_s[mine],
-        n=n,
-        period_s=period_s,
-        gap_s=figures["merge_gap_s"],
-    )
+
+    def of_block(block: int) -> Availability:
+        owner, start_s, length_s = _sessions(figures, seed, block, days)
+        clients = min(BLOCK, n - block * BLOCK)
+        mine = owner < clients
+        start_s = np.mod(start_s[mine] - 3600.0 * start_hour, period_s)
+        stop_s, gap_s = start_s + length_s[mine], figures["merge_gap_s"]
+        return Availability.from_windows(
+            owner[mine], start_s, stop_s, n=clients, period_s=period_s, gap_s=gap_s
+        )
+
+    return Availability.joined(of_block(block) for block in range(-(-n // BLOCK)))
 
 
 def _sessions(figures: Mapping[str, Any], seed: int, block: int, days: int) -> tuple[Ints, Floats, Floats]:
-    """Return (device, start, length) of the raw sessions of one block of devices."""
+    """Return (device, start, length) of the raw sessions of one block of devices, which are counted from 0."""
     rng = stream(seed, "charging", days, block)
     z = rng.standard_normal(BLOCK)
     per_day = figures["start_rate_factor"] * exp(
@@ -69,4 +69,4 @@ def _sessions(figures: Mapping[str, Any], seed: int, block: int, days: int) -> t
     )
     low_s = np.where(long, figures["long_session_min_s"], figures["short_session_min_s"])
     high_s = np.where(long, figures["session_max_s"], figures["short_session_max_s"])
-    return block * BLOCK + device, start_s, np.clip(length_s, low_s, high_s)
+    return device, start_s, np.clip(length_s, low_s, high_s)

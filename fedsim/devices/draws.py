@@ -92,12 +92,20 @@ def nearest_row(speed: Floats, allowed: Ints, wanted: Floats) -> Ints:
     return order[np.searchsorted(between, wanted)]
 
 
-def network_weights(recipe: Recipe, *, wifi_only: bool) -> tuple[Floats, Floats]:
+def network_weights(
+    recipe: Recipe, *, wifi_only: bool, at_home: float | None = None
+) -> tuple[Floats, Floats]:
     """Return the weights of the networks for devices that may be on a cellular one, and for the others.
 
     The shares of the table are those of the whole population. Devices without a modem take none of
     the cellular share, so those with one take more of it: over all clients the table's shares come out
     (as far as there are enough of them).
+
+    Args:
+        recipe: tables and shares.
+        wifi_only: nobody is on a cellular network.
+        at_home: share of time that devices with a modem are at home. The weights are then those of the networks at home: a share h of the
+            homes has Wi-Fi, so that over time the table's shares come out, h x at_home (as far as there are enough homes).
     """
     nets, weight = recipe.networks, recipe.network_weight / recipe.network_weight.sum()
     fixed = np.where(nets.cellular, 0.0, weight)
@@ -111,6 +119,8 @@ def network_weights(recipe: Recipe, *, wifi_only: bool) -> tuple[Floats, Floats]
     if wifi_only or mobile_devices == 0 or fixed.sum() == 1:
         return fixed, fixed
     cellular = min(1.0, (1 - fixed.sum()) / mobile_devices)
+    if at_home is not None:
+        cellular = max(0.0, 1 - (1 - cellular) / at_home)
     share = np.where(
         nets.cellular, weight / (1 - fixed.sum()) * cellular, fixed / fixed.sum() * (1 - cellular)
     )

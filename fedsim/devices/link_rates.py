@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from fedsim.arrays import Bools, Floats, Ints, Names
+from fedsim.config.classes import CLASSES
 from fedsim.config.words import no_such_file
 from fedsim.devices.availability import BLOCK
 from fedsim.devices.tables import NetworkTable
@@ -102,6 +104,84 @@ class OfSome:
         return self.all_links.of(client, direction) if self.follows[client] else None
 
 
+@dataclass(frozen=True, eq=False)
+class OfSeveral:
+    """Rates over time by kind of link.
+
+    Attributes:
+        kinds: the rates that all links of a kind would have; None: they never change.
+        which: (n,) each client's kind, from 0; -1: of none, and its rate never changes.
+    """
+
+    kinds: Sequence[LinkRates | None]
+    which: Ints
+
+    def of(self, client: int, direction: Direction) -> Rates | None:
+        """Return the rate of one link; None: it never changes."""
+        kind = None if self.which[client] < 0 else self.kinds[int(self.which[client])]
+        return None if kind is None else kind.of(client, direction)
+
+
+class Clients(NamedTuple):
+    """What kind of link each client has, (n,) names: of its network, and of its class of devices."""
+
+    network: Names
+    tier: Names
+
+
+def rates_by_link(
+    config: PopulationConfig,
+    clients: Clients,
+    means: dict[Direction, Floats],
+    nets: NetworkTable,
+    seed: int,
+) -> tuple[LinkRates | None, dict[Direction, Floats], dict[str, str]]:
+    """Return the rates of all links as `link_rates` does, where `rates` may say for each kind of link where they are from.
+
+    Raises:
+        ProfileError: as `link_rates` does, or no such kind of link.
+    """
+    if isinstance(config.rates, str):
+        return link_rates(config, clients.network, means, nets, seed)
+    kinds, which, digests = [], np.full(len(clients.network), -1), []
+    means = dict(means)
+    for number, (key, follows) in enumerate(_kinds(config.rates, clients, nets)):
+        mine = follows & (which < 0)
+        which[mine] = number
+        of_kind = config.model_copy(update={"rates": config.rates[key]})
+        varying, over_time, sources = link_rates(of_kind, clients.network, means, nets, seed)
+        kinds.append(varying)
+        digests += [sources["rates_sha256"]] if "rates_sha256" in sources else []
+        for way, of_all in over_time.items():
+            means[way] = np.where(mine, of_all, means[way])
+    facts = {"rates": ", ".join(f"{key} {source}" for key, source in config.rates.items())}
+    if digests:
+        facts |= {"rates_sha256": " ".join(digests), "rates_at_end": str(config.rates_at_end)}
+        facts |= {"rates_phase": config.rates_phase, "rates_level": config.rates_level}
+    varies = any(kind is not None for kind in kinds)
+    return OfSeveral(kinds, which) if varies else None, means, facts
+
+
+def _kinds(rates: Mapping[str, str], clients: Clients, nets: NetworkTable) -> Iterator[tuple[str, Bools]]:
+    """Yield the kinds of links with the clients that have one, (n,): rows of the network table, then accesses, then classes.
+
+    Raises:
+        ProfileError: no such kind.
+    """
+    access = dict(zip(map(str, nets.network), map(str, nets.access), strict=True))
+    known = [*access, *dict.fromkeys(("wifi", "wired", "cellular", *CLASSES))]
+    for key in sorted(rates, key=lambda key: known.index(key) if key in known else -1):
+        if key not in known:
+            what = f"is neither a network of {nets.shares.where}, nor an access, nor a class of devices"
+            raise ProfileError(message("population.rates", what, got=key, fix=nearest(key, known)))
+        if key in access:
+            yield key, clients.network.astype(str) == key
+        elif key in CLASSES:
+            yield key, clients.tier.astype(str) == key
+        else:
+            yield key, np.isin(clients.network.astype(str), [name for name in access if access[name] == key])
+
+
 def link_rates(
     config: PopulationConfig, network: Names, means: dict[Direction, Floats], nets: NetworkTable, seed: int
 ) -> tuple[LinkRates | None, dict[Direction, Floats], dict[str, str]]:
@@ -117,19 +197,20 @@ def link_rates(
     Raises:
         ProfileError: no such file, a broken one, or a network table that does not say how its rates vary.
     """
-    if config.rates == "constant":
+    source = config.rate_sources[0]
+    if source == "constant":
         return None, means, {"rates": "constant"}
-    if config.rates == "generated":
+    if source == "generated":
         laws, sources = _generated(network, means, nets, seed), {"rates": "generated"}
         return _of_some(config, laws, network, nets, sources), means, sources
-    absent = no_such_file("population.rates", config.rates)
+    absent = no_such_file("population.rates", source)
     if absent is not None:
-        raise ProfileError(message(absent.name, absent.what, got=config.rates, fix=absent.fix))
+        raise ProfileError(message(absent.name, absent.what, got=source, fix=absent.fix))
     assert config.rates_at_end is not None  # held by the configuration
-    table = read_rate_table(Path(config.rates), config.rates_at_end)
+    table = read_rate_table(Path(source), config.rates_at_end)
     traced = _traced(config, table, len(network), means, seed)
     sources = {
-        "rates": config.rates,
+        "rates": source,
         "rates_sha256": table.sha256,
         "rates_directions": ", ".join(table.traces),
         "rates_at_end": str(config.rates_at_end),

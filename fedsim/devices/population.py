@@ -14,15 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.arrays import Floats, Names
+from fedsim.arrays import Bools, Floats, Names
 from fedsim.config.devices import ComputeConfig
 from fedsim.devices.availability import Availability, OnlineTimes
 from fedsim.devices.draws import allot, choose, draws, links, nearest_row, network_weights
-from fedsim.devices.link_rates import LinkRates, link_rates
-from fedsim.devices.online import online_times
+from fedsim.devices.link_rates import Clients, LinkRates, rates_by_link
+from fedsim.devices.online import in_time_zones, online_times
+from fedsim.devices.people.habits import FILE, habits, habits_sha256
+from fedsim.devices.people.home_links import by_place
+from fedsim.devices.people.places import at_home, carried_by
+from fedsim.devices.people.profile import Profile
 from fedsim.devices.presets import Recipe, preset_names, recipe_of_files, recipe_of_preset
+from fedsim.devices.schemas.versions import versions
 from fedsim.devices.stacks.hardware import OwnedHardware
-from fedsim.devices.stacks.law import StepLaw
 from fedsim.devices.stacks.software import Laws, equipped
 from fedsim.devices.table_checks import check
 from fedsim.elementary import exp
@@ -34,55 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["Population", "Profile", "check", "draw", "draw_devices", "preset_names"]
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """One client's device and link.
-
-    Attributes:
-        client: index in the population.
-        device, tier, network: row, class and link of the tables.
-        flops_per_s: effective speed of LoRA training (4 FLOPs a parameter and token).
-        memory_bytes: RAM of the device.
-        usable_memory_bytes: what training may take of it.
-        memory_bytes_per_s: memory bandwidth.
-        down_bytes_per_s, up_bytes_per_s: (mean) rate of the client's own link, headers included.
-        rtt_s: round trip to the server.
-        framing: bytes on the link per byte of payload.
-        train_w, idle_w: power of the whole device while training, and idle.
-        down_radio_w, up_radio_w: power of an active radio at no load.
-        down_radio_j_per_byte, up_radio_j_per_byte: energy of each byte on top.
-        battery_wh: capacity; 0: no battery.
-        cpu_quota, cpu_period_s: share of a CPU that the device is, given out once a period; 1: all of it.
-        tail_s, tail_w: how long the radio stays up after a transfer, and its power then.
-        law: of its steps, where the population says what devices are; None: FLOPs over speed.
-    """
-
-    client: int
-    device: str
-    tier: str
-    network: str
-    flops_per_s: float
-    memory_bytes: float
-    usable_memory_bytes: float
-    memory_bytes_per_s: float
-    down_bytes_per_s: float
-    up_bytes_per_s: float
-    rtt_s: float
-    framing: float
-    train_w: float
-    idle_w: float
-    down_radio_w: float
-    down_radio_j_per_byte: float
-    up_radio_w: float
-    up_radio_j_per_byte: float
-    battery_wh: float
-    cpu_quota: float = 1.0
-    cpu_period_s: float = 0.1
-    tail_s: float = 0.0
-    tail_w: float = 0.0
-    law: StepLaw | None = None
-
-
 @dataclass(frozen=True, eq=False)
 class Population:
     """n clients as arrays, (n,) each, named as the fields of `Profile`.
@@ -92,6 +47,7 @@ class Population:
         sources: preset, tables and their SHA-256, for the record of a run.
         link_rates: how the links' rates change over time; None: they never do.
         hardware, laws: what the devices are, and the law of their steps; None: the table has speeds.
+        unmetered: (n,) whose network costs nothing by the byte; None: not known.
     """
 
     device: Names
@@ -121,6 +77,7 @@ class Population:
     link_rates: LinkRates | None = None
     hardware: OwnedHardware | None = None
     laws: Laws | None = None
+    unmetered: Bools | None = None
 
     @property
     def n(self) -> int:
@@ -136,21 +93,15 @@ class Population:
         Raises:
             IndexError: no such client.
         """
-        profile = self._recent.get(client)
-        if profile is None:
-            if not 0 <= client < self.n:
-                raise IndexError(f"client {client} of a population of {self.n}")
-            if len(self._recent) >= RECENT:
-                self._recent.clear()
-            law = None if self.laws is None else self.laws.of(client)
-            arrays = {name: _plain(getattr(self, name)[client]) for name in _ARRAYS}
-            profile = Profile(client, **arrays, law=law)
-            self._recent[client] = profile
-        return profile
+        if not 0 <= client < self.n:
+            raise IndexError(f"client {client} of a population of {self.n}")
+        law = None if self.laws is None else self.laws.of(client)
+        return Profile(client, *[_plain(array.item(client)) for array in self._arrays], law)
 
     @cached_property
-    def _recent(self) -> dict[int, Profile]:
-        return {}
+    def _arrays(self) -> list[NDArray[Any]]:
+        """The arrays, in the order of the fields of `Profile`."""
+        return [getattr(self, name) for name in _ARRAYS]
 
     @property
     def varying(self) -> bool:
@@ -176,12 +127,10 @@ class Population:
         return {"client": np.arange(self.n), **{name: getattr(self, name) for name in _ARRAYS}}
 
 
-RECENT = 16_384
-"""Profiles kept at hand: half a kilobyte each, and a visit asks for its client's several times."""
 _ARRAYS = tuple(field.name for field in fields(Profile) if field.name not in ("client", "law"))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: float | str) -> float | str:
     return value if isinstance(value, str) else float(value)
 
 
@@ -193,7 +142,7 @@ def draw(config: PopulationConfig, seed: int) -> Population:
     """
     population = draw_devices(config, config.clients, seed)
     columns = {"network": population.network, "tier": population.tier}
-    availability, sources = online_times(config, columns, seed)
+    availability, sources = online_times(config, columns, population.unmetered, seed)
     return replace(population, availability=availability, sources=population.sources | sources)
 
 
@@ -221,9 +170,19 @@ def draw_devices(
         recipe = recipe_of_files(source.devices, source.networks)
     if wifi_only is None:
         wifi_only = source.availability == "charging" if source.wifi_only is None else source.wifi_only
-    population = _drawn(recipe, n, seed, wifi_only=wifi_only, exact=source.shares == "exact")
+    population = _drawn(recipe, n, seed, wifi_only=wifi_only, config=source)
     drawn: dict[Direction, Floats] = {"down": population.down_bytes_per_s, "up": population.up_bytes_per_s}
-    varying, means, rate_sources = link_rates(source, population.network, drawn, recipe.networks, seed)
+    clients = Clients(population.network, population.tier)
+    varying, means, rate_sources = rates_by_link(source, clients, drawn, recipe.networks, seed)
+    if source.links == "by-place":
+        assert population.unmetered is not None  # every network table says who is
+        carried = carried_by(population.tier)
+        home = in_time_zones(at_home(habits(), n, seed, carried), source.time_zones, seed)
+        moves = carried & population.unmetered
+        varying = by_place(recipe, varying, means, home, moves, seed, exact=source.shares == "exact")
+        means = varying.means()
+        rate_sources |= {"links": "by-place", "people": FILE, "people_sha256": habits_sha256()}
+        rate_sources |= versions(rate_sources)
     return replace(
         population,
         down_bytes_per_s=means["down"],
@@ -233,7 +192,10 @@ def draw_devices(
     )
 
 
-def _drawn(recipe: Recipe, n: int, seed: int, *, wifi_only: bool, exact: bool = False) -> Population:
+def _drawn(
+    recipe: Recipe, n: int, seed: int, *, wifi_only: bool, config: PopulationConfig | None = None
+) -> Population:
+    exact, by_home = (False, False) if config is None else (config.shares == "exact", config.by_home)
     chance, z = draws(n, seed)
     devices, nets, spread = recipe.devices, recipe.networks, recipe.spread
     if recipe.latency is None:
@@ -243,7 +205,8 @@ def _drawn(recipe: Recipe, n: int, seed: int, *, wifi_only: bool, exact: bool = 
     else:
         flops_per_s = recipe.latency.flops_per_s(chance[0])
         row = nearest_row(devices.flops_per_s, recipe.nearest, flops_per_s)
-    mobile, fixed = network_weights(recipe, wifi_only=wifi_only)
+    share_at_home = habits().at_home if by_home else None
+    mobile, fixed = network_weights(recipe, wifi_only=wifi_only, at_home=share_at_home)
     link = links(devices.cellular[row], mobile, fixed, chance[1], exact=exact)
     rho, asked = nets.correlation[link], {"wifi_only": str(wifi_only).lower(), "availability": "always"}
     z_up = rho * z[1] + np.sqrt(1 - rho**2) * z[2]
@@ -260,6 +223,7 @@ def _drawn(recipe: Recipe, n: int, seed: int, *, wifi_only: bool, exact: bool = 
         availability=Availability.always(n),
         sources=recipe.sources | asked | ({"shares": "exact"} if exact else {}),
         hardware=None if devices.hardware is None else OwnedHardware(devices.hardware, row),
+        unmetered=~nets.cellular[link],
     )
     return with_software(population, ComputeConfig(), seed)
 
@@ -278,7 +242,7 @@ def with_software(population: Population, compute: ComputeConfig, seed: int) -> 
         flops_per_s=made.flops_per_s,
         usable_memory_bytes=made.usable_memory_bytes,
         laws=made.laws,
-        sources=population.sources | made.sources,
+        sources=population.sources | made.sources | versions(made.sources),
     )
 
 

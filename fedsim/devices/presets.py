@@ -20,6 +20,8 @@ from fedsim.arrays import Floats, Ints
 from fedsim.component import Config
 from fedsim.config.fields import NonNegative, Positive
 from fedsim.config.population import PopulationConfig
+from fedsim.devices.people.regions import read_region
+from fedsim.devices.schemas.versions import versions
 from fedsim.devices.stacks.hardware import is_hardware
 from fedsim.devices.tables import DeviceTable, NetworkTable, read_devices, read_networks
 from fedsim.elementary import exp
@@ -52,7 +54,10 @@ class Latency(Config):
 
 
 class Preset(Config):
-    """What a preset file holds; `device_share` or `latency` picks the devices, `caution` says what is wrong with an old one."""
+    """What a preset file holds; `device_share`, `latency` or a region picks the devices, `caution` says what is wrong with an old one.
+
+    `region` is one of the table `regions`: the shares of devices and networks are then those of its figures.
+    """
 
     about: str
     caution: str = ""
@@ -61,14 +66,18 @@ class Preset(Config):
     devices: str
     device_share: Choice | None = None
     latency: Latency | None = None
+    region: str | None = None
+    regions: str = "regions_2026.csv"
     networks: str
-    network_share: Choice
+    network_share: Choice | None = None
     spread: bool = True
 
     @model_validator(mode="after")
     def _one_law(self) -> Preset:
-        if (self.device_share is None) == (self.latency is None):
-            raise invalid("give exactly one of `device_share` and `latency`")
+        if sum(law is not None for law in (self.device_share, self.latency, self.region)) != 1:
+            raise invalid("give exactly one of `device_share`, `latency` and `region`")
+        if (self.network_share is None) == (self.region is None):
+            raise invalid("give `network_share`, or a `region`, which has it")
         return self
 
 
@@ -133,19 +142,30 @@ def recipe_of_preset(name: str) -> Recipe:
         read_devices(_table(name, chosen.devices)),
         read_networks(_table(name, chosen.networks)),
     )
-    share = chosen.device_share if chosen.latency is None else dict.fromkeys(chosen.latency.nearest, 1.0)
+    sources = {
+        "preset": name,
+        "devices": chosen.devices,
+        "devices_sha256": devices.sha256,
+        "networks": chosen.networks,
+        "networks_sha256": networks.sha256,
+    }
+    if chosen.region is None:
+        share = chosen.device_share if chosen.latency is None else dict.fromkeys(chosen.latency.nearest, 1.0)
+        weights = devices.shares.pick(share), networks.shares.pick(chosen.network_share)
+    else:
+        region = read_region(_table(name, chosen.regions), chosen.region)
+        weights = region.device_weights(devices), region.network_weights(networks)
+        sources |= {
+            "region": chosen.region,
+            "regions": chosen.regions,
+            "regions_sha256": region.sha256,
+        }
     return Recipe(
         devices=devices,
-        device_weight=devices.shares.pick(share),
+        device_weight=weights[0],
         networks=networks,
-        network_weight=networks.shares.pick(chosen.network_share),
-        sources={
-            "preset": name,
-            "devices": chosen.devices,
-            "devices_sha256": devices.sha256,
-            "networks": chosen.networks,
-            "networks_sha256": networks.sha256,
-        },
+        network_weight=weights[1],
+        sources=sources | versions(sources),
         spread=float(chosen.spread),
         latency=chosen.latency,
     )
@@ -171,17 +191,18 @@ def recipe_of_files(devices_path: Path, networks_path: Path) -> Recipe:
         ProfileError: the first problem of a table, with its row and column.
     """
     devices, networks = read_devices(devices_path), read_networks(networks_path)
+    sources = {
+        "devices": str(devices_path),
+        "devices_sha256": devices.sha256,
+        "networks": str(networks_path),
+        "networks_sha256": networks.sha256,
+    }
     return Recipe(
         devices=devices,
         device_weight=devices.shares.pick(None),
         networks=networks,
         network_weight=networks.shares.pick(None),
-        sources={
-            "devices": str(devices_path),
-            "devices_sha256": devices.sha256,
-            "networks": str(networks_path),
-            "networks_sha256": networks.sha256,
-        },
+        sources=sources,
     )
 
 

@@ -8,9 +8,13 @@ import numpy as np
 
 from fedsim.arrays import Bools, Floats
 from fedsim.config.classes import CLASSES
+from fedsim.config.fields import DAY_S
+from fedsim.devices.availability import Availability
+from fedsim.devices.people.places import carried_by, share_by_hour
 from fedsim.devices.population import Population, draw_devices
 from fedsim.devices.presets import preset
 from fedsim.network.base import MBPS
+from fedsim.records.resolved import tables_of
 
 P75, P95 = 0.6744897501960817, 1.6448536269514722
 """Half, and nine in ten, of a normal's draws lie within so many sigmas."""
@@ -50,6 +54,41 @@ def _summary(population: Population, tier: str, who: Bools) -> dict[str, str | f
         "up_mbps_p50": quantile(population.up_bytes_per_s / MBPS, 0.5),
         "rtt_ms_p50": quantile(population.rtt_s * 1e3, 0.5),
     }
+
+
+def shares(population: Population) -> list[dict[str, str | float]]:
+    """Return who runs which operating system on which network: one row a system, then `all`; nothing where no table says it."""
+    if population.hardware is None:
+        return []
+    systems = population.hardware.table.os[population.hardware.row].astype(str)
+    phones = carried_by(population.tier)
+    groups = [(f"{name}, phones", phones & (systems == name)) for name in sorted(set(systems[phones]))]
+    groups += [(name, ~phones & (systems == name)) for name in sorted(set(systems[~phones]))]
+    groups.append(("all", np.ones(population.n, dtype=np.bool_)))
+    networks = sorted(set(population.network.astype(str)))
+    return [
+        {
+            "system": name,
+            "share": float(who.mean()),
+            **{network: float(np.mean(population.network[who] == network)) for network in networks},
+        }
+        for name, who in groups
+    ]
+
+
+def by_hour(windows: Availability) -> str:
+    """Return which share of the clients is online by hour of the day, and how far it swings; empty where days do not repeat."""
+    if windows.constant or not math.isfinite(windows.period_s) or windows.period_s % DAY_S:
+        return ""
+    online = share_by_hour(windows)
+    hours = " ".join(f"{100 * share:.1f}" for share in online)
+    swing = f"{online.max() / online.min():.2g}" if online.min() > 0 else "no bound"
+    return f"online by hour of the day, from 0 h [%]: {hours}; most over least: {swing}"
+
+
+def tables(population: Population) -> str:
+    """Return which tables a population is from, with their years and digests."""
+    return f"tables: {'; '.join(map(str, tables_of(population.sources)))}"
 
 
 def trust(population: Population) -> str:

@@ -1,117 +1,43 @@
 """What a device, network or availability table must hold, and every way in which one fails to.
 
-Columns that are not named here (peaks, notes, sources) are the reader's own.
+Columns that are not named in `fedsim.devices.schemas` (notes, sources) are the reader's own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fedsim.arrays import Floats, Ints
-from fedsim.config.classes import CLASSES
-from fedsim.devices.stacks.hardware import HARDWARE_COLUMNS, hardware_problems, is_hardware
+from fedsim.devices.people.region_rows import region_problems
+from fedsim.devices.schemas.devices import (
+    DEVICE_COLUMNS,
+    OPTIONAL_DEVICE_COLUMNS,
+    SHARE_COLUMN,
+    SPEED_COLUMNS,
+    SPEEDS,
+)
+from fedsim.devices.schemas.networks import NETWORK_COLUMNS, OPTIONAL_NETWORK_COLUMNS, VARIATION_COLUMNS
+from fedsim.devices.schemas.people import REGION_COLUMNS, WINDOW_COLUMNS, WINDOW_OWNERS
+from fedsim.devices.stacks.hardware import (
+    HARDWARE_COLUMNS,
+    OPTIONAL_HARDWARE_COLUMNS,
+    hardware_problems,
+    is_hardware,
+)
 from fedsim.devices.stacks.measurements import MEASUREMENT_COLUMNS, measurement_problems
 from fedsim.devices.stacks.memory_limits import LIMIT_COLUMNS
 from fedsim.devices.stacks.table import STACK_COLUMNS, stack_problems
 from fedsim.errors import Message, ProfileError
-from fedsim.files.user_tables import Column, Rows, numbers, problems, read_rows
-from fedsim.network.base import DIRECTIONS
-from fedsim.network.rate_tables import RATE_COLUMNS, rate_problems
-
-SPEEDS = ("eff_lora_lo_gflop_per_s", "eff_lora_gflop_per_s", "eff_lora_hi_gflop_per_s")
-
-DEVICE_COLUMNS = (
-    Column("device", "key"),
-    Column("class", "text", choices=tuple(CLASSES)),
-    *(Column(name, positive=True) for name in SPEEDS),
-    Column("ram_gb", positive=True),
-    Column("memory_bandwidth_gb_per_s", positive=True),
-    Column("train_w", positive=True),
-    Column("idle_w", low=0.0),
-    Column("battery_wh", low=0.0),
-)
-OPTIONAL_DEVICE_COLUMNS = (
-    Column("cpu_quota", positive=True, high=1.0),
-    Column("cpu_period_ms", positive=True),
-)
-"""A device that is a share of a CPU: the speed is then that of a second of CPU; 1 and 100 without them."""
-NETWORK_COLUMNS = (
-    Column("network", "key"),
-    Column("access", "text", choices=("wifi", "wired", "cellular")),
-    Column("down_mbps", positive=True),
-    Column("down_sigma_ln", low=0.0, high=5.0),
-    Column("up_mbps", positive=True),
-    Column("up_sigma_ln", low=0.0, high=5.0),
-    Column("down_up_correlation", low=-1.0, high=1.0),
-    Column("rtt_ms", positive=True),
-    Column("rtt_sigma_ln", low=0.0, high=5.0),
-    Column("packet_bytes", low=1448.0, high=9000.0),
-    *(Column(f"{direction}_radio_w", low=0.0) for direction in DIRECTIONS),
-    *(Column(f"{direction}_radio_mw_per_mbps", low=0.0) for direction in DIRECTIONS),
-)
-VARIATION_COLUMNS = (
-    Column("within_cv", low=0.0, high=5.0),
-    Column("autocorrelation_1s", low=0.0, high=0.99),
-    Column("outage_share", low=0.0, high=0.9),
-    Column("outage_mean_s", low=1.0, high=86_400.0),
-)
-"""How a link's rate varies, as the fields of `RateLaw`; only generated rates need these columns."""
-OPTIONAL_NETWORK_COLUMNS = (Column("tail_s", low=0.0), Column("tail_w", low=0.0))
-"""How long the radio stays up after a transfer, and its power then; 0 without them."""
-SPEED_COLUMNS = (
-    *(Column(name, "text") for name in ("device", "model", "stack")),
-    Column("tokens_per_s", positive=True),
-    Column("gflop_per_token", positive=True),
-)
-WINDOW_COLUMNS = (Column("start_s", low=0.0), Column("stop_s", low=0.0))
+from fedsim.files.user_tables import Checks, Column, Rows, explaining, numbers, problems, read_rows
+from fedsim.network.rate_tables import RATE_COLUMNS, RATES_OF, rate_problems
 
 
-KINDS = (
-    *("devices", "networks", "windows", "rates", "speeds"),
-    *("hardware", "stacks", "measurements", "memory limits"),
-)
-"""Names of what a table may be, in the order in which they are tried."""
-
-
-def check(path: Path | str) -> list[str]:
-    """Return every problem of a table, one message each; an empty list means that it can be used.
-
-    What the file is meant to be is told by its columns.
-    """
-    try:
-        rows = read_rows(Path(path))
-    except ProfileError as problem:
-        return [str(problem)]
-    kinds: tuple[tuple[tuple[Column, ...], Callable[[Rows], Iterator[Message]]], ...] = (
-        (DEVICE_COLUMNS, device_problems),
-        (NETWORK_COLUMNS, network_problems),
-        (WINDOW_COLUMNS, window_problems),
-        (RATE_COLUMNS, rate_problems),
-        (SPEED_COLUMNS, speed_problems),
-        (HARDWARE_COLUMNS, hardware_table_problems),
-        (STACK_COLUMNS, stack_problems),
-        (MEASUREMENT_COLUMNS, measurement_problems),
-        (LIMIT_COLUMNS, limit_problems),
-    )
-    if is_hardware(rows):
-        return [*map(str, hardware_table_problems(rows))]
-    # The kind of which the file has the largest part of the columns: one that lacks a column is still known.
-    parts = [sum(c.name in rows.cells for c in columns) / len(columns) for columns, _ in kinds]
-    if max(parts) == 0:
-        fix = "; ".join(
-            f"{kind}: {', '.join(column.name for column in columns)}"
-            for kind, (columns, _) in zip(KINDS, kinds, strict=True)
-        )
-        what = "is neither a device, nor a network, nor an availability table, nor one of rates, speeds, hardware, stacks or measurements"
-        fix = f"give it the columns of one ({fix})"
-        return [str(rows.say(None, "", what, got=sorted(rows.cells), fix=fix))]
-    return [*map(str, kinds[int(np.argmax(parts))][1](rows))]
-
-
+@explaining(*DEVICE_COLUMNS, *OPTIONAL_DEVICE_COLUMNS, SHARE_COLUMN)
 def device_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a device table."""
     yield from problems(
@@ -123,6 +49,7 @@ def device_problems(rows: Rows) -> Iterator[Message]:
     yield from _share_sums(rows)
 
 
+@explaining(*HARDWARE_COLUMNS, *OPTIONAL_HARDWARE_COLUMNS, SHARE_COLUMN)
 def hardware_table_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a table that says what devices are."""
     yield from hardware_problems(rows)
@@ -131,11 +58,13 @@ def hardware_table_problems(rows: Rows) -> Iterator[Message]:
     yield from _share_sums(rows)
 
 
+@explaining(*LIMIT_COLUMNS)
 def limit_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a table of memory limits."""
     yield from problems(rows, LIMIT_COLUMNS)
 
 
+@explaining(*NETWORK_COLUMNS, *VARIATION_COLUMNS, *OPTIONAL_NETWORK_COLUMNS, SHARE_COLUMN)
 def network_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a network table."""
     optional = _present(rows, (*VARIATION_COLUMNS, *OPTIONAL_NETWORK_COLUMNS))
@@ -149,6 +78,7 @@ def network_problems(rows: Rows) -> Iterator[Message]:
             yield rows.say(int(row), "outage_mean_s", what, float(mean_s[row]), fix)
 
 
+@explaining(*SPEED_COLUMNS)
 def speed_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a table of measured speeds."""
     yield from problems(rows, SPEED_COLUMNS)
@@ -161,6 +91,7 @@ def speed_problems(rows: Rows) -> Iterator[Message]:
         seen.setdefault(key, row)
 
 
+@explaining(*WINDOW_COLUMNS, *WINDOW_OWNERS)
 def window_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a table of windows."""
     owner = "trace" if "trace" in rows.cells and "client" not in rows.cells else "client"
@@ -246,3 +177,71 @@ def _ordered(rows: Rows, low: str, high: str) -> Iterator[Message]:
         for row in np.flatnonzero(small > large):
             what = f"must be at least {low} = {small[row]:g}"
             yield rows.say(int(row), high, what, float(large[row]), f"swap them, or correct {high}")
+
+
+@dataclass(frozen=True)
+class TableKind:
+    """One kind of table: its columns, and the checks that they must pass.
+
+    Attributes:
+        name: as `fedsim profiles new` has it.
+        columns: those that it must have.
+        optional: those that it may have.
+        checks: all that can be wrong with one.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    checks: Checks
+    optional: tuple[Column, ...] = ()
+
+
+KINDS = (
+    TableKind("devices", DEVICE_COLUMNS, device_problems, optional=(*OPTIONAL_DEVICE_COLUMNS, SHARE_COLUMN)),
+    TableKind(
+        "networks",
+        NETWORK_COLUMNS,
+        network_problems,
+        optional=(*VARIATION_COLUMNS, *OPTIONAL_NETWORK_COLUMNS, SHARE_COLUMN),
+    ),
+    TableKind("windows", WINDOW_COLUMNS, window_problems, optional=WINDOW_OWNERS),
+    TableKind("rates", RATE_COLUMNS, rate_problems, optional=RATES_OF),
+    TableKind("speeds", SPEED_COLUMNS, speed_problems),
+    TableKind(
+        "hardware",
+        HARDWARE_COLUMNS,
+        hardware_table_problems,
+        optional=(*OPTIONAL_HARDWARE_COLUMNS, SHARE_COLUMN),
+    ),
+    TableKind("stacks", STACK_COLUMNS, stack_problems),
+    TableKind("measurements", MEASUREMENT_COLUMNS, measurement_problems),
+    TableKind("memory limits", LIMIT_COLUMNS, limit_problems),
+    TableKind("regions", REGION_COLUMNS, region_problems),
+)
+"""What a table may be, in the order in which it is tried."""
+
+
+def check(path: Path | str) -> list[str]:
+    """Return every problem of a table, one message each; an empty list means that it can be used.
+
+    What the file is meant to be is told by its columns.
+    """
+    try:
+        rows = read_rows(Path(path))
+    except ProfileError as problem:
+        return [str(problem)]
+    kind = kind_of(rows)
+    if kind is None:
+        fix = "; ".join(f"{kind.name}: {', '.join(column.name for column in kind.columns)}" for kind in KINDS)
+        what = "is neither a device, nor a network, nor an availability table, nor one of rates, speeds, hardware, stacks, measurements or regions"
+        fix = f"give it the columns of one ({fix}), or begin with `fedsim profiles new`"
+        return [str(rows.say(None, "", what, got=sorted(rows.cells), fix=fix))]
+    return [*map(str, kind.checks(rows))]
+
+
+def kind_of(rows: Rows) -> TableKind | None:
+    """Return what a table is meant to be: the kind of which it has the largest part of the columns; None: of no kind."""
+    if is_hardware(rows):
+        return next(kind for kind in KINDS if kind.name == "hardware")
+    parts = [sum(c.name in rows.cells for c in kind.columns) / len(kind.columns) for kind in KINDS]
+    return KINDS[int(np.argmax(parts))] if max(parts) > 0 else None

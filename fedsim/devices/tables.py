@@ -14,10 +14,10 @@ import numpy as np
 
 from fedsim.arrays import Bools, Floats, Ints, Names
 from fedsim.config.classes import CLASSES
+from fedsim.devices.schemas.devices import SPEEDS
+from fedsim.devices.schemas.networks import VARIATION_COLUMNS
 from fedsim.devices.stacks.hardware import Hardware, hardware_of, is_hardware
 from fedsim.devices.table_checks import (
-    SPEEDS,
-    VARIATION_COLUMNS,
     device_problems,
     hardware_table_problems,
     network_problems,
@@ -108,6 +108,7 @@ class NetworkTable:
     sha256: str
     shares: Shares
     network: Names
+    access: Names
     cellular: Bools
     down_bytes_per_s: Floats
     down_sigma_ln: Floats
@@ -184,6 +185,7 @@ def read_networks(path: Path) -> NetworkTable:
         sha256=rows.sha256,
         shares=_shares(rows, "network"),
         network=np.array(rows.cells["network"], dtype=object),
+        access=np.array(rows.cells["access"], dtype=object),
         cellular=np.array([access == "cellular" for access in rows.cells["access"]], dtype=np.bool_),
         down_bytes_per_s=MBPS * numbers(rows, "down_mbps"),
         down_sigma_ln=numbers(rows, "down_sigma_ln"),

@@ -7,11 +7,12 @@ editor numbers lines (CSV), or from 1 (Parquet).
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ class Column:
         low, high: bounds of a number, inclusive.
         positive: a number must be greater than 0.
         choices: the only values allowed.
+        unit: of a number, as it is written: `10^9 bytes`; empty: it has none.
+        meaning: what the column says, in a few words.
+        usual: a typical value, or a range; a template has it.
     """
 
     name: str
@@ -43,6 +47,22 @@ class Column:
     high: float = math.inf
     positive: bool = False
     choices: tuple[str, ...] = ()
+    unit: str = ""
+    meaning: str = ""
+    usual: str = ""
+
+    @property
+    def described(self) -> str:
+        """Return what the column means and what is usual, for a message; empty if nothing is known.
+
+        >>> Column("ram_gb", unit="10^9 bytes", meaning="memory of the device", usual="8").described
+        'ram_gb: memory of the device [10^9 bytes], for example 8'
+        """
+        if not self.meaning:
+            return ""
+        unit = f" [{self.unit}]" if self.unit else ""
+        usual = f", for example {self.usual}" if self.usual else ""
+        return f"{self.name}: {self.meaning}{unit}{usual}"
 
 
 @dataclass(frozen=True)
@@ -168,6 +188,29 @@ def problems(rows: Rows, columns: Iterable[Column]) -> Iterator[Message]:
             yield from _number_problems(rows, column)
         else:
             yield from _text_problems(rows, column)
+
+
+Checks = Callable[[Rows], Iterator[Message]]
+"""Every way in which the rows of a file fail to be a table of some kind."""
+
+
+def explaining(*columns: Column) -> Callable[[Checks], Checks]:
+    """Return a decorator of checks: beside every message about one of these columns stands what it means and what is usual."""
+    described = {column.name: column.described for column in columns}
+
+    def of(checks: Checks) -> Checks:
+        @functools.wraps(checks)
+        def explained(rows: Rows) -> Iterator[Message]:
+            for problem in checks(rows):
+                name = problem.where.rpartition(": ")[2]
+                family = "share" if name.startswith("share_") else name  # a table may have several of shares
+                text = described.get(name) or described.get(family)
+                fix = f"{problem.fix} ({text})" if problem.fix else text
+                yield replace(problem, fix=fix) if text else problem
+
+        return explained
+
+    return of
 
 
 def numbers(rows: Rows, name: str) -> Floats:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from fedsim.network.base import MBPS, Links, Network
+from fedsim.network.base import DIRECTIONS, MBPS, Direction, Links, Network
 from fedsim.network.private import PrivateLinks
 from fedsim.network.shared import FluidNetwork
 from fedsim.network.tcp import Connections
@@ -23,3 +24,18 @@ def network_of(config: NetworkConfig, links: Links, env: Environment) -> Network
     if naive or (private and not links.varying):
         return PrivateLinks(env, links, up, down, loss=config.loss, naive=naive, connections=connections)
     return FluidNetwork(env, links, up, down, loss=config.loss, isolated=private, connections=connections)
+
+
+Foresight = Mapping[Direction, PrivateLinks]
+"""The links of each direction, where a transfer is known when it begins."""
+
+
+def foresight_of(network: Network) -> Foresight | None:
+    """Return the links of both directions if a transfer over them is known when it begins; None: it depends on others."""
+    sides: dict[Direction, PrivateLinks] = {}
+    if isinstance(network, PrivateLinks):
+        sides = dict.fromkeys(DIRECTIONS, network)
+    elif isinstance(network, FluidNetwork):
+        sides = network.private
+    foresees = len(sides) == len(DIRECTIONS) and all(side.foresees for side in sides.values())
+    return sides if foresees else None

@@ -6,8 +6,17 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from fedsim.instants import At, Instant
-from fedsim.network.base import Direction, Links, Transfer, mean_rate
-from fedsim.network.tcp import NEW, SHORTEST_S, Connections, last_window, loss_limit, sent_bytes, transfer_s
+from fedsim.network.base import ClientLink, Direction, Links, Transfer, mean_rate
+from fedsim.network.tcp import (
+    NEW,
+    SHORTEST_S,
+    Connections,
+    Opening,
+    last_window,
+    loss_limit,
+    sent_bytes,
+    transfer_s,
+)
 
 if TYPE_CHECKING:
     from simpy import Environment, Event
@@ -50,16 +59,25 @@ class PrivateLinks:
 
     def transfer(self, direction: Direction, client: int, n_bytes: int) -> Transfer:
         """Start a transfer now: its duration is positive for any payload, 0 for none."""
-        path = self._path(direction, client)
+        path = self._path(direction, self._links.profile(client))
         return _Alone(self._env, n_bytes, path, _Owner(self._connections, client, direction))
 
     def online_until(self, client: int, offline: Event) -> None:
         """A client is online until this event: its connection, if it keeps one, ends with it."""
         self._connections.online_until(client, offline)
 
-    def _path(self, direction: Direction, client: int) -> _Path:
+    @property
+    def foresees(self) -> bool:
+        """Whether a transfer is known when it begins: all are, but for connections that are kept."""
+        return not self._connections.kept
+
+    def foreseen(self, direction: Direction, link: ClientLink, n_bytes: int) -> KnownTransfer:
+        """Return how a transfer over a client's link will go, on a connection of its own."""
+        path = self._path(direction, link)
+        return KnownTransfer(n_bytes, path, _seconds(n_bytes, path, NEW))
+
+    def _path(self, direction: Direction, link: ClientLink) -> _Path:
         """Return the path of a transfer: the slower of the client's and the server's side, less by losses."""
-        link = self._links.profile(client)
         rate = min(mean_rate(link, direction), self._server[direction])
         if self._loss:
             rate = min(rate, loss_limit(self._loss, link.rtt_s))
@@ -72,6 +90,29 @@ class _Path(NamedTuple):
     bytes_per_s: float
     rtt_s: float
     framing: float
+
+
+class KnownTransfer(NamedTuple):
+    """A transfer that will go as foreseen, unless somebody breaks it off.
+
+    Attributes:
+        n_bytes, path: what is moved, over what.
+        seconds: how long it takes.
+    """
+
+    n_bytes: int
+    path: _Path
+    seconds: float
+
+    def sent_bytes(self, elapsed_s: float) -> int:
+        """Return the payload that has left the sender so long after its start."""
+        return sent_bytes(elapsed_s, self.n_bytes, *self.path, NEW)
+
+
+def _seconds(n_bytes: int, path: _Path, opening: Opening) -> float:
+    """Return how long a transfer takes [s]; what moves anything takes some time."""
+    seconds = transfer_s(n_bytes, *path, opening)
+    return max(seconds, SHORTEST_S) if n_bytes else seconds
 
 
 class _Owner(NamedTuple):
@@ -104,11 +145,9 @@ class _Alone:
 
     def _begin(self) -> None:
         left = self._n_bytes - self._before
-        seconds = transfer_s(left, *self._path, self._opening)
+        seconds = _seconds(left, self._path, self._opening)
         if self._before:  # the last bytes may all have left, and not have arrived
-            seconds = max(seconds, 1.5 * self._path.rtt_s)
-        if self._n_bytes:
-            seconds = max(seconds, SHORTEST_S)
+            seconds = max(seconds, 1.5 * self._path.rtt_s, SHORTEST_S)
         self._since_s = float(self._env.now)
         self._due_s = self._since_s + seconds
         self._took_s = (self._since_s - self._began_s) + seconds

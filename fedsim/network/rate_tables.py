@@ -14,14 +14,37 @@ import numpy as np
 from fedsim.arrays import Floats, Ints
 from fedsim.errors import Message, ProfileError
 from fedsim.files.text_file import shown
-from fedsim.files.user_tables import Column, Rows, numbers, problems, read_rows
+from fedsim.files.user_tables import Column, Rows, explaining, numbers, problems, read_rows
 from fedsim.network.base import DIRECTIONS, KBPS, MBPS, Direction
 from fedsim.network.traces import AtEnd, RateTrace
 
 BYTES_PER_S_OF = {"bytes_per_s": 1.0, "kbps": KBPS, "mbps": MBPS}
 """Bytes per second of one of each unit: 1 kbps = 1,000 bit/s."""
-RATE_COLUMNS = (Column("trace", "text"), Column("time_s", low=0.0, high=1e10))
+RATE_COLUMNS = (
+    Column("trace", "text", meaning="any label; client c has the c-th of the file", usual="a"),
+    Column(
+        "time_s",
+        low=0.0,
+        high=1e10,
+        unit="s",
+        meaning="from 0, ascending; the last row is the end of the trace",
+        usual="0",
+    ),
+)
 HIGHEST = 1e12
+RATES_OF = tuple(
+    Column(
+        f"{direction}_{unit}",
+        low=0.0,
+        high=HIGHEST,
+        unit=unit,
+        meaning=f"rate of {direction}loads until the next row, headers included",
+        usual=f"{2e6 / factor:g}",
+    )
+    for direction in DIRECTIONS
+    for unit, factor in BYTES_PER_S_OF.items()
+)
+"""A table has one of these for each direction, or for one of them."""
 SHORTEST_STEP_S = 5e-4
 """Steps that are shorter than a packet on average say nothing, and a loop of them would take for ever to follow."""
 LOWEST_MEAN = 0.125
@@ -86,6 +109,7 @@ def _refuse_a_dead_end(rows: Rows, places: dict[str, Ints]) -> None:
                     raise ProfileError(rows.say(int(at[-1]), name, what, 0.0, fix))
 
 
+@explaining(*RATE_COLUMNS, *RATES_OF)
 def rate_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a table of rates."""
     rates = [name for direction in DIRECTIONS for name, _ in _rate_columns(rows, direction)]
@@ -102,7 +126,7 @@ def rate_problems(rows: Rows) -> Iterator[Message]:
         if len(twice) > 1:
             yield rows.say(None, direction, "has a rate in two units", twice, "keep one of the columns")
     bad_cells = list(
-        problems(rows, (*RATE_COLUMNS, *(Column(name, low=0.0, high=HIGHEST) for name in rates)))
+        problems(rows, (*RATE_COLUMNS, *(column for column in RATES_OF if column.name in rates)))
     )
     yield from bad_cells
     if bad_cells:

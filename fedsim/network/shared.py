@@ -83,6 +83,12 @@ class FluidNetwork:
         server = ConstantRate(math.inf) if self._isolated else self._server[direction]
         return _PipeOnClock(self._env, Pipe(server), self._link, self._connections)
 
+    @property
+    def private(self) -> dict[Direction, PrivateLinks]:
+        """The directions in which nobody slows anybody down, at rates that never change."""
+        sides = self._directions.items()
+        return {direction: side for direction, side in sides if isinstance(side, PrivateLinks)}
+
     def transfer(self, direction: Direction, client: int, n_bytes: int) -> Transfer:
         """Start a transfer now."""
         return self._directions[direction].transfer(direction, client, n_bytes)

@@ -191,6 +191,11 @@ class Connections:
         self._open: dict[int, _Connection] = {}
         self._offline: dict[int, Event] = {}
 
+    @property
+    def kept(self) -> bool:
+        """Whether any connection stays open after its transfer."""
+        return self._keep_alive_s is not None
+
     def online_until(self, client: int, offline: Event) -> None:
         """A client is online until this event; what it had before it went offline is closed."""
         if self._keep_alive_s is None:

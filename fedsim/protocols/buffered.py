@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from typing import Literal
 
 from fedsim.clock.protocol import ServerProtocol, Steps, Verbs, more_than_there_are
@@ -63,6 +64,7 @@ class Buffered(ServerProtocol):
 
     def run(self, server: Verbs) -> Steps:
         """Run the slots for ever; the server's budget ends them."""
+        arrived: list[Visit] = []
         waiting: list[Visit] = []
 
         def slot() -> Steps:
@@ -71,20 +73,25 @@ class Buffered(ServerProtocol):
                 visit = server.dispatch(client)
                 yield visit.process
                 if visit.outcome == "landed":
-                    waiting.append(visit)
+                    arrived.append(visit)
                     if self.once_per_buffer:
                         server.hold(client)
                     yield server.turn(Instant.COMMIT)
-                    self._empty(server, waiting)
+                    self._empty(server, arrived, waiting)
 
         yield server.all_of([server.process(slot()) for _ in range(self.concurrency)])
 
-    def _empty(self, server: Verbs, waiting: list[Visit]) -> None:
-        """Commit as often as the buffer is full; what has become too stale leaves it."""
+    def _empty(self, server: Verbs, arrived: list[Visit], waiting: list[Visit]) -> None:
+        """Take what has arrived into the buffer, and commit as often as it is full; what is too stale leaves it.
+
+        Those that wait were fresh when they were looked at last, and are until a commit.
+        """
         while True:
-            fresh = server.fresh(waiting, self.max_staleness)
-            left = [visit for visit in waiting if visit.outcome != "landed"]
-            waiting[:] = sorted(fresh, key=lambda v: (v.landed_s, v.order))
+            fresh = server.fresh(arrived, self.max_staleness)
+            left = [visit for visit in arrived if visit.outcome != "landed"]
+            arrived.clear()
+            for visit in fresh:
+                insort(waiting, visit, key=_by_landing)
             full = waiting[: self.buffer] if len(waiting) >= self.buffer else []
             del waiting[: len(full)]
             if full:
@@ -93,3 +100,9 @@ class Buffered(ServerProtocol):
                 server.free([visit.client for visit in [*left, *full]])
             if not full:
                 return
+            if self.max_staleness is not None:  # there is another version now
+                arrived, waiting[:] = [*waiting], []
+
+
+def _by_landing(visit: Visit) -> tuple[float, int]:
+    return visit.landed_s, visit.order

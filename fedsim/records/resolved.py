@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from fedsim.records.quantities import percent
+
+TABLES = ("devices", "networks", "regions", "stacks", "availability", "people", "rates")
+"""Tables that a population may be drawn from, in the order in which they are shown."""
+DIGITS = 12
+"""Digits of a digest that are shown: enough to tell versions of a table apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +93,36 @@ class Resolved:
             *(f"set by other keys: {followed}" for followed in self.followed),
             *(f"note: {notice}" for notice in self.notices),
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class TableVersion:
+    """One table that a population was drawn from.
+
+    Attributes:
+        role: what it says: `devices`, `networks`, ...
+        name: its file.
+        year: of its figures; empty: it is not one of ours.
+        sha256: of its bytes.
+    """
+
+    role: str
+    name: str
+    year: str
+    sha256: str
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        year = f"{self.year}, " if self.year else ""
+        return f"{self.role} {Path(self.name).name} ({year}sha256 {self.sha256[:DIGITS]})"
+
+
+def tables_of(sources: Mapping[str, str]) -> list[TableVersion]:
+    """Return the tables of which a population's sources have a digest."""
+    return [
+        TableVersion(
+            role, sources.get(role, role), sources.get(f"{role}_year", ""), sources[f"{role}_sha256"]
+        )
+        for role in TABLES
+        if f"{role}_sha256" in sources
+    ]

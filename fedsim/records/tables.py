@@ -51,7 +51,6 @@ ORDER: dict[str, tuple[str, ...]] = {
     "personal": ("client",),
 }
 """How each table is sorted; rows that tie keep the order in which they were written."""
-
 RENAMED = {"trained": "computed"}
 """Columns of older runs -> what they are called now."""
 
@@ -171,8 +170,8 @@ def joined(table: str, parts: Iterable[Arrays]) -> Columns:
 
 def appended(table: str, parts: Iterable[Arrays]) -> Columns:
     """Concatenate parts in their order."""
-    parts = list(parts)
-    return {n: np.concatenate([_empty(table, n), *(part[n] for part in parts)]) for n in TABLES[table]}
+    every = list(parts)
+    return {n: np.concatenate([_empty(table, n), *(part[n] for part in every)]) for n in TABLES[table]}
 
 
 def count(columns: Arrays) -> int:
@@ -285,7 +284,7 @@ def _decoded(table: str, name: str, column: pa.Array) -> Values:
 
 
 def _empty(table: str, name: str) -> Values:
-    return _array(f"{table}.{name}", [], TABLES[table][name])
+    return np.empty(0, {"str": "object"}.get(TABLES[table][name], TABLES[table][name]))
 
 
 UNREADABLE = (

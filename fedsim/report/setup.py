@@ -9,6 +9,7 @@ from fedsim.records import quantities
 from fedsim.records.comparisons import seeds_of
 from fedsim.records.info import Charged, RunInfo
 from fedsim.records.quantities import said
+from fedsim.records.resolved import tables_of
 from fedsim.records.run import Run
 from fedsim.report.parts import Section, Table, listing, plural
 
@@ -49,6 +50,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     personal = _section(blocks, "personal")
     return [
         ("Clients", _population(blocks.get("population", {}))),
+        ("Tables", "; ".join(map(str, tables_of(info.population)))),
         ("Online", "" if info.resolved is None else info.resolved.online),
         ("Task", _block(blocks.get("task", {}), skip=("charge_as",))),
         ("Charged as", _block(_section(blocks, "task").get("charge_as") or {})),

@@ -24,7 +24,7 @@ from fedsim.clock.plan import Plan
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig
 from fedsim.cost.formulas import layer_passes, train_flops
-from fedsim.devices.table_checks import DEVICE_COLUMNS, OPTIONAL_DEVICE_COLUMNS
+from fedsim.devices.schemas.devices import DEVICE_COLUMNS, OPTIONAL_DEVICE_COLUMNS
 from fedsim.errors import HostError, ProfileError, message, nearest
 from fedsim.executors.inline import Inline
 from fedsim.files.user_tables import read_rows

@@ -18,7 +18,7 @@ from fedsim.clock.plan import Plan
 from fedsim.clock.plan_tables import charged_facts, clients_table
 from fedsim.executors import Executor
 from fedsim.files.client_vectors import ClientVectors
-from fedsim.instants import Closing, Instant
+from fedsim.instants import Clock, Closing, Instant
 from fedsim.network.build import network_of
 from fedsim.records.info import RunInfo
 from fedsim.records.run import Run
@@ -57,7 +57,7 @@ def world(
         vector = np.zeros(task.layout.size, np.float32) if executor is None else version_0(plan)
     ledger = Ledger(writer, task, tell)
     trainer = Trainer(experiment, task, executor, ledger.score, tell, log)
-    env = simpy.Environment()
+    env = Clock()
     kept_by_rule = None if writer.folder is None else writer.folder / "kept" / "rule.f32"
     server = Server(
         env,

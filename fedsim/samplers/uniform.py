@@ -19,4 +19,8 @@ class Uniform(Sampler):
         self, idle: NDArray[np.int64], n: int, rng: np.random.Generator, seen: Any = None
     ) -> NDArray[np.int64]:
         """Return n different clients of `idle` (length >= n), in drawn order."""
+        return idle[self.places(len(idle), n, rng)]
+
+    def places(self, idle: int, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Return the places of n different clients among so many, in drawn order: nobody has to list them."""
         return rng.choice(idle, size=n, replace=False)

@@ -11,9 +11,12 @@ import simpy
 from numpy.typing import NDArray
 
 from fedsim.clock.device_training import Machines
+from fedsim.clock.foreseen import agenda_of
 from fedsim.clock.online.build import attendance_of
 from fedsim.clock.online.roster import Roster
 from fedsim.clock.plan import Plan
+from fedsim.clock.visit_order import DeviceWorld
+from fedsim.network.base import Network
 from fedsim.samplers.seen import Records
 from fedsim.server.alarm import DeskAlarm
 from fedsim.server.clock_verbs import ClockVerbs
@@ -53,6 +56,22 @@ class IdleClients(ClockVerbs):
         self.desk = Desk(plan, self.roster, self.seen, held_out=len(held_out), on_nobody_left=self.end)
         self._alarm = DeskAlarm(env, self.desk, experiment.budget.time_s or math.inf)
 
+    def _device_world(self, network: Network) -> DeviceWorld:
+        """Return where visits happen."""
+        experiment, agenda = (
+            self.plan.experiment,
+            agenda_of(self.env, self.attendance, network, self.machines),
+        )
+        return DeviceWorld(
+            self.env,
+            network,
+            self.machines,
+            self.attendance,
+            tail=experiment.energy.tail,
+            detect_after_s=experiment.network.detect_after_s,
+            agenda=agenda,
+        )
+
     def grant(self, n: int, among: NDArray[np.int64] | None = None) -> Generator[simpy.Event, Any, list[int]]:
         """Wait until n clients are idle and online, and have the sampler choose: n, or more to be polled."""
         granted = self.env.event()
@@ -77,7 +96,7 @@ class IdleClients(ClockVerbs):
 
     def online(self, client: int) -> bool:
         """Tell whether a client is online now."""
-        return bool(self.attendance.online(self.now_s)[client])
+        return self.attendance.is_online(client, self.now_s)
 
 
 def check_count(n: int, pool: int) -> None:

@@ -14,12 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.clock.online.idle_set import IdleSet
 from fedsim.clock.online.roster import Roster
 from fedsim.clock.plan import Plan
 from fedsim.errors import RunError, message
 from fedsim.rng import stream
 from fedsim.samplers.seen import Records
+from fedsim.samplers.uniform import Uniform
 from fedsim.server import returned
+
+Places = Callable[[int, int, np.random.Generator], NDArray[np.int64]]
+"""(idle clients, n, all chance) -> the places of n of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +45,9 @@ class PoolRequest:
         """What tells requests of one pool from those of another; 0 for everybody."""
         return 0 if self.among is None else id(self.among)
 
-    def of(self, idle: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return those of the idle clients that will do, ascending."""
-        return idle if self.among is None else np.intersect1d(idle, self.among, assume_unique=True)
+    def of(self, idle: IdleSet) -> IdleSet | NDArray[np.int64]:
+        """Return those of the idle clients that will do, ascending; a set that goes on changing where all will do."""
+        return idle if self.among is None else idle.those_of(self.among)
 
 
 class Desk:
@@ -68,7 +73,10 @@ class Desk:
         self._on_nobody_left = on_nobody_left
         self._experiment, self._clients, self._roster = plan.experiment, len(plan.population), roster
         self._records, self._held_out = records, held_out
-        self._sampler = plan.parts.sampler
+        self._sampler = sampler = plan.parts.sampler
+        self._by_places: Places | None = None
+        if isinstance(sampler, Uniform) and type(sampler).choose is Uniform.choose:
+            self._by_places = sampler.places
         self._requests: deque[PoolRequest] = deque()
         self._draws = 0
         self._most_idle: dict[int, int] = {}
@@ -112,34 +120,39 @@ class Desk:
         """
         if not self._requests:
             return math.inf
-        idle, next_s = self._roster.idle(now_s), math.inf
+        idle, next_s = self._roster.look(now_s), math.inf
         short: dict[int, PoolRequest] = {}
         waiting, self._requests = self._requests, deque()
         for request in waiting:
-            fit = request.of(idle)
             if request.pool in short:
                 self._requests.append(request)
                 continue
+            fit = request.of(idle)
             self._most_idle[request.pool] = max(self._most_idle.get(request.pool, 0), len(fit))
             if len(fit) < request.n:
                 short[request.pool] = request
                 self._requests.append(request)
                 continue
             chosen = self._chosen(request, fit, now_s)
-            idle = np.delete(idle, np.searchsorted(idle, chosen))
             del self._most_idle[request.pool]
-            request.grant([int(client) for client in chosen])
+            request.grant(chosen.tolist())
         if short:
             next_s = self._roster.availability.next_start_s(now_s)
         for request in short.values():
             self._give_up_if_hopeless(request, now_s, next_s)
         return next_s
 
-    def _chosen(self, request: PoolRequest, fit: NDArray[np.int64], now_s: float) -> NDArray[np.int64]:
+    def _chosen(
+        self, request: PoolRequest, fit: IdleSet | NDArray[np.int64], now_s: float
+    ) -> NDArray[np.int64]:
         rng = stream(self._experiment.training_seed, "sample", self._draws)
         self._draws += 1
-        clients = self._sampler.choose(fit, request.n, rng, self._records.now(now_s))
-        chosen = returned.chosen(self._sampler, fit, request.n, clients)
+        if isinstance(fit, IdleSet) and self._by_places is not None:
+            chosen = fit.at(self._by_places(len(fit), request.n, rng))
+        else:
+            idle = fit.members() if isinstance(fit, IdleSet) else fit
+            clients = self._sampler.choose(idle, request.n, rng, self._records.now(now_s))
+            chosen = returned.chosen(self._sampler, idle, request.n, clients)
         self._roster.reserve(chosen)
         return chosen
 

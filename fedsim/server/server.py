@@ -20,7 +20,6 @@ from fedsim.clock.estimate import Estimate
 from fedsim.clock.plan import Plan
 from fedsim.clock.protocol import Blend, Steps
 from fedsim.clock.visit import Visit
-from fedsim.clock.visit_order import DeviceWorld
 from fedsim.cost.shape import backbone_bytes
 from fedsim.instants import At, Instant
 from fedsim.network.base import Network
@@ -75,11 +74,8 @@ class Server(IdleClients):
             resumes=experiment.network.interrupted == "resume",
         )
         self._offers = Offers(plan, versions, self._book)
-        detect_after_s, tail = experiment.network.detect_after_s, experiment.energy.tail
         self.visits = OpenVisits(
-            DeviceWorld(
-                env, network, self.machines, self.attendance, tail=tail, detect_after_s=detect_after_s
-            ),
+            self._device_world(network),
             plan,
             book=self._book,
             ledger=ledger,

@@ -106,6 +106,8 @@ class VersionMaker:
             commit = BlankCommit(*blank)
         try:
             if isinstance(commit, BlankCommit):
+                if not self.versions.rule.traits.history:
+                    commit.skim()
                 self.versions.make_blank(commit)
             else:
                 self.versions.make(commit, blend)

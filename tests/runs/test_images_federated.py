@@ -135,8 +135,8 @@ def test_eight_bits_on_the_wire_carry_a_quarter_and_still_teach(tmp_path):
 @pytest.mark.parametrize(
     ("blocks", "shown"),
     [
-        ({"aggregator": {"kind": "local-only"}}, 3),
-        ({"aggregator": {"kind": "fedsa"}}, 3),
+        pytest.param({"aggregator": {"kind": "local-only"}}, 3, marks=pytest.mark.slow),
+        pytest.param({"aggregator": {"kind": "fedsa"}}, 3, marks=pytest.mark.slow),
         ({"personal": {"kind": "ditto", "clients": 2}}, 2),
     ],
 )

@@ -8,6 +8,8 @@ vote; what the vote alone does has a closed form of its own in `tests/spec/aggre
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from worlds.contracts import IN_ORDER, OWN_RULE, RULES
@@ -89,9 +91,16 @@ def check_clients(server, layout, first, whole):
         np.testing.assert_allclose(product(models(client), layout), whole, **NEAR)
 
 
-@pytest.mark.parametrize("ranks", RANKS)
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("rule", RULES)
+def in_turns(*sides):
+    """Every combination of values; of those that differ in one side only, half is for `slow`, turn by turn."""
+    found = []
+    for chosen in itertools.product(*map(enumerate, sides)):
+        places, values = zip(*chosen, strict=True)
+        found.append(pytest.param(*values, marks=[pytest.mark.slow] * (sum(places) % 2)))
+    return found
+
+
+@pytest.mark.parametrize(("rule", "protocol", "ranks"), in_turns(RULES, PROTOCOLS, RANKS))
 def test_a_rule_takes_nothing_from_the_model(rule, protocol, ranks):
     plan = made(rule, protocol, ranks)
     if plan is None:
@@ -103,10 +112,13 @@ def test_a_rule_takes_nothing_from_the_model(rule, protocol, ranks):
         assert min(visited) < min(plan.own_rank(client) for client in range(6)), "somebody was asked for less"
 
 
-@pytest.mark.parametrize("scale", ["common", "own"])
-@pytest.mark.parametrize("ranks", RANKS)
-@pytest.mark.parametrize("protocol", ["synchronous", "buffered", "timely rank", "tiers asynchronous"])
-@pytest.mark.parametrize("personal", [kind for kind in kinds("personal") if kind != "none"])
+PERSONAL = [kind for kind in kinds("personal") if kind != "none"]
+SOME = ["synchronous", "buffered", "timely rank", "tiers asynchronous"]
+
+
+@pytest.mark.parametrize(
+    ("personal", "protocol", "ranks", "scale"), in_turns(PERSONAL, SOME, RANKS, ["common", "own"])
+)
 def test_what_a_client_keeps_stays_as_it_is(personal, protocol, ranks, scale):
     plan = made("fedit", protocol, ranks, personal, scale=scale)
     assert plan is not None
@@ -115,7 +127,7 @@ def test_what_a_client_keeps_stays_as_it_is(personal, protocol, ranks, scale):
 
 
 @pytest.mark.parametrize("ranks", ["fixed", "tier"])
-@pytest.mark.parametrize("personal", [kind for kind in kinds("personal") if kind != "none"])
+@pytest.mark.parametrize("personal", PERSONAL)
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "fedit"])
 def test_so_it_does_under_every_rule_that_goes_with_it(rule, personal, ranks):
     plan = made(rule, "timely rank", ranks, personal)

@@ -52,6 +52,7 @@ def test_text(language, personal, blocks, tmp_path):
     same_when_gone_on_with(language(personal, **blocks), tmp_path, stop=4)
 
 
+@pytest.mark.slow
 def test_pictures(tmp_path):
     experiment = fedsim.Experiment.model_validate({
         "population": {"preset": "mixed_edge_2025", "clients": 5},

@@ -329,6 +329,7 @@ print("equal")
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_two_raylets_joined_by_their_address_give_the_same_tables(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", TWO_RAYLETS, str(tmp_path)],

@@ -7,12 +7,13 @@ batteries and heat, which depend on what our own work has done to a device.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from fedsim.devices.availability import WhoIsOnline
+from fedsim.devices.availability import OnlineTimes, WhoIsOnline
 from fedsim.devices.compute import Training
 from fedsim.devices.population import Population
-from fedsim.instants import At, Instant
+from fedsim.instants import At, Clock, Due, Instant
 from fedsim.records.info import Batteries
 from fedsim.records.rows import Cause
 
@@ -26,6 +27,10 @@ class Attendance(WhoIsOnline, Protocol):
     `online` and `next_start_s` are questions for which time goes on: what was due by then has happened when they
     are answered, and events of the clock may have been triggered.
     """
+
+    def is_online(self, client: int, now_s: float) -> bool:
+        """Return whether a client is online now; as for `online`, time goes on until then."""
+        ...
 
     def goes_offline(self, client: int) -> Event:
         """Return the event that the device goes offline; it has happened if the device is offline."""
@@ -74,27 +79,65 @@ class Attendance(WhoIsOnline, Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Closure:
+    """The end of a window in which a client has been asked.
+
+    Attributes:
+        until_s: the end of the window [virtual s].
+        at_s: the clock's time at which it ends.
+        order: its place among all that were noted.
+        event: happens then; None: nobody waits for it.
+    """
+
+    until_s: float
+    at_s: float
+    order: int
+    event: Event | None = None
+
+
 class Windowed:
     """Clients that are online by windows and outages alone."""
 
     def __init__(self, env: Environment, population: Population) -> None:
         """Take the clock and the clients."""
         self._env, self._windows = env, population.availability
-        self._closing: dict[int, tuple[float, Event]] = {}
+        self._closures = 0
+        self._closing: dict[int, Closure] = {}
         self.n, self.constant = self._windows.n, self._windows.constant
         self.online, self.next_start_s = self._windows.online, self._windows.next_start_s
         self.share = self._windows.share
 
+    @property
+    def windows(self) -> OnlineTimes:
+        """When owners and outages let the clients be online."""
+        return self._windows
+
+    def is_online(self, client: int, now_s: float) -> bool:
+        """Return whether a client is online now."""
+        return self._windows.window(client, now_s)[0] <= now_s
+
     def goes_offline(self, client: int) -> Event:
         """Return the end of the client's window: one event for all of its visits in that window."""
-        _, until_s = self._windows.window(client, self._env.now)
-        closing = self._closing.get(client)
-        if closing is not None and closing[0] == until_s:
-            return closing[1]
-        env = self._env
-        event = At(env, until_s - env.now, Instant.OFFLINE) if math.isfinite(until_s) else env.event()
-        self._closing[client] = (until_s, event)
-        return event
+        closure, env = self.closure(client), self._env
+        if closure.event is None and math.isinf(closure.until_s):
+            closure.event = env.event()
+        elif closure.event is None and isinstance(env, Clock):
+            closure.event = Due(env, Instant.OFFLINE, closure.at_s)
+        elif closure.event is None:
+            closure.event = At(env, closure.until_s - env.now, Instant.OFFLINE)
+        return closure.event
+
+    def closure(self, client: int) -> Closure:
+        """Return the end of the client's window: one for all of its visits in that window."""
+        now_s = float(self._env.now)
+        _, until_s = self._windows.window(client, now_s)
+        closure = self._closing.get(client)
+        if closure is None or closure.until_s != until_s:
+            at_s = now_s + max(0.0, until_s - now_s)  # where the clock will be: a rounding away from it
+            self._closing[client] = closure = Closure(until_s, at_s, self._closures)
+            self._closures += 1
+        return closure
 
     def online_again(self, client: int, *, to_train: bool = True) -> Event | None:
         """Return the start of the client's next window (it may come a rounding early, which changes nothing)."""
@@ -106,7 +149,7 @@ class Windowed:
     def _offline_since_s(self, client: int) -> float:
         """Return when the client went offline: the clock may be a rounding short of it."""
         now_s = float(self._env.now)
-        return max(self._closing[client][0], now_s) if client in self._closing else now_s
+        return max(self._closing[client].until_s, now_s) if client in self._closing else now_s
 
     def why_offline(self, client: int) -> Cause:
         """Return why the client is offline."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.clock.online.following import follower_of
+from fedsim.clock.online.idle_set import BUSY, EXCLUDED, IdleSet
 from fedsim.devices.availability import WhoIsOnline
 from fedsim.instants import tie_s
 
@@ -19,41 +21,45 @@ class Roster:
             availability: who is online when; asking may let time go on (see `fedsim.clock.online.attendance`).
         """
         self.availability = availability
-        self._busy = np.zeros(availability.n, dtype=np.bool_)
-        self._excluded = np.zeros(availability.n, dtype=np.bool_)
+        self._idle = IdleSet(availability.n)
+        self._follower = follower_of(availability, self._idle)
+        self._busy = bytearray(availability.n)
+        self._excluded = bytearray(availability.n)
+        self.busy = self.excluded = 0
 
-    def idle(self, now_s: float) -> NDArray[np.int64]:
-        """Return the clients that are online, not busy and not known to be too small, ascending.
+    def look(self, now_s: float) -> IdleSet:
+        """Return the clients that are online, not busy and not known to be too small, as of now; the set goes on changing.
 
         A client whose window closes in this very instant is not online any more, and one whose window opens in it is.
         """
-        free = ~(self._busy | self._excluded)
-        if not self.availability.constant:
-            free &= self.availability.online(now_s + tie_s(now_s))
-        return np.flatnonzero(free)
+        self._follower.advance(now_s + tie_s(now_s))
+        return self._idle
+
+    def idle(self, now_s: float) -> NDArray[np.int64]:
+        """Return the clients of `look`, ascending."""
+        return self.look(now_s).members()
 
     def reserve(self, clients: NDArray[np.int64]) -> None:
         """Mark clients as busy."""
-        self._busy[clients] = True
+        for client in clients.tolist():
+            self.busy += not self._busy[client]
+            self._busy[client] = True
+        self._idle.add_reasons(clients, BUSY)
 
     def release(self, client: int) -> None:
         """Mark a client as idle again."""
+        self.busy -= self._busy[client]
         self._busy[client] = False
+        self._idle.drop_reason(client, BUSY)
 
     def exclude(self, client: int) -> None:
         """Never ask a client again: it has said that the training does not fit its memory."""
+        self.excluded += not self._excluded[client]
         self._excluded[client] = True
+        self._idle.add_reason(client, EXCLUDED)
 
     def able(self, among: NDArray[np.int64] | None = None) -> int:
         """Number of clients, of these or of all, that may still be asked at some time."""
-        return int((~self._excluded if among is None else ~self._excluded[among]).sum())
-
-    @property
-    def excluded(self) -> int:
-        """Number of clients that will not be asked again."""
-        return int(self._excluded.sum())
-
-    @property
-    def busy(self) -> int:
-        """Number of busy clients."""
-        return int(self._busy.sum())
+        if among is None:
+            return self.availability.n - self.excluded
+        return int((~self._idle.has_reason(among, EXCLUDED)).sum())

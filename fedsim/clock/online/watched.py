@@ -50,6 +50,7 @@ class Watched:
         self.n, self.share = len(devices), windows.share
         self._stored_at_start_j = stored_j(devices)
         self._online = np.ones(self.n, dtype=np.bool_)
+        self._changed: set[int] = set()
         self._offline_s: dict[Cause, float] = dict.fromkeys(CAUSES, 0.0)
         self._heap: list[tuple[float, int, int]] = []
         for client in range(self.n):
@@ -61,6 +62,25 @@ class Watched:
         """Return who is online now, (n,)."""
         self._advance_to(now_s)
         return self._online.copy()
+
+    def present(self) -> NDArray[np.bool_]:
+        """Return who is online as of now, (n,), and begin to note who changes; no time goes on."""
+        self._changed.clear()
+        return self._online.copy()
+
+    def changes(self, now_s: float) -> list[tuple[int, bool]]:
+        """Return who has gone offline or come online until now, and whether each is online, since it was last asked."""
+        self._advance_to(now_s)
+        if not self._changed:
+            return []
+        clients = sorted(self._changed)
+        self._changed.clear()
+        return [(client, self._devices[client].online) for client in clients]
+
+    def is_online(self, client: int, now_s: float) -> bool:
+        """Return whether a client is online now."""
+        self._advance_to(now_s)
+        return self._devices[client].online
 
     def next_start_s(self, now_s: float) -> float:
         """Return the next transition of anybody, before which nobody is online again; inf if there is none."""
@@ -180,6 +200,7 @@ class Watched:
         else:
             device.go_offline(transition.kind)
         self._online[client] = device.online
+        self._changed.add(client)
 
 
 def _stops_training(device: WatchedDevice, transition: Transition) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedsim.arrays import Floats, Ints, Names
-from fedsim.config.classes import CLASSES
+from fedsim.devices.schemas.devices import BANDWIDTH, GB, GFLOPS, NAME, POWER, RAM, TIER
 from fedsim.devices.stacks.table import OS, PEAKS, Peak
 from fedsim.errors import Message
 from fedsim.files.user_tables import Column, Rows, numbers, problems
@@ -21,20 +21,31 @@ KINDS = ("measured", "specification", "derived", "assumed")
 """Where a cell comes from."""
 PEAK_COLUMNS: dict[Peak, str] = {peak: f"{peak}_gflop_per_s" for peak in PEAKS}
 HARDWARE_COLUMNS = (
-    Column("device", "key"),
-    Column("class", "text", choices=tuple(CLASSES)),
-    Column("os", "text", choices=OS),
-    Column("stack", "text"),
-    Column("memory_bandwidth_gb_per_s", positive=True),
-    Column("ram_gb", positive=True),
-    Column("train_w", positive=True),
-    Column("idle_w", low=0.0),
-    Column("battery_wh", low=0.0),
+    NAME,
+    TIER,
+    Column("os", "text", choices=OS, meaning="its operating system", usual="android"),
+    Column(
+        "stack",
+        "text",
+        meaning="what its owner runs: a row of stacks.csv, or several with their shares",
+        usual="cpp",
+    ),
+    BANDWIDTH,
+    RAM,
+    *POWER,
 )
+_PEAKS = {
+    "cpu": ("a large float32 product on all cores; 20 to 170 of phones, 20 to 110 of boards", "97"),
+    "gpu": ("float32 peak of the shaders; 700 to 3,400 of phones, 2,600 to 14,000 of Macs", ""),
+    "matrix": ("dense 16-bit peak of tensor cores; 43,600 of a laptop's card, 312,000 of an A100", ""),
+}
 OPTIONAL_HARDWARE_COLUMNS = (
-    *(Column(name, positive=True) for name in PEAK_COLUMNS.values()),
-    Column("npu_int8_gop_per_s", positive=True),
-    Column("vram_gb", positive=True),
+    *(
+        Column(name, positive=True, unit=GFLOPS, meaning=meaning, usual=usual)
+        for name, (meaning, usual) in zip(PEAK_COLUMNS.values(), _PEAKS.values(), strict=True)
+    ),
+    Column("npu_int8_gop_per_s", positive=True, unit="10^9 op/s", meaning="for the reader: no stack uses it"),
+    Column("vram_gb", positive=True, unit=GB, meaning="memory of a card of its own; 6 to 24"),
 )
 """Columns whose cells may be empty, and which a table of one's own may leave out."""
 SOURCED = {

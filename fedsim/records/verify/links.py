@@ -36,7 +36,8 @@ DIRECTIONS = (
 def links(books: Books) -> Iterator[Finding]:
     """Check transfers against the rates and round trips of the clients and the rates of the server."""
     network = books.block("network")
-    constant = books.block("population").get("rates", "constant") == "constant"
+    block = books.block("population")
+    constant = block.get("rates", "constant") == "constant" and block.get("links", "one") == "one"
     shared = network.get("sharing", "private") != "private"
     trips = ROUND_TRIPS.get(str(network.get("model", "tcp")), 0.0)
     if network.get("connection") == "persistent":

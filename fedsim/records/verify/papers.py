@@ -119,8 +119,8 @@ def wrong_ends(books: Books) -> Iterator[str]:
     if not equal(info.saved_share, saved_share(columns)):
         yield f"run.json, saved_share: is {info.saved_share:.9g}, visits give {saved_share(columns):.9g}"
     visits = books.frame("client", "visit", "outcome", "ended_s")
-    rejected = visits.loc[visits["outcome"] == "rejected", ["client", "visit"]]
-    rejected = set(rejected.itertuples(index=False, name=None))
+    of_rejected = visits.loc[visits["outcome"] == "rejected", ["client", "visit"]]
+    rejected = set(of_rejected.itertuples(index=False, name=None))
     if not {(refusal.client, refusal.visit) for refusal in info.refused} <= rejected:
         yield "run.json, refused: names a visit that is not 'rejected'"
     if info.end_time_s < last_instant_s(columns):

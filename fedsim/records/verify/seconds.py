@@ -50,7 +50,8 @@ KNOWN = {
 
 def plain_network(books: Books) -> bool:
     """Tell whether each transfer has its own link of constant rate."""
-    constant = books.block("population").get("rates") == "constant"
+    block = books.block("population")
+    constant = block.get("rates") == "constant" and block.get("links", "one") == "one"
     return constant and _plain(books, "network", NETWORK)
 
 

@@ -101,9 +101,7 @@ def cut_back(
     for inner in ("adapter", "samples"):
         shutil.rmtree(folder / inner, ignore_errors=True)
     (folder / "report.html").unlink(missing_ok=True)
-    clear_dropped(folder)
-    for beside in folder.glob(".*.[0-9]*"):  # what a kill left half written
-        beside.unlink(missing_ok=True)
+    _sweep(folder)
     sync_folder(folder)
 
 
@@ -138,6 +136,24 @@ def _write_rows(folder: Path, rows: Mapping[str, WrittenRows]) -> None:
         lines = (row for part in written.parts(PACKED) for row in tables.rows_of(part))
         text = "".join(tables.encode(row) + "\n" for row in lines)
         write_atomically(run_folder.lines_of(folder, table), text.encode())
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a kill has left of a run whose last word is written: its rows are tables by then.
+
+    Raises:
+        OSError: the disk does not let it.
+    """
+    if all((folder / f"{table}.parquet").is_file() for table in run_folder.WRITTEN):
+        drop(folder, run_folder.WRITTEN)
+    _sweep(folder)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a kill has left half written."""
+    clear_dropped(folder)
+    for beside in folder.glob(".*.[0-9]*"):
+        beside.unlink(missing_ok=True)
 
 
 def wall_lines(folder: Path) -> list[dict[str, object]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from fedsim.runs.finish import write_report
 from fedsim.runs.resuming import heads
 from fedsim.runs.resuming.common import clients_columns, columns_of, cut, resumption
 from fedsim.runs.resuming.files import model_files
-from fedsim.runs.resuming.folder import held, no_rows, wall_lines
+from fedsim.runs.resuming.folder import held, no_rows, tidy, wall_lines
 from fedsim.runs.resuming.going_on import GoingOn
 from fedsim.runs.resuming.heads import Head, Stored, Values
 from fedsim.runs.resuming.replayed import RepeatedRows, StoredRows
@@ -125,6 +125,8 @@ def _ended_run(folder: Path) -> Run:
 
 
 def _as_it_is(folder: Path, tell: OnEvent, *, report: bool) -> Run:
+    with suppress(OSError):  # a disk that takes nothing keeps it; the run is the same
+        tidy(folder)
     run = load(folder)
     tell("nothing_to_do", {"run": run})
     if report and not (folder / "report.html").exists():

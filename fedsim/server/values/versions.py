@@ -266,11 +266,10 @@ class Versions:
         return model
 
     def make_blank(self, commit: Taken) -> None:
-        """Make the next version of a timeline-only run: without values, unless bytes depend on what the rule does."""
+        """Make the next version of a timeline-only run, of what is accepted; bytes may depend on what the rule does."""
         if self.rule.traits.history:
             self.make(commit, None)
             return
-        deque(commit, maxlen=0)
         if commit.accepted:
             self.number += 1
 

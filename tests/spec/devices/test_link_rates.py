@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fedsim.config.paths import absolute
 from fedsim.config.population import PopulationConfig
-from fedsim.devices.link_rates import link_rates
+from fedsim.devices.link_rates import Clients, link_rates, rates_by_link
 from fedsim.devices.presets import recipe_of_preset
 from fedsim.errors import ProfileError
 
@@ -128,3 +129,78 @@ def test_a_trace_that_ends_with_nothing_is_not_held(tmp_path):
 def test_a_trace_that_nobody_could_follow_to_its_end_is_refused(tmp_path, rows, said):
     with pytest.raises(ProfileError, match=said):
         rates(**table(tmp_path, "trace,time_s,up_kbps\n" + rows))
+
+
+# rates by kind of link ---------------------------------------------------------------------------
+
+LINKS = Clients(
+    np.array(["lte", "wifi-fibre", "5g-sub6", "wifi-dsl", "wifi-dsl"], dtype=object),
+    np.array(["phone-mid", "phone-low", "phone-mid", "laptop", "tablet"], dtype=object),
+)
+
+
+def by_link(rates, **settings):
+    config = PopulationConfig(preset="mixed_edge_2025", clients=5, rates=rates, **settings)
+    return rates_by_link(config, LINKS, MEANS, TWO, seed=0)
+
+
+def varies(varying):
+    return [varying.of(client, "up") is not None for client in range(5)]
+
+
+def test_every_kind_of_link_may_have_rates_of_its_own(tmp_path):
+    file = table(tmp_path)
+    varying, means, sources = by_link(
+        {"lte": file["rates"], "wifi": "generated", "5g-sub6": "constant"}, rates_at_end="loop"
+    )
+    assert varies(varying) == [True, True, False, True, True]
+    assert varying.of(0, "up").rate(3.0) == 1000.0
+    assert varying.of(0, "down") is None
+    assert varying.of(1, "up").mean_bytes_per_s == 10.0
+    assert means["up"].tolist() == [1000.0, 10.0, 10.0, 10.0, 10.0]
+    assert len(sources["rates_sha256"]) == 64
+    assert sources["rates"] == f"lte {file['rates']}, wifi generated, 5g-sub6 constant"
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [
+        ({"cellular": "generated"}, [True, False, True, False, False]),
+        ({"laptop": "generated"}, [False, False, False, True, False]),
+        ({"wifi": "generated", "wifi-dsl": "constant"}, [False, True, False, False, False]),
+        ({"wifi": "generated", "phone-low": "constant"}, [False, True, False, True, True]),
+        ({"phone-mid": "generated", "lte": "constant"}, [False, False, True, False, False]),
+        ({"wired": "generated"}, [False] * 5),
+    ],
+)
+def test_a_row_comes_before_an_access_and_that_before_a_class_whatever_the_order(rates, expected):
+    for order in (rates, dict(reversed(rates.items()))):
+        varying, means, _ = by_link(order)
+        assert varies(varying) == expected
+        assert means["up"].tolist() == [10.0] * 5
+
+
+def test_only_constant_kinds_are_constant_links():
+    varying, means, sources = by_link({"lte": "constant"})
+    assert varying is None
+    assert np.array_equal(means["up"], MEANS["up"])
+    assert sources == {"rates": "lte constant"}
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ({"ltee": "generated"}, r"neither a network of .* \(got 'ltee'\)"),
+        ({"lte": "nothing.csv"}, r"population\.rates: no such file"),
+    ],
+)
+def test_kinds_and_files_that_do_not_exist_are_refused(rates, said):
+    with pytest.raises(ProfileError, match=said) as caught:
+        by_link(rates, **({"rates_at_end": "loop"} if "lte" in rates else {}))
+    assert "\n  fix: " in str(caught.value)
+
+
+def test_files_of_kinds_are_found_beside_the_experiment(tmp_path):
+    table(tmp_path)
+    placed = absolute({"population": {"rates": {"lte": "r.csv", "wifi": "generated"}}}, tmp_path, "e.yaml")
+    assert placed["population"]["rates"] == {"lte": str(tmp_path / "r.csv"), "wifi": "generated"}

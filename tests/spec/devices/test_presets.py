@@ -52,3 +52,8 @@ def test_a_preset_has_shares_of_devices_or_a_latency_and_not_both():
         Preset(**fields)
     with pytest.raises(ValidationError, match="exactly one"):
         Preset(**fields, device_share="share", latency=LAW)
+    with pytest.raises(ValidationError, match="a `region`, which has it"):
+        Preset(**fields, region="world")
+    assert (
+        Preset(**{k: v for k, v in fields.items() if k != "network_share"}, region="world").region == "world"
+    )

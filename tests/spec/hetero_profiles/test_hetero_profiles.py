@@ -25,10 +25,11 @@ def facts(name):
     return dict(line[2:].split(": ", 1) for line in lines if line.startswith("# "))
 
 
-def test_the_package_offers_devices_networks_charging_and_six_presets():
+def test_the_package_offers_devices_networks_charging_and_ten_presets():
     assert {"devices.csv", "networks.csv", "charging.yaml"} <= set(hetero_profiles.names())
     assert preset_names() == [
-        *("fedscale_like", "flash_like", "homogeneous", "mixed_edge_2025", "mixed_edge_2026", "phones_2020")
+        *("europe_2026", "fedscale_like", "flash_like", "homogeneous", "india_2026", "mixed_edge_2025"),
+        *("mixed_edge_2026", "north_america_2026", "phones_2020", "world_2026"),
     ]
 
 

@@ -20,7 +20,7 @@ from fedsim.records.run import load
 from fedsim.runs.audit import audit
 from fedsim.runs.stored import stored_experiment
 
-COUNT = 16
+COUNT = 10
 
 
 def commands_of(number):

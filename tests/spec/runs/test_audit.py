@@ -129,7 +129,7 @@ def killed(world, folder, events):
     return load(folder)
 
 
-@pytest.mark.parametrize("events", [3, 10, 23])
+@pytest.mark.parametrize("events", [3, 23, pytest.param(10, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("world", ["deadline", "buffered", "polled", "few reports"])
 def test_a_killed_run_is_replayed_up_to_where_it_got(world, events, tmp_path):
     run = killed(world, tmp_path / "run", events)

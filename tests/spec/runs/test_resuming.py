@@ -157,6 +157,24 @@ def test_a_run_that_is_over_has_nothing_to_go_on_with(ran, tmp_path):
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_what_a_kill_left_after_the_last_word_is_swept_away(ran, tmp_path, whole):
+    """Killed once `run.json` said `done`: rows that were not removed yet, and half a page."""
+    folder = as_killed(ran, tmp_path)
+    lines = {path.name: path.read_bytes() for path in folder.glob("*.jsonl") if path.stem != "wall"}
+    over = copied(ran / "whole", tmp_path / "over")
+    for name, text in lines.items():
+        (over / name).write_bytes(text)
+    (over / ".report.html.4711").write_text("<html>")
+    run = fedsim.resume(over)
+
+    assert lines
+    assert len(run.commits) == 9
+    assert contents(over) == whole
+    assert not [path.name for path in over.iterdir() if path.suffix == ".jsonl" and path.stem != "wall"]
+    assert [path.name for path in over.glob(".*.*")] == []
+    assert (over / "report.html").stat().st_size > 1e5
+
+
 def test_a_run_that_is_over_is_continued_with_a_larger_budget(ran, tmp_path):
     folder = copied(ran / "whole", tmp_path / "over")
     longer = experiment_of("fedbuff-adam", budget={"commits": 13})

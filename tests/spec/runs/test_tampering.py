@@ -258,7 +258,7 @@ def other(value):
     return numbers.filter(lambda number: number != value)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(data=st.data())
 def test_any_cell_of_any_table_that_is_changed_is_noticed(data):
     table = data.draw(st.sampled_from([name for name in TABLES if len(SMALL.tables[name])]))

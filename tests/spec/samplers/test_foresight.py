@@ -65,7 +65,7 @@ def test_the_least_available_are_not_those_who_are_about_to_fail():
                         "local": {"optimizer": "sgd", "lr": 0.1, "steps": 4},
                         "protocol": {"kind": "buffered", "concurrency": 40, "buffer": 10},
                         "sampler": {"kind": kind},
-                        "budget": {"time_s": 40_000},
+                        "budget": {"time_s": 20_000},
                         "runtime": {"executor": "inline"},
                     }
                 ),

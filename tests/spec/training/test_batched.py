@@ -80,7 +80,7 @@ def test_in_float32_every_loss_curve_is_stock_peft_s_to_1e_3(model, how):
     assert_loss_curves_agree(peft, ours, [token_windows(6, seed=i) for i in range(3)], how)
 
 
-@pytest.mark.parametrize("how", ["sgd-all", "adamw-all"])
+@pytest.mark.parametrize("how", [pytest.param("sgd-all", marks=pytest.mark.slow), "adamw-all"])
 def test_ranks_2_to_16_in_one_batch_are_each_stock_peft_of_that_rank(model, how):
     ranks = (2, 16, 4, 8, 3, 16, 5)
     ours = swapped(model, R16)

@@ -1,0 +1,1 @@
+"""Who owns devices and how they live with them; shares by region, places, use."""
