@@ -14,7 +14,9 @@ import numpy as np
 
 import fedsim
 from fedsim.config.experiment import Experiment
-from fedsim.records.info import totals_of
+from fedsim.records import folder as run_folder
+from fedsim.records import tables
+from fedsim.records.info import RunInfo, totals_of
 from fedsim.records.rows import CommitRow, VisitRow
 from fedsim.records.run import Run
 from fedsim.records.tables import TABLES, Columns
@@ -98,8 +100,37 @@ def written(timeline: Repeated, folder: Path | None) -> Writer:
     return writer
 
 
+def made(timeline: Repeated, folder: Path) -> None:
+    """Make the folder of a repeated timeline without its writer, in a hundredth of the time: columns become row groups."""
+    writer = Writer(folder, timeline.experiment)
+    columns = {name: column.to_numpy() for name, column in timeline.run.clients.items()}
+    writer.clients({str(name): column for name, column in columns.items()})
+    for table, blocks in (("visits", timeline.visits()), ("commits", timeline.commits())):
+        tables.write_groups(table, _groups(table, blocks), folder / f"{table}.parquet")
+    info = replace(_ended(timeline), status="done")
+    run_folder.fold(folder, run_folder.read_tables(folder), info)
+    writer.release()
+
+
+def _groups(table: str, blocks: Iterator[Columns]) -> Iterator[Columns]:
+    """Yield the same rows as many at a time as a row group has."""
+    waiting: list[Columns] = []
+    for block in blocks:
+        waiting.append(block)
+        while sum(map(tables.count, waiting)) >= tables.GROUP:
+            rows = tables.appended(table, waiting)
+            yield {name: column[: tables.GROUP] for name, column in rows.items()}
+            waiting = [{name: column[tables.GROUP :] for name, column in rows.items()}]
+    yield tables.appended(table, waiting)
+
+
 def closed(timeline: Repeated, writer: Writer) -> Run:
     """Close a repeated timeline that was written; returns the run."""
+    return writer.close(status="done", ended=_ended(timeline))
+
+
+def _ended(timeline: Repeated) -> RunInfo:
+    """Return `run.json` of a repeated timeline."""
     told, times = timeline.run.info, timeline.times
     one = totals_of({table: timeline.run.columns(table) for table in TABLES})
     names = ("visits", "commits", "up_bytes", "down_bytes", "joules", "gross_joules")
@@ -107,7 +138,7 @@ def closed(timeline: Repeated, writer: Writer) -> Run:
     sums = {name: times * number for name, number in asdict(one).items() if name in names}
     outcomes = {name: times * number for name, number in one.outcomes.items()}
     totals = replace(one, **sums, outcomes=outcomes, refused=0, handed_over=times * one.visits)
-    info = replace(
+    return replace(
         started(timeline.experiment),
         timeline_only=True,
         task=told.task,
@@ -118,4 +149,3 @@ def closed(timeline: Repeated, writer: Writer) -> Run:
         end_time_s=times * told.end_time_s,
         totals=totals,
     )
-    return writer.close(status="done", ended=info)

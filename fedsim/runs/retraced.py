@@ -24,6 +24,8 @@ from fedsim.server.values.log import Log, LogEndError
 
 REFUSED = ("rejected", "surplus", "stale")
 """Outcomes of visits that landed and were not taken."""
+INSTANTS = (("visits", "ended_s"), ("commits", "time_s"), ("scores", "time_s"))
+"""Columns whose latest instant is how far a run has come."""
 
 
 class _Rows(Writer):
@@ -110,7 +112,7 @@ class _Follower:
         self._visits, self._commits = len(visits), run.count("commits")
         self._computed = int(visits["computed"].sum())
         self._ended, self._refused = int((visits["outcome"] != "in_flight").sum()), int(refused.sum())
-        last = [visits["ended_s"], run.columns("commits")["time_s"], run.columns("scores")["time_s"]]
+        last = [run.columns(table)[name] for table, name in INSTANTS]
         self._last_s = max([info.end_time_s, *(float(times_s.max()) for times_s in last if len(times_s))])
         log = Log(self.run)
         self.server = course.world(self.plan, None, self.rows, self._tell, log=log)

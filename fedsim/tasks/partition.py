@@ -59,7 +59,7 @@ class Contiguous(Config):
     def deal(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Owners:
         """Return each block's client."""
         middle = np.cumsum(blocks.sizes) - blocks.sizes / 2
-        owners = (middle * clients // blocks.sizes.sum()).astype(np.int64)
+        owners: Owners = (middle * clients // blocks.sizes.sum()).astype(np.int64)
         return np.minimum(owners, clients - 1)
 
 

@@ -73,7 +73,10 @@ def said(visits: pd.DataFrame, broken: Any, sentence: Sentence) -> Iterator[str]
     """Say once what is wrong with the first of the broken visits, and how many more there are."""
     at = np.flatnonzero(np.asarray(broken, dtype=bool))
     if at.size:
-        yield _sentence(visits.iloc[int(at[0])], at.size, sentence)
+        row = (
+            visits.iloc[[int(at[0])]].astype(object).iloc[0]
+        )  # else whole numbers would become floats among floats
+        yield _sentence(row, at.size, sentence)
 
 
 def _sentence(row: Any, count: int, sentence: Sentence) -> str:

@@ -49,9 +49,10 @@ class Log:
         visits = run.columns("visits")
         client, number = visits["client"], visits["visit"]
         order = np.lexsort([number, client])
-        ints = (column[order] for column in (client, number, visits["committed_version"]))
-        self._client, self._number, self._version = map(memoryview, ints)
-        self._losses = [memoryview(visits[name][order]) for name in ("loss", "loss_square")]
+        self._client: memoryview[int] = client[order].data
+        self._number: memoryview[int] = number[order].data
+        self._version: memoryview[int] = visits["committed_version"][order].data
+        self._losses: list[memoryview[float]] = [visits[n][order].data for n in ("loss", "loss_square")]
         self._outcome = visits["outcome"][order]
 
     def of(self, visit: Visit) -> LoggedVisit:
