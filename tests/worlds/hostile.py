@@ -298,7 +298,9 @@ def kinds(draw, path, files, outside):
             "idlelib.idle:X",
         ]
     )
-    text = re.sub(rf"(?m)^({block}:\n(?:  .*\n)*?  kind: ).*$", lambda found: found[1] + json.dumps(value), text)
+    text = re.sub(
+        rf"(?m)^({block}:\n(?:  .*\n)*?  kind: ).*$", lambda found: found[1] + json.dumps(value), text
+    )
     if draw.random() < 0.3:
         host = draw.choice(
             ["127.0.0.1:9", "evil.invalid:6379", "user:password@evil.invalid:1", "auto", "x" * 5000]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,7 @@ class Clients:
         """Take the clients of a run."""
         self._run, self.rows = run, run.count("clients")
         self._columns: dict[str, pd.Series[Any]] = {}
+        self._made: dict[str, pd.Series[Any]] = {}
 
     def column(self, name: str) -> pd.Series[Any]:
         """Return a column, by client; of one that is there twice its first row."""
@@ -35,6 +36,12 @@ class Clients:
             rows = self._run.frame("clients", "client", name).drop_duplicates("client")
             self._columns[name] = pd.Series(rows[name].array, index=self._index(rows["client"]), name=name)
         return self._columns[name]
+
+    def once(self, name: str, make: Callable[[Run], pd.Series[Any]]) -> pd.Series[Any]:
+        """Return what follows from the table, by client: made at the first question, whichever visits it is asked for."""
+        if name not in self._made:
+            self._made[name] = make(self._run)
+        return self._made[name]
 
     def _index(self, clients: pd.Series[Any]) -> pd.Index[Any]:
         """Return one index for all columns: what it is searched with is made once."""

@@ -52,7 +52,9 @@ class Log:
         self._client: memoryview[int] = client[order].data
         self._number: memoryview[int] = number[order].data
         self._version: memoryview[int] = visits["committed_version"][order].data
-        self._losses: list[memoryview[float]] = [visits[n][order].data for n in ("loss", "loss_square")]
+        self._losses: list[Sequence[float]] = [
+            np.asarray(visits[n][order], np.float64).data for n in ("loss", "loss_square")
+        ]
         self._outcome = visits["outcome"][order]
 
     def of(self, visit: Visit) -> LoggedVisit:
