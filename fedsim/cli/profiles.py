@@ -32,13 +32,16 @@ def profiles_show(
 ) -> None:
     """Show what a preset draws from.
 
-    Speeds and links by class, who runs which system on which network, which tables it is from and how good its times are.
+    Speeds and links by class, who runs which system on which network, the figures that shares of a region follow from, which tables
+    it is from and how good its times are.
     Of an experiment's file, the population that it draws, and who is online.
     """
+    from fedsim.cli.printing import listing
     from fedsim.devices import population, summary
 
     if Path(preset).suffix not in (".yaml", ".yml"):
-        _show(population.draw_devices(preset, summary.SHOWN, seed=0), [])
+        figures = summary.cited(preset)
+        _show(population.draw_devices(preset, summary.SHOWN, seed=0), [listing(figures)] if figures else [])
         return
     from fedsim.checks import gate, resolved
     from fedsim.cli.printing import table

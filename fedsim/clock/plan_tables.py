@@ -44,7 +44,9 @@ def clients_table(plan: Plan) -> dict[str, Any]:
 def _visit_flops(plan: Plan) -> Floats:
     """Return the FLOPs of each client's training in a whole visit at its own rank, (clients,)."""
     plans, of = plan.training_plans
-    return plan.whole_tokens.astype(np.float64) * np.array([p.flops_per_token for p in plans])[of]
+    per_token = np.array([p.flops_per_token for p in plans], dtype=np.float64)
+    flops: Floats = plan.whole_tokens.astype(np.float64) * per_token[of]
+    return flops
 
 
 def windows_in_words(times: OnlineTimes) -> tuple[Names, float]:

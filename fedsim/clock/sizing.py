@@ -28,6 +28,9 @@ from fedsim.jobs import Task
 from fedsim.network.base import Direction
 from fedsim.network.messages import bytes_of, charged_bytes, coding_bytes
 
+MOST_SENT = 4096
+"""Works with their messages that are remembered."""
+
 
 @dataclass(frozen=True)
 class TrainingPlan:
@@ -61,6 +64,7 @@ class Sizing:
         self._tokens_declared = None if charge is None else charge.visit_tokens
         self._plans: dict[tuple[float, int, str], TrainingPlan] = {}
         self._works: dict[tuple[int, int | None, float, int, str], Work] = {}
+        self._sent: dict[tuple[int, Payload, Payload], tuple[Work, Work]] = {}
         self._payload_bytes: dict[tuple[Payload, Direction], tuple[int, int]] = {}
 
     @cached_property
@@ -128,10 +132,16 @@ class Sizing:
                 adapter has more numbers.
             model: what its program keeps in memory.
         """
-        work = self._computed(client, local, usable_bytes, rank, model)
-        coded = self.coding_bytes(offer.down, "down") + self.coding_bytes(offer.up, "up")
-        down, up = self.payload_bytes(offer.down, "down"), self.payload_bytes(offer.up, "up")
-        return _sending(work, *down, *up, coded)
+        computed = self._computed(client, local, usable_bytes, rank, model)
+        key = (id(computed), offer.down, offer.up)
+        held = self._sent.get(key)
+        if held is None or held[0] is not computed:
+            coded = self.coding_bytes(offer.down, "down") + self.coding_bytes(offer.up, "up")
+            down, up = self.payload_bytes(offer.down, "down"), self.payload_bytes(offer.up, "up")
+            if len(self._sent) >= MOST_SENT:
+                self._sent.clear()
+            held = self._sent[key] = computed, _sending(computed, *down, *up, coded)
+        return held[1]
 
     def _computed(
         self, client: int, local: LocalConfig, usable_bytes: float, rank: int, model: MemoryModel

@@ -23,6 +23,7 @@ from fedsim.report import (
     sections,
     setup,
     straggler_sections,
+    tables_section,
     visit_sections,
 )
 from fedsim.report.cards import cards
@@ -80,6 +81,7 @@ def single(run: Run) -> Page:
             sections.uplink(run),
             visit_sections.wasted_work(run),
             gain_sections.gains(run),
+            *([tables_section.section(run)] if run.folder is not None else []),
         ],
         configurations=[("experiment.yaml", _yaml(run))],
         versions=_versions(run),
@@ -141,7 +143,7 @@ def _ended(info: RunInfo) -> str:
 
 def _timeline(run: Run) -> str:
     hours = said("time_s", run.info.end_time_s)
-    return f"{plural(len(run.visits), 'visit')} and {plural(len(run.commits), 'commit')} in {hours} of virtual time."
+    return f"{plural(run.count('visits'), 'visit')} and {plural(run.count('commits'), 'commit')} in {hours} of virtual time."
 
 
 def _yaml(run: Run) -> str:

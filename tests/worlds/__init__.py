@@ -54,6 +54,7 @@ class World:
     availability: Availability
     sources: dict = field(default_factory=dict)
     links: dict = field(default_factory=dict)
+    groups: object = None
     laws = None
 
     @property

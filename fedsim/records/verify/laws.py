@@ -9,18 +9,18 @@ import numpy as np
 from fedsim.arrays import Bools, Floats
 from fedsim.records.info import Charged
 from fedsim.records.resolved import DeviceLaw
-from fedsim.records.verify.books import Books
+from fedsim.records.run import Run
 
 SAME_SPEED = 1e-12
 """Speeds of a law and of a client's row that are one number, up to how it was written."""
 
 
-def whole_visit_s(books: Books) -> Floats:
+def whole_visit_s(run: Run) -> Floats:
     """Return the seconds of CPU of each client's training in a whole visit at its own rank, (clients,); NaN: not known.
 
     Not known where the launch cost was drawn unit by unit, or a device has several stacks that its speed does not tell apart.
     """
-    clients, charged = books.clients, books.run.info.charged
+    clients, charged = run.clients, run.info.charged
     if charged is None or not charged.laws:
         return np.full(len(clients), np.nan)
     speed, tokens = (clients[name].to_numpy(dtype=float) for name in ("flops_per_s", "tokens"))

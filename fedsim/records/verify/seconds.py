@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from fedsim.arrays import Bools, Floats
+from fedsim.records.run import Run
 from fedsim.records.verify.books import Books, close_to
 from fedsim.records.verify.invariants import Invariant
 from fedsim.records.verify.laws import whole_visit_s
@@ -27,6 +30,9 @@ NETWORK: Mapping[str, tuple[object, ...]] = {
     "loss": (0, 0.0),
     "connection": ("new", None),
     "interrupted": ("restart", None),
+    "loss_bursts": (None,),
+    "tls": (None,),
+    "backbone_from": ("server", None),
 }
 COMPUTE: Mapping[str, tuple[object, ...]] = {
     "step_sigma": (0, 0.0),
@@ -40,6 +46,7 @@ KNOWN = {
     "network": {
         *("server_up_mbps", "server_down_mbps", "sharing", "model", "congestion", "loss", "backbone"),
         *("detect_after_s", "connection", "keep_alive_s", "interrupted"),
+        *("loss_bursts", "tls", "backbone_from"),
     },
     "compute": {
         *("flops", "calibration", "stack", "unit_sigma", "step_sigma", "step_overhead_s", "bandwidth_floor"),
@@ -198,10 +205,15 @@ def full_speed_s(books: Books) -> tuple[Floats, Bools]:
 def _law_s(books: Books) -> Floats:
     """Return what a whole visit of each visit's client trains by its law, NaN where that is not known, (visits,)."""
     alone = books.block("personal").get("kind") in ALONE
-    by_client = dict(zip(books.clients["client"].tolist(), whole_visit_s(books).tolist(), strict=True))
-    law_s = np.array([by_client.get(client, np.nan) for client in books.visits["client"].tolist()])
+    of_client = books.known.once("whole_visit_s", _of_clients)
+    law_s = books.visits["client"].map(of_client).to_numpy(dtype=float)
     as_planned = books.own_rank & (books.visits["memory_plan"] == books.visits["client_memory_plan"])
     return np.where(as_planned.to_numpy() & alone, law_s, np.nan)
+
+
+def _of_clients(run: Run) -> pd.Series[Any]:
+    found = pd.Series(whole_visit_s(run), run.clients["client"])
+    return found[~found.index.duplicated()]
 
 
 def _trained_otherwise(books: Books) -> Bools:

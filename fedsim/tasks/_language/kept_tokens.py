@@ -26,7 +26,7 @@ FORMAT = "1"
 """Of a file: another number where its arrays mean something else."""
 FEWEST, MOST = 500_000, 200_000_000
 """Characters of a text whose tokens are kept: less takes a moment, more takes the disk of somebody who was not asked."""
-SPOILT = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
+SPOILT = (OSError, EOFError, ValueError, LookupError, zipfile.BadZipFile)
 """What reading a file may raise that is not whole."""
 
 
