@@ -10,8 +10,8 @@ from benchmarks.fidelity.rows import Quota, Scenario
 from benchmarks.fidelity.steps import Steps
 from benchmarks.fidelity.tally import Durations
 from fedsim.devices.compute import under_quota_s
-from fedsim.network.pipe import OneWayLink
 from fedsim.network.predict import PlannedTransfer, transfers_s
+from fedsim.network.sharing.flow import OneWayLink
 from fedsim.network.traces import ConstantRate, RateTrace
 
 

@@ -12,9 +12,11 @@ from fedsim.config.classes import CLASSES
 from fedsim.config.devices import ComputeConfig
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LoraConfig
+from fedsim.config.network import NetworkConfig
 from fedsim.config.problem import Problem
 from fedsim.config.thermal import Thermal
 from fedsim.config.words import no_such_file
+from fedsim.devices.stacks.table import OS
 from fedsim.errors import ExperimentError, nearest, several
 from fedsim.server import returned
 
@@ -64,17 +66,59 @@ def _population(experiment: Experiment, parts: Parts) -> list[Problem]:
     return problems if unplugged is None else [*problems, unplugged]
 
 
+def _losses(network: NetworkConfig) -> list[Problem]:
+    """Return what is wrong with losses, steady or in bursts."""
+    problems, bursts = list[Problem](), network.loss_bursts
+    lost = {"loss": network.loss, "loss_bursts": None if bursts is None else bursts.loss}
+    for name, loss in lost.items():
+        if loss and network.congestion == "bbr":
+            what, fix = "has no effect with bbr", "remove it, or set network.congestion: loss-based"
+            problems.append(Problem(("network", name), what, fix, loss))
+    if bursts is not None and bursts.loss <= network.loss:
+        what = f"is no more than network.loss, which is lost between spells ({network.loss:g})"
+        problems.append(Problem(("network", "loss_bursts", "loss"), what, "make it larger", bursts.loss))
+    return problems
+
+
+def _shared_links(experiment: Experiment) -> list[Problem]:
+    """Return what has no meaning beside links that clients share, and a CDN that has nothing to send."""
+    network, shared = experiment.network, experiment.population.shared_links
+    problems = list[Problem]()
+    if network.backbone_from == "cdn" and network.backbone == "preinstalled":
+        what, fix = (
+            "has nothing to send: the frozen model is on the device",
+            "set network.backbone: first_visit, or remove it",
+        )
+        problems.append(Problem(("network", "backbone_from"), what, fix, "cdn"))
+    if shared is None:
+        return problems
+    if network.sharing != "max-min":
+        what = "has no meaning with network.sharing: private, where nobody slows anybody down"
+        fix = "set network.sharing: max-min, or remove it"
+        problems.append(Problem(("population", "shared_links"), what, fix, list(shared.model_fields_set)))
+    population = experiment.population
+    if population.links == "by-place":
+        what = "cannot go with population.links: by-place, whose clients leave the links that they share"
+        fix = "set population.links: one, or remove shared_links"
+        problems.append(Problem(("population", "shared_links"), what, fix, list(shared.model_fields_set)))
+    on_wifi = population.availability == "charging" if population.wifi_only is None else population.wifi_only
+    if shared.cells is not None and on_wifi:
+        what = "has no effect: no client is on a cellular network (population.wifi_only)"
+        fix = "remove it, or set population.wifi_only: false"
+        problems.append(
+            Problem(("population", "shared_links", "cells"), what, fix, shared.cells.model_dump())
+        )
+    return problems
+
+
 def _network(experiment: Experiment) -> list[Problem]:
-    network, problems = experiment.network, list[Problem]()
-    if network.loss and network.congestion == "bbr":
-        what, fix = "has no effect with bbr", "remove it, or set network.congestion: loss-based"
-        problems.append(Problem(("network", "loss"), what, fix, network.loss))
+    network, problems = experiment.network, [*_losses(experiment.network), *_shared_links(experiment)]
     if network.model == "size-over-rate":
         what = "has no meaning with network.model: size-over-rate"
         if network.sharing != "private":
             fix = "set network.sharing: private, or network.model: tcp"
             problems.append(Problem(("network", "sharing"), what, fix, network.sharing))
-        for name, default in (("congestion", "bbr"), ("connection", "new")):
+        for name, default in (("congestion", "bbr"), ("connection", "new"), ("tls", None)):
             value = getattr(network, name)
             if value != default:
                 fix = "remove it, or set network.model: tcp"
@@ -123,7 +167,7 @@ def _stacks(experiment: Experiment) -> list[Problem]:
         fix = "remove it, or set compute.calibration: measured, or population.preset: mixed_edge_2026"
         what = "has no effect without a calibration, where the table of devices has speeds"
         problems.append(Problem(("compute", "stack"), what, fix, compute.stack))
-    for name in ("stacks", "uncertainty", "uncertainty_draw"):
+    for name in ("stacks", "uncertainty", "uncertainty_draw", "app"):
         value = getattr(compute, name)
         if value != ComputeConfig.model_fields[name].default:
             what = "has no effect: the table of devices has speeds, and not what devices are"
@@ -159,8 +203,9 @@ def _compute(experiment: Experiment) -> list[Problem]:
         if isinstance(by_tier, dict):
             named.append((("energy", "battery", name), by_tier))
     for path, tiers in named:
-        for tier in set(tiers) - set(CLASSES):
-            problems.append(Problem(path, "no such class of devices", nearest(tier, CLASSES), tier))
+        known = (*CLASSES, *OS) if path == ("compute", "stack") else tuple(CLASSES)
+        for tier in set(tiers) - set(known):
+            problems.append(Problem(path, "no such class of devices", nearest(tier, known), tier))
     return problems
 
 

@@ -167,7 +167,9 @@ def never_through(
     stretch_s = math.inf if deadline_s is None else deadline_s
     if experiment.population.on_close != "pause":
         stretch_s = min(stretch_s, longest_window_s(population.availability.plain, client))
-    seconds = n_bytes / min(profile.down_bytes_per_s, experiment.network.server_up_mbps * MBPS)
+    from_cdn = experiment.network.backbone_from == "cdn"
+    server = math.inf if from_cdn else experiment.network.server_up_mbps * MBPS
+    seconds = n_bytes / min(profile.down_bytes_per_s, server)
     return not population.varying and not in_time(seconds, stretch_s)
 
 

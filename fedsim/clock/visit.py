@@ -152,8 +152,12 @@ class Visit(VisitAccount):
             self.away = self._attendance.why_offline(self.client)
             self._end("offline")
             detected = self._env.timeout(self._world.detect_after_s)
-            detected.callbacks.append(lambda _event: self.process.succeed())
+            detected.callbacks.append(self._tell)
             return
+        self._tell()
+
+    def _tell(self, _event: simpy.Event | None = None) -> None:
+        """The server knows how it went."""
         self.process.succeed()
 
     # its course ---------------------------------------------------------------------------------
@@ -207,7 +211,11 @@ class Visit(VisitAccount):
         return True
 
     def _move(self, direction: Direction, n_bytes: int) -> Waiting:
-        transfer = self._world.network.transfer(direction, self.client, n_bytes)
+        network, cdn_bytes = self._world.network, self.work.cdn_bytes if direction == "down" else 0
+        if cdn_bytes:
+            transfer = network.download(self.client, n_bytes, cdn_bytes)
+        else:
+            transfer = network.transfer(direction, self.client, n_bytes)
         self._transfers[direction] = transfer
         return self._finish(direction, transfer)
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from fedsim.component import Config
 from fedsim.config.fields import DAY_S, Count
+from fedsim.config.network import SharedLinks
 from fedsim.errors import invalid
 
 
@@ -36,6 +37,8 @@ class PopulationConfig(Config):
     network has its share to within one client (largest remainders), and only who has which is drawn. A client of a
     seed is then another one in a population of another size.
 
+    `shared_links` says which links clients of a home, a cell or a region share (`fedsim.devices.groups.shared_links`); None: none.
+
     `wifi_only` left out is true with `availability: charging` and false with everything else.
     """
 
@@ -55,6 +58,7 @@ class PopulationConfig(Config):
     rates_phase: Literal["start", "random"] = "start"
     rates_level: Literal["trace", "client"] = "trace"
     rates_for: tuple[str, ...] | None = None
+    shared_links: SharedLinks | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> PopulationConfig:

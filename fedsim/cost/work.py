@@ -21,6 +21,7 @@ class Work:
         expanded_bytes: bytes written and read to unpack quantised weights to 16 bit, where a stack does so in memory.
         coded_bytes: bytes through the device's memory for decoding what comes down and coding what goes up.
         memory_plan: what was done so that it fits.
+        cdn_bytes: of `down_bytes`, the first ones: those that a CDN sends.
     """
 
     down_bytes: int
@@ -36,3 +37,4 @@ class Work:
     expanded_bytes: float = 0.0
     coded_bytes: float = 0.0
     memory_plan: str = "fits"
+    cdn_bytes: int = 0

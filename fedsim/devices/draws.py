@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, NamedTuple
+
 import numpy as np
 
 from fedsim.arrays import Bools, Floats, Ints, Names
 from fedsim.devices.availability import BLOCK
+from fedsim.devices.groups.shared_links import Groups, shared_links
 from fedsim.devices.presets import Recipe
+from fedsim.elementary import exp
 from fedsim.errors import ProfileError, message
+from fedsim.network.base import Direction
 from fedsim.rng import stream
+
+if TYPE_CHECKING:
+    from fedsim.config.network import SharedLinks
 
 
 def draws(n: int, seed: int) -> tuple[Floats, Floats]:
@@ -83,6 +91,45 @@ def links(cellular: Bools, mobile: Floats, fixed: Floats, chance: Floats, *, exa
     for members, weight in ((cellular, mobile), (~cellular, fixed)):
         link[members] = allot(weight, chance[members])
     return link
+
+
+class OwnLinks(NamedTuple):
+    """The clients' own links, (n,) each.
+
+    Attributes:
+        down_bytes_per_s, up_bytes_per_s, rtt_s: rates and round trip.
+        groups: who shares which links beyond them; None: nobody.
+    """
+
+    down_bytes_per_s: Floats
+    up_bytes_per_s: Floats
+    rtt_s: Floats
+    groups: Groups | None
+
+
+def own_links(recipe: Recipe, link: Ints, z: Floats, shared: SharedLinks | None, seed: int) -> OwnLinks:
+    """Return the links of clients on these rows of the table of networks.
+
+    Args:
+        recipe: the tables.
+        link: (n,) rows.
+        z: (4, n) normals for speed, down, up, round trip.
+        shared: which links they share.
+        seed: address of the randomness of groups and of the Wi-Fi.
+
+    Raises:
+        ProfileError: cells of which nothing says what they carry.
+    """
+    nets, spread = recipe.networks, recipe.spread
+    rho = nets.correlation[link]
+    z_up = rho * z[1] + np.sqrt(1 - rho**2) * z[2]
+    lines: dict[Direction, Floats] = {
+        "down": nets.down_bytes_per_s[link] * exp(spread * nets.down_sigma_ln[link] * z[1]),
+        "up": nets.up_bytes_per_s[link] * exp(spread * nets.up_sigma_ln[link] * z_up),
+    }
+    own, groups = shared_links(link, lines, nets, shared, seed, spread)
+    rtt_s = nets.rtt_s[link] * exp(spread * nets.rtt_sigma_ln[link] * z[3])
+    return OwnLinks(own["down"], own["up"], np.asarray(rtt_s), groups)
 
 
 def nearest_row(speed: Floats, allowed: Ints, wanted: Floats) -> Ints:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from fedsim.arrays import Floats, Ints
+from fedsim.devices.groups.columns import between_problems
 from fedsim.devices.people.region_rows import region_problems
 from fedsim.devices.schemas.devices import (
     DEVICE_COLUMNS,
@@ -21,7 +22,13 @@ from fedsim.devices.schemas.devices import (
     SPEED_COLUMNS,
     SPEEDS,
 )
-from fedsim.devices.schemas.networks import NETWORK_COLUMNS, OPTIONAL_NETWORK_COLUMNS, VARIATION_COLUMNS
+from fedsim.devices.schemas.networks import (
+    CELL_COLUMNS,
+    HOP_COLUMNS,
+    NETWORK_COLUMNS,
+    OPTIONAL_NETWORK_COLUMNS,
+    VARIATION_COLUMNS,
+)
 from fedsim.devices.schemas.people import REGION_COLUMNS, WINDOW_COLUMNS, WINDOW_OWNERS
 from fedsim.devices.stacks.hardware import (
     HARDWARE_COLUMNS,
@@ -31,6 +38,7 @@ from fedsim.devices.stacks.hardware import (
 )
 from fedsim.devices.stacks.measurements import MEASUREMENT_COLUMNS, measurement_problems
 from fedsim.devices.stacks.memory_limits import LIMIT_COLUMNS
+from fedsim.devices.stacks.memory_models import MEMORY_COLUMNS, memory_problems
 from fedsim.devices.stacks.table import STACK_COLUMNS, stack_problems
 from fedsim.errors import Message, ProfileError
 from fedsim.files.user_tables import Checks, Column, Rows, explaining, numbers, problems, read_rows
@@ -64,11 +72,15 @@ def limit_problems(rows: Rows) -> Iterator[Message]:
     yield from problems(rows, LIMIT_COLUMNS)
 
 
-@explaining(*NETWORK_COLUMNS, *VARIATION_COLUMNS, *OPTIONAL_NETWORK_COLUMNS, SHARE_COLUMN)
+@explaining(
+    *(*NETWORK_COLUMNS, *VARIATION_COLUMNS, *OPTIONAL_NETWORK_COLUMNS, *HOP_COLUMNS, *CELL_COLUMNS),
+    SHARE_COLUMN,
+)
 def network_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a network table."""
     optional = _present(rows, (*VARIATION_COLUMNS, *OPTIONAL_NETWORK_COLUMNS))
     yield from problems(rows, (*NETWORK_COLUMNS, *optional, *_share_checks(rows)))
+    yield from between_problems(rows)
     yield from _share_sums(rows)
     if {"outage_share", "outage_mean_s"} <= set(rows.cells):
         share, mean_s = numbers(rows, "outage_share"), numbers(rows, "outage_mean_s")
@@ -216,6 +228,7 @@ KINDS = (
     TableKind("stacks", STACK_COLUMNS, stack_problems),
     TableKind("measurements", MEASUREMENT_COLUMNS, measurement_problems),
     TableKind("memory limits", LIMIT_COLUMNS, limit_problems),
+    TableKind("memory models", MEMORY_COLUMNS, memory_problems),
     TableKind("regions", REGION_COLUMNS, region_problems),
 )
 """What a table may be, in the order in which it is tried."""

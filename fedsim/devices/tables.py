@@ -14,6 +14,7 @@ import numpy as np
 
 from fedsim.arrays import Bools, Floats, Ints, Names
 from fedsim.config.classes import CLASSES
+from fedsim.devices.groups.columns import Between, between_of
 from fedsim.devices.schemas.devices import SPEEDS
 from fedsim.devices.schemas.networks import VARIATION_COLUMNS
 from fedsim.devices.stacks.hardware import Hardware, hardware_of, is_hardware
@@ -102,7 +103,8 @@ class DeviceTable:
 class NetworkTable:
     """Network rows in SI units; every array has one entry a row.
 
-    `laws` says how the rate of each row varies around its mean; None if a column of that is missing.
+    `laws` says how the rate of each row varies around its mean; None if a column of that is missing. `between` is what lies
+    between a client and its line: the Wi-Fi of its home, or its cell.
     """
 
     sha256: str
@@ -125,6 +127,7 @@ class NetworkTable:
     tail_s: Floats
     tail_w: Floats
     laws: tuple[RateLaw, ...] | None
+    between: Between
 
 
 @dataclass(frozen=True)
@@ -202,6 +205,7 @@ def read_networks(path: Path) -> NetworkTable:
         tail_s=_optional(rows, "tail_s", 0.0),
         tail_w=_optional(rows, "tail_w", 0.0),
         laws=_laws(rows),
+        between=between_of(rows),
     )
 
 

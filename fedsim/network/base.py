@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from fedsim.arrays import Floats
+from fedsim.network.sharing.max_min_tree import Bottleneck
 
 if TYPE_CHECKING:
     from simpy import Event
@@ -74,6 +75,14 @@ class Links(Protocol):
         ...
 
 
+class Groups(Protocol):
+    """Who shares links between a client's own and the server's."""
+
+    def path(self, client: int, direction: Direction) -> tuple[Bottleneck, ...]:
+        """Return the shared links that a client's transfers pass, from its own end; always the same of their names inwards."""
+        ...
+
+
 def mean_rate(link: ClientLink, direction: Direction) -> float:
     """Return the (mean) rate of a link in one direction [bytes/s]."""
     return link.down_bytes_per_s if direction == "down" else link.up_bytes_per_s
@@ -115,6 +124,10 @@ class Network(Protocol):
     def transfer(self, direction: Direction, client: int, n_bytes: int) -> Transfer:
         """Start a transfer now."""
         ...
+
+    def download(self, client: int, n_bytes: int, cdn_bytes: int) -> Transfer:
+        """Start a download now of which `cdn_bytes`, the first, are the frozen model's; all of it is the server's where no CDN is."""
+        return self.transfer("down", client, n_bytes)
 
     def online_until(self, client: int, offline: Event) -> None:
         """A client is online until this event: its connection, if it keeps one, ends with it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -9,21 +10,64 @@ from fedsim.network.base import DIRECTIONS, MBPS, Direction, Links, Network
 from fedsim.network.private import PrivateLinks
 from fedsim.network.shared import FluidNetwork
 from fedsim.network.tcp import Connections
+from fedsim.network.transport.cdn import WithCdn
+from fedsim.network.transport.loss_bursts import Bursts
+from fedsim.network.transport.tls import PLAIN, Handshakes, tls_handshakes
+from fedsim.network.transport.two_states import chances
 
 if TYPE_CHECKING:
     from simpy import Environment
 
     from fedsim.config.network import NetworkConfig
+    from fedsim.network.base import Groups
 
 
-def network_of(config: NetworkConfig, links: Links, env: Environment) -> Network:
-    """Return the network that the settings describe, over these clients' links, on a clock."""
+def network_of(
+    config: NetworkConfig, links: Links, env: Environment, *, groups: Groups | None = None, seed: int = 0
+) -> Network:
+    """Return the network that the settings describe, over these clients' links, on a clock.
+
+    Args:
+        config: the settings.
+        links: the clients' own.
+        env: the clock.
+        groups: who shares links between its own and the server's; None: nobody.
+        seed: address of what is random on the way.
+    """
+    server = _way(config, links, env, groups, seed)
+    if config.backbone_from == "server" or groups is not None:
+        return server
+    cdn = config.model_copy(update={"server_up_mbps": math.inf, "sharing": "private", "connection": "new"})
+    return WithCdn(env, server, _way(cdn, links, env, None, seed))
+
+
+def _way(config: NetworkConfig, links: Links, env: Environment, groups: Groups | None, seed: int) -> Network:
+    """Return the way to one server."""
     up, down = config.server_up_mbps * MBPS, config.server_down_mbps * MBPS
     private, naive = config.sharing == "private", config.model != "tcp"
-    connections = Connections(config.keep_alive_s if config.connection == "persistent" else None)
-    if naive or (private and not links.varying):
+    kept_s = config.keep_alive_s if config.connection == "persistent" else None
+    connections = Connections(kept_s, handshakes_of(config))
+    spells = config.loss_bursts
+    if naive or (private and not links.varying and spells is None):
         return PrivateLinks(env, links, up, down, loss=config.loss, naive=naive, connections=connections)
-    return FluidNetwork(env, links, up, down, loss=config.loss, isolated=private, connections=connections)
+    return FluidNetwork(
+        env,
+        links,
+        up,
+        down,
+        loss=config.loss,
+        isolated=private,
+        connections=connections,
+        groups=groups,
+        cdn=Connections(None, handshakes_of(config)) if groups and config.backbone_from == "cdn" else None,
+        bursts=None if spells is None else Bursts(spells.loss, chances(spells.share, spells.mean_s), seed),
+    )
+
+
+def handshakes_of(config: NetworkConfig) -> Handshakes:
+    """Return the round trips of new connections."""
+    tls = config.tls
+    return PLAIN if tls is None else tls_handshakes(tls.version, tls.ticket_s, early_data=tls.early_data)
 
 
 Foresight = Mapping[Direction, PrivateLinks]

@@ -16,6 +16,7 @@ import numpy as np
 from fedsim.arrays import Bools, Floats
 from fedsim.elementary import exp
 from fedsim.network.base import DIRECTIONS, Direction
+from fedsim.network.transport.two_states import Chances, second_state
 from fedsim.rng import stream
 
 BLOCK_S = 2048
@@ -133,27 +134,5 @@ def _ar1(noise: Floats, phi: float) -> Floats:
 
 
 def _out(law: RateLaw, seed: int, client: int, block: int) -> Bools:
-    """Return which seconds of a block are in an outage, (BLOCK_S,).
-
-    One uniform u a second: u < `begins` ends up out and u >= 1 - `ends` in service, whatever was before;
-    any other u changes nothing. So the last decisive second tells the state.
-    """
-    u = _draws(seed, client, block)[1]
-    last = np.maximum.accumulate(np.where(_decisive(law, u), np.arange(BLOCK_S), -1))
-    out = u[last] < law.begins
-    if last[0] < 0:
-        out[last < 0] = _out_at_the_end(law, seed, client, block - 1)
-    return out
-
-
-def _out_at_the_end(law: RateLaw, seed: int, client: int, block: int) -> bool:
-    while True:
-        u = _draws(seed, client, block)[1]
-        decisive = np.flatnonzero(_decisive(law, u))
-        if len(decisive):
-            return bool(u[decisive[-1]] < law.begins)
-        block -= 1
-
-
-def _decisive(law: RateLaw, u: Floats) -> Bools:
-    return (u < law.begins) | (u >= 1 - law.ends)
+    """Return which seconds of a block are in an outage, (BLOCK_S,)."""
+    return second_state(Chances(law.begins, law.ends), lambda b: _draws(seed, client, b)[1], block)

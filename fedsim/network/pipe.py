@@ -1,6 +1,7 @@
 """Transfers over one direction of the server's link: handshake, slow start, fair shares, last packet's way.
 
-A transfer waits a round trip for its handshake, then takes part in the `MaxMinLink`, and its last byte
+A transfer waits a round trip (or more, with TLS) for its handshake, then takes part in the `MaxMinLink`, or in the
+`MaxMinTree` where clients share links before the server's, and its last byte
 arrives half a round trip after it was sent. Its cap is the rate of the client's own link; slow start
 lowers it: round k lets 2^k x 15,000 bytes through, one round a round trip, until the window covers the
 link's bandwidth-delay product or the rest of the file. Alone on a link of constant rate this is
@@ -12,85 +13,19 @@ fair shares can be right about a single transfer.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
-from typing import Literal
 
 from fedsim.network.base import Rates
 from fedsim.network.max_min import MaxMinLink
-from fedsim.network.tcp import FIRST_WINDOW_BYTES, NEW, ROUNDING_BYTES, SHORTEST_S, Opening
+from fedsim.network.sharing.any_links import AnyLinks
+from fedsim.network.sharing.flow import Flow, LinkInUse
+from fedsim.network.sharing.max_min_tree import MaxMinTree
+from fedsim.network.tcp import NEW, ROUNDING_BYTES, SHORTEST_S, Opening
 
-
-@dataclass(frozen=True)
-class OneWayLink:
-    """A client's own link in one direction.
-
-    Attributes:
-        rates: its rate over time, headers included.
-        rtt_s: round trip to the server.
-        framing: bytes on the link per byte of payload.
-        limit: most that one connection can hold, whatever the link (`fedsim.network.tcp.loss_limit`) [bytes/s].
-    """
-
-    rates: Rates
-    rtt_s: float
-    framing: float
-    limit: float = math.inf
-
-
-class LinkInUse:
-    """A client's link while transfers use it; its own fair shares make the caps of several of them.
-
-    Attributes:
-        side: whose it is: rate, round trip, framing.
-        rate: of the link now [bytes/s], followed only while something moves over it.
-        flows: what moves over it, by number.
-        users: transfers under way on it, for whoever keeps it.
-    """
-
-    __slots__ = ("flows", "rate", "side", "stamp", "users")
-
-    def __init__(self, side: OneWayLink) -> None:
-        """Nobody is on it yet."""
-        self.side = side
-        self.rate = 0.0
-        self.stamp = self.users = 0
-        self.flows: dict[int, Flow] = {}
-
-
-class Flow:
-    """A transfer under way.
-
-    Attributes:
-        began_s, arrived_s: first SYN, and the last byte's arrival (NaN until then).
-        arrives_s: when the last byte arrives, once it has been sent.
-        place: handshake -> moving -> arriving -> arrived, or stopped.
-        left: bytes on the link still to send; the shares know better while it is moving.
-        window: of slow start, in bytes; infinite once it limits nothing.
-        reached: the last window of slow start, in bytes.
-    """
-
-    __slots__ = (
-        *("arrived_s", "arrives_s", "began_s", "left", "link", "n_bytes", "number"),
-        *("place", "reached", "stamp", "window"),
-    )
-
-    def __init__(self, number: int, link: LinkInUse, n_bytes: int, began_s: float) -> None:
-        """A transfer that has not begun."""
-        self.number, self.link, self.n_bytes, self.began_s = number, link, n_bytes, began_s
-        self.left = n_bytes * link.side.framing
-        self.window = math.inf
-        self.reached = FIRST_WINDOW_BYTES
-        self.arrived_s, self.arrives_s = math.nan, math.inf
-        self.stamp = 0
-        self.place: Literal["handshake", "moving", "arriving", "arrived", "stopped"] = "stopped"
-
-    @property
-    def limit(self) -> float:
-        """Most that the connection itself allows now [bytes/s]: window over round trip, and losses."""
-        side = self.link.side
-        return min(side.limit, self.window / side.rtt_s) if side.rtt_s else side.limit
+Shares = MaxMinLink | MaxMinTree | AnyLinks
+"""What shares the links among the transfers."""
 
 
 class Pipe:
@@ -99,11 +34,17 @@ class Pipe:
     Times given must not decrease; `run` to a time before changing anything at that time.
     """
 
-    def __init__(self, capacity: Rates) -> None:
-        """Take the server's rate (`ConstantRate(math.inf)` if it limits nothing)."""
+    def __init__(self, capacity: Rates, shares: Callable[[float, float], Shares] = MaxMinLink) -> None:
+        """Take the server's rate (`ConstantRate(math.inf)` if it limits nothing).
+
+        Args:
+            capacity: over time.
+            shares: makes the shares at a capacity and a time; other ones than of a single link where links lie between
+                the clients' own and the server's (`OneWayLink.path`).
+        """
         self.stamp = 0
-        self._capacity = capacity
-        self._shares: MaxMinLink | None = None
+        self._capacity, self._shares_of = capacity, shares
+        self._shares: Shares | None = None
         self._agenda: list[tuple[float, int, Flow | LinkInUse | Pipe]] = []
         self._moving: dict[int, Flow] = {}
         self._numbers, self._stamps = count(), count(1)
@@ -133,7 +74,7 @@ class Pipe:
         """Let a stopped transfer go on with what it has left, by default on a new connection."""
         if flow.place == "stopped":
             flow.place, flow.reached = "handshake", opening.window_bytes
-            self._schedule(flow, at_s + (flow.link.side.rtt_s if opening.handshake else 0.0))
+            self._schedule(flow, at_s + opening.handshake * flow.link.side.rtt_s)
 
     def stop(self, flow: Flow, at_s: float) -> None:
         """Stop a transfer, which frees its share; what has arrived has arrived."""
@@ -218,7 +159,11 @@ class Pipe:
         shares = self._shares_at(at_s)
         self._moving[flow.number] = link.flows[flow.number] = flow
         self._round(flow, at_s)
-        shares.add(flow.number, flow.left, min(link.rate, flow.limit), at_s)
+        cap = min(link.rate, flow.limit)
+        if isinstance(shares, MaxMinLink):
+            shares.add(flow.number, flow.left, cap, at_s)
+        else:
+            shares.add(flow.number, flow.left, cap, at_s, link.side.path)
         if len(link.flows) > 1:
             self._share(link, at_s)
 
@@ -259,10 +204,10 @@ class Pipe:
 
     # rates ----------------------------------------------------------------------------------------
 
-    def _shares_at(self, at_s: float) -> MaxMinLink:
+    def _shares_at(self, at_s: float) -> Shares:
         """Return the fair shares; their capacity is followed only while somebody has one."""
         if self._shares is None:
-            self._shares = MaxMinLink(self._capacity.rate(at_s), at_s)
+            self._shares = self._shares_of(self._capacity.rate(at_s), at_s)
             self._schedule(self, self._capacity.next_change(at_s))
         elif not self._moving:
             self._shares.set_capacity(self._capacity.rate(at_s), at_s)

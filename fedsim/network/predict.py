@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from fedsim.network.base import Rates
-from fedsim.network.pipe import Flow, LinkInUse, OneWayLink, Pipe
+from fedsim.network.pipe import Pipe
+from fedsim.network.sharing.flow import Flow, LinkInUse, OneWayLink
 
 MOST_CHANGES = 50_000
 """`transfers_s` calls it for ever when nothing moves while rates change so often: two looping rates that are never

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from fedsim.instants import At, Instant
-from fedsim.network.base import ClientLink, Direction, Links, Transfer, mean_rate
+from fedsim.network.base import ClientLink, Direction, Links, Network, Transfer, mean_rate
 from fedsim.network.tcp import (
     NEW,
     SHORTEST_S,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from simpy import Environment, Event
 
 
-class PrivateLinks:
+class PrivateLinks(Network):
     """Every client on its own link of constant rate, never slower for the others.
 
     The server caps each transfer's rate. Durations are those of `fedsim.network.tcp.transfer_s`, or with `naive`
@@ -68,8 +68,8 @@ class PrivateLinks:
 
     @property
     def foresees(self) -> bool:
-        """Whether a transfer is known when it begins: all are, but for connections that are kept."""
-        return not self._connections.kept
+        """Whether a transfer is known when it begins: all are, but for connections that are kept, and TLS."""
+        return self._connections.plain
 
     def foreseen(self, direction: Direction, link: ClientLink, n_bytes: int) -> KnownTransfer:
         """Return how a transfer over a client's link will go, on a connection of its own."""
@@ -134,20 +134,21 @@ class _Alone:
         self._over = False
         self._alarm: Event | None = None
         connections, client, direction = owner
-        self._opening = connections.opening(client, direction, path.rtt_s, self._began_s)
+        self._opening = connections.opening(client, direction, path.rtt_s, self._began_s) if n_bytes else NEW
         self._begin()
 
     def resume(self) -> None:
         if self._over or self._alarm is not None:
             return
-        self._opening = NEW
+        connections, client, _ = self._owner
+        self._opening = connections.opened_anew(client, self._path.rtt_s, float(self._env.now))
         self._begin()
 
     def _begin(self) -> None:
         left = self._n_bytes - self._before
         seconds = _seconds(left, self._path, self._opening)
         if self._before:  # the last bytes may all have left, and not have arrived
-            seconds = max(seconds, 1.5 * self._path.rtt_s, SHORTEST_S)
+            seconds = max(seconds, (self._opening.handshake + 0.5) * self._path.rtt_s, SHORTEST_S)
         self._since_s = float(self._env.now)
         self._due_s = self._since_s + seconds
         self._took_s = (self._since_s - self._began_s) + seconds
@@ -180,7 +181,7 @@ class _Alone:
         if self._alarm is not None and self._env.now < self._due_s:
             self._before = self.sent_bytes()
             self._alarm = None
-            self._owner.connections.break_off(self._owner.client)
+            self._owner.connections.break_off(self._owner.client, float(self._env.now))
 
     def cancel(self) -> int:
         self.pause()

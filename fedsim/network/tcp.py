@@ -3,7 +3,7 @@
 Error against real TCP through a link emulator (single uploads of 1-5 MB at 1-20 Mbit/s and 50 ms):
 1.7 % on average, 17 % at most, where size / rate alone errs by 13 %. The largest errors are short transfers whose
 slow start overshoots a shallow buffer: they lose packets, BBR's too, and no loss is modelled there. Not modelled
-either: radio wake-up and TLS (one more round trip).
+either: radio wake-up. TLS is `fedsim.network.transport.tls`.
 
 Connections that stay open between transfers are `network.connection: persistent`. A client has one, as of gRPC or HTTP/2:
 its first transfer opens it, and a later one, in either direction, needs no handshake. It is closed when the device goes
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from fedsim.network.base import Direction
+from fedsim.network.transport.tls import PLAIN, Handshakes
 
 if TYPE_CHECKING:
     from simpy import Event
@@ -40,11 +41,11 @@ class Opening(NamedTuple):
     """How a transfer finds its connection.
 
     Attributes:
-        handshake: whether it has to be opened first, which takes a round trip.
+        handshake: round trips until its first byte may leave: one for TCP, more with TLS, none if it is open.
         window_bytes: what its sender may send in the first round trip of slow start.
     """
 
-    handshake: bool = True
+    handshake: int = 1
     window_bytes: float = FIRST_WINDOW_BYTES
 
 
@@ -76,8 +77,7 @@ def transfer_s(
         return 0.0
     wire = n_bytes * framing
     idle_s, _ = _slow_start(wire, bytes_per_s, rtt_s, opening.window_bytes)
-    round_trips = 1.5 if opening.handshake else 0.5
-    return wire / bytes_per_s + round_trips * rtt_s + idle_s
+    return wire / bytes_per_s + (opening.handshake + 0.5) * rtt_s + idle_s
 
 
 def last_window(
@@ -121,7 +121,7 @@ def sent_bytes(
     _check(n_bytes, bytes_per_s, rtt_s, framing)
     if elapsed_s >= transfer_s(n_bytes, bytes_per_s, rtt_s, framing, opening):
         return n_bytes
-    left_s = elapsed_s - rtt_s if opening.handshake else elapsed_s
+    left_s = elapsed_s - opening.handshake * rtt_s
     if left_s <= 0 or n_bytes == 0:
         return 0
     wire, sent, window = n_bytes * framing, 0.0, opening.window_bytes
@@ -183,18 +183,19 @@ class _Connection:
 
 
 class Connections:
-    """Which clients have a connection to the server."""
+    """Which clients have a connection to the server, and which could resume a session of TLS."""
 
-    def __init__(self, keep_alive_s: float | None = None) -> None:
-        """Take how long one stays open unused; None: every transfer opens its own."""
-        self._keep_alive_s = keep_alive_s
+    def __init__(self, keep_alive_s: float | None = None, handshakes: Handshakes = PLAIN) -> None:
+        """Take how long one stays open unused (None: every transfer opens its own), and what it takes to open one."""
+        self._keep_alive_s, self._handshakes = keep_alive_s, handshakes
         self._open: dict[int, _Connection] = {}
         self._offline: dict[int, Event] = {}
+        self._ticket_s: dict[int, float] = {}
 
     @property
-    def kept(self) -> bool:
-        """Whether any connection stays open after its transfer."""
-        return self._keep_alive_s is not None
+    def plain(self) -> bool:
+        """Whether every transfer opens a connection of its own by TCP's handshake alone, whatever was before."""
+        return self._keep_alive_s is None and self._handshakes == PLAIN
 
     def online_until(self, client: int, offline: Event) -> None:
         """A client is online until this event; what it had before it went offline is closed."""
@@ -207,15 +208,25 @@ class Connections:
 
     def opening(self, client: int, direction: Direction, rtt_s: float, now_s: float) -> Opening:
         """Return how a transfer that starts now finds its connection."""
-        if self._keep_alive_s is None:
-            return NEW
         connection = self._open.get(client)
-        if connection is None or now_s - connection.used_s > self._keep_alive_s:
-            return NEW
+        if connection is None or self._keep_alive_s is None:
+            return self.opened_anew(client, rtt_s, now_s)
+        if now_s - connection.used_s > self._keep_alive_s:
+            return self.opened_anew(client, rtt_s, now_s)
         sent = connection.senders.get(direction)
         if sent is None or now_s - sent[0] > restart_s(rtt_s):
-            return Opening(handshake=False, window_bytes=FIRST_WINDOW_BYTES)
-        return Opening(handshake=False, window_bytes=sent[1])
+            return Opening(0, FIRST_WINDOW_BYTES)
+        return Opening(0, sent[1])
+
+    def opened_anew(self, client: int, rtt_s: float, now_s: float) -> Opening:
+        """Return how a transfer that starts now opens a connection; its handshake ends with a ticket for the next one."""
+        full, resumed, ticket_s = self._handshakes
+        if not ticket_s:
+            return NEW if full == 1 else Opening(full)
+        issued_s = self._ticket_s.get(client, -math.inf)
+        round_trips = resumed if issued_s <= now_s <= issued_s + ticket_s else full
+        self._ticket_s[client] = now_s + round_trips * rtt_s
+        return Opening(round_trips)
 
     def used(
         self, client: int, direction: Direction, rtt_s: float, arrived_s: float, window_bytes: float
@@ -227,6 +238,8 @@ class Connections:
         connection.used_s = arrived_s
         connection.senders[direction] = (arrived_s - rtt_s / 2, window_bytes)
 
-    def break_off(self, client: int) -> None:
-        """A client's connection is gone."""
+    def break_off(self, client: int, now_s: float = math.inf) -> None:
+        """A client's connection is gone; a handshake that was under way leaves no ticket."""
         self._open.pop(client, None)
+        if self._ticket_s.get(client, now_s) > now_s:
+            del self._ticket_s[client]

@@ -62,7 +62,13 @@ def world(
     server = Server(
         env,
         plan,
-        network=network_of(experiment.network, plan.population, env),
+        network=network_of(
+            experiment.network,
+            plan.population,
+            env,
+            groups=plan.population.groups,
+            seed=experiment.population_seed,
+        ),
         model=ServerModel(Adapter(task.layout, vector), personal=ClientVectors(kept_by_rule)),
         trainer=trainer,
         ledger=ledger,

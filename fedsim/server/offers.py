@@ -25,7 +25,7 @@ class Offers:
         """Return whom the rule is asked about; `rank` is the most slots, None: the client's own."""
         book = self._book
         return self._versions.invitation(
-            client, book.visits(client), book.last_seen.get(client), rank, book.last_rank.get(client)
+            client, book.visits(client), book.last_seen(client), rank, book.last_rank(client)
         )
 
     def offer(self, invitation: Invitation) -> Offer:
@@ -48,7 +48,10 @@ class Offers:
     def _still_to_download(self, client: int, offer: Offer, work: Work) -> Work:
         """Add the frozen model to a client's first download; leave out what it has got of both."""
         left = self._book.down_bytes(client, self._versions.number, offer.down, work.down_bytes)
-        return work if left == work.down_bytes else replace(work, down_bytes=left)
+        from_cdn = self._plan.experiment.network.backbone_from == "cdn"
+        cdn_bytes = self._book.missing_bytes(client) if from_cdn else 0
+        same = left == work.down_bytes and not cdn_bytes
+        return work if same else replace(work, down_bytes=left, cdn_bytes=cdn_bytes)
 
     def estimate(self, client: int, now_s: float, *, steps: int | None, rank: int | None) -> Estimate:
         """Return how a visit would go if it began now, alone on its own link, on a cool device.

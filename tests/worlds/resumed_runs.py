@@ -57,6 +57,24 @@ KINDS = {
     "oort-fedbuff": {**FEDBUFF, "sampler": {"kind": "oort"}},
     "power-of-choice": {**SYNC, "sampler": {"kind": "power-of-choice", "candidates": 8}},
     "power-of-choice-fedbuff": {**FEDBUFF, "sampler": {"kind": "power-of-choice", "candidates": 3}},
+    "home-links": {
+        **FEDBUFF,
+        "population": {
+            "preset": "mixed_edge_2026",
+            "clients": 12,
+            "shared_links": {
+                "homes": {"clients": 3.0},
+                "cells": {"clients": 3.0},
+                "regions": {"regions": 2, "down_mbps": 0.02, "up_mbps": 0.01},
+            },
+        },
+        "network": {
+            "congestion": "loss-based",
+            "loss_bursts": {"loss": 0.05, "share": 0.3},
+            "tls": {"version": "1.2", "ticket_s": 60.0},
+            "connection": "persistent",
+        },
+    },
     "semi-synchronous": {"protocol": {"kind": "semi-synchronous", "concurrency": 8}},
     "timely": {"protocol": {"kind": "timely", "k": 3}},
     "ditto": {

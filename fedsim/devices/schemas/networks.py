@@ -109,3 +109,24 @@ OPTIONAL_NETWORK_COLUMNS = (
     Column("tail_w", low=0.0, unit="W", meaning="its power then", usual="0.119"),
 )
 """How long the radio stays up after a transfer, and its power then; 0 without them."""
+HOP_COLUMNS = (
+    Column(
+        "hop_mbps",
+        positive=True,
+        unit="10^6 bit/s",
+        meaning="median rate of the Wi-Fi before a line; rates are then of the line, and a client has the slower of both",
+        usual="500",
+    ),
+    _spread("hop_sigma_ln", "the Wi-Fi's rate"),
+)
+CELL_COLUMNS = tuple(
+    Column(
+        f"cell_{direction}_mbps",
+        positive=True,
+        unit="10^6 bit/s",
+        meaning=f"what a cell carries for all, {direction}; LTE 44 down and 28 up, 5G 585 and 135",
+        usual=usual,
+    )
+    for direction, usual in (("down", "44"), ("up", "28"))
+)
+"""What lies between clients and lines: cells of rows without may be empty."""

@@ -31,7 +31,7 @@ from fedsim.tasks._language.tokens import (
 )
 from fedsim.tasks._language.topics import divergence_bits, topics
 from fedsim.tasks._language.units import Texts
-from fedsim.tasks._splits import Splits
+from fedsim.tasks._splits import Ragged, Splits
 from fedsim.tasks.partition import Blocks, Dirichlet, Iid, Pathological, partition
 from fedsim.training import hub, lora, text_shape
 from fedsim.training.direct.targets import known_layout, known_to_train
@@ -39,6 +39,10 @@ from fedsim.training.direct.tokenizer import tokenizer_of
 
 BLOCK = 512
 """Tokens of a block where there is plenty: about 25 lines of newspaper, enough to have a topic."""
+
+
+AT_ONCE = 1000
+"""Clients whose text is cut into windows before these are joined."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Deal:
     """
 
     windows: Windows
-    shares: list[Ints]
+    shares: Ragged
     facts: dict[str, Any]
 
 
@@ -137,11 +141,16 @@ def _dealt(config: LanguageSettings, context: TaskContext, texts: Texts, train: 
         facts["class_divergence_bits"] = _class_divergence(blocks, share)
         facts["class_divergence_iid_bits"] = _class_divergence(blocks, plain)
     if config.holdout_from == "runs":
-        share = [_in_runs(cut, numbers, stream(seed, "runs", client)) for client, numbers in enumerate(share)]
-    parts = [full(train, _where(cut, numbers), config.sequence, first) for numbers in share]
-    stops = np.cumsum([len(part) for part in parts])
-    shares = [np.arange(stop - len(part), stop) for part, stop in zip(parts, stops.tolist(), strict=True)]
-    return Deal(joined(parts), shares, facts)
+        share = share.changed(lambda client, numbers: _in_runs(cut, numbers, stream(seed, "runs", client)))
+    windows, counts = [], []
+    for at in range(0, clients, AT_ONCE):
+        parts = [
+            full(train, _where(cut, numbers), config.sequence, first) for numbers in share[at : at + AT_ONCE]
+        ]
+        windows.append(joined(parts))
+        counts += [len(part) for part in parts]
+    stops = np.cumsum(counts)
+    return Deal(joined(windows), Ragged(np.arange(stops[-1]), stops), facts)
 
 
 def _facts(

@@ -20,9 +20,9 @@ from fedsim.devices.table_checks import check
 from fedsim.devices.tables import read_networks
 from fedsim.errors import ProfileError, RunError
 from fedsim.network.generated import BLOCK_S, LognormalAR1, RateLaw
-from fedsim.network.pipe import OneWayLink
 from fedsim.network.predict import PlannedTransfer, transfers_s
 from fedsim.network.rate_tables import read_rate_table
+from fedsim.network.sharing.flow import OneWayLink
 from fedsim.network.tcp import SHORTEST_S
 from fedsim.network.traces import ConstantRate, RateTrace
 from fedsim.rng import stream

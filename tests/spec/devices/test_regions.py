@@ -44,7 +44,7 @@ def systems(population):
 
 
 def on_cellular(population):
-    return np.isin(population.network.astype(str), ["3g", "lte", "5g-sub6", "5g-mmwave"])
+    return ~population.unmetered  # a network is metered where it is cellular
 
 
 # what is sampled is what is cited ----------------------------------------------------------------

@@ -185,7 +185,7 @@ def test_a_run_says_name_year_and_digest_of_its_tables():
     tables = {table.role: table for table in tables_of(draw(config, 0).sources)}
     assert {role: (table.name, table.year) for role, table in tables.items()} == {
         "devices": ("devices_2026.csv", "2026"),
-        "networks": ("networks.csv", "2025"),
+        "networks": ("networks_2026.csv", "2026"),
         "regions": ("regions_2026.csv", "2026"),
         "stacks": ("stacks.csv", "2026"),
         "availability": ("charging", "2025"),

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.refill import filled
 
-from fedsim.network.pipe import LinkInUse, OneWayLink, Pipe
+from fedsim.network.pipe import Pipe
 from fedsim.network.predict import PlannedTransfer, transfers_s
+from fedsim.network.sharing.flow import LinkInUse, OneWayLink
 from fedsim.network.tcp import loss_limit, transfer_s
 from fedsim.network.traces import ConstantRate, RateTrace, SlowerRate
 
