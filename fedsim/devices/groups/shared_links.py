@@ -71,6 +71,12 @@ class Groups:
         links = (layer.link(client, direction) for layer in self.layers)
         return tuple(link for link in links if link is not None)
 
+    def counts(self) -> str:
+        """Return how many groups there are, as in `512 homes, 10 regions`."""
+        return ", ".join(
+            f"{len(layer.names)} {layer.kind}{'' if len(layer.names) == 1 else 's'}" for layer in self.layers
+        )
+
     def in_words(self) -> str:
         """Return the groups as JSON: `[name, bytes/s down, bytes/s up, [clients]]`; their SHA-256 where they are many."""
         if any(np.count_nonzero(layer.group != ALONE) > CLIENTS_WRITTEN for layer in self.layers):

@@ -248,6 +248,8 @@ def test_a_run_with_shared_links_is_slower_repeats_to_the_bit_and_passes_the_aud
     for table in ("visits", "commits"):
         pd.testing.assert_frame_equal(*(getattr(run, table) for run in runs), check_exact=True)
     assert verify(runs[0]) == []
+    [drawn] = [f for f in runs[0].info.resolved.followed if f.key == "population.shared_links"]
+    assert drawn.value.endswith(" cells, 2 regions")
     assert runs[0].info.end_time_s > 1.2 * alone.info.end_time_s
 
 
