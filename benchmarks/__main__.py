@@ -12,6 +12,7 @@ from benchmarks.harness import Busy, Options, measured, say
 MODULES = {
     "w1": "benchmarks.w1.measure",
     "small": "benchmarks.small",
+    "midsized": "benchmarks.midsized",
     "trivial": "benchmarks.trivial",
     "aggregate": "benchmarks.aggregate",
     "memory": "benchmarks.memory",
@@ -20,10 +21,12 @@ MODULES = {
     "engine": "benchmarks.engine",
     "profile": "benchmarks.profiled",
     "survival": "benchmarks.survival",
+    "tables": "benchmarks.tables",
+    "tables_long": "benchmarks.tables_long",
     "gpu": "benchmarks.gpu",
 }
-DEFAULT = tuple(name for name in MODULES if name != "gpu")
-"""What `make bench` measures; `gpu` needs a machine with one."""
+DEFAULT = tuple(name for name in MODULES if name not in ("gpu", "tables_long"))
+"""What `make bench` measures; `gpu` needs a machine with one, `tables_long` most of an hour."""
 
 
 def main() -> int:
@@ -33,7 +36,7 @@ def main() -> int:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"one of {', '.join(MODULES)}; readme (write its tables and plots anew); default: all but gpu",
+        help=f"one of {', '.join(MODULES)}; readme (write its tables and plots anew); default: all but gpu and tables_long",
     )
     parser.add_argument("--quick", action="store_true", help="one small repetition, to see that it runs")
     parser.add_argument("--repetitions", type=int, default=5, help="of every contestant (default 5)")

@@ -84,3 +84,9 @@ def _ticks() -> int | None:
         return None
     user, nice, system, _idle, _wait, irq, soft, *_ = map(int, stat.read_text().split("\n", 1)[0].split()[1:])
     return user + nice + system + irq + soft
+
+
+def peak_rss_mib() -> float:
+    """Return the most memory that this process has held [MiB], as Linux counts it (`VmHWM`)."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 1024

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -44,6 +45,7 @@ class Outcome:
         wall_s: from the command to the end of the process.
         rounds_s: length of every round after the first.
         losses, checksum: what it computed (see `benchmarks.w1.recipe.Report`).
+        cpu_s: CPU seconds of the process tree, as far as its processes were waited for.
         peak_pss_mib, steady_pss_mib: largest sum over the process tree, over the whole run and after the
             first round; NaN unless asked for.
     """
@@ -54,6 +56,7 @@ class Outcome:
     rounds_s: tuple[float, ...]
     losses: tuple[float, ...]
     checksum: float
+    cpu_s: float
     peak_pss_mib: float
     steady_pss_mib: float
 
@@ -83,7 +86,7 @@ def run(
     out, log = folder / f"{name}.json", folder / f"{name}.log"
     out.unlink(missing_ok=True)
     full = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": str(threads)}
-    started = time.time()
+    started, used_s = time.time(), _used_s()
     with log.open("wb") as lines:
         child = subprocess.Popen(
             [*command, "--out", str(out)], env=full, stdout=lines, stderr=lines, start_new_session=True
@@ -109,6 +112,7 @@ def run(
         rounds_s=tuple(np.diff(ends).tolist()),
         losses=tuple(report["losses"]),
         checksum=report["checksum"],
+        cpu_s=_used_s() - used_s,
         peak_pss_mib=max((mib for _, mib in samples), default=float("nan")),
         steady_pss_mib=max((mib for at, mib in samples if at >= ends[0]), default=float("nan")),
     )
@@ -117,6 +121,12 @@ def run(
 def ours(script: Path, *arguments: str) -> list[str]:
     """Return the command that runs a script with this interpreter and this working tree."""
     return [sys.executable, str(script), *arguments]
+
+
+def _used_s() -> float:
+    """Return the CPU seconds of the children that have ended and were waited for, and of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

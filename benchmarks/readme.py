@@ -97,6 +97,19 @@ def small(found: Found) -> list[str]:
     return lines
 
 
+def midsized(found: Found) -> list[str]:
+    """Return stock PEFT's time a visit and a token, and fedsim's by K, for both shapes."""
+    values, about = found["values"], found["about"]
+    lines = ["| model | who | ms per visit | us per token | over stock PEFT |", "|---|---|---|---|---|"]
+    for name in about["worlds"]:
+        for who in ("stock", *(f"k{k}" for k in about["ks"])):
+            stem, words = f"midsized.{name}", "stock PEFT" if who == "stock" else f"fedsim, K = {who[1:]}"
+            over = values.get(f"{stem}.stock_over.{who}")
+            cells = [said(values[f"{stem}.ms.{who}"]), said(values[f"{stem}.us_per_token.{who}"])]
+            lines.append(f"| {name} | {words} | {' | '.join(cells)} | {'' if over is None else said(over)} |")
+    return lines
+
+
 def trivial(found: Found) -> list[str]:
     """Return milliseconds per trivial update by clients a round."""
     values, about = found["values"], found["about"]
@@ -139,9 +152,13 @@ def memory(found: Found) -> list[str]:
 def startup(found: Found) -> list[str]:
     """Return seconds from the command to the first update."""
     values = found["values"]
-    lines = ["| what | command to first update |", "|---|---|"]
+    lines = ["| what | command to first update | CPU seconds of its processes |", "|---|---|---|"]
     for name, words in found["about"]["said"].items():
-        lines.append(f"| {words.replace(', whole run', '')} | {said(values[f'startup.{name}_s'])} |")
+        cpu = values.get(f"startup.{name}_cpu_s")
+        cells = f"{said(values[f'startup.{name}_s'])} | {'' if cpu is None else said(cpu)}"
+        lines.append(f"| {words.replace(', whole run', '')} | {cells} |")
+    if "startup.help_s" in values:
+        lines.append(f"| `fedsim --help`, to its end | {said(values['startup.help_s'])} | |")
     return lines
 
 
@@ -253,6 +270,7 @@ TABLES: dict[str, Callable[[Found], list[str]]] = {
     "trivial": trivial,
     "aggregate": aggregate,
     "memory": memory,
+    "midsized": midsized,
     "startup": startup,
     "growth": growth,
     "engine": engine,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,3 +13,5 @@ Bools = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
 Names = NDArray[np.object_]
 """Text, one a place."""
+Values: TypeAlias = NDArray[Any]
+"""Of whatever type a column has."""

@@ -179,6 +179,11 @@ class Task(ABC):
     def score(self, vector: Vector, probe: Probe, base: Vector | None = None) -> Sums:
         """Return the additive sums of one piece; `base` changes the frozen weights (`Base.vector`)."""
 
+    def score_together(self, jobs: Sequence[ScoreJob]) -> list[Sums]:
+        """Return the sums of several pieces, of one vector or many, in their order; by default one after the other."""
+        bases = [() if job.base is None else (job.base,) for job in jobs]  # a task need not know of bases
+        return [self.score(job.vector, job.probe, *base) for job, base in zip(jobs, bases, strict=True)]
+
     @abstractmethod
     def metrics(self, sums: Sums) -> dict[str, float]:
         """Turn summed parts into metrics by name; the first is the headline."""
@@ -203,6 +208,10 @@ class Task(ABC):
 
     def suggested_training(self) -> Literal["fused", "swapped", "sequential"] | None:
         """Return what `numerics.training: auto` stands for; None: there is no choice."""
+        return None
+
+    def suggested_windows(self, visits: float, local: LocalConfig, splits: Sequence[str]) -> int | None:
+        """Return how many examples of a split to score, with so many `visits` between two evaluations; None: all."""
         return None
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import hetero_profiles
+from benchmarks.devices import memory
 from benchmarks.devices.fit import (
     BANDWIDTH_SHARE,
     FEW_DEVICES,
@@ -21,11 +22,6 @@ from benchmarks.devices.fit import (
     spread,
 )
 from benchmarks.devices.measured import Point, points, read
-from fedsim.cost.architecture import PRESETS as MODELS
-from fedsim.cost.charge_as import ChargeAs
-from fedsim.cost.declared import charged
-from fedsim.cost.formulas import train_memory_bytes
-from fedsim.devices.population import draw_devices
 from fedsim.devices.stacks.table import STACK_COLUMNS
 
 Floats = NDArray[np.float64]
@@ -46,6 +42,11 @@ SOFTWARE = {
     "cpp": ("MobileFineTuner without BLAS, late April 2026: plain C++, one thread", "android"),
     "cpp-2026-04-08": ("the same of 8 April 2026, before its matrix product was rewritten: not for new work", "android"),
 }  # fmt: skip
+MEMORY = {
+    "pytorch-cuda": "pytorch", "pytorch-cuda-4bit": "pytorch", "pytorch-cuda-fp32": "pytorch-float32", "torchtune": "torchtune",
+    "mlx": "mlx", "llama.cpp": "llama.cpp", "llama.cpp-phone": "llama.cpp", "cpp": "cpp", "cpp-2026-04-08": "cpp",
+}  # fmt: skip
+"""Stack -> what it keeps in memory, a row of `memory_models.csv`."""
 OLD_GFLOP_PER_S = {
     "jetson-nano": 46.0, "phone-mid-2021": 20.0, "tensor-g4-phone": 8.5, "snapdragon-8-elite-phone": 42.0,
     "iphone-16": 35.0, "apple-m3-pro": 115.0, "rtx-4090": 1000.0,
@@ -81,7 +82,7 @@ def stacks_csv(stacks: list[Fitted]) -> str:
     """Return the text of `stacks.csv`: what is fitted, then what single points tell."""
     known = [spread(s.errors) for s in stacks if chips(s) >= FEW_DEVICES]
     pooled = float(np.sqrt(np.mean(np.array(known) ** 2)))
-    extra = ("points", "devices", "row_out_median", "row_out_max", "source")
+    extra = ("memory", "points", "devices", "row_out_median", "row_out_max", "source")
     header = [*(column.name for column in STACK_COLUMNS), *extra]
     text = io.StringIO()
     text.write(
@@ -136,6 +137,7 @@ def _fitted_row(s: Fitted, sigma: float) -> dict[str, str | float]:
         "least_tokens": min(tokens),
         "most_tokens": max(tokens),
         "kind": "fitted",
+        "memory": MEMORY[s.stack],
         "points": len(s.points),
         "devices": chips(s),
         "row_out_median": f"{np.median(off):.3f}",
@@ -239,24 +241,6 @@ def readme(stacks: list[Fitted]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def holding() -> str:
-    """Return which share of the phones of `mixed_edge_2026` can hold each preset model, as a table."""
-    people = draw_devices("mixed_edge_2026", 20_000, seed=0)
-    phone = np.array([tier.startswith("phone") for tier in people.tier])
-    iphone = np.array([device.startswith("iphone") for device in people.device])
-    systems = (phone & ~iphone, phone & iphone)
-    lines = ["| model | 16 bit: GB, Android, iOS | 8 bit | 4 bit |", "|---|---|---|---|"]
-    for name in MODELS:
-        cells = []
-        for weight_bytes in (2.0, 1.0, 0.5):
-            charge = ChargeAs(preset=name, weight_bytes=weight_bytes, checkpoint=True, sequence=256)
-            needed = train_memory_bytes(charged(charge, full=False))
-            android, ios = (np.mean(people.usable_memory_bytes[who] >= needed) for who in systems)
-            cells.append(f"{needed / 1e9:.2f}, {android:.0%}, {ios:.0%}")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
 BEGIN, END = "<!-- tables: written by `python -m benchmarks.devices fit` -->\n", "<!-- end of tables -->"
 
 
@@ -275,4 +259,5 @@ def write(folder: Path | None = None) -> None:
         page = HERE / "README.md"
         before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
         after = rest.partition(END)[2]
-        page.write_text(f"{before}{BEGIN}{readme(stacks)}\n{holding()}{END}{after}", encoding="utf-8")
+        memory.write()
+        page.write_text(f"{before}{BEGIN}{readme(stacks)}{END}{after}", encoding="utf-8")

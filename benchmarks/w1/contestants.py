@@ -21,6 +21,8 @@ SAID = {
     "fedsim": "fedsim, whole run, Ray, 2 workers",
     "fedsim_sequential": "the same with `numerics.training: sequential`",
     "fedsim_inline": "fedsim, whole run, inline, 1 thread",
+    "inline": "fedsim, inline, 1 thread",
+    "timeline": "fedsim, the built-in task, timeline only, to its first event",
     "flower": "Flower 1.41 simulation engine, 2 actors x 1 thread",
     "pfl": "pfl-research 0.6 `SimulatedBackend`, 2 processes x 1 thread",
 }
@@ -69,8 +71,8 @@ def contestants(rounds: int, missing: dict[str, str]) -> dict[str, Contestant]:
 _TWICE = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
-def startup_of_ours() -> Contestant:
-    """Return a fedsim run on Ray whose first round is one client, so that its commit is the first update."""
-    common = ["--world", str(world_folder()), "--rounds", "1", "--cohort", "1"]
+def startup_of_ours(executor: str = "ray") -> Contestant:
+    """Return a fedsim run whose first round is one client, so that its commit is the first update."""
+    common = ["--world", str(world_folder()), "--rounds", "1", "--cohort", "1", "--executor", executor]
     command = processes.ours(HERE / "fedsim_run.py", *common)
-    return partial(processes.run, "startup", command)
+    return partial(processes.run, f"startup_{executor}", command)

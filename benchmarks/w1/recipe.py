@@ -64,7 +64,7 @@ def build(folder: str | Path) -> Any:
             lora_alpha=facts["alpha"],
             lora_dropout=0.0,
             target_modules=list(facts["targets"]),
-            fan_in_fan_out=True,
+            fan_in_fan_out=facts["family"] == "gpt2",
         )
         return get_peft_model(backbone, lora).train()
 

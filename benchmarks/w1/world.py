@@ -18,8 +18,8 @@ import numpy as np
 if TYPE_CHECKING:
     from fedsim.config.experiment import Experiment
 
-TARGETS = ("c_attn", "c_proj")
-"""GPT-2's query-key-value matrix and both projections (attention and MLP)."""
+TARGETS = {"gpt2": ("c_attn", "c_proj"), "llama": ("q_proj", "k_proj", "v_proj", "o_proj", "down_proj")}
+"""What has an adapter: the maps to queries, keys and values, and those out of attention and MLP."""
 WINDOWS = 44
 
 
@@ -28,17 +28,22 @@ class World:
     """A workload; the defaults are W1.
 
     Attributes:
-        width, layers, heads, vocab, positions: of the GPT-2.
+        family: `gpt2` or `llama`.
+        width, layers, heads, vocab, positions: of the model.
+        kv_heads, inner: of a Llama: heads of keys and values, width of the MLP.
         batch, sequence, steps: of a visit: AdamW steps of `batch` windows that predict `sequence` tokens.
         r, alpha: of the adapters on `TARGETS`, dropout 0.
         clients, cohort: how many there are, and how many train in a round.
     """
 
+    family: str = "gpt2"
     width: int = 128
     layers: int = 4
     heads: int = 4
     vocab: int = 1024
     positions: int = 128
+    kv_heads: int = 0
+    inner: int = 0
     batch: int = 8
     sequence: int = 64
     steps: int = 10
@@ -65,7 +70,7 @@ class World:
                 "data": str(folder / "text"),
                 "sequence": self.sequence,
             },
-            "lora": {"r": self.r, "alpha": self.alpha, "targets": list(TARGETS)},
+            "lora": {"r": self.r, "alpha": self.alpha, "targets": list(TARGETS[self.family])},
             "local": {"optimizer": "adamw", "lr": 1.0e-3, "steps": self.steps, "batch": self.batch},
             "protocol": {"kind": "synchronous", "cohort": self.cohort},
             "budget": {"commits": 6},
@@ -83,7 +88,7 @@ def made(world: World, cache: Path, rounds: int = 6, windows: int = WINDOWS) -> 
         rounds: how many the schedule holds.
         windows: of text for every client, before a tenth is held out.
     """
-    facts = {**asdict(world), "targets": TARGETS, "rounds": rounds, "windows": windows}
+    facts = {**asdict(world), "targets": TARGETS[world.family], "rounds": rounds, "windows": windows}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     folder = cache / f"world-{key}"
     if not (folder / "world.json").is_file():
@@ -98,9 +103,22 @@ def made(world: World, cache: Path, rounds: int = 6, windows: int = WINDOWS) -> 
 def _write_model(world: World, folder: Path) -> None:
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, utils
+    from transformers import PreTrainedTokenizerFast, utils
 
     utils.logging.disable_progress_bar()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        (_llama if world.family == "llama" else _gpt2)(world).save_pretrained(folder)
+    words = {"<eos>": 0} | {f"w{i}": i for i in range(1, world.vocab)}
+    plain = Tokenizer(models.WordLevel(words, unk_token="w1"))  # noqa: S106
+    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=plain, bos_token="<eos>", eos_token="<eos>")  # noqa: S106
+    fast.save_pretrained(folder)
+
+
+def _gpt2(world: World) -> Any:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
     config = GPT2Config(
         vocab_size=world.vocab,
         n_positions=max(world.positions, world.sequence),
@@ -113,14 +131,25 @@ def _write_model(world: World, folder: Path) -> None:
         bos_token_id=0,
         eos_token_id=0,
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        GPT2LMHeadModel(config).save_pretrained(folder)
-    words = {"<eos>": 0} | {f"w{i}": i for i in range(1, world.vocab)}
-    plain = Tokenizer(models.WordLevel(words, unk_token="w1"))  # noqa: S106
-    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(tokenizer_object=plain, bos_token="<eos>", eos_token="<eos>")  # noqa: S106
-    fast.save_pretrained(folder)
+    return GPT2LMHeadModel(config)
+
+
+def _llama(world: World) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=world.vocab,
+        hidden_size=world.width,
+        intermediate_size=world.inner,
+        num_hidden_layers=world.layers,
+        num_attention_heads=world.heads,
+        num_key_value_heads=world.kv_heads,
+        max_position_embeddings=max(world.positions, world.sequence),
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return LlamaForCausalLM(config)
 
 
 def _write_text(world: World, folder: Path, windows: int) -> None:

@@ -10,6 +10,7 @@ import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,39 @@ ALONE = 65_536
 ROWS, HELD_BYTES = 8, 32 * 2**20
 """Vectors that a sum takes in one go, so that each piece of its accumulator is read and written once for
 all: so many alone, so many bytes with several threads."""
-PIECE = 38_400
-"""Longest piece: 300 KiB of float64, so that accumulator and product stay in the second-level cache."""
+LONGEST_PIECE, SHORTEST_PIECE = 38_400, 4_800
+"""Of a vector, in numbers: longer ones gain nothing, shorter ones cost more calls than they save."""
+CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index2")
+"""What Linux says of the second-level cache."""
+
+
+def piece_for(cache_bytes: int) -> int:
+    """Return the longest piece whose accumulator, product (float64) and vector (float32) leave a quarter of a cache free.
+
+    >>> piece_for(2**19), piece_for(2**21)
+    (19648, 38400)
+    """
+    fitting = int(0.75 * cache_bytes / (8 + 8 + 4)) // 64 * 64
+    return min(LONGEST_PIECE, max(SHORTEST_PIECE, fitting))
+
+
+def second_cache_bytes(folder: Path = CACHE) -> int:
+    """Return the second-level cache that one thread has for itself [bytes]; 1 MiB where nobody says."""
+    try:
+        size, shared = ((folder / name).read_text().strip() for name in ("size", "shared_cpu_list"))
+        return int(size.removesuffix("K")) * 1024 // _count(shared)
+    except (OSError, ValueError):
+        return 2**20
+
+
+def _count(cpus: str) -> int:
+    """Return how many processors a list of Linux names: `0-1,4` are 3."""
+    ends = [part.partition("-") for part in cpus.split(",")]
+    return sum(int(last or first) - int(first) + 1 for first, _, last in ends)
+
+
+PIECE = piece_for(second_cache_bytes())
+"""Longest piece: accumulator and product stay in the second-level cache; no bit depends on it."""
 THREADS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 """Threads that share the pieces of a large sum; NumPy lets go of the interpreter in loops of this length."""
 

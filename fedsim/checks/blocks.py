@@ -16,6 +16,7 @@ from fedsim.config.network import NetworkConfig
 from fedsim.config.problem import Problem
 from fedsim.config.thermal import Thermal
 from fedsim.config.words import no_such_file
+from fedsim.devices.stacks.table import OS
 from fedsim.errors import ExperimentError, nearest, several
 from fedsim.server import returned
 
@@ -166,7 +167,7 @@ def _stacks(experiment: Experiment) -> list[Problem]:
         fix = "remove it, or set compute.calibration: measured, or population.preset: mixed_edge_2026"
         what = "has no effect without a calibration, where the table of devices has speeds"
         problems.append(Problem(("compute", "stack"), what, fix, compute.stack))
-    for name in ("stacks", "uncertainty", "uncertainty_draw"):
+    for name in ("stacks", "uncertainty", "uncertainty_draw", "app"):
         value = getattr(compute, name)
         if value != ComputeConfig.model_fields[name].default:
             what = "has no effect: the table of devices has speeds, and not what devices are"
@@ -202,8 +203,9 @@ def _compute(experiment: Experiment) -> list[Problem]:
         if isinstance(by_tier, dict):
             named.append((("energy", "battery", name), by_tier))
     for path, tiers in named:
-        for tier in set(tiers) - set(CLASSES):
-            problems.append(Problem(path, "no such class of devices", nearest(tier, CLASSES), tier))
+        known = (*CLASSES, *OS) if path == ("compute", "stack") else tuple(CLASSES)
+        for tier in set(tiers) - set(known):
+            problems.append(Problem(path, "no such class of devices", nearest(tier, known), tier))
     return problems
 
 

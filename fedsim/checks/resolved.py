@@ -61,6 +61,7 @@ def _of_auto(plan: Plan) -> Iterator[Followed]:
 _AUTO = {
     "aggregator.weight": "uniform where the sampler chooses by size or nothing looks at it, else examples",
     "aggregator.normalize": "K over the protocol buffered unless weight asks for examples, else weights",
+    "evaluate.windows": "more would take longer to score than the training between two evaluations; `all` scores a split whole",
     "numerics.client_batch": "by the task and the updates of a commit",
     "numerics.training": "the fastest path that computes this model",
 }

@@ -32,13 +32,16 @@ def profiles_show(
 ) -> None:
     """Show what a preset draws from.
 
-    Speeds and links by class, who runs which system on which network, which tables it is from and how good its times are.
+    Speeds and links by class, who runs which system on which network, the figures that shares of a region follow from, which tables
+    it is from and how good its times are.
     Of an experiment's file, the population that it draws, and who is online.
     """
+    from fedsim.cli.printing import listing
     from fedsim.devices import population, summary
 
     if Path(preset).suffix not in (".yaml", ".yml"):
-        _show(population.draw_devices(preset, summary.SHOWN, seed=0), [])
+        figures = summary.cited(preset)
+        _show(population.draw_devices(preset, summary.SHOWN, seed=0), [listing(figures)] if figures else [])
         return
     from fedsim.checks import gate, resolved
     from fedsim.cli.printing import table
@@ -103,24 +106,40 @@ def profiles_calibrate(
     repeats: Annotated[int, typer.Option(min=1, help="Visits to time.")] = 7,
     steps: Annotated[int, typer.Option(min=1, help="Steps of each.")] = 4,
     out: Annotated[Path | None, typer.Option(help="The table to write.", show_default=False)] = None,
+    stacks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the software as a table of stacks, and --out as hardware.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Measure this machine at the real task.
 
-    Trains on one thread and prints a row of a device table.
+    Trains on one thread with batches of three sizes. Prints a row of a device table with the speed of the first, and the law that
+    they tell; with --stacks the machine as hardware and its software as a stack, for population.devices and compute.stacks.
     """
-    from fedsim.runs import calibrate
+    from fedsim.runs import calibrate, measured_stack
 
-    if out is not None:
-        calibrate.refuse_existing(out)
+    for path in (out, stacks):
+        if path is not None:
+            calibrate.refuse_existing(path)
     plan = _plan_of(task, changes or ())
-    measured = calibrate.measure(plan, repeats=repeats, steps=steps, quota=quota is not None)
-    rows = [calibrate.row(measured, name, like, quota)]
-    print(calibrate.table(rows), end="")
-    if measured.overhead_s:
-        gain = measured.gain_without_overhead
-        print(f"# or compute.step_overhead_s: {measured.overhead_s:.3g} and the speeds x {gain:.3g}")
+    measured = measured_stack.measure_batches(plan, repeats=repeats, steps=steps, quota=quota is not None)
+    if stacks is None:
+        device = calibrate.table([calibrate.row(measured[0], name, like, quota)])
+        print(device, end="")
+        if measured[0].overhead_s:
+            gain = measured[0].gain_without_overhead
+            print(f"# or compute.step_overhead_s: {measured[0].overhead_s:.3g} and the speeds x {gain:.3g}")
+    else:
+        peak = measured_stack.product_flops_per_s()
+        device = measured_stack.hardware_table(measured[0], name, like, peak, quota)
+        stack = measured_stack.stack_table(measured, name, peak)
+        print(f"{device}{stack}", end="")
+        calibrate.write(stack, stacks)
+    print(f"# {measured_stack.told(measured_stack.machine_law(measured))}")
     if out is not None:
-        calibrate.write(calibrate.table(rows), out)
+        calibrate.write(device, out)
 
 
 @profiles.command("contribute", epilog="Example: fedsim profiles contribute --out my-machine.csv")
@@ -142,25 +161,16 @@ def profiles_contribute(
     Trains on one thread with batches of three sizes, prints a row each as `hetero_profiles/measurements` has them, and the law
     that they tell: speed with many tokens, and launch cost of a layer.
     """
-    from fedsim.devices.stacks.fitting import TimedPass, law_of
-    from fedsim.runs import calibrate
+    from fedsim.runs import calibrate, measured_stack
 
     if out is not None:
         calibrate.refuse_existing(out)
     plan = _plan_of(task, changes or ())
-    batch = plan.experiment.local.batch
-    timed = [
-        calibrate.measure(plan, repeats=repeats, steps=steps, batch=size)
-        for size in (batch, 4 * batch, 16 * batch)
-    ]
+    timed = measured_stack.measure_batches(plan, repeats=repeats, steps=steps)
     name = hardware or calibrate.processor()
     text = calibrate.measurements([calibrate.measurement(plan, one, name) for one in timed])
-    law = law_of([TimedPass(one.flops, one.layer_passes, one.median_s) for one in timed])
     print(text, end="")
-    print(
-        f"# law: {law.flops_per_s / 1e9:.4g} GFLOP/s with many tokens, {1e3 * law.launch_s:.3g} ms a layer pass; "
-        f"within a factor of {law.worst:.3g} of what was measured"
-    )
+    print(f"# {measured_stack.told(measured_stack.machine_law(timed))}")
     if out is not None:
         calibrate.write(text, out)
 

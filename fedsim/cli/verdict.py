@@ -19,11 +19,11 @@ def verdict(run: Run) -> str:
 def _ending(run: Run) -> Iterator[str]:
     info = run.info
     took = f" ({duration(info.wall_s)} here)" if info.wall_s is not None else ""
-    done = f"{plural(len(run.commits), 'commit')} from {plural(len(run.visits), 'visit')}"
+    done = f"{plural(run.count('commits'), 'commit')} from {plural(run.count('visits'), 'visit')}"
     yield f"{info.status}: {done} in {duration(info.end_time_s)} of virtual time{took}"
     if info.reason:
         yield f"reason: {info.reason}"
-    if run.visits.empty:
+    if not run.count("visits"):
         yield "nobody was asked: never were enough clients idle and online at once"
 
 
@@ -44,18 +44,18 @@ def _learning(run: Run) -> Iterator[str]:
 
 
 def _costs(run: Run) -> Iterator[str]:
-    totals, outcomes = run.info.totals, run.visits["outcome"]
+    totals, outcomes = run.info.totals, run.frame("visits", "outcome")["outcome"]
     lost = outcomes[~outcomes.isin(("landed", "polled"))].value_counts(sort=False).sort_index()
     if len(lost):
         causes = ", ".join(f"{str(cause).replace('_', ' ')} {n}" for cause, n in lost.items())
-        yield f"did not land: {int(lost.sum())} of {len(run.visits)} visits ({causes})"
+        yield f"did not land: {int(lost.sum())} of {run.count('visits')} visits ({causes})"
     if run.info.never_equipped:
         yield f"given up: {run.info.never_equipped} clients, to whom the frozen model never got through"
     yield (
         f"sent: {said('bytes', totals.up_bytes)} up, {said('bytes', totals.down_bytes)} down;"
         f" devices used {said('joules', totals.joules)}"
     )
-    if len(run.visits) and not run.info.timeline_only:
+    if run.count("visits") and not run.info.timeline_only:
         yield f"never trained, because the clock had lost them: {percent(run.info.saved_share)} of the visits"
 
 

@@ -11,6 +11,7 @@ from fedsim.aggregators._returned import checked_rule
 from fedsim.clock.components import parts_of
 from fedsim.component import Component
 from fedsim.config.experiment import Experiment
+from fedsim.config.learning import EvaluateConfig
 from fedsim.jobs import CALL_BYTES, Task, TaskContext
 
 FEW, MANY = 8, 64
@@ -52,8 +53,24 @@ def with_auto_filled(experiment: Experiment, task: Task) -> Experiment:
     training = task.suggested_training() if numerics.training == "auto" else None
     if training is not None:
         filled["training"] = training
-    blocks = {"numerics": numerics.model_copy(update=filled), "aggregator": _suited_rule(experiment)}
+    blocks = {
+        "numerics": numerics.model_copy(update=filled),
+        "aggregator": _suited_rule(experiment),
+        "evaluate": _bounded(experiment, task),
+    }
     return experiment.model_copy(update=blocks)
+
+
+def _bounded(experiment: Experiment, task: Task) -> EvaluateConfig:
+    """Return what is scored, bounded where all of it took longer than the training between two evaluations.
+
+    Versions are scored every so many commits; on a grid of time or bytes nobody knows how many lie between.
+    """
+    evaluate, updates = experiment.evaluate, parts_of(experiment).protocol.updates_per_commit
+    if evaluate.windows is not None or evaluate.every_commits is None or updates is None:
+        return evaluate
+    most = task.suggested_windows(evaluate.every_commits * updates, experiment.local, evaluate.splits)
+    return evaluate if most is None else evaluate.model_copy(update={"windows": most})
 
 
 def keys_filled(asked: Experiment, filled: Experiment) -> tuple[str, ...]:
@@ -62,7 +79,8 @@ def keys_filled(asked: Experiment, filled: Experiment) -> tuple[str, ...]:
         ("aggregator", asked.aggregator, filled.aggregator),
         ("numerics", asked.numerics, filled.numerics),
     )
-    return tuple(
+    windows = ("evaluate.windows",) if asked.evaluate.windows != filled.evaluate.windows else ()
+    return windows + tuple(
         f"{name}.{field}"
         for name, before, after in blocks
         for (field, value), (_, now) in zip(before, after, strict=True)
@@ -87,10 +105,17 @@ def _on_gpu(experiment: Experiment) -> bool:
 def with_auto_as_stored(experiment: Experiment, stored: Mapping[str, Any]) -> Experiment:
     """Return the experiment with `auto` settings decided, without its task.
 
-    Those of the rule follow from protocol and sampler. Those of numerics, which need the task, are what a stored
-    configuration has in their place.
+    Those of the rule follow from protocol and sampler. Those of numerics, and the bound of what is scored, which need the
+    task, are what a stored configuration has in their place.
     """
     known, numerics = stored.get("numerics") or {}, experiment.numerics
     filled = {field: known[field] for field, value in numerics if value == "auto" and field in known}
-    blocks = {"numerics": numerics.model_copy(update=filled), "aggregator": _suited_rule(experiment)}
+    evaluate, bound = experiment.evaluate, (stored.get("evaluate") or {}).get("windows")
+    if evaluate.windows is None and isinstance(bound, int):
+        evaluate = evaluate.model_copy(update={"windows": bound})
+    blocks = {
+        "numerics": numerics.model_copy(update=filled),
+        "aggregator": _suited_rule(experiment),
+        "evaluate": evaluate,
+    }
     return experiment.model_copy(update=blocks)

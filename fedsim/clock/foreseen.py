@@ -73,7 +73,7 @@ class Course:
 
     def is_lost(self, closure: Closure, begun_s: float, due_s: float) -> bool:
         """Tell whether its device goes offline in a phase, and note its end then."""
-        if in_time(due_s, max(closure.at_s, begun_s)):
+        if due_s <= closure.at_s or in_time(due_s, max(closure.at_s, begun_s)):
             return False
         self.lose(closure, begun_s)
         return True

@@ -100,11 +100,14 @@ class Plan:
         usable_bytes, slots = self._memory_and_rank(client, rank)
         if offer is None:
             offer = self.sizing.first_offer(client, slots)
-        return self.sizing.work(client, self.local(client, steps), usable_bytes, slots, offer)
+        model = self.population.memory_model(client)
+        return self.sizing.work(client, self.local(client, steps), usable_bytes, slots, offer, model)
 
     def training_plan(self, client: int, rank: int | None = None) -> TrainingPlan:
         """Return how a client trains, at its own rank or at a smaller one."""
-        return self.sizing.training_plan(*self._memory_and_rank(client, rank))
+        return self.sizing.training_plan(
+            *self._memory_and_rank(client, rank), self.population.memory_model(client)
+        )
 
     def _memory_and_rank(self, client: int, rank: int | None) -> tuple[float, int]:
         """Return a client's usable memory [bytes], and the rank that it is asked for: its own or a smaller one."""
@@ -115,11 +118,11 @@ class Plan:
     @cached_property
     def training_plans(self) -> tuple[list[TrainingPlan], NDArray[np.int64]]:
         """How clients train at their own rank, each plan once, and which of them is each client's, (clients,)."""
-        amounts, amount_of = np.unique(self._usable_bytes, return_inverse=True)
+        rooms, room_of = self.population.rooms
         ranks, rank_of = np.unique(self._ranks_asked, return_inverse=True)
-        pairs, of = np.unique(amount_of * len(ranks) + rank_of, return_inverse=True)
-        places = [divmod(pair, len(ranks)) for pair in pairs.tolist()]
-        plans = [self.sizing.training_plan(float(amounts[a]), int(ranks[r])) for a, r in places]
+        pairs, of = np.unique(room_of * len(ranks) + rank_of, return_inverse=True)
+        places = [(*rooms[pair // len(ranks)], int(ranks[pair % len(ranks)])) for pair in pairs.tolist()]
+        plans = [self.sizing.training_plan(usable, rank, model) for usable, model, rank in places]
         return plans, of.astype(np.int64)
 
     @cached_property
@@ -205,7 +208,7 @@ def refuse(plan: Plan) -> None:
     plan.parts.personal.private(task.layout)  # refuses more layers than there are
     _refuse_an_endless_budget(plan)
     for split in experiment.evaluate.splits:
-        task.probes(split, experiment.evaluate.windows)  # refuses a split that the data do not have
+        task.probes(split, experiment.evaluate.most_windows)  # refuses a split that the data do not have
     plan.ranks.view()  # refuses a tier without a rank
     sends_nothing = Offer(plan.sizing.zeros, NOTHING, NOTHING)
     refuse_what_cannot_land(Candidates(experiment, plan.parts, plan.population, plan.work, sends_nothing))

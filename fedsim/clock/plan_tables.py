@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -11,11 +12,13 @@ import numpy as np
 
 from fedsim.arrays import Floats, Names
 from fedsim.clock.plan import Plan
-from fedsim.cost.formulas import train_memory_bytes
-from fedsim.cost.shape import adapter_bytes
+from fedsim.cost.formulas import expanded_bytes, layer_passes, moved_bytes, train_memory_bytes
+from fedsim.cost.shape import ModelShape, adapter_bytes
 from fedsim.devices.availability import Availability, OnlineTimes
 from fedsim.devices.outages import Interrupted
+from fedsim.devices.stacks.told import device_laws
 from fedsim.records.info import Charged
+from fedsim.records.resolved import DeviceLaw, PassWork
 
 WINDOWS_WRITTEN = 1_000_000
 """Windows of a population that are written down one by one."""
@@ -41,7 +44,9 @@ def clients_table(plan: Plan) -> dict[str, Any]:
 def _visit_flops(plan: Plan) -> Floats:
     """Return the FLOPs of each client's training in a whole visit at its own rank, (clients,)."""
     plans, of = plan.training_plans
-    return plan.whole_tokens.astype(np.float64) * np.array([p.flops_per_token for p in plans])[of]
+    per_token = np.array([p.flops_per_token for p in plans], dtype=np.float64)
+    flops: Floats = plan.whole_tokens.astype(np.float64) * per_token[of]
+    return flops
 
 
 def windows_in_words(times: OnlineTimes) -> tuple[Names, float]:
@@ -81,4 +86,39 @@ def charged_facts(plan: Plan) -> Charged:
         memory_bytes=train_memory_bytes(plan.shape),
         mean_flops_per_visit=float(np.mean(_visit_flops(plan))),
         clients_by_rank={str(r): int(n) for r, n in zip(by_rank, count, strict=True)},
+        laws=_laws(plan),
+        passes=tuple(_passes(plan)),
+    )
+
+
+def _laws(plan: Plan) -> tuple[DeviceLaw, ...]:
+    population = plan.population
+    if population.laws is None:
+        return ()
+    return device_laws(population.device, population.flops_per_s, population.laws)
+
+
+def _passes(plan: Plan) -> Iterator[PassWork]:
+    """Yield what a pass is, once for each rank and way to fit the memory that a client has, where software is told apart."""
+    if plan.population.laws is None:
+        return
+    told: set[tuple[int, str]] = set()
+    for trained in plan.training_plans[0]:
+        key = (trained.rank, trained.memory.words)
+        if key not in told:
+            told.add(key)
+            yield _pass(plan, *key, trained.memory.shape)
+
+
+def _pass(plan: Plan, rank: int, words: str, shape: ModelShape) -> PassWork:
+    copied = plan.experiment.compute.dequantisation == "copy"
+    return PassWork(
+        rank=rank,
+        memory_plan=words,
+        tokens=shape.sequence * shape.batch,
+        update_tokens=plan.shape.sequence * plan.shape.batch,
+        layer_passes=layer_passes(shape),
+        moved_bytes=moved_bytes(shape, 1, 0, copied=copied),
+        update_bytes=moved_bytes(shape, 0, 1, copied=copied),
+        expanded_bytes=expanded_bytes(shape),
     )

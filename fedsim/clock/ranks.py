@@ -76,9 +76,9 @@ def by_tier(experiment: Experiment, population: Population) -> Ranks:
 def by_memory(experiment: Experiment, population: Population, sizing: Sizing) -> Ranks:
     """Return the largest choice whose training fits each client's usable memory."""
     choices = experiment.lora.choices
-    amounts, of = np.unique(population.columns()["usable_memory_bytes"], return_inverse=True)
-    largest_of = [largest(choices, partial(sizing.fits, room)) for room in amounts.tolist()]
-    return np.array(largest_of, dtype=np.int64)[of]  # devices of one row are alike
+    rooms, place = population.rooms  # devices of one row and one program are alike
+    largest_of = [largest(choices, partial(sizing.fits, usable, model=model)) for usable, model in rooms]
+    return np.array(largest_of, dtype=np.int64)[place]
 
 
 def by_deadline(experiment: Experiment, population: Population, sizing: Sizing, deadline_s: float) -> Ranks:
@@ -90,7 +90,8 @@ def by_deadline(experiment: Experiment, population: Population, sizing: Sizing, 
     def lands(client: int, rank: int) -> bool:
         profile = population.profile(client)
         room, offer = profile.usable_memory_bytes, sizing.first_offer(client, rank)
-        work = sizing.work(client, experiment.local, room, rank, offer)
+        model = population.memory_model(client)
+        work = sizing.work(client, experiment.local, room, rank, offer, model)
         alone = estimate(
             profile,
             work,
@@ -99,7 +100,7 @@ def by_deadline(experiment: Experiment, population: Population, sizing: Sizing, 
             tail=experiment.energy.tail,
             network=experiment.network,
         )
-        return sizing.fits(room, rank) and in_time(alone.total_s, deadline_s)
+        return sizing.fits(room, rank, model) and in_time(alone.total_s, deadline_s)
 
     choices = experiment.lora.choices
     ranks = [largest(choices, partial(lands, client)) for client in range(len(population))]

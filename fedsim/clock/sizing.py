@@ -20,12 +20,16 @@ from fedsim.clock.components import Parts
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig
 from fedsim.cost.formulas import expanded_bytes, layer_passes, moved_bytes, train_flops
-from fedsim.cost.memory_plan import MemoryPlan, plan_memory
+from fedsim.cost.memory.model import PLAIN, MemoryModel
+from fedsim.cost.memory.plan import MemoryPlan, plan_memory
 from fedsim.cost.shape import ModelShape, adapter_bytes, with_rank_share
 from fedsim.cost.work import Work
 from fedsim.jobs import Task
 from fedsim.network.base import Direction
 from fedsim.network.messages import bytes_of, charged_bytes, coding_bytes
+
+MOST_SENT = 4096
+"""Works with their messages that are remembered."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class TrainingPlan:
 class Sizing:
     """Work, memory and bytes of visits of one experiment.
 
-    Keys of what is remembered hold usable memory as it stands in a table's row: devices of one row share theirs.
+    Keys of what is remembered hold usable memory as it stands in a table's row, and the name of the program's memory
+    model: devices of one row share theirs.
 
     Attributes:
         shape: the model that the clock charges, at the server's rank.
@@ -57,8 +62,9 @@ class Sizing:
         charge = parts.task.charge(full=experiment.lora.full)
         self.charged = charge is not None
         self._tokens_declared = None if charge is None else charge.visit_tokens
-        self._plans: dict[tuple[float, int], TrainingPlan] = {}
-        self._works: dict[tuple[int, int | None, float, int], Work] = {}
+        self._plans: dict[tuple[float, int, str], TrainingPlan] = {}
+        self._works: dict[tuple[int, int | None, float, int, str], Work] = {}
+        self._sent: dict[tuple[int, Payload, Payload], tuple[Work, Work]] = {}
         self._payload_bytes: dict[tuple[Payload, Direction], tuple[int, int]] = {}
 
     @cached_property
@@ -68,29 +74,31 @@ class Sizing:
 
     # how a device trains ------------------------------------------------------------------------
 
-    def training_plan(self, usable_bytes: float, rank: int | None = None) -> TrainingPlan:
-        """Return how a device with so much memory trains adapters of a rank (None: the server's).
+    def training_plan(
+        self, usable_bytes: float, rank: int | None = None, model: MemoryModel = PLAIN
+    ) -> TrainingPlan:
+        """Return how a device with so much memory, whose program keeps so much of it, trains adapters of a rank (None: the server's).
 
         As asked; else by `memory.when_short`, which may make the rank smaller still; else not at all.
         """
-        whole = self._task.layout.rank
-        wanted = whole if rank is None else rank
-        key = (usable_bytes, wanted)
+        wanted = self._task.layout.rank if rank is None else rank
+        key = (usable_bytes, wanted, model.name)
         if key not in self._plans:
-            self._plans[key] = self._training_plan(usable_bytes, wanted, whole)
+            self._plans[key] = self._training_plan(usable_bytes, wanted, model)
         return self._plans[key]
 
-    def _training_plan(self, usable_bytes: float, rank: int, whole: int) -> TrainingPlan:
+    def _training_plan(self, usable_bytes: float, rank: int, model: MemoryModel) -> TrainingPlan:
+        whole = self._task.layout.rank
         shape = with_rank_share(self.shape, rank, whole) if whole else self.shape
         shape = self._parts.personal.held(shape)
-        memory = plan_memory(shape, usable_bytes, self._experiment.memory.measures)
+        memory = plan_memory(shape, usable_bytes, self._experiment.memory.measures, model)
         layered = self._experiment.compute.flops == "layers"
         left = max(1, rank * memory.shape.rank // shape.rank) if rank and shape.rank else rank
         return TrainingPlan(memory, train_flops(memory.shape, 1, layered=layered), left)
 
-    def fits(self, usable_bytes: float, rank: int) -> bool:
+    def fits(self, usable_bytes: float, rank: int, model: MemoryModel = PLAIN) -> bool:
         """Return whether training at this rank fits, by all of `memory.when_short` but a smaller rank."""
-        plan = self.training_plan(usable_bytes, rank)
+        plan = self.training_plan(usable_bytes, rank, model)
         return plan.memory.fits and plan.rank == rank
 
     # what a visit is ----------------------------------------------------------------------------
@@ -104,7 +112,15 @@ class Sizing:
             return whole
         return max(1, round(whole * trained / self._task.tokens(client, self._experiment.local)))
 
-    def work(self, client: int, local: LocalConfig, usable_bytes: float, rank: int, offer: Offer) -> Work:
+    def work(
+        self,
+        client: int,
+        local: LocalConfig,
+        usable_bytes: float,
+        rank: int,
+        offer: Offer,
+        model: MemoryModel = PLAIN,
+    ) -> Work:
         """Return what a visit computes and holds, with what an offer really sends both ways.
 
         Args:
@@ -114,21 +130,30 @@ class Sizing:
             rank: slots of each factor that it trains.
             offer: the rule's. Under `charge_as` a payload's numbers are charged as many times as the declared
                 adapter has more numbers.
+            model: what its program keeps in memory.
         """
-        work = self._computed(client, local, usable_bytes, rank)
-        coded = self.coding_bytes(offer.down, "down") + self.coding_bytes(offer.up, "up")
-        down, up = self.payload_bytes(offer.down, "down"), self.payload_bytes(offer.up, "up")
-        return _sending(work, *down, *up, coded)
+        computed = self._computed(client, local, usable_bytes, rank, model)
+        key = (id(computed), offer.down, offer.up)
+        held = self._sent.get(key)
+        if held is None or held[0] is not computed:
+            coded = self.coding_bytes(offer.down, "down") + self.coding_bytes(offer.up, "up")
+            down, up = self.payload_bytes(offer.down, "down"), self.payload_bytes(offer.up, "up")
+            if len(self._sent) >= MOST_SENT:
+                self._sent.clear()
+            held = self._sent[key] = computed, _sending(computed, *down, *up, coded)
+        return held[1]
 
-    def _computed(self, client: int, local: LocalConfig, usable_bytes: float, rank: int) -> Work:
+    def _computed(
+        self, client: int, local: LocalConfig, usable_bytes: float, rank: int, model: MemoryModel
+    ) -> Work:
         """Return a training's work, with what the client trains beside it (`personal`); nothing is sent yet."""
         personal = self._parts.personal
         second_local = personal.alongside(local)
         tokens = self.tokens(client, local)
         second_tokens = None if second_local is None else self.tokens(client, second_local)
-        key = (tokens, second_tokens, usable_bytes, rank)
+        key = (tokens, second_tokens, usable_bytes, rank, model.name)
         if key not in self._works:
-            plan = self.training_plan(usable_bytes, rank)
+            plan = self.training_plan(usable_bytes, rank, model)
             work = self._alone(tokens, plan)
             if second_tokens is not None:
                 work = personal.charged(work, self._alone(second_tokens, plan), plan.memory.shape)

@@ -152,8 +152,12 @@ class Visit(VisitAccount):
             self.away = self._attendance.why_offline(self.client)
             self._end("offline")
             detected = self._env.timeout(self._world.detect_after_s)
-            detected.callbacks.append(lambda _event: self.process.succeed())
+            detected.callbacks.append(self._tell)
             return
+        self._tell()
+
+    def _tell(self, _event: simpy.Event | None = None) -> None:
+        """The server knows how it went."""
         self.process.succeed()
 
     # its course ---------------------------------------------------------------------------------

@@ -33,12 +33,15 @@ class ComputeConfig(Config):
         calibration: `none`; `measured`: where `lora_speeds.csv` of `hetero_profiles` has this device and model,
             its measured speed; or a table of your own in that format.
         stack: which software trains. Where the population says what devices are (`devices_2026.csv`): a row of `stacks.csv` for
-            all, or one a class of devices; without it, and where it is `auto`, what each device's row says. With a
+            all, or one a class of devices or an operating system (a class comes first); without it, and where it is `auto`,
+            what each device's row says. With a
             `calibration`: which software of that table; needed where it has several for a device and model.
         stacks: a table of stacks of your own, whose rows stand beside those of `stacks.csv`, or in their place.
         uncertainty: how what is not known of the stacks is drawn, within the spread of what was measured: `none`; `units`: every
             device by itself; `stacks`: one draw a stack, as if it were faster or slower than was measured.
         uncertainty_draw: which draw of it; two experiments that differ in it alone differ in nothing else.
+        app: where the app is that trains, which decides how much memory a system leaves it (`memory_limits.csv`): in the
+            `background`, as at night; or in the `foreground`, on the screen.
         unit_sigma: spread of the natural logarithm of speed between units of one device: 0.12 between three
             boards of a lab, 0.01 between five phones of one model (EdgeFlowerTune's measurements). One number,
             or one a class of devices.
@@ -58,6 +61,7 @@ class ComputeConfig(Config):
     stacks: Path | None = None
     uncertainty: Literal["none", "units", "stacks"] = "none"
     uncertainty_draw: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    app: Literal["background", "foreground"] = "background"
     unit_sigma: Sigma | dict[str, Sigma] = 0.0
     step_sigma: Sigma | dict[str, Sigma] = 0.0
     step_overhead_s: NonNegative = 0.0

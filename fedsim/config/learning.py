@@ -164,7 +164,8 @@ class EvaluateConfig(Config):
         targets: values of the first metric scored on `test` that the run is asked to reach, declared before it runs.
         splits: which are scored.
         windows: bounds how much of each split is scored, of `test` and `valid` the same part for every seed; `samples` are
-            images that the model draws, in full.
+            images that the model draws, in full. Without it a split is scored whole, unless that took longer than the
+            training between two evaluations: `all` scores it whole even then.
         ema: makes what is scored, drawn and kept a moving average of the server's models
             (`fedsim.server.values.averaging`); clients never get it.
     """
@@ -174,7 +175,7 @@ class EvaluateConfig(Config):
     every_bytes: Positive | None = None
     targets: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = ()
     splits: tuple[Literal["test", "valid", "clients", "samples"], ...] = ("test",)
-    windows: Count | None = None
+    windows: Count | Literal["all"] | None = None
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @model_validator(mode="before")
@@ -191,6 +192,11 @@ class EvaluateConfig(Config):
         if len(set(self.targets)) < len(self.targets):
             raise invalid("has a target twice", got=list(self.targets), fix="keep one")
         return self
+
+    @property
+    def most_windows(self) -> int | None:
+        """`windows` as a bound; None: there is none."""
+        return None if self.windows == "all" else self.windows
 
     def at_commit(self, version: int) -> bool:
         """Return whether a version is scored because of its number."""

@@ -9,22 +9,16 @@ from __future__ import annotations
 
 from fedsim.cost.layers import forward_flops as forward_token_flops
 from fedsim.cost.layers import token_flops
+from fedsim.cost.memory.model import PLAIN, MemoryModel
 from fedsim.cost.shape import ModelShape
 
 CAUSAL = 0.5
 """kappa: a causal kernel computes half of the attention matrix."""
 OPTIMIZER_BYTES = 16
 """Per trained parameter: float32 weight, gradient and two AdamW moments, 4 bytes each."""
-ACTIVATION_BYTES = 24
-"""Kept for the backward pass per layer, token and unit of width, bf16, frozen weights: 20-28 (assumption)."""
-FULL_ACTIVATION_BYTES = 34
-"""The same when all weights train (Korthikanti et al. 2022, arXiv 2205.05198, without the attention matrix)."""
-CHECKPOINT_BYTES = 2
-"""Kept per layer, token and unit of width with checkpointing: the layer's input in bf16; one layer is live."""
-LOGIT_BYTES = 6
-"""Per token and word: bf16 logits and their float32 gradient; between 4 (in place) and 8 (assumption)."""
-RUNTIME_BYTES = 0.25e9
-"""The app, the runtime and its buffers: 0.2-0.3 GB (assumption)."""
+FULL_ACTIVATION_BYTES, ACTIVATION_BYTES = 34, 24
+"""Kept for the backward pass per layer, token and unit of width in 16 bit when all weights train (Korthikanti et al. 2022,
+arXiv 2205.05198, without the attention matrix), and with frozen weights: a program keeps more or less of both alike."""
 COPY_BYTES = 4
 """A quantised weight that is unpacked to bf16 in memory is written and read again, 2 bytes each."""
 UPDATE_BYTES = 28
@@ -89,30 +83,62 @@ def forward_flops(shape: ModelShape, tokens: int, *, layered: bool = False) -> f
     return tokens * (2 * (shape.matmul_params + adapters) + attention)
 
 
-def train_memory_bytes(shape: ModelShape) -> float:
+def train_memory_bytes(shape: ModelShape, model: MemoryModel = PLAIN) -> float:
     """Return the peak memory of training in bytes: weights, optimiser, activations, logits, runtime.
 
-    Full training holds 16 bytes a parameter instead of the frozen weights and 16 A. Layers below the lowest
+    Full training holds 16 bytes a parameter instead of the frozen weights and the adapters. Layers below the lowest
     adapter keep no activations. With checkpointing each of the others keeps its input, and one is live
     at a time.
+
+    Args:
+        shape: the model as it is trained.
+        model: what the program keeps.
     """
-    tokens = shape.sequence * shape.batch
-    if shape.full:
-        held, activation = float(OPTIMIZER_BYTES * shape.params), FULL_ACTIVATION_BYTES
-    else:
-        held = shape.weight_bytes * shape.params + OPTIMIZER_BYTES * shape.adapter_params
-        activation = ACTIVATION_BYTES
-    held += 4.0 * shape.resting * shape.adapter_params
+    held = _held_bytes(shape, model)
     if shape.operations is not None:
-        each = shape.operations.activation_bytes(
-            checkpoint=shape.checkpoint, number_bytes=min(4.0, shape.weight_bytes)
-        )
-        return held + shape.batch * each + RUNTIME_BYTES
+        number_bytes = min(4.0, max(shape.weight_bytes, model.least_weight_bytes))
+        again = shape.checkpoint or model.recomputes
+        each = shape.operations.activation_bytes(checkpoint=again, number_bytes=number_bytes)
+        return held + shape.batch * each + model.runtime_bytes
+    tokens = shape.sequence * shape.batch
     layers = shape.layers - shape.lowest
-    activations = layers * tokens * shape.width * activation
-    if shape.checkpoint:
-        activations = (layers * CHECKPOINT_BYTES + activation) * tokens * shape.width
-    return held + activations + tokens * shape.vocab * LOGIT_BYTES + RUNTIME_BYTES
+    kept, live = model.kept_bytes, model.live_bytes
+    if shape.full:
+        kept, live = (n * FULL_ACTIVATION_BYTES / ACTIVATION_BYTES for n in (kept, live))
+    activations = layers * tokens * shape.width * kept
+    if shape.checkpoint or model.recomputes:
+        activations = (layers * model.boundary_bytes + live) * tokens * shape.width
+    logits = min(float(tokens), model.chunk_tokens) * shape.vocab * model.logit_bytes
+    return held + activations + logits + model.runtime_bytes
+
+
+def resting_memory_bytes(shape: ModelShape, model: MemoryModel = PLAIN) -> float:
+    """Return what a program holds between two steps: frozen weights, trained numbers, runtime; no activations, no logits.
+
+    Args:
+        shape: the model as it is trained.
+        model: what the program keeps.
+    """
+    return _held_bytes(shape, model) + model.runtime_bytes
+
+
+def _held_bytes(shape: ModelShape, model: MemoryModel) -> float:
+    """Return the bytes of weights and of trained numbers with their gradients and moments."""
+    if shape.full:
+        held = float(OPTIMIZER_BYTES * shape.params)
+    else:
+        held = _frozen_bytes(shape, model) + model.trained_bytes * shape.adapter_params
+    return held + 4.0 * shape.resting * shape.adapter_params
+
+
+def _frozen_bytes(shape: ModelShape, model: MemoryModel) -> float:
+    """Return the bytes of frozen weights in memory: those that are resident, and the layer that is unpacked."""
+    each = max(shape.weight_bytes, model.least_weight_bytes)
+    untied = shape.params - shape.matmul_params >= shape.head_params
+    tables = shape.head_params * (1 + int(untied))
+    whole = each * shape.params + max(0.0, model.embedding_bytes - each) * tables
+    layer = max(shape.matmul_params - shape.head_params, 0) / max(shape.layers, 1)
+    return min(whole, model.resident_bytes) + model.unpacked_bytes * layer
 
 
 def moved_bytes(shape: ModelShape, steps: int, updates: int, *, copied: bool = False) -> float:

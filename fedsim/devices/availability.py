@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ import numpy as np
 
 from fedsim.arrays import Bools, Floats, Ints
 from fedsim.devices.tables import WindowTable
-from fedsim.devices.windows import normal_form
+from fedsim.devices.windows import Growing, normal_form
 from fedsim.rng import stream
 
 BLOCK = 4096
@@ -115,8 +114,7 @@ class Availability:
         Raises:
             ValueError: no part, or parts of several periods.
         """
-        starts: deque[Floats] = deque()
-        stops: deque[Floats] = deque()
+        starts, stops = Growing(), Growing()
         counts: list[Ints] = []
         periods: set[float] = set()
         for part in parts:
@@ -127,7 +125,7 @@ class Availability:
         if len(periods) != 1:
             raise ValueError("parts of one period are needed, at least one")
         offsets = np.append(0, np.cumsum(np.concatenate(counts))).astype(np.int64)
-        return cls(_emptied(starts), _emptied(stops), offsets, periods.pop())
+        return cls(starts.whole(), stops.whole(), offsets, periods.pop())
 
     @property
     def n(self) -> int:
@@ -262,17 +260,6 @@ class Availability:
         if math.isinf(whole_s):
             whole_s = float(self.stops_s[np.isfinite(self.stops_s)].max(initial=0.0))
         return np.where(np.isinf(total_s), 1.0, total_s / (whole_s or 1.0))
-
-
-def _emptied(parts: deque[Floats]) -> Floats:
-    """Return arrays as one, and let each of them go as soon as it is in it."""
-    whole = np.empty(sum(len(part) for part in parts))
-    end = 0
-    while parts:
-        part = parts.popleft()
-        whole[end : end + len(part)] = part
-        end += len(part)
-    return whole
 
 
 def windows_of(table: WindowTable, n: int, seed: int) -> Availability:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.arrays import Bools, Floats, Names
+from fedsim.arrays import Bools, Floats, Ints, Names
 from fedsim.config.devices import ComputeConfig
+from fedsim.cost.memory.model import PLAIN, MemoryModel
 from fedsim.devices.availability import Availability, OnlineTimes
 from fedsim.devices.draws import allot, choose, draws, links, nearest_row, network_weights, own_links
 from fedsim.devices.groups.shared_links import Groups, written
@@ -31,6 +32,7 @@ from fedsim.devices.stacks.hardware import OwnedHardware
 from fedsim.devices.stacks.software import Laws, equipped
 from fedsim.devices.table_checks import check
 from fedsim.elementary import exp
+from fedsim.errors import ProfileError
 from fedsim.network.base import Direction, Rates
 
 if TYPE_CHECKING:
@@ -99,12 +101,16 @@ class Population:
         if not 0 <= client < self.n:
             raise IndexError(f"client {client} of a population of {self.n}")
         law = None if self.laws is None else self.laws.of(client)
-        return Profile(client, *[_plain(array.item(client)) for array in self._arrays], law)
+        values = [array.item(client) for array in self._arrays]
+        return Profile(client, *[*values, law])
 
     @cached_property
     def _arrays(self) -> list[NDArray[Any]]:
-        """The arrays, in the order of the fields of `Profile`."""
-        return [getattr(self, name) for name in _ARRAYS]
+        """The arrays, text and float64, in the order of the fields of `Profile`."""
+        arrays = [np.asarray(getattr(self, name)) for name in _ARRAYS]
+        return [
+            array if array.dtype.kind in "OU" else array.astype(np.float64, copy=False) for array in arrays
+        ]
 
     @property
     def varying(self) -> bool:
@@ -125,16 +131,26 @@ class Population:
         """Return the (mean) rate of every client's link, (n,) [bytes/s]."""
         return self.down_bytes_per_s if direction == "down" else self.up_bytes_per_s
 
+    def memory_model(self, client: int) -> MemoryModel:
+        """Return what a client's program keeps in memory; of everybody the same where nothing is known of the software."""
+        return PLAIN if self.laws is None else self.laws.memory_models[int(self.laws.memory[client])]
+
+    @cached_property
+    def rooms(self) -> tuple[list[tuple[float, MemoryModel]], Ints]:
+        """The different (usable memory [bytes], memory model) of its clients, and the place of each client's, (clients,)."""
+        amounts, of_amount = np.unique(self.usable_memory_bytes, return_inverse=True)
+        models: tuple[MemoryModel, ...] = (PLAIN,) if self.laws is None else self.laws.memory_models
+        of_model = 0 if self.laws is None else self.laws.memory
+        codes, place = np.unique(of_amount * len(models) + of_model, return_inverse=True)
+        rooms = [(float(amounts[code // len(models)]), models[code % len(models)]) for code in codes.tolist()]
+        return rooms, place
+
     def columns(self) -> dict[str, NDArray[Any]]:
         """Return the arrays by name, `client` first."""
         return {"client": np.arange(self.n), **{name: getattr(self, name) for name in _ARRAYS}}
 
 
 _ARRAYS = tuple(field.name for field in fields(Profile) if field.name not in ("client", "law"))
-
-
-def _plain(value: float | str) -> float | str:
-    return value if isinstance(value, str) else float(value)
 
 
 def draw(config: PopulationConfig, seed: int) -> Population:
@@ -229,7 +245,12 @@ def _drawn(
         hardware=None if devices.hardware is None else OwnedHardware(devices.hardware, row),
         unmetered=~nets.cellular[link],
     )
-    return with_software(population, ComputeConfig(), seed)
+    try:
+        return with_software(population, ComputeConfig(), seed)
+    except ProfileError:
+        if "preset" in recipe.sources:
+            raise
+        return population  # a table of one's own may name stacks of one's own: whoever knows them asks `with_software` again
 
 
 def with_software(population: Population, compute: ComputeConfig, seed: int) -> Population:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+import hetero_profiles
 from fedsim.arrays import Bools, Floats
 from fedsim.config.classes import CLASSES
 from fedsim.config.fields import DAY_S
@@ -13,6 +14,7 @@ from fedsim.devices.availability import Availability
 from fedsim.devices.people.places import carried_by, share_by_hour
 from fedsim.devices.population import Population, draw_devices
 from fedsim.devices.presets import preset
+from fedsim.files.user_tables import read_rows
 from fedsim.network.base import MBPS
 from fedsim.records.resolved import tables_of
 
@@ -84,6 +86,25 @@ def by_hour(windows: Availability) -> str:
     hours = " ".join(f"{100 * share:.1f}" for share in online)
     swing = f"{online.max() / online.min():.2g}" if online.min() > 0 else "no bound"
     return f"online by hour of the day, from 0 h [%]: {hours}; most over least: {swing}"
+
+
+def cited(name: str) -> list[dict[str, str | float]]:
+    """Return the figures that the shares of a preset follow from, one row each; nothing for one of no region."""
+    chosen = preset(name)
+    if chosen.region is None:
+        return []
+    rows = read_rows(hetero_profiles.locate(chosen.regions))
+    columns = {column: rows.cells[column] for column in ("region", "of", "group", "share", "kind", "source")}
+    return [
+        {"of": of, "group": group, "share": float(share), "kind": kind, "source": shortened(source)}
+        for region, of, group, share, kind, source in zip(*columns.values(), strict=True)
+        if region == chosen.region
+    ]
+
+
+def shortened(text: str, most: int = 70) -> str:
+    """Return a text of at most so many characters, cut at a blank."""
+    return text if len(text) <= most else f"{text[: text.rfind(' ', 0, most)]} ..."
 
 
 def tables(population: Population) -> str:

@@ -38,6 +38,7 @@ from fedsim.devices.stacks.hardware import (
 )
 from fedsim.devices.stacks.measurements import MEASUREMENT_COLUMNS, measurement_problems
 from fedsim.devices.stacks.memory_limits import LIMIT_COLUMNS
+from fedsim.devices.stacks.memory_models import MEMORY_COLUMNS, memory_problems
 from fedsim.devices.stacks.table import STACK_COLUMNS, stack_problems
 from fedsim.errors import Message, ProfileError
 from fedsim.files.user_tables import Checks, Column, Rows, explaining, numbers, problems, read_rows
@@ -227,6 +228,7 @@ KINDS = (
     TableKind("stacks", STACK_COLUMNS, stack_problems),
     TableKind("measurements", MEASUREMENT_COLUMNS, measurement_problems),
     TableKind("memory limits", LIMIT_COLUMNS, limit_problems),
+    TableKind("memory models", MEMORY_COLUMNS, memory_problems),
     TableKind("regions", REGION_COLUMNS, region_problems),
 )
 """What a table may be, in the order in which it is tried."""

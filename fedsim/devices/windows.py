@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from fedsim.arrays import Floats, Ints
+from fedsim.arrays import Bools, Floats, Ints
 
 
 def normal_form(
@@ -35,13 +35,7 @@ def normal_form(
     if periodic:
         owner, start_s, stop_s, around = _joined(owner, start_s, stop_s, period_s, gap_s)
         full[around] = True
-        keep = ~full[owner]
-        always = np.flatnonzero(full)
-        owner = np.concatenate([owner[keep], always])
-        start_s = np.concatenate([start_s[keep], np.zeros(len(always))])
-        stop_s = np.concatenate([stop_s[keep], np.full(len(always), math.inf)])
-        order = np.lexsort((start_s, owner))
-        owner, start_s, stop_s = owner[order], start_s[order], stop_s[order]
+        owner, start_s, stop_s = _with_always(owner, start_s, stop_s, full)
     offsets = np.zeros(n + 1, dtype=np.int64)
     np.cumsum(np.bincount(owner, minlength=n), out=offsets[1:])
     return start_s, stop_s, offsets
@@ -66,18 +60,43 @@ def _merged(owner: Ints, start_s: Floats, stop_s: Floats, gap_s: float) -> tuple
     """Sort by owner and start, and make one window of those that meet."""
     if len(owner) == 0:
         return owner, start_s, stop_s
-    order = np.lexsort((start_s, owner))
+    order = _by_owner_and_start(owner, start_s)
     owner, start_s, stop_s = owner[order], start_s[order], stop_s[order]
-    # Running maximum of the stops within each owner, on ranks: exact, where adding owner * period would round.
-    rank = np.empty(len(stop_s), dtype=np.int64)
-    by_stop = np.argsort(stop_s, kind="stable")
-    rank[by_stop] = np.arange(len(stop_s))
-    reached = np.maximum.accumulate(owner * len(stop_s) + rank) - owner * len(stop_s)
-    until_s = stop_s[by_stop[reached]]
+    until_s = _reached(owner, stop_s)
     first = np.ones(len(owner), dtype=np.bool_)
     first[1:] = (owner[1:] != owner[:-1]) | (start_s[1:] - until_s[:-1] > gap_s)
     last = np.append(np.flatnonzero(first)[1:] - 1, len(owner) - 1)
     return owner[first], start_s[first], until_s[last]
+
+
+def _by_owner_and_start(owner: Ints, start_s: Floats) -> Ints:
+    """Return the order by owner, then start, then place; few owners are sorted by their digits."""
+    order = np.argsort(start_s, kind="stable")
+    owners = owner[order]
+    few = int(owner.max(initial=0)) <= np.iinfo(np.uint16).max
+    return order[np.argsort(owners.astype(np.uint16) if few else owners, kind="stable")]
+
+
+def _reached(owner: Ints, stop_s: Floats) -> Floats:
+    """Return the running maximum of the stops within each owner, whose windows lie together: by doubling the reach."""
+    until_s, ahead = stop_s.copy(), 1
+    while ahead < len(owner) and (same := owner[ahead:] == owner[:-ahead]).any():
+        np.maximum(until_s[ahead:], np.where(same, until_s[:-ahead], -math.inf), out=until_s[ahead:])
+        ahead *= 2
+    return until_s
+
+
+def _with_always(owner: Ints, start_s: Floats, stop_s: Floats, full: Bools) -> tuple[Ints, Floats, Floats]:
+    """Give those who are always online their one window in place of all others."""
+    always = np.flatnonzero(full)
+    if not len(always):
+        return owner, start_s, stop_s
+    keep = ~full[owner]
+    owner = np.concatenate([owner[keep], always])
+    start_s = np.concatenate([start_s[keep], np.zeros(len(always))])
+    stop_s = np.concatenate([stop_s[keep], np.full(len(always), math.inf)])
+    order = _by_owner_and_start(owner, start_s)
+    return owner[order], start_s[order], stop_s[order]
 
 
 def _joined(
@@ -99,3 +118,23 @@ def _joined(
     keep = np.ones(len(owner), dtype=np.bool_)
     keep[first[join]] = False
     return owner[keep], start_s[keep], stop_s[keep], around
+
+
+class Growing:
+    """An array that grows where it lies: large ones are moved by the system's page tables, and never there twice."""
+
+    def __init__(self) -> None:
+        self._array, self._n = np.empty(0), 0
+
+    def append(self, part: Floats) -> None:
+        """Add some numbers."""
+        end = self._n + len(part)
+        if end > len(self._array):
+            self._array.resize(end + end // 8, refcheck=False)
+        self._array[self._n : end] = part
+        self._n = end
+
+    def whole(self) -> Floats:
+        """Return all of it; nothing may be added after that."""
+        self._array.resize(self._n, refcheck=False)
+        return self._array

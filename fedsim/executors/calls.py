@@ -202,7 +202,7 @@ def _resolved(item: Item, resolve: Callable[[Any], Vector]) -> Item:
 
 def _run(task: Task, verb: Verb, items: Sequence[Any]) -> list[Any]:
     pin_torch()
-    results = task.train(items) if verb == "train" else [_scored(task, item) for item in items]
+    results = task.train(items) if verb == "train" else task.score_together(items)
     if len(results) != len(items):
         raise ValueError(f"the task returned {len(results)} results for {len(items)} jobs")
     kind = Update if verb == "train" else Mapping
@@ -211,13 +211,6 @@ def _run(task: Task, verb: Verb, items: Sequence[Any]) -> list[Any]:
             method, wanted = ("train", "an Update") if verb == "train" else ("score", "a dict of sums")
             raise TypeError(f"{type(task).__name__}.{method} gives {type(result).__name__}, not {wanted}")
     return results
-
-
-def _scored(task: Task, job: ScoreJob) -> Any:
-    """Return the sums of one piece; a task need not know of bases unless a rule moves them."""
-    if job.base is None:
-        return task.score(job.vector, job.probe)
-    return task.score(job.vector, job.probe, job.base)
 
 
 # threads ----------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +25,7 @@ from fedsim.errors import HostError, message
 from fedsim.executors.cluster.nodes import wait_for_room
 from fedsim.executors.host import INLINE, WORKER_BYTES, cores, free_memory_bytes
 from fedsim.executors.queue import AHEAD, IN_FLIGHT
-from fedsim.executors.ray_patches import environment, few_processes, loopback
+from fedsim.executors.ray_patches import environment, few_processes, loopback, no_agents
 from fedsim.jobs import CALL_BYTES
 
 WITHOUT_RAY = f"{INLINE} needs no Ray"
@@ -112,11 +112,12 @@ def start(ray: ModuleType, needs: Needs) -> None:
     if too_long(folder) and (short := short_folder(Path("/tmp"))) is not None:  # noqa: S108
         folder = options["_temp_dir"] = str(short)
     first: Exception | None = None
-    for _attempt in range(2):  # a busy machine can miss Ray's own fixed start-up limits
+    for attempt in range(2):  # a busy machine can miss Ray's own fixed start-up limits
         try:
             with (
                 loopback(ray),
                 few_processes(ray),
+                nullcontext() if attempt else no_agents(ray),
                 environment("OMP_NUM_THREADS", "1"),
                 quiet(),
                 our_sigterm(),

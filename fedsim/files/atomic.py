@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file whole or not at all: beside it, to the disk, then renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file beside a path, which is on the disk and takes its name at the end; at an error it is gone."""
+    beside = beside_of(path)
     try:
         beside.unlink(missing_ok=True)  # what somebody left there, a link to elsewhere perhaps
         with beside.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def beside_of(path: Path, what: object = "") -> Path:
+    """Return where this process writes what is to take the name of a path; `what` tells several apart."""
+    return path.with_name(f".{path.name}.{os.getpid()}{what}")
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -100,7 +100,28 @@ def schema_of(source: BinaryIO) -> pa.Schema:
         return file.schema_arrow
 
 
-def batches(source: BinaryIO, schema: pa.Schema, most: int) -> Iterator[pa.RecordBatch]:
+def rows_of_groups(source: BinaryIO) -> tuple[int, ...]:
+    """Return how many rows each row group of an opened Parquet file has.
+
+    Raises:
+        pyarrow.ArrowException: it is none.
+    """
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(source, pre_buffer=False) as file:
+        metadata = file.metadata
+        return tuple(int(metadata.row_group(group).num_rows) for group in range(metadata.num_row_groups))
+
+
+def batches(
+    source: BinaryIO,
+    schema: pa.Schema,
+    most: int,
+    names: Sequence[str] | None = None,
+    *,
+    groups: Sequence[int] | None = None,
+    coded: bool = False,
+) -> Iterator[pa.RecordBatch]:
     """Yield the rows of an opened Parquet file in batches, as long as their values take `most` bytes or less.
 
     A text that is stored once and used a million times is counted a million times, before it is copied as often.
@@ -109,6 +130,9 @@ def batches(source: BinaryIO, schema: pa.Schema, most: int) -> Iterator[pa.Recor
         source: the file.
         schema: its columns, as `schema_of` gives them.
         most: bytes.
+        names: of the columns that are read; None: of all.
+        groups: numbers of the row groups that are read; None: of all.
+        coded: leave text as numbers of entries in a dictionary.
 
     Raises:
         UnreadableError: the values take more.
@@ -118,16 +142,20 @@ def batches(source: BinaryIO, schema: pa.Schema, most: int) -> Iterator[pa.Recor
     import pyarrow.parquet as pq
 
     nested = any(pa.types.is_nested(column.type) for column in schema)
-    coded = [column.name for column in schema if _is_bytes(column.type)]
+    texts = [column.name for column in schema if _is_bytes(column.type)]
     room = most
     source.seek(0)
-    with pq.ParquetFile(source, read_dictionary=coded, pre_buffer=False) as file:
-        for batch in file.iter_batches(NESTED_AT_ONCE if nested else AT_ONCE, use_threads=False):
+    with pq.ParquetFile(source, read_dictionary=texts, pre_buffer=False) as file:
+        rows = NESTED_AT_ONCE if nested else AT_ONCE
+        for batch in file.iter_batches(rows, row_groups=groups, columns=names, use_threads=False):
             room -= sum(map(_decoded_bytes, batch.columns))
             if room < 0:
                 raise too_long(most - room, most)
+            if coded:
+                yield batch
+                continue
             arrays = [a.dictionary_decode() if pa.types.is_dictionary(a.type) else a for a in batch.columns]
-            yield pa.RecordBatch.from_arrays(arrays, names=schema.names)
+            yield pa.RecordBatch.from_arrays(arrays, names=names or schema.names)
 
 
 def _is_bytes(kind: pa.DataType) -> bool:

@@ -10,11 +10,15 @@ import stat
 import struct
 import weakref
 import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedsim.adapters.adapter import Vector
+from fedsim.arrays import Ints
 from fedsim.errors import HostError, RunFolderError, message
 from fedsim.files.opened import NO_LINKS
 
@@ -23,6 +27,9 @@ RECORD = struct.Struct("<qqI")
 MARK = b"fedkept1"
 MOST_FLOATS = 2**40
 """Of a record: more than any model has."""
+
+
+_Minus: TypeAlias = Callable[[NDArray[np.int32], Ints, int], None]
 
 
 class RecordFile:
@@ -42,29 +49,52 @@ class RecordFile:
         self._slots = 0
         self._stamp = 0
         self._free: list[int] = []
+        self._users = np.zeros(16, np.int32)  # of each slot, how many pages of views point to it
         weakref.finalize(self, os.close, descriptor)
 
-    def write(self, client: int, vector: Vector) -> Slot:
-        """Write a record into a free slot and return its place, which holds the slot while it lives."""
+    def write(self, client: int, vector: Vector) -> tuple[int, int]:
+        """Write a record into a free slot and return the slot and its stamp; nobody points to it yet.
+
+        Raises:
+            HostError: the disk does not take it.
+        """
         values = np.ascontiguousarray(vector, dtype="<f4").tobytes()
         self._stamp += 1
-        slot = self._free.pop() if self._free else self._slots
+        slot, stamp = self._free.pop() if self._free else self._slots, self._stamp
         self._slots = max(self._slots, slot + 1)
-        place = Slot(self, slot, self._stamp)
-        self._write_bytes(self._at(slot), _sealed(client, self._stamp, values))
-        return place
+        try:
+            self._write_bytes(self._at(slot), _sealed(client, stamp, values))
+        except BaseException:
+            self._free.append(slot)
+            raise
+        return slot, stamp
+
+    def point_to(self, slots: Ints) -> None:
+        """Let one more page point to some slots."""
+        if slots.size and slots.max() >= self._users.size:
+            self._users.resize(2 * int(slots.max()) + 1, refcheck=False)
+        np.add.at(self._users, slots, 1)
+
+    def leave(self, slots: Ints, minus: _Minus = np.subtract.at) -> None:
+        """Let one page less point to some slots; those to which none does are free."""
+        minus(self._users, slots, 1)  # in one step: whatever is collected just now may do the same
+        self._free.extend(slots[self._users[slots] == 0].tolist())
+
+    def free(self, slots: Sequence[int]) -> None:
+        """Let slots be free that were written, and to which nobody points."""
+        self._free.extend(slots)
 
     def read(self, slot: int) -> Vector:
         """Return a copy of the values in a slot, read-only."""
         values = np.frombuffer(self._read_bytes(self._at(slot), self._bytes), dtype="<f4", offset=RECORD.size)
         return values.astype(np.float32, copy=False)
 
-    def free_slot(self, slot: int) -> None:
-        """No view points to a slot any more."""
-        self._free.append(slot)
+    def scan_records(self) -> tuple[Ints, Ints, Ints]:
+        """Find the last whole record of every client; all other slots are free.
 
-    def scan_records(self) -> dict[int, Slot]:
-        """Find the last whole record of every client; all other slots are free."""
+        Returns:
+            Clients, ascending, their slots, and the stamps in these, (n,) each.
+        """
         last: dict[int, tuple[int, int]] = {}
         self._slots = max(0, os.fstat(self._descriptor).st_size - HEAD.size) // self._bytes
         for slot in range(self._slots):
@@ -75,10 +105,12 @@ class RecordFile:
         self._stamp = max((stamp for stamp, _ in last.values()), default=0)
         held = {slot for _, slot in last.values()}
         self._free = [slot for slot in reversed(range(self._slots)) if slot not in held]
-        return {client: Slot(self, slot, stamp) for client, (stamp, slot) in last.items()}
+        rows = sorted((client, slot, stamp) for client, (stamp, slot) in last.items())
+        clients, slots, stamps = np.array(rows, dtype=np.int64).reshape(len(rows), 3).T
+        return clients, slots, stamps
 
-    def slot_again(self, client: int, slot: int, stamp: int) -> Slot:
-        """Find a record where somebody has noted it, with the stamp that it had.
+    def check(self, client: int, slot: int, stamp: int) -> None:
+        """Look for a record where somebody has noted it, with the stamp that it had.
 
         Raises:
             RunFolderError: it is not there any more as it was.
@@ -88,15 +120,16 @@ class RecordFile:
         if len(record) < self._bytes or record != _sealed(client, stamp, record[RECORD.size :]):
             what = f"does not hold any more what client {client} had kept"
             raise RunFolderError(message(self.where, what))
-        return Slot(self, slot, stamp)
 
-    def go_on(self, held: set[int]) -> None:
-        """Use every slot but these again, with stamps that no record has."""
+    def go_on(self) -> None:
+        """Use every slot again to which no page points, with stamps that no record has."""
         self._slots = max(0, os.fstat(self._descriptor).st_size - HEAD.size) // self._bytes
         for slot in range(self._slots):
             _, stamp, _ = RECORD.unpack(os.pread(self._descriptor, RECORD.size, self._at(slot)))
             self._stamp = max(self._stamp, stamp)
-        self._free = [slot for slot in reversed(range(self._slots)) if slot not in held]
+        users = self._users[: self._slots]
+        free = np.concatenate([np.flatnonzero(users == 0), np.arange(users.size, self._slots)])
+        self._free = free[::-1].tolist()
 
     def sync(self) -> None:
         """Have on the disk what was written.
@@ -135,20 +168,6 @@ def _sealed(client: int, stamp: int, values: bytes) -> bytes:
     """Return a record with its checksum."""
     check = zlib.crc32(values, zlib.crc32(RECORD.pack(client, stamp, 0)))
     return RECORD.pack(client, stamp, check) + values
-
-
-class Slot:
-    """A slot of a file, in use as long as this object lives."""
-
-    __slots__ = ("file", "slot", "stamp")
-
-    def __init__(self, file: RecordFile, slot: int, stamp: int) -> None:
-        """Take a slot of a file, and the stamp of the record in it."""
-        self.file, self.slot, self.stamp = file, slot, stamp
-
-    def __del__(self) -> None:
-        """Hand the slot back."""
-        self.file.free_slot(self.slot)
 
 
 def opened(path: Path) -> RecordFile:

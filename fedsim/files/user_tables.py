@@ -222,6 +222,13 @@ def numbers(rows: Rows, name: str) -> Floats:
         return np.array([_number(cell) for cell in cells], dtype=np.float64)
 
 
+def filled(rows: Rows, name: str) -> Rows:
+    """Return the rows whose cell of a column is not empty."""
+    kept = [k for k, cell in enumerate(rows.cells[name]) if cell not in ("", None)]
+    cells = {column: [column_cells[k] for k in kept] for column, column_cells in rows.cells.items()}
+    return Rows(rows.path, [rows.numbers[k] for k in kept], cells, rows.facts, rows.sha256)
+
+
 def _number(cell: Any) -> float:
     try:
         return float(cell)

@@ -19,6 +19,10 @@ from fedsim.records import tables
 from fedsim.records.info import RunInfo, read_info
 from fedsim.records.integrity.seals import sealed
 from fedsim.records.liveness.standing import standing
+from fedsim.records.stored.columns import StoredColumns
+from fedsim.records.stored.lines import joined_lines, read_lines
+from fedsim.records.stored.parts import drop, has_parts, parts_of
+from fedsim.records.stored.sorting import read_parts
 
 WRITTEN = ("visits", "commits", "scores", "personal")
 """Tables that are written row by row; `clients` comes whole."""
@@ -34,7 +38,7 @@ def holds_run(folder: str | Path) -> bool:
     heads = any(os.path.lexists(folder / name) for name in ("run.json", "experiment.yaml"))
     written = (lines_of(folder, table) for table in WRITTEN)
     stored = (folder / f"{table}.parquet" for table in tables.TABLES)
-    return heads or any(map(os.path.lexists, (*written, *stored)))
+    return heads or has_parts(folder) or any(map(os.path.lexists, (*written, *stored)))
 
 
 def has_begun(folder: Path) -> bool:
@@ -58,8 +62,8 @@ def clear_stillborn(folder: Path) -> None:
 
 
 def has_lines(folder: Path) -> bool:
-    """Tell whether a folder holds lines that are not folded yet."""
-    return any(lines_of(folder, table).exists() for table in WRITTEN)
+    """Tell whether a folder holds lines, or parts of tables, that are not folded yet."""
+    return has_parts(folder) or any(lines_of(folder, table).exists() for table in WRITTEN)
 
 
 def check_free(folder: Path | None) -> None:
@@ -155,47 +159,43 @@ def _is_plain(value: object) -> bool:
     return not isinstance(value, list | tuple | set) or all(map(_is_plain, value))
 
 
-def read_tables(folder: Path, *, complete: bool = False, torn: bool = False) -> dict[str, tables.Columns]:
-    """Read every table: lines if there are any (they are the truth until folded), else Parquet.
+def read_tables(
+    folder: Path, *, complete: bool = False, torn: bool = False, scratch: Path | None = None
+) -> dict[str, tables.Arrays]:
+    """Read every table: lines and parts if there are any (they are the truth until folded), else Parquet.
 
     Args:
         folder: of the run.
         complete: whether every table must be there.
-        torn: whether lines may be torn anywhere, see `tables.read_lines`.
+        torn: whether lines may be torn anywhere, see `fedsim.records.stored.lines.read_lines`.
+        scratch: where a table in parts is put in order; None: among the system's temporary files.
     """
-    columns = {}
+    columns: dict[str, tables.Arrays] = {}
     for table in tables.TABLES:
         stored, lines = folder / f"{table}.parquet", lines_of(folder, table)
         if os.path.lexists(lines) and not lines.is_file():
             raise RunFolderError(message(str(lines), "is no file"))
-        if lines.is_file():
-            columns[table] = _joined_lines(table, lines, torn=torn)
+        in_parts = read_parts(folder, table, torn=torn, scratch=scratch) if table in WRITTEN else None
+        if in_parts is not None:
+            columns[table] = in_parts
+        elif lines.is_file():
+            columns[table] = joined_lines(table, lines, torn=torn)
         else:
             wanted = complete or stored.exists()
-            columns[table] = tables.read_parquet(table, stored) if wanted else tables.joined(table, [])
+            columns[table] = StoredColumns(table, stored) if wanted else tables.joined(table, [])
     return columns
 
 
-def _joined_lines(table: str, path: Path, *, torn: bool = False) -> tables.Columns:
-    try:
-        chunks = tables.read_lines(path, torn=torn)
-        return tables.joined(table, (tables.pack_lines(table, lines) for lines in chunks))
-    except KeyError as problem:
-        raise RunFolderError(message(str(path), f"a row has no {problem}")) from problem
-    except tables.UNREADABLE as problem:
-        what = f"is damaged ({tables.first_line(problem)})"
-        raise RunFolderError(message(str(path), what)) from problem
-
-
-def fold(folder: Path, columns: Mapping[str, tables.Columns], info: RunInfo) -> RunInfo:
+def fold(folder: Path, columns: Mapping[str, tables.Arrays], info: RunInfo) -> RunInfo:
     """Write Parquet, then run.json, then drop the lines: whatever is cut off here can be done again.
 
     Returns:
         `run.json` as it was written, with the SHA-256 of the run's files and values.
     """
     for table in tables.TABLES:
-        if lines_of(folder, table).exists() or not (folder / f"{table}.parquet").exists():
-            tables.write_parquet(table, columns[table], folder / f"{table}.parquet")
+        path = folder / f"{table}.parquet"
+        if lines_of(folder, table).exists() or parts_of(folder, table) or not path.exists():
+            _write_table(table, columns[table], path)
     try:
         info = sealed(info, folder, columns)
     except UnreadableError as problem:
@@ -203,16 +203,25 @@ def fold(folder: Path, columns: Mapping[str, tables.Columns], info: RunInfo) -> 
     write_info(folder, info)
     with contextlib.suppress(OSError):  # some file systems do not let a folder be synchronised
         sync_folder(folder)  # before a line goes, what it has become is on the disk under its name
-    for table in WRITTEN:
-        lines_of(folder, table).unlink(missing_ok=True)
+    drop(folder, WRITTEN)
     return info
+
+
+def _write_table(table: str, columns: tables.Arrays, path: Path) -> None:
+    """Write a table; one that was put in order beside it takes its name."""
+    if not isinstance(columns, StoredColumns):
+        tables.write_parquet(table, columns, path)
+    elif columns.path.parent == path.parent:
+        columns.move(path)
+    else:
+        tables.write_groups(table, columns.blocks(), path)
 
 
 def read_wall(folder: Path) -> list[dict[str, Any]]:
     """Return the wall-clock lines of a run, if it has any."""
     path = folder / "wall.jsonl"
     try:
-        return [row for rows in tables.read_lines(path) for row in rows] if path.is_file() else []
+        return [row for rows in read_lines(path) for row in rows] if path.is_file() else []
     except UnreadableError as problem:
         raise RunFolderError(problem.message(str(path))) from problem
 

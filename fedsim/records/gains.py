@@ -41,7 +41,7 @@ def gains_by_part(run: Run) -> pd.DataFrame:
 
 def gains_by_tier(run: Run) -> pd.DataFrame:
     """Return what clients gain by class of device: one row a tier, slowest first; columns of `SPREAD`."""
-    people = run.personal.merge(run.clients[["client", "tier"]], on="client", validate="many_to_one")
+    people = run.personal.merge(run.frame("clients", "client", "tier"), on="client", validate="many_to_one")
     rows = {
         tier: _spread(people[people["tier"] == tier]) for tier in tiers(run) if (people["tier"] == tier).any()
     }

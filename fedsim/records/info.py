@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
@@ -17,9 +18,9 @@ from fedsim.errors import RunFolderError, message
 from fedsim.files.opened import FACTS_BYTES, bytes_of
 from fedsim.records.liveness.process import Process
 from fedsim.records.liveness.resumption import Resumption
-from fedsim.records.resolved import Resolved
+from fedsim.records.resolved import DeviceLaw, PassWork, Resolved
 from fedsim.records.rows import OUTCOMES, Cause
-from fedsim.records.tables import UNREADABLE, Columns, first_line, plain
+from fedsim.records.tables import UNREADABLE, Arrays, first_line, plain
 from fedsim.records.watching.score import LastScore
 from fedsim.redaction import redacted
 
@@ -45,6 +46,7 @@ class Charged:
         memory_bytes: that training needs without a plan for smaller memories.
         mean_flops_per_visit: over the clients.
         clients_by_rank: rank -> clients that have it.
+        laws, passes: where devices and their software are told apart: of their steps, and what a pass is.
     """
 
     declared: bool
@@ -57,6 +59,8 @@ class Charged:
     memory_bytes: Number = math.nan
     mean_flops_per_visit: Number = math.nan
     clients_by_rank: Mapping[str, int] = field(default_factory=dict)
+    laws: tuple[DeviceLaw, ...] = ()
+    passes: tuple[PassWork, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +243,7 @@ def json_values(value: Any) -> Any:
     return json_values(plain(value))
 
 
-def summed(info: RunInfo, columns: Mapping[str, Columns]) -> RunInfo:
+def summed(info: RunInfo, columns: Mapping[str, Arrays]) -> RunInfo:
     """Complete what is known of a run that did not come to its end with what its tables add up to."""
     return replace(
         info,
@@ -249,10 +253,11 @@ def summed(info: RunInfo, columns: Mapping[str, Columns]) -> RunInfo:
     )
 
 
-def totals_of(columns: Mapping[str, Columns]) -> Totals:
+def totals_of(columns: Mapping[str, Arrays]) -> Totals:
     """Return what the tables of a run add up to."""
     visits = columns["visits"]
-    outcomes: dict[str, int] = {name: n for name in OUTCOMES if (n := int((visits["outcome"] == name).sum()))}
+    ended = Counter(visits["outcome"])
+    outcomes: dict[str, int] = {name: ended[name] for name in OUTCOMES if ended[name]}
     return Totals(
         clients=len(columns["clients"]["client"]),
         visits=len(visits["order"]),
@@ -267,13 +272,13 @@ def totals_of(columns: Mapping[str, Columns]) -> Totals:
     )
 
 
-def last_instant_s(columns: Mapping[str, Columns]) -> float:
+def last_instant_s(columns: Mapping[str, Arrays]) -> float:
     """Return the latest virtual time in the tables of a run [s]; 0 of one in which nothing happened."""
     parts = [columns["visits"]["ended_s"], columns["commits"]["time_s"], columns["scores"]["time_s"]]
     return float(np.nanmax(np.concatenate([*parts, np.zeros(1)])))
 
 
-def saved_share(columns: Mapping[str, Columns]) -> float:
+def saved_share(columns: Mapping[str, Arrays]) -> float:
     """Return the share of the visits asked to train whose training was never computed; 0 if there is none.
 
     Visits that answered a poll were not asked to train. A visit that was cut short after its training had been

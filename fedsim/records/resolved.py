@@ -37,6 +37,51 @@ class Followed:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceLaw:
+    """The law of the steps of all clients with one device and one stack, as `fedsim.devices.stacks.law` has it.
+
+    Attributes:
+        device, stack: names in the tables of devices and stacks.
+        clients: how many there are.
+        pass_overhead_s: fixed time of a pass.
+        moved_s_per_byte, expanded_s_per_byte: of weights that are read, and of quantised ones that are unpacked.
+        flops_per_s: with many tokens a pass; None: drawn unit by unit.
+        launch_s: floor of a layer pass; None: drawn unit by unit.
+    """
+
+    device: str
+    stack: str
+    clients: int
+    pass_overhead_s: float
+    moved_s_per_byte: float
+    expanded_s_per_byte: float
+    flops_per_s: float | None = None
+    launch_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PassWork:
+    """What one forward and backward pass is, by rank and by what was done so that it fits the memory.
+
+    Attributes:
+        rank, memory_plan: as in the tables.
+        tokens: of a pass; update_tokens: of an optimiser step.
+        layer_passes: layers times how often each is passed.
+        moved_bytes, update_bytes: through the device's memory, of a pass and of an optimiser step.
+        expanded_bytes: to unpack quantised weights in memory.
+    """
+
+    rank: int
+    memory_plan: str
+    tokens: int
+    update_tokens: int
+    layer_passes: float
+    moved_bytes: float
+    update_bytes: float
+    expanded_bytes: float
+
+
+@dataclass(frozen=True, slots=True)
 class Resolved:
     """What a reader cannot see in the configuration.
 

@@ -75,7 +75,7 @@ def at(
     """
     limits = {"time_s": time_s, "up_bytes": up_bytes, "joules": joules}
     given = {name: limit for name, limit in limits.items() if limit is not None and limit < math.inf}
-    spent = {"time_s": run.info.end_time_s, **run.visits[["up_bytes", "joules"]].sum().to_dict()}
+    spent = {"time_s": run.info.end_time_s, **run.frame("visits", "up_bytes", "joules").sum().to_dict()}
     went_on = any(limit <= spent[name] for name, limit in given.items())
     costs = {"time_s": "time_s", "up_bytes": "total_up_bytes", "joules": "total_joules"}
     commits = run.commits
@@ -121,7 +121,7 @@ def on_grid(
         raise RunFolderError(message(f"run {run.name}", "needs one grid", fix="give every_s or every_bytes"))
     by_time = every_s is not None
     every = float(every_s if every_s is not None else every_bytes or 0.0)
-    end = run.info.end_time_s if by_time else float(run.visits["up_bytes"].sum())
+    end = run.info.end_time_s if by_time else float(run.columns("visits")["up_bytes"].sum())
     if end / every > FINEST:
         what = f"would have {end / every:.3g} points"
         raise RunFolderError(message(f"run {run.name}: the grid", what, fix="choose a coarser one"))

@@ -30,16 +30,17 @@ def waits(run: Run) -> pd.DataFrame:
         One row a commit: version, client, tier, device, and the seconds of `PHASES`, which add up to
         the time between the two commits.
     """
-    used = run.visits[run.visits["committed_version"] >= 0]
+    marks = ["dispatched_s", "downloaded_s", "trained_s", "landed_s"]
+    visits = run.frame("visits", "committed_version", "client", "order", *marks)
+    used = visits[visits["committed_version"] >= 0]
     last = used.sort_values(["committed_version", "landed_s", "order"]).groupby("committed_version").tail(1)
     closed = run.commits[["version", "time_s"]].merge(
         last, left_on="version", right_on="committed_version", suffixes=("", "_visit")
     )
-    closed = closed.merge(run.clients[["client", "tier", "device"]], on="client", how="left")
+    closed = closed.merge(run.frame("clients", "client", "tier", "device"), on="client", how="left")
     end = closed["time_s"].to_numpy(np.float64)
     before = run.commits.set_index("version")["time_s"]
     begin = closed["version"].sub(1).map(before).fillna(0.0).to_numpy(np.float64)
-    marks = ["dispatched_s", "downloaded_s", "trained_s", "landed_s"]
     cuts = [begin, *(np.clip(closed[mark].to_numpy(np.float64), begin, end) for mark in marks), end]
     parts = {name: cuts[i + 1] - cuts[i] for i, name in enumerate(PHASES)}
     return pd.DataFrame(
@@ -73,7 +74,8 @@ def away(run: Run) -> pd.DataFrame:
         Columns visits (that met it), lost, shortened (committed or not), paused_s, lost_joules; without
         rows if no device went away during a visit.
     """
-    met = run.visits[run.visits["away"] != ""]
+    visits = run.frame("visits", "away", "outcome", "work_share", "joules", "paused_s")
+    met = visits[visits["away"] != ""]
     lost = met["outcome"] == "offline"
     counted = met.assign(
         visits=1, lost=lost, shortened=met["work_share"] < 1, lost_joules=met["joules"].where(lost, 0.0)
@@ -120,7 +122,7 @@ def fairness(run: Run) -> pd.DataFrame:
         clients that have none), mean.
     """
     people = views.participation(run)
-    flops = run.visits.groupby("client")["flops"].sum()
+    flops = run.frame("visits", "client", "flops").groupby("client")["flops"].sum()
     columns = {name: people[name].to_numpy(np.float64) for name in ("visits", "landed", "committed")}
     columns["flops"] = people["client"].map(flops).fillna(0.0).to_numpy(np.float64)
     rows = [
@@ -157,9 +159,9 @@ def little(run: Run) -> pd.DataFrame:
         (departures_per_s x mean_s), relative_gap.
     """
     names = ["departures_per_s", "mean_s", "mean_number", "product", "relative_gap"]
-    visits = run.visits
-    horizon = run.info.end_time_s or float(visits["ended_s"].max() or 0.0)
     marks = ("dispatched_s", "downloaded_s", "trained_s", "landed_s")
+    visits = run.frame("visits", *marks, "ended_s", "outcome")
+    horizon = run.info.end_time_s or float(visits["ended_s"].max() or 0.0)
     times = [visits[name].to_numpy(np.float64) for name in marks]
     going = visits["outcome"].eq("in_flight").to_numpy()
     ended = visits["ended_s"].to_numpy(np.float64)

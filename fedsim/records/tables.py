@@ -12,24 +12,28 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, get_type_hints
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedsim.arrays import Values
 from fedsim.errors import FedsimError, RunError, RunFolderError, message
-from fedsim.files.atomic import write_atomically
-from fedsim.files.opened import LINE_BYTES, UnreadableError, data_bytes, opened
+from fedsim.files.atomic import replacing
+from fedsim.files.opened import UnreadableError, data_bytes, opened
 from fedsim.files.parquet_file import batches, schema_of
 from fedsim.files.text_file import shown
 from fedsim.records.rows import ROWS, Row
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
-Columns = dict[str, NDArray[Any]]
+Columns: TypeAlias = dict[str, Values]
+Arrays: TypeAlias = Mapping[str, Values]
+"""The columns of a table, of a long one each read when it is asked for."""
 
 _DTYPES = {int: "int64", float: "float64", bool: "bool"}
 
@@ -47,7 +51,6 @@ ORDER: dict[str, tuple[str, ...]] = {
     "personal": ("client",),
 }
 """How each table is sorted; rows that tie keep the order in which they were written."""
-
 RENAMED = {"trained": "computed"}
 """Columns of older runs -> what they are called now."""
 
@@ -61,7 +64,8 @@ SINCE_VERIFY = {
 }
 """Columns that runs before version 0.3.0 lack: they are read as NaN, or as an empty name."""
 
-_CHUNK = 8192  # rows parsed at a time: a million visits fold in a few hundred MB
+GROUP = 2**17
+"""Rows of a row group: what is read, written and audited at once of a long table."""
 _KINDS = {"int64": "iu", "float64": "fiu", "bool": "b"}
 
 
@@ -116,7 +120,7 @@ def _packed(table: str, values: Callable[[str], list[Any]]) -> Columns:
     }
 
 
-def _array(where: str, values: Any, dtype: str) -> NDArray[Any]:
+def _array(where: str, values: Any, dtype: str) -> Values:
     if dtype == "str":
         words = [sys.intern(str(v)) if isinstance(v, str) else _refuse(where, v, dtype) for v in values]
         array = np.empty(len(words), dtype=object)
@@ -130,7 +134,7 @@ def _array(where: str, values: Any, dtype: str) -> NDArray[Any]:
     return array.astype(dtype)
 
 
-def _are_whole(array: NDArray[Any]) -> bool:
+def _are_whole(array: Values) -> bool:
     """Tell whether floats are whole numbers that 64 bits hold."""
     return bool(np.all(np.isfinite(array) & (np.abs(array) < 2**63))) and bool(
         np.all(array == np.trunc(array))
@@ -157,82 +161,64 @@ def fit(table: str, columns: Mapping[str, Any]) -> Columns:
     return arrays
 
 
-def joined(table: str, parts: Iterable[Columns]) -> Columns:
+def joined(table: str, parts: Iterable[Arrays]) -> Columns:
     """Concatenate parts and sort them stably by the table's order."""
-    parts = [pack(table, []), *parts]
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in TABLES[table]}
+    columns = appended(table, parts)
     index = np.lexsort([columns[name] for name in reversed(ORDER[table])])
     return {name: column[index] for name, column in columns.items()}
 
 
-def rows_of(columns: Columns) -> list[dict[str, object]]:
+def appended(table: str, parts: Iterable[Arrays]) -> Columns:
+    """Concatenate parts in their order."""
+    every = list(parts)
+    return {n: np.concatenate([_empty(table, n), *(part[n] for part in every)]) for n in TABLES[table]}
+
+
+def count(columns: Arrays) -> int:
+    """Return the number of rows."""
+    return len(columns[next(iter(columns))])
+
+
+def rows_of(columns: Arrays) -> list[dict[str, object]]:
     """Return the rows of columns, as plain values."""
     values = {name: column.tolist() for name, column in columns.items()}
     return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
 
 
-def frame(table: str, columns: Columns) -> pd.DataFrame:
-    """Return a data frame with exactly the table's columns and dtypes, also without rows."""
+def frame(table: str, columns: Arrays, names: Sequence[str] = ()) -> pd.DataFrame:
+    """Return a data frame with exactly the table's columns (or those of `names`) and dtypes, also without rows."""
     import pandas as pd
 
-    return pd.DataFrame(
-        {name: pd.Series(columns[name], dtype=dtype) for name, dtype in TABLES[table].items()}
+    dtypes = TABLES[table]
+    return pd.DataFrame({name: pd.Series(columns[name], dtype=dtypes[name]) for name in names or dtypes})
+
+
+def write_parquet(table: str, columns: Arrays, path: Path) -> None:
+    """Write a table atomically; equal columns give equal bytes."""
+    rows = len(columns[next(iter(TABLES[table]))])
+    starts = range(0, max(rows, 1), GROUP)
+    at_once = dict(columns) if rows <= GROUP else columns
+    write_groups(
+        table, ({name: at_once[name][at : at + GROUP] for name in TABLES[table]} for at in starts), path
     )
 
 
-def read_lines(path: Path, *, torn: bool = False) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows of a JSON-lines file in chunks; a half-written last line is dropped.
-
-    Args:
-        path: of the file.
-        torn: whether to drop all from the first line on that is none, as a power failure may leave it.
-
-    Raises:
-        RunFolderError: a line before the last is not JSON.
-        UnreadableError: it is no regular file, or a link to elsewhere.
-        FileNotFoundError: there is no such file.
-    """
-    with opened(path, folder=path.parent) as file:
-        chunk: list[dict[str, Any]] = []
-        for number, line in enumerate(iter(lambda: file.readline(LINE_BYTES), b""), start=1):
-            try:
-                chunk.append(_row_of(line))
-            except (ValueError, RecursionError) as problem:
-                if not torn and file.read(1):
-                    where = f"{path}: line {number}"
-                    raise RunFolderError(message(where, f"is not a row in JSON ({problem})")) from problem
-                break
-            if len(chunk) == _CHUNK:
-                yield chunk
-                chunk = []
-        if chunk:
-            yield chunk
-
-
-def _row_of(line: bytes) -> dict[str, Any]:
-    if len(line) == LINE_BYTES:
-        raise ValueError("it is too long")
-    row = json.loads(line)
-    if not isinstance(row, dict):
-        raise ValueError("no mapping")  # noqa: TRY004 - told as a line that is no row
-    return row
-
-
-def write_parquet(table: str, columns: Columns, path: Path) -> None:
-    """Write a table atomically; equal columns give equal bytes."""
+def write_groups(table: str, groups: Iterable[Arrays], path: Path) -> None:
+    """Write a table atomically, one row group at a time; all but the last have `GROUP` rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     types = {"str": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
     schema = pa.schema([(name, types[dtype]) for name, dtype in TABLES[table].items()])
-    arrays = [pa.array(columns[field.name], type=field.type, from_pandas=False) for field in schema]
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd")
-    write_atomically(path, sink.getvalue().to_pybytes())
+    with replacing(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for columns in groups:
+            arrays = [pa.array(columns[field.name], type=field.type, from_pandas=False) for field in schema]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=GROUP)
 
 
-def read_parquet(table: str, path: Path) -> Columns:
-    """Read a table back.
+@contextmanager
+def opened_parquet(table: str, path: Path) -> Iterator[tuple[BinaryIO, pa.Schema, Mapping[str, str]]]:
+    """Yield the opened file of a table, its schema, and today's name of a column -> its name there.
 
     Raises:
         RunFolderError: the file is missing, unreadable, or has other columns.
@@ -240,36 +226,70 @@ def read_parquet(table: str, path: Path) -> Columns:
     import pyarrow as pa
 
     try:
-        most = data_bytes()
-        with opened(path, most, folder=path.parent) as file:
+        with opened(path, data_bytes(), folder=path.parent) as file:
             schema = schema_of(file)
-            names = [RENAMED.get(name, name) for name in schema.names]
+            names = {RENAMED.get(name, name): name for name in schema.names}
             lacking = _lacking(table, names)
-            if [name for name in TABLES[table] if name not in lacking] != names:
+            if len(names) < len(schema.names) or [n for n in TABLES[table] if n not in lacking] != [*names]:
                 what = "has other columns than this version of fedsim writes"
                 raise RunFolderError(message(str(path), what))
-            rows = list(batches(file, schema, most))
-        stored = pa.Table.from_batches(rows) if rows else schema.empty_table()
-        stored = stored.rename_columns(names)
-        columns = {name: stored[name].to_numpy() for name in names}
-        columns |= {name: np.array(_missing(table, name, stored.num_rows)) for name in lacking}
-        return {
-            name: _array(f"{table}.{name}", columns[name], dtype) for name, dtype in TABLES[table].items()
-        }
+            yield file, schema, names
     except (*UNREADABLE, pa.ArrowException) as problem:
         raise RunFolderError(message(str(path), f"cannot be read ({first_line(problem)})")) from problem
 
 
+def read_parquet(
+    table: str, path: Path, columns: Sequence[str] | None = None, groups: Sequence[int] | None = None
+) -> Columns:
+    """Read a table back.
+
+    Args:
+        table: its name.
+        path: of the file.
+        columns: that are read; None: all.
+        groups: numbers of the row groups that are read; None: all.
+
+    Raises:
+        RunFolderError: the file is missing, unreadable, or has other columns.
+    """
+    wanted = [*TABLES[table]] if columns is None else [*columns]
+    with opened_parquet(table, path) as (file, schema, names):
+        there = [name for name in wanted if name in names]
+        stored = [names[name] for name in there] or schema.names[
+            :1
+        ]  # its number of rows is wanted all the same
+        parts: dict[str, list[Values]] = {name: [] for name in there}
+        rows = 0
+        for batch in batches(file, schema, data_bytes(), stored, groups=groups, coded=True):
+            rows += batch.num_rows
+            for name in there:
+                parts[name].append(_decoded(table, name, batch[names[name]]))
+        return {
+            name: np.concatenate([_empty(table, name), *parts[name]])
+            if name in names
+            else _array(f"{table}.{name}", _missing(table, name, rows), TABLES[table][name])
+            for name in wanted
+        }
+
+
+def _decoded(table: str, name: str, column: pa.Array) -> Values:
+    """Return a column of a batch; each of its texts is there once."""
+    import pyarrow as pa
+
+    where, dtype = f"{table}.{name}", TABLES[table][name]
+    if dtype != "str" or not pa.types.is_dictionary(column.type) or column.null_count:
+        return _array(where, column.to_numpy(zero_copy_only=False), dtype)
+    words = _array(where, column.dictionary.to_pylist(), dtype)
+    return np.asarray(words[column.indices.to_numpy()])
+
+
+def _empty(table: str, name: str) -> Values:
+    return np.empty(0, {"str": "object"}.get(TABLES[table][name], TABLES[table][name]))
+
+
 UNREADABLE = (
-    UnreadableError,
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    OverflowError,
-    MemoryError,
-    RecursionError,
-    RunError,
+    *(UnreadableError, OSError, ValueError, TypeError, KeyError),
+    *(OverflowError, MemoryError, RecursionError, RunError),
 )
 """What reading a damaged file may raise."""
 

@@ -49,17 +49,19 @@ __all__ = [
 
 def tiers(run: Run) -> list[str]:
     """Return the tiers of the population, slowest (by median FLOP/s) first."""
-    speed = run.clients.groupby("tier", sort=True)["flops_per_s"].median()
+    speed = run.frame("clients", "tier", "flops_per_s").groupby("tier", sort=True)["flops_per_s"].median()
     return [str(tier) for tier in speed.sort_values(kind="stable").index]
 
 
-def _visits_by_tier(run: Run) -> pd.DataFrame:
-    return run.visits.merge(run.clients[["client", "tier"]], on="client", how="left", validate="many_to_one")
+def _visits_by_tier(run: Run, *names: str) -> pd.DataFrame:
+    """Return some columns of the visits, and their clients' tiers."""
+    visits, clients = run.frame("visits", "client", *names), run.frame("clients", "client", "tier")
+    return visits.merge(clients, on="client", how="left", validate="many_to_one")
 
 
 def losses_by_cause(run: Run) -> pd.DataFrame:
     """Return how visits ended: counts, one row a tier (slowest first), one column an outcome that occurred."""
-    visits = _visits_by_tier(run)
+    visits = _visits_by_tier(run, "outcome")
     counts = pd.crosstab(visits["tier"], visits["outcome"])
     occurred = [name for name in OUTCOMES if name in counts.columns]
     table = counts.reindex(index=tiers(run), columns=occurred, fill_value=0)
@@ -73,16 +75,18 @@ def participation(run: Run) -> pd.DataFrame:
         Columns client, tier, device, online_share, visits (dispatched), landed, committed (landed and
         used by a commit).
     """
+    visits = run.frame("visits", "client", "outcome", "committed_version")
     marks = pd.DataFrame(
         {
-            "client": run.visits["client"],
+            "client": visits["client"],
             "visits": 1,
-            "landed": run.visits["outcome"].eq("landed"),
-            "committed": run.visits["committed_version"].ge(0),
+            "landed": visits["outcome"].eq("landed"),
+            "committed": visits["committed_version"].ge(0),
         }
     )
     counts = marks.groupby("client")[["visits", "landed", "committed"]].sum().astype("int64").reset_index()
-    known = run.clients[["client", "tier", "device", "online_share"]].merge(counts, on="client", how="left")
+    clients = run.frame("clients", "client", "tier", "device", "online_share")
+    known = clients.merge(counts, on="client", how="left")
     return known.fillna({"visits": 0, "landed": 0, "committed": 0}).astype(
         {"visits": "int64", "landed": "int64", "committed": "int64"}
     )
@@ -110,7 +114,8 @@ def participation_by_tier(run: Run) -> pd.DataFrame:
 
 def staleness(run: Run) -> pd.DataFrame:
     """Return how many committed updates had which staleness [commits between dispatch and use]."""
-    used = run.visits.loc[run.visits["committed_version"] >= 0, "staleness"]
+    visits = run.frame("visits", "committed_version", "staleness")
+    used = visits.loc[visits["committed_version"] >= 0, "staleness"]
     counts = used.value_counts().sort_index()
     return pd.DataFrame({"staleness": counts.index.astype("int64"), "updates": counts.to_numpy("int64")})
 
@@ -121,7 +126,7 @@ def phase_seconds(run: Run) -> pd.DataFrame:
     Returns:
         One row a tier with a landed visit, slowest first: visits, download_s, train_s, upload_s.
     """
-    landed = _visits_by_tier(run)
+    landed = _visits_by_tier(run, "outcome", "dispatched_s", "downloaded_s", "trained_s", "landed_s")
     landed = landed[landed["outcome"] == "landed"]
     phases = pd.DataFrame(
         {
@@ -145,7 +150,9 @@ def work(run: Run) -> pd.DataFrame:
         and every other outcome. Columns visits, seconds (virtual device time), down_bytes, up_bytes,
         flops, joules.
     """
-    visits = run.visits
+    names = ("committed_version", "outcome", "ended_s", "dispatched_s")
+    amounts = ("down_bytes", "up_bytes", "flops", "joules")
+    visits = run.frame("visits", *names, *amounts)
     used = visits["committed_version"].ge(0).to_numpy()
     landed = visits["outcome"].eq("landed").to_numpy()
     outcomes = visits["outcome"].to_numpy(dtype=object)
@@ -155,7 +162,7 @@ def work(run: Run) -> pd.DataFrame:
             "ending": ending.astype(str),
             "visits": 1,
             "seconds": visits["ended_s"] - visits["dispatched_s"],
-            **{name: visits[name] for name in ("down_bytes", "up_bytes", "flops", "joules")},
+            **{name: visits[name] for name in amounts},
         }
     )
     sums = spent.groupby("ending").sum()
@@ -195,8 +202,9 @@ def uplink_reduction(run: Run) -> pd.DataFrame:
     charged = run.info.charged
     if charged is None:
         raise RunFolderError(message(f"run {run.name}", "run.json does not say which model was charged"))
-    landed = run.visits[run.visits["outcome"] == "landed"]
-    adapter_bytes, up_bytes = int(landed["up_bytes"].sum()), int(run.visits["up_bytes"].sum())
+    visits = run.frame("visits", "outcome", "up_bytes", "serialized_up_bytes")
+    landed = visits[visits["outcome"] == "landed"]
+    adapter_bytes, up_bytes = int(landed["up_bytes"].sum()), int(visits["up_bytes"].sum())
     full_bytes = len(landed) * charged.full_model_bytes
     row = {
         "uploads": len(landed),
@@ -205,7 +213,7 @@ def uplink_reduction(run: Run) -> pd.DataFrame:
         "reduction": 1.0 - adapter_bytes / full_bytes if full_bytes else np.nan,
         "lost_up_bytes": up_bytes - adapter_bytes,
         "up_bytes": up_bytes,
-        "serialized_up_bytes": int(run.visits["serialized_up_bytes"].sum()),
+        "serialized_up_bytes": int(visits["serialized_up_bytes"].sum()),
         "adapter_params": charged.adapter_params,
         "params": charged.params,
     }

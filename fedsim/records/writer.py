@@ -9,7 +9,7 @@ import platform
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,14 +25,13 @@ from fedsim.records.info import RunInfo, saved_share, summed
 from fedsim.records.integrity.seals import FEDSIM, sealed, settings_sha256
 from fedsim.records.liveness.hold import Hold, hold, hold_of
 from fedsim.records.liveness.process import this_process
-from fedsim.records.rows import CommitRow, PersonalRow, Row, ScoreRow, VisitRow, plain
+from fedsim.records.rows import CommitRow, PersonalRow, Row, ScoreRow, VisitRow
 from fedsim.records.run import Run, run_of
+from fedsim.records.stored.parts import PackedRows, RowFile
 from fedsim.records.watching.score import last_score
 
 _PACKAGES = ("numpy", "pandas", "pyarrow", "pydantic", "simpy", "torch", "transformers", "peft", "ray")  # fmt: skip
 
-PACKED = 8192
-"""Rows in memory that are packed into arrays, which are a tenth of their size."""
 FOLDED_AT_ONCE = 20_000
 """Rows up to which a run that is interrupted is folded into Parquet before the process ends: half a second."""
 
@@ -68,11 +67,11 @@ class Writer:
         self.counts = dict.fromkeys(run_folder.WRITTEN, 0)
         self._from_s = time.perf_counter() if began_s is None else began_s
         self._clients = tables.joined("clients", [])
-        self._files: dict[str, BinaryIO] = {}
+        self._files: dict[str, RowFile] = {}
+        self._wall_file: BinaryIO | None = None
         self._lines = 0
-        self._rows: dict[str, list[Row]] = {table: [] for table in run_folder.WRITTEN}
         self._wall: list[dict[str, Any]] = []
-        self._packed: dict[str, list[tables.Columns]] = {table: [] for table in run_folder.WRITTEN}
+        self._packed = {table: PackedRows(table) for table in run_folder.WRITTEN}
         self._hold: Hold | None = None
         if self.folder is not None and continues:
             self._hold = hold_of(self.folder)
@@ -108,7 +107,7 @@ class Writer:
         if self.folder is None:
             self._wall.append(line)
         else:
-            self._write(self.folder, "wall", line)
+            self._append_wall(self.folder, line)
 
     @property
     def info(self) -> RunInfo:
@@ -133,33 +132,35 @@ class Writer:
             OSError: the disk does not take it.
         """
         for file in self._files.values():
-            os.fsync(file.fileno())
+            file.sync()
+        if self._wall_file is not None:
+            os.fsync(self._wall_file.fileno())
 
     def _append(self, table: str, row: Row) -> None:
         self.counts[table] += 1
-        if self.folder is not None:
-            self._lines += 1
-            if table not in self._files:
-                tables.pack(table, [row])  # a wrong type shows at the first row, not at the fold
-            self._write(self.folder, table, plain(row))
+        if self.folder is None:
+            self._packed[table].add(row)
             return
-        rows = self._rows[table]
-        rows.append(row)
-        if len(rows) == PACKED:
-            self._packed[table].append(tables.pack(table, rows))
-            rows.clear()
+        self._lines += 1
+        with self._telling_of_rows(self.folder):
+            if table not in self._files:
+                self._files[table] = RowFile(self.folder, table, self._append_line)
+            self._files[table].append(row)
 
-    def _write(self, folder: Path, name: str, line: Mapping[str, Any]) -> None:
+    def _append_wall(self, folder: Path, line: Mapping[str, Any]) -> None:
+        with self._telling_of_rows(folder):
+            if self._wall_file is None:
+                self._wall_file = (folder / "wall.jsonl").open("ab", buffering=0)
+            self._append_line(self._wall_file.fileno(), (tables.encode(line) + "\n").encode())
+
+    @contextlib.contextmanager
+    def _telling_of_rows(self, folder: Path) -> Iterator[None]:
+        """Let a row be written."""
         try:
-            if name not in self._files:
-                # Unbuffered: a line is one write to the system, so a kill never loses an earlier one.
-                self._files[name] = (folder / f"{name}.jsonl").open("ab", buffering=0)
-            self._append_line(self._files[name].fileno(), (tables.encode(line) + "\n").encode())
+            yield
         except OSError as problem:
-            what, fix = (
-                f"cannot write a row ({problem.strerror})",
-                f"free some space, then `fedsim resume {folder}`",
-            )
+            what = f"cannot write a row ({problem.strerror})"
+            fix = f"free some space, then `fedsim resume {folder}`"
             raise HostError(message(str(folder), what, fix=fix)) from problem
 
     def _append_line(self, descriptor: int, line: bytes) -> None:
@@ -189,7 +190,8 @@ class Writer:
                 `totals` are what the tables add up to.
         """
         self._close_files()
-        columns = self._columns() if self.folder is None else run_folder.read_tables(self.folder)
+        folder = self.folder
+        columns = self._columns() if folder is None else run_folder.read_tables(folder, scratch=folder)
         info = replace(
             summed(self._info, columns) if ended is None else ended,
             status=status,
@@ -235,14 +237,14 @@ class Writer:
         for file in self._files.values():
             file.close()
         self._files.clear()
+        if self._wall_file is not None:
+            self._wall_file.close()
+            self._wall_file = None
 
-    def _columns(self) -> dict[str, tables.Columns]:
+    def _columns(self) -> dict[str, tables.Arrays]:
         """Return the tables of a run that lives in memory."""
-        columns = {"clients": self._clients}
-        for table in run_folder.WRITTEN:
-            parts = [*self._packed[table], tables.pack(table, self._rows[table])]
-            columns[table] = tables.joined(table, parts)
-        return columns
+        written = {name: tables.joined(name, rows.parts()) for name, rows in self._packed.items()}
+        return {"clients": self._clients, **written}
 
 
 def portable(experiment: Experiment) -> dict[str, Any]:

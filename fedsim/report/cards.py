@@ -27,7 +27,7 @@ def _headline(run: Run) -> Card | None:
 
 
 def _virtual_time(run: Run) -> Card:
-    note = f"{plural(len(run.commits), 'commit')}, {plural(len(run.visits), 'visit')}"
+    note = f"{plural(run.count('commits'), 'commit')}, {plural(run.count('visits'), 'visit')}"
     return Card(said("time_s", run.info.end_time_s), "virtual time", note)
 
 
@@ -36,19 +36,23 @@ def _uploaded(run: Run) -> Card:
     if run.info.charged is not None:
         reduction = float(views.uplink_reduction(run)["reduction"].iloc[0])
         note = f"{percent(reduction)} less than full-model FedAvg" if reduction > 0 else ""
-    return Card(said("bytes", int(run.visits["up_bytes"].sum())), "uploaded", note)
+    return Card(said("bytes", int(run.columns("visits")["up_bytes"].sum())), "uploaded", note)
 
 
 def _lost(run: Run) -> Card | None:
-    if run.visits.empty:
+    if not run.count("visits"):
         return None
-    lost = run.visits["outcome"].value_counts().drop(["landed", "polled", "in_flight"], errors="ignore")
+    lost = (
+        run.frame("visits", "outcome")["outcome"]
+        .value_counts()
+        .drop(["landed", "polled", "in_flight"], errors="ignore")
+    )
     causes = listing([f"{n:,} {ENDINGS[str(name)][0]}" for name, n in lost.items()][:3])
-    return Card(percent(float(lost.sum()) / len(run.visits)), "of visits were lost", causes)
+    return Card(percent(float(lost.sum()) / run.count("visits")), "of visits were lost", causes)
 
 
 def _in_the_model(run: Run) -> Card | None:
-    if run.visits.empty:
+    if not run.count("visits"):
         return None
     inside = views.participation(run)["committed"].gt(0)
     note = f"{int(inside.sum()):,} of {plural(len(inside), 'client')} have an update in it"
@@ -56,15 +60,15 @@ def _in_the_model(run: Run) -> Card | None:
 
 
 def _energy(run: Run) -> Card | None:
-    if run.visits.empty:
+    if not run.count("visits"):
         return None
     share = views.wasted_work(run).attrs["share"]["joules"]
-    used = said("joules", float(run.visits["joules"].sum()))
+    used = said("joules", float(run.columns("visits")["joules"].sum()))
     return Card(used, "energy of the devices", f"{percent(share)} of it in vain")
 
 
 def _saved(run: Run) -> Card | None:
-    if run.visits.empty or run.info.timeline_only:
+    if not run.count("visits") or run.info.timeline_only:
         return None
     note = "visits lost in virtual time are never really trained"
     return Card(percent(run.info.saved_share), "of training saved", note)
@@ -72,7 +76,7 @@ def _saved(run: Run) -> Card | None:
 
 def _gain(run: Run) -> Card | None:
     gains = gain_views.gains(run)
-    if run.visits.empty or gains.empty:
+    if not run.count("visits") or gains.empty:
         return None
     first = gains.iloc[0]
     note = f"mean over {plural(int(first['clients']), 'client')}; {percent(first['share_worse'])} got worse"

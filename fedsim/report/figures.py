@@ -16,7 +16,7 @@ from fedsim.records import quantities, views
 from fedsim.records.comparisons import mean_curve
 from fedsim.records.run import Run
 from fedsim.report.drawn import worded
-from fedsim.report.style import BLUE, DASHES, GREY, RUN_COLOURS, axis_of, listed, logarithmic, style
+from fedsim.report.style import BLUE, DASHES, GREY, RUN_COLOURS, axis_of, listed, logarithmic, style, thinned
 
 LEGEND = 44
 """Longest name in a legend."""
@@ -31,7 +31,7 @@ def progress(run: Run, metric: str) -> go.Figure:
     ]
     figure = make_subplots(rows=1, cols=3, shared_yaxes=True, horizontal_spacing=0.035)
     for i, split in enumerate(splits):
-        points = views.scored(run, metric, split)
+        points = thinned(views.scored(run, metric, split))
         for column, x in enumerate(("time_s", "version", "up_bytes"), start=1):
             divisor, title = axis_of(x, float(points[x].max()))
             line = {"color": RUN_COLOURS[i], "width": 2}
@@ -68,7 +68,7 @@ def comparison(
     figure = make_subplots(rows=1, cols=3, shared_yaxes=True, horizontal_spacing=0.035)
     axes: tuple[views.X, ...] = ("time_s", "up_bytes", "joules")
     alone = [i for i, group in enumerate(groups) if list(groups).count(group) == 1]
-    curves = [views.scored(runs[i], metric) for i in alone]
+    curves = [thinned(views.scored(runs[i], metric)) for i in alone]
     if alone:
         _curves(figure, 1, axes, curves, [labels[i] for i in alone], [groups[i] for i in alone], metric)
     entries = [labels[i] for i in alone]
@@ -86,7 +86,7 @@ def _band(
     """Draw a configuration: the mean over its runs, and one standard deviation around it."""
     colour = RUN_COLOURS[group % len(RUN_COLOURS)]
     for column, x in enumerate(axes, start=1):
-        mean = mean_curve(runs, metric, x)
+        mean = thinned(mean_curve(runs, metric, x))
         divisor, title = axis_of(x, float(mean[x].max()))
         at = listed(mean[x] / divisor)
         for edge, fill in (
@@ -121,7 +121,7 @@ def samples(
         rows=len(metrics), cols=3, shared_yaxes=True, horizontal_spacing=0.035, vertical_spacing=0.16
     )
     for row, metric in enumerate(metrics, start=1):
-        curves = [views.scored(run, metric, "samples") for run in runs]
+        curves = [thinned(views.scored(run, metric, "samples")) for run in runs]
         _curves(figure, row, ("time_s", "version", "up_bytes"), curves, labels, colours, metric)
     many = len(runs) > 1
     lines = -(-sum(len(label) + 8 for label in labels) // 130) if many else 0
@@ -191,10 +191,10 @@ def uplink(run: Run) -> go.Figure | None:
 
 def devices(run: Run, most: int = 2000) -> go.Figure | None:
     """Draw the population: effective speed against uplink, one point a client, one colour a tier."""
-    if run.clients.empty:
+    if not run.count("clients"):
         return None
-    step = -(-len(run.clients) // most)  # every k-th client of a large population
-    shown = run.clients.iloc[::step]
+    step = -(-run.count("clients") // most)  # every k-th client of a large population
+    shown = run.frame("clients", "tier", "device", "flops_per_s", "up_bytes_per_s").iloc[::step]
     figure = go.Figure()
     for i, tier in enumerate(views.tiers(run)):
         part = shown[shown["tier"] == tier]

@@ -12,6 +12,8 @@ from fedsim.report.style import BLUE, GREEN, INK, PURPLE, RED, listed, style
 
 GROUPS = 8
 """Groups that are drawn beside the distribution."""
+MOST_OF_A_BOX = 5000
+"""Gains of a box whose outliers are drawn one by one."""
 
 
 def gains(run: Run, kind: str, metric: str) -> go.Figure:
@@ -56,17 +58,16 @@ def _boxes(figure: go.Figure, run: Run, rows: object) -> None:
     import pandas as pd
 
     assert isinstance(rows, pd.DataFrame)
-    people = rows.merge(run.clients[["client", "tier"]], on="client", how="left")
+    people = rows.merge(run.frame("clients", "client", "tier"), on="client", how="left")
     groups = [(tier, people[(people["tier"] == tier) & ~people["unseen"]], BLUE) for tier in views.tiers(run)]
     groups = [*groups[-GROUPS:], ("held out", people[people["unseen"]], PURPLE)]
     for name, part, colour in groups:
         if part.empty:
             continue
         figure.add_box(
-            x=listed(part["gain"]),
+            **_spread(part["gain"].to_numpy()),
             name=str(name),
             orientation="h",
-            boxpoints="outliers",
             marker={"color": colour, "size": 4},
             line={"width": 1.5},
             showlegend=False,
@@ -74,3 +75,13 @@ def _boxes(figure: go.Figure, run: Run, rows: object) -> None:
             row=1,
             col=2,
         )
+
+
+def _spread(gain: np.ndarray[tuple[int], np.dtype[np.float64]]) -> dict[str, object]:
+    """Return what a box is drawn of: the gains, or of very many their quartiles and fences alone."""
+    if len(gain) <= MOST_OF_A_BOX:
+        return {"x": listed(gain), "boxpoints": "outliers"}
+    low, middle, high = np.quantile(gain, [0.25, 0.5, 0.75])
+    inside = gain[(gain >= low - 1.5 * (high - low)) & (gain <= high + 1.5 * (high - low))]
+    fences = {"lowerfence": [float(inside.min())], "upperfence": [float(inside.max())]}
+    return {"q1": [float(low)], "median": [float(middle)], "q3": [float(high)], "boxpoints": False, **fences}

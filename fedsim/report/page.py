@@ -23,11 +23,12 @@ from fedsim.report import (
     sections,
     setup,
     straggler_sections,
+    tables_section,
     visit_sections,
 )
 from fedsim.report.cards import cards
 from fedsim.report.parts import Page, Section, listing, plural
-from fedsim.report.several import labels
+from fedsim.report.several import draws, labels
 from fedsim.report.several import sections as several_sections
 from fedsim.report.several.differences import verdict
 
@@ -80,6 +81,7 @@ def single(run: Run) -> Page:
             sections.uplink(run),
             visit_sections.wasted_work(run),
             gain_sections.gains(run),
+            *([tables_section.section(run)] if run.folder is not None else []),
         ],
         configurations=[("experiment.yaml", _yaml(run))],
         versions=_versions(run),
@@ -99,11 +101,12 @@ def several(runs: Sequence[Run], targets: Sequence[float] = ()) -> Page:
     ]
     return Page(
         title=f"{plural(len(runs), 'run')} compared",
-        lead=verdict(compared),
+        lead=verdict(compared) + draws.lead(compared),
         notes=notes,
         cards=[],
         sections=[
             several_sections.progress(compared, targets),
+            *draws.sections(compared),
             several_sections.setup(compared),
             *gallery_section.beside(compared),
             several_sections.endings(compared),
@@ -140,7 +143,7 @@ def _ended(info: RunInfo) -> str:
 
 def _timeline(run: Run) -> str:
     hours = said("time_s", run.info.end_time_s)
-    return f"{plural(len(run.visits), 'visit')} and {plural(len(run.commits), 'commit')} in {hours} of virtual time."
+    return f"{plural(run.count('visits'), 'visit')} and {plural(run.count('commits'), 'commit')} in {hours} of virtual time."
 
 
 def _yaml(run: Run) -> str:

@@ -9,6 +9,7 @@ from fedsim.records.quantities import number, percent, said
 from fedsim.records.run import Run
 from fedsim.report import figures
 from fedsim.report.parts import Section, Table, plural
+from fedsim.report.style import MOST_POINTS
 
 CHOSEN = (
     "Quote the score at the end: the best of several was chosen by the text or images that it is scored on"
@@ -22,9 +23,10 @@ def progress(run: Run, metric: str | None) -> Section:
         if not run.info.timeline_only:
             text = "No model was scored."
         return Section("progress", "How good the model became", [text])
-    rows = []
+    rows, longest = [], 0
     for split, name in run.scores[["split", "metric"]].drop_duplicates().itertuples(index=False):
         points = views.scored(run, name, split)
+        longest = max(longest, len(points) if name == metric else 0)
         best = points.sort_values("value", ascending=not rises(name), kind="stable").iloc[0]
         first, last = points["value"].iloc[0], points["value"].iloc[-1]
         at_best = f"{number(best['value'])} (version {int(best['version'])})" if ranks(name) else "-"
@@ -35,7 +37,8 @@ def progress(run: Run, metric: str | None) -> Section:
         [sentence(run, metric)],
         figures.progress(run, metric),
         f"{metric.replace('_', ' ').capitalize()} against virtual time, against commits and against everything "
-        f"uploaded so far, lost uploads included. {'More' if rises(metric) else 'Less'} is better.",
+        f"uploaded so far, lost uploads included. {'More' if rises(metric) else 'Less'} is better."
+        + (f" {MOST_POINTS:,} of {longest:,} scores are drawn." if longest > MOST_POINTS else ""),
         tables=[Table(("metric", "before", "at the end", "best"), rows, CHOSEN)],
     )
 
@@ -99,7 +102,7 @@ def uplink(run: Run) -> Section:
 
 
 def _bytes(run: Run) -> Table:
-    visits = run.visits
+    visits = run.columns("visits")
     rows = [
         (
             words,

@@ -9,7 +9,7 @@ from fedsim.records import stragglers
 from fedsim.records.quantities import number, percent, said
 from fedsim.records.run import Run
 from fedsim.report.parts import Section, Table, listing, plural
-from fedsim.report.style import BLUE, GREEN, GREY, ORANGE, SKY, listed, style
+from fedsim.report.style import BLUE, GREEN, GREY, ORANGE, SKY, listed, style, thinned
 from fedsim.report.visit_figures import times
 
 WORDS = {
@@ -88,7 +88,7 @@ def _away(run: Run) -> tuple[list[str], list[Table]]:
         text.append(f"Of the devices' time, {percent(sum(shares.values()))} went by away: {listing(causes)}.")
     if causes_met.empty:
         return text, []
-    total, share = int(causes_met["visits"].sum()), float(causes_met["visits"].sum()) / len(run.visits)
+    total, share = int(causes_met["visits"].sum()), float(causes_met["visits"].sum()) / run.count("visits")
     most = str(causes_met["visits"].idxmax())
     met = (
         f"In {plural(total, 'visit')} ({percent(share)}) the device went away, mostly because {CAUSES[most]}."
@@ -114,7 +114,7 @@ def _away(run: Run) -> tuple[list[str], list[Table]]:
 def fairness(run: Run) -> Section:
     """How evenly clients took part, and whether the queues add up."""
     title = "How fairly clients took part"
-    if not len(run.visits) or not len(run.clients):
+    if not run.count("visits") or not run.count("clients"):
         return Section("fairness", title, ["No visit was dispatched."])
     counts = stragglers.fairness(run)
     words = {"visits": "asked", "landed": "landed", "committed": "in the model", "flops": "computation"}
@@ -161,7 +161,7 @@ def _queues(run: Run) -> tuple[list[str], list[Table]]:
         )
         for name, row in queues.iterrows()
     ]
-    caption = f"How many were where on average, out of {plural(len(run.clients), 'client')}"
+    caption = f"How many were where on average, out of {plural(run.count('clients'), 'client')}"
     return [text], [Table(("phase", "left an hour", "mean duration", "mean number there"), rows, caption)]
 
 
@@ -170,7 +170,7 @@ _READING = "Clients from the least to the most active, against their share of al
 
 def _lorenz(run: Run) -> go.Figure:
     figure = go.Figure()
-    curves = stragglers.lorenz(run)
+    curves = thinned(stragglers.lorenz(run))
     names = {"visits": ("asked", GREY), "committed": ("in the model", BLUE)}
     for column, (words, colour) in names.items():
         if curves[column].notna().all():

@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from fedsim.records import quantities
@@ -47,6 +48,10 @@ AXIS_WORDS = {
     "version": ("commits", None),
 }
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+MOST_POINTS = 1000
+"""Points of a curve that are drawn."""
 
 
 def style(figure: go.Figure, height: int, *, legend: bool = False, bottom: int = 52) -> go.Figure:
@@ -110,6 +115,13 @@ def logarithmic(values: Any) -> dict[str, Any]:
     words = [f"{tick:,.12g}" for tick in ticks]
     axis_range = [low - pad, high + pad]
     return {"type": "log", "range": axis_range, "tickmode": "array", "tickvals": ticks, "ticktext": words}
+
+
+def thinned(rows: pd.DataFrame, most: int = MOST_POINTS) -> pd.DataFrame:
+    """Return rows evenly spread over a long table, its first and last one among them: a page has room for so many."""
+    if len(rows) <= most:
+        return rows
+    return rows.iloc[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
 
 
 def listed(values: Any) -> list[Any]:

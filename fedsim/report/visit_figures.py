@@ -14,6 +14,9 @@ from fedsim.records import quantities, views
 from fedsim.records.run import Run
 from fedsim.report.style import BLUE, ENDINGS, ORANGE, SKY, listed, style
 
+MOST_BARS = 300
+"""Bars of a histogram."""
+
 
 def participation(run: Run) -> go.Figure | None:
     """Draw each tier's share of the clients beside its share of the committed updates."""
@@ -77,12 +80,16 @@ def staleness(run: Run) -> go.Figure | None:
     counts = views.staleness(run)
     if counts.empty or int(counts["staleness"].max()) == 0:
         return None
+    width = -(-(int(counts["staleness"].max()) + 1) // MOST_BARS)
+    if width > 1:  # a bar stands for so many values in a row
+        counts = counts.groupby(counts["staleness"] // width * width)["updates"].sum().reset_index()
+    span = "%{x}" if width == 1 else f"%{{x}} to {width - 1} more"
     figure = go.Figure(
         go.Bar(
             x=listed(counts["staleness"]),
             y=listed(counts["updates"]),
             marker_color=BLUE,
-            hovertemplate="staleness %{x}: %{y} updates<extra></extra>",
+            hovertemplate=f"staleness {span}: %{{y}} updates<extra></extra>",
         )
     )
     dense = int(counts["staleness"].max()) <= 30

@@ -15,9 +15,10 @@ from fedsim.report.style import ENDINGS
 def clients(run: Run) -> Section:
     """Who took part: the devices, and whose updates are in the model."""
     tiers = views.participation_by_tier(run)
+    people = run.frame("clients", "tier", "flops_per_s", "memory_bytes", "up_bytes_per_s", "online_share")
     rows = []
     for tier, row in tiers.iterrows():
-        part = run.clients[run.clients["tier"] == tier]
+        part = people[people["tier"] == tier]
         low, middle, high = (part["flops_per_s"] / 1e9).quantile([0.05, 0.5, 0.95])
         rows.append(
             (
@@ -45,13 +46,13 @@ def clients(run: Run) -> Section:
 
 def _took_part(run: Run, never_committed: int) -> str:
     """Return in words how many clients have an update in the model, and how many cannot."""
-    count = len(run.clients)
+    count = run.count("clients")
     if not count:
         return "The run ended before it had clients."
     inside = count - never_committed
     text = f"{inside:,} of {plural(count, 'client')} ({percent(inside / count)}) have an update in the model."
-    needs, usable = run.clients["needed_memory_bytes"], run.clients["usable_memory_bytes"]
-    small = int((needs > usable).sum())
+    memory = run.columns("clients")
+    small = int((memory["needed_memory_bytes"] > memory["usable_memory_bytes"]).sum())
     if small:
         text += f" Too little memory to train: {plural(small, 'client')} ({percent(small / count)})."
     return text
@@ -59,12 +60,12 @@ def _took_part(run: Run, never_committed: int) -> str:
 
 def _memory_plans(run: Run) -> list[Table]:
     """What was done for devices of little memory; nothing where all held the model as it was asked for."""
-    clients, visits = run.clients["memory_plan"], run.visits["memory_plan"]
+    clients = run.frame("clients", "memory_plan")["memory_plan"]
     if not set(clients) - {"fits", "refused", ""}:
         return []
-    total = len(clients)
+    total, visits = len(clients), run.frame("visits", "memory_plan")["memory_plan"].value_counts()
     rows = [
-        (str(plan), number(count), percent(count / total), number(int((visits == plan).sum())))
+        (str(plan), number(count), percent(count / total), number(int(visits.get(plan, 0))))
         for plan, count in clients.value_counts().items()
     ]
     return [Table(("memory", "clients", "share of clients", "visits"), rows, "How devices held the model")]

@@ -86,8 +86,8 @@ def audit(run: Run, *, accounts_only: bool = False, trust: bool = False) -> Audi
         0 if no_replay else COMPARED,
         no_replay,
         RULES,
-        len(run.visits),
-        len(run.commits),
+        run.count("visits"),
+        run.count("commits"),
         is_sealed=bool(run.info.numbers and (run.info.files or run.folder is None)),
     )
 
@@ -104,7 +104,7 @@ def why_no_replay(run: Run, *, trust: bool = False) -> str:
         rule = parts_of(experiment).aggregator
     except FedsimError as problem:
         return f"experiment.yaml: {first_line(problem)}"
-    if experiment.population.clients != len(run.clients):
+    if experiment.population.clients != run.count("clients"):
         return "experiment.yaml has another number of clients than the tables"
     return f"the aggregator {rule.kind} decides by values that are in no table" if rule.reads_values else ""
 

@@ -172,7 +172,7 @@ def row(measured: Measured, device: str, like: str, quota: float | None = None) 
     other = {name: str(column[cells["device"].index(like)]) for name, column in cells.items()}
     seconds = "s of CPU" if quota is not None else "s"
     source = (
-        f"measured by fedsim profiles calibrate on {processor()}, one thread, {_torch()}: {measured.model}, "
+        f"measured by fedsim profiles calibrate on {processor()}, one thread, {torch_version()}: {measured.model}, "
         f"batch {measured.batch} of {measured.sequence} tokens, median {measured.median_s:.4g} {seconds} a step of "
         f"{len(measured.step_s)} visits, {measured.overhead_s:.2g} s of it fixed; "
         f"class, power and battery not measured, as {like}"
@@ -239,7 +239,8 @@ def processor() -> str:
     return next(names, platform.processor() or platform.machine() or "an unknown processor")
 
 
-def _torch() -> str:
+def torch_version() -> str:
+    """Return torch and its version."""
     from importlib.metadata import version
 
     return f"torch {version('torch')}"
@@ -260,7 +261,7 @@ def measurement(plan: Plan, measured: Measured, hardware: str) -> dict[str, str]
         "unit": "cpu",
         "os": {"Darwin": "macos"}.get(platform.system(), platform.system().lower()),
         "software": "fedsim profiles contribute, one thread",
-        "software_version": _torch(),
+        "software_version": torch_version(),
         "model": measured.model,
         "rank": "" if lora.full else str(lora.r),
         "targets": "all weights" if lora.full else targets,

@@ -100,7 +100,9 @@ def _measured(plan: Plan, trained: int, evaluations: int) -> RealWork:
     executor.train([job]).result()
     visit_s = (time.perf_counter() - began) * mean_tokens / tokens
     probes = [
-        p for split in experiment.evaluate.splits for p in task.probes(split, experiment.evaluate.windows)
+        p
+        for split in experiment.evaluate.splits
+        for p in task.probes(split, experiment.evaluate.most_windows)
     ]
     began = time.perf_counter()
     executor.score([ScoreJob(handle, probe) for probe in probes[:2]]).result()

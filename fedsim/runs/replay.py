@@ -75,9 +75,10 @@ def replay(folder: Path | str, client: int, visit: int, *, trust: bool = False) 
         RunFolderError: no such folder, or no such visit in it.
     """
     run = load(Path(folder))
-    rows = run.visits[(run.visits.client == client) & (run.visits.visit == visit)]
+    visits = run.frame("visits", "client", "visit", "outcome", "loss", "work_share")
+    rows = visits[(visits.client == client) & (visits.visit == visit)]
     if rows.empty:
-        had = int((run.visits.client == client).sum())
+        had = int((visits.client == client).sum())
         raise RunFolderError(
             message(
                 str(folder),

@@ -15,6 +15,7 @@ from fedsim.records import tables
 from fedsim.records.info import UNFINISHED
 from fedsim.records.rows import CommitRow, VisitRow
 from fedsim.records.run import Run
+from fedsim.records.stored.spool import Spool
 from fedsim.records.verify.compared import Retraced
 from fedsim.records.writer import Writer
 from fedsim.runs import course
@@ -23,23 +24,32 @@ from fedsim.server.values.log import Log, LogEndError
 
 REFUSED = ("rejected", "surplus", "stale")
 """Outcomes of visits that landed and were not taken."""
+INSTANTS = (("visits", "ended_s"), ("commits", "time_s"), ("scores", "time_s"))
+"""Columns whose latest instant is how far a run has come."""
 
 
 class _Rows(Writer):
-    """Rows in the order in which they are written."""
+    """Rows in the order in which they are written.
+
+    Attributes:
+        visits, commits: the rows.
+        computed, refused: visits that were computed; that landed and were not taken.
+    """
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(None, plan.experiment)
-        self.visits: list[VisitRow] = []
-        self.commits: list[CommitRow] = []
+        self.visits, self.commits = Spool("visits"), Spool("commits")
+        self.computed = self.refused = 0
 
     def visit(self, row: VisitRow) -> None:
         """Keep a visit that has ended."""
-        self.visits.append(row)
+        self.visits.add(row)
+        self.computed += row.computed
+        self.refused += row.outcome in REFUSED and row.landed_s >= 0
 
     def commit(self, row: CommitRow) -> None:
         """Keep a server step."""
-        self.commits.append(row)
+        self.commits.add(row)
 
 
 def retrace(plan: Plan, run: Run) -> Retraced:
@@ -58,13 +68,13 @@ def retrace(plan: Plan, run: Run) -> Retraced:
     server = follower.server
     columns = {
         "clients": tables.joined("clients", [tables.fit("clients", clients_table(plan))]),
-        "visits": tables.joined("visits", [tables.pack("visits", rows.visits)]),
-        "commits": tables.joined("commits", [tables.pack("commits", rows.commits)]),
+        "visits": rows.visits.columns(),
+        "commits": rows.commits.columns(),
     }
     info = course.begun(rows.info, _as_asked(plan, run), timeline_only=run.info.timeline_only)
     return Retraced(
         columns,
-        [row.order for row in rows.visits],
+        rows.visits.written("order"),
         server.trainer.evaluations.queued,
         server.private_parts.seen.tolist(),
         server.private_parts.unseen,
@@ -95,13 +105,14 @@ class _Follower:
     whole: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        visits, commits, info = self.run.visits, self.run.commits, self.run.info
+        run, info = self.run, self.run.info
+        visits = run.frame("visits", "outcome", "landed_s", "computed", "ended_s")
         refused = visits["outcome"].isin(REFUSED) & visits["landed_s"].notna()
         self._unfinished = info.status in UNFINISHED
-        self._visits, self._commits = len(visits), len(commits)
+        self._visits, self._commits = len(visits), run.count("commits")
         self._computed = int(visits["computed"].sum())
         self._ended, self._refused = int((visits["outcome"] != "in_flight").sum()), int(refused.sum())
-        last = [visits["ended_s"], commits["time_s"], self.run.scores["time_s"]]
+        last = [run.columns(table)[name] for table, name in INSTANTS]
         self._last_s = max([info.end_time_s, *(float(times_s.max()) for times_s in last if len(times_s))])
         log = Log(self.run)
         self.server = course.world(self.plan, None, self.rows, self._tell, log=log)
@@ -135,15 +146,13 @@ class _Follower:
     def _is_short(self) -> bool:
         """Tell whether the run has something that this schedule does not have yet."""
         rows, visits = self.rows, self.server.visits
-        if len(rows.commits) < self._commits:
+        if rows.commits.rows < self._commits:
             return True
         if self._unfinished:
-            return len(rows.visits) < self._visits
-        computed = visits.computed + sum(row.computed for row in rows.visits)
-        if computed < self._computed:
+            return rows.visits.rows < self._visits
+        if visits.computed + rows.computed < self._computed:
             return True
-        refused = sum(row.outcome in REFUSED and row.landed_s >= 0 for row in rows.visits)
-        return visits.begun < self._visits or visits.ended < self._ended or refused < self._refused
+        return visits.begun < self._visits or visits.ended < self._ended or rows.refused < self._refused
 
     def _is_longer(self) -> bool:
         """Tell whether this schedule has more visits than the run can have begun."""

@@ -48,7 +48,8 @@ def begin(executor: Executor, experiment: Experiment) -> None:
     Vectors must be small for it: the room for them is set aside before their size is known.
     """
     if not experiment.lora.full:
-        executor.prestart(parts_of(experiment).task.worker_modules)
+        task = parts_of(experiment).task
+        executor.prestart(task.imported_by_workers(experiment.lora, experiment.numerics))
 
 
 def simulate(

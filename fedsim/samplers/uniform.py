@@ -23,4 +23,6 @@ class Uniform(Sampler):
 
     def places(self, idle: int, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Return the places of n different clients among so many, in drawn order: nobody has to list them."""
+        if n == 1:  # the same draw, without the rest
+            return np.array([rng.integers(idle)], dtype=np.int64)
         return rng.choice(idle, size=n, replace=False)

@@ -41,8 +41,6 @@ class ClientBook:
 
     Attributes:
         never_equipped: clients that are given up, because the frozen model never got through to them.
-        last_seen: the version that a client downloaded last, by client.
-        last_rank: the slots of each factor that it downloaded then, by client.
         polled: the version of which a client has told its loss, by client, until it is asked to train.
     """
 
@@ -56,17 +54,24 @@ class ClientBook:
         """
         self._visits = np.zeros(clients, dtype=np.int64)
         self._backbone_bytes, self._resumes = backbone_bytes, resumes
-        self._with_backbone: set[int] = set()
         self._parts: dict[int, _Parts] = {}
         self._failed_equips: dict[int, int] = {}
         self.never_equipped: set[int] = set()
-        self.last_seen: dict[int, int] = {}
-        self.last_rank: dict[int, int] = {}
+        self._last_seen, self._last_rank = (np.full(clients, -1, dtype=np.int64) for _ in range(2))
         self.polled: dict[int, int] = {}
 
     def visits(self, client: int) -> int:
         """Return how many visits of a client were begun."""
-        return int(self._visits[client])
+        return self._visits.item(client)
+
+    def last_seen(self, client: int) -> int | None:
+        """Return the version that a client downloaded last; None: none yet."""
+        version = self._last_seen.item(client)
+        return version if version >= 0 else None
+
+    def last_rank(self, client: int) -> int | None:
+        """Return the slots of each factor that a client downloaded last; None: none yet."""
+        return None if self._last_seen[client] < 0 else self._last_rank.item(client)
 
     def begin_visit(self, client: int) -> None:
         """Note that a client was asked, to train or to be polled."""
@@ -74,8 +79,7 @@ class ClientBook:
 
     def note_download(self, client: int, version: int, rank: int) -> None:
         """Note that a client has downloaded `rank` slots of a version, and the frozen model with its first one."""
-        self.last_seen[client], self.last_rank[client] = version, rank
-        self._with_backbone.add(client)
+        self._last_seen[client], self._last_rank[client] = version, rank
         self._parts.pop(client, None)
 
     def note_broken_off(self, client: int, version: int, payload: Payload, moved_bytes: int) -> None:
@@ -107,7 +111,7 @@ class ClientBook:
         return self._backbone_left(client, 0 if parts is None else parts.backbone_bytes)
 
     def _backbone_left(self, client: int, held_bytes: int) -> int:
-        return 0 if client in self._with_backbone else self._backbone_bytes - held_bytes
+        return 0 if self._last_seen[client] >= 0 else self._backbone_bytes - held_bytes
 
     def _held(self, client: int, version: int, payload: Payload) -> tuple[int, int]:
         """Return the bytes that a client has of the frozen model, and of this message."""
@@ -129,7 +133,7 @@ class ClientBook:
             moved_bytes: what it has brought.
             never_through: tells whether so many bytes can get through to it at all.
         """
-        if client in self._with_backbone:
+        if self._last_seen[client] >= 0:
             return
         if self._resumes and moved_bytes:
             self._failed_equips.pop(client, None)

@@ -25,7 +25,7 @@ class Offers:
         """Return whom the rule is asked about; `rank` is the most slots, None: the client's own."""
         book = self._book
         return self._versions.invitation(
-            client, book.visits(client), book.last_seen.get(client), rank, book.last_rank.get(client)
+            client, book.visits(client), book.last_seen(client), rank, book.last_rank(client)
         )
 
     def offer(self, invitation: Invitation) -> Offer:

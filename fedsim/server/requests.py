@@ -169,12 +169,12 @@ class Desk:
         raise self._nobody_to_ask(request, now_s)
 
     def give_up(self, now_s: float) -> None:
-        """Raise if somebody waits for clients.
+        """Raise if somebody has waited for clients; who asks in this very instant is served later in it.
 
         Raises:
             RunError: says how many were needed, and how many there were.
         """
-        if self._requests:
+        if self._requests and self._requests[0].since_s < now_s:
             raise self._nobody_to_ask(self._requests[0], now_s)
 
     def _nobody_to_ask(self, request: PoolRequest, now_s: float) -> RunError:

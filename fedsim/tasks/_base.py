@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fedsim.blame import described, is_users, name_of, place_in
 from fedsim.component import Component
+from fedsim.config.learning import LoraConfig, NumericsConfig
 from fedsim.errors import ExperimentError, FedsimError, message
 from fedsim.jobs import Task, TaskContext, missing
 
@@ -18,7 +19,7 @@ class TaskComponent(Component):
     """Data, model and loss as settings; derive from it, or from `Component` with a method `build`.
 
     Attributes:
-        worker_modules: what workers import while the task is still being built.
+        worker_modules: what workers import while the task is still being built; see `imported_by_workers`.
         over_factors: the objective is over the factors' entries: the frozen weights under them, moved or
             not, are not in it.
     """
@@ -41,6 +42,10 @@ class TaskComponent(Component):
     def whole(self) -> bool:
         """Return whether whole tensors train whatever `lora.full` says."""
         return False
+
+    def imported_by_workers(self, lora: LoraConfig, numerics: NumericsConfig) -> tuple[str, ...]:
+        """Return what workers import while the task is still being built, where what is trained and how decides it."""
+        return self.worker_modules
 
     def sources(self) -> dict[str, str]:
         """Return the fields that name a model or data: by path, by hub id, or `builtin`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import overload
@@ -34,6 +34,18 @@ class Ragged(Sequence[Rows]):
     def of(cls, parts: Sequence[Rows]) -> Ragged:
         """Join the rows of each client."""
         return cls(np.concatenate(parts), np.cumsum([len(part) for part in parts]))
+
+    @classmethod
+    def by_owner(cls, owners: Rows, clients: int) -> Ragged:
+        """Give each row to its client; a client's rows ascend."""
+        return cls(np.argsort(owners, kind="stable"), np.cumsum(np.bincount(owners, minlength=clients)))
+
+    def changed(self, change: Callable[[int, Rows], Rows]) -> Ragged:
+        """Return the same number of rows of each client, as `change` gives them for a client and its rows."""
+        rows = np.empty_like(self.rows)
+        for client, (part, stop) in enumerate(zip(self, self.stops.tolist(), strict=True)):
+            rows[stop - len(part) : stop] = change(client, part)
+        return Ragged(rows, self.stops)
 
     def __len__(self) -> int:
         """Return the number of clients."""
@@ -92,13 +104,16 @@ class Splits:
             seed: of the experiment.
             last: the last ones, because neighbours are alike, and not drawn ones.
         """
-        training, held_out = [], []
-        for client, rows in enumerate(shares):
-            count = min(len(rows) - 1, max(1, round(holdout * len(rows))))
+        whole = shares if isinstance(shares, Ragged) else Ragged.of(shares)
+        sizes = np.diff(whole.stops, prepend=0)
+        counts = np.array([min(n - 1, max(1, round(holdout * n))) for n in sizes.tolist()], dtype=np.int64)
+        training = Ragged(np.empty(int((sizes - counts).sum()), np.int64), np.cumsum(sizes - counts))
+        held_out = Ragged(np.empty(int(counts.sum()), np.int64), np.cumsum(counts))
+        for client, (rows, count) in enumerate(zip(whole, counts.tolist(), strict=True)):
             drawn = rows[::-1] if last else stream(seed, "holdout", client).permutation(rows)
-            held_out.append(np.sort(drawn[:count]))
-            training.append(np.sort(drawn[count:]))
-        return cls(Ragged.of(training), Ragged.of(held_out), apart, seed)
+            held_out[client][:] = np.sort(drawn[:count])
+            training[client][:] = np.sort(drawn[count:])
+        return cls(training, held_out, apart, seed)
 
     def order(self, split: str, client: int | None) -> Rows | None:
         """Return the rows of a split, None if there is no such split.

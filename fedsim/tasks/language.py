@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from fedsim.config.learning import LoraConfig, NumericsConfig
 from fedsim.cost.declared import Charge, charge_of
 from fedsim.jobs import TaskContext
 from fedsim.tasks._language.settings import LanguageSettings
@@ -32,6 +33,15 @@ class Language(LanguageSettings):
         from fedsim.tasks._language.build import prepare
 
         return prepare(self, context)
+
+    def imported_by_workers(self, lora: LoraConfig, numerics: NumericsConfig) -> tuple[str, ...]:
+        """Return the modules of the written-out path alone where the model is read without transformers."""
+        from fedsim.tasks._language.build import model_name
+        from fedsim.training.direct.targets import known_to_train
+
+        if known_to_train(model_name(self), lora, numerics.training) is None:
+            return self.worker_modules
+        return "fedsim.training.direct.weights", "fedsim.training.stacked.batched"
 
     def charge(self, *, full: bool) -> Charge | None:
         """Return what `charge_as` declares."""

@@ -2,7 +2,8 @@
 
 A block is a run of consecutive text, all of one label and one natural owner. Every partition gives
 each block to exactly one client, is a pure function of (blocks, seed), and is repaired, not
-redrawn, when a client got too little: it takes blocks from whoever has most.
+redrawn, when a client got too little: it takes blocks from whoever has most. However many clients there
+are, a partition is two arrays.
 """
 
 from __future__ import annotations
@@ -18,10 +19,9 @@ from fedsim.component import Config
 from fedsim.config.fields import MOST, Count
 from fedsim.elementary import power
 from fedsim.errors import DataError, message
+from fedsim.tasks._dealing import Owners, by_load, evenly, repair
 from fedsim.tasks._proportions import apportion, dirichlet, take
-
-Share = list[Ints]
-"""One sorted array of block numbers a client."""
+from fedsim.tasks._splits import Ragged
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,11 @@ class Iid(Config):
 
     kind: Literal["iid"] = "iid"
 
-    def deal(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Share:
-        """Return each client's blocks."""
-        return _cut(rng.permutation(blocks.sizes.size), clients)
+    def deal(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Owners:
+        """Return each block's client."""
+        owners = np.empty(blocks.sizes.size, np.int64)
+        owners[rng.permutation(blocks.sizes.size)] = evenly(blocks.sizes.size, clients)
+        return owners
 
 
 class Contiguous(Config):
@@ -54,11 +56,11 @@ class Contiguous(Config):
 
     kind: Literal["contiguous"] = "contiguous"
 
-    def deal(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Share:
-        """Return each client's blocks."""
+    def deal(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Owners:
+        """Return each block's client."""
         middle = np.cumsum(blocks.sizes) - blocks.sizes / 2
-        owner = (middle * clients // blocks.sizes.sum()).astype(np.int64)
-        return _by_owner(np.minimum(owner, clients - 1), clients)
+        owners: Owners = (middle * clients // blocks.sizes.sum()).astype(np.int64)
+        return np.minimum(owners, clients - 1)
 
 
 class Dirichlet(Config):
@@ -91,20 +93,21 @@ class Dirichlet(Config):
     over: Literal["auto", "label", "topics"] = "auto"
     topics: Annotated[int, Field(ge=2, le=MOST)] = 10
 
-    def deal(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Share:
-        """Return each client's blocks."""
+    def deal(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Owners:
+        """Return each block's client."""
         pools = _pools(blocks, rng)
         left = np.array([len(pool) for pool in pools])
         share_of_class = left / left.sum()
         total = self.alpha * (len(pools) if self.convention == "per-class" else 1)
         amounts = np.diff(np.linspace(0, left.sum(), clients + 1).astype(np.int64))
-        share: Share = [np.empty(0, np.int64)] * clients
+        owners = np.empty(blocks.sizes.size, np.int64)
         for client, amount in zip(rng.permutation(clients).tolist(), amounts.tolist(), strict=True):
             mix = dirichlet(total * share_of_class, rng)
             taken = take(mix, left, amount, rng)
-            share[client] = np.concatenate([pools[c][left[c] - k : left[c]] for c, k in enumerate(taken)])
+            for pool, end, count in zip(pools, left.tolist(), taken.tolist(), strict=True):
+                owners[pool[end - count : end]] = client
             left = left - taken
-        return share
+        return owners
 
 
 class Natural(Config):
@@ -116,8 +119,8 @@ class Natural(Config):
 
     kind: Literal["natural"] = "natural"
 
-    def deal(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Share:
-        """Return each client's blocks.
+    def deal(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Owners:
+        """Return each block's client.
 
         Raises:
             DataError: everything belongs to one owner.
@@ -126,17 +129,15 @@ class Natural(Config):
             fix = "set task.client_column to the column that names the owner, or give each owner a folder of its own"
             raise DataError(message("task.partition", "natural needs data of at least two owners", fix=fix))
         sizes = np.bincount(blocks.groups, weights=blocks.sizes).astype(np.float64)
-        members = [np.flatnonzero(blocks.groups == g) for g in range(sizes.size)]
         if sizes.size >= clients:
-            load = np.zeros(clients)
-            share: list[list[Ints]] = [[] for _ in range(clients)]
-            for group in np.argsort(-sizes, kind="stable"):
-                client = int(np.argmin(load))
-                share[client].append(members[group])
-                load[client] += sizes[group]
-            return [np.concatenate(parts) for parts in share]
+            return by_load(sizes, clients)[blocks.groups]
+        members = Ragged.by_owner(blocks.groups, sizes.size)
         counts = apportion(sizes, clients, most=np.full(sizes.size, clients))
-        return [part for group, n in zip(members, counts, strict=True) for part in _cut(group, int(n))]
+        owners, first = np.empty(blocks.sizes.size, np.int64), 0
+        for group, n in zip(members, counts.tolist(), strict=True):
+            owners[group] = first + evenly(len(group), n)
+            first += n
+        return owners
 
 
 class Pathological(Config):
@@ -152,8 +153,8 @@ class Pathological(Config):
     over: Literal["auto", "label", "topics"] = "auto"
     topics: Annotated[int, Field(ge=2, le=MOST)] = 10
 
-    def deal(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Share:
-        """Return each client's blocks.
+    def deal(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Owners:
+        """Return each block's client.
 
         Raises:
             DataError: more classes a client than there are, or too few slots for all classes.
@@ -167,15 +168,14 @@ class Pathological(Config):
         sizes = np.array([len(pool) for pool in pools], dtype=np.float64)
         counts = apportion(sizes, slots, most=np.full(total, clients))
         order = rng.permutation(clients)
-        share: list[list[Ints]] = [[] for _ in range(clients)]
-        slot = 0
+        owners, slot = np.empty(blocks.sizes.size, np.int64), 0
         for label in rng.permutation(
             total
         ):  # a class has <= clients consecutive slots: never one client twice
-            for part in _cut(pools[label], int(counts[label])):
-                share[order[slot % clients]].append(part)
-                slot += 1
-        return [np.concatenate(parts) for parts in share]
+            pool, count = pools[label], int(counts[label])
+            owners[pool] = order[(slot + evenly(len(pool), count)) % clients]
+            slot += count
+        return owners
 
 
 class Quantity(Config):
@@ -192,8 +192,8 @@ class Quantity(Config):
     sigma: Annotated[float, Field(ge=0, le=5)] = 1.0
     exponent: Annotated[float, Field(ge=0, le=5)] = 1.0
 
-    def deal(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Share:
-        """Return each client's blocks."""
+    def deal(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Owners:
+        """Return each block's client."""
         if self.law == "zipf":
             weights = 1.0 / power(np.arange(1.0, clients + 1), self.exponent)
             weights = weights[rng.permutation(clients)]
@@ -201,7 +201,10 @@ class Quantity(Config):
             weights = rng.lognormal(0.0, self.sigma, clients)
         n = blocks.sizes.size
         stops = np.rint(np.cumsum(weights) / weights.sum() * n).astype(np.int64)
-        return list(np.split(rng.permutation(n), stops[:-1]))
+        stops[-1] = n
+        owners = np.empty(n, np.int64)
+        owners[rng.permutation(n)] = np.repeat(np.arange(clients), np.diff(stops, prepend=0))
+        return owners
 
 
 Partition = Annotated[
@@ -216,7 +219,7 @@ def partition(
     minimum: int,
     rng: np.random.Generator,
     unit: str = "tokens",
-) -> tuple[Share, int]:
+) -> tuple[Ragged, int]:
     """Return each client's blocks in their own order, and how many blocks the repair moved.
 
     Args:
@@ -239,42 +242,16 @@ def partition(
         if unit != "tokens":
             fix = f"take fewer clients, or more {unit}"
         raise DataError(message("population.clients", f"too many for the data: {what}", fix=fix))
-    share = [np.sort(part).astype(np.int64) for part in how.deal(blocks, clients, rng)]
-    return _repaired(share, blocks.sizes, minimum, unit)
+    owners = how.deal(blocks, clients, rng)
+    moved = repair(owners, blocks.sizes, clients, minimum)
+    if moved is None:
+        what = f"the data cannot be cut so that each of {clients} clients has {minimum} {unit}"
+        fix = f"take fewer clients or more {'text' if unit == 'tokens' else unit}"
+        raise DataError(message("population.clients", what, fix=fix))
+    return Ragged.by_owner(owners, clients), moved
 
 
-def _repaired(share: Share, sizes: Ints, minimum: int, unit: str) -> tuple[Share, int]:
-    held = [list(part) for part in share]
-    load = np.array([int(sizes[part].sum()) for part in share], dtype=np.int64)
-    moved = 0
-    for client in np.flatnonzero(load < minimum).tolist():
-        while load[client] < minimum:
-            donor = next(
-                (d for d in np.argsort(-load, kind="stable").tolist() if d != client and len(held[d]) > 1),
-                None,
-            )
-            block = None if donor is None else held[donor][-1]
-            if donor is None or block is None or load[donor] - sizes[block] < minimum:
-                what = f"the data cannot be cut so that each of {len(share)} clients has {minimum} {unit}"
-                fix = f"take fewer clients or more {'text' if unit == 'tokens' else unit}"
-                raise DataError(message("population.clients", what, fix=fix))
-            held[donor].pop()
-            held[client].append(block)
-            load[donor] -= sizes[block]
-            load[client] += sizes[block]
-            moved += 1
-    return [np.sort(np.array(part, dtype=np.int64)) for part in held], moved
-
-
-def _by_owner(owner: Ints, clients: int) -> Share:
-    return [np.flatnonzero(owner == client) for client in range(clients)]
-
-
-def _cut(items: Ints, parts: int) -> Share:
-    return [np.asarray(part, dtype=np.int64) for part in np.array_split(items, parts)]
-
-
-def _pools(blocks: Blocks, rng: np.random.Generator) -> Share:
+def _pools(blocks: Blocks, rng: np.random.Generator) -> list[Ints]:
     """Return the shuffled blocks of each class."""
     assert blocks.labels is not None, "the task gives labels or topics"
     labels = np.unique(blocks.labels)

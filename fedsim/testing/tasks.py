@@ -10,7 +10,7 @@ import numpy as np
 
 from fedsim.component import Component, placed
 from fedsim.config.learning import LocalConfig, LoraConfig
-from fedsim.jobs import Job, Task, TaskContext, Update, add_sums
+from fedsim.jobs import Job, ScoreJob, Task, TaskContext, Update, add_sums
 from fedsim.tasks._base import TaskComponent, built
 from fedsim.testing.words import fingerprint, hold, is_vector, name_of
 
@@ -121,6 +121,9 @@ def probes_add_up_to_metrics(task: Task) -> None:
     hold(
         fingerprint(sums[0]) == fingerprint(sums[1]), f"{name}.score gives other sums when it is asked again"
     )
+    together = add_sums(task.score_together([ScoreJob(vector, probe) for probe in probes]))
+    apart = [key for key in sums[0] if not np.allclose(together.get(key, np.nan), sums[0][key], rtol=1e-5)]
+    hold(not apart, f"{name}.score_together gives another {', '.join(apart)} than score does piece by piece")
     metrics = task.metrics(sums[0])
     hold(bool(metrics), f"{name}.metrics gives no metric")
     broken = [metric for metric, value in metrics.items() if not np.isfinite(value)]

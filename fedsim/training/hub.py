@@ -278,6 +278,11 @@ def check_sequence(name: str, sequence: int) -> None:
     most = probing.longest(model)
     if most is None or sequence <= most:
         most = probing.readable(model, sequence)
+    refuse_longer(most, sequence)
+
+
+def refuse_longer(most: int, sequence: int) -> None:
+    """Raise a DataError if a sequence is longer than the most tokens that a model reads at once."""
     if sequence > most:
         what, fix = f"the model reads {most} tokens at most", f"set task.sequence to {most} or less"
         raise DataError(message("task.sequence", what, got=sequence, fix=fix))

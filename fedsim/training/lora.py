@@ -10,21 +10,23 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedsim.adapters.adapter import Layout, Module, Tensor, Vector
+from fedsim.adapters.adapter import Layout, Tensor, Vector
 from fedsim.adapters.folding import base_into_adapter
 from fedsim.config.learning import LoraConfig
-from fedsim.errors import ExperimentError, message, nearest
 from fedsim.rng import stream
 from fedsim.training import hub
 from fedsim.training.backbone import Backbone
 from fedsim.training.backbone import Path as TrainingPath
+from fedsim.training.direct.adapter_config import write_config
+from fedsim.training.direct.architecture import Matrix
+from fedsim.training.direct.folder import known
+from fedsim.training.direct.targets import known_layout, known_to_train, of_factors, picked
 from fedsim.training.loading.configuration import of_text, of_text_parameters
 from fedsim.training.paths import choose, resolved
 from fedsim.training.rebase import Bases, Layers
@@ -39,16 +41,6 @@ WITHOUT_ADAPTER = frozenset({"out_proj", "conv1d"})
 """Layers that PEFT refuses to adapt in models of `STATE_SPACE`: their fast path reads the weight past the layer."""
 STATE_SPACE = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
 """Types of models, by PEFT's own list (`peft.tuners.tuners_utils`)."""
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A weight matrix that can carry an adapter; `conv1d` is GPT-2's transposed one."""
-
-    name: str
-    inputs: int
-    outputs: int
-    conv1d: bool
 
 
 def matrices(model: torch.nn.Module) -> list[Matrix]:
@@ -105,28 +97,7 @@ def chosen(model: PreTrainedModel, targets: str | tuple[str, ...]) -> list[Matri
     """
     linear = matrices(model)
     layers = [m for m in linear if not _takes_none(model, m)]
-    leaves = sorted({m.name.rpartition(".")[2] for m in layers})
-    if not layers:
-        what = f"this {model.config.model_type} model has no linear layer that can have an adapter"
-        raise ExperimentError(message("lora.targets", what, fix="set lora.full: true, or give another model"))
-    if targets == "all-linear":
-        return layers
-    names = (targets,) if isinstance(targets, str) else targets
-    for name in names:
-        if not any(_matches(m.name, name) for m in layers):
-            if any(_matches(m.name, name) for m in linear):
-                what = f"no adapter can be put on it in a {model.config.model_type} model"
-                fix = f"choose some of {', '.join(leaves)} (or all-linear)"
-                raise ExperimentError(message("lora.targets", what, got=name, fix=fix))
-            fix = f"{nearest(name, leaves)}; this model has {', '.join(leaves)} (or all-linear)"
-            raise ExperimentError(message("lora.targets", "no linear layer has this name", got=name, fix=fix))
-    if not names:
-        raise ExperimentError(message("lora.targets", "is empty", fix=f"name some of {', '.join(leaves)}"))
-    return [m for m in layers if any(_matches(m.name, name) for name in names)]
-
-
-def _matches(module: str, target: str) -> bool:
-    return module == target or module.endswith(f".{target}")
+    return picked(linear, layers, targets, model.config.model_type)
 
 
 def layout(model: PreTrainedModel, lora: LoraConfig) -> Layout:
@@ -139,10 +110,7 @@ def layout(model: PreTrainedModel, lora: LoraConfig) -> Layout:
     """
     if lora.full:
         return Layout(tensors=tuple(Tensor(n, tuple(p.shape)) for n, p in of_text_parameters(model)))
-    r, scale = lora.r, lora.alpha / lora.r
-    return Layout(
-        tuple(Module(m.name, r, (r, m.inputs), (m.outputs, r), scale) for m in chosen(model, lora.targets))
-    )
+    return of_factors(chosen(model, lora.targets), lora)
 
 
 def initial(trained: Layout, seed: int) -> Vector:
@@ -261,6 +229,13 @@ def backbone(
     name: str, lora: LoraConfig, path: TrainingPath, device: str = "cpu", dtype: str = "float32"
 ) -> Backbone | None:
     """Return this process's copy of a model as a backbone for client batches; None: `trainee` trains."""
+    made = known_to_train(name, lora, path)
+    if made is not None:
+        from fedsim.training.direct.weights import decoder
+
+        direct = decoder(name, made, known_layout(made, lora), device, dtype)
+        if direct is not None:
+            return direct
     trained = layout(hub.skeleton(name), lora)
     if resolved(hub.skeleton(name), trained, path) == "sequential":
         return None
@@ -286,13 +261,16 @@ def save(vector: Vector, name: str, lora: LoraConfig, folder: Path, base: Vector
         return 0
     from safetensors.numpy import save_file
 
-    model = hub.skeleton(name)
-    trained = layout(model, lora)
+    made = known(name)
+    trained = layout(hub.skeleton(name), lora) if made is None else known_layout(made, lora)
     if base is not None:
         trained, vector = base_into_adapter(trained, vector, base)
         lora = lora.model_copy(update={"r": trained.rank, "alpha": float(trained.rank)})
     arrays = trained.arrays(np.ascontiguousarray(vector, dtype=np.float32))
     tensors = {f"base_model.model.{key}.weight": np.array(value) for key, value in arrays.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    save_config(peft_config(model, trained, lora, base=name), folder)
+    if made is None:
+        save_config(peft_config(hub.skeleton(name), trained, lora, base=name), folder)
+    else:
+        write_config(made, trained, lora, name, folder)
     return trained.rank

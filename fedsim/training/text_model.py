@@ -14,12 +14,15 @@ from fedsim.config.learning import LoraConfig, NumericsConfig
 from fedsim.jobs import Job, Update
 from fedsim.training import hub, lora
 from fedsim.training.backbone import Backbone
+from fedsim.training.direct.targets import known_to_train
 from fedsim.training.local import Windows, device
 from fedsim.training.lora import Trainee
 from fedsim.training.paths import Trained, resolved
 
 LOGITS = 2**24
 """Numbers in the logits of one forward pass when scoring: 64 MiB of float32."""
+STATES = 2**22
+"""Numbers in their hidden states; a layer holds about twenty times as many while it computes: 320 MiB."""
 SWAPPED = 2**26
 """The same of a training pass through a swapped model, where they are in memory about three times."""
 
@@ -55,6 +58,8 @@ class TextModel:
 
     def path(self) -> Trained:
         """Return the path that trains it."""
+        if known_to_train(self.name, self.lora, self.numerics.training) is not None:
+            return "fused"
         return resolved(hub.skeleton(self.name), self.layout, self.numerics.training)
 
     def train(self, data: Sequence[Windows], jobs: Sequence[Job]) -> list[Update]:
@@ -92,26 +97,36 @@ class TextModel:
         )
 
     def score(
-        self, vector: Vector, windows: Windows, counts: NDArray[Any], most: int, base: Vector | None
-    ) -> float:
-        """Return the summed NLL [nats] of the first `counts` tokens of each window.
+        self,
+        vectors: Sequence[Vector],
+        windows: Sequence[Windows],
+        counts: Sequence[NDArray[Any]],
+        most: int,
+        base: Vector | None,
+    ) -> list[float]:
+        """Return, for each vector, the summed NLL [nats] of the first tokens of each of its windows.
 
         Args:
-            vector: what to score.
-            windows: token ids (n, T + 1).
-            counts: real tokens (n,); the rest is padding.
-            most: windows in one pass, if their logits fit into `LOGITS`.
+            vectors: what to score; together if a backbone takes several clients.
+            windows: token ids (n, T + 1) of each vector, of one T.
+            counts: real tokens (n,) of each vector's windows; the rest is padding.
+            most: windows in one pass, if they fit (`rows_at_once`).
             base: change of the frozen weights, or None.
         """
         backbone = self.backbone()
-        rows = max(1, min(most, LOGITS // ((windows.shape[1] - 1) * self.vocabulary)))
+        rows = self.rows_at_once(windows[0].shape[1] - 1, most)
         if backbone is None:
             from fedsim.training import sequential
 
-            return sequential.score(self._trainee(), vector, windows, counts, rows, base)
+            trios = zip(vectors, windows, counts, strict=True)
+            return [sequential.score(self._trainee(), v, w, real, rows, base) for v, w, real in trios]
         from fedsim.training.stacked import batched
 
-        return batched.score(backbone, [vector], [windows], [counts], rows, base)[0]
+        return batched.score(backbone, vectors, windows, counts, rows, base)
+
+    def rows_at_once(self, sequence: int, most: int) -> int:
+        """Return how many windows of `sequence` tokens go through the model at once: their logits and states are bounded."""
+        return max(1, min(most, LOGITS // (sequence * self.vocabulary), STATES // (sequence * self.width)))
 
     def save(self, vector: Vector, folder: Path, base: Vector | None) -> int:
         """Write the adapter as a PEFT folder, or the model as a transformers folder; return its rank."""

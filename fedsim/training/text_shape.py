@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedsim.adapters.adapter import Layout
 from fedsim.cost.architecture import ATTENTION, MLP
 from fedsim.cost.layers import Layer, Map
 from fedsim.cost.shape import ModelShape, above_share
+from fedsim.training.direct.architecture import Architecture, Matrix
 from fedsim.training.loading import configuration
 from fedsim.training.loading.weights import multiplying
 from fedsim.training.lora import matrices
@@ -24,22 +27,63 @@ def shape(model: PreTrainedModel, name: str, trained: Layout, sequence: int, bat
     """
     head = model.get_output_embeddings()
     head_params = 0 if head is None else sum(p.numel() for p in head.parameters() if p.dim() > 1)
-    matmul, layers = multiplying(model).active + head_params, configuration.layers(model)
+    sizes = _Sizes(
+        configuration.layers(model),
+        configuration.width(model),
+        configuration.vocabulary(model),
+        sum(p.numel() for _, p in configuration.of_text_parameters(model)),
+        multiplying(model).active,
+        head_params,
+        tuple(matrices(model)),
+    )
+    return _shape(sizes, name, trained, sequence, batch)
+
+
+def shape_of(made: Architecture, name: str, trained: Layout, sequence: int, batch: int) -> ModelShape:
+    """Return the same of a model whose architecture is known without transformers."""
+    active = sum(m.inputs * m.outputs for m in made.matrices)
+    sizes = _Sizes(
+        made.layers,
+        made.width,
+        made.vocabulary,
+        made.params,
+        active,
+        made.head_params,
+        tuple(made.matrices),
+    )
+    return _shape(sizes, name, trained, sequence, batch)
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """What the cost of a model follows from; `active` are the weights that multiply a token, the head apart."""
+
+    layers: int
+    width: int
+    vocabulary: int
+    params: int
+    active: int
+    head_params: int
+    matrices: tuple[Matrix, ...]
+
+
+def _shape(sizes: _Sizes, name: str, trained: Layout, sequence: int, batch: int) -> ModelShape:
+    matmul, layers = max(1, sizes.active + sizes.head_params), sizes.layers
     lowest = min(_lowest(trained), layers - 1)
     return ModelShape(
         name=name,
         layers=layers,
-        width=configuration.width(model),
-        vocab=configuration.vocabulary(model),
-        params=sum(p.numel() for _, p in configuration.of_text_parameters(model)),
-        matmul_params=max(1, matmul),
+        width=sizes.width,
+        vocab=sizes.vocabulary,
+        params=sizes.params,
+        matmul_params=matmul,
         adapter_params=trained.size,
         sequence=sequence,
         batch=batch,
-        phi=above_share(lowest, layers, max(1, matmul), head_params),
+        phi=above_share(lowest, layers, matmul, sizes.head_params),
         full=trained.full,
         lowest=lowest,
-        blocks=_blocks(model, trained, layers),
+        blocks=_blocks(sizes.matrices, trained, layers),
     )
 
 
@@ -63,14 +107,14 @@ def _lowest(trained: Layout) -> int:
     return max(0, min((_layer_of(m.name) for m in trained.modules), default=0))
 
 
-def _blocks(model: PreTrainedModel, trained: Layout, count: int) -> tuple[Layer, ...]:
+def _blocks(matrices: Sequence[Matrix], trained: Layout, count: int) -> tuple[Layer, ...]:
     """Return the layers with their maps, if they have the maps of a Llama or a GPT-2; else nothing.
 
     Attention is as wide as what goes into the map out of it: heads x head size.
     """
     ranks = {m.name: m.rank for m in trained.modules}
     layers: list[dict[str, Map]] = [{} for _ in range(count)]
-    for m in matrices(model):
+    for m in matrices:
         at, leaf = _layer_of(m.name), m.name.rpartition(".")[2]
         if not 0 <= at < len(layers):
             return ()

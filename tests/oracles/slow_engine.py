@@ -11,7 +11,8 @@ import yaml
 import hetero_profiles
 from fedsim.devices.availability import BLOCK, Availability
 from fedsim.devices.charging import _sessions
-from fedsim.instants import tie_s
+from fedsim.instants import Instant, tie_s
+from fedsim.protocols.buffered import Buffered
 from fedsim.server import idle_clients
 from fedsim.server.requests import Desk
 
@@ -80,6 +81,39 @@ class ListedIdle:
         return np.intersect1d(self.left(), clients, assume_unique=True)
 
 
+def sorted_buffer(protocol, server):
+    """FedBuff that looks at its whole buffer and sorts it at every landing."""
+    waiting = []
+
+    def slot():
+        while True:
+            (client,) = yield from server.sample(1)
+            visit = server.dispatch(client)
+            yield visit.process
+            if visit.outcome == "landed":
+                waiting.append(visit)
+                if protocol.once_per_buffer:
+                    server.hold(client)
+                yield server.turn(Instant.COMMIT)
+                empty()
+
+    def empty():
+        while True:
+            fresh = server.fresh(waiting, protocol.max_staleness)
+            left = [visit for visit in waiting if visit.outcome != "landed"]
+            waiting[:] = sorted(fresh, key=lambda v: (v.landed_s, v.order))
+            full = waiting[: protocol.buffer] if len(waiting) >= protocol.buffer else []
+            del waiting[: len(full)]
+            if full:
+                server.commit(full)
+            if protocol.once_per_buffer and (left or full):
+                server.free([visit.client for visit in [*left, *full]])
+            if not full:
+                return
+
+    yield server.all_of([server.process(slot()) for _ in range(protocol.concurrency)])
+
+
 def _chosen(desk, request, fit, now_s):
     idle = fit.left() if isinstance(fit, ListedIdle) else fit
     return CHOSEN(desk, request, idle, now_s)
@@ -95,6 +129,7 @@ def slow_engine():
         patch.object(idle_clients, "agenda_of", lambda *_: None),
         patch.object(idle_clients, "Roster", lambda availability: Listed(SlowRoster(availability))),
         patch.object(Desk, "_chosen", _chosen),
+        patch.object(Buffered, "run", sorted_buffer),
     ):
         yield
 

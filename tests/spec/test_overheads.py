@@ -110,6 +110,43 @@ def test_an_update_is_let_go_once_it_is_summed():
     assert max(alive) <= sums.ROWS + 2 * 2
 
 
+class Scoring(Inline):
+    """The inline executor, noting the probes of each call of scores."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def score(self, batch):
+        self.calls.append([job.probe for job in batch])
+        return super().score(batch)
+
+    def clients(self, split):
+        """Whose pieces of a split each call had."""
+        of_split = ([p for p in call if p.split == split] for call in self.calls)
+        return [[p.client for p in call] for call in of_split if call]
+
+
+def test_the_models_of_clients_are_scored_a_client_batch_a_call():
+    """After the run: the shared and the own model of 12 clients in batches of 5, so 4 + 4 + 4."""
+    executor = Scoring()
+    blocks = {"personal": {"kind": "fine-tune"}, "numerics": {"client_batch": 5}, "budget": {"commits": 1}}
+    finished(plan(SYNC, [1.0] * 12, **blocks), executor)
+
+    calls = executor.clients("client")
+    assert sorted(len(set(clients)) for clients in calls) == [2, 2, 5, 5, 5, 5]
+    assert sorted({c for clients in calls for c in clients}) == list(range(12))
+
+
+def test_polled_clients_answer_a_client_batch_a_call():
+    executor = Scoring()
+    sampler = {"kind": "power-of-choice", "candidates": 8}
+    blocks = {"sampler": sampler, "numerics": {"client_batch": 4}, "budget": {"commits": 1}}
+    finished(plan({"kind": "synchronous", "cohort": 3}, [1.0] * 12, **blocks), executor)
+
+    assert [len(set(clients)) for clients in executor.clients("shard")] == [4, 4]
+
+
 # sums -------------------------------------------------------------------------------------------
 
 
@@ -155,6 +192,20 @@ def test_neither_pieces_nor_rows_nor_threads_change_a_bit_of_a_sum(piece, rows, 
 
 
 pools = {n: ThreadPoolExecutor(n) for n in range(1, 5)}
+
+
+@pytest.mark.parametrize(
+    ("size", "shared", "mine"),
+    [("2048K", "0", 2**21), ("512K", "0-1", 2**18), ("1024K", "0,64", 2**19), ("odd", "0", 2**20)],
+)
+def test_a_piece_stays_in_what_a_thread_has_of_the_second_cache(size, shared, mine, tmp_path):
+    (tmp_path / "size").write_text(f"{size}\n")
+    (tmp_path / "shared_cpu_list").write_text(f"{shared}\n")
+
+    assert sums.second_cache_bytes(tmp_path) == mine
+    assert sums.second_cache_bytes(tmp_path / "nowhere") == 2**20
+    assert 20 * sums.piece_for(mine) <= 0.75 * mine or sums.piece_for(mine) == sums.SHORTEST_PIECE
+    assert sums.piece_for(2**12) == sums.SHORTEST_PIECE < sums.piece_for(2**30) == sums.LONGEST_PIECE
 
 
 def test_a_sum_read_twice_and_added_to_goes_on():
@@ -391,6 +442,7 @@ class Sized:
         self.layout = Layout(tensors=(Tensor("x", (floats,)),))
         self.suggested_client_batch = lambda: suggests
         self.suggested_training = lambda: None
+        self.suggested_windows = lambda *_: None
 
 
 @pytest.mark.parametrize(

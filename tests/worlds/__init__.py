@@ -10,6 +10,7 @@ from fedsim.clock.auto import context_of, keys_filled, with_auto_filled
 from fedsim.clock.plan import Plan
 from fedsim.config.experiment import Experiment
 from fedsim.cost.formulas import train_flops
+from fedsim.cost.memory.model import PLAIN
 from fedsim.devices.availability import Availability
 from fedsim.devices.population import Profile
 from fedsim.records.writer import Writer
@@ -54,6 +55,15 @@ class World:
     sources: dict = field(default_factory=dict)
     links: dict = field(default_factory=dict)
     groups: object = None
+    laws = None
+
+    @property
+    def rooms(self):
+        amounts, place = np.unique([p.usable_memory_bytes for p in self.profiles], return_inverse=True)
+        return [(float(amount), PLAIN) for amount in amounts], place
+
+    def memory_model(self, client):
+        return PLAIN
 
     def __len__(self):
         return len(self.profiles)

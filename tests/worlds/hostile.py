@@ -298,16 +298,17 @@ def kinds(draw, path, files, outside):
             "idlelib.idle:X",
         ]
     )
-    text = re.sub(rf"(?m)^({block}:\n(?:  .*\n)*?  kind: ).*$", rf"\g<1>{json.dumps(value)}", text)
+    text = re.sub(
+        rf"(?m)^({block}:\n(?:  .*\n)*?  kind: ).*$", lambda found: found[1] + json.dumps(value), text
+    )
     if draw.random() < 0.3:
         host = draw.choice(
             ["127.0.0.1:9", "evil.invalid:6379", "user:password@evil.invalid:1", "auto", "x" * 5000]
         )
-        text = re.sub(r"(?m)^  address: .*$", f"  address: {json.dumps(host)}", text)
+        text = re.sub(r"(?m)^  address: .*$", lambda _: f"  address: {json.dumps(host)}", text)
     if draw.random() < 0.3:
-        text = re.sub(
-            r"(?m)^  (preset|availability): .*$", rf"  \g<1>: {json.dumps(draw.choice(WORDS[:7]))}", text
-        )
+        word = json.dumps(draw.choice(WORDS[:7]))
+        text = re.sub(r"(?m)^  (preset|availability): .*$", lambda found: f"  {found[1]}: {word}", text)
     place.write_text(text)
     return f"{block} {value}"
 

@@ -79,6 +79,10 @@ class Attendance(WhoIsOnline, Protocol):
         ...
 
 
+MOST_CLOSURES, FORGOTTEN_S = 10_000, 1.0
+"""Ends of windows that are remembered in any case, and how long they are after that [s]: the clock may be a rounding behind."""
+
+
 @dataclass(slots=True)
 class Closure:
     """The end of a window in which a client has been asked.
@@ -102,7 +106,7 @@ class Windowed:
     def __init__(self, env: Environment, population: Population) -> None:
         """Take the clock and the clients."""
         self._env, self._windows = env, population.availability
-        self._closures = 0
+        self._closures, self._most_closures = 0, MOST_CLOSURES
         self._closing: dict[int, Closure] = {}
         self.n, self.constant = self._windows.n, self._windows.constant
         self.online, self.next_start_s = self._windows.online, self._windows.next_start_s
@@ -137,7 +141,14 @@ class Windowed:
             at_s = now_s + max(0.0, until_s - now_s)  # where the clock will be: a rounding away from it
             self._closing[client] = closure = Closure(until_s, at_s, self._closures)
             self._closures += 1
+            if len(self._closing) > self._most_closures:
+                self._forget(now_s - FORGOTTEN_S)
         return closure
+
+    def _forget(self, before_s: float) -> None:
+        """Forget windows that are long over; half as many have to come again before this is done again."""
+        self._closing = {client: c for client, c in self._closing.items() if c.until_s >= before_s}
+        self._most_closures = max(MOST_CLOSURES, 2 * len(self._closing))
 
     def online_again(self, client: int, *, to_train: bool = True) -> Event | None:
         """Return the start of the client's next window (it may come a rounding early, which changes nothing)."""

@@ -36,6 +36,9 @@ class Openings:
         self._stretch_s = span_s / max(1, -(-2 * len(windows.starts_s) // AT_ONCE))
         self._last_s = math.inf if math.isfinite(self._period_s) else span_s
         self._open = bytearray(windows.n)
+        self._times: list[float] = []
+        self._changes: list[int] = []
+        self._next, self._asked_s, self._until_s = 0, 0.0, 0.0
         self._look(0.0)
 
     def online(self) -> Bools:
@@ -93,8 +96,7 @@ class Openings:
         at_s = np.concatenate([np.zeros(0), *(times for times, _ in stretch)])
         changes = np.concatenate([np.zeros(0, dtype=np.int64), *(changes for _, changes in stretch)])
         order = np.argsort(at_s, kind="stable")
-        self._times: list[float] = at_s[order].tolist()
-        self._changes: list[int] = changes[order].tolist()
+        self._times, self._changes = at_s[order].tolist(), changes[order].tolist()
         self._next, self._until_s = 0, until_s
 
     def _starts(self, from_s: float, until_s: float) -> Iterator[tuple[Floats, Ints]]:

@@ -22,7 +22,6 @@ from fedsim.devices.people.spans import (
     HOUR_S,
     Spans,
     less,
-    side_by_side,
     spans_of,
     together,
     windows_from,
@@ -68,15 +67,16 @@ def eligible(habits: Habits, devices: Circumstances, seed: int) -> Availability:
     """
     n = len(devices.carried)
     plugged = charging(n, seed, DAYS)
-    parts = []
-    for block, first in enumerate(range(0, n, BLOCK)):
-        end = min(first + BLOCK, n)
+
+    def of_block(block: int) -> Availability:
+        first, end = block * BLOCK, min((block + 1) * BLOCK, n)
         here = Circumstances(
             devices.carried[first:end], devices.on_mains[first:end], devices.unmetered[first:end]
         )
         left = _of_block(habits, here, spans_of(plugged, first, end), (seed, block))
-        parts.append(windows_from(left, end - first, PERIOD_S))
-    return without_short(side_by_side(parts), habits.shortest_s)
+        return without_short(windows_from(left, end - first, PERIOD_S), habits.shortest_s)
+
+    return Availability.joined(of_block(block) for block in range(-(-n // BLOCK)))
 
 
 def _of_block(habits: Habits, devices: Circumstances, plugged: Spans, address: tuple[int, int]) -> Spans:

@@ -13,7 +13,6 @@ from fedsim.devices.people.spans import (
     HOUR_S,
     Spans,
     less,
-    side_by_side,
     spans_of,
     together,
     unrolled,
@@ -66,7 +65,7 @@ def at_home(habits: Habits, n: int, seed: int, carried: Bools) -> Availability:
         away = carried[first : first + size][np.minimum(out.owner, size - 1)] & (out.owner < size)
         home = less(whole(size), out.only(away), size)
         parts.append(windows_from(home, size, PERIOD_S))
-    return side_by_side(parts)
+    return Availability.joined(parts)
 
 
 def carried_by(tier: Names) -> Bools:

@@ -73,7 +73,10 @@ def less(spans: Spans, cuts: Spans, n: int) -> Spans:
         cuts: of the same owners.
         n: number of owners.
     """
-    cuts = cuts.only(_near(cuts, spans, n))
+    if len(cuts.owner) > 2 * len(
+        spans.owner
+    ):  # else it takes longer to find those that cut nothing than to walk through them
+        cuts = cuts.only(_near(cuts, spans, n))
     owner = np.concatenate([spans.owner, spans.owner, cuts.owner, cuts.owner])
     time_s = np.concatenate([spans.start_s, spans.stop_s, cuts.start_s, cuts.stop_s])
     k, m = len(spans.owner), len(cuts.owner)
@@ -106,20 +109,24 @@ def _near(cuts: Spans, spans: Spans, n: int) -> Bools:
 
 
 def windows_from(spans: Spans, n: int, period_s: float) -> Availability:
-    """Return the windows of n owners, those that meet over the end of the period as one."""
-    return Availability.from_windows(*spans, n=n, period_s=period_s)
+    """Return the windows of n owners; spans that meet over the end of the period become one window.
 
-
-def side_by_side(parts: Sequence[Availability]) -> Availability:
-    """Return the windows of the owners of all parts, which have one period, one part after the other."""
-    ends = np.cumsum([len(part.starts_s) for part in parts])
-    offsets = [part.offsets[1:] + end - len(part.starts_s) for part, end in zip(parts, ends, strict=True)]
-    return Availability(
-        np.concatenate([part.starts_s for part in parts]),
-        np.concatenate([part.stops_s for part in parts]),
-        np.concatenate([np.zeros(1, dtype=np.int64), *offsets]),
-        parts[0].period_s,
-    )
+    Args:
+        spans: as `less` leaves them: ascending by owner and time, apart from each other.
+        n: number of owners.
+        period_s: the windows repeat with it.
+    """
+    owner, start_s, stop_s = spans.owner, spans.start_s, spans.stop_s.copy()
+    counts = np.bincount(owner, minlength=n)
+    ends = np.cumsum(counts)
+    has = np.flatnonzero(counts)
+    first, last = ends[has] - counts[has], ends[has] - 1
+    meets = (start_s[first] == 0.0) & (stop_s[last] == period_s)
+    stop_s[last[meets]] = np.where(first[meets] == last[meets], math.inf, period_s + stop_s[first[meets]])
+    kept = np.ones(len(owner), dtype=np.bool_)
+    kept[first[meets & (first != last)]] = False
+    offsets = np.append(0, np.cumsum(np.bincount(owner[kept], minlength=n))).astype(np.int64)
+    return Availability(start_s[kept], stop_s[kept], offsets, period_s)
 
 
 def without_short(windows: Availability, shortest_s: float) -> Availability:

@@ -15,7 +15,7 @@ from fedsim.arrays import Floats, Ints, Names
 from fedsim.devices.schemas.devices import BANDWIDTH, GB, GFLOPS, NAME, POWER, RAM, TIER
 from fedsim.devices.stacks.table import OS, PEAKS, Peak
 from fedsim.errors import Message
-from fedsim.files.user_tables import Column, Rows, numbers, problems
+from fedsim.files.user_tables import Column, Rows, filled, numbers, problems
 
 KINDS = ("measured", "specification", "derived", "assumed")
 """Where a cell comes from."""
@@ -118,24 +118,17 @@ def hardware_problems(rows: Rows) -> Iterator[Message]:
     yield from problems(rows, HARDWARE_COLUMNS)
     for column in OPTIONAL_HARDWARE_COLUMNS:
         if column.name in rows.cells:
-            yield from problems(_filled(rows, column.name), (column,))
+            yield from problems(filled(rows, column.name), (column,))
     for group, figure in SOURCED.items():
         kind, source = f"{group}_kind", f"{group}_source"
         if kind in rows.cells and figure in rows.cells:
-            filled = _filled(rows, figure)
-            yield from problems(filled, (Column(kind, "text", choices=KINDS), Column(source, "text")))
+            cells = filled(rows, figure)
+            yield from problems(cells, (Column(kind, "text", choices=KINDS), Column(source, "text")))
     peaks = [rows.cells[name] for name in PEAK_COLUMNS.values() if name in rows.cells]
     for row in range(len(rows.numbers)):
         if all(cells[row] in ("", None) for cells in peaks):
             fix = f"give one of {', '.join(PEAK_COLUMNS.values())}"
             yield rows.say(row, "", "has no peak: nothing can be computed on it", fix=fix)
-
-
-def _filled(rows: Rows, column: str) -> Rows:
-    """Return the rows whose cell of this column is filled."""
-    kept = [k for k, cell in enumerate(rows.cells[column]) if cell not in ("", None)]
-    cells = {name: [column_cells[k] for k in kept] for name, column_cells in rows.cells.items()}
-    return Rows(rows.path, [rows.numbers[k] for k in kept], cells, rows.facts, rows.sha256)
 
 
 def _optional(rows: Rows, name: str) -> Floats:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from fedsim.cost.memory.model import PLAIN, MemoryModel
 from fedsim.cost.work import Work
 
 
@@ -32,6 +33,7 @@ class StepLaw:
         pass_overhead_s: fixed time of a forward and backward pass [s].
         moved_bytes_per_s: rate at which weights are read.
         expanded_bytes_per_s: rate at which quantised weights are unpacked to 16 bit; inf: on the way.
+        memory: what it keeps in memory.
     """
 
     stack: str
@@ -39,6 +41,7 @@ class StepLaw:
     pass_overhead_s: float = 0.0
     moved_bytes_per_s: float = math.inf
     expanded_bytes_per_s: float = math.inf
+    memory: MemoryModel = PLAIN
 
     def seconds(self, work: Work, flops_per_s: float) -> float:
         """Return the seconds of a visit's training.

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fedsim.errors import Message
-from fedsim.files.user_tables import Column, Rows, problems
+from fedsim.devices.stacks.memory_models import memory_models
+from fedsim.errors import Message, nearest
+from fedsim.files.user_tables import Column, Rows, filled, problems
 
 QUALITIES = ("read", "readme", "second-hand", "own")
 """Read at its source, rounded in a README, quoted by others, or measured with `fedsim profiles contribute`."""
 YES_OR_NO = ("yes", "no")
+MEMORY_KINDS = ("peak", "allocated", "footprint", "between steps", "host only")
+"""What `memory_bytes` is of: the largest resident set, the largest that the framework allocated, Apple's physical footprint;
+the resident set after a step, when nothing of it is left; or that of the host beside a GPU in the same memory."""
 MEASUREMENT_COLUMNS = (
     Column("hardware", "text"),
     Column("unit", "text", choices=("cpu", "gpu", "npu", "unknown")),
@@ -27,10 +31,12 @@ MEASUREMENT_COLUMNS = (
 NUMBERS = (
     *(Column(name, positive=True) for name in ("trained_layers", "rank", "batch", "sequence", "accumulate")),
     *(Column(name, positive=True) for name in ("tokens_a_pass", "tokens_per_s", "s_per_step", "s_per_pass")),
-    *(Column(name, positive=True) for name in ("memory_bytes", "watts")),
+    *(Column(name, positive=True) for name in ("memory_bytes", "memory_tokens", "watts")),
     Column("weight_bytes", positive=True, high=8.0),
 )
 """Columns whose cells may be empty: what a source does not say."""
+MEMORY = ("memory_kind", "memory_model")
+"""What a row with a memory figure must have: what it is of, and the row of `memory_models.csv` that its program is."""
 FITTED = ("device", "stack", "trained_layers", "accumulate", "tokens_a_pass", "s_per_pass", "weight_bytes")
 """What a row must have to be fitted to."""
 SAME = (
@@ -45,10 +51,7 @@ def measurement_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a table of measurements."""
     yield from problems(rows, MEASUREMENT_COLUMNS)
     for column in (c for c in NUMBERS if c.name in rows.cells):
-        kept = [k for k, cell in enumerate(rows.cells[column.name]) if cell not in ("", None)]
-        cells = {column.name: [rows.cells[column.name][k] for k in kept]}
-        numbered = [rows.numbers[k] for k in kept]
-        yield from problems(Rows(rows.path, numbered, cells, rows.facts, rows.sha256), (column,))
+        yield from problems(filled(rows, column.name), (column,))
     seen: dict[tuple[str, ...], int] = {}
     for row in range(len(rows.numbers)):
         yield from _row_problems(rows, row)
@@ -62,6 +65,17 @@ def _row_problems(rows: Rows, row: int) -> Iterator[Message]:
     def cell(name: str) -> str:
         return str(rows.cells[name][row]) if name in rows.cells else ""
 
+    if cell("memory_bytes"):
+        for name in MEMORY:
+            if not cell(name):
+                fix = "say what the figure is of, and which program's it is"
+                yield rows.say(row, name, "is empty in a row with memory_bytes", fix=fix)
+    if cell("memory_kind") and cell("memory_kind") not in MEMORY_KINDS:
+        fix = f"choose from: {', '.join(MEMORY_KINDS)}"
+        yield rows.say(row, "memory_kind", "no such kind", cell("memory_kind"), fix)
+    if cell("memory_model") and cell("memory_model") not in memory_models():
+        fix = nearest(cell("memory_model"), memory_models())
+        yield rows.say(row, "memory_model", "no such memory model", cell("memory_model"), fix)
     if cell("fit") == "no" and not cell("why_not"):
         yield rows.say(row, "why_not", "is empty", fix="say why the row is not fitted to")
     if cell("fit") == "yes":

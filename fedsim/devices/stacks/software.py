@@ -6,17 +6,19 @@ known of the stacks, within the spread of what was measured, by address.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fedsim.arrays import Floats, Ints, Names
 from fedsim.config.devices import ComputeConfig
+from fedsim.cost.memory.model import MemoryModel
 from fedsim.devices.availability import BLOCK
 from fedsim.devices.stacks.hardware import PEAK_COLUMNS, Hardware, OwnedHardware
 from fedsim.devices.stacks.law import StepLaw
-from fedsim.devices.stacks.memory_limits import usable_share
+from fedsim.devices.stacks.memory_limits import App, usable_share
+from fedsim.devices.stacks.memory_models import memory_models_sha256
 from fedsim.devices.stacks.table import Stack, StackTable, beside, read_stacks
 from fedsim.elementary import exp
 from fedsim.errors import ProfileError, message, nearest
@@ -25,7 +27,11 @@ from fedsim.rng import stream
 
 @dataclass(frozen=True)
 class Laws:
-    """The law of every client's steps, (clients,) each: the fields of `StepLaw`, and the spread of ln(time) that is not known of it."""
+    """The law of every client's steps, (clients,) each: the fields of `StepLaw`, and the spread of ln(time) that is not known of it.
+
+    `pair` is the number of each client's device with its stack, of those that the population may have; `memory` the place of its
+    memory model among `memory_models`.
+    """
 
     stack: Names
     launch_s: Floats
@@ -33,6 +39,9 @@ class Laws:
     moved_bytes_per_s: Floats
     expanded_bytes_per_s: Floats
     sigma_ln: Floats
+    pair: Ints
+    memory: Ints
+    memory_models: tuple[MemoryModel, ...]
 
     def of(self, client: int) -> StepLaw:
         """Return one client's."""
@@ -42,6 +51,7 @@ class Laws:
             float(self.pass_overhead_s[client]),
             float(self.moved_bytes_per_s[client]),
             float(self.expanded_bytes_per_s[client]),
+            self.memory_models[int(self.memory[client])],
         )
 
 
@@ -88,23 +98,32 @@ def equipped(owned: OwnedHardware, compute: ComputeConfig, seed: int) -> Equippe
     rows = np.unique(owned.row).tolist()
     pairs = [pair for row in rows for pair in _pairs(table, row, compute, stacks)]
     chosen = _chosen(pairs, owned.row, seed)
-    figures = np.array([_figures(table, pair) for pair in pairs])[chosen]
+    figures = np.array([_figures(table, pair, compute.app) for pair in pairs])[chosen]
     flops_per_s, launch_s, overhead_s, moved, expanded, usable, sigma, launch_sigma = figures.T
     names = np.array([pair.stack.stack for pair in pairs], dtype=object)[chosen]
     if compute.uncertainty != "none":
-        z = _normals(names, compute, seed)
+        z = _normals([pair.stack.stack for pair in pairs], chosen, compute, seed)
         flops_per_s, launch_s = flops_per_s * exp(sigma * z[0]), launch_s * exp(launch_sigma * z[1])
+    kept = tuple(dict.fromkeys(pair.stack.memory for pair in pairs))
+    memory = np.array([kept.index(pair.stack.memory) for pair in pairs], dtype=np.int64)[chosen]
     who = ", ".join(f"{name} {np.mean(names == name):.3g}" for name in sorted(set(names.tolist())))
     return Equipped(
         flops_per_s=flops_per_s,
         usable_memory_bytes=usable,
-        laws=Laws(names, launch_s, overhead_s, moved, expanded, sigma),
-        sources={"stacks": stacks.names, "stacks_sha256": stacks.sha256, "stacks_run": who},
+        laws=Laws(names, launch_s, overhead_s, moved, expanded, sigma, chosen, memory, kept),
+        sources={
+            "stacks": stacks.names,
+            "stacks_sha256": stacks.sha256,
+            "stacks_run": who,
+            "memory_models_sha256": memory_models_sha256(),
+        },
     )
 
 
 def _pairs(table: Hardware, row: int, compute: ComputeConfig, stacks: StackTable) -> Iterator[_Pair]:
-    asked = compute.stack.get(str(table.tier[row])) if isinstance(compute.stack, dict) else compute.stack
+    asked = compute.stack
+    if isinstance(asked, dict):
+        asked = asked.get(str(table.tier[row]), asked.get(str(table.os[row])))
     usual = asked in (None, "auto")
     where = f"stack of {table.device[row]}" if usual else "compute.stack"
     for name, share in _shares(where, str(table.stack[row] if usual else asked)):
@@ -161,7 +180,7 @@ def _chosen(pairs: list[_Pair], row: Ints, seed: int) -> Ints:
     return chosen
 
 
-def _figures(table: Hardware, pair: _Pair) -> tuple[float, ...]:
+def _figures(table: Hardware, pair: _Pair, app: App) -> tuple[float, ...]:
     """Return speed, launch, overhead, rate of reads, rate of expansion, usable memory, and both spreads."""
     stack, row = pair.stack, pair.row
     bandwidth = float(table.memory_bytes_per_s[row])
@@ -173,19 +192,26 @@ def _figures(table: Hardware, pair: _Pair) -> tuple[float, ...]:
         stack.pass_overhead_s,
         stack.bandwidth_share * bandwidth,
         stack.expand_share * bandwidth if stack.expand_share else np.inf,
-        memory * usable_share("vram" if own_memory else str(table.os[row])),
+        memory * usable_share("vram" if own_memory else str(table.os[row]), app),
         stack.share_sigma_ln,
         stack.launch_sigma_ln,
     )
 
 
-def _normals(names: Names, compute: ComputeConfig, seed: int) -> Floats:
-    """Return two standard normals a client, (2, clients): its own, or those of its stack."""
+def _normals(stacks: Sequence[str], chosen: Ints, compute: ComputeConfig, seed: int) -> Floats:
+    """Return two standard normals a client, (2, clients): its own, or those of its stack.
+
+    Args:
+        stacks: of each device with its stack.
+        chosen: which of those each client has, (clients,).
+        compute: how uncertainty is drawn.
+        seed: address of the draws of units.
+    """
     draw = compute.uncertainty_draw
     if compute.uncertainty == "units":
-        return _blocks(len(names), lambda b: stream(seed, "stack-unit", draw, b).standard_normal((2, BLOCK)))
-    by_stack = {name: stream(draw, "stack", name).standard_normal(2) for name in set(names.tolist())}
-    return np.array([by_stack[name] for name in names]).T
+        return _blocks(len(chosen), lambda b: stream(seed, "stack-unit", draw, b).standard_normal((2, BLOCK)))
+    by_stack = {name: stream(draw, "stack", name).standard_normal(2) for name in set(stacks)}
+    return np.array([by_stack[name] for name in stacks])[chosen].T
 
 
 def _blocks(n: int, draw: Callable[[int], Floats]) -> Floats:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import hetero_profiles
-from fedsim.errors import Message, ProfileError
+from fedsim.cost.memory.model import PLAIN, MemoryModel
+from fedsim.devices.stacks.memory_models import memory_models
+from fedsim.errors import Message, ProfileError, nearest
 from fedsim.files.user_tables import Column, Rows, explaining, numbers, problems, read_rows
 
 Peak = Literal["cpu", "gpu", "matrix"]
@@ -82,6 +84,7 @@ class Stack:
         pass_overhead_s: fixed time of a pass [s].
         bandwidth_share: share of memory bandwidth at which weights are read.
         expand_share: share of it at which quantised weights are unpacked in memory; 0: on the way.
+        memory: what it keeps in memory.
         tokens: fewest and most tokens a pass of what it is fitted to.
         kind: fitted, derived from a single point, or assumed.
     """
@@ -98,6 +101,7 @@ class Stack:
     expand_share: float
     tokens: tuple[int, int]
     kind: str
+    memory: MemoryModel = PLAIN
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,7 @@ def read_stacks(path: Path | None = None) -> StackTable:
             expand_share=figures["expand_share"][k],
             tokens=(least, most),
             kind=str(rows.cells["kind"][k]),
+            memory=memory_models()[str(rows.cells["memory"][k])] if "memory" in rows.cells else PLAIN,
         )
     return StackTable(stacks, rows.sha256)
 
@@ -154,3 +159,9 @@ def stack_problems(rows: Rows) -> Iterator[Message]:
     for row, cell in enumerate(rows.cells.get("os", [])):
         for name in sorted(set(str(cell).split()) - set(OS)):
             yield rows.say(row, "os", "no such operating system", name, f"choose from: {', '.join(OS)}")
+    for row, cell in enumerate(
+        rows.cells.get("memory", [])
+    ):  # a table of one's own may leave the column out: plain
+        if cell not in memory_models():
+            fix = nearest(str(cell), memory_models())
+            yield rows.say(row, "memory", "no such memory model", cell, fix)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedsim.errors import RunFolderError, message
 from fedsim.files.client_vectors import ClientVectors
-from fedsim.files.record_file import RecordFile, Slot, opened
+from fedsim.files.record_file import RecordFile, opened
 
 Numbers = NDArray[np.int64]
 
@@ -34,10 +34,7 @@ class Place:
     @classmethod
     def of(cls, vectors: ClientVectors) -> Place:
         """Return the place of a view."""
-        rows = [(client, slot.slot, slot.stamp) for client, slot in vectors.slots()]
-        columns = np.array(rows, dtype=np.int64).reshape(len(rows), 3)
-        clients, slots, stamps = (np.ascontiguousarray(columns[:, i]) for i in range(3))
-        return cls(vectors.path, None if vectors.file is None else vectors.file.path, clients, slots, stamps)
+        return cls(vectors.path, None if vectors.file is None else vectors.file.path, *vectors.places())
 
 
 class KeptAgain:
@@ -46,7 +43,7 @@ class KeptAgain:
     def __init__(self, folder: Path) -> None:
         """Take the folder."""
         self._folder = folder
-        self._files: dict[str, tuple[RecordFile, dict[int, Slot]]] = {}
+        self._files: dict[str, tuple[RecordFile, dict[int, int]]] = {}
 
     def view(
         self, path: str | None, file: str | None, clients: Numbers, slots: Numbers, stamps: Numbers
@@ -61,14 +58,12 @@ class KeptAgain:
             return ClientVectors(where)
         if file not in self._files:
             self._files[file] = (opened(self._folder / file), {})
-        records, held = self._files[file]
-        noted = zip(clients.tolist(), slots.tolist(), stamps.tolist(), strict=True)
-        view: dict[int, Slot] = {}
-        for client, slot, stamp in noted:
-            if slot not in held or held[slot].stamp != stamp:
-                held[slot] = records.slot_again(client, slot, stamp)
-            view[client] = held[slot]
-        return ClientVectors.at(where, records, view)
+        records, checked = self._files[file]
+        for client, slot, stamp in zip(clients.tolist(), slots.tolist(), stamps.tolist(), strict=True):
+            if checked.get(slot) != stamp:
+                records.check(client, slot, stamp)
+                checked[slot] = stamp
+        return ClientVectors.at(where, records, clients, slots, stamps)
 
     def go_on(self) -> None:
         """Let the slots that no view points to be used again, and remove the files that none does.
@@ -76,10 +71,10 @@ class KeptAgain:
         Raises:
             RunFolderError: a file cannot be removed.
         """
-        for records, held in self._files.values():
-            records.go_on(set(held))
+        for records, _ in self._files.values():
+            records.go_on()
         names = set(self._files)
-        self._files.clear()  # from now on the views alone hold their slots
+        self._files.clear()
         try:
             for path in self._folder.glob("*.f32"):
                 if path.name not in names:

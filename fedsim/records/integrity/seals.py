@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedsim.files.opened import UnreadableError, is_hollow, opened
-from fedsim.records.tables import TABLES, Columns
+from fedsim.records.tables import TABLES, Arrays
 
 if TYPE_CHECKING:
     from fedsim.records.info import RunInfo
@@ -49,7 +49,7 @@ FEDSIM, SINCE = "fedsim-edge", (0, 3)
 CHUNK_BYTES = 2**20
 
 
-def sealed(info: RunInfo, folder: Path | None, columns: Mapping[str, Columns]) -> RunInfo:
+def sealed(info: RunInfo, folder: Path | None, columns: Mapping[str, Arrays]) -> RunInfo:
     """Return `run.json` with the SHA-256 of the run's files (none of a run in memory) and of its values."""
     files = {} if folder is None else {name: file_sha256(folder / name) for name in written(folder)}
     return replace(info, files=files, numbers=values_sha256(columns) | facts_sha256(info))
@@ -104,7 +104,7 @@ def file_sha256(path: Path) -> str:
     return sha.hexdigest()
 
 
-def values_sha256(columns: Mapping[str, Columns]) -> dict[str, str]:
+def values_sha256(columns: Mapping[str, Arrays]) -> dict[str, str]:
     """Return the SHA-256 of each column of values that has rows; every NaN counts as the same."""
     return {
         f"{table}.{name}": _column_sha256(columns[table], table, name)
@@ -114,9 +114,9 @@ def values_sha256(columns: Mapping[str, Columns]) -> dict[str, str]:
     }
 
 
-def _column_sha256(columns: Columns, table: str, name: str) -> str:
+def _column_sha256(columns: Arrays, table: str, name: str) -> str:
     values = columns[name]
     if TABLES[table][name] == "str":
-        return hashlib.sha256("\0".join(map(str, values.tolist())).encode()).hexdigest()
+        return hashlib.sha256("\0".join(map(str, values)).encode()).hexdigest()
     numbers = values.astype("<f8")
     return hashlib.sha256(np.where(np.isnan(numbers), np.nan, numbers).astype("<f8").tobytes()).hexdigest()

@@ -12,7 +12,7 @@ import numpy as np
 
 from fedsim.arrays import Bools
 from fedsim.records.rows import CAUSES, OUTCOMES
-from fedsim.records.tables import TABLES, Columns
+from fedsim.records.tables import TABLES, Arrays
 
 MOST = 2**53
 """Whole numbers beyond it are none that a run counts: floats cannot tell them apart."""
@@ -45,7 +45,7 @@ class Unsound(NamedTuple):
         return f"{self.table}, row {self.row}, column {self.column}: {self.what}"
 
 
-def unsound(columns: Mapping[str, Columns]) -> Iterator[Unsound]:
+def unsound(columns: Mapping[str, Arrays]) -> Iterator[Unsound]:
     """Yield the first unsound value of each column of the tables of a run."""
     for table, dtypes in TABLES.items():
         for column, dtype in dtypes.items():
@@ -57,12 +57,13 @@ def unsound(columns: Mapping[str, Columns]) -> Iterator[Unsound]:
             if name in NOT_NEGATIVE:
                 yield from _first(table, column, columns, values < 0, "is below 0")
             if name in NAMED:
-                known = np.isin(values.astype(str), NAMED[name])
-                yield from _first(table, column, columns, ~known, "is no name of a known kind")
+                known = set(NAMED[name])
+                wrong = np.fromiter((str(value) not in known for value in values), np.bool_, len(values))
+                yield from _first(table, column, columns, wrong, "is no name of a known kind")
     yield from _clients(columns)
 
 
-def _clients(columns: Mapping[str, Columns]) -> Iterator[Unsound]:
+def _clients(columns: Mapping[str, Arrays]) -> Iterator[Unsound]:
     clients = columns["clients"]["client"]
     wrong = clients != np.arange(len(clients))
     yield from _first("clients", "client", columns, wrong, "is not the next client")
@@ -74,9 +75,10 @@ def _clients(columns: Mapping[str, Columns]) -> Iterator[Unsound]:
 
 
 def _first(
-    table: str, column: str, columns: Mapping[str, Columns], wrong: Bools, what: str
+    table: str, column: str, columns: Mapping[str, Arrays], wrong: Bools, what: str
 ) -> Iterator[Unsound]:
     at = np.flatnonzero(wrong)
     if at.size:
         row = int(at[0])
-        yield Unsound(table, row, column, f"{what} (got {columns[table][column].tolist()[row]!r})")
+        value = columns[table][column][row : row + 1].tolist()[0]
+        yield Unsound(table, row, column, f"{what} (got {value!r})")

@@ -14,7 +14,7 @@ from fedsim.records.integrity.soundness import unsound
 from fedsim.records.run import Run
 from fedsim.records.tables import TABLES
 from fedsim.records.verify.books import Books
-from fedsim.records.verify.invariants import said
+from fedsim.records.verify.invariants import CONFUSED, said
 from fedsim.records.verify.links import links
 from fedsim.records.verify.papers import (
     broken_seals,
@@ -36,8 +36,6 @@ from fedsim.records.verify.sums import (
 )
 from fedsim.records.verify.visits import INVARIANTS, broken_visits
 
-CONFUSED = (ValueError, TypeError, KeyError, IndexError, OverflowError)
-"""What a rule may raise where tables or settings are damaged, which another rule finds."""
 AUDITED = ("visits", "commits", "scores", "clients")
 
 
@@ -55,7 +53,7 @@ def verify(run: Run) -> list[str]:
         f"{table} has no column {column!r}"
         for table in AUDITED
         for column in TABLES[table]
-        if column not in run.tables[table].columns
+        if column not in run.columns(table)
     ]
     if missing:
         return missing

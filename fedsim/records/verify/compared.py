@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from fedsim.arrays import Bools
+from fedsim.arrays import Bools, Ints, Values
 from fedsim.records.info import RunInfo, json_values
 from fedsim.records.run import Run
-from fedsim.records.tables import TABLES, Columns, frame
+from fedsim.records.tables import TABLES, Arrays, count
+from fedsim.records.verify.books import repeated
 
 TRAINED = {"commits": ("update_norm", "mean_cosine")}
 """Columns that the replay does not have; losses it has from the run, where they were read."""
@@ -36,7 +35,7 @@ class Retraced:
 
     Attributes:
         tables: `clients`, `visits` and `commits`; losses are those of the run, where they were read.
-        written: `order` of the visits, as they were written.
+        written: `order` of the visits, as they were written, (visits,).
         evaluated: version and time of its commit [virtual s] of each evaluation, in order.
         seen: visits of each client that are in the model.
         unseen: clients that are held out.
@@ -44,8 +43,8 @@ class Retraced:
         whole: whether it came to the end of the run's budget.
     """
 
-    tables: Mapping[str, Columns]
-    written: Sequence[int]
+    tables: Mapping[str, Arrays]
+    written: Ints
     evaluated: Sequence[tuple[int, float]]
     seen: Sequence[int]
     unseen: Sequence[int]
@@ -62,12 +61,12 @@ def compared(run: Run, retraced: Retraced, *, unfinished: bool) -> Iterator[str]
         unfinished: whether the run was killed or still goes: its last rows may lack.
     """
     for table in KEYS:
-        stored, right = run.tables[table], frame(table, retraced.tables[table])
+        stored, right = run.columns(table), retraced.tables[table]
+        there = np.ones(count(right), dtype=np.bool_)
         if unfinished and table != "clients":
-            order = retraced.written if table == "visits" else right["version"].tolist()
-            name = "order" if table == "visits" else "version"
-            right = right[right[name].isin(order[: len(stored)])]
-        yield from _rows(table, stored, right)
+            order, name = (retraced.written, "order") if table == "visits" else (right["version"], "version")
+            there = np.isin(right[name], order[: run.count(table)])
+        yield from _rows(table, run, stored, right, there)
     yield from _scores(run, retraced, unfinished=unfinished)
     yield from _personal(run, retraced)
     yield from _facts(run.info, retraced, FACTS)
@@ -76,59 +75,71 @@ def compared(run: Run, retraced: Retraced, *, unfinished: bool) -> Iterator[str]
         yield from _refusals(run.info, retraced.info)
 
 
-def _rows(table: str, stored: pd.DataFrame, right: pd.DataFrame) -> Iterator[str]:
-    """Compare two tables by their keys."""
-    keys = list(KEYS[table])
-    twice = stored[stored.duplicated(keys)]
-    for _, row in twice.head(1).iterrows():
-        yield f"{table}: {_named(table, row)} is there twice"
-    stored = stored.drop_duplicates(keys)
-    both = (
-        stored[keys]
-        .assign(row=range(len(stored)))
-        .merge(right[keys].assign(twin=range(len(right))), on=keys, how="outer", indicator="found")
-    )
-    for found, what in (("left_only", "is in no replay"), ("right_only", "is missing")):
-        only = both[both["found"] == found]
-        if len(only):
-            more = f" (and {len(only) - 1} more)" if len(only) > 1 else ""
-            yield f"{table}: {_named(table, only.iloc[0])} {what}{more}"
-    shared = both[both["found"] == "both"]
-    mine = stored.iloc[shared["row"].astype("int64")]
-    others = right.iloc[shared["twin"].astype("int64")]
+def _rows(table: str, run: Run, stored: Arrays, right: Arrays, there: Bools) -> Iterator[str]:
+    """Compare two tables by their keys; of the right one the rows that are `there`."""
+    keys = tuple(stored[name] for name in KEYS[table])
+    right_keys = tuple(right[name][there] for name in KEYS[table])
+    twice = repeated(*keys)
+    for at in np.flatnonzero(twice)[:1].tolist():
+        yield f"{table}: {_named(table, keys, at)} is there twice"
+    mine, others = _paired(keys, right_keys, ~twice)
+    for rows, paired, what in ((keys, mine, "is in no replay"), (right_keys, others, "is missing")):
+        alone = np.ones(len(rows[0]), dtype=np.bool_)
+        alone[paired] = False
+        if rows is keys:
+            alone &= ~twice
+        yield from _alone(table, rows, alone, what)
+    others = np.flatnonzero(there)[others]
     for column in COLUMNS[table]:
-        differs = ~_same(mine[column], others[column])
-        yield from _first(table, column, mine, others, differs)
+        one, other = stored[column][mine], right[column][others]
+        at = np.flatnonzero(~_same(one, other))
+        if at.size:
+            first = int(at[np.lexsort([key[mine[at]] for key in keys[::-1]])[0]])
+            place = _label(run, table, int(mine[first]))
+            where = f"{table}, row {place} ({_named(table, keys, int(mine[first]))}), column {column}"
+            more = f" (and {at.size - 1} more rows)" if at.size > 1 else ""
+            yield f"{where}: is {_shown(one[first])}, the replay gives {_shown(other[first])}{more}"
 
 
-def _same(mine: pd.Series[Any], others: pd.Series[Any]) -> Bools:
-    one, other = mine.to_numpy(), others.to_numpy()
+def _alone(table: str, rows: Sequence[Values], alone: Bools, what: str) -> Iterator[str]:
+    """Say of the first row by its keys that it is in one table only, and how many more are."""
+    at = np.flatnonzero(alone)
+    if at.size:
+        first = at[np.lexsort([key[at] for key in rows[::-1]])[0]]
+        more = f" (and {at.size - 1} more)" if at.size > 1 else ""
+        yield f"{table}: {_named(table, rows, int(first))} {what}{more}"
+
+
+def _paired(keys: Sequence[Values], others: Sequence[Values], wanted: Bools) -> tuple[Ints, Ints]:
+    """Return which rows have equal keys: numbers of wanted rows, ascending, and of their twins, (pairs,) each."""
+    if wanted.all() and all(np.array_equal(key, other) for key, other in zip(keys, others, strict=True)):
+        return np.arange(len(keys[0])), np.arange(len(keys[0]))
+    rows = np.flatnonzero(wanted)
+    both = [np.concatenate([key[rows], other]) for key, other in zip(keys, others, strict=True)]
+    order = np.lexsort(both[::-1])  # stable: of two equal ones the first table's comes first
+    same = np.ones(max(len(order) - 1, 0), dtype=np.bool_)
+    for key in both:
+        same &= key[order][1:] == key[order][:-1]
+    first, second = order[:-1][same], order[1:][same] - len(rows)
+    ascending = np.argsort(first)
+    return rows[first[ascending]], second[ascending]
+
+
+def _same(one: Values, other: Values) -> Bools:
     if one.dtype.kind == "f":
         return np.asarray((one == other) | (np.isnan(one) & np.isnan(other)))
     return np.asarray(one == other, dtype=np.bool_)
 
 
-def _first(
-    table: str,
-    column: str,
-    mine: pd.DataFrame,
-    others: pd.DataFrame,
-    differs: Bools,
-) -> Iterator[str]:
-    at = np.flatnonzero(differs)
-    if at.size:
-        first = int(at[0])
-        row, stored, right = mine.iloc[first], mine[column].iloc[first], others[column].iloc[first]
-        where = f"{table}, row {mine.index[first]} ({_named(table, row)}), column {column}"
-        more = f" (and {at.size - 1} more rows)" if at.size > 1 else ""
-        yield f"{where}: is {_shown(stored)}, the replay gives {_shown(right)}{more}"
+def _label(run: Run, table: str, at: int) -> object:
+    """Return what a row of a run's table is called in its data frame."""
+    return run.row(table, at).index[0] if run.is_in_memory(table) else at
 
 
-def _named(table: str, row: pd.Series[Any]) -> str:
-    names = {"clients": "client", "commits": "version"}
+def _named(table: str, keys: Sequence[Values], at: int) -> str:
     if table == "visits":
-        return f"visit {row['visit']} of client {row['client']}"
-    return f"{names[table]} {row[names[table]]}"
+        return f"visit {keys[1][at]} of client {keys[0][at]}"
+    return f"{KEYS[table][0]} {keys[0][at]}"
 
 
 def _shown(value: object) -> str:
@@ -143,13 +154,14 @@ def _scores(run: Run, retraced: Retraced, *, unfinished: bool) -> Iterator[str]:
     due = [] if run.info.timeline_only else [(v, t, split) for v, t in retraced.evaluated for split in splits]
     blocks = run.scores[list(SCORED)].drop_duplicates()
     stored = [tuple(row) for row in blocks.itertuples(index=False)]
+    known, scored = set(due), set(stored)
     for row, mine in zip(blocks.index.tolist(), stored, strict=True):
-        if mine not in due:
+        if mine not in known:
             version, time_s, split = mine
             told = f"version {version} on {split!r} at {time_s!r} s"
             yield f"scores, row {row}, columns version, time_s and split: {told} is in no replay"
             return
-    lacking = [] if unfinished or not retraced.whole else [block for block in due if block not in stored]
+    lacking = [] if unfinished or not retraced.whole else [block for block in due if block not in scored]
     if lacking:
         version, _, split = lacking[0]
         yield f"scores: version {version} has no row of the split {split!r}"
@@ -165,9 +177,10 @@ def _personal(run: Run, retraced: Retraced) -> Iterator[str]:
     """Compare who was held out, and how many visits of each client are in the model, of those that the table has."""
     personal = run.personal
     clients = personal["client"].tolist()
+    unseen = set(retraced.unseen)
     right = {
         "seen": [retraced.seen[client] for client in clients],
-        "unseen": [client in set(retraced.unseen) for client in clients],
+        "unseen": [client in unseen for client in clients],
     }
     for column, values in right.items():
         wrong = np.flatnonzero(np.array(personal[column].tolist()) != np.array(values))

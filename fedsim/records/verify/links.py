@@ -36,7 +36,7 @@ DIRECTIONS = (
 
 def links(books: Books) -> Iterator[Finding]:
     """Check transfers against the rates and round trips of the clients and the rates of the server."""
-    run, network = books.run, books.block("network")
+    network = books.block("network")
     block = books.block("population")
     constant = block.get("rates", "constant") == "constant" and block.get("links", "one") == "one"
     shared = network.get("sharing", "private") != "private"
@@ -44,18 +44,18 @@ def links(books: Books) -> Iterator[Finding]:
     if network.get("connection") == "persistent":
         trips -= HANDSHAKE
     from_cdn = network.get("backbone_from") == "cdn"
-    known = run.clients.drop_duplicates("client").set_index("client")
-    kinds = _kinds(run.info.population.get("shared_links", ""))
-    for direction, began, done, server in DIRECTIONS:
-        v = run.visits[run.visits[began].notna()]
+    kinds = _kinds(books.run.info.population.get("shared_links", ""))
+    for direction, began, done, server in DIRECTIONS if constant or shared or kinds else ():
+        v = books.frame(*dict.fromkeys(("visit", "client", began, done, "ended_s", f"{direction}_bytes")))
+        v = v[v[began].notna()]
         limit = (books.number("network", server) or math.inf) * BYTES_PER_S
         if from_cdn and direction == "down":  # part of it never used the server's link
             limit = math.inf
         amount = v[f"{direction}_bytes"].to_numpy(dtype=float)
         begin, end = v[began].to_numpy(dtype=float), v[done].fillna(v["ended_s"]).to_numpy(dtype=float)
         if constant:
-            rate = v["client"].map(known[f"{direction}_bytes_per_s"]).to_numpy(dtype=float)
-            rtt_s = v["client"].map(known["rtt_s"]).to_numpy(dtype=float)
+            rate = v["client"].map(books.known.column(f"{direction}_bytes_per_s")).to_numpy(dtype=float)
+            rtt_s = v["client"].map(books.known.column("rtt_s")).to_numpy(dtype=float)
             least = np.where(amount > 0, amount / np.minimum(rate, limit) + trips * rtt_s, 0.0)
             early = v[done].notna().to_numpy() & (end - begin < least - _rounding(end))
             yield v.assign(took=end - begin, amount=amount, least=least), early, _too_fast(direction)

@@ -6,6 +6,7 @@ import math
 from functools import lru_cache
 
 import numpy as np
+import pandas as pd
 
 from fedsim.arrays import Bools, Floats
 from fedsim.records.verify.books import Books
@@ -14,8 +15,11 @@ from fedsim.records.verify.invariants import Invariant
 Window = tuple[float, float]
 SLACK_S = 1e-6
 """By how much an instant may lie outside a window: rounding of periods."""
+MANY = 8
+"""Instants that are held at once against a window that is the only one."""
 
 
+@lru_cache(maxsize=2**16)  # most clients have visits in many blocks
 def windows_of(text: str) -> tuple[Window, ...] | None:
     """Return the windows that a text of the clients' table holds; None if it holds a SHA-256, or no windows at all."""
     try:
@@ -43,18 +47,30 @@ def closes_s(windows: tuple[Window, ...], period_s: float, now_s: float) -> floa
 
 @lru_cache(maxsize=1)  # several rules ask for those of one run
 def _closings(books: Books) -> tuple[Bools, Floats]:
-    """Return which visits begin in no window, and when the window of the others closes (inf: not known), (visits,)."""
-    known = books.clients.drop_duplicates("client").set_index("client")[["windows", "window_period_s"]]
-    asked = known[known.index.isin(books.run.visits["client"]) & known["window_period_s"].notna()]
-    texts = zip(asked.index.tolist(), asked["windows"], asked["window_period_s"].tolist(), strict=True)
-    of_clients = {client: (windows_of(text), period_s) for client, text, period_s in texts}
-    outside, closing_s = [], []
-    for client, now_s in zip(books.run.visits["client"], books.run.visits["dispatched_s"], strict=True):
-        windows, period_s = of_clients.get(client, (None, math.inf))
-        end_s = math.inf if windows is None else closes_s(windows, period_s, now_s)
-        outside.append(end_s is None)
-        closing_s.append(math.inf if end_s is None else end_s)
-    return np.array(outside, dtype=np.bool_), np.array(closing_s, dtype=np.float64)
+    """Return which visits begin in no window, and when the window of the others closes (inf: not known; NaN: of these), (visits,)."""
+    clients = books.rows["client"]
+    known = books.known.column("windows"), books.known.column("window_period_s")
+    texts, period_s = clients.map(known[0]), clients.map(known[1]).to_numpy(dtype=float)
+    now_s = books.rows["dispatched_s"].to_numpy(dtype=float)
+    closing_s = np.full(len(now_s), math.inf)
+    codes, names = pd.factorize(texts)
+    order = np.lexsort([period_s, codes])
+    new = np.flatnonzero((np.diff(codes[order]) != 0) | (np.diff(period_s[order]) != 0)) + 1
+    for rows in np.split(order, new) if len(order) else ():
+        code, period = int(codes[rows[0]]), float(period_s[rows[0]])
+        windows = None if code < 0 or math.isnan(period) else windows_of(str(names[code]))
+        if windows is not None:
+            closing_s[rows] = _closings_s(windows, period, now_s[rows])
+    return np.isnan(closing_s), closing_s
+
+
+def _closings_s(windows: tuple[Window, ...], period_s: float, now_s: Floats) -> Floats:
+    """Return `closes_s` of each instant, NaN where no window is open."""
+    if len(now_s) < MANY or len(windows) != 1 or math.isfinite(period_s):
+        ends = (closes_s(windows, period_s, now) for now in now_s.tolist())
+        return np.array([math.nan if end_s is None else end_s for end_s in ends])
+    ((start_s, stop_s),) = windows
+    return np.where((start_s - SLACK_S <= now_s) & (stop_s > now_s), stop_s, math.nan)
 
 
 def _outside(books: Books) -> Bools:
@@ -70,7 +86,7 @@ def _window_did_not_close(books: Books) -> Bools:
     """Find visits that were lost to a window, which did not close then."""
     v, (_, closing_s) = books.visits, _closings(books)
     lost = (v["outcome"] == "offline") & (v["away"] == "window") & books.unpaused
-    known = books.clients["window_period_s"].notna().any()
+    known = books.known.column("window_period_s").notna().any()
     return np.asarray(lost.to_numpy() & known & ~(np.abs(v["ended_s"].to_numpy() - closing_s) <= SLACK_S))
 
 

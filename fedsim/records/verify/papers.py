@@ -25,18 +25,15 @@ from fedsim.records.integrity.seals import (
     written,
 )
 from fedsim.records.run import Run
-from fedsim.records.tables import Columns
+from fedsim.records.tables import TABLES, Arrays
 from fedsim.records.verify.books import Books, equal
 
 ROUNDING = 1e-9
 
 
-def columns_of(run: Run) -> dict[str, Columns]:
-    """Return the tables of a run as arrays."""
-    return {
-        table: {str(name): column.to_numpy() for name, column in rows.items()}
-        for table, rows in run.tables.items()
-    }
+def columns_of(run: Run) -> dict[str, Arrays]:
+    """Return the tables of a run as arrays, each made when it is asked for."""
+    return {table: run.columns(table) for table in TABLES}
 
 
 # seals ------------------------------------------------------------------------------------------
@@ -81,23 +78,25 @@ def _sha256(path: Path) -> str:
 
 def wrong_heads(books: Books) -> Iterator[str]:
     """Say where `run.json` and the settings do not fit each other or the tables."""
-    info, settings, clients = books.run.info, books.run.experiment, books.clients
+    info, settings, clients = books.run.info, books.run.experiment, books.run.count("clients")
     for name, value in (("name", info.name), ("seed", info.seed)):
         if name in settings and settings[name] != value:
             yield f"run.json, {name}: is {value!r}, experiment.yaml has {settings[name]!r}"
     if info.digest and info.digest != settings_sha256(settings):
         yield "run.json, digest: is not that of experiment.yaml"
     asked = books.block("population").get("clients")
-    if isinstance(asked, int) and asked != len(clients):
-        yield f"clients: has {len(clients)} rows, experiment.yaml has {asked} clients"
-    told, mean = info.charged, clients["visit_flops"].mean()
+    if isinstance(asked, int) and asked != clients:
+        yield f"clients: has {clients} rows, experiment.yaml has {asked} clients"
+    columns = books.run.frame("clients", "visit_flops", "rank")
+    told, mean = info.charged, columns["visit_flops"].mean()
     if told is not None and not (math.isnan(mean) or math.isnan(told.mean_flops_per_visit)):
         if not equal(told.mean_flops_per_visit, mean):
             yield f"run.json, charged.mean_flops_per_visit: is {told.mean_flops_per_visit:.9g}, clients give {mean:.9g}"
-        ranks = {str(rank): int(count) for rank, count in clients["rank"].value_counts().items()}
+        ranks = {str(rank): int(count) for rank, count in columns["rank"].value_counts().items()}
         if told.clients_by_rank and dict(told.clients_by_rank) != ranks:
             yield f"run.json, charged.clients_by_rank: is {dict(told.clients_by_rank)}, clients give {ranks}"
-    if info.timeline_only and (books.visits["computed"].any() or len(books.run.scores)):
+    computed = books.run.columns("visits")["computed"]
+    if info.timeline_only and (computed.any() or books.run.count("scores")):
         yield "run.json, timeline_only: is true, and something was trained or scored"
 
 
@@ -119,18 +118,16 @@ def wrong_ends(books: Books) -> Iterator[str]:
             yield f"run.json, totals.{name}: is {value}, the tables give {expected}"
     if not equal(info.saved_share, saved_share(columns)):
         yield f"run.json, saved_share: is {info.saved_share:.9g}, visits give {saved_share(columns):.9g}"
-    rejected = {(row["client"], row["visit"]) for row in _rejected(books).to_dict("records")}
+    visits = books.frame("client", "visit", "outcome", "ended_s")
+    of_rejected = visits.loc[visits["outcome"] == "rejected", ["client", "visit"]]
+    rejected = set(of_rejected.itertuples(index=False, name=None))
     if not {(refusal.client, refusal.visit) for refusal in info.refused} <= rejected:
         yield "run.json, refused: names a visit that is not 'rejected'"
     if info.end_time_s < last_instant_s(columns):
         yield f"run.json, end_time_s: is {info.end_time_s!r}, the tables go on to {last_instant_s(columns)!r}"
-    open_s = books.visits.loc[books.visits["outcome"] == "in_flight", "ended_s"]
+    open_s = visits.loc[visits["outcome"] == "in_flight", "ended_s"]
     if (open_s != info.end_time_s).any():
         yield f"visits, column ended_s: a visit in flight ends before the run, which ends at {info.end_time_s!r} s"
-
-
-def _rejected(books: Books) -> pd.DataFrame:
-    return books.visits[books.visits["outcome"] == "rejected"]
 
 
 def wrong_wall(books: Books) -> Iterator[str]:
@@ -155,12 +152,13 @@ def wrong_wall(books: Books) -> Iterator[str]:
 
 def wrong_values(books: Books) -> Iterator[str]:
     """Say which losses, lengths and cosines cannot be."""
-    visits, commits, timeline = books.visits, books.commits, books.run.info.timeline_only
-    loss, square = visits["loss"].to_numpy(), visits["loss_square"].to_numpy()
+    visits, commits = books.run.columns("visits"), books.commits
+    timeline = books.run.info.timeline_only
+    loss, square = visits["loss"], visits["loss_square"]
     with np.errstate(over="ignore", invalid="ignore"):
         low = square < loss * loss * (1 - 1e-6) - ROUNDING
     if low.any():
-        row = visits.iloc[int(np.flatnonzero(low)[0])]
+        row = books.row(int(np.flatnonzero(low)[0]))
         where = f"visit {row['visit']} of client {row['client']}"
         yield f"visits, column loss_square: {where} has {row['loss_square']:.9g}, less than the square of its loss {row['loss']:.9g}"
     norm, cosine = commits["update_norm"].to_numpy(), commits["mean_cosine"].to_numpy()
@@ -216,14 +214,15 @@ def _wrong_gains(books: Books) -> Iterator[str]:
     if off.size:
         row = personal.iloc[int(off[0])]
         yield f"personal, row {personal.index[off[0]]} (client {row['client']}), column gain: is {row['gain']:.9g}, its metrics give {gain[off[0]]:.9g}"
-    taken = books.visits[books.visits["committed_version"] > 0].groupby("client").size()
+    visits = books.frame("client", "committed_version")
+    taken = visits[visits["committed_version"] > 0].groupby("client").size()
     seen = personal["client"].map(taken).fillna(0).astype("int64")
     if books.run.info.executor and not books.unfinished:
         wrong = np.flatnonzero((personal["seen"] != seen).to_numpy())
         if wrong.size:
             row = personal.iloc[int(wrong[0])]
             yield f"personal, row {personal.index[wrong[0]]} (client {row['client']}), column seen: is {row['seen']}, visits give {seen.iloc[wrong[0]]}"
-        asked = set(books.visits["client"])
+        asked = set(visits["client"])
         held = personal[personal["unseen"] & personal["client"].isin(asked)]
         if len(held):
             yield f"personal, row {held.index[0]} (client {held['client'].iloc[0]}), column unseen: it was held out, and has visits"

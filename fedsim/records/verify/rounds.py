@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 
 from fedsim.records.verify.books import Books
+from fedsim.records.verify.round_sums import Rounds, Terms
 
 IN_TIME = ("landed", "rejected", "failed")
 """Outcomes of visits that a round has counted among those it wanted."""
 SLACK_S = 1e-6
+NEEDED = ("round", "visit", "client", "dispatched_s", "landed_s", "ended_s", "outcome", "committed_version")
+"""Columns by which rounds are judged."""
 
 
 def wrong_rounds(books: Books) -> Iterator[str]:
@@ -27,7 +30,7 @@ def wrong_rounds(books: Books) -> Iterator[str]:
     if kind == "semi-synchronous":
         yield from _beats(books)
     at_work = books.number("protocol", "concurrency")
-    if at_work is not None and not (books.visits["outcome"] == "polled").any():
+    if at_work is not None and not (books.run.columns("visits")["outcome"] == "polled").any():
         yield from _too_many_at_work(books, at_work)
 
 
@@ -39,9 +42,18 @@ def _synchronous(books: Books) -> Iterator[str]:
     if cohort is None:
         return
     asked = math.ceil(cohort * (books.number("protocol", "over_select") or 1.0) - 1e-9)
-    visits = books.visits[books.visits["round"] >= 0]
+    visits = books.frame(*NEEDED)
+    visits = visits[visits["round"] >= 0]
+    visits = visits.assign(commit_s=books.commit_s(visits["committed_version"]))
     last = visits["round"].max()
-    for number, visits_of_round in visits.groupby("round"):
+    terms = Terms(
+        cohort,
+        asked,
+        books.number("protocol", "deadline_s"),
+        stops=books.block("protocol").get("late") == "stop",
+    )
+    rounds = Rounds(visits)
+    for number, visits_of_round in rounds.one_by_one(rounds.doubtful(terms, IN_TIME, SLACK_S)):
         wrong = _wrong_round(books, visits_of_round, cohort, asked, over=number != last)
         if wrong is not None:
             column, what = wrong
@@ -128,7 +140,8 @@ def _wrong_commit(
 
 def _buffered(books: Books) -> Iterator[str]:
     size = books.number("protocol", "buffer")
-    visits, commits = books.visits, books.commits
+    commits = books.commits
+    visits = books.frame("visit", "client", "order", "landed_s", "outcome", "committed_version")
     if size is None or (visits["outcome"] == "rejected").any():
         return
     wrong = commits[commits["updates"] != size]
@@ -163,8 +176,8 @@ def _beats(books: Books) -> Iterator[str]:
 
 def _too_many_at_work(books: Books, at_work: float) -> Iterator[str]:
     """Say when more visits were under way than the protocol lets."""
-    visits = books.visits
-    begins, ends = np.sort(visits["dispatched_s"].to_numpy()), np.sort(visits["ended_s"].to_numpy())
+    visits = books.run.columns("visits")
+    begins, ends = np.sort(visits["dispatched_s"]), np.sort(visits["ended_s"])
     under_way = np.arange(1, len(begins) + 1) - np.searchsorted(ends, begins, "right")
     over = np.flatnonzero(under_way > at_work)
     if over.size:

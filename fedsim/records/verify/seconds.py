@@ -1,7 +1,7 @@
 """Seconds, bytes and FLOPs of phases, computed again from a client's row: a second arithmetic, written apart.
 
 Exact where each link is a client's own at a constant rate and no pause interrupts the visit; training where its seconds
-are FLOPs over speed, stretched by a CPU quota. Where the settings say otherwise only bounds are left, and where they
+are FLOPs over speed, or follow from the law of the client's software, stretched by a CPU quota. Where the settings say otherwise only bounds are left, and where they
 have keys that are not known here nothing is said of that phase.
 """
 
@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from fedsim.arrays import Bools, Floats
+from fedsim.records.run import Run
 from fedsim.records.verify.books import Books, close_to
 from fedsim.records.verify.invariants import Invariant
+from fedsim.records.verify.laws import whole_visit_s
 
 BYTES_PER_S = 1e6 / 8  # of one Mbit/s
 WINDOW_BYTES = 15_000.0  # RFC 6928: ten packets of 1,500 bytes
@@ -46,7 +50,7 @@ KNOWN = {
     },
     "compute": {
         *("flops", "calibration", "stack", "unit_sigma", "step_sigma", "step_overhead_s", "bandwidth_floor"),
-        *("dequantisation", "codecs", "thermal", "stacks", "uncertainty", "uncertainty_draw"),
+        *("dequantisation", "codecs", "thermal", "stacks", "uncertainty", "uncertainty_draw", "app"),
     },
 }
 """Keys that were known when these forms were written; another one may change what they say."""
@@ -60,8 +64,13 @@ def plain_network(books: Books) -> bool:
 
 
 def plain_compute(books: Books) -> bool:
-    """Tell whether training takes FLOPs over speed: with stacks that is a bound from below."""
-    return "stacks" not in books.run.info.population and _plain(books, "compute", COMPUTE)
+    """Tell whether training takes FLOPs over speed, or the time of the client's software, and nothing else."""
+    return _plain(books, "compute", COMPUTE)
+
+
+def stacked(books: Books) -> bool:
+    """Tell whether devices and their software are told apart."""
+    return "stacks" in books.run.info.population
 
 
 def _plain(books: Books, name: str, wanted: Mapping[str, tuple[object, ...]]) -> bool:
@@ -175,25 +184,48 @@ class _Side:
 # training ---------------------------------------------------------------------------------------
 
 
-def full_speed_s(books: Books) -> Floats:
-    """Return the seconds of each visit's FLOPs on its device at full speed, its CPU quota counted, (visits,)."""
-    cpu_s = books.visits["flops"].to_numpy(dtype=float) / books.of_client("flops_per_s")
+def full_speed_s(books: Books) -> tuple[Floats, Bools]:
+    """Return the seconds of each visit's FLOPs on its device at full speed, its CPU quota counted, and whether they are all of it.
+
+    With software told apart they are where the visit is a whole one at the client's own rank whose law is known; elsewhere
+    FLOPs over speed, which is a bound from below. (visits,) each.
+    """
+    flops = books.visits["flops"].to_numpy(dtype=float)
+    cpu_s, exact = flops / books.of_client("flops_per_s"), ~books.nothing
+    if stacked(books):
+        law_s = _law_s(books)
+        exact = ~np.isnan(law_s) & np.isclose(flops, books.of_client("visit_flops"), rtol=1e-9)
+        cpu_s = np.where(exact, law_s, cpu_s)
     quota, period_s = books.of_client("cpu_quota"), books.of_client("cpu_period_s")
     with np.errstate(invalid="ignore", divide="ignore"):
         pauses = np.maximum(np.ceil(cpu_s / (quota * period_s) * (1 - 1e-12)) - 1, 0)
-    return np.where(quota < 1, cpu_s + pauses * (1 - quota) * period_s, cpu_s)
+    return np.where(quota < 1, cpu_s + pauses * (1 - quota) * period_s, cpu_s), exact
+
+
+def _law_s(books: Books) -> Floats:
+    """Return what a whole visit of each visit's client trains by its law, NaN where that is not known, (visits,)."""
+    alone = books.block("personal").get("kind") in ALONE
+    of_client = books.known.once("whole_visit_s", _of_clients)
+    law_s = books.visits["client"].map(of_client).to_numpy(dtype=float)
+    as_planned = books.own_rank & (books.visits["memory_plan"] == books.visits["client_memory_plan"])
+    return np.where(as_planned.to_numpy() & alone, law_s, np.nan)
+
+
+def _of_clients(run: Run) -> pd.Series[Any]:
+    found = pd.Series(whole_visit_s(run), run.clients["client"])
+    return found[~found.index.duplicated()]
 
 
 def _trained_otherwise(books: Books) -> Bools:
     v = books.visits
     trained_s = v["trained_s"].to_numpy(dtype=float)
-    took_s, needed_s = trained_s - v["downloaded_s"].to_numpy(dtype=float), full_speed_s(books)
+    took_s, (needed_s, exact) = trained_s - v["downloaded_s"].to_numpy(dtype=float), full_speed_s(books)
     whole = ~np.isnan(took_s) & ~np.isnan(needed_s) & books.unpaused & (v["work_share"].to_numpy() == 1)
-    if plain_compute(books):
-        return np.asarray(whole & ~close_to(took_s, needed_s, trained_s))
+    exact &= plain_compute(books)
     noisy = books.block("compute").get("step_sigma") not in (0, 0.0)
     known = set(books.block("compute")) <= KNOWN["compute"] and "compute" in books.run.experiment
-    return np.asarray(whole & (took_s < needed_s - 1e-6 - 1e-9 * needed_s) & known & (not noisy))
+    sooner = (took_s < needed_s - 1e-6 - 1e-9 * needed_s) & known & (not noisy)
+    return np.asarray(whole & np.where(exact, ~close_to(took_s, needed_s, trained_s), sooner))
 
 
 def _computed_otherwise(books: Books) -> Bools:
@@ -203,6 +235,9 @@ def _computed_otherwise(books: Books) -> Bools:
         return books.nothing
     elapsed_s = v["ended_s"].to_numpy(dtype=float) - v["downloaded_s"].to_numpy(dtype=float)
     possible = elapsed_s * books.of_client("flops_per_s")
+    if stacked(books):
+        whole = books.block("protocol").get("kind") in WHOLE_VISITS
+        possible = books.of_client("visit_flops") * elapsed_s / _law_s(books) if whole else elapsed_s * np.nan
     under_way = v["trained_s"].isna().to_numpy() & v["downloaded_s"].notna().to_numpy() & books.unpaused
     under_way &= (v["outcome"] != "memory").to_numpy() & ~books.small_memory.to_numpy()
     under_way &= (books.of_client("cpu_quota") == 1) & ~np.isnan(possible)

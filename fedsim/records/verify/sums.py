@@ -31,7 +31,8 @@ def wrong_versions(books: Books) -> Iterator[str]:
 def wrong_commits(books: Books) -> Iterator[str]:
     """Say which commits tell of other updates than their visits."""
     commits = books.commits
-    taken = books.visits[books.visits["committed_version"] >= 0].groupby("committed_version")
+    visits = books.frame("committed_version", "staleness", "up_bytes")
+    taken = visits[visits["committed_version"] >= 0].groupby("committed_version")
     recomputed = {
         "updates": taken.size(),
         "mean_staleness": taken["staleness"].mean(),
@@ -48,12 +49,12 @@ def wrong_running_totals(books: Books) -> Iterator[str]:
     """Say which commits tell of other sums over all visits that had ended when their updates were taken."""
     if books.unfinished:
         return
-    visits, commits = books.visits, books.commits
-    ended, times, from_s = visits["ended_s"].to_numpy(), commits["time_s"].to_numpy(), books.taken_from_s()
+    visits, commits = books.run.columns("visits"), books.commits
+    ended, times, from_s = visits["ended_s"], commits["time_s"].to_numpy(), books.taken_from_s()
     # What lands at the very instant of a commit is in its sums; what is stopped then may be or not.
-    surely = np.where(visits["landed_s"].isna(), ended, np.nextafter(ended, -np.inf))
+    surely = np.where(pd.isna(visits["landed_s"]), ended, np.nextafter(ended, -np.inf))
     for name in ("up_bytes", "down_bytes", "joules"):
-        values, amounts = commits[f"total_{name}"].to_numpy(), visits[name].to_numpy()
+        values, amounts = commits[f"total_{name}"].to_numpy(), visits[name]
         low = _sums_until(amounts, surely, from_s, "left")
         high = _sums_until(amounts, ended, times, "right")
         good = ((values > low) | equal(values, low)) & ((values < high) | equal(values, high))
@@ -88,9 +89,9 @@ def wrong_totals(books: Books) -> Iterator[str]:
     """Say where `run.json` tells of other totals than the tables."""
     if books.unfinished:
         return
-    told, visits = books.run.info.totals, books.visits
+    told, visits = books.run.info.totals, books.run.columns("visits")
     sums = (
-        ("visits", told.visits, len(visits)),
+        ("visits", told.visits, books.run.count("visits")),
         ("commits", told.commits, len(books.commits)),
         ("up_bytes", told.up_bytes, visits["up_bytes"].sum()),
         ("down_bytes", told.down_bytes, visits["down_bytes"].sum()),

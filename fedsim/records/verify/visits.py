@@ -11,9 +11,9 @@ import pandas as pd
 from fedsim.arrays import Bools
 from fedsim.records.rows import CAUSES, OUTCOMES
 from fedsim.records.verify.amounts import AMOUNTS, MEMORY
-from fedsim.records.verify.books import Books, equal
+from fedsim.records.verify.books import Books, equal, nth_of, repeated
 from fedsim.records.verify.energy import ENERGY
-from fedsim.records.verify.invariants import Invariant, said
+from fedsim.records.verify.invariants import Finding, Invariant
 from fedsim.records.verify.online import ONLINE
 from fedsim.records.verify.seconds import SECONDS
 
@@ -22,40 +22,63 @@ INSTANTS = ("dispatched_s", "downloaded_s", "trained_s", "landed_s", "ended_s")
 
 def broken_visits(books: Books) -> Iterator[str]:
     """Yield one sentence an invariant that does not hold."""
-    for invariant in INVARIANTS:
-        yield from said(books.visits, invariant.broken(books), invariant.sentence)
+    findings = [Finding(invariant) for invariant in INVARIANTS]
+    for block in books.blocks():
+        for invariant, finding in zip(INVARIANTS, findings, strict=True):
+            if not invariant.whole:
+                finding.look(block)
+    for invariant, finding in zip(INVARIANTS, findings, strict=True):
+        if invariant.whole:
+            finding.look(books)
+        yield from finding.said()
 
 
 # endings ----------------------------------------------------------------------------------------
 
 
-def _without_predecessor(books: Books) -> Any:
-    visits = books.visits
+def _placed_twice(books: Books) -> Bools:
+    order = books.frame("order")["order"].to_numpy()
+    return np.asarray(repeated(order) | (order < 0))
+
+
+def _ended_twice(books: Books) -> Bools:
+    visits = books.frame("client", "visit")
+    return repeated(visits["client"].to_numpy(), visits["visit"].to_numpy())
+
+
+def _without_predecessor(books: Books) -> Bools:
     if books.unfinished:
-        return np.zeros(len(visits), dtype=bool)
-    nth = visits.sort_values(["client", "visit"]).groupby("client").cumcount().reindex(visits.index)
-    return ~visits.duplicated(["client", "visit"]) & (nth != visits["visit"])
+        return np.zeros(books.run.count("visits"), dtype=np.bool_)
+    visits = books.frame("client", "visit")
+    client, visit = visits["client"].to_numpy(), visits["visit"].to_numpy()
+    order, nth = nth_of(client, visit)
+    lacks = np.zeros(len(order), dtype=np.bool_)
+    lacks[order] = nth != visit[order]
+    return np.asarray(~repeated(client, visit) & lacks)
 
 
 ENDINGS = (
     Invariant(
         "every dispatch has its own place",
-        lambda b: b.visits.duplicated("order") | (b.visits["order"] < 0),
+        _placed_twice,
         lambda r: f"has the place {r['order']} of another dispatch",
+        whole=True,
     ),
     Invariant(
         "one ending a visit",
-        lambda b: b.visits.duplicated(["client", "visit"]),
+        _ended_twice,
         lambda _: "has more than one ending",
+        whole=True,
     ),
     Invariant(
         "no visit is missing",
         _without_predecessor,
         lambda _: "follows a visit that has no row",
+        whole=True,
     ),
     Invariant(
         "clients are known",
-        lambda b: ~b.visits["client"].isin(b.clients["client"]),
+        lambda b: ~b.visits["client"].isin(b.known.column("rank").index),
         lambda _: "is of a client that is not in clients",
     ),
     Invariant(
@@ -95,10 +118,14 @@ def _backwards(books: Books) -> Bools:
     return np.asarray(backwards)
 
 
-def _overlapping(books: Books) -> Any:
-    ordered = books.visits.sort_values(["client", "dispatched_s", "order"])
-    overlapping = ordered["dispatched_s"] < ordered.groupby("client")["ended_s"].shift()
-    return overlapping.reindex(books.visits.index)
+def _overlapping(books: Books) -> Bools:
+    names = ("client", "dispatched_s", "order", "ended_s")
+    visits = books.frame(*names)
+    client, dispatched_s, place, ended_s = (visits[name].to_numpy() for name in names)
+    order, nth = nth_of(client, dispatched_s, place)
+    overlapping = np.zeros(len(order), dtype=np.bool_)
+    overlapping[order[1:]] = (nth[1:] > 0) & (dispatched_s[order[1:]] < ended_s[order[:-1]])
+    return overlapping
 
 
 PHASES = (
@@ -114,6 +141,7 @@ PHASES = (
         lambda r: (
             f"was dispatched at {r['dispatched_s']:.6g} s while the client's previous visit was under way"
         ),
+        whole=True,
     ),
 )
 

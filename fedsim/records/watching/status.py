@@ -16,8 +16,9 @@ from pathlib import Path
 
 from fedsim.errors import ExperimentError, RunFolderError, message
 from fedsim.files.opened import FACTS_BYTES, SETTINGS_BYTES, UnreadableError, bytes_of
-from fedsim.records.watching.lines import Facts, disk_bytes, last_rows, outcomes
+from fedsim.records.watching.lines import Facts, disk_bytes, last_rows
 from fedsim.records.watching.pace import USED, Left, Pace, shares_of
+from fedsim.records.watching.parts import endings, is_folded, newest_rows
 from fedsim.records.watching.score import LastScore, last_score
 
 LATELY_S = 600.0
@@ -91,11 +92,10 @@ def run_status(folder: Path) -> RunStatus:
     """
     head = _head(folder)
     status = _status(folder, head)
-    commits = last_rows(folder / "commits.jsonl")
+    commits = newest_rows(folder, "commits")
     walls = last_rows(folder / "wall.jsonl")
     totals = _mapping(head.get("totals"))
-    folded = not (folder / "visits.jsonl").exists()
-    visits = _counts(totals.get("outcomes")) if folded else outcomes(folder / "visits.jsonl")
+    visits = _counts(totals.get("outcomes")) if is_folded(folder) else endings(folder)
     version = int(_number(commits[-1].get("version"))) if commits else int(_number(totals.get("commits")))
     now = _Now(folder, commits, walls) if status == "running" else None
     budget = _budget(folder)
@@ -218,7 +218,7 @@ def _since(path: Path) -> float:
 
 def _time_s(folder: Path, commits: Sequence[Facts], head: Facts) -> float:
     """Return the latest virtual instant that is known [s]."""
-    visits = last_rows(folder / "visits.jsonl", 2**16)
+    visits = newest_rows(folder, "visits", 2**16)
     ended = [_number(row.get("ended_s")) for row in visits]
     made = [_number(row.get("time_s")) for row in commits[-1:]]
     return max([_number(head.get("end_time_s")), *ended, *made])
@@ -232,7 +232,7 @@ def _last_score(folder: Path, known: Facts) -> LastScore | None:
     """Return the last score: `known` as `run.json` has it of a run that has ended, else what its rows say."""
     if known:
         return last_score([known])
-    return last_score(last_rows(folder / "scores.jsonl", 2**16) or _folded_scores(folder / "scores.parquet"))
+    return last_score(newest_rows(folder, "scores", 2**16) or _folded_scores(folder / "scores.parquet"))
 
 
 def _folded_scores(path: Path) -> list[Facts]:

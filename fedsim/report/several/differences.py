@@ -63,7 +63,7 @@ def contest(c: Compared) -> Contest | None:
 
 
 def _spent(run: Run) -> dict[Unit, float]:
-    sums = run.visits[["up_bytes", "joules"]].sum()
+    sums = run.frame("visits", "up_bytes", "joules").sum()
     return {
         "time_s": run.info.end_time_s,
         "up_bytes": float(sums["up_bytes"]),

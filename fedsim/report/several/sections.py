@@ -35,10 +35,10 @@ def setup(c: Compared) -> Section:
             run.info.status,
             said("time_s", run.info.end_time_s),
             number(len(run.commits)),
-            number(len(run.visits)),
-            said("bytes", int(run.visits["up_bytes"].sum())),
-            said("bytes", int(run.visits["down_bytes"].sum())),
-            said("joules", float(run.visits["joules"].sum())),
+            number(run.count("visits")),
+            said("bytes", int(run.columns("visits")["up_bytes"].sum())),
+            said("bytes", int(run.columns("visits")["down_bytes"].sum())),
+            said("joules", float(run.columns("visits")["joules"].sum())),
         )
         for label, run in zip(c.labels, c.runs, strict=True)
     ]
@@ -76,7 +76,7 @@ def progress(c: Compared, targets: Sequence[float] = ()) -> Section:
 
 def endings(c: Compared) -> Section:
     """How visits ended, run beside run."""
-    counted = [run.visits["outcome"].value_counts() for run in c.runs]
+    counted = [run.frame("visits", "outcome")["outcome"].value_counts() for run in c.runs]
     counts = pd.DataFrame(counted, index=list(c.labels)).fillna(0).astype("int64")
     counts = counts[[name for name in OUTCOMES if name in counts.columns]]
     rows = []
@@ -89,10 +89,10 @@ def endings(c: Compared) -> Section:
         rows.append(
             (
                 label,
-                percent(share["visits"]) if len(run.visits) else "–",
-                percent(share["seconds"]) if len(run.visits) else "–",
-                percent(share["up_bytes"]) if len(run.visits) else "–",
-                percent(share["joules"]) if len(run.visits) else "–",
+                percent(share["visits"]) if run.count("visits") else "–",
+                percent(share["seconds"]) if run.count("visits") else "–",
+                percent(share["up_bytes"]) if run.count("visits") else "–",
+                percent(share["joules"]) if run.count("visits") else "–",
                 number(stale),
                 percent(float((people["committed"] > 0).mean())) if len(people) else "–",
             )

@@ -33,6 +33,8 @@ SAMPLES_BYTES = 3_000_000
 """Pictures of a run that draws some."""
 DRIVER_BYTES, LIBRARIES_BYTES = 235_000_000, 330_000_000
 """Memory of a driver that trains nothing itself; of torch, transformers and PEFT in it."""
+TORCH_BYTES, WITHOUT_TRANSFORMERS = 180_000_000, "fedsim.training.direct.weights"
+"""Of torch alone; the module that workers import where a model is read without transformers, and the driver without torch."""
 VISIT_MEMORY_BYTES, CLIENT_MEMORY_BYTES = 1100, 6000
 """Of a row while tables are folded and drawn; of a client."""
 LOGS_BYTES = 100_000_000
@@ -227,8 +229,7 @@ def _adapter_bytes(plan: Plan, commits: int) -> int:
 
 def _of_driver(plan: Plan, rows: Forecast | None, *, timeline_only: bool) -> Iterator[Share]:
     experiment, layout = plan.experiment, plan.task.layout
-    libraries = LIBRARIES_BYTES if "torch" in sys.modules or plan.parts.task.worker_modules else 0
-    yield Share("driver", DRIVER_BYTES + (0 if timeline_only else libraries))
+    yield Share("driver", DRIVER_BYTES + (0 if timeline_only else _libraries_bytes(plan)))
     yield Share("clients", experiment.population.clients * CLIENT_MEMORY_BYTES)
     if rows is not None:
         yield Share("rows", rows.visits * VISIT_MEMORY_BYTES)
@@ -237,6 +238,16 @@ def _of_driver(plan: Plan, rows: Forecast | None, *, timeline_only: bool) -> Ite
     yield Share("versions", state_bytes(plan) + 8 * 4 * layout.size)
     if experiment.runtime.executor == "inline":
         yield Share("model", 2 * _model_bytes(plan))
+
+
+def _libraries_bytes(plan: Plan) -> int:
+    """Return what the libraries of the task take of the driver; what workers alone import is none of its."""
+    experiment, task = plan.experiment, plan.parts.task
+    modules = task.imported_by_workers(experiment.lora, experiment.numerics)
+    loaded = "torch" in sys.modules
+    if WITHOUT_TRANSFORMERS in modules:
+        return TORCH_BYTES if loaded or experiment.runtime.executor == "inline" else 0
+    return LIBRARIES_BYTES if loaded or modules else 0
 
 
 def _of_workers(plan: Plan) -> Iterator[Share]:

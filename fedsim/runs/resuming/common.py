@@ -13,9 +13,10 @@ from fedsim.records import tables
 from fedsim.records.info import RunInfo
 from fedsim.records.liveness.resumption import Resumption
 from fedsim.records.run import Run
+from fedsim.records.stored.columns import StoredColumns
 from fedsim.records.tables import Columns
 from fedsim.records.writer import now, portable
-from fedsim.runs.resuming.folder import cut_back
+from fedsim.runs.resuming.folder import WrittenRows, cut_back
 from fedsim.runs.resuming.machine import processor
 
 
@@ -33,19 +34,20 @@ def clients_columns(plan: Plan) -> Columns:
 
 def columns_of(run: Run) -> dict[str, Columns]:
     """Return the columns of a run's tables."""
+    columns = {table: run.columns(table) for table in tables.TABLES}
     return {
-        name: {str(column): values.to_numpy() for column, values in table.items()}
-        for name, table in run.tables.items()
+        table: rows.read([*rows]) if isinstance(rows, StoredColumns) else dict(rows)
+        for table, rows in columns.items()
     }
 
 
-def cut(folder: Path, plan: Plan, info: RunInfo, lines: Mapping[str, bytes], wall_s: float) -> None:
+def cut(folder: Path, plan: Plan, info: RunInfo, rows: Mapping[str, WrittenRows], wall_s: float) -> None:
     """Cut a run folder back, see `fedsim.runs.resuming.folder.cut_back`.
 
     Raises:
         HostError: the disk does not take it.
     """
     try:
-        cut_back(folder, portable(plan.experiment), info, lines, wall_s)
+        cut_back(folder, portable(plan.experiment), info, rows, wall_s)
     except OSError as problem:
         raise HostError(message(str(folder), f"cannot be written ({problem.strerror})")) from problem

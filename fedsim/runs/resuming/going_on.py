@@ -18,6 +18,7 @@ from fedsim.runs.ending import closed_whatever_happens
 from fedsim.runs.resuming import heads
 from fedsim.runs.resuming.checkpoints import Checkpoints
 from fedsim.runs.resuming.common import columns_of, cut, resumption
+from fedsim.runs.resuming.folder import WrittenRows
 from fedsim.runs.resuming.heads import Stored, Values
 from fedsim.runs.resuming.replayed import ReplayedRows, StoredRows
 from fedsim.runs.stopping import Stop
@@ -61,7 +62,7 @@ class GoingOn:
             RunFolderError: the schedule is not that of the run.
         """
         self._replayed.clients(clients_table(self.plan))
-        log = Log(replace(self.before, info=replace(self.before.info, status="killed")))
+        log = Log(self.before.with_info(replace(self.before.info, status="killed")))
         server = world(self.plan, None, self._replayed, self._heard, log=log, vector=version_0(self.plan))
         server.versions.lent.replay(self.values.data["lent"])
         server.versions.coder.idle = True
@@ -97,21 +98,21 @@ class GoingOn:
         if float(server.now_s) != head.time_s:
             raise self._refused(f"version {head.version} was made at {head.time_s!r} s")
         self._replayed.compare()
-        lines = self._rows.lines(head.rows)
+        rows = self._rows.written(head.rows)
         try:
             put_values(server, self.values.data, self.executor)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as problem:
             raise self._refused(str(problem)) from problem
-        self._go_on(server, lines)
+        self._go_on(server, rows)
 
-    def _go_on(self, server: Server, lines: Mapping[str, bytes]) -> None:
+    def _go_on(self, server: Server, rows: Mapping[str, WrittenRows]) -> None:
         """Let the server write into the run's folder, which is cut back to here."""
         head, counts = self.stored.head, self._replayed.counts
         seconds = time.perf_counter() - self._began_s
         again = resumption(self.before, head.version, counts["visits"], counts["commits"], seconds)
         self.info = replace(self.info, resumed=(*self.info.resumed, again), refused=head.refused)
         heads.keep_only(self._folder, self.stored.path)
-        cut(self._folder, self.plan, self.info, lines, head.wall_s)
+        cut(self._folder, self.plan, self.info, rows, head.wall_s)
         self.values.kept.go_on()
         began_s = time.perf_counter() - head.wall_s
         writer = Writer(self._folder, self.plan.experiment, began_s, self.info, continues=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,11 @@ from fedsim.records import tables
 from fedsim.records.folder import WRITTEN
 from fedsim.records.info import RunInfo
 from fedsim.records.rows import CommitRow, PersonalRow, Row, ScoreRow, VisitRow
+from fedsim.records.stored.parts import PACKED
 from fedsim.records.tables import Columns
 from fedsim.records.verify.compared import COLUMNS, KEYS
-from fedsim.records.writer import PACKED, Writer
+from fedsim.records.writer import Writer
+from fedsim.runs.resuming.folder import WrittenRows
 from fedsim.samplers.seen import Counts
 
 COMPARED_TABLES = ("visits", "commits")
@@ -109,26 +111,22 @@ class StoredRows:
         fix = "see `fedsim verify`; what was changed since cannot be gone on from"
         return RunFolderError(message(self._where, f"is not the run that its settings make: {what}", fix=fix))
 
-    def lines(self, counts: Mapping[str, int]) -> dict[str, bytes]:
-        """Return the rows as lines, in the order in which they were written: so many of each table.
+    def written(self, counts: Mapping[str, int]) -> dict[str, WrittenRows]:
+        """Return the rows in the order in which they were written: so many of each table.
 
         Raises:
             RunFolderError: a table has fewer, or the schedule gave another number.
         """
-        return {table: b"".join(self._lines(table, counts.get(table, 0))) for table in WRITTEN}
+        return {table: self._in_order(table, counts.get(table, 0)) for table in WRITTEN}
 
-    def _lines(self, table: str, count: int) -> Iterator[bytes]:
+    def _in_order(self, table: str, count: int) -> WrittenRows:
         columns = self._columns[table]
-        there = len(next(iter(columns.values())))
-        parts = self._written.get(table, [np.arange(min(count, there))])
+        parts = self._written.get(table, [np.arange(min(count, tables.count(columns)))])
         places = np.concatenate([*parts, np.zeros(0, np.int64)])
         if len(places) != count:
             what = f"{table}: has {len(places)} rows up to the checkpoint, which was taken after {count}"
             raise self._differs(what)
-        for at in range(0, count, PACKED):
-            part = {name: column[places[at : at + PACKED]].tolist() for name, column in columns.items()}
-            for values in zip(*part.values(), strict=True):
-                yield (tables.encode(dict(zip(part, values, strict=True))) + "\n").encode()
+        return WrittenRows(columns, places)
 
 
 def _keys(table: str, columns: Columns) -> Counts:

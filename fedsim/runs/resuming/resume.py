@@ -34,7 +34,7 @@ from fedsim.runs.finish import write_report
 from fedsim.runs.resuming import heads
 from fedsim.runs.resuming.common import clients_columns, columns_of, cut, resumption
 from fedsim.runs.resuming.files import model_files
-from fedsim.runs.resuming.folder import held, tidy, wall_lines
+from fedsim.runs.resuming.folder import held, no_rows, tidy, wall_lines
 from fedsim.runs.resuming.going_on import GoingOn
 from fedsim.runs.resuming.heads import Head, Stored, Values
 from fedsim.runs.resuming.replayed import RepeatedRows, StoredRows
@@ -209,7 +209,7 @@ def _begun_again(
     stored.compare_clients(clients_columns(plan))
     info = replace(info, resumed=(*info.resumed, resumption(before, 0, 0, 0, 0.0)))
     heads.keep_only(folder, None)
-    cut(folder, plan, info, dict.fromkeys(run_folder.WRITTEN, b""), -1.0)
+    cut(folder, plan, info, no_rows(), -1.0)
     KeptAgain(folder / "kept").go_on()
     writer = RepeatedRows(folder, plan, info, time.perf_counter(), None if reads_values else stored)
     tell("resumed", {"resumption": info.resumed[-1]})

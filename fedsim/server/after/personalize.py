@@ -37,6 +37,7 @@ from fedsim.records.rows import PersonalRow
 from fedsim.rng import stream
 from fedsim.server.values.handles import Handles
 from fedsim.server.values.private_parts import PrivateParts
+from fedsim.server.values.score_calls import ScoreCalls
 
 
 @dataclass(frozen=True)
@@ -238,15 +239,16 @@ class _LastTraining:
 
     def scored(self, group: _Group) -> Iterator[PersonalRow]:
         """Yield the rows of clients once they have trained."""
-        pending = []
+        models: list[list[Used]] = [[], [], []]  # shared, the client's, alone: one a client each
         for visit, after, alone in zip(group.visits, *group.ends(), strict=True):
             self._privates.faulty += after is not None and _failed(after)
-            models = [self._shared, self._client_model(visit, after)]
+            models[0].append(self._shared)
+            models[1].append(self._client_model(visit, after))
             if alone is not None:
-                models.append(self._at_layout_scale(visit, Used(alone.end)))
-            pending.append((visit, [self._held_out(visit.client, model) for model in models]))
-        for visit, tickets in pending:
-            yield self._row(visit, [ticket.result() for ticket in tickets])
+                models[2].append(self._at_layout_scale(visit, Used(alone.end)))
+        calls = [self._held_out(group.visits, kind) for kind in models if kind]
+        for visit, *parts in zip(group.visits, *(call.parts() for call in calls), strict=True):
+            yield self._row(visit, parts)
 
     def _client_model(self, visit: _Visit, update: Update | None) -> Used:
         end = None if update is None or _failed(update) else update.end  # failed: it uses what it had
@@ -260,11 +262,15 @@ class _LastTraining:
         """Return a model as it is scored: scores multiply B A with the layout's scale."""
         return replace(used, vector=in_server_units(self._task.layout, used.vector, visit.job.scale))
 
-    def _held_out(self, client: int, model: Used) -> Ticket:
-        vector = self._handles.of(model.vector) if model is self._shared else model.vector
-        base = self._handles.of_change(model.base)
-        probes = self._task.probes("client", client=client)
-        return self._executor.score([ScoreJob(vector, probe, base) for probe in probes])
+    def _held_out(self, visits: Sequence[_Visit], models: Sequence[Used]) -> ScoreCalls:
+        """Have a model of each client scored on its held-out part, all of them in one call."""
+        jobs = []
+        for visit, model in zip(visits, models, strict=True):
+            vector = self._handles.of(model.vector) if model is self._shared else model.vector
+            base = self._handles.of_change(model.base)
+            probes = self._task.probes("client", client=visit.client)
+            jobs.append([ScoreJob(vector, probe, base) for probe in probes])
+        return ScoreCalls.begun(self._executor, jobs, len(jobs))
 
     def _row(self, visit: _Visit, scores: Sequence[Sequence[Mapping[str, float]]]) -> PersonalRow:
         sums = [add_sums(parts) for parts in scores]

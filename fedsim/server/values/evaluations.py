@@ -17,6 +17,7 @@ from fedsim.server import returned
 from fedsim.server.ledger import OnEvent
 from fedsim.server.values.batches import batches
 from fedsim.server.values.handles import Handles, read_only
+from fedsim.server.values.score_calls import ScoreCalls
 
 OnScore = Callable[[int, float, str, dict[str, float]], None]
 """(version, time of its commit [virtual s], split, metrics)."""
@@ -59,6 +60,7 @@ class Evaluations:
         self._executor, self._handles = executor, handles
         self._on_score, self._tell = on_score, tell
         self._open: deque[_Evaluation] = deque()
+        self._clients_per_call = max(PROBES_PER_CALL, experiment.numerics.clients_per_call)
         self.queued: list[tuple[int, float]] = []
 
     def attach(self, executor: Executor, handles: Handles) -> None:
@@ -91,7 +93,8 @@ class Evaluations:
                 if client_model is None
                 else self._of_clients(model, split, client_model)
             )
-            calls = [jobs[cut] for cut in batches(len(jobs), PROBES_PER_CALL)]
+            together = PROBES_PER_CALL if client_model is None else self._clients_per_call
+            calls = [jobs[cut] for cut in batches(len(jobs), together)]
             tickets = [self._executor.score(call) for call in calls]
             rows = [sum(job.probe.stop - job.probe.start for job in call) for call in calls]
             self._open.append(_Evaluation(version, float(time_s), split, tickets, rows))
@@ -99,7 +102,7 @@ class Evaluations:
     def _of_shared(self, model: ServerModel, split: str) -> list[ScoreJob]:
         assert self._handles is not None
         handle, change = self._handles.of(model.adapter.vector), self._change(model)
-        probes = self._task.probes(split, self._experiment.evaluate.windows)
+        probes = self._task.probes(split, self._experiment.evaluate.most_windows)
         return [ScoreJob(handle, probe, change) for probe in probes]
 
     def _of_clients(
@@ -107,7 +110,7 @@ class Evaluations:
     ) -> list[ScoreJob]:
         """Every client's own adapter: on its own held-out part (`clients`), its own draw (`samples`), else on the split."""
         assert self._handles is not None
-        windows, change = self._experiment.evaluate.windows, self._change(model)
+        windows, change = self._experiment.evaluate.most_windows, self._change(model)
         scored = "client" if split == "clients" else split
         jobs: list[ScoreJob] = []
         for client in range(self._task.clients):
@@ -148,14 +151,14 @@ class Evaluations:
         """
         assert self._executor is not None
         assert self._handles is not None
-        tickets, users = [], Counter(id(vector) for _, vector, _ in models)
+        jobs, users = list[list[ScoreJob]](), Counter(id(vector) for _, vector, _ in models)
         for client, vector, change in models:
             handle = self._handles.of(vector) if users[id(vector)] > 1 else read_only(vector)
             under = self._handles.of_change(change)
-            jobs = [ScoreJob(handle, p, under) for p in self._task.probes("shard", client=client)]
-            tickets.append(self._executor.score(jobs))
-            tickets[-1].want()
-        metrics = [returned.metrics(self._task, ticket.result()) for ticket in tickets]
+            jobs.append([ScoreJob(handle, p, under) for p in self._task.probes("shard", client=client)])
+        calls = ScoreCalls.begun(self._executor, jobs, self._clients_per_call)
+        calls.want()
+        metrics = [returned.metrics(self._task, parts) for parts in calls.parts()]
         if any("loss" not in row for row in metrics):
             what = f"needs the task's metric loss, and it has {', '.join(metrics[0])}"
             raise RunError(message(f"sampler {self._experiment.sampler.kind}", what))

@@ -7,8 +7,11 @@ read losses, polled clients answer theirs. All of that stands in the table of vi
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from fedsim.clock.visit import Visit
 from fedsim.records.run import Run
@@ -33,7 +36,7 @@ UNWRITTEN = LoggedVisit()
 
 
 class Log:
-    """What a run has written about its visits.
+    """What a run has written about its visits: some columns, by client and visit.
 
     Attributes:
         trained: whether something was trained.
@@ -41,16 +44,28 @@ class Log:
 
     def __init__(self, run: Run) -> None:
         """Take a run's tables."""
-        visits = run.visits
         self.trained = not run.info.timeline_only
         self._stopped = run.info.status in ("failed", "interrupted")
-        names = ("client", "visit", "outcome", "committed_version", "loss", "loss_square")
-        rows = zip(*(visits[name].tolist() for name in names), strict=True)
-        self._visits = {(client, visit): LoggedVisit(*rest) for client, visit, *rest in rows}
+        visits = run.columns("visits")
+        client, number = visits["client"], visits["visit"]
+        order = np.lexsort([number, client])
+        self._client: memoryview[int] = client[order].data
+        self._number: memoryview[int] = number[order].data
+        self._version: memoryview[int] = visits["committed_version"][order].data
+        self._losses: list[Sequence[float]] = [
+            np.asarray(visits[n][order], np.float64).data for n in ("loss", "loss_square")
+        ]
+        self._outcome = visits["outcome"][order]
 
     def of(self, visit: Visit) -> LoggedVisit:
         """Return what is written of a visit; one without a row has landed, and nothing was read of it."""
-        return self._visits.get((visit.client, visit.visit), UNWRITTEN)
+        begin = bisect_left(self._client, visit.client)
+        end = bisect_right(self._client, visit.client, begin)
+        at = bisect_right(self._number, visit.visit, begin, end) - 1  # of two, the last one
+        if at < begin or self._number[at] != visit.visit:
+            return UNWRITTEN
+        loss, square = (column[at] for column in self._losses)
+        return LoggedVisit(self._outcome[at], self._version[at], loss, square)
 
     def ask(self, landed: Sequence[Visit]) -> None:
         """Let a commit of these visits be made, or mark them as the run left them when it stopped there.

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from fedsim.arrays import Ints
 from fedsim.builtin import digits
 from fedsim.errors import DataError, ExperimentError, message
 from fedsim.jobs import TaskContext
@@ -20,7 +19,7 @@ from fedsim.tasks._images.pictures import Pictures
 from fedsim.tasks._images.settings import ImagesSettings
 from fedsim.tasks._images.task import ImagesTask
 from fedsim.tasks._language.topics import divergence_bits
-from fedsim.tasks._splits import Splits
+from fedsim.tasks._splits import Ragged, Splits
 from fedsim.tasks.partition import Blocks, Dirichlet, Pathological, partition
 from fedsim.training.diffusion import cost as denoiser_cost
 from fedsim.training.diffusion import lora as denoiser_lora
@@ -114,7 +113,7 @@ def _pictures(
 class Deal:
     """The images of each client, as rows, and facts about how different clients are."""
 
-    shares: list[Ints]
+    shares: Ragged
     facts: dict[str, Any]
 
 

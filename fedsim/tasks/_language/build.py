@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fedsim.adapters.adapter import Layout
 from fedsim.arrays import Ints
+from fedsim.cost.shape import ModelShape
 from fedsim.errors import DataError, message
 from fedsim.jobs import TaskContext
 from fedsim.rng import seed_of, stream
+from fedsim.tasks._language.kept_tokens import tokenised
 from fedsim.tasks._language.settings import LanguageSettings
 from fedsim.tasks._language.task import LanguageTask
 from fedsim.tasks._language.text import Source, digest, read
@@ -23,18 +27,22 @@ from fedsim.tasks._language.tokens import (
     full,
     joined,
     lines,
-    tokenise,
     whole,
 )
 from fedsim.tasks._language.topics import divergence_bits, topics
 from fedsim.tasks._language.units import Texts
-from fedsim.tasks._splits import Splits
+from fedsim.tasks._splits import Ragged, Splits
 from fedsim.tasks.partition import Blocks, Dirichlet, Iid, Pathological, partition
 from fedsim.training import hub, lora, text_shape
-from fedsim.training.loading import configuration
+from fedsim.training.direct.targets import known_layout, known_to_train
+from fedsim.training.direct.tokenizer import tokenizer_of
 
 BLOCK = 512
 """Tokens of a block where there is plenty: about 25 lines of newspaper, enough to have a topic."""
+
+
+AT_ONCE = 1000
+"""Clients whose text is cut into windows before these are joined."""
 
 
 @dataclass(frozen=True)
@@ -63,23 +71,22 @@ class Deal:
     """
 
     windows: Windows
-    shares: list[Ints]
+    shares: Ragged
     facts: dict[str, Any]
 
 
 def prepare(config: LanguageSettings, context: TaskContext) -> LanguageTask:
     """Return the task; see `Language.build`."""
-    name = _model(config)
-    skeleton = _checked(name, config.sequence)
-    layout = lora.layout(skeleton, context.lora)
-    tokenizer, vocabulary = hub.tokenizer(name), configuration.vocabulary(skeleton)
+    name = model_name(config)
+    model = _described(name, config.sequence, context)
+    layout, vocabulary = model.layout, model.shape.vocab
     corpus = read(_source(config))
     splits = {key: _sorted(texts) for key, texts in corpus.splits.items()}
-    streams, first = _tokens(tokenizer, splits, vocabulary)
+    streams, first = _tokens(model.tokenizer, splits, vocabulary)
     deal = _dealt(config, context, splits["train"], streams["train"], first)
     test = whole(streams["test"], config.sequence, first)
     valid = whole(streams["valid"], config.sequence, first) if "valid" in streams else None
-    notices = [*corpus.notices, *text_shape.notices(skeleton, layout)]
+    notices = [*corpus.notices, *model.notices]
     apart = {"test": len(test), "valid": 0 if valid is None else len(valid)}
     return LanguageTask(
         model=name,
@@ -89,7 +96,7 @@ def prepare(config: LanguageSettings, context: TaskContext) -> LanguageTask:
         seed=context.seed,
         training_seed=context.first_seed,
         layout=layout,
-        shape=text_shape.shape(skeleton, name, layout, config.sequence, context.local.batch),
+        shape=model.shape,
         splits=Splits.dealt(
             deal.shares, config.holdout, apart, context.seed, last=config.holdout_from == "runs"
         ),
@@ -113,7 +120,7 @@ def _tokens(tokenizer: Any, splits: dict[str, Texts], vocabulary: int) -> tuple[
             token = tokenizer.convert_ids_to_tokens(number)
             what = f"the tokenizer's {kind} token {token!r} is number {number}, the model knows {vocabulary}"
             raise DataError(message("task.model", what, fix=FITTING))
-    return {key: tokenise(tokenizer, texts.texts, eos, vocabulary) for key, texts in splits.items()}, first
+    return {key: tokenised(tokenizer, texts.texts, eos, vocabulary) for key, texts in splits.items()}, first
 
 
 def _dealt(config: LanguageSettings, context: TaskContext, texts: Texts, train: Stream, first: int) -> Deal:
@@ -134,11 +141,16 @@ def _dealt(config: LanguageSettings, context: TaskContext, texts: Texts, train: 
         facts["class_divergence_bits"] = _class_divergence(blocks, share)
         facts["class_divergence_iid_bits"] = _class_divergence(blocks, plain)
     if config.holdout_from == "runs":
-        share = [_in_runs(cut, numbers, stream(seed, "runs", client)) for client, numbers in enumerate(share)]
-    parts = [full(train, _where(cut, numbers), config.sequence, first) for numbers in share]
-    stops = np.cumsum([len(part) for part in parts])
-    shares = [np.arange(stop - len(part), stop) for part, stop in zip(parts, stops.tolist(), strict=True)]
-    return Deal(joined(parts), shares, facts)
+        share = share.changed(lambda client, numbers: _in_runs(cut, numbers, stream(seed, "runs", client)))
+    windows, counts = [], []
+    for at in range(0, clients, AT_ONCE):
+        parts = [
+            full(train, _where(cut, numbers), config.sequence, first) for numbers in share[at : at + AT_ONCE]
+        ]
+        windows.append(joined(parts))
+        counts += [len(part) for part in parts]
+    stops = np.cumsum(counts)
+    return Deal(joined(windows), Ragged(np.arange(stops[-1]), stops), facts)
 
 
 def _facts(
@@ -169,7 +181,8 @@ def _source(config: LanguageSettings) -> Source:
     )
 
 
-def _model(config: LanguageSettings) -> str:
+def model_name(config: LanguageSettings) -> str:
+    """Return the folder or hub name of a task's model."""
     if config.model != "builtin":
         return config.model
     from fedsim.builtin import model_folder
@@ -177,12 +190,31 @@ def _model(config: LanguageSettings) -> str:
     return str(model_folder())
 
 
-def _checked(name: str, sequence: int) -> Any:
-    """Return the model without weights, after the checks that need none."""
+@dataclass(frozen=True)
+class _Model:
+    """What is known of a model without its weights, after the checks that need none."""
+
+    layout: Layout
+    shape: ModelShape
+    tokenizer: Any
+    notices: list[str]
+
+
+def _described(name: str, sequence: int, context: TaskContext) -> _Model:
+    """Return what a model is; without transformers where its folder says it all."""
+    made = known_to_train(name, context.lora, context.numerics.training)
+    if made is not None:
+        hub.check_weights(name)
+        hub.refuse_longer(made.positions, sequence)
+        layout = known_layout(made, context.lora)
+        shape = text_shape.shape_of(made, name, layout, sequence, context.local.batch)
+        return _Model(layout, shape, tokenizer_of(Path(name)) or hub.tokenizer(name), [])
     skeleton = hub.skeleton(name)
     hub.check_weights(name)
     hub.check_sequence(name, sequence)
-    return skeleton
+    layout = lora.layout(skeleton, context.lora)
+    shape = text_shape.shape(skeleton, name, layout, sequence, context.local.batch)
+    return _Model(layout, shape, hub.tokenizer(name), text_shape.notices(skeleton, layout))
 
 
 def _sorted(texts: Texts) -> Texts:

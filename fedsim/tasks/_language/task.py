@@ -13,15 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from fedsim.adapters.adapter import Vector
-from fedsim.jobs import Job, Probe, Sums, Update
+from fedsim.config.learning import LocalConfig
+from fedsim.jobs import Job, Probe, ScoreJob, Sums, Update
 from fedsim.tasks._dealt import Batching, DealtTask
 from fedsim.tasks._language.tokens import Windows
-from fedsim.tasks._splits import PIECE
+from fedsim.tasks._splits import PIECE, Rows
 
 if TYPE_CHECKING:
     from fedsim.training.paths import Trained
     from fedsim.training.text_model import TextModel
 
+QUICK_FLOPS = 2e12
+"""An evaluation of fewer operations takes some seconds of a core, and is never cut."""
+SAMPLE = 100
+"""Clients that tell how long a visit is."""
 LARGEST_LOSS = 700.0
 """A loss above which perplexity is called infinite; the logarithm of the largest float is 709.8."""
 
@@ -69,16 +74,56 @@ class LanguageTask(DealtTask):
 
     def score(self, vector: Vector, probe: Probe, base: Vector | None = None) -> Sums:
         """Return nll [nats], tokens, words (`<eos>` counted) and bytes of one piece."""
+        return self.score_together([ScoreJob(vector, probe, base)])[0]
+
+    def score_together(self, jobs: Sequence[ScoreJob]) -> list[Sums]:
+        """Return the sums of several pieces; those on one base go through the model together."""
+        of_base: dict[int, list[int]] = {}
+        for at, job in enumerate(jobs):
+            of_base.setdefault(id(job.base), []).append(at)
+        sums: dict[int, Sums] = {}
+        for group in of_base.values():
+            sums.update(zip(group, self._scored([jobs[at] for at in group]), strict=True))
+        return [sums[at] for at in range(len(jobs))]
+
+    def _scored(self, jobs: Sequence[ScoreJob]) -> list[Sums]:
+        """Return the sums of pieces on one base."""
+        places = [self._place(job.probe) for job in jobs]
+        nll = self.text_model.score(
+            [job.vector for job in jobs],
+            [windows.tokens[rows] for windows, rows in places],
+            [windows.counts[rows] for windows, rows in places],
+            PIECE,
+            jobs[0].base,
+        )
+        return [
+            {
+                "nll": total,
+                "tokens": float(windows.counts[rows].sum()),
+                "words": float(windows.words[rows].sum()),
+                "bytes": float(windows.bytes[rows].sum()),
+            }
+            for total, (windows, rows) in zip(nll, places, strict=True)
+        ]
+
+    def _place(self, probe: Probe) -> tuple[Windows, Rows]:
+        """Return the windows that a piece is of, and which of them."""
         windows = {"test": self.test, "valid": self.valid}.get(probe.split, self.windows)
-        rows = self.rows(probe.split, probe.client)[probe.start : probe.stop]
         assert windows is not None
-        nll = self.text_model.score(vector, windows.tokens[rows], windows.counts[rows], PIECE, base)
-        return {
-            "nll": nll,
-            "tokens": float(windows.counts[rows].sum()),
-            "words": float(windows.words[rows].sum()),
-            "bytes": float(windows.bytes[rows].sum()),
-        }
+        return windows, self.rows(probe.split, probe.client)[probe.start : probe.stop]
+
+    def suggested_windows(self, visits: float, local: LocalConfig, splits: Sequence[str]) -> int | None:
+        """Return how many windows take as long to score as so many visits to train, if a split has more; None: all.
+
+        A token costs a training about twice what it costs a score: forward, and backward by the states. What takes no
+        more than `QUICK_FLOPS` is scored whole. How long a visit is, some clients tell.
+        """
+        clients = range(0, self.clients, max(1, self.clients // SAMPLE))
+        tokens = visits * sum(self.tokens(client, local) for client in clients) / len(clients)
+        score_flops = 2.0 * self.shape.matmul_params * self.example_tokens
+        most = max(PIECE, int(2.0 * tokens / self.example_tokens), int(QUICK_FLOPS / score_flops))
+        sizes = [len(self.rows(split, None)) for split in splits if split != "samples"]
+        return most if max(sizes, default=0) > most else None
 
     def metrics(self, sums: Sums) -> dict[str, float]:
         """Return perplexity (per token), word_perplexity, bits_per_byte and loss [nats per token]."""

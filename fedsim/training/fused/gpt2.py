@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
+
+from torch import Tensor
 
 from fedsim.adapters.adapter import Layout
 from fedsim.training.fused.attention import Attention
 from fedsim.training.fused.block import Block, Gelu
 from fedsim.training.fused.decoder import Decoder, Frozen
+from fedsim.training.fused.lora import Matrix
 from fedsim.training.fused.norms import LayerNorm
-from fedsim.training.fused.parts import Adapters
+from fedsim.training.fused.parts import Adapters, tensors_of
 
 TARGETS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
@@ -40,35 +45,66 @@ def matrices(model: Any) -> dict[str, tuple[int, int]]:
     return shapes
 
 
+@dataclass(frozen=True)
+class Numbers:
+    """What of a configuration is in no tensor: layers, heads, numbers of a head, the scale of its queries, and epsilon."""
+
+    layers: int
+    heads: int
+    head_dim: int
+    scale: float
+    eps: float
+
+    @classmethod
+    def of(cls, layers: int, width: int, heads: int, eps: float, *, scaled: bool) -> Numbers:
+        """Return them, the scale 1 or one over the root of a head's numbers."""
+        head_dim = width // heads
+        return cls(layers, heads, head_dim, head_dim**-0.5 if scaled else 1.0, eps)
+
+
 def build(model: Any, layout: Layout) -> Decoder:
     """Take the model apart; its tensors are shared, the model itself is not kept."""
-    config, body = model.config, model.transformer
+    config = model.config
+    numbers = Numbers.of(
+        config.num_hidden_layers,
+        config.hidden_size,
+        config.num_attention_heads,
+        config.layer_norm_epsilon,
+        scaled=config.scale_attn_weights,
+    )
+    return assembled(tensors_of(model), numbers, layout)
+
+
+def assembled(tensors: Mapping[str, Tensor], numbers: Numbers, layout: Layout) -> Decoder:
+    """Put a decoder together of a model's tensors, by their names in `GPT2LMHeadModel`; they are shared."""
     adapters = Adapters(layout)
-    heads = config.num_attention_heads
-    head_dim = config.hidden_size // heads
-    scale = head_dim**-0.5 if config.scale_attn_weights else 1.0
+    heads = numbers.heads
+
+    def norm(name: str) -> LayerNorm:
+        return LayerNorm(tensors[f"{name}.weight"], tensors[f"{name}.bias"], numbers.eps)
+
+    def matrix(layer: int, name: str) -> Matrix:
+        return adapters.matrix(layer, [(name, tensors[f"{name}.weight"])])
+
     blocks = []
-    for i, layer in enumerate(body.h):
-        at, attention, mlp = f"transformer.h.{i}", layer.attn, layer.mlp
+    for i in range(numbers.layers):
+        at = f"transformer.h.{i}"
+        bias = {target: tensors[f"{at}.{target}.bias"] for target in TARGETS}
         blocks.append(
             Block(
                 layer=i,
-                norm_1=_norm(layer.ln_1),
-                attention_in=adapters.matrix(i, [(f"{at}.attn.c_attn", attention.c_attn.weight.detach())]),
-                attention=Attention(i, heads, heads, head_dim, scale, attention.c_attn.bias.detach()),
-                attention_out=adapters.matrix(i, [(f"{at}.attn.c_proj", attention.c_proj.weight.detach())]),
-                attention_bias=attention.c_proj.bias.detach(),
-                norm_2=_norm(layer.ln_2),
-                mlp_in=adapters.matrix(i, [(f"{at}.mlp.c_fc", mlp.c_fc.weight.detach())]),
-                activation=Gelu(mlp.c_fc.bias.detach()),
-                mlp_out=adapters.matrix(i, [(f"{at}.mlp.c_proj", mlp.c_proj.weight.detach())]),
-                mlp_bias=mlp.c_proj.bias.detach(),
+                norm_1=norm(f"{at}.ln_1"),
+                attention_in=matrix(i, f"{at}.attn.c_attn"),
+                attention=Attention(i, heads, heads, numbers.head_dim, numbers.scale, bias["attn.c_attn"]),
+                attention_out=matrix(i, f"{at}.attn.c_proj"),
+                attention_bias=bias["attn.c_proj"],
+                norm_2=norm(f"{at}.ln_2"),
+                mlp_in=matrix(i, f"{at}.mlp.c_fc"),
+                activation=Gelu(bias["mlp.c_fc"]),
+                mlp_out=matrix(i, f"{at}.mlp.c_proj"),
+                mlp_bias=bias["mlp.c_proj"],
             )
         )
-    words, places = body.wte.weight.detach(), body.wpe.weight.detach()
-    frozen = Frozen(words, places, None, _norm(body.ln_f), model.lm_head.weight.detach())
+    words, places = tensors["transformer.wte.weight"], tensors["transformer.wpe.weight"]
+    frozen = Frozen(words, places, None, norm("transformer.ln_f"), tensors["lm_head.weight"])
     return Decoder(layout, blocks, frozen)
-
-
-def _norm(module: Any) -> LayerNorm:
-    return LayerNorm(module.weight.detach(), module.bias.detach(), module.eps)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fedsim.adapters.adapter import Layout
 from fedsim.training.fused.lora import Matrix, Part
@@ -46,3 +47,8 @@ def fits(layout: Layout, matrices: dict[str, tuple[int, int]]) -> bool:
         and m.b_shape == (matrices[m.name][1], m.rank)
         for m in layout.modules
     )
+
+
+def tensors_of(model: Any) -> dict[str, Tensor]:
+    """Return a model's parameters by name, tied ones by each of their names; the memory is the model's."""
+    return {name: p.detach() for name, p in model.named_parameters(remove_duplicate=False)}

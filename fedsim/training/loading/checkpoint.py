@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,9 +132,11 @@ def check_stored(folder: Path, name: str) -> None:
     """
     for file in sorted(folder.glob("*.safetensors")):
         coded = sorted(
-            f"{key} ({kind})"
-            for key, kind, sides in _stored(file)
-            if key.endswith(".weight") and sides > 1 and not kind.startswith(("F16", "F32", "F64", "BF16"))
+            f"{key} ({stored.kind})"
+            for key, stored in header(file).items()
+            if key.endswith(".weight")
+            and len(stored.shape) > 1
+            and not stored.kind.startswith(("F16", "F32", "F64", "BF16"))
         )
         if coded:
             what = f"{file.name} holds coded weights: {_named(coded)}"
@@ -141,15 +144,23 @@ def check_stored(folder: Path, name: str) -> None:
             raise DataError(message("task.model", what, got=name, fix=fix))
 
 
-def _stored(file: Path) -> list[tuple[str, str, int]]:
-    """Return name, kind of number and number of sides of each tensor in a file; none of one that is damaged, which loading says."""
+@dataclass(frozen=True)
+class Stored:
+    """A tensor as the head of a safetensors file says it: its kind of number (`F32`, `BF16`, ...) and its shape."""
+
+    kind: str
+    shape: tuple[int, ...]
+
+
+def header(file: Path) -> dict[str, Stored]:
+    """Return name -> tensor of a safetensors file; empty of one that is damaged or not there, which loading says."""
     try:
         with opened(file) as stored:
             length = int.from_bytes(stored.read(8), "little")
             head = json.loads(stored.read(length)) if length <= MOST_HEAD_BYTES else {}
-        return [(k, str(v["dtype"]), len(v["shape"])) for k, v in head.items() if k != "__metadata__"]
+        return {k: Stored(str(v["dtype"]), tuple(v["shape"])) for k, v in head.items() if k != "__metadata__"}
     except (UnreadableError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return []
+        return {}
 
 
 def _named(keys: list[str]) -> str:

@@ -59,15 +59,18 @@ def check_causal(model: PreTrainedModel, name: str) -> None:
         raise DataError(message("task.model", what, got=name, fix="give a model of text")) from problem
     logits = logits.float()
     if not logits.isfinite().all():
-        what = "its predictions are not finite numbers"
-        raise DataError(
-            message("task.model", what, got=name, fix="set numerics.dtype: float32, or give sound weights")
-        )
+        raise no_numbers(name)
     moved = float((logits[0, :-1] - logits[1, :-1]).abs().max())
     narrow = next(iter(model.parameters())).dtype in (torch.float16, torch.bfloat16)
     if moved > (CLOSE_HALF if narrow else CLOSE) * float(logits.abs().max()):
         what = "it looks ahead: another last token changes what it predicts before it"
         raise DataError(message("task.model", what, got=name, fix=CAUSAL))
+
+
+def no_numbers(name: str) -> DataError:
+    """Return the error of a model whose predictions are infinite or NaN."""
+    what, fix = "its predictions are not finite numbers", "set numerics.dtype: float32, or give sound weights"
+    return DataError(message("task.model", what, got=name, fix=fix))
 
 
 def _windows(model: PreTrainedModel) -> Tensor:

@@ -15,7 +15,7 @@ from fedsim.config.loading import changed
 from fedsim.cost.charge_as import ChargeAs
 from fedsim.cost.declared import charged
 from fedsim.cost.formulas import train_memory_bytes
-from fedsim.cost.memory_plan import plan_memory
+from fedsim.cost.memory.plan import plan_memory
 from fedsim.devices.population import draw_devices
 from fedsim.errors import ExperimentError
 from fedsim.records.verify import verify

@@ -15,7 +15,7 @@ from fedsim.devices.charging import charging
 from fedsim.devices.people.eligible import Circumstances, circumstances, eligible
 from fedsim.devices.people.habits import Habits, habits
 from fedsim.devices.people.places import PERIOD_S, at_home, carried_by, share_by_hour
-from fedsim.devices.people.spans import Spans, less, unrolled
+from fedsim.devices.people.spans import Spans, less, unrolled, windows_from
 from fedsim.devices.population import draw
 
 N = 4096  # one address of randomness
@@ -92,6 +92,10 @@ def test_what_is_left_is_what_is_in_a_span_and_in_no_cut(kept, cut):
     for owner in range(3):
         for t in np.arange(0.5, 100):
             assert covers(left, owner, t) == (covers(raw, owner, t) and not covers(cuts, owner, t))
+    windows, again = windows_from(left, 3, 100.0), Availability.from_windows(*left, n=3, period_s=100.0)
+    assert np.array_equal(windows.starts_s, again.starts_s)
+    assert np.array_equal(windows.stops_s, again.stops_s)
+    assert np.array_equal(windows.offsets, again.offsets)
 
 
 # against what was published ----------------------------------------------------------------------

@@ -104,7 +104,7 @@ def test_speed_is_the_share_of_the_peak_that_the_stack_reaches():
     mac = int(np.flatnonzero(PEOPLE.device == "apple-m1")[0])
     mlx = read_stacks().stacks["mlx"]
     assert PEOPLE.profile(mac).flops_per_s == mlx.share_of_peak * 2600e9
-    assert PEOPLE.profile(mac).law == StepLaw("mlx", mlx.launch_s, 0.0, 0.7 * 68e9, math.inf)
+    assert PEOPLE.profile(mac).law == StepLaw("mlx", mlx.launch_s, 0.0, 0.7 * 68e9, math.inf, mlx.memory)
 
 
 def test_a_card_of_its_own_has_its_own_memory_and_phones_what_the_system_leaves_them():
@@ -125,6 +125,17 @@ def test_stacks_can_be_named_by_class():
     assert set(chosen.laws.stack[mid]) == {"cpp-blas"}
     assert (chosen.laws.stack[~mid] == PEOPLE.laws.stack[~mid]).all()
     assert chosen.flops_per_s[mid] == pytest.approx(PEOPLE.flops_per_s[mid] * 0.5 / 0.0337)
+
+
+def test_or_by_operating_system_and_a_class_comes_first():
+    systems = PEOPLE.hardware.table.os[PEOPLE.hardware.row].astype(str)
+    high = PEOPLE.tier == "phone-high"
+    chosen = with_software(PEOPLE, ComputeConfig(stack={"ios": "mesp", "phone-high": "auto"}), 0)
+    assert set(chosen.laws.stack[(systems == "ios") & ~high]) == {"mesp"}
+    assert (chosen.laws.stack[high] == PEOPLE.laws.stack[high]).all()
+    chosen = with_software(PEOPLE, ComputeConfig(stack={"ios": "mesp"}), 0)
+    assert set(chosen.laws.stack[systems == "ios"]) == {"mesp"}
+    assert (chosen.laws.stack[systems != "ios"] == PEOPLE.laws.stack[systems != "ios"]).all()
 
 
 def test_a_quarter_of_the_phones_are_iphones():
@@ -255,7 +266,7 @@ def changed(tmp_path, name, old, new):
         ("stacks.csv", ",cpu,android", ",cpu,beos", "os: no such operating system"),
         ("stacks.csv", ",cpu,android", ",dsp,android", "peak: no such peak"),
         ("stacks.csv", "0.0337", "-0.0337", "share_of_peak: must be greater than 0"),
-        ("memory_limits.csv", "0.29", "2.9", "share: must be at most 1"),
+        ("memory_limits.csv", "0.29", "2.9", "background: must be at most 1"),
         ("measurements/public.csv", ",read,", ",guessed,", "quality: no such quality"),
         ("measurements/public.csv", "11.3659", "-1", "s_per_step: must be greater than 0"),
         ("measurements/public.csv", ",yes,,", ",no,,", "why_not: is empty"),

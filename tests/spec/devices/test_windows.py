@@ -6,10 +6,11 @@ import math
 from itertools import pairwise
 
 import numpy as np
+import oracles.windows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim.devices.windows import normal_form
+from fedsim.devices.windows import Growing, normal_form
 
 
 def normal(windows, n=1, **settings):
@@ -71,3 +72,29 @@ def test_the_same_time_is_covered_and_windows_lie_apart(windows, periodic):
             assert covered(spans, t) == covered(before, t)
         for (_, stop), (start, _) in pairwise(spans):
             assert start > stop
+
+
+ROWS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 60), st.integers(1, 25)), min_size=1, max_size=40)
+
+
+@given(rows=ROWS, period=st.sampled_from((math.inf, 30.0, 47.5)), gap=st.sampled_from((0.0, 1.0)))
+def test_the_normal_form_is_that_of_ranks_and_sorts_to_the_bit(rows, period, gap):
+    owner, start, length = (np.array(column) for column in zip(*rows, strict=True))
+    start, length = start / 3, length / 7
+    args = (owner.astype(np.int64), start, start + length)
+
+    for mine, theirs in zip(
+        normal_form(*args, n=5, period_s=period, gap_s=gap),
+        oracles.windows.normal_form(*args, n=5, period_s=period, gap_s=gap),
+        strict=True,
+    ):
+        assert np.array_equal(mine, theirs)
+
+
+@given(parts=st.lists(st.lists(st.floats(-1e9, 1e9), max_size=9), max_size=9))
+def test_an_array_that_grows_is_its_parts_one_after_the_other(parts):
+    growing = Growing()
+    for part in parts:
+        growing.append(np.array(part, dtype=float))
+
+    assert growing.whole().tolist() == [number for part in parts for number in part]

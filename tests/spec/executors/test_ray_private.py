@@ -14,7 +14,17 @@ from fedsim.errors import HostError
 from fedsim.executors import ray_session as session
 from fedsim.executors.pool import WorkerLost
 from fedsim.executors.ray_errors import CAUSES, CRASHED, LOST, cause_of, lost, trouble
-from fedsim.executors.ray_patches import SERVICES, few_processes, loopback, missing_names, read_auth_mode
+from fedsim.executors.ray_patches import (
+    AGENT_FLAGS,
+    IDLE,
+    PORTS,
+    SERVICES,
+    few_processes,
+    loopback,
+    missing_names,
+    no_agents,
+    read_auth_mode,
+)
 from fedsim.executors.ray_pool import RayPool
 from fedsim.executors.ray_worker import Shared
 from fedsim.jobs import Job
@@ -165,9 +175,41 @@ def test_what_is_changed_inside_ray_is_put_back(monkeypatch):
 
 def test_a_ray_without_these_names_is_named_and_starts_as_it_does_by_itself():
     other = SimpleNamespace(_private=SimpleNamespace(node=SimpleNamespace()))
-    assert len(missing_names(other)) == 2 + len(SERVICES)
-    with loopback(other), few_processes(other):
+    assert len(missing_names(other)) == 2 + len(SERVICES) + 3 + len(PORTS)
+    with loopback(other), few_processes(other), no_agents(other):
         read_auth_mode(other)
+
+
+def test_a_raylet_gets_shells_for_its_agents_and_is_told_that_nobody_listens():
+    told, started = {}, []
+
+    def start_raylet(session_dir, node_id, command):
+        return other._private.services.start_ray_process(command, "raylet", fate_share=True)
+
+    def persist_port(session_dir, node_id, name, port):
+        told[name] = (session_dir, node_id, port)
+
+    services = SimpleNamespace(
+        start_raylet=start_raylet, start_ray_process=lambda *given, **more: started.append((given, more))
+    )
+    names = {name: name.lower() for name in PORTS}
+    other = SimpleNamespace(
+        _private=SimpleNamespace(services=services),
+        _raylet=SimpleNamespace(persist_port=persist_port, **names),
+    )
+    before = dict(vars(services))
+    with no_agents(other):
+        other._private.services.start_raylet(
+            "here",
+            node_id="n",
+            command=["raylet", "--head", *(f"{flag}python agent.py" for flag in AGENT_FLAGS)],
+        )
+
+    assert started == [
+        ((["raylet", "--head", *(flag + IDLE for flag in AGENT_FLAGS)], "raylet"), {"fate_share": True})
+    ]
+    assert told == {name.lower(): ("here", "n", port) for name, port in PORTS.items()}
+    assert vars(services) == before
 
 
 # the folder for temporary files -----------------------------------------------------------------
@@ -220,7 +262,7 @@ def bare(monkeypatch):
     def nothing(*_args):
         yield
 
-    for name in ("loopback", "few_processes"):
+    for name in ("loopback", "few_processes", "no_agents"):
         monkeypatch.setattr(session, name, nothing)
     monkeypatch.setattr(session.time, "sleep", lambda _s: None)
     monkeypatch.delenv("RAY_TMPDIR", raising=False)

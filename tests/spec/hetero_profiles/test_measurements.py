@@ -101,7 +101,6 @@ def test_one_fit_has_short_and_long_batches_of_one_model():
 def test_the_page_says_what_the_fit_says():
     page = (tables.HERE / "README.md").read_text("utf-8")
     assert tables.readme(FITTED) in page
-    assert tables.holding() in page
 
 
 def test_no_stack_of_one_chip_is_taken_to_be_better_known_than_those_of_several():

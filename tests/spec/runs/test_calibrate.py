@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import pytest
 
+import hetero_profiles
 from fedsim.cli.app import call
 from fedsim.clock.plan import prepare
+from fedsim.config.devices import ComputeConfig
+from fedsim.config.loading import changed
+from fedsim.config.population import PopulationConfig
 from fedsim.cost.formulas import train_flops
+from fedsim.cost.work import Work
+from fedsim.devices.population import draw_devices, with_software
+from fedsim.devices.stacks.memory_models import memory_models
+from fedsim.devices.stacks.table import read_stacks
 from fedsim.devices.table_checks import check
 from fedsim.devices.tables import read_devices
 from fedsim.errors import HostError, ProfileError
-from fedsim.runs import calibrate
+from fedsim.records.verify import verify
+from fedsim.runs import calibrate, measured_stack
 from fedsim.runs.calibrate import Measured
+from fedsim.runs.simulation import simulate
 
 DONE = Measured(
     model="tiny",
@@ -58,7 +69,10 @@ def test_rows_with_and_without_a_quota_stand_in_one_table(tmp_path):
 def test_the_default_task_is_measured_and_its_row_can_be_simulated(tmp_path, capsys):
     out = tmp_path / "mine.csv"
     code = call(
-        ["profiles", "calibrate", "--repeats", "3", "--steps", "1", "--out", str(out), "--name", "box"]
+        [
+            *("profiles", "calibrate", "--repeats", "1", "--steps", "1", "--out", str(out), "--name", "box"),
+            *("-s", "local.batch=1"),
+        ]
     )
     assert code == 0
     printed = capsys.readouterr().out
@@ -69,6 +83,64 @@ def test_the_default_task_is_measured_and_its_row_can_be_simulated(tmp_path, cap
     assert 1e6 < table.flops_per_s[0] < 1e14
     assert str(tmp_path) not in printed
     assert call(["profiles", "calibrate", "--out", str(out)]) == 3  # said before anything is measured
+
+
+NETWORKS = hetero_profiles.locate("fedscale_wifi.csv")
+BATCHES = [
+    replace(DONE, batch=n, flops=n * 2e8, step_s=(max(0.02, n * 0.01),), layer_passes=60.0)
+    for n in (1, 4, 16)
+]
+
+
+def test_a_machine_and_its_software_are_written_as_hardware_and_a_stack(tmp_path):
+    devices, stacks = tmp_path / "hardware.csv", tmp_path / "stacks.csv"
+    calibrate.write(measured_stack.hardware_table(BATCHES[0], "box", "laptop-n100", 80e9), devices)
+    calibrate.write(measured_stack.stack_table(BATCHES, "box", 80e9), stacks)
+    assert check(devices) == check(stacks) == []
+    stack = read_stacks(stacks).stacks["box"]
+    law = measured_stack.machine_law(BATCHES)
+    assert stack.share_of_peak * 80e9 == pytest.approx(law.flops_per_s, rel=1e-5)
+    assert (stack.launch_s, stack.tokens) == (pytest.approx(law.launch_s, rel=1e-5), (64, 1024))
+    assert stack.memory == memory_models()["pytorch-float32"]
+    asked = PopulationConfig(devices=devices, networks=NETWORKS, clients=5)
+    people = with_software(draw_devices(asked, 5, seed=0), ComputeConfig(stacks=stacks), 0)
+    assert set(people.laws.stack) == {"box"}
+    for one in BATCHES:
+        work = Work(0, 0, one.flops, 0.0, 64, 0, 0, layer_passes=one.layer_passes)
+        seconds = people.profile(0).law.seconds(work, float(people.flops_per_s[0]))
+        assert max(seconds / one.median_s, one.median_s / seconds) <= law.worst * (1 + 1e-4)
+
+
+def test_a_stack_that_nobody_has_given_is_refused_where_it_is_needed(tmp_path):
+    devices = tmp_path / "hardware.csv"
+    calibrate.write(measured_stack.hardware_table(BATCHES[0], "box", "laptop-n100", 80e9), devices)
+    asked = PopulationConfig(devices=devices, networks=NETWORKS, clients=5)
+    people = draw_devices(asked, 5, seed=0)
+    with pytest.raises(ProfileError, match="no such stack"):
+        with_software(people, ComputeConfig(), 0)
+
+
+def test_calibrate_writes_both_tables_and_a_run_over_them_takes_the_measured_time(tmp_path, capsys):
+    devices, stacks = tmp_path / "hardware.csv", tmp_path / "stacks.csv"
+    options = ["--repeats", "1", "--steps", "1", "--name", "box", "-s", "local.batch=1"]
+    assert call(["profiles", "calibrate", "--out", str(devices), "--stacks", str(stacks), *options]) == 0
+    printed = capsys.readouterr().out
+    assert devices.read_text("utf-8") + stacks.read_text("utf-8") in printed
+    assert "# law: " in printed
+    assert check(devices) == check(stacks) == []
+    settings = changed(
+        calibrate.default(),
+        [
+            f"population={{devices: {devices}, networks: {NETWORKS}, clients: 4}}",
+            f"compute.stacks={stacks}",
+            "protocol={kind: synchronous, cohort: 2}",
+        ],
+    )
+    run = simulate(settings, timeline_only=True)
+    assert run.info.population["stacks_run"] == "box 1"
+    assert run.info.charged.laws[0].stack == "box"
+    assert verify(run) == []
+    assert call(["profiles", "calibrate", "--stacks", str(stacks)]) == 3  # said before anything is measured
 
 
 def test_three_batches_are_measured_as_rows_that_can_be_sent_and_the_law_that_they_tell(tmp_path, capsys):

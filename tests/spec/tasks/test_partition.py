@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles.dealing import dealt, repaired
 from pydantic import TypeAdapter, ValidationError
 
 from fedsim.errors import DataError
@@ -52,6 +55,36 @@ def test_every_block_goes_to_exactly_one_client_and_nobody_gets_too_little(how, 
     assert min(int(data.sizes[mine].sum()) for mine in share) >= 12
     again = deal(how, data, clients, minimum=12, seed=seed)
     assert all(np.array_equal(a, b) for a, b in zip(share, again, strict=True))
+
+
+@pytest.mark.parametrize("how", ALL, ids=lambda how: "-".join(str(v) for v in how.values()))
+@settings(max_examples=25, deadline=None)
+@given(
+    count=st.integers(12, 90),
+    clients=st.integers(2, 12),
+    minimum=st.sampled_from([1, 12, 40]),
+    seed=st.integers(0, 99),
+)
+def test_blocks_go_where_dealing_them_as_lists_gives_them(how, count, clients, minimum, seed):
+    data = blocks(count, seed=seed)
+    expected = repaired(dealt(READ(how), data, clients, np.random.default_rng(seed)), data.sizes, minimum)
+    rng = np.random.default_rng(seed)
+    if expected is None or data.sizes.sum() < clients * minimum:
+        with pytest.raises(DataError):
+            partition(READ(how), data, clients, minimum, rng)
+        return
+    share, moved = partition(READ(how), data, clients, minimum, rng)
+    assert moved == expected[1]
+    assert [part.tolist() for part in share] == [part.tolist() for part in expected[0]]
+
+
+def test_a_hundred_thousand_clients_are_two_arrays_dealt_in_seconds():
+    data = Blocks(np.full(300_000, 64), None, np.arange(300_000) // 2)
+    for how in ({"kind": "quantity", "sigma": 1.5}, {"kind": "contiguous"}, {"kind": "natural"}):
+        began_s = time.process_time()
+        share, _ = partition(READ(how), data, 100_000, 64, np.random.default_rng(0))
+        assert time.process_time() - began_s < 20
+        assert (len(share), len(share.rows), min(share.sizes) > 0) == (100_000, 300_000, True)
 
 
 def test_another_seed_gives_another_partition():

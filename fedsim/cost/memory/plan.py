@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from fedsim.cost.formulas import train_memory_bytes
+from fedsim.cost.memory.model import PLAIN, MemoryModel
 from fedsim.cost.shape import ModelShape, with_rank
 
 Measure = Literal["micro-batch", "checkpoint", "rank"]
@@ -39,18 +40,20 @@ class MemoryPlan:
         return self.words != REFUSED
 
 
-def plan_memory(shape: ModelShape, usable_bytes: float, measures: Sequence[Measure]) -> MemoryPlan:
+def plan_memory(
+    shape: ModelShape, usable_bytes: float, measures: Sequence[Measure], model: MemoryModel = PLAIN
+) -> MemoryPlan:
     """Return the mildest way to train in `usable_bytes`; refused as it was asked for if there is none.
 
     Of the measures allowed so far, checkpointing is taken whole; then the largest micro-batch, at the
-    largest of the ranks r, r / 2, r / 4, ... that fits.
+    largest of the ranks r, r / 2, r / 4, ... that fits. `model` says what the device's program keeps.
     """
-    whole_bytes = train_memory_bytes(shape)
+    whole_bytes = train_memory_bytes(shape, model)
     if whole_bytes <= usable_bytes:
         return MemoryPlan(shape, whole_bytes, FITS)
     for n in range(1, len(measures) + 1):
         for smaller in _smaller(shape, measures[:n]):
-            needed_bytes = train_memory_bytes(smaller)
+            needed_bytes = train_memory_bytes(smaller, model)
             if needed_bytes <= usable_bytes:
                 return MemoryPlan(smaller, needed_bytes, _measures_taken(shape, smaller))
     return MemoryPlan(shape, whole_bytes, REFUSED)
