@@ -72,6 +72,7 @@ READERS = {
     "executors/cluster/store.py": "its own cache, compared with hashes",
     "training/written.py": "what it has just written",
     "executors/host.py": "what Linux says of itself",
+    "adapters/sums.py": "what Linux says of itself",
     "runs/calibrate.py": "what Linux says of itself",
 }
 """Files that read others -> why they may do it by themselves."""
