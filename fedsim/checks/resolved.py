@@ -11,6 +11,7 @@ import numpy as np
 from fedsim.clock.plan import Plan
 from fedsim.config.classes import CLASSES
 from fedsim.config.experiment import Experiment
+from fedsim.devices.groups.shared_links import Groups
 from fedsim.devices.population import Population
 from fedsim.records.resolved import Drawn, Followed, Resolved
 
@@ -84,6 +85,8 @@ def _of_population(plan: Plan) -> Iterator[Followed]:
     if population.wifi_only is None and "wifi_only" in plan.population.sources:
         why = f"because population.availability is {population.availability}"
         yield Followed("population.wifi_only", plan.population.sources["wifi_only"], why)
+    if isinstance(plan.population.groups, Groups):
+        yield Followed("population.shared_links", plan.population.groups.counts(), "as drawn")
     if battery is not None and battery.capacity_wh is None:
         yield Followed("energy.battery.capacity_wh", "battery_wh of each device's row", "none is given")
 

@@ -2,7 +2,8 @@
 
 Clients of one home are of one row of the network table. They share its line, which is the one drawn for the first of
 them; each has a hop of its own to it, if the table has hops, and is as fast as the slower of both. A cell has what its
-row, or the settings, say. Regions are those of `population.outages`: everyone is in one, drawn by address.
+row, or the settings, say. Everyone is in a region, drawn by address as those of `population.outages`; a home, or a cell, lies in
+the region of its first client.
 """
 
 from __future__ import annotations
@@ -71,6 +72,12 @@ class Groups:
         links = (layer.link(client, direction) for layer in self.layers)
         return tuple(link for link in links if link is not None)
 
+    def counts(self) -> str:
+        """Return how many groups there are, as in `512 homes, 10 regions`."""
+        return ", ".join(
+            f"{len(layer.names)} {layer.kind}{'' if len(layer.names) == 1 else 's'}" for layer in self.layers
+        )
+
     def in_words(self) -> str:
         """Return the groups as JSON: `[name, bytes/s down, bytes/s up, [clients]]`; their SHA-256 where they are many."""
         if any(np.count_nonzero(layer.group != ALONE) > CLIENTS_WRITTEN for layer in self.layers):
@@ -128,7 +135,7 @@ def shared_links(
     if config is not None and config.cells is not None:
         layers.append(_cells(config.cells, row, nets, seed))
     if config is not None and config.regions is not None:
-        layers.append(_regions(config.regions, len(row), seed))
+        layers.append(_regions(config.regions, layers, len(row), seed))
     if nets.between.has_hops:
         hop = _hops(nets, row, seed, spread)
         lines = {d: np.minimum(lines[d], hop) for d in DIRECTIONS}
@@ -143,10 +150,16 @@ def written(groups: Groups | None) -> dict[str, str]:
 def _homes(mean: float, row: Ints, nets: NetworkTable, lines: dict[Direction, Floats], seed: int) -> Layer:
     fixed = ~nets.cellular[row]
     group, names = grouped(row, nets.network, fixed, mean, seed, "homes")
-    first = np.zeros(len(names), dtype=np.int64)
-    members = np.flatnonzero(fixed)[::-1]
-    first[group[members]] = members  # the smallest number comes last, and stays
+    first = _first(group, len(names))
     return Layer("home", group, nets.network, names, {d: lines[d][first] for d in DIRECTIONS})
+
+
+def _first(group: Ints, groups: int) -> Ints:
+    """Return the first client of each group, (groups,)."""
+    first = np.zeros(groups, dtype=np.int64)
+    members = np.flatnonzero(group != ALONE)[::-1]
+    first[group[members]] = members  # the smallest number comes last, and stays
+    return first
 
 
 def _at_home(homes: Layer, drawn: Floats, direction: Direction) -> Floats:
@@ -188,7 +201,8 @@ def _cells(cells: Cells, row: Ints, nets: NetworkTable, seed: int) -> Layer:
     return Layer("cell", group, nets.network, names, rates)
 
 
-def _regions(config: Regions, n: int, seed: int) -> Layer:
+def _regions(config: Regions, inner: list[Layer], n: int, seed: int) -> Layer:
+    """Return the regions; those who share an `inner` link are in the region of the first of them."""
     drawn = [
         stream(seed, "region", block).integers(config.regions, size=BLOCK) for block in range(-(-n // BLOCK))
     ]
@@ -197,5 +211,8 @@ def _regions(config: Regions, n: int, seed: int) -> Layer:
         "up": np.full(config.regions, config.up_mbps * MBPS),
     }
     group = np.concatenate(drawn)[:n].astype(np.int64)
+    for layer in inner:
+        members = np.flatnonzero(layer.group != ALONE)
+        group[members] = group[_first(layer.group, len(layer.names))][layer.group[members]]
     names = [(0, k) for k in range(config.regions)]
     return Layer("region", group, np.array([""], dtype=object), names, rates)

@@ -43,7 +43,7 @@ class MaxMinTree(Levels):
             ValueError: a capacity below 0.
         """
         super().__init__(capacity if math.isinf(capacity) else _number("capacity", capacity), now_s)
-        self._nodes: dict[tuple[tuple[str, int], ...], Node] = {(): self._root}
+        self._nodes: dict[tuple[str, int], Node] = {}
         self._paths: dict[int, tuple[tuple[str, int], ...]] = {}
 
     def __len__(self) -> int:
@@ -52,13 +52,9 @@ class MaxMinTree(Levels):
     def __contains__(self, flow: object) -> bool:
         return flow in self._flows
 
-    def level(self, *path: tuple[str, int]) -> float:
-        """Return the level of a link [bytes/s]; infinite if it holds nobody back. No name: the root's.
-
-        Args:
-            path: names of the links from it to the last one below the root.
-        """
-        node = self._nodes.get(path)
+    def level(self, name: tuple[str, int] | None = None) -> float:
+        """Return the level of a link [bytes/s], infinite if it holds nobody back; without a name the root's."""
+        node = self._root if name is None else self._nodes.get(name)
         return math.inf if node is None else node.level
 
     def rate(self, flow: int) -> float:
@@ -159,25 +155,32 @@ class MaxMinTree(Levels):
     # links that come and go -----------------------------------------------------------------------
 
     def _way_of(self, flow: int, path: Sequence[Bottleneck]) -> Node:
-        """Return the first link that a flow passes; those that are missing are made."""
-        names = tuple(link.name for link in path)
+        """Return the first link that a flow passes; those that are missing are made.
+
+        Raises:
+            ValueError: a link that others pass on another way to the root.
+        """
         node = self._root
-        for k in reversed(range(len(path))):
-            inner = self._nodes.get(names[k:])
-            if inner is None:
-                inner = self._nodes[names[k:]] = Node(_number("capacity", path[k].bytes_per_s), node)
-            inner.users += 1
-            node = inner
-        self._paths[flow] = names
+        for link in reversed(path):
+            inner = self._nodes.get(link.name)
+            if inner is not None and inner.parent is not node:
+                raise ValueError(f"{link.name} has two ways to the root: links are then no tree")
+            node = Node(_number("capacity", link.bytes_per_s), node) if inner is None else inner
+        node = self._root
+        for link in reversed(path):
+            if link.name not in self._nodes:
+                self._nodes[link.name] = Node(link.bytes_per_s, node)
+            node = self._nodes[link.name]
+            node.users += 1
+        self._paths[flow] = tuple(link.name for link in path)
         return node
 
     def _end_way(self, flow: int) -> None:
-        names = self._paths.pop(flow)
-        for k in range(len(names)):
-            node = self._nodes[names[k:]]
+        for name in self._paths.pop(flow):
+            node = self._nodes[name]
             node.users -= 1
             if not node.users:
-                del self._nodes[names[k:]]
+                del self._nodes[name]
         if not self._flows:
             self._given = 0.0  # the next busy period starts without the rounding of this one
 

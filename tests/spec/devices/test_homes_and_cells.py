@@ -106,6 +106,20 @@ def test_regions_are_those_of_outages():
     assert layer(drawn, "region").group.tolist() == drawn.availability.group.tolist()
 
 
+def test_a_home_and_a_cell_lie_in_one_region_each():
+    drawn, alone = (
+        population(homes={"clients": 3.0}, cells={"clients": 9.0}, regions=REGIONS),
+        population(regions=REGIONS),
+    )
+    region, drawn_region = layer(drawn, "region").group, layer(alone, "region").group
+    for kind in ("home", "cell"):
+        group = layer(drawn, kind).group
+        for one in range(60):
+            members = np.flatnonzero(group == one)
+            assert set(region[members]) == {drawn_region[members[0]]}
+    assert np.bincount(region).min() > 300
+
+
 def test_a_path_goes_from_the_home_to_the_region():
     drawn = population(homes={}, cells={}, regions=REGIONS)
     kinds = {tuple(link.name[0].split(" ")[0] for link in drawn.groups.path(c, "down")) for c in range(200)}
@@ -248,6 +262,8 @@ def test_a_run_with_shared_links_is_slower_repeats_to_the_bit_and_passes_the_aud
     for table in ("visits", "commits"):
         pd.testing.assert_frame_equal(*(getattr(run, table) for run in runs), check_exact=True)
     assert verify(runs[0]) == []
+    [drawn] = [f for f in runs[0].info.resolved.followed if f.key == "population.shared_links"]
+    assert drawn.value.endswith(" cells, 2 regions")
     assert runs[0].info.end_time_s > 1.2 * alone.info.end_time_s
 
 

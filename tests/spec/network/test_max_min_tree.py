@@ -101,7 +101,7 @@ def test_links_without_transfers_are_forgotten():
     for flow in range(3000):
         tree.add(flow, 1.0, 10.0, float(flow), [Bottleneck(("home", flow), 5.0), REGION])
         tree.finish()
-    assert len(tree._nodes) == 1
+    assert len(tree._nodes) == 0
     assert len(tree._free) < 200
     assert tree.next_finish() is None
 
@@ -111,7 +111,9 @@ def test_notes_that_are_void_do_not_pile_up():
     for step in range(5000):
         tree.set_cap(step % 6, 1.0 + step % 7, step * 1e-3)
     notes = [
-        heap for node in tree._nodes.values() for heap in (node.finishes, node.passed_caps, node.held_caps)
+        heap
+        for node in (tree._root, *tree._nodes.values())
+        for heap in (node.finishes, node.passed_caps, node.held_caps)
     ]
     assert max(map(len, [*notes, tree._free])) < 200
 
@@ -138,6 +140,7 @@ def test_a_full_region_of_two_thousand_is_not_looked_at_flow_by_flow(monkeypatch
         (lambda tree: tree.add(1, -1, 1, 5.0), "size must be at least 0"),
         (lambda tree: tree.add(1, 1, math.inf, 5.0), "cap must be at least 0 and less"),
         (lambda tree: tree.add(1, 1, 1, 5.0, [Bottleneck(("home", 3), -1.0)]), "capacity must be at least 0"),
+        (lambda tree: tree.add(1, 1, 1, 5.0, [HOME_A, HOME_B]), "has two ways to the root"),
         (lambda tree: tree.set_cap(0, math.nan, 5.0), "cap must be at least 0 and less"),
         (lambda tree: tree.set_capacity(-1.0, 5.0), "capacity must be at least 0"),
         (lambda tree: tree.advance(4.0), "time cannot go back from 5.0 s to 4.0 s"),
@@ -146,7 +149,7 @@ def test_a_full_region_of_two_thousand_is_not_looked_at_flow_by_flow(monkeypatch
 )
 def test_flows_and_rates_that_make_no_sense_are_refused(act, problem):
     tree = MaxMinTree(1.0)
-    tree.add(0, 10, 1, 5.0)
+    tree.add(0, 10, 1, 5.0, [HOME_A])
     with pytest.raises(ValueError, match=problem):
         act(tree)
 
