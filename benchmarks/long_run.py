@@ -16,7 +16,7 @@ import fedsim
 from fedsim.config.experiment import Experiment
 from fedsim.records import folder as run_folder
 from fedsim.records import tables
-from fedsim.records.info import RunInfo, totals_of
+from fedsim.records.info import RunInfo, saved_share, totals_of
 from fedsim.records.rows import CommitRow, VisitRow
 from fedsim.records.run import Run
 from fedsim.records.tables import TABLES, Columns
@@ -29,6 +29,7 @@ SETTINGS = {
     "population": {"preset": "mixed_edge_2025", "clients": 2000, "availability": "always"},
     "task": {"kind": "quadratic", "layout": "lora", "dimension": 6},
     "lora": {"r": 4, "alpha": 8},
+    "local": {"optimizer": "sgd", "lr": 0.1, "steps": 5},
     "protocol": {"kind": "synchronous", "cohort": COHORT},
 }
 
@@ -47,13 +48,25 @@ class Repeated:
     experiment: Experiment
     times: int
 
+    def begins_s(self) -> Iterator[float]:
+        """Yield when each repetition begins: at the last commit of the one before, to the bit [virtual s]."""
+        last_s, begin_s = float(self.run.commits["time_s"].iloc[-1]), 0.0
+        for _ in range(self.times):
+            yield begin_s
+            begin_s = last_s + begin_s
+
+    @property
+    def end_time_s(self) -> float:
+        """When the last one has made its last commit [virtual s]."""
+        return float(self.run.commits["time_s"].iloc[-1]) + max(self.begins_s())
+
     def visits(self) -> Iterator[Columns]:
         """Yield the visits of each repetition."""
         base = {name: column.to_numpy() for name, column in self.run.visits.items()}
         number = base["client"]
         per_client = np.bincount(number, minlength=len(self.run.clients))
-        for at in range(self.times):
-            later_s, versions = at * self.run.info.end_time_s, at * len(self.run.commits)
+        for at, later_s in enumerate(self.begins_s()):
+            versions = at * len(self.run.commits)
             rows = dict(base)
             rows["order"] = base["order"] + at * len(number)
             rows["visit"] = base["visit"] + at * per_client[number]
@@ -67,10 +80,10 @@ class Repeated:
     def commits(self) -> Iterator[Columns]:
         """Yield the commits of each repetition."""
         base = {name: column.to_numpy() for name, column in self.run.commits.items()}
-        for at in range(self.times):
+        for at, later_s in enumerate(self.begins_s()):
             rows = dict(base)
             rows["version"] = base["version"] + at * len(base["version"])
-            rows["time_s"] = base["time_s"] + at * self.run.info.end_time_s
+            rows["time_s"] = base["time_s"] + later_s
             for name in ("up_bytes", "down_bytes", "joules"):
                 rows[f"total_{name}"] = base[f"total_{name}"] + at * self.run.visits[name].sum()
             yield {str(name): rows[name] for name in TABLES["commits"]}
@@ -107,8 +120,9 @@ def made(timeline: Repeated, folder: Path) -> None:
     writer.clients({str(name): column for name, column in columns.items()})
     for table, blocks in (("visits", timeline.visits()), ("commits", timeline.commits())):
         tables.write_groups(table, _groups(table, blocks), folder / f"{table}.parquet")
-    info = replace(_ended(timeline), status="done")
-    run_folder.fold(folder, run_folder.read_tables(folder), info)
+    rows = run_folder.read_tables(folder)
+    info = replace(_ended(timeline), status="done", saved_share=saved_share(rows))
+    run_folder.fold(folder, rows, info)
     writer.release()
 
 
@@ -146,6 +160,6 @@ def _ended(timeline: Repeated) -> RunInfo:
         population=told.population,
         resolved=told.resolved,
         executor=told.executor,
-        end_time_s=times * told.end_time_s,
+        end_time_s=timeline.end_time_s,
         totals=totals,
     )

@@ -264,6 +264,22 @@ def survival(found: Found) -> list[str]:
     ]
 
 
+def tables(found: Found) -> list[str]:
+    """Return what each step with the tables of a long run takes."""
+    values = found["values"]
+    name = next(iter(values)).partition(".")[0]
+    lines = ["| visits | step | CPU seconds | peak memory of the process |", "|---|---|---|---|"]
+    steps = ("write", "write.close", "load", "verify", "report", "frame")
+    for visits in found["about"]["sizes"]:
+        for step in steps:
+            key = f"{name}.{visits}.{step}" + ("_" if step == "write.close" else ".")
+            word = "close" if step == "write.close" else step
+            lines.append(
+                f"| {visits:,} | {word} | {said(values[f'{key}cpu_s'])} | {said(values[f'{key}mib'])} |"
+            )
+    return lines
+
+
 TABLES: dict[str, Callable[[Found], list[str]]] = {
     "w1": w1,
     "small": small,
@@ -276,5 +292,7 @@ TABLES: dict[str, Callable[[Found], list[str]]] = {
     "engine": engine,
     "profile": profile,
     "survival": survival,
+    "tables": tables,
+    "tables_long": tables,
     "gpu": gpu,
 }

@@ -34,7 +34,7 @@ def verified(folder: Path) -> object:
 
 def reported(folder: Path) -> object:
     """Write the page about the run; returns its bytes."""
-    from fedsim.report import write
+    from fedsim.report.page import write
 
     return write([fedsim.load(folder)], folder / "report.html").stat().st_size
 

@@ -22,7 +22,7 @@ from fedsim.records.statistics import mean_interval
 
 HERE = Path(__file__).parent
 ROWS, PAGE = HERE / "runs.csv", HERE / "README.md"
-SEEDS = range(3)
+SEEDS = range(6)
 SYNC = {"kind": "synchronous", "cohort": 10, "over_select": 1.3, "deadline_s": 2400}
 FEDBUFF = {"kind": "buffered", "concurrency": 13, "buffer": 10, "once_per_buffer": True}
 PROTOCOLS = {"sync": SYNC, "fedbuff": FEDBUFF}

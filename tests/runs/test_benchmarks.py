@@ -16,8 +16,11 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2]))  # last: an installed fedsim stays the one that is tested
 
 from benchmarks import __main__ as command
-from benchmarks import goals, harness, machine, plots, processes, profiled, readme
+from benchmarks import goals, harness, long_run, machine, plots, processes, profiled, readme
 from benchmarks.w1.world import World, made
+from fedsim.records.run import load
+from fedsim.records.tables import TABLES
+from fedsim.records.verify import verify
 
 ROOT = Path(__file__).parents[2]
 PEERS = {"w1/flower_run.py", "w1/pfl_run.py", "trivial_flower.py"}
@@ -360,3 +363,16 @@ def test_a_world_is_written_once(tmp_path):
     assert made(TINY, tmp_path, rounds=1) == folder
     assert {p.name: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
     assert made(World(**{**vars(TINY), "r": 3}), tmp_path, rounds=1) != folder
+
+
+def test_a_long_run_that_is_made_is_one_that_is_written_and_its_books_are_right(tmp_path):
+    timeline = long_run.repeated(5_000)
+    long_run.made(timeline, tmp_path / "made")
+    writer = long_run.written(timeline, tmp_path / "written")
+    run = long_run.closed(timeline, writer)
+
+    assert len(run.visits) == timeline.times * len(timeline.run.visits) >= 5_000
+    assert verify(run) == verify(load(tmp_path / "made")) == []
+    for table in TABLES:
+        made, written = ((tmp_path / name / f"{table}.parquet").read_bytes() for name in ("made", "written"))
+        assert made == written, table

@@ -64,7 +64,7 @@ def named(row):
     return "-".join(row.values())
 
 
-def experiment(names, clients=40, **changes):
+def experiment(names, clients=60, **changes):
     row = {factor: FACTORS[factor][name] for factor, name in names.items()}
     return Experiment.model_validate(
         {
@@ -86,7 +86,7 @@ def experiment(names, clients=40, **changes):
             "server": row["server"],
             "sampler": row["sampler"],
             "protocol": row["protocol"],
-            "budget": {"time_s": 8_000.0},
+            "budget": {"time_s": 12_000.0},
             "energy": {"tail": True},
             "evaluate": {"every_commits": 1000},
             "runtime": {"executor": "inline"},

@@ -54,7 +54,9 @@ READERS = {
     "builtin/__init__.py": "comes with fedsim",
     "devices/online.py": "comes with fedsim",
     "devices/charging.py": "comes with fedsim",
+    "devices/people/habits.py": "comes with fedsim",
     "devices/presets.py": "comes with fedsim",
+    "devices/schemas/versions.py": "comes with fedsim",
     "training/diffusion/cost.py": "comes with fedsim",
     "report/page.py": "comes with fedsim",
     "cli/shell.py": "the null device",
@@ -70,6 +72,7 @@ READERS = {
     "executors/cluster/store.py": "its own cache, compared with hashes",
     "training/written.py": "what it has just written",
     "executors/host.py": "what Linux says of itself",
+    "adapters/sums.py": "what Linux says of itself",
     "runs/calibrate.py": "what Linux says of itself",
 }
 """Files that read others -> why they may do it by themselves."""

@@ -14,8 +14,7 @@ App = Literal["background", "foreground"]
 LIMIT_COLUMNS = (
     Column("os", "key", choices=(*OS, "vram")),
     *(Column(app, positive=True, high=1.0) for app in ("background", "foreground")),
-    *(Column(f"{app}_kind", "text") for app in ("background", "foreground")),
-    *(Column(f"{app}_source", "text") for app in ("background", "foreground")),
+    *(Column(name, "text") for name in ("kind", "source", "foreground_kind", "foreground_source")),
 )
 
 

@@ -20,6 +20,7 @@ from fedsim.errors import HostError, message
 from fedsim.executors.host import free_memory_bytes
 from fedsim.executors.ray_session import DAEMON_BYTES, Needs, fitting, wanted_store_bytes
 from fedsim.records.quantities import plural, said
+from fedsim.records.tables import GROUP
 from fedsim.runs.preflight.forecast import Forecast
 from fedsim.server.after.personalize import chosen
 
@@ -37,6 +38,8 @@ TORCH_BYTES, WITHOUT_TRANSFORMERS = 180_000_000, "fedsim.training.direct.weights
 """Of torch alone; the module that workers import where a model is read without transformers, and the driver without torch."""
 VISIT_MEMORY_BYTES, CLIENT_MEMORY_BYTES = 1100, 6000
 """Of a row while tables are folded and drawn; of a client."""
+LATER_VISIT_BYTES, LATER_VISIT_MEMORY_BYTES = 240, 300
+"""Of each visit after the first `GROUP`, which are columns in parts, on the disk and in memory."""
 LOGS_BYTES = 100_000_000
 """Ray's logs at most, see `fedsim.executors.ray_session`."""
 NEAR = 0.8
@@ -162,7 +165,11 @@ def _on_disk(plan: Plan, rows: Forecast | None, *, timeline_only: bool) -> Itera
     if rows is not None:
         scored = 1 + rows.commits // (experiment.evaluate.every_commits or max(1, rows.commits))
         after = 0 if timeline_only else len(chosen(experiment))
-        lines_bytes = rows.visits * VISIT_BYTES + rows.commits * COMMIT_BYTES + 4 * scored * SCORE_BYTES
+        lines_bytes = (
+            _of_visits(rows.visits, VISIT_BYTES, LATER_VISIT_BYTES)
+            + rows.commits * COMMIT_BYTES
+            + 4 * scored * SCORE_BYTES
+        )
         yield Share("rows", lines_bytes)
         yield Share("gains", after * PERSONAL_BYTES)
     yield Share("clients", clients * CLIENT_BYTES + HEAD_BYTES)
@@ -176,6 +183,11 @@ def _on_disk(plan: Plan, rows: Forecast | None, *, timeline_only: bool) -> Itera
     yield Share("adapter", _adapter_bytes(plan, 0 if rows is None else rows.commits))
     if "samples" in experiment.evaluate.splits:
         yield Share("samples", SAMPLES_BYTES)
+
+
+def _of_visits(visits: int, first_bytes: int, later_bytes: int) -> int:
+    """Return what visits take of which the first row group's are whole in memory, or lines."""
+    return min(visits, GROUP) * first_bytes + max(0, visits - GROUP) * later_bytes
 
 
 def _kept_floats(plan: Plan) -> Iterator[tuple[str, int]]:
@@ -232,7 +244,7 @@ def _of_driver(plan: Plan, rows: Forecast | None, *, timeline_only: bool) -> Ite
     yield Share("driver", DRIVER_BYTES + (0 if timeline_only else _libraries_bytes(plan)))
     yield Share("clients", experiment.population.clients * CLIENT_MEMORY_BYTES)
     if rows is not None:
-        yield Share("rows", rows.visits * VISIT_MEMORY_BYTES)
+        yield Share("rows", _of_visits(rows.visits, VISIT_MEMORY_BYTES, LATER_VISIT_MEMORY_BYTES))
     if timeline_only:
         return
     yield Share("versions", state_bytes(plan) + 8 * 4 * layout.size)

@@ -177,10 +177,17 @@ class _Settings:
         value = self._left.pop(key, default)
         return value if isinstance(value, bool) else None
 
-    def mapping(self, key: str) -> Mapping[str, object]:
-        """Return a mapping, empty where there is none."""
-        value = self._left.pop(key, None)
-        return value if isinstance(value, dict) else {}
+    def rope_theta(self) -> float:
+        """Return the base of RoPE's angles; 0 where they are not the plain ones. Older files have it beside `rope_scaling`."""
+        twice = {"rope_parameters", "rope_theta"} <= self._left.keys()
+        older = {"rope_theta": self._left.pop("rope_theta", 1e4), "rope_type": "default"}
+        rope, scaling = self._left.pop("rope_parameters", older), self._left.pop("rope_scaling", None)
+        if twice or scaling is not None or not isinstance(rope, dict) or rope.keys() != older.keys():
+            return 0.0
+        if rope["rope_type"] != "default":
+            return 0.0
+        theta = rope["rope_theta"]
+        return float(theta) if isinstance(theta, int | float) and not isinstance(theta, bool) else 0.0
 
     def rest(self, ignored: frozenset[str]) -> set[str]:
         """Return the keys that nobody has asked for."""
@@ -224,8 +231,7 @@ def _llama(settings: _Settings) -> Architecture | None:
     width, heads = settings.count("hidden_size"), settings.count("num_attention_heads")
     if not width or not heads or width % heads:
         return None
-    rope = settings.mapping("rope_parameters")
-    theta, tied = rope.get("rope_theta"), settings.flag("tie_word_embeddings", default=False)
+    theta, tied = settings.rope_theta(), settings.flag("tie_word_embeddings", default=False)
     eps = settings.number("rms_norm_eps", 1e-6)
     kv_heads = settings.count("num_key_value_heads", heads)
     head_dim = settings.count("head_dim", width // heads)
@@ -241,15 +247,14 @@ def _llama(settings: _Settings) -> Architecture | None:
         positions=settings.count("max_position_embeddings"),
         eps=eps,
         tied=bool(tied),
-        theta=float(theta) if isinstance(theta, int | float) and not isinstance(theta, bool) else 0.0,
+        theta=theta,
     )
     plain = (
         settings.architectures == ["LlamaForCausalLM"],
         settings.is_one_of("hidden_act", "silu", default="silu"),
         settings.is_one_of("attention_bias", False, default=False),  # a value, not a switch
         settings.is_one_of("mlp_bias", False, default=False),  # a value, not a switch
-        rope.keys() == {"rope_theta", "rope_type"} and rope.get("rope_type") == "default",
-        made.theta > 0 and tied is not None and eps > 0,
+        theta > 0 and tied is not None and eps > 0,
         kv_heads > 0 and heads % max(1, kv_heads) == 0 and head_dim > 0 and head_dim % 2 == 0,
         made.inner * made.positions > 0,
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsim.files.opened import FACTS_BYTES, UnreadableError, bytes_of
+from fedsim.training.loading.safety import TEXT_BYTES
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -78,7 +79,8 @@ def tokenizer_of(folder: Path) -> FolderTokenizer | None:
     """Return the tokenizer of a folder, None where it is more than one plain file, or nothing that ends a text is named."""
     try:
         settings = json.loads(bytes_of(folder / SETTINGS, FACTS_BYTES))
-        added = _added_tokens(folder / FILE)
+        data = bytes_of(folder / FILE, TEXT_BYTES)
+        added = _added_tokens(data)
     except (UnreadableError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     if (
@@ -93,7 +95,8 @@ def tokenizer_of(folder: Path) -> FolderTokenizer | None:
     eos, bos = (added.get(settings.get(name, "")) for name in ("eos_token", "bos_token"))
     if eos is None and bos is None:
         return None
-    return _loaded(folder / FILE, eos, bos, words=len(added))
+    about = json.dumps(settings, sort_keys=True).encode()
+    return _loaded(data, about, eos, bos, words=len(added))
 
 
 def _is_added(token: object, added: Mapping[str, int]) -> bool:
@@ -101,25 +104,27 @@ def _is_added(token: object, added: Mapping[str, int]) -> bool:
     return token is None or (isinstance(token, str) and token in added)
 
 
-def _added_tokens(path: Path) -> dict[str, int]:
+def _added_tokens(data: bytes) -> dict[str, int]:
     """Return text -> number of the special tokens that a `tokenizer.json` adds; all are as transformers adds such tokens."""
-    stored = json.loads(path.read_bytes())
+    stored = json.loads(data)
     entries = stored["added_tokens"]
     if any(not entry["special"] or entry["normalized"] for entry in entries):
         raise ValueError("words are added, too")
     return {str(entry["content"]): int(entry["id"]) for entry in entries}
 
 
-def _loaded(path: Path, eos: int | None, bos: int | None, words: int) -> FolderTokenizer | None:
+def _loaded(
+    data: bytes, about: bytes, eos: int | None, bos: int | None, words: int
+) -> FolderTokenizer | None:
     from tokenizers import Tokenizer, __version__
 
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_buffer(data)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException:  # a panic in the Rust library is no Exception; transformers says what is wrong
         return None
     if not words < tokenizer.get_vocab_size() <= MOST_WORDS:
         return None
-    files = path.read_bytes() + path.with_name(SETTINGS).read_bytes() + __version__.encode()
-    return FolderTokenizer(tokenizer, eos, bos, hashlib.sha256(files).hexdigest())
+    whole = hashlib.sha256(data + about + __version__.encode())
+    return FolderTokenizer(tokenizer, eos, bos, whole.hexdigest())

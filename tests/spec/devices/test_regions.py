@@ -79,6 +79,13 @@ def test_the_world_has_the_phones_tablets_and_computers_that_are_counted(drawn):
     assert sampled == pytest.approx(counted / counted.sum(), abs=0.005)
 
 
+def test_phones_in_use_have_less_memory_than_phones_sold_and_iphones_more_than_others(drawn):
+    phones, ios = carried_by(drawn["world"].tier), systems(drawn["world"]) == "ios"
+    memory_gb = drawn["world"].memory_bytes / 1e9
+    assert 5.5 < memory_gb[phones].mean() < 7.4  # sold in 2024-12: Counterpoint
+    assert memory_gb[phones & ios].mean() > memory_gb[phones & ~ios].mean() + 1
+
+
 def test_macs_beside_windows_are_as_page_views_have_them(drawn):
     for name, mac, windows in (("world", 13.66, 71.72), ("north_america", 31.34, 53.43)):
         computers = np.isin(drawn[name].tier.astype(str), ("laptop", "laptop-dgpu", "desktop"))

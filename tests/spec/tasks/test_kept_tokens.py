@@ -3,7 +3,6 @@
 from dataclasses import fields
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from fedsim.tasks._language import kept_tokens
@@ -60,10 +59,9 @@ def test_another_text_or_vocabulary_has_a_file_of_its_own(place, cut):
 
 def spoil(kept, **changes):
     """Write a file with arrays changed by functions of them; one that gives None leaves it out."""
-    with np.load(kept) as stored:
-        arrays = {name: changes.get(name, lambda same: same)(array) for name, array in stored.items()}
-    with kept.open("wb") as file:
-        np.savez(file, **{name: array for name, array in arrays.items() if array is not None})
+    stored = kept_tokens._unpacked(kept.read_bytes())
+    arrays = {name: changes.get(name, lambda same: same)(array) for name, array in stored.items()}
+    kept.write_bytes(kept_tokens.packed({name: array for name, array in arrays.items() if array is not None}))
 
 
 @pytest.mark.parametrize(
@@ -71,6 +69,10 @@ def spoil(kept, **changes):
     [
         lambda kept: kept.write_bytes(kept.read_bytes()[:200]),
         lambda kept: kept.write_bytes(b""),
+        lambda kept: kept.write_bytes(kept.read_bytes() + b"more"),
+        lambda kept: kept.write_bytes(kept.read_bytes().replace(b"|u1", b"|O1")),
+        lambda kept: kept.write_bytes(b"[1, 2]\n"),
+        lambda kept: kept.write_bytes(b'{"tokens": 3}\n'),
         lambda kept: spoil(kept, tokens=lambda _: None),
         lambda kept: spoil(kept, tokens=lambda tokens: tokens + 320),
         lambda kept: spoil(kept, words=lambda words: words[:3]),

@@ -152,6 +152,15 @@ def test_a_tokenizer_without_a_token_that_ends_a_text_is_refused_and_one_with_a_
     assert (task.test.tokens[:, 1:] == 5).sum() >= 30  # it ends the lines, too
 
 
+def test_an_unknown_token_that_is_none_of_the_tokens_is_refused(tmp_path):
+    """It would be looked up in place of itself, for ever."""
+    folder = folder_of(tmp_path / "model", 353)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "unk_token": ""}))
+    text = refused(folder, written(tmp_path / "a.txt", "w1 w2 w3\n" * 300))
+    assert "the tokenizer's unknown token is not one of its tokens (got '')" in text
+
+
 # no tokenizer -----------------------------------------------------------------------------------
 
 

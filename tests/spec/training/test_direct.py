@@ -31,8 +31,12 @@ SOME = {"llama": LoraConfig(r=2, targets=("q_proj", "down_proj")), "gpt2": LoraC
 TEXTS = ["The ship sails.", "", " \t two  spaces\n", "éÉ 漢😀 </s><s> <|endoftext|>", "brown cows" * 40]
 
 
-@pytest.fixture(params=["llama", "gpt2", "builtin"])
-def name(request):
+@pytest.fixture(params=["llama", "gpt2", "builtin", "older"])
+def name(request, tmp_path):
+    """A folder; `older` has its angles where transformers had them before version 5."""
+    if request.param == "older":
+        older = {"rope_parameters": None, "rope_theta": 5e4, "torch_dtype": "float32", "dtype": None}
+        return changed(request.getfixturevalue("llama"), tmp_path / "older", **older)
     return str(model_folder()) if request.param == "builtin" else request.getfixturevalue(request.param)
 
 
@@ -114,6 +118,8 @@ UNUSUAL = {
         {"hidden_act": "gelu"},
         {"attention_bias": True},
         {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
+        {"rope_theta": 1e4},
+        {"rope_parameters": None, "rope_scaling": {"rope_type": "linear", "factor": 2.0}},
         {"sliding_window": 8},
         {"quantization_config": {"quant_method": "bitsandbytes"}},
         {"architectures": ["LlamaForSequenceClassification"]},
