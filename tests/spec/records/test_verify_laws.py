@@ -77,7 +77,7 @@ def test_other_seconds_are_found_too_long_ones_as_well(run, factor):
 
 def test_the_law_of_a_launch_that_was_drawn_unit_by_unit_is_not_known_and_the_rest_is():
     run = played(None, uncertainty="units")
-    known = ~np.isnan(whole_visit_s(Books(run)))
+    known = ~np.isnan(whole_visit_s(run))
     launches = {law.device for law in run.info.charged.laws if law.launch_s is None}
     assert launches
     assert not known[run.clients["device"].isin(launches)].any()
@@ -105,4 +105,4 @@ def test_tables_of_speeds_have_no_laws():
     )
     run = simulate(changed(settings, ()), timeline_only=True)
     assert run.info.charged.laws == run.info.charged.passes == ()
-    assert np.isnan(whole_visit_s(Books(run))).all()
+    assert np.isnan(whole_visit_s(run)).all()
