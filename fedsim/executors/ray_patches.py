@@ -7,6 +7,7 @@ network interfaces, and with more processes than are used here.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from inspect import signature
@@ -37,8 +38,8 @@ PORTS = {
 }
 """Names of ports -> what the raylet is told, as by the agents of a Ray without its dashboard."""
 AGENT_FLAGS = ("--dashboard_agent_command=", "--runtime_env_agent_command=")
-IDLE = '/bin/sh -c "while kill -0 $PPID; do sleep 2; done"'
-"""Runs as long as the raylet that has started it: a raylet wants two agents, and ends with them."""
+IDLE = '/bin/sh -c "trap : INT; while read -r a b c parent d < /proc/$$/stat && [ $parent = $PPID ]; do sleep 1; done"'
+"""Runs as long as the raylet that has started it, Ctrl-C or not: a raylet wants two agents, and ends with them."""
 GLOBAL_NODE = "_private.worker._global_node"
 """Ray's processes on this machine, None where it is not connected."""
 CONFIG = "_raylet.Config"
@@ -84,7 +85,8 @@ def no_agents(ray: Any) -> Iterator[None]:
     """
     services, raylet = _at(ray, STARTERS), _at(ray, RAYLET)
     known = all(_at(ray, f"{STARTERS}.{name}") for name in (START_RAYLET, START_PROCESS))
-    if not known or not all(_at(ray, f"{RAYLET}.{name}") for name in (PERSIST, *PORTS)) or os.name != "posix":
+    known = known and all(_at(ray, f"{RAYLET}.{name}") for name in (PERSIST, *PORTS))
+    if not known or sys.platform != "linux":
         yield
         return
     start, launch, persist = services.start_raylet, services.start_ray_process, raylet.persist_port

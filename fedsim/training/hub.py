@@ -164,8 +164,13 @@ def tokenizer(name: str) -> Any:
     if not loaded.get_vocab().keys() - loaded.get_added_vocab().keys():
         raise _no_tokenizer(name)
     unknown = loaded.special_tokens_map.get("unk_token")
-    if unknown is not None and str(unknown) not in loaded.get_vocab():  # its number would be its own, for ever
-        what, fix = "the tokenizer's unknown token is not one of its tokens", "mend unk_token in its tokenizer_config.json"
+    if (
+        unknown is not None and str(unknown) not in loaded.get_vocab()
+    ):  # its number would be its own, for ever
+        what, fix = (
+            "the tokenizer's unknown token is not one of its tokens",
+            "mend unk_token in its tokenizer_config.json",
+        )
         raise DataError(message("task.model", what, got=str(unknown), fix=fix))
     if end_of_text(loaded) is None:
         fix = "set eos_token in its tokenizer_config.json"
