@@ -192,6 +192,8 @@ def engine(found: Found) -> list[str]:
         if world == "round":
             planned.append(f"{clients:,}: {said(values[f'engine.round.{clients}.planned_s'])}")
             continue
+        if f"engine.{world}.{clients}.wall_s" not in values:
+            continue
         cells = (values[f"engine.{world}.{clients}.{what}"] for what in ENGINE)
         lines.append(f"| {world} | {clients:,} | " + " | ".join(map(said, cells)) + " |")
     return [*lines, "", f"A synchronous round of every hundredth client, planned: {'; '.join(planned)}."]

@@ -81,9 +81,11 @@ class Writer:
 
     def clients(self, columns: Mapping[str, Any]) -> None:
         """Write the table of clients, one array a column; arrays that it does not have are left out."""
-        self._clients = tables.joined("clients", [tables.fit("clients", columns)])
-        if self.folder is not None:
-            tables.write_parquet("clients", self._clients, self.folder / "clients.parquet")
+        rows = tables.joined("clients", [tables.fit("clients", columns)])
+        if self.folder is None:
+            self._clients = rows
+        else:
+            tables.write_parquet("clients", rows, self.folder / "clients.parquet")
 
     def visit(self, row: VisitRow) -> None:
         """Append a visit that has ended."""

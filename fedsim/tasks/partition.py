@@ -8,6 +8,7 @@ are, a partition is two arrays.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -39,31 +40,43 @@ class Blocks:
     groups: Ints | None = None
 
 
-class Iid(Config):
+class Dealing(Config):
+    """A way to deal blocks to clients."""
+
+    @abstractmethod
+    def owners(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Owners:
+        """Return each block's client."""
+
+    def deal(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Ragged:
+        """Return each client's blocks, ascending, before any repair."""
+        return Ragged.by_owner(self.owners(blocks, clients, rng), clients)
+
+
+class Iid(Dealing):
     """Shuffled, dealt evenly."""
 
     kind: Literal["iid"] = "iid"
 
-    def deal(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Owners:
+    def owners(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Owners:
         """Return each block's client."""
         owners = np.empty(blocks.sizes.size, np.int64)
         owners[rng.permutation(blocks.sizes.size)] = evenly(blocks.sizes.size, clients)
         return owners
 
 
-class Contiguous(Config):
+class Contiguous(Dealing):
     """Client 0 has the beginning, the last one the end; runs of about equal size."""
 
     kind: Literal["contiguous"] = "contiguous"
 
-    def deal(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Owners:
+    def owners(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Owners:
         """Return each block's client."""
         middle = np.cumsum(blocks.sizes) - blocks.sizes / 2
         owners: Owners = (middle * clients // blocks.sizes.sum()).astype(np.int64)
         return np.minimum(owners, clients - 1)
 
 
-class Dirichlet(Config):
+class Dirichlet(Dealing):
     """Each client draws its own mix of C classes; all have about the same amount.
 
     With p the share of each class in the corpus, a client's mix q is, by `convention`,
@@ -93,7 +106,7 @@ class Dirichlet(Config):
     over: Literal["auto", "label", "topics"] = "auto"
     topics: Annotated[int, Field(ge=2, le=MOST)] = 10
 
-    def deal(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Owners:
+    def owners(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Owners:
         """Return each block's client."""
         pools = _pools(blocks, rng)
         left = np.array([len(pool) for pool in pools])
@@ -110,7 +123,7 @@ class Dirichlet(Config):
         return owners
 
 
-class Natural(Config):
+class Natural(Dealing):
     """As the data came: by `task.client_column`, else by folder (`alice/train.txt`), else by file or document.
 
     With more owners than clients, whole owners are dealt, largest first to whoever has least; with
@@ -119,7 +132,7 @@ class Natural(Config):
 
     kind: Literal["natural"] = "natural"
 
-    def deal(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Owners:
+    def owners(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Owners:
         """Return each block's client.
 
         Raises:
@@ -140,7 +153,7 @@ class Natural(Config):
         return owners
 
 
-class Pathological(Config):
+class Pathological(Dealing):
     """Each client has only `classes` classes (McMahan et al. 2017, arXiv 1602.05629: shards of sorted data).
 
     Attributes:
@@ -153,7 +166,7 @@ class Pathological(Config):
     over: Literal["auto", "label", "topics"] = "auto"
     topics: Annotated[int, Field(ge=2, le=MOST)] = 10
 
-    def deal(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Owners:
+    def owners(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Owners:
         """Return each block's client.
 
         Raises:
@@ -178,7 +191,7 @@ class Pathological(Config):
         return owners
 
 
-class Quantity(Config):
+class Quantity(Dealing):
     """Shuffled, but unequal amounts.
 
     Attributes:
@@ -192,7 +205,7 @@ class Quantity(Config):
     sigma: Annotated[float, Field(ge=0, le=5)] = 1.0
     exponent: Annotated[float, Field(ge=0, le=5)] = 1.0
 
-    def deal(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Owners:
+    def owners(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Owners:
         """Return each block's client."""
         if self.law == "zipf":
             weights = 1.0 / power(np.arange(1.0, clients + 1), self.exponent)
@@ -242,7 +255,7 @@ def partition(
         if unit != "tokens":
             fix = f"take fewer clients, or more {unit}"
         raise DataError(message("population.clients", f"too many for the data: {what}", fix=fix))
-    owners = how.deal(blocks, clients, rng)
+    owners = how.owners(blocks, clients, rng)
     moved = repair(owners, blocks.sizes, clients, minimum)
     if moved is None:
         what = f"the data cannot be cut so that each of {clients} clients has {minimum} {unit}"

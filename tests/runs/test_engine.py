@@ -144,7 +144,7 @@ TIES = st.sampled_from((1.0, 2.0, 3.0, 4.0))
 
 @settings(max_examples=25, deadline=None)
 @given(
-    train_s=st.lists(TIES, min_size=3, max_size=7),
+    train_s=st.lists(TIES, min_size=4, max_size=7),
     closes=st.lists(st.sampled_from((3.0, 4.0, 6.0, 50.0)), min_size=7, max_size=7),
     protocol=st.sampled_from(
         (

@@ -9,8 +9,8 @@ from fedsim.devices.table_checks import KINDS, TableKind
 from fedsim.errors import ProfileError, message, nearest
 from fedsim.files.user_tables import Column
 
-NAMES = tuple(kind.name for kind in KINDS if all(column.meaning for column in kind.columns))
-"""What there is a template of."""
+NAMES = ("devices", "hardware", "networks", "windows", "rates", "speeds", "stacks", "regions")
+"""What there is a template of; `fedsim profiles contribute` writes rows of measurements."""
 _MORE: dict[str, tuple[str, ...]] = {
     "devices": ("share",),
     "networks": ("within_cv", "autocorrelation_1s", "outage_share", "outage_mean_s", "share"),

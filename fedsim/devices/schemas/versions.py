@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
+from pydantic import Field
 
 import hetero_profiles
 from fedsim.component import Config
@@ -18,7 +19,7 @@ FILE = "versions.yaml"
 class Version(Config):
     """One table: the year of its figures, and whether it may still change."""
 
-    year: int
+    year: Annotated[int, Field(ge=2000, le=2100)]
     state: Literal["current", "frozen"]
 
 

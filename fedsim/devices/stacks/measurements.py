@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from fedsim.devices.stacks.memory_models import memory_models
 from fedsim.errors import Message, nearest
-from fedsim.files.user_tables import Column, Rows, filled, problems
+from fedsim.files.user_tables import Column, Rows, explaining, filled, problems
 
 QUALITIES = ("read", "readme", "second-hand", "own")
 """Read at its source, rounded in a README, quoted by others, or measured with `fedsim profiles contribute`."""
@@ -15,24 +16,55 @@ MEMORY_KINDS = ("peak", "allocated", "footprint", "between steps", "host only")
 """What `memory_bytes` is of: the largest resident set, the largest that the framework allocated, Apple's physical footprint;
 the resident set after a step, when nothing of it is left; or that of the host beside a GPU in the same memory."""
 MEASUREMENT_COLUMNS = (
-    Column("hardware", "text"),
-    Column("unit", "text", choices=("cpu", "gpu", "npu", "unknown")),
-    Column("os", "text"),
-    Column("software", "text"),
-    Column("model", "text"),
-    Column("all_weights", "text", choices=YES_OR_NO),
-    Column("checkpointing", "text", choices=(*YES_OR_NO, "unknown")),
-    Column("fit", "text", choices=YES_OR_NO),
-    Column("source", "text"),
-    Column("url", "text"),
-    Column("date", "text"),
-    Column("quality", "text", choices=QUALITIES),
+    Column("hardware", "text", meaning="the device as its source names it", usual="Raspberry Pi 5 8 GB"),
+    Column(
+        "unit",
+        "text",
+        choices=("cpu", "gpu", "npu", "unknown"),
+        meaning="which unit of it trained",
+        usual="cpu",
+    ),
+    Column("os", "text", meaning="its operating system, with the version if it is known", usual="linux"),
+    Column("software", "text", meaning="which program trained", usual="PyTorch, peft"),
+    Column("model", "text", meaning="which model, with its size", usual="SmolLM2-135M"),
+    Column(
+        "all_weights", "text", choices=YES_OR_NO, meaning="yes: all weights trained, no adapter", usual="no"
+    ),
+    Column(
+        "checkpointing",
+        "text",
+        choices=(*YES_OR_NO, "unknown"),
+        meaning="whether activations were computed again",
+        usual="no",
+    ),
+    Column("fit", "text", choices=YES_OR_NO, meaning="whether stacks are fitted to the row", usual="no"),
+    Column("source", "text", meaning="who measured it", usual="own"),
+    Column("url", "text", meaning="where it was read", usual="own"),
+    Column("date", "text", meaning="of the source, as in 2026-11-28", usual="2026-11-28"),
+    Column("quality", "text", choices=QUALITIES, meaning="how it was read", usual="own"),
 )
+
+
+def _number(name: str, meaning: str, unit: str = "", high: float = math.inf) -> Column:
+    return Column(name, positive=True, high=high, unit=unit, meaning=meaning)
+
+
 NUMBERS = (
-    *(Column(name, positive=True) for name in ("trained_layers", "rank", "batch", "sequence", "accumulate")),
-    *(Column(name, positive=True) for name in ("tokens_a_pass", "tokens_per_s", "s_per_step", "s_per_pass")),
-    *(Column(name, positive=True) for name in ("memory_bytes", "memory_tokens", "watts")),
-    Column("weight_bytes", positive=True, high=8.0),
+    _number(
+        "trained_layers", "layers from the lowest one that trained to the top; 28 to 32 of 1B to 8B models"
+    ),
+    _number("rank", "of the adapters; 8 to 64"),
+    _number("batch", "examples a step; 1 to 16 on devices"),
+    _number("sequence", "tokens an example; 64 to 2,048"),
+    _number("accumulate", "passes a step"),
+    _number("tokens_a_pass", "tokens of one forward and backward pass: batch x sequence / accumulate"),
+    _number("tokens_per_s", "while training; 3 of plain C++ on a phone, 1,000s of a card", "1/s"),
+    _number("s_per_step", "one step of the optimiser", "s"),
+    _number("s_per_pass", "one forward and backward pass", "s"),
+    _number("memory_bytes", "most memory that training took; 10^8 to 10^11", "bytes"),
+    _number("memory_tokens", "tokens of the pass that took it"),
+    _number("watts", "of the whole device while training; 3 to 6 of phones, 20 to 60 of laptops", "W"),
+    _number("weight_bytes", "a frozen weight; 4, 2, 1, or 0.55 of 4 bits", "bytes", high=8.0),
 )
 """Columns whose cells may be empty: what a source does not say."""
 MEMORY = ("memory_kind", "memory_model")
@@ -47,6 +79,7 @@ SAME = (
 """Two rows that are alike in these are one measurement written twice."""
 
 
+@explaining(*MEASUREMENT_COLUMNS, *NUMBERS)
 def measurement_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a table of measurements."""
     yield from problems(rows, MEASUREMENT_COLUMNS)

@@ -360,9 +360,11 @@ def test_the_population_of_an_experiment_of_one_s_own_is_shown(here, capsys):
     assert call(["profiles", "show", str(file)]) == 0
     lines = capsys.readouterr().out.splitlines()
     facts = of_population(drawn)
-    assert lines[-2] == f"online: {facts.online}"
+    assert lines[-5].split()[:2] == ["all", "40"]
+    assert lines[-4] == f"online: {facts.online}"
+    assert lines[-3].startswith("online by hour of the day")
+    assert lines[-2].startswith("tables: devices devices.csv (2025, sha256 ")
     assert lines[-1].startswith("caution: ")
-    assert lines[-3].split()[:2] == ["all", "40"]
     assert sum(g.clients for g in facts.drawn) == 40
 
 

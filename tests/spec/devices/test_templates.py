@@ -118,6 +118,30 @@ def test_beside_every_error_stands_what_the_column_means_and_what_is_usual(
     assert all(explained in problem.splitlines()[1] for problem in about)
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "explained"),
+    [
+        ("weight_bytes", "16", "a frozen weight; 4, 2, 1, or 0.55 of 4 bits [bytes]"),
+        ("tokens_per_s", "fast", "3 of plain C++ on a phone"),
+        ("quality", "good", "quality: how it was read"),
+    ],
+)
+def test_measurements_that_a_stranger_sends_are_explained_too(tmp_path, column, value, explained):
+    lines = hetero_profiles.locate("measurements/public.csv").read_text("utf-8").splitlines()
+    table = list(csv.DictReader(line for line in lines if not line.startswith("#")))[:1]
+    table[0][column] = value
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(table[0]))
+    writer.writeheader()
+    writer.writerows(table)
+    problems = check(written(tmp_path, "measured", text.getvalue()))
+    assert any(f": {column}: " in problem and explained in problem for problem in problems), problems
+
+
+def test_there_is_a_template_of_every_kind_that_people_write_by_hand():
+    assert set(NAMES) == set(SCHEMAS) - {"measurements", "memory limits", "memory models"}
+
+
 def test_a_file_of_no_kind_is_pointed_to_the_templates(tmp_path):
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     assert "fedsim profiles new" in check(tmp_path / "x.csv")[0]

@@ -79,7 +79,7 @@ transfers = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     transfers=transfers,
     capacities=st.fixed_dictionaries(dict.fromkeys(NAMES, numbers)),

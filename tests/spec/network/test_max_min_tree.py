@@ -157,6 +157,7 @@ def test_flows_and_rates_that_make_no_sense_are_refused(act, problem):
 # against progressive filling --------------------------------------------------------------------------
 
 SERVER = "server"
+LATER = 0.137 * math.pi  # a flow that ends as its cap falls to nothing ends, or does not, by the last bit
 SHAPES = {
     "alone": (),
     "home 0": (("home", 0),),
@@ -166,7 +167,7 @@ SHAPES = {
     "region 0": (("region", 0),),
     "home 4 of region 1": (("home", 4), ("region", 1)),
 }
-LINKS = tuple({name for path in SHAPES.values() for name in path})
+LINKS = tuple(sorted({name for path in SHAPES.values() for name in path}))
 
 
 def path_of(names, capacities):
@@ -222,7 +223,7 @@ def same(found, wanted, rel=1e-9):
 
 
 def scenario(rng):
-    """A random scenario; half of them on whole numbers, where caps, sizes and times tie."""
+    """A random scenario; half of them on whole numbers, where caps, sizes and times tie, but no end with a change."""
     whole = rng.random() < 0.5
 
     def number(low, high):
@@ -241,9 +242,11 @@ def scenario(rng):
         )
         for flow in range(n)
     ]
-    changes = [(number(1, 20), SERVER, number(0, 12)) for _ in range(int(rng.integers(0, 4)))]
-    changes += [(number(1, 20), int(rng.integers(n)), number(0, 8)) for _ in range(int(rng.integers(0, 4)))]
-    changes += [(number(1, 20), int(rng.integers(n)), None) for _ in range(int(rng.integers(0, 2)))]
+    changes = [(number(1, 20) + LATER, SERVER, number(0, 12)) for _ in range(int(rng.integers(0, 4)))]
+    changes += [
+        (number(1, 20) + LATER, int(rng.integers(n)), number(0, 8)) for _ in range(int(rng.integers(0, 4)))
+    ]
+    changes += [(number(1, 20) + LATER, int(rng.integers(n)), None) for _ in range(int(rng.integers(0, 2)))]
     changes += [
         (40.0, SERVER, 5.0),
         *((41.0, flow, 3.0) for flow in range(n)),
@@ -254,7 +257,7 @@ def scenario(rng):
 
 def test_random_scenarios_agree_with_filling_that_knows_no_tree():
     rng = np.random.default_rng(11)
-    for _ in range(120):
+    for _ in range(60):
         arrivals, capacities, changes = scenario(rng)
         same(played(arrivals, capacities, changes, watch=fair), finishes(arrivals, capacities, changes))
 
@@ -292,14 +295,14 @@ def optimal(tree, flows, capacities):
         assert held or rate[flow] >= cap * (1 - 1e-9)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=40)
 @given(transfers=transfers, capacities=sizes)
 def test_no_link_is_overloaded_and_every_flow_has_a_bottleneck(transfers, capacities):
     done = played(numbered(transfers), capacities, watch=optimal)
     assert len(done) == len(transfers)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(transfers=transfers, capacities=sizes, shuffle=st.randoms(use_true_random=False))
 def test_neither_numbers_nor_the_order_of_arrival_within_an_instant_matter(transfers, capacities, shuffle):
     arrivals = numbered(transfers)
@@ -313,7 +316,7 @@ def test_neither_numbers_nor_the_order_of_arrival_within_an_instant_matter(trans
     )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(transfers=transfers, capacity=numbers)
 def test_a_tree_without_branches_is_one_link(transfers, capacity):
     link, tree = MaxMinLink(capacity), MaxMinTree(capacity)
@@ -327,7 +330,7 @@ def test_a_tree_without_branches_is_one_link(transfers, capacity):
     assert [time_s for time_s, _ in found] == pytest.approx([time_s for time_s, _ in wanted], rel=1e-11)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(transfers=transfers, capacities=sizes)
 def test_a_link_that_is_wider_than_all_caps_changes_nothing(transfers, capacities):
     wide = dict.fromkeys(LINKS, 1000000000.0) | {SERVER: capacities[SERVER]}
