@@ -186,11 +186,16 @@ def test_committed_results_have_the_schema(path):
 
 
 def test_what_is_held_against_a_goal_was_measured_five_times():
+    """A goal that is newer than the results of its benchmark is not measured yet, and its row says so."""
+    measured = 0
     for goal in goals.GOALS:
         found = harness.stored(goal.key.partition(".")[0])
-        if found is not None:
-            assert found["values"][goal.key]["n"] >= 5
+        value = None if found is None else found["values"].get(goal.key)
+        if found is not None and value is not None:
+            measured += 1
+            assert value["n"] >= 5
             assert found["quiet"]
+    assert measured >= 8
 
 
 def test_the_readme_is_in_step_with_the_results():
