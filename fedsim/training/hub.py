@@ -18,6 +18,7 @@ from fedsim.blame import described
 from fedsim.errors import DataError, message, nearest
 from fedsim.files.text_file import reason
 from fedsim.training.loading import checkpoint, probing, safety
+from fedsim.training.loading.special_tokens import check_unknown_token
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -163,15 +164,7 @@ def tokenizer(name: str) -> Any:
     loaded = _from(name, "tokenizer", lambda: _without_panic(load, name))
     if not loaded.get_vocab().keys() - loaded.get_added_vocab().keys():
         raise _no_tokenizer(name)
-    unknown = loaded.special_tokens_map.get("unk_token")
-    if (
-        unknown is not None and str(unknown) not in loaded.get_vocab()
-    ):  # its number would be its own, for ever
-        what, fix = (
-            "the tokenizer's unknown token is not one of its tokens",
-            "mend unk_token in its tokenizer_config.json",
-        )
-        raise DataError(message("task.model", what, got=str(unknown), fix=fix))
+    check_unknown_token(loaded)
     if end_of_text(loaded) is None:
         fix = "set eos_token in its tokenizer_config.json"
         raise DataError(message("task.model", "the tokenizer has no end-of-text token", got=name, fix=fix))
