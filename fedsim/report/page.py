@@ -12,6 +12,7 @@ import yaml
 
 from fedsim.errors import RunFolderError, message
 from fedsim.files.atomic import write_atomically
+from fedsim.files.disk import telling
 from fedsim.records import views
 from fedsim.records.info import RunInfo
 from fedsim.records.quantities import said
@@ -45,14 +46,16 @@ def write(runs: Sequence[Run], path: Path, *, targets: Sequence[float] = ()) -> 
 
     Raises:
         RunFolderError: there is no run, or the file cannot be written.
+        HostError: the disk is full.
     """
     if not runs:
         raise RunFolderError(message("report", "needs at least one run", fix="name a run folder"))
     page = single(runs[0]) if len(runs) == 1 else several(runs, targets)
     path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, _rendered(page).encode())
+        with telling(path, "free some space; the tables are whole without the page"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, _rendered(page).encode())
     except OSError as problem:
         raise RunFolderError(message(str(path), f"cannot be written ({problem.strerror})")) from problem
     return path

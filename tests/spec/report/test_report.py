@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from dataclasses import replace
@@ -13,7 +14,7 @@ from worlds.small_runs import EXPERIMENT, INFO, small, without_rows
 
 from fedsim import report
 from fedsim.config.experiment import Experiment
-from fedsim.errors import RunFolderError
+from fedsim.errors import HostError, RunFolderError
 from fedsim.records import quantities
 from fedsim.records.info import RunInfo
 from fedsim.records.run import Run
@@ -509,6 +510,16 @@ def test_a_report_of_nothing_or_to_nowhere_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="cannot be written"):
         report.write([small()], tmp_path / "file" / "report.html")
+
+
+def test_a_page_for_which_the_disk_has_no_room_is_a_fault_of_the_machine(tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("fedsim.report.page.write_atomically", full)
+    with pytest.raises(HostError, match="the disk takes no more") as caught:
+        report.write([small()], tmp_path / "report.html")
+    assert "the tables are whole without the page" in str(caught.value)
 
 
 @pytest.mark.parametrize(
