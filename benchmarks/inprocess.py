@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.harness import CACHE
+from benchmarks.harness import CACHE, Results, interleaved
 from benchmarks.w1 import recipe
 from benchmarks.w1.world import World, made
 
@@ -113,3 +114,22 @@ def per_update(seconds: Sequence[float]) -> list[float]:
 def enough(run: Callable[[], float], updates: int, least_s: float) -> int:
     """Return how often to repeat a run of `updates` updates so that it takes at least `least_s`."""
     return max(1, int(np.ceil(least_s / (run() * updates))))
+
+
+def stock_and_batches(
+    results: Results, reference: Bench, ks: Sequence[int], least_s: float
+) -> dict[str, list[float]]:
+    """Time stock PEFT and every K of fedsim in turns; returns seconds per client update of `stock`, `k1`, ...
+
+    Args:
+        results: whose options say how often.
+        reference: the world, with the stock model.
+        ks: clients in a batch.
+        least_s: length of one timed run; a quick trial runs once.
+    """
+    least_s = 0.0 if results.options.quick else least_s
+    runs = {"stock": partial(reference.stock, enough(partial(reference.stock, 1), 1, least_s))}
+    for k in ks:
+        bench = Bench(reference.world, k, stock=False)
+        runs[f"k{k}"] = partial(bench.batched, enough(bench.batched, k, least_s))
+    return interleaved(runs, results.options.counted, results.listen)

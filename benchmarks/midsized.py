@@ -6,10 +6,8 @@ tokens. Stock PEFT and every K train the same batches from the same adapter, whi
 
 from __future__ import annotations
 
-from functools import partial
-
-from benchmarks.harness import Results, interleaved, say
-from benchmarks.inprocess import Bench, enough, per_update
+from benchmarks.harness import Results, say
+from benchmarks.inprocess import Bench, per_update, stock_and_batches
 from benchmarks.w1.world import World
 
 SHAPES = {
@@ -83,12 +81,7 @@ def _compare(results: Results, name: str, world: World, ks: tuple[int, ...]) -> 
         ok=loss <= LOSS_APART,
         seen=f"{loss:.1e} nats, {move:.1e} of the largest move",
     )
-    least = 0.0 if results.options.quick else LEAST_S
-    runs = {"stock": partial(reference.stock, enough(partial(reference.stock, 1), 1, least))}
-    for k in ks:
-        bench = Bench(world, k, stock=False)
-        runs[f"k{k}"] = partial(bench.batched, enough(bench.batched, k, least))
-    found = interleaved(runs, results.options.counted, results.listen)
+    found = stock_and_batches(results, reference, ks, LEAST_S)
     tokens = world.steps * world.batch * world.sequence
     for who, seconds in found.items():
         results.add(f"{name}.ms.{who}", per_update(seconds), "ms")

@@ -43,7 +43,7 @@ class MaxMinLink:
 
     def _hold(self, capacity: float) -> None:
         limited = not math.isinf(capacity)
-        self._capacity = int(_number("capacity", capacity) * UNITS) if limited else math.inf
+        self._capacity = int(checked_number("capacity", capacity) * UNITS) if limited else math.inf
         self._most = int(capacity * HYSTERESIS * UNITS) if limited else math.inf
 
     def _empty(self) -> None:
@@ -92,8 +92,8 @@ class MaxMinLink:
         """
         if flow in self._flows:
             raise ValueError(f"flow {flow} is on the link already")
-        _number("size", size)
-        _number("cap", cap)
+        checked_number("size", size)
+        checked_number("cap", cap)
         self.advance(at_s)
         self._enter(flow, size, cap)
         self._balance()
@@ -111,7 +111,7 @@ class MaxMinLink:
         Raises:
             ValueError: a cap below 0 or not finite, or a time before the last change.
         """
-        _number("cap", cap)
+        checked_number("cap", cap)
         self.advance(at_s)
         if cap != self._flows[flow][1].cap:
             self._enter(flow, self._leave(flow, keep=True), cap)
@@ -275,7 +275,12 @@ class MaxMinLink:
             return
 
 
-def _number(name: str, value: float) -> float:
+def checked_number(name: str, value: float) -> float:
+    """Return a size or rate that can be worked with.
+
+    Raises:
+        ValueError: it is below 0, not finite, or out of all proportion.
+    """
     if not 0 <= value < LARGEST:
         raise ValueError(f"{name} must be at least 0 and less than {LARGEST:g} (got {value})")
     return value

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedsim.network.max_min import HYSTERESIS, LARGEST
+from fedsim.network.max_min import HYSTERESIS, checked_number
 from fedsim.network.sharing.max_min_tree import Bottleneck
 
 
@@ -73,9 +73,8 @@ class AnyLinks:
         """
         if flow in self._flows:
             raise ValueError(f"flow {flow} is on the link already")
-        for name, value in (("size", size), ("cap", cap)):
-            if not 0 <= value < LARGEST:
-                raise ValueError(f"{name} must be at least 0 and less than {LARGEST:g} (got {value})")
+        checked_number("size", size)
+        checked_number("cap", cap)
         self.advance(at_s)
         self._flows[flow] = _Flow(size, cap, tuple(link.name for link in path))
         self._capacity |= {link.name: link.bytes_per_s for link in path}

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fedsim.network.max_min import LARGEST
+from fedsim.network.max_min import checked_number
 from fedsim.network.sharing.levels import Levels, rate_of
 from fedsim.network.sharing.node import Node
 
@@ -42,7 +42,7 @@ class MaxMinTree(Levels):
         Raises:
             ValueError: a capacity below 0.
         """
-        super().__init__(capacity if math.isinf(capacity) else _number("capacity", capacity), now_s)
+        super().__init__(capacity if math.isinf(capacity) else checked_number("capacity", capacity), now_s)
         self._nodes: dict[tuple[str, int], Node] = {}
         self._paths: dict[int, tuple[tuple[str, int], ...]] = {}
 
@@ -84,8 +84,8 @@ class MaxMinTree(Levels):
         """
         if flow in self._flows:
             raise ValueError(f"flow {flow} is on the link already")
-        _number("size", size)
-        _number("cap", cap)
+        checked_number("size", size)
+        checked_number("cap", cap)
         self.advance(at_s)
         node = self._way_of(flow, path)
         self._enter(flow, size, cap, node)
@@ -105,7 +105,7 @@ class MaxMinTree(Levels):
         Raises:
             ValueError: a cap below 0 or not finite, or a time before the last change.
         """
-        _number("cap", cap)
+        checked_number("cap", cap)
         self.advance(at_s)
         if cap != self._flows[flow][1].cap:
             left, node = self._leave(flow)
@@ -119,7 +119,7 @@ class MaxMinTree(Levels):
             ValueError: a capacity below 0, or a time before the last change.
         """
         self.advance(at_s)
-        self._root.set_capacity(capacity if math.isinf(capacity) else _number("capacity", capacity))
+        self._root.set_capacity(capacity if math.isinf(capacity) else checked_number("capacity", capacity))
         self._settle(self._root)
 
     def advance(self, at_s: float) -> None:
@@ -165,7 +165,7 @@ class MaxMinTree(Levels):
             inner = self._nodes.get(link.name)
             if inner is not None and inner.parent is not node:
                 raise ValueError(f"{link.name} has two ways to the root: links are then no tree")
-            node = Node(_number("capacity", link.bytes_per_s), node) if inner is None else inner
+            node = Node(checked_number("capacity", link.bytes_per_s), node) if inner is None else inner
         node = self._root
         for link in reversed(path):
             if link.name not in self._nodes:
@@ -183,9 +183,3 @@ class MaxMinTree(Levels):
                 del self._nodes[name]
         if not self._flows:
             self._given = 0.0  # the next busy period starts without the rounding of this one
-
-
-def _number(name: str, value: float) -> float:
-    if not 0 <= value < LARGEST:
-        raise ValueError(f"{name} must be at least 0 and less than {LARGEST:g} (got {value})")
-    return value
