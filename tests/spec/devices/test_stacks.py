@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from worlds import device, experiment
+from worlds.shipped_tables import said_of_changed
 
 import hetero_profiles
 from fedsim.checks.blocks import misfits
@@ -248,14 +249,6 @@ def test_a_run_over_hardware_is_simulated_recorded_and_sound(tmp_path):
 # tables -----------------------------------------------------------------------------------------
 
 
-def changed(tmp_path, name, old, new):
-    text = hetero_profiles.locate(name).read_text("utf-8")
-    assert old in text
-    path = tmp_path / "table.csv"
-    path.write_text(text.replace(old, new, 1))
-    return " ".join(check(path))
-
-
 @pytest.mark.parametrize(
     ("name", "old", "new", "says"),
     [
@@ -274,7 +267,7 @@ def changed(tmp_path, name, old, new):
     ],
 )  # fmt: skip
 def test_a_broken_table_is_named_by_row_and_column(tmp_path, name, old, new, says):
-    assert says in changed(tmp_path, name, old, new)
+    assert says in said_of_changed(tmp_path, name, old, new)
 
 
 def test_a_measurement_stands_once_in_its_table(tmp_path):

@@ -11,7 +11,7 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.tree_filling import filled, finishes
-from worlds import plan
+from worlds import plan, shared_flows
 
 from fedsim.config.network import NetworkConfig
 from fedsim.cost.shape import backbone_bytes
@@ -30,35 +30,12 @@ def link(name, capacities):
     return Bottleneck((name, 0), capacities[name])
 
 
+def path_of(names, capacities):
+    return [link(name, capacities) for name in names]
+
+
 def played(arrivals, capacities, changes=(), *, watch=None):
-    links = AnyLinks()
-    events = sorted(
-        [(t, 0, *rest) for t, *rest in arrivals] + [(t, 1, *c) for t, *c in changes], key=lambda e: e[:2]
-    )
-    done, flows = {}, {}
-    while events or flows:
-        due = links.next_finish()
-        if due is not None and (not events or due[0] <= events[0][0]):
-            at_s, flow = links.finish()
-            done[flow] = at_s
-            del flows[flow]
-        elif not events:
-            break
-        else:
-            at_s, change, what, value, *rest = events.pop(0)
-            if not change:
-                cap, names = rest
-                links.add(what, value, cap, at_s, [link(name, capacities) for name in names])
-                flows[what] = (cap, tuple(names))
-            elif what in flows and value is None:
-                links.remove(what, at_s)
-                del flows[what]
-            elif what in flows:
-                links.set_cap(what, value, at_s)
-                flows[what] = (value, flows[what][1])
-        if watch is not None:
-            watch(links, flows, capacities)
-    return done
+    return shared_flows.played(AnyLinks(), path_of, arrivals, capacities, changes, watch=watch)
 
 
 def fair(links, flows, capacities):

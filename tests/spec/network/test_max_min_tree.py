@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.tree_filling import filled, finishes
+from worlds import shared_flows
 
 from fedsim.network.max_min import MaxMinLink
 from fedsim.network.sharing.max_min_tree import Bottleneck, MaxMinTree
@@ -177,36 +178,8 @@ def path_of(names, capacities):
 def played(arrivals, capacities, changes=(), *, watch=None):
     """Finish times on a tree; `watch` sees it after every event, with the flows that are there."""
     tree = MaxMinTree(capacities[SERVER])
-    events = sorted(
-        [(t, 0, *rest) for t, *rest in arrivals] + [(t, 1, *c) for t, *c in changes], key=lambda e: e[:2]
-    )
-    done, flows, capacities = {}, {}, dict(capacities)
-    while events or len(tree):
-        due = tree.next_finish()
-        if due is not None and (not events or due[0] <= events[0][0]):
-            at_s, flow = tree.finish()
-            done[flow] = at_s
-            del flows[flow]
-        elif not events:
-            break
-        else:
-            at_s, change, what, value, *rest = events.pop(0)
-            if not change:
-                cap, names = rest
-                tree.add(what, value, cap, at_s, path_of([n for n in names if n != SERVER], capacities))
-                flows[what] = (cap, tuple(names))
-            elif what == SERVER:
-                capacities[SERVER] = value
-                tree.set_capacity(value, at_s)
-            elif what in flows and value is None:
-                tree.remove(what, at_s)
-                del flows[what]
-            elif what in flows:
-                tree.set_cap(what, value, at_s)
-                flows[what] = (value, flows[what][1])
-        if watch is not None:
-            watch(tree, flows, capacities)
-    return done
+    below = lambda names, now: path_of([name for name in names if name != SERVER], now)
+    return shared_flows.played(tree, below, arrivals, capacities, changes, server=SERVER, watch=watch)
 
 
 def fair(tree, flows, capacities):
