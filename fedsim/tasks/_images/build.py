@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,10 @@ from fedsim.tasks._images.pictures import Pictures
 from fedsim.tasks._images.settings import ImagesSettings
 from fedsim.tasks._images.task import ImagesTask
 from fedsim.tasks._language.topics import divergence_bits
+from fedsim.tasks._natural.last import last_at_the_end, owner_facts
+from fedsim.tasks._natural.owners import rooms
 from fedsim.tasks._splits import Ragged, Splits
-from fedsim.tasks.partition import Blocks, Dirichlet, Pathological, partition
+from fedsim.tasks.partition import Blocks, Dirichlet, Natural, Pathological, partition
 from fedsim.training.diffusion import cost as denoiser_cost
 from fedsim.training.diffusion import lora as denoiser_lora
 from fedsim.training.diffusion import models as denoisers
@@ -45,8 +47,8 @@ def prepare(config: ImagesSettings, context: TaskContext) -> ImagesTask:
         check(features, how.channels, how.size, len(train.names))
     told = how.takes_classes and config.conditional
     facts = _facts(config, how, name, told=told, train=train, test=test) | deal.facts
-    if notices:
-        facts["notices"] = list(notices)
+    if notices or deal.notices:
+        facts["notices"] = [*notices, *deal.notices]
     facts["loss_grid"] = f"{config.grid} timesteps, fixed noise an image"
     if features is not None and config.samples:
         facts |= _sampling_facts(config, features, len(train))
@@ -59,7 +61,9 @@ def prepare(config: ImagesSettings, context: TaskContext) -> ImagesTask:
         training_seed=context.first_seed,
         layout=layout,
         shape=denoiser_cost.of_named(name, layout, context.local.batch),
-        splits=Splits.dealt(deal.shares, config.holdout, {"test": len(test)}, context.seed),
+        splits=Splits.dealt(
+            deal.shares, config.holdout, {"test": len(test)}, context.seed, last=config.holdout_from == "last"
+        ),
         facts=facts,
         prediction=config.prediction,
         told=told,
@@ -91,6 +95,7 @@ def _pictures(
     """Return the images that clients have, those of the test, their classes, and what is said about the rest."""
     columns = (config.image_column, config.label_column)
     source = Source(config.data, config.data_config, config.data_revision, *columns, how.channels, how.size)
+    source = replace(source, client_column=config.client_column, time_column=config.time_column)
     album = read(source)
     splits = album.splits
     classes = _classes(config, splits["train"], how)
@@ -111,10 +116,11 @@ def _pictures(
 
 @dataclass(frozen=True)
 class Deal:
-    """The images of each client, as rows, and facts about how different clients are."""
+    """The images of each client, as rows, facts about how different clients are, and sentences about what nobody has."""
 
     shares: Ragged
     facts: dict[str, Any]
+    notices: list[str]
 
 
 def _dealt(config: ImagesSettings, context: TaskContext, train: Pictures, classes: tuple[int, ...]) -> Deal:
@@ -123,7 +129,7 @@ def _dealt(config: ImagesSettings, context: TaskContext, train: Pictures, classe
     if isinstance(how, Dirichlet | Pathological) and how.over == "topics":
         fix = "leave it out: the classes of the images are used"
         raise DataError(message("task.partition.over", "images have no topics", got="topics", fix=fix))
-    blocks = Blocks(np.ones(len(train), dtype=np.int64), numbers)
+    blocks = Blocks(np.ones(len(train), dtype=np.int64), numbers, train.owners)
     rng = stream(context.seed, "partition")
     shares, repaired = partition(how, blocks, context.clients, LEAST, rng, unit="images")
     counts = np.stack([np.bincount(numbers[rows], minlength=len(classes)) for rows in shares])
@@ -135,7 +141,15 @@ def _dealt(config: ImagesSettings, context: TaskContext, train: Pictures, classe
         "classes_per_client": [int(v) for v in np.quantile((counts > 0).sum(axis=1), [0, 0.5, 1])],
         "class_divergence_bits": divergence_bits(list(counts), counts.sum(axis=0)),
     }
-    return Deal(shares, facts)
+    notices: list[str] = []
+    if isinstance(how, Natural) and train.owners is not None:
+        over = len(train) - int(rooms(blocks.sizes, train.owners, how.most).sum())
+        of_owners, notices = owner_facts(train.owners, shares, over, "images")
+        facts |= of_owners
+    if config.holdout_from == "last":
+        timed = config.time_column is not None
+        shares = last_at_the_end(shares, blocks.sizes, train.owners, config.holdout, None, timed=timed)
+    return Deal(shares, facts, notices)
 
 
 def _facts(
