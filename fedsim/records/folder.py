@@ -13,7 +13,7 @@ import yaml
 
 from fedsim.errors import ExperimentError, RunFolderError, message
 from fedsim.files import yaml_file
-from fedsim.files.atomic import sync_folder, write_atomically
+from fedsim.files.atomic import sync_files, sync_folder, write_atomically
 from fedsim.files.opened import SETTINGS_BYTES, UnreadableError, bytes_of
 from fedsim.records import tables
 from fedsim.records.info import RunInfo, read_info
@@ -200,6 +200,7 @@ def fold(folder: Path, columns: Mapping[str, tables.Arrays], info: RunInfo) -> R
         info = sealed(info, folder, columns)
     except UnreadableError as problem:
         raise RunFolderError(problem.message(str(folder))) from problem
+    sync_files(folder, info.files)  # `run.json` vouches for them, whatever the power does next
     write_info(folder, info)
     with contextlib.suppress(OSError):  # some file systems do not let a folder be synchronised
         sync_folder(folder)  # before a line goes, what it has become is on the disk under its name

@@ -56,6 +56,28 @@ def test_a_row_without_a_column_is_named_with_its_file(tmp_path):
         run_folder.read_tables(tmp_path)
 
 
+def test_what_the_last_word_vouches_for_is_on_the_disk_before_it(tmp_path, monkeypatch):
+    """Or a power failure leaves a run that is `done`, and its adapter full of zeros."""
+    (tmp_path / "adapter" / "inner").mkdir(parents=True)
+    (tmp_path / "wall.jsonl").write_text('{"wall_s":1.0}\n')
+    (tmp_path / "adapter" / "inner" / "model.safetensors").write_bytes(b"weights")
+    synced, fsync = [], os.fsync
+
+    def recorded(descriptor):
+        at = os.fstat(descriptor)
+        synced.append(("done" if (tmp_path / "run.json").exists() else "before", at.st_ino))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    columns = {table: tables.joined(table, []) for table in tables.TABLES}
+
+    info = run_folder.fold(tmp_path, columns, replace(INFO, status="done"))
+
+    assert {"wall.jsonl", "adapter/inner/model.safetensors"} < info.files.keys()
+    for name in [*info.files, "adapter", "adapter/inner"]:
+        assert ("before", (tmp_path / name).stat().st_ino) in synced, name
+
+
 def test_tables_that_are_not_there_yet_are_empty_unless_the_run_is_complete(tmp_path):
     assert {
         name: len(columns["version"])
