@@ -31,20 +31,21 @@ def explain(key: Key = None) -> None:
 def _lines(key: str | None) -> Iterator[str]:
     from fedsim.config.experiment import Experiment
     from fedsim.config.reference.entries import about, below, entries, of_key
-    from fedsim.config.schema import key_meant
+    from fedsim.config.reference.schema import key_meant
     from fedsim.errors import ExperimentError, message, nearest
 
     if key is None:
         yield from _listed([e for e in entries(Experiment) if "." not in e.path])
         return
     found = of_key(Experiment, key) or of_key(Experiment, key_meant(Experiment, key) or "")
+    found = found or [e for e in entries(Experiment) if e.path.rpartition(".")[2] == key]
     if not found:
         components = list(_components(key))
         for block, component in components:
             yield from _of_component(block, key, component)
         if components:
             return
-        known = {part for e in entries(Experiment) for part in (e.path, e.path.rpartition(".")[2])}
+        known = {part for e in entries(Experiment) for part in (e.path, e.path.rpartition(".")[2])} - {""}
         raise ExperimentError(message(key, "is no key of an experiment", fix=nearest(key, sorted(known))))
     same: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in found:

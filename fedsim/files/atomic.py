@@ -56,7 +56,7 @@ def sync_files(folder: Path, names: Iterable[str]) -> None:
     Raises:
         OSError: a file is gone, or the disk does not take it.
     """
-    inner = set()
+    inner: set[Path] = set()
     for name in names:
         path = folder / name
         with path.open("rb" if os.name != "nt" else "rb+") as file:

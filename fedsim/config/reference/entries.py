@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 from fedsim.component import Component, find, kinds
 from fedsim.config.fields import MOST
 from fedsim.config.reference.attributes import meanings, summary
-from fedsim.config.schema import PACKAGES, models_of
+from fedsim.config.reference.schema import PACKAGES, models_of
 
 UNITS = {
     "_flops_per_s": "floating-point operations a second",
@@ -31,7 +31,7 @@ UNITS = {
     "_c": "degrees Celsius",
 }
 """What the end of a name says of a quantity's unit."""
-_PLAIN = {
+_PLAIN: dict[object, str] = {
     bool: "true or false",
     int: "whole number",
     float: "number",
@@ -123,7 +123,7 @@ def values_of(name: str, field: FieldInfo) -> str:
     return f"{text} [{unit}]" if unit and "number" in text else text
 
 
-def _words(annotation: Any, metadata: list[Any]) -> str:
+def _words(annotation: object, metadata: Sequence[object]) -> str:
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _words(parts[0], [*parts[1:], *metadata])
@@ -141,7 +141,7 @@ def _words(annotation: Any, metadata: list[Any]) -> str:
     return _PLAIN.get(annotation, "value") + (_bounds(metadata) if annotation in (int, float) else "")
 
 
-def _bounds(metadata: list[Any]) -> str:
+def _bounds(metadata: Sequence[object]) -> str:
     found: dict[str, object] = {}
     notes = (
         inner for item in metadata for inner in (item.metadata if isinstance(item, FieldInfo) else [item])

@@ -11,9 +11,11 @@ from fedsim.cli.app import call
 from fedsim.config.experiment import BudgetConfig, Experiment
 from fedsim.config.reference.attributes import meanings, prose, summary
 from fedsim.config.reference.entries import below, entries, of_key
-from fedsim.config.schema import json_schema
+from fedsim.config.reference.schema import json_schema
 
 EVERY = list(entries(Experiment))
+FILLED_IN = {"budget.commits", "population.clients", "local.epochs", "evaluate.every_commits"}
+"""Given, or filled in where none of several is given."""
 
 
 def test_every_key_has_a_meaning_values_and_a_default():
@@ -79,7 +81,7 @@ def test_defaults_are_those_that_an_experiment_has():
             and isinstance(at.get(name), int | float)
         ):
             expected = {True: "true", False: "false"}.get(at[name]) if isinstance(at[name], bool) else None
-            if entry.path not in ("budget.commits", "population.clients"):
+            if entry.path not in FILLED_IN:
                 assert entry.default == (expected or f"{at[name]:g}"), entry.path
 
 

@@ -65,7 +65,7 @@ def _below(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
                 yield from _below(inner)
 
 
-def model_at(root: type[BaseModel], path: Iterable[str], raw: Mapping[str, Any]) -> type[BaseModel] | None:
+def model_at(root: type[BaseModel], path: Iterable[str], raw: Mapping[str, object]) -> type[BaseModel] | None:
     """Return the schema of the block at a path below `root`, given the kinds chosen in `raw`; None if it is no block."""
     model: type[BaseModel] | None = root
     at: Any = raw
@@ -80,7 +80,7 @@ def model_at(root: type[BaseModel], path: Iterable[str], raw: Mapping[str, Any])
     return model
 
 
-def places_of(root: type[BaseModel], name: str, raw: Mapping[str, Any]) -> list[str]:
+def places_of(root: type[BaseModel], name: str, raw: Mapping[str, object]) -> list[str]:
     """Return the keys of this name, at the top and in the blocks, given the kinds chosen in `raw`."""
     top = [name] if name in root.model_fields else []
     return top + [
