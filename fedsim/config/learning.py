@@ -16,6 +16,10 @@ class LoraConfig(Config):
     """What is trained: adapters on `targets`, or the whole model (`full: true`).
 
     Attributes:
+        full: train and send the whole model instead of adapters.
+        targets: which modules get adapters: `all-linear`, or the ends of their names, as in [q_proj, v_proj];
+            of images `attention` and `resnets`, too.
+        dropout: share of an adapter's inputs that is dropped in training.
         r: the server's rank; also every client's, unless `rank_by` says otherwise.
         alpha: the update of a weight is alpha / r times B A.
         rank_by: `fixed`; `tier`: by class of device; `memory`: the largest that fits the device; `deadline`:
@@ -76,6 +80,13 @@ class LocalConfig(Config):
     """What a client does in one visit: `epochs` over its data, or exactly `steps` batches.
 
     Attributes:
+        optimizer: of a visit; it begins anew in every one.
+        lr: learning rate.
+        momentum: of `sgd`.
+        weight_decay: decoupled, as in AdamW; with `sgd` it is added to the gradient.
+        epochs: passes over the client's data; 1 if neither this nor `steps` is given.
+        steps: optimiser steps, however much data there is.
+        batch: examples (windows of text, images) in a step.
         schedule: the learning rate of step t of T within a visit: `constant`; `linear` lr (1 - t / T); `cosine`
             lr (1 + cos(pi t / T)) / 2 (Loshchilov and Hutter, arXiv 1608.03983), t from 0.
         lr_decay: a visit that starts from version v has lr times lr_decay^v.
@@ -219,6 +230,13 @@ class NumericsConfig(Config):
     `client_batch` clients train in one call, by the `training` path (`fused`: written-out decoder,
     `swapped`: any model with its target modules replaced, `sequential`: stock PEFT, one by one), at
     most `tokens_at_once` tokens in a forward pass; the frozen backbone computes in `dtype`.
+
+    Attributes:
+        client_batch: clients trained in one call; `auto`: as many as pay, by model and tokens.
+        training: the path: `fused`, `swapped` or `sequential`; `auto`: the first of them that computes the
+            experiment exactly.
+        tokens_at_once: most tokens in one forward pass.
+        dtype: in which the frozen model computes.
     """
 
     client_batch: Count | Literal["auto"] = "auto"
