@@ -223,6 +223,13 @@ EVER: tuple[Limit, ...] = (
         "set protocol.partial: steps, or remove both patterns",
     ),
     Limit(
+        ("lora", "rank_by"),
+        lambda c: c.ranks != "fixed",
+        lambda c: not c.patterned,
+        "gives ranks by device, and rank_pattern and alpha_pattern give them by module, to everybody",
+        "set lora.rank_by: fixed, or remove both patterns",
+    ),
+    Limit(
         ("personal", "kind"),
         lambda c: c.personal is not None and c.personal.adds_products,
         lambda c: not c.patterned and not c.beside,

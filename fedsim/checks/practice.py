@@ -10,10 +10,19 @@ from fedsim.config.problem import Problem
 
 
 def practice(experiment: Experiment, parts: Parts) -> list[Problem]:
-    """Return what is wrong with the settings of `fedsim.config.learning.LoraPractice` beside others."""
+    """Return what is wrong with the settings of `fedsim.config.lora.practice.LoraPractice` beside others."""
     lora, problems = experiment.lora, list[Problem]()
     if lora.full:  # none of them has a meaning, which is said elsewhere
         return problems
+    if not parts.task.practises:
+        what = f"has no meaning for the task {parts.task.kind}, which trains plain LoRA"
+        return [
+            Problem(
+                ("lora", name), what, f"remove lora.{name}, or set task.kind: language", getattr(lora, name)
+            )
+            for name in lora.practised
+            if name != "rslora"
+        ]
     start, measures = lora.start_from, list(experiment.memory.measures)
     if start is not None and not (Path(start) / "adapter_config.json").is_file():
         fix = "give the folder that a run or PEFT's save_pretrained wrote; it is taken from the YAML file's folder"

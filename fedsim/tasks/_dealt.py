@@ -150,7 +150,7 @@ class DealtTask(FileTask):
         """
         return pieces(split, len(self.rows(split, client)), windows, client)
 
-    def _origin(self) -> dict[str, Any]:
+    def _origin(self) -> dict[str, str]:
         """Return what tells a saved adapter from others."""
         if self.lora.start_from is None:
             return {}

@@ -71,7 +71,6 @@ class Quadratic(TaskComponent):
             ExperimentError: `local` asks for more than plain SGD, which has no closed form.
         """
         _check(context.local)
-        _refuse_practice(context.lora)
         seeds = context.seed, context.first_seed
         return QuadraticTask(self, context.clients, seeds, context.lora, context.local.batch)
 
@@ -82,19 +81,6 @@ class Quadratic(TaskComponent):
     def whole(self) -> bool:
         """Return whether the vector is one tensor."""
         return self.layout == "whole"
-
-
-def _refuse_practice(lora: LoraConfig) -> None:
-    """Refuse what is about a model: this task has one matrix and plain steps.
-
-    Raises:
-        ExperimentError: names the first setting.
-    """
-    asked = [name for name in lora.practised if name != "rslora"]
-    if asked:
-        what = "has no meaning for the task quadratic, which trains one matrix by plain steps"
-        fix = f"remove lora.{asked[0]}, or set task.kind: language"
-        raise ExperimentError(message(f"lora.{asked[0]}", what, got=getattr(lora, asked[0]), fix=fix))
 
 
 @dataclass(frozen=True)

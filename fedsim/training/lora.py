@@ -122,7 +122,7 @@ def layout(model: PreTrainedModel, lora: LoraConfig) -> Layout:
     return with_beside(factors, model, lora, _trainable(model)) if lora.beside else factors
 
 
-def _trainable(model: torch.nn.Module) -> list[tuple[str, Any]]:
+def _trainable(model: PreTrainedModel) -> list[tuple[str, torch.Tensor]]:
     """Return (path, parameter) of what a text goes through, or of any other model."""
     text = hasattr(model, "get_output_embeddings")
     return of_text_parameters(model) if text else list(model.named_parameters())

@@ -99,7 +99,8 @@ def _with_training(blocks: Sequence[Layer], places: _Places, matrices: Sequence[
     for path in matrices:
         named.setdefault(layer_of(path), []).append(path)
     return tuple(
-        _trained_layer(block, named[at], places, norms=at in places.norms) for at, block in enumerate(blocks)
+        _trained_layer(block, named[at], places, norms=at in places.norms or (places.embedded and at == 0))
+        for at, block in enumerate(blocks)
     )
 
 

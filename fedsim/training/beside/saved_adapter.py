@@ -12,7 +12,8 @@ from typing import NoReturn
 import numpy as np
 
 from fedsim.adapters.adapter import Layout, Vector
-from fedsim.config.learning import LoraConfig, matching
+from fedsim.config.learning import LoraConfig
+from fedsim.config.lora.practice import matching
 from fedsim.errors import ExperimentError, message
 from fedsim.files.opened import FACTS_BYTES, UnreadableError, bytes_of
 from fedsim.training.beside.tensors import stored_names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +19,7 @@ ADAPTER = "default"
 
 
 def with_beside(
-    factors: Layout, model: torch.nn.Module, lora: LoraConfig, parameters: Sequence[tuple[str, Any]]
+    factors: Layout, model: torch.nn.Module, lora: LoraConfig, parameters: Sequence[tuple[str, torch.Tensor]]
 ) -> Layout:
     """Return a layout of adapted modules with what `lora` has trained beside them.
 
@@ -48,7 +48,7 @@ def _magnitude(module: Module) -> Tensor:
 
 
 def _biases(
-    factors: Layout, model: torch.nn.Module, which: str, parameters: Sequence[tuple[str, Any]]
+    factors: Layout, model: torch.nn.Module, which: str, parameters: Sequence[tuple[str, torch.Tensor]]
 ) -> tuple[Tensor, ...]:
     """Return the biases, which are what PEFT takes for one: every parameter with the word in its path."""
     if which == "all":

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedsim.adapters.adapter import Layout, Module
-from fedsim.config.learning import LoraConfig, matching
+from fedsim.config.learning import LoraConfig
+from fedsim.config.lora.practice import matching
 from fedsim.errors import ExperimentError, message, nearest
 from fedsim.training.backbone import Path
 from fedsim.training.direct.architecture import Architecture, Matrix

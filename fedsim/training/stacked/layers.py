@@ -151,7 +151,7 @@ def rows_of(x: Tensor, k: int, name: str) -> tuple[int, ...]:
 class BiasSite:
     """A layer that carries no adapter and adds each client's own bias, while there is one, in the place of its own."""
 
-    def __init__(self, name: str, layer: Any) -> None:
+    def __init__(self, name: str, layer: torch.nn.Module) -> None:
         """Take over `layer.forward`; without a bias of the clients it does what it did."""
         self.name, self.layer = name, layer
         self.bias: Tensor = None
