@@ -57,7 +57,13 @@ class FedSVD(Weighting):
     """
 
     traits: ClassVar[Traits] = Traits(
-        exact=True, unequal_ranks=False, refactors=True, optimizer=False, compressible=False
+        exact=True,
+        unequal_ranks=False,
+        refactors=True,
+        optimizer=False,
+        compressible=False,
+        unequal_modules=True,
+        draws_a=True,
     )
     one_pass: ClassVar[bool] = True
     kind: Literal["fedsvd"] = "fedsvd"

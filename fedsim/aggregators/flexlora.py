@@ -57,7 +57,13 @@ class FlexLoRA(Weighting):
     """
 
     traits: ClassVar[Traits] = Traits(
-        exact=False, unequal_ranks=True, refactors=True, optimizer=False, compressible=False, history=False
+        exact=False,
+        unequal_ranks=True,
+        refactors=True,
+        optimizer=False,
+        compressible=False,
+        history=False,
+        unequal_modules=True,
     )
     one_pass: ClassVar[bool] = False
     kind: Literal["flexlora"] = "flexlora"

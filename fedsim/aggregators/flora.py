@@ -63,7 +63,13 @@ class FLoRA(Weighting):
     """
 
     traits: ClassVar[Traits] = Traits(
-        exact=True, unequal_ranks=True, moves_base=True, refactors=True, optimizer=False, compressible=False
+        exact=True,
+        unequal_ranks=True,
+        moves_base=True,
+        refactors=True,
+        optimizer=False,
+        compressible=False,
+        draws_a=True,
     )
     one_pass: ClassVar[bool] = False
     kind: Literal["flora"] = "flora"

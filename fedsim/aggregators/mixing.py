@@ -38,7 +38,14 @@ class Mixing(Aggregator):
             numbers.
     """
 
-    traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=True, full_model=True, history=False)
+    traits: ClassVar[Traits] = Traits(
+        exact=False,
+        unequal_ranks=True,
+        full_model=True,
+        history=False,
+        beside=True,
+        unequal_modules=True,
+    )
     one_pass: ClassVar[bool] = True
     kind: Literal["mixing"] = "mixing"
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.6

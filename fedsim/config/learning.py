@@ -9,19 +9,17 @@ from pydantic import Field, model_validator
 
 from fedsim.component import Config
 from fedsim.config.fields import Count, NonNegative, Positive
+from fedsim.config.lora.practice import LoraPractice
 from fedsim.errors import invalid
 
 
-class LoraConfig(Config):
+class LoraConfig(LoraPractice):
     """What is trained: adapters on `targets`, or the whole model (`full: true`).
 
     Attributes:
         full: train and send the whole model instead of adapters.
         targets: which modules get adapters: `all-linear`, or the ends of their names, as in [q_proj, v_proj];
             of images `attention` and `resnets`, too.
-        dropout: share of an adapter's inputs that is dropped in training.
-        r: the server's rank; also every client's, unless `rank_by` says otherwise.
-        alpha: the update of a weight is alpha / r times B A.
         rank_by: `fixed`; `tier`: by class of device; `memory`: the largest that fits the device; `deadline`:
             the largest that fits and lands within `protocol.deadline_s`, as `fedsim.clock.estimate.estimate` sees it.
         ranks: rank by tier (`tier`), or the choices, ascending (`memory`, `deadline`; without them r, r/2, r/4,
@@ -31,13 +29,12 @@ class LoraConfig(Config):
     """
 
     full: bool = False
-    r: Count = 8
-    alpha: Positive = 16.0
     targets: str | tuple[str, ...] = "all-linear"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     rank_by: Literal["fixed", "tier", "memory", "deadline"] = "fixed"
     ranks: dict[str, Count] | tuple[Count, ...] | None = None
     scale: Literal["common", "own"] = "common"
+
+    __hash__ = LoraPractice.__hash__  # which a frozen model would replace
 
     @model_validator(mode="after")
     def _ranks_of_a_kind(self) -> LoraConfig:
@@ -73,7 +70,11 @@ class LoraConfig(Config):
 
     def scale_of(self, rank: int) -> float:
         """Return what a client of this rank multiplies B A with."""
-        return self.alpha / (self.r if self.scale == "common" else rank)
+        return self.ratio(self.alpha, self.r if self.scale == "common" else rank)
+
+    def scale_at(self, rank: int, common: float) -> float:
+        """Return the same; `common` for whole models (rank 0), and where modules have scales of their own."""
+        return self.scale_of(rank) if rank and not self.patterned else common
 
 
 class LocalConfig(Config):

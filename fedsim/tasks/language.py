@@ -21,6 +21,7 @@ class Language(LanguageSettings):
     """Language modelling; its fields are those of `LanguageSettings`."""
 
     worker_modules: ClassVar[tuple[str, ...]] = ("transformers", "fedsim.training.stacked.batched")
+    practises: ClassVar[bool] = True
     kind: Literal["language"] = "language"
 
     def build(self, context: TaskContext) -> LanguageTask:

@@ -93,6 +93,7 @@ class TextModel:
             jobs,
             tokens_at_once=self.tokens_at_once(backbone, data[0].shape[1] - 1),
             dropout=self.lora.dropout,
+            lr_ratio=self.lora.lr_ratio,
             hidden=[prefix.states(windows) for windows in data] if entered else None,
         )
 

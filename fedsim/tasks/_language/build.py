@@ -34,6 +34,7 @@ from fedsim.tasks._language.units import Texts
 from fedsim.tasks._splits import Ragged, Splits
 from fedsim.tasks.partition import Blocks, Dirichlet, Iid, Pathological, partition
 from fedsim.training import hub, lora, text_shape
+from fedsim.training.beside.saved_adapter import check_saved
 from fedsim.training.direct.targets import known_layout, known_to_train
 from fedsim.training.direct.tokenizer import tokenizer_of
 
@@ -80,6 +81,8 @@ def prepare(config: LanguageSettings, context: TaskContext) -> LanguageTask:
     name = model_name(config)
     model = _described(name, config.sequence, context)
     layout, vocabulary = model.layout, model.shape.vocab
+    if context.lora.start_from is not None:
+        check_saved(context.lora.start_from, layout, context.lora)
     corpus = read(_source(config))
     splits = {key: _sorted(texts) for key, texts in corpus.splits.items()}
     streams, first = _tokens(model.tokenizer, splits, vocabulary)
