@@ -25,7 +25,7 @@ CALL_BYTES = 4 * 2**20
 FileKind = Literal["model", "data"]
 """What a file is to a task."""
 SPLIT = "gallery"
-"""The split of a probe that a task answers with `images`: rows are numbers of samples."""
+"""The split of a probe that a task answers with `images`, or with texts: rows are numbers of samples."""
 
 
 @dataclass(frozen=True)
@@ -210,6 +210,10 @@ class Task(ABC):
         """Return what `numerics.training: auto` stands for; None: there is no choice."""
         return None
 
+    def mean_sequence(self, client: int) -> float | None:
+        """Return how long the sequence is, on average, that a token of a client's data is in; None: `shape.sequence`."""
+        return None
+
     def suggested_windows(self, visits: float, local: LocalConfig, splits: Sequence[str]) -> int | None:
         """Return how many examples of a split to score, with so many `visits` between two evaluations; None: all."""
         return None
@@ -225,6 +229,27 @@ class DrawingTask(Task):
     @abstractmethod
     def classes_of(self, client: int) -> str:
         """Return the names of a client's classes, for a caption."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a model was asked, what was expected, and what it answered."""
+
+    question: str
+    expected: str
+    answer: str
+
+
+class AnsweringTask(Task):
+    """A task whose model answers: `score` answers a probe of the split `SPLIT` with texts."""
+
+    @abstractmethod
+    def shown(self, client: int | None = None) -> int:
+        """Return how many examples are shown: of those that nobody trains on, or of what a client keeps apart."""
+
+    @abstractmethod
+    def read_answers(self, sums: Sums) -> list[Shown]:
+        """Return what such a score says."""
 
 
 class FileTask(Task):

@@ -122,6 +122,8 @@ def cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, grad: Tensor | 
         h, target = hidden[part], targets[part]
         logits = p.fine("logits", 0, h.shape[0], vocab)
         p.do(_probabilities, h, head.t(), target[:, None], p.nll[part], logits)
+        if p.hits is not None:
+            p.do(_hit, logits, target, p.hits[part])
         if grad is None:
             continue
         d, picked = grad[part], p.ws("picked", 0, *h.shape)
@@ -129,6 +131,11 @@ def cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, grad: Tensor | 
         p.do(torch.index_select, head, 0, target, out=picked)
         p.do(d.sub_, picked)
         p.do(d.mul_, p.share[part])
+
+
+def _hit(likelihoods: Tensor, target: Tensor, hits: Tensor) -> None:
+    """Write whether the target is the likeliest of each row, the first of several."""
+    torch.eq(likelihoods.argmax(-1), target, out=hits)
 
 
 def _product(x: Tensor, weight: Tensor, out: Tensor) -> None:
