@@ -231,27 +231,6 @@ class DrawingTask(Task):
         """Return the names of a client's classes, for a caption."""
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What a model was asked, what was expected, and what it answered."""
-
-    question: str
-    expected: str
-    answer: str
-
-
-class AnsweringTask(Task):
-    """A task whose model answers: `score` answers a probe of the split `SPLIT` with texts."""
-
-    @abstractmethod
-    def shown(self, client: int | None = None) -> int:
-        """Return how many examples are shown: of those that nobody trains on, or of what a client keeps apart."""
-
-    @abstractmethod
-    def read_answers(self, sums: Sums) -> list[Shown]:
-        """Return what such a score says."""
-
-
 class FileTask(Task):
     """A task whose workers read files: a cluster's nodes may have them elsewhere, or be sent them (`runtime.ship`)."""
 

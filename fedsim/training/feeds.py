@@ -59,7 +59,7 @@ class Feed(ABC):
         """Return the first k clients by the shape of their batch, if examples differ in length; None: they are all equal."""
         return None
 
-    def grouped(self, group: Group, rows: slice, picked: Ints) -> Any:
+    def grouped(self, group: Group, rows: slice, picked: Ints) -> object:
         """Return what `batch` does of clients that are no neighbours: the rows `picked` (clients, rows) of a group."""
         raise NotImplementedError(f"{type(self).__name__} has examples of one length")
 

@@ -154,17 +154,25 @@ def _pair(kind: Format, cells: Mapping[str, object], place: str) -> list[Turn]:
 def _chat(cell: object, place: str) -> list[Turn]:
     """Return the turns of a cell: a list of messages, or JSON of one, as CSV has it."""
     if isinstance(cell, str):
-        try:
-            cell = json.loads(cell)
-        except (ValueError, RecursionError):
-            what, fix = f"{place} is no list of messages", 'write [{"role": "user", "content": "..."}, ...]'
-            raise DataError(message("task.columns.messages", what, got=cell[:60], fix=fix)) from None
+        return _chat(_parsed(cell, place), place)
     if not isinstance(cell, list) or not cell:
         what = f"{place} is no list of messages" if not isinstance(cell, list) else f"{place} has no messages"
         got = Shown(repr(cell)[:60])
         fix = 'write [{"role": "user", "content": "..."}, ...], or remove the row'
         raise DataError(message("task.columns.messages", what, got=got, fix=fix))
     return [_turn(each, f"{place}, message {at}") for at, each in enumerate(cell, start=1)]
+
+
+def _parsed(text: str, place: str) -> list[object]:
+    """Return what JSON in a cell says, if it is a list."""
+    try:
+        cell = json.loads(text)
+        if isinstance(cell, list):
+            return cell
+    except (ValueError, RecursionError):
+        pass
+    what, fix = f"{place} is no list of messages", 'write [{"role": "user", "content": "..."}, ...]'
+    raise DataError(message("task.columns.messages", what, got=text[:60], fix=fix))
 
 
 def _turn(each: object, place: str) -> Turn:

@@ -13,11 +13,13 @@ import numpy as np
 from fedsim.adapters.adapter import Vector
 from fedsim.arrays import Ints
 from fedsim.config.learning import LocalConfig
-from fedsim.jobs import SPLIT, AnsweringTask, Job, Probe, Shown, Sums, Update
+from fedsim.jobs import SPLIT, Job, Probe, Sums, Update
+from fedsim.tasks._chats.answering import AnsweringTask, Shown
 from fedsim.tasks._chats.settings import Generate
 from fedsim.tasks._dealt import Batching, DealtTask
 from fedsim.tasks._language.task import QUICK_FLOPS, SAMPLE, exponential, ratio
 from fedsim.tasks._splits import PIECE, Rows
+from fedsim.training.chats.rouge import check_rouge
 from fedsim.training.chats.sequences import Sequences
 
 if TYPE_CHECKING:
@@ -89,7 +91,7 @@ class ChatTask(DealtTask, AnsweringTask):
     def mean_sequence(self, client: int) -> float:
         """Return how long the example is, on average, that a token of this client's data is in: attention costs as much."""
         total, squares = self._read[client].tolist()
-        return squares / total
+        return float(squares / total)
 
     def pretrained(self) -> Vector:
         """Return the model's own weights."""
@@ -124,6 +126,16 @@ class ChatTask(DealtTask, AnsweringTask):
             return super().rows(split, client)
         order = super().rows("test", None)
         return order[self.test.asked[order] >= 0][: self.generate.examples]
+
+    def probes(self, split: str, windows: int | None = None, client: int | None = None) -> list[Probe]:
+        """Return pieces of 32 examples, as of all tasks whose examples are dealt.
+
+        Raises:
+            DataError: there is no such split, or answers cannot be scored here.
+        """
+        if split == ANSWERS:
+            check_rouge()
+        return super().probes(split, windows, client)
 
     def score(self, vector: Vector, probe: Probe, base: Vector | None = None) -> Sums:
         """Return the sums of one piece.

@@ -1,7 +1,4 @@
-"""What a model answers, greedily, with stock PEFT and transformers' own `generate`; and how near that is to what was expected.
-
-ROUGE-L (Lin 2004, W04-1013) is the F-measure of the longest common subsequence of words, by torchmetrics.
-"""
+"""What a model answers, greedily, with stock PEFT and transformers' own `generate`; and how near that is to what was expected."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ import torch
 
 from fedsim.adapters.adapter import Vector
 from fedsim.arrays import Ints
-from fedsim.errors import DataError, message
+from fedsim.training.chats.rouge import rouge_l
 from fedsim.training.chats.sequences import Sequences
 from fedsim.training.local import one_thread
 from fedsim.training.lora import Trainee
@@ -43,26 +40,6 @@ class Answers:
             "exact_match": float(equal),
             "generated": float(len(pairs)),
         }
-
-
-def rouge_l(text: str, reference: str) -> float:
-    """Return the F-measure of the longest common subsequence of words, from 0 to 1."""
-    check_rouge()
-    from torchmetrics.functional.text.rouge import rouge_score
-
-    return float(rouge_score(text, reference, rouge_keys="rougeL")["rougeL_fmeasure"])
-
-
-def check_rouge() -> None:
-    """Raise a DataError if the package that computes ROUGE-L is not there."""
-    try:
-        import torchmetrics  # noqa: F401
-    except ImportError as problem:
-        what, fix = (
-            "generated answers are scored with torchmetrics",
-            "pip install 'fedsim-edge[generation]', or drop answers",
-        )
-        raise DataError(message("evaluate.splits", what, got="answers", fix=fix)) from problem
 
 
 def answers(

@@ -170,16 +170,8 @@ class Decoder(Backbone):
     ) -> Pass:
         """Replay the program of this shape on these inputs."""
         count, rows, length = self._predicted(read.tokens)
-        shape = Shape(
-            count,
-            rows,
-            length,
-            train,
-            stack.noise is not None,
-            hidden is not None,
-            packed=read.places is not None,
-            graded=graded,
-        )
+        about = (stack.noise is not None, hidden is not None, read.places is not None, graded)
+        shape = Shape(count, rows, length, train, *about)
         with torch.no_grad():
             p = self._program(shape)
             p.factors.copy_(stack.factors[k])
