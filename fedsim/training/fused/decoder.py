@@ -132,7 +132,7 @@ class Decoder(Backbone):
         nll = torch.empty(*self._predicted(read.tokens), device=self.device, dtype=self.dtype)
         hits = torch.empty(nll.shape, device=self.device, dtype=torch.bool)
         for k, rows, _ in self._passes(read.tokens, stack.noise):
-            p = self._run(stack, read.part(k, rows), k, None, None, graded=True)
+            p = self._run(stack, read.part(k, rows), k, None, None, batch.learned[k, rows], graded=True)
             assert p.hits is not None
             nll[k, rows], hits[k, rows] = p.nll.view(nll[k, rows].shape), p.hits.view(nll[k, rows].shape)
         return nll, hits
@@ -170,7 +170,7 @@ class Decoder(Backbone):
     ) -> Pass:
         """Replay the program of this shape on these inputs."""
         count, rows, length = self._predicted(read.tokens)
-        about = (stack.noise is not None, hidden is not None, read.places is not None, graded)
+        about = (stack.noise is not None, hidden is not None, read.places is not None, graded, read.masked)
         shape = Shape(count, rows, length, train, *about)
         with torch.no_grad():
             p = self._program(shape)

@@ -63,6 +63,7 @@ class Shape:
         entered: whether the first adapted layer's input is given (`hidden`).
         packed: whether rows are of several examples that are kept apart.
         graded: whether it is told which predicted tokens are the likeliest.
+        masked: whether tokens whose share is 0 have no loss.
     """
 
     k: int
@@ -73,6 +74,7 @@ class Shape:
     entered: bool
     packed: bool = False
     graded: bool = False
+    masked: bool = False
 
 
 @dataclass

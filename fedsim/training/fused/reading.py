@@ -19,23 +19,25 @@ class Reading:
         tokens: int64; the first column is context, the others are predicted.
         learned: bool (k, rows, T): which of those are in the loss; None: all.
         places: int64 (k, rows, T): of each token in its own example; None: rows are of one example.
+        masked: whether some tokens are not in the loss.
     """
 
     tokens: Tensor
     learned: Tensor | None = None
     places: Tensor | None = None
+    masked: bool = False
 
     @classmethod
     def of(cls, tokens: Tensor | Batch) -> Reading:
         """Return what a backbone is given."""
         if isinstance(tokens, Batch):
-            return cls(tokens.tokens, tokens.learned, tokens.places)
+            return cls(tokens.tokens, tokens.learned, tokens.places, masked=True)
         return cls(tokens)
 
     def part(self, clients: slice, rows: slice) -> Reading:
         """Return some rows of some clients."""
         places = None if self.places is None else self.places[clients, rows]
-        return Reading(self.tokens[clients, rows], places=places)
+        return Reading(self.tokens[clients, rows], places=places, masked=self.masked)
 
     def shares(self, weights: Tensor) -> Tensor:
         """Return what each token's loss is multiplied with, (k, rows, 1) or (k, rows, T); see `Backbone.gradients`."""
