@@ -7,6 +7,7 @@ short. Both train the same batches from the same adapter with the loss on answer
 from __future__ import annotations
 
 import json
+import math
 import time
 from functools import partial
 from pathlib import Path
@@ -142,7 +143,7 @@ def _data(world: World, folder: Path) -> Path:
     rng = np.random.default_rng(0)
     lines = []
     for _ in range(world.clients * ROWS * 10 // 8):
-        length = int(np.clip(rng.lognormal(np.log(MEDIAN * world.sequence), SIGMA), 6, world.sequence - 1))
+        length = int(np.clip(rng.lognormal(math.log(MEDIAN * world.sequence), SIGMA), 6, world.sequence - 1))
         words = [f"w{word}" for word in rng.integers(2, world.vocab, length)]
         at = max(1, round(QUESTION * length))
         row = {"prompt": " ".join(words[:at]), "completion": " " + " ".join(words[at:])}

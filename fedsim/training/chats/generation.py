@@ -106,6 +106,9 @@ def _continued(trainee: Trainee, prompts: Sequence[Ints], most: int, ends: Seque
     plain = GenerationConfig(
         max_new_tokens=most, do_sample=False, eos_token_id=list(ends), pad_token_id=ends[0], use_cache=True
     )
+    trainee.model.generation_config = (
+        plain  # else what the model's own asks for fills the gaps: repetition penalties, say
+    )
     out = trainee.model.generate(
         input_ids=torch.from_numpy(ids).to(trainee.device),
         attention_mask=torch.from_numpy(real).to(trainee.device),
