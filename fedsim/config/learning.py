@@ -174,7 +174,7 @@ class EvaluateConfig(Config):
         every_s: scores the version at 0, 1, 2, ... times so much virtual time [s].
         every_bytes: scores the version at 0, 1, 2, ... times so many uploaded bytes, lost uploads included.
         targets: values of the first metric scored on `test` that the run is asked to reach, declared before it runs.
-        splits: which are scored.
+        splits: which are scored; `answers` are those that a model of chats generates (`task.generate`).
         windows: bounds how much of each split is scored, of `test` and `valid` the same part for every seed; `samples` are
             images that the model draws, in full. Without it a split is scored whole, unless that took longer than the
             training between two evaluations: `all` scores it whole even then.
@@ -186,7 +186,7 @@ class EvaluateConfig(Config):
     every_s: Positive | None = None
     every_bytes: Positive | None = None
     targets: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = ()
-    splits: tuple[Literal["test", "valid", "clients", "samples"], ...] = ("test",)
+    splits: tuple[Literal["test", "valid", "clients", "samples", "answers"], ...] = ("test",)
     windows: Count | Literal["all"] | None = None
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
 

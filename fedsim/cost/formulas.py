@@ -104,7 +104,7 @@ def train_memory_bytes(shape: ModelShape, model: MemoryModel = PLAIN) -> float:
         again = shape.checkpoint or model.recomputes
         each = shape.operations.activation_bytes(checkpoint=again, number_bytes=number_bytes)
         return held + shape.batch * each + model.runtime_bytes
-    tokens = shape.sequence * shape.batch
+    tokens = shape.held_tokens
     layers = shape.layers - shape.lowest
     kept, live = model.kept_bytes, model.live_bytes
     if shape.full:

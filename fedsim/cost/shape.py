@@ -21,12 +21,13 @@ class ModelShape:
         params: all parameters of the backbone, held in memory at `weight_bytes` each.
         matmul_params: those that multiply every token, the head included (P of the FLOP count).
         adapter_params: trained parameters of the adapters (A of the FLOP count).
-        sequence, batch: tokens of a sequence, and sequences held in memory in one pass.
+        sequence, batch: tokens of a sequence (on average), and sequences held in memory in one pass.
         phi: share of the network that the backward pass goes through.
         full: whether the whole model trains instead of adapters.
         weight_bytes: bytes of one frozen weight.
         checkpoint: whether activations are recomputed instead of kept.
         lowest: index of the lowest adapted layer; those below keep no activations.
+        longest: tokens of the longest sequence, which must fit the memory; None: all are equal.
         resting: further adapters of that size in memory, in float32, while one is trained.
         blocks: the layers with their maps, lowest first, where they are known; else empty.
         operations: of one sequence, where they were counted on the model; they then replace all formulas.
@@ -51,6 +52,7 @@ class ModelShape:
     weight_bytes: float = 4.0
     checkpoint: bool = False
     lowest: int = 0
+    longest: int | None = None
     resting: int = 0
     blocks: tuple[Layer, ...] = field(default=(), compare=False, repr=False)
     operations: Operations | None = field(default=None, compare=False, repr=False)
@@ -69,6 +71,11 @@ class ModelShape:
     def head_params(self) -> int:
         """Weights of the output head."""
         return self.vocab * self.width
+
+    @property
+    def held_tokens(self) -> int:
+        """Tokens that are in memory in one pass, of the longest sequences."""
+        return self.batch * (self.sequence if self.longest is None else self.longest)
 
     @property
     def rank(self) -> int:

@@ -171,6 +171,11 @@ class Trainee:
         shapes = [place[1] for place in trained.slices.values()]
         assert [tuple(p.shape) for p in self.parameters] == shapes, "the weights differ from their config"
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return self.parameters[0].device
+
     def rebase(self, base: Vector | None) -> None:
         """Make the adapted modules' frozen weights W0 + change (`Base.vector`), or W0 again (None)."""
         self._bases.to(base)

@@ -79,7 +79,7 @@ class Deal:
 def prepare(config: LanguageSettings, context: TaskContext) -> LanguageTask:
     """Return the task; see `Language.build`."""
     name = model_name(config)
-    model = _described(name, config.sequence, context)
+    model = described(name, config.sequence, context)
     layout, vocabulary = model.layout, model.shape.vocab
     if context.lora.start_from is not None:
         check_saved(context.lora.start_from, layout, context.lora)
@@ -194,7 +194,7 @@ def model_name(config: LanguageSettings) -> str:
 
 
 @dataclass(frozen=True)
-class _Model:
+class Described:
     """What is known of a model without its weights, after the checks that need none."""
 
     layout: Layout
@@ -203,7 +203,7 @@ class _Model:
     notices: list[str]
 
 
-def _described(name: str, sequence: int, context: TaskContext) -> _Model:
+def described(name: str, sequence: int, context: TaskContext) -> Described:
     """Return what a model is; without transformers where its folder says it all."""
     made = known_to_train(name, context.lora, context.numerics.training)
     if made is not None:
@@ -211,13 +211,13 @@ def _described(name: str, sequence: int, context: TaskContext) -> _Model:
         hub.refuse_longer(made.positions, sequence)
         layout = known_layout(made, context.lora)
         shape = text_shape.shape_of(made, name, layout, sequence, context.local.batch)
-        return _Model(layout, shape, tokenizer_of(Path(name)) or hub.tokenizer(name), [])
+        return Described(layout, shape, tokenizer_of(Path(name)) or hub.tokenizer(name), [])
     skeleton = hub.skeleton(name)
     hub.check_weights(name)
     hub.check_sequence(name, sequence)
     layout = lora.layout(skeleton, context.lora)
     shape = text_shape.shape(skeleton, name, layout, sequence, context.local.batch)
-    return _Model(layout, shape, hub.tokenizer(name), text_shape.notices(skeleton, layout))
+    return Described(layout, shape, hub.tokenizer(name), text_shape.notices(skeleton, layout))
 
 
 def _sorted(texts: Texts) -> Texts:
