@@ -32,6 +32,7 @@ class Choice:
         average: whether an average of the versions is scored and kept (`evaluate.ema`).
         personal: the component; None for none.
         whole: whether whole models are trained, without factors.
+        quantised: whether the frozen weights are quantised (`task.quantise`).
     """
 
     rule: str
@@ -47,6 +48,7 @@ class Choice:
     average: bool = False
     personal: Personal | None = None
     whole: bool = False
+    quantised: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,13 @@ LIMITS: tuple[Limit, ...] = (
         "remove wire.error_feedback",
     ),
     Limit(
+        ("task", "quantise"),
+        lambda c: c.quantised,
+        lambda c: not c.traits.moves_base,
+        "the rule {rule} adds to the frozen weights at every commit, which quantised ones cannot take up",
+        "set task.quantise: none, or aggregator.kind: fedit",
+    ),
+    Limit(
         ("evaluate", "ema"),
         lambda c: c.average,
         lambda c: not (c.traits.moves_base or c.traits.refactors),
@@ -144,6 +153,13 @@ LIMITS: tuple[Limit, ...] = (
 """Limits of rules."""
 
 EVER: tuple[Limit, ...] = (
+    Limit(
+        ("task", "quantise"),
+        lambda c: c.quantised,
+        lambda c: not c.whole,
+        "quantised weights are frozen, and a whole model trains all of its weights",
+        "set task.quantise: none, or remove lora.full",
+    ),
     Limit(
         ("protocol",),
         lambda c: c.cuts_ranks,

@@ -94,6 +94,7 @@ def other_features() -> list[Feature]:
             for kind in kinds("personal")
         ),
         Feature("whole models", {"whole": True}, {"lora": {"full": True}}),
+        Feature("quantised weights", {"quantised": True}, {"task": {"quantise": "nf4"}}),
     ]
 
 

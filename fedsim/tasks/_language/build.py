@@ -36,6 +36,7 @@ from fedsim.tasks.partition import Blocks, Dirichlet, Iid, Pathological, partiti
 from fedsim.training import hub, lora, text_shape
 from fedsim.training.direct.targets import known_layout, known_to_train
 from fedsim.training.direct.tokenizer import tokenizer_of
+from fedsim.training.quantised.chosen import notices as quantised_notices
 
 BLOCK = 512
 """Tokens of a block where there is plenty: about 25 lines of newspaper, enough to have a topic."""
@@ -78,7 +79,7 @@ class Deal:
 def prepare(config: LanguageSettings, context: TaskContext) -> LanguageTask:
     """Return the task; see `Language.build`."""
     name = model_name(config)
-    model = _described(name, config.sequence, context)
+    model = _described(name, config, context)
     layout, vocabulary = model.layout, model.shape.vocab
     corpus = read(_source(config))
     splits = {key: _sorted(texts) for key, texts in corpus.splits.items()}
@@ -107,6 +108,7 @@ def prepare(config: LanguageSettings, context: TaskContext) -> LanguageTask:
         windows=deal.windows,
         test=test,
         valid=valid,
+        quantise=config.quantised(),
     )
 
 
@@ -200,21 +202,24 @@ class _Model:
     notices: list[str]
 
 
-def _described(name: str, sequence: int, context: TaskContext) -> _Model:
+def _described(name: str, config: LanguageSettings, context: TaskContext) -> _Model:
     """Return what a model is; without transformers where its folder says it all."""
+    sequence, quantise = config.sequence, config.quantised()
     made = known_to_train(name, context.lora, context.numerics.training)
     if made is not None:
         hub.check_weights(name)
         hub.refuse_longer(made.positions, sequence)
         layout = known_layout(made, context.lora)
-        shape = text_shape.shape_of(made, name, layout, sequence, context.local.batch)
-        return _Model(layout, shape, tokenizer_of(Path(name)) or hub.tokenizer(name), [])
+        shape = text_shape.shape_of(made, name, layout, sequence, context.local.batch, quantise)
+        tokenizer = tokenizer_of(Path(name)) or hub.tokenizer(name)
+        return _Model(layout, shape, tokenizer, quantised_notices(shape, quantise))
     skeleton = hub.skeleton(name)
     hub.check_weights(name)
     hub.check_sequence(name, sequence)
     layout = lora.layout(skeleton, context.lora)
-    shape = text_shape.shape(skeleton, name, layout, sequence, context.local.batch)
-    return _Model(layout, shape, hub.tokenizer(name), text_shape.notices(skeleton, layout))
+    shape = text_shape.shape(skeleton, name, layout, sequence, context.local.batch, quantise)
+    said = [*text_shape.notices(skeleton, layout), *quantised_notices(shape, quantise)]
+    return _Model(layout, shape, hub.tokenizer(name), said)
 
 
 def _sorted(texts: Texts) -> Texts:

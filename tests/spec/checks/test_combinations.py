@@ -60,7 +60,7 @@ class Waiting(Personal):
 def test_a_rule_that_can_do_everything_is_refused_nothing_but_what_no_rule_can():
     for feature in (*protocol_features(), *other_features()):
         assert refusals(replace(Choice("able", ABLE), **feature.changes)) == []
-    asked = {"cuts_ranks": True, "whole": True, "optimizer": "adam", "average": True}
+    asked = {"cuts_ranks": True, "whole": True, "optimizer": "adam", "average": True, "quantised": True}
     everything = Choice("able", ABLE, blends=True, personal=Waiting(), **asked)
     assert len(refusals(everything)) == len(EVER)
 
