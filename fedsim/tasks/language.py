@@ -51,4 +51,4 @@ class Language(LanguageSettings):
 
     def charge(self, *, full: bool) -> Charge | None:
         """Return what `charge_as` declares."""
-        return charge_of(self.charge_as, full=full)
+        return charge_of(self.charge_as, full=full, quantise=self.quantised())

@@ -27,6 +27,7 @@ from fedsim.adapters.adapter import Layout
 from fedsim.config.learning import LoraConfig
 from fedsim.cost.charge_images import ChargeImages
 from fedsim.cost.operations import Operations
+from fedsim.cost.quantised import Quantise
 from fedsim.cost.shape import ModelShape
 from fedsim.training.beside.tensors import plain_name
 from fedsim.training.diffusion import lora as denoiser_lora
@@ -34,6 +35,7 @@ from fedsim.training.diffusion import models as denoisers
 from fedsim.training.diffusion import process as diffusion
 from fedsim.training.diffusion.models import Signature
 from fedsim.training.lora import peft_config
+from fedsim.training.quantised.chosen import held
 
 BLOCKS = ("ResnetBlock2D", "Attention", "BasicTransformerBlock", "Downsample2D", "Upsample2D")
 """What checkpointing computes again, one at a time."""
@@ -126,11 +128,16 @@ def _counts_of(model: Any, how: Signature, trained: Layout, images: int) -> Oper
 
 
 @lru_cache(maxsize=16)
-def of_named(name: str, trained: Layout, batch: int) -> ModelShape:
+def of_named(name: str, trained: Layout, batch: int, quantise: Quantise | None = None) -> ModelShape:
     """Return the size of a denoiser by name; what an image costs is counted once a process."""
-    return shape(
-        denoisers.skeleton(name), denoisers.signature(name), name, trained, batch, _counted(name, trained)
-    )
+    model, how = denoisers.skeleton(name), denoisers.signature(name)
+    plain = shape(model, how, name, trained, batch, _counted(name, trained))
+    return _quantised(plain, model, quantise)
+
+
+def _quantised(plain: ModelShape, model: Any, quantise: Quantise | None) -> ModelShape:
+    params, n_bytes = held(denoiser_lora.frozen_layers(model), quantise)
+    return replace(plain, quantised_params=params, quantised_bytes=n_bytes)
 
 
 @lru_cache(maxsize=16)
@@ -259,8 +266,8 @@ def _bytes(value: Any) -> int:
 
 
 @lru_cache(maxsize=8)
-def declared(charge: ChargeImages, *, full: bool) -> ModelShape:
-    """Return the size of a preset denoiser with the adapters that `charge_as` declares."""
+def declared(charge: ChargeImages, *, full: bool, quantise: Quantise | None = None) -> ModelShape:
+    """Return the size of a preset denoiser with the adapters that `charge_as` declares, its frozen weights held so."""
     source = files("fedsim.builtin.denoisers").joinpath(f"{charge.preset}.json").read_text(encoding="utf-8")
     raw = json.loads(source)
     kind = getattr(denoisers.libraries(), raw["_class_name"])
@@ -270,4 +277,5 @@ def declared(charge: ChargeImages, *, full: bool) -> ModelShape:
     lora = LoraConfig(full=True) if full else LoraConfig(r=charge.r, alpha=charge.r, targets=charge.targets)
     trained = denoiser_lora.layout(model, lora)
     charged = shape(model, how, charge.preset, trained, charge.batch)
-    return replace(charged, weight_bytes=4.0 if full else charge.weight_bytes)
+    sized = replace(charged, weight_bytes=4.0 if full else charge.weight_bytes)
+    return _quantised(sized, model, None if full else quantise)
