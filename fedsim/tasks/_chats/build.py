@@ -78,6 +78,7 @@ def prepare_examples(config: LanguageSettings, context: TaskContext) -> ChatTask
         valid=held.get("valid"),
         generate=config.generate,
         ends=_ends(parts["train"], name),
+        quantise=config.quantised(),
     )
     longest = int(dealt.held.sequences.counts[dealt.splits.training.rows].max())
     return replace(task, shape=replace(model.shape, sequence=task.example_tokens, longest=longest))

@@ -206,9 +206,7 @@ class Described:
     notices: list[str]
 
 
-def described(
-    name: str, sequence: int, context: TaskContext, quantise: Quantise | None = None
-) -> Described:
+def described(name: str, sequence: int, context: TaskContext, quantise: Quantise | None = None) -> Described:
     """Return what a model is; without transformers where its folder says it all."""
     made = known_to_train(name, context.lora, context.numerics.training)
     if made is not None:

@@ -100,6 +100,7 @@ class LanguageSettings(TaskComponent):
     def on_answers(self) -> bool:
         """Whether the loss is on answers alone."""
         return self.format != "text" and self.loss_on != "all"
+
     @model_validator(mode="after")
     def _quantised_as_charged(self) -> LanguageSettings:
         how = self.quantised()
