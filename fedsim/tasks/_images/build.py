@@ -19,14 +19,15 @@ from fedsim.tasks._images.pictures import Pictures
 from fedsim.tasks._images.settings import ImagesSettings
 from fedsim.tasks._images.task import ImagesTask
 from fedsim.tasks._language.topics import divergence_bits
-from fedsim.tasks._natural.last import last_at_the_end, owner_facts
-from fedsim.tasks._natural.owners import rooms
+from fedsim.tasks._natural.last import last_at_the_end, said_of_owners
 from fedsim.tasks._splits import Ragged, Splits
-from fedsim.tasks.partition import Blocks, Dirichlet, Natural, Pathological, partition
+from fedsim.tasks.partition import Blocks, Dirichlet, Pathological, partition
+from fedsim.training.beside.saved_adapter import check_saved
 from fedsim.training.diffusion import cost as denoiser_cost
 from fedsim.training.diffusion import lora as denoiser_lora
 from fedsim.training.diffusion import models as denoisers
 from fedsim.training.diffusion.models import Signature
+from fedsim.training.quantised.chosen import notices as quantised_notices
 
 LEAST = 2
 """Images of a client: one to train on, one held out."""
@@ -37,19 +38,16 @@ def prepare(config: ImagesSettings, context: TaskContext) -> ImagesTask:
     name = str(digits.model_folder()) if config.model == "builtin" else config.model
     how = _checked(config, name)
     layout = denoiser_lora.layout(denoisers.skeleton(name), context.lora)
-    if how.needs_class and not config.conditional:
-        what = f"this {how.kind} cannot be run without a class"
-        raise ExperimentError(message("task.conditional", what, got=False, fix="remove it"))
+    if context.lora.start_from is not None:
+        check_saved(context.lora.start_from, layout, context.lora)
     train, test, classes, notices = _pictures(config, how)
     deal = _dealt(config, context, train, classes)
-    features = _features(config)
-    if features is not None:
-        check(features, how.channels, how.size, len(train.names))
+    features = _features(config, how, len(train.names))
     told = how.takes_classes and config.conditional
     facts = _facts(config, how, name, told=told, train=train, test=test) | deal.facts
-    if notices or deal.notices:
-        facts["notices"] = [*notices, *deal.notices]
-    facts["loss_grid"] = f"{config.grid} timesteps, fixed noise an image"
+    shape = denoiser_cost.of_named(name, layout, context.local.batch, config.quantised())
+    if said := [*notices, *deal.notices, *quantised_notices(shape, config.quantised())]:
+        facts["notices"] = said
     if features is not None and config.samples:
         facts |= _sampling_facts(config, features, len(train))
     return ImagesTask(
@@ -60,10 +58,8 @@ def prepare(config: ImagesSettings, context: TaskContext) -> ImagesTask:
         seed=context.seed,
         training_seed=context.first_seed,
         layout=layout,
-        shape=denoiser_cost.of_named(name, layout, context.local.batch),
-        splits=Splits.dealt(
-            deal.shares, config.holdout, {"test": len(test)}, context.seed, last=config.holdout_from == "last"
-        ),
+        shape=shape,
+        splits=_splits(config, deal, train, len(test), context.seed),
         facts=facts,
         prediction=config.prediction,
         told=told,
@@ -75,6 +71,7 @@ def prepare(config: ImagesSettings, context: TaskContext) -> ImagesTask:
         features=features,
         pictures=train,
         test=test,
+        quantise=config.quantised(),
     )
 
 
@@ -86,6 +83,9 @@ def _checked(config: ImagesSettings, name: str) -> Signature:
     if config.samples and config.sampling_steps > steps:
         what, fix = "the model's diffusion has fewer steps", f"set at most {steps}"
         raise DataError(message("task.sampling_steps", what, got=config.sampling_steps, fix=fix))
+    if how.needs_class and not config.conditional:
+        what = f"this {how.kind} cannot be run without a class"
+        raise ExperimentError(message("task.conditional", what, got=False, fix="remove it"))
     return how
 
 
@@ -141,15 +141,17 @@ def _dealt(config: ImagesSettings, context: TaskContext, train: Pictures, classe
         "classes_per_client": [int(v) for v in np.quantile((counts > 0).sum(axis=1), [0, 0.5, 1])],
         "class_divergence_bits": divergence_bits(list(counts), counts.sum(axis=0)),
     }
-    notices: list[str] = []
-    if isinstance(how, Natural) and train.owners is not None:
-        over = len(train) - int(rooms(blocks.sizes, train.owners, how.most).sum())
-        of_owners, notices = owner_facts(train.owners, shares, over, "images")
-        facts |= of_owners
-    if config.holdout_from == "last":
-        timed = config.time_column is not None
-        shares = last_at_the_end(shares, blocks.sizes, train.owners, config.holdout, None, timed=timed)
-    return Deal(shares, facts, notices)
+    of_owners, notices = said_of_owners(how, blocks, shares, "images")
+    return Deal(shares, facts | of_owners, notices)
+
+
+def _splits(config: ImagesSettings, deal: Deal, train: Pictures, test: int, seed: int) -> Splits:
+    """Return who trains on what: what is held out is drawn, or the last."""
+    last, shares = config.holdout_from == "last", deal.shares
+    if last:
+        sizes, timed = np.ones(len(train), dtype=np.int64), config.time_column is not None
+        shares = last_at_the_end(shares, sizes, train.owners, config.holdout, None, timed=timed)
+    return Splits.dealt(shares, config.holdout, {"test": test}, seed, last=last)
 
 
 def _facts(
@@ -164,6 +166,7 @@ def _facts(
         "corpus_sha256": digest({"train": train, "test": test}),
         "image": f"{how.channels} x {how.size} x {how.size}",
         "prepared": PREPARED,
+        "loss_grid": f"{config.grid} timesteps, fixed noise an image",
     }
 
 
@@ -211,7 +214,8 @@ def part_of(
     return pictures if mask.all() else pictures.take(mask)
 
 
-def _features(config: ImagesSettings) -> Features | None:
+def _features(config: ImagesSettings, how: Signature, classes: int) -> Features | None:
+    """Return what looks at samples, which it can; None: nothing does."""
     settings = config.features
     kind = settings.kind
     if kind == "auto":
@@ -220,4 +224,6 @@ def _features(config: ImagesSettings) -> Features | None:
     if kind == "none":
         return None
     shipped = config.data == "builtin"
-    return Features(kind, settings.weights, settings.classifier, settings.resize, digits=shipped)
+    features = Features(kind, settings.weights, settings.classifier, settings.resize, digits=shipped)
+    check(features, how.channels, how.size, classes)
+    return features

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from fedsim.component import Config
 from fedsim.config.fields import Count, CountOrZero
 from fedsim.cost.charge_images import ChargeImages
+from fedsim.cost.quantised import Quantise, Word, quantise_of
 from fedsim.errors import invalid
 from fedsim.tasks._base import TaskComponent
 from fedsim.tasks._sources import HELD_OUT, Holdout, check_data, spelled_out
@@ -61,6 +62,8 @@ class ImagesSettings(TaskComponent):
         samples: images drawn for the distances, the same number at every version, at least 2; 0: none.
         sampling_steps: steps of DDIM.
         features: what looks at them.
+        quantise: how the frozen weights of the linear layers are held: `none`, `int8`, `nf4`, or a block, whose `modules`
+            may name convolutions, too (`fedsim.cost.quantised`).
         charge_as: the model that the clock charges instead of the one that trains.
     """
 
@@ -83,6 +86,7 @@ class ImagesSettings(TaskComponent):
     samples: CountOrZero = 500
     sampling_steps: Count = 25
     features: FeaturesConfig = FeaturesConfig()
+    quantise: Word | Quantise = "none"
     charge_as: ChargeImages | None = None
 
     @model_validator(mode="before")
@@ -101,6 +105,10 @@ class ImagesSettings(TaskComponent):
         named = (self.image_column, self.label_column, self.client_column, self.time_column)
         check_data(self.model, self.data, named)
         return self
+
+    def quantised(self) -> Quantise | None:
+        """Return how the frozen weights are held where they are quantised."""
+        return quantise_of(self.quantise)
 
     def sources(self) -> dict[str, str]:
         """Return the model and the data."""

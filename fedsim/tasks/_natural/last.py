@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from fedsim.arrays import Bools, Ints
+from fedsim.tasks._natural.owners import rooms
 from fedsim.tasks._splits import Ragged, Rows
+from fedsim.tasks.partition import Blocks, Dealing, Natural
 
 SHORT_OF = 1e-9
 """Of a size: less of it is nothing."""
@@ -52,6 +54,25 @@ def _is_late(sizes: Ints, owners: Ints, holdout: float) -> Bools:
         late[mine] = before >= total * (1 - holdout) - SHORT_OF * total
         late[mine[-1]] = mine.size > 1
     return late
+
+
+def said_of_owners(
+    how: Dealing, blocks: Blocks, shares: Ragged, unit: str, over: int | None = None
+) -> tuple[dict[str, object], list[str]]:
+    """Return what is said of owners and clients where they are natural: facts, and sentences about what is left out.
+
+    Args:
+        how: the partition.
+        blocks: what was dealt.
+        shares: blocks of each client.
+        unit: of sizes.
+        over: what the cap left out; None: what it leaves out of the blocks.
+    """
+    if not isinstance(how, Natural) or blocks.groups is None:
+        return {}, []
+    if over is None:
+        over = int((blocks.sizes - rooms(blocks.sizes, blocks.groups, how.most)).sum())
+    return owner_facts(blocks.groups, shares, over, unit)
 
 
 def owner_facts(
