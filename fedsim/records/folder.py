@@ -14,6 +14,7 @@ import yaml
 from fedsim.errors import ExperimentError, RunFolderError, message
 from fedsim.files import yaml_file
 from fedsim.files.atomic import sync_files, sync_folder, write_atomically
+from fedsim.files.disk import telling
 from fedsim.files.opened import SETTINGS_BYTES, UnreadableError, bytes_of
 from fedsim.records import tables
 from fedsim.records.info import RunInfo, read_info
@@ -92,14 +93,16 @@ def claimed(folder: Path, experiment: Mapping[str, Any], info: RunInfo) -> Itera
 
     Raises:
         RunFolderError: the folder holds a run already or cannot be created.
+        HostError: the disk is full, read-only or broken.
     """
     text = yaml.safe_dump(dict(experiment), sort_keys=False, allow_unicode=True)
     made = next((p for p in reversed([folder, *folder.parents]) if not p.exists()), None)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        check_free(folder)
-        claim = (folder / "run.json").open("x")  # of two runs that start at once, one gets the folder
-        claim.close()
+        with telling(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            check_free(folder)
+            claim = (folder / "run.json").open("x")  # of two runs that start at once, one gets the folder
+            claim.close()
     except FileExistsError as problem:
         what = "holds a run already" if folder.is_dir() else "is a file, not a folder"
         raise RunFolderError(message(str(folder), what, fix="give another --out")) from problem

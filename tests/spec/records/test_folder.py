@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from worlds.small_runs import EXPERIMENT, INFO
 
-from fedsim.errors import RunFolderError
+from fedsim.errors import HostError, RunFolderError
 from fedsim.records import folder as run_folder
 from fedsim.records import tables
 
@@ -28,6 +30,19 @@ GONE = 2**22 + 1  # above the largest process number of Linux
 )
 def test_a_run_may_be_alive_unless_its_process_here_is_gone(host, pid, alive):
     assert run_folder.may_be_alive(replace(INFO, host=host, pid=pid)) == alive
+
+
+def test_a_disk_without_room_for_a_run_is_a_fault_of_the_machine(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "mkdir", full)
+
+    with (
+        pytest.raises(HostError, match="the disk takes no more of the run"),
+        run_folder.claimed(tmp_path / "run", EXPERIMENT.plain(), INFO),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("name", ["run.json", "experiment.yaml", "visits.jsonl", "clients.parquet"])
