@@ -84,7 +84,7 @@ def charged_facts(plan: Plan) -> Charged:
         declared=plan.sizing.charged,
         model=plan.shape.name,
         params=plan.shape.params,
-        adapter_params=plan.shape.adapter_params,
+        adapter_params=plan.shape.trained_params,
         adapter_bytes=plan.sizing.adapter_bytes,
         serialized_adapter_bytes=4 * plan.task.layout.size,
         full_model_bytes=adapter_bytes(full),

@@ -19,7 +19,7 @@ from fedsim.aggregators._returned import checked_offer
 from fedsim.clock.components import Parts
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig
-from fedsim.cost.formulas import expanded_bytes, layer_passes, moved_bytes, train_flops
+from fedsim.cost.formulas import expanded_bytes, layer_passes, moved_bytes, pass_flops, train_flops
 from fedsim.cost.memory.model import PLAIN, MemoryModel
 from fedsim.cost.memory.plan import MemoryPlan, plan_memory
 from fedsim.cost.shape import ModelShape, adapter_bytes, with_rank_share
@@ -182,7 +182,7 @@ class Sizing:
         return Work(
             down_bytes=0,
             up_bytes=0,
-            flops=plan.flops(tokens, sequence),
+            flops=plan.flops(tokens, sequence) + passes * pass_flops(shape),
             memory_bytes=plan.memory.memory_bytes,
             tokens=tokens,
             serialized_down_bytes=0,

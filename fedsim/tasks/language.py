@@ -22,6 +22,7 @@ class Language(LanguageSettings):
     """Language modelling; its fields are those of `LanguageSettings`."""
 
     worker_modules: ClassVar[tuple[str, ...]] = ("transformers", "fedsim.training.stacked.batched")
+    practises: ClassVar[bool] = True
     kind: Literal["language"] = "language"
 
     def build(self, context: TaskContext) -> LanguageTask | ChatTask:
@@ -50,4 +51,4 @@ class Language(LanguageSettings):
 
     def charge(self, *, full: bool) -> Charge | None:
         """Return what `charge_as` declares."""
-        return charge_of(self.charge_as, full=full)
+        return charge_of(self.charge_as, full=full, quantise=self.quantised())

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from fedsim.adapters.adapter import Vector
 from fedsim.jobs import Job, Update
 from fedsim.training import noise, slot_penalty
+from fedsim.training.beside.tensors import ADAPTER
 from fedsim.training.chats.sequences import Sequences
 from fedsim.training.chats.stock import answer_losses
 from fedsim.training.local import Windows, batches, one_thread, optimizer, scales, slots
-from fedsim.training.lora import ADAPTER, Trainee
+from fedsim.training.lora import Trainee
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,15 +112,18 @@ def _steps(
     import torch
 
     local = job.local
-    parameters = [p for p in trainee.parameters if p.requires_grad]
+    moving = [
+        pair for pair in zip(trainee.parameters, trainee.lr_ratios, strict=True) if pair[0].requires_grad
+    ]
+    parameters = [p for p, _ in moving]
     centre = _centre(trainee, job) if local.prox_mu else []
-    optimise = optimizer(parameters, local)
+    optimise = optimizer(parameters, local, [ratio for _, ratio in moving])
     nll, squares, learned, tokens, examples, made = 0.0, 0.0, 0, 0, 0, 0
     whole = local.steps_over(len(windows))
     for rows in batches(len(windows), job):
         at_step(made)
         for group in optimise.param_groups:
-            group["lr"] = local.lr * local.lr_share(made, whole)
+            group["lr"] = local.lr * group["lr_ratio"] * local.lr_share(made, whole)
         optimise.zero_grad(set_to_none=True)
         batch = windows[rows]
         each = losses(trainee, batch, job, made)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fedsim.adapters.adapter import Layout, Vector
 from fedsim.arrays import Ints
 from fedsim.config.learning import LoraConfig, NumericsConfig
+from fedsim.cost.quantised import Quantise
 from fedsim.jobs import Job, Update
 from fedsim.training import hub, lora
 from fedsim.training.backbone import Backbone
@@ -48,6 +49,7 @@ class TextModel:
         layout: of what an update holds.
         width, vocabulary: numbers of a token's hidden state and of its logits.
         cache_bytes: room for frozen hidden states.
+        quantise: how the frozen weights are held; None: as the model has them.
     """
 
     name: str
@@ -57,6 +59,7 @@ class TextModel:
     width: int
     vocabulary: int
     cache_bytes: float
+    quantise: Quantise | None = None
 
     def load(self, *, packs: bool = False) -> None:
         """Load the weights.
@@ -114,6 +117,7 @@ class TextModel:
             jobs,
             tokens_at_once=self.tokens_at_once(backbone, max(map(longest, data))),
             dropout=self.lora.dropout,
+            lr_ratio=self.lora.lr_ratio,
             hidden=[prefix.states(w) for w in data if not isinstance(w, Sequences)] if entered else None,
         )
 
@@ -203,7 +207,8 @@ class TextModel:
 
     def backbone(self) -> Backbone | None:
         """Return what takes many clients, None if none does."""
-        return lora.backbone(self.name, self.lora, self.numerics.training, device(), self.numerics.dtype)
+        numerics = self.numerics
+        return lora.backbone(self.name, self.lora, numerics.training, device(), numerics.dtype, self.quantise)
 
     def _trainee(self) -> Trainee:
-        return lora.trainee(self.name, self.lora, device(), self.numerics.dtype)
+        return lora.trainee(self.name, self.lora, device(), self.numerics.dtype, self.quantise)

@@ -49,7 +49,7 @@ class _Dealt:
 def prepare_examples(config: LanguageSettings, context: TaskContext) -> ChatTask:
     """Return the task of chats, instructions or completions; see `Language.build`."""
     name = model_name(config)
-    model = described(name, config.sequence, context)
+    model = described(name, config.sequence, context, config.quantised())
     read_splits, notices = read(_source(config))
     cutting = _cutting(config, name, model.shape.vocab)
     parts = {split: tokenised(whole.examples, cutting, split) for split, whole in read_splits.items()}
@@ -78,6 +78,7 @@ def prepare_examples(config: LanguageSettings, context: TaskContext) -> ChatTask
         valid=held.get("valid"),
         generate=config.generate,
         ends=_ends(parts["train"], name),
+        quantise=config.quantised(),
     )
     longest = int(dealt.held.sequences.counts[dealt.splits.training.rows].max())
     return replace(task, shape=replace(model.shape, sequence=task.example_tokens, longest=longest))

@@ -13,6 +13,7 @@ import numpy as np
 from fedsim.adapters.adapter import Vector
 from fedsim.arrays import Ints
 from fedsim.config.learning import LocalConfig
+from fedsim.cost.quantised import Quantise
 from fedsim.jobs import SPLIT, Job, Probe, Sums, Update
 from fedsim.tasks._chats.answering import AnsweringTask, Shown
 from fedsim.tasks._chats.settings import Generate
@@ -54,6 +55,7 @@ class ChatTask(DealtTask, AnsweringTask):
         test, valid: examples that nobody trains on.
         generate: what is answered.
         ends: tokens that end an answer.
+        quantise: how the frozen weights are held; None: as the model has them.
     """
 
     cache_bytes: float
@@ -62,6 +64,7 @@ class ChatTask(DealtTask, AnsweringTask):
     valid: Held | None
     generate: Generate
     ends: tuple[int, ...]
+    quantise: Quantise | None = None
 
     unit: ClassVar[str] = "rows"
     batching: ClassVar[Batching] = Batching(fewest=8, most=64, together=2**17)
@@ -204,5 +207,12 @@ class ChatTask(DealtTask, AnsweringTask):
 
         width, vocabulary = self.shape.width, self.shape.vocab
         return TextModel(
-            self.model, self.lora, self.numerics, self.layout, width, vocabulary, self.cache_bytes
+            self.model,
+            self.lora,
+            self.numerics,
+            self.layout,
+            width,
+            vocabulary,
+            self.cache_bytes,
+            self.quantise,
         )

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fedsim.config.fields import Count
 from fedsim.cost.charge_as import ChargeAs
+from fedsim.cost.quantised import Quantise, Word, quantise_of
 from fedsim.errors import invalid
 from fedsim.tasks._base import TaskComponent
 from fedsim.tasks._chats.settings import Columns, Generate, LossOn, check_examples
@@ -50,6 +51,8 @@ class LanguageSettings(TaskComponent):
         holdout_from: `runs`: the end of each client's text, whose runs (consecutive text of one owner and label) come in
             an order drawn by address: one run at most is cut, so only there is a held-out window beside one that is
             trained on; `windows`: drawn from anywhere, nearly all of them beside training windows.
+        quantise: how the frozen weights of the linear layers are held, on the devices and here: `none`, `int8`, `nf4`, or a
+            block (`fedsim.cost.quantised`). What is learned follows from the quantised weights.
         charge_as: the model that the clock charges instead of the one that trains.
     """
 
@@ -71,6 +74,7 @@ class LanguageSettings(TaskComponent):
     sequence: Count = 64
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
     holdout_from: Literal["runs", "windows"] = "runs"
+    quantise: Word | Quantise = "none"
     charge_as: ChargeAs | None = None
 
     @field_validator("text_column", mode="before")
@@ -96,6 +100,17 @@ class LanguageSettings(TaskComponent):
     def on_answers(self) -> bool:
         """Whether the loss is on answers alone."""
         return self.format != "text" and self.loss_on != "all"
+
+    @model_validator(mode="after")
+    def _quantised_as_charged(self) -> LanguageSettings:
+        how = self.quantised()
+        if how is not None and self.charge_as is not None and self.charge_as.quantise is None:
+            self.charge_as.check_quantised(how, of_task=True)
+        return self
+
+    def quantised(self) -> Quantise | None:
+        """Return how the frozen weights are held where they are quantised."""
+        return quantise_of(self.quantise)
 
     def sources(self) -> dict[str, str]:
         """Return the model and the data."""

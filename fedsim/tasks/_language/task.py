@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fedsim.adapters.adapter import Vector
 from fedsim.config.learning import LocalConfig
+from fedsim.cost.quantised import Quantise
 from fedsim.jobs import Job, Probe, ScoreJob, Sums, Update
 from fedsim.tasks._dealt import Batching, DealtTask
 from fedsim.tasks._language.tokens import Windows
@@ -39,12 +40,14 @@ class LanguageTask(DealtTask):
         cache_bytes: room for frozen hidden states in each worker.
         windows: the clients' windows.
         test, valid: windows that nobody trains on.
+        quantise: how the frozen weights are held; None: as the model has them.
     """
 
     cache_bytes: float
     windows: Windows = field(repr=False)
     test: Windows = field(repr=False)
     valid: Windows | None = field(repr=False)
+    quantise: Quantise | None = None
 
     unit: ClassVar[str] = "windows"
     batching: ClassVar[Batching] = Batching(fewest=8, most=64, together=2**17)
@@ -146,7 +149,14 @@ class LanguageTask(DealtTask):
 
         width, vocabulary = self.shape.width, self.shape.vocab
         return TextModel(
-            self.model, self.lora, self.numerics, self.layout, width, vocabulary, self.cache_bytes
+            self.model,
+            self.lora,
+            self.numerics,
+            self.layout,
+            width,
+            vocabulary,
+            self.cache_bytes,
+            self.quantise,
         )
 
 

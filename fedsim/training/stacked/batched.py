@@ -29,8 +29,8 @@ from fedsim.jobs import Job, Update
 from fedsim.training import noise
 from fedsim.training.backbone import Backbone, Stack
 from fedsim.training.feeds import Group
-from fedsim.training.local import Windows, made, one_thread, scales, slots
-from fedsim.training.stacked.optimizers import AdamW, Sgd
+from fedsim.training.local import Windows, lr_ratios, made, one_thread, scales, slots
+from fedsim.training.stacked.optimizers import optimiser
 from fedsim.training.stacked.schedule import order, pieces, schedule
 from fedsim.training.stacked.terms import terms
 
@@ -42,6 +42,7 @@ def train(
     *,
     tokens_at_once: int,
     dropout: float = 0.0,
+    lr_ratio: float = 1.0,
     hidden: Sequence[Tensor] | None = None,
 ) -> list[Update]:
     """Train every job from its start; what the others do changes at most the last bits of a result.
@@ -52,6 +53,7 @@ def train(
         jobs: who trains how; a job's rank and factors apply to all its modules.
         tokens_at_once: predicted tokens in one pass through the model; a larger step is split.
         dropout: LoRA dropout of all adapters.
+        lr_ratio: learning rate of B in units of that of A (`fedsim.training.local.lr_ratios`).
         hidden: what the backbone's prefix makes of each job's windows, (n, T, width); None: of nobody's.
 
     Returns:
@@ -62,7 +64,9 @@ def train(
         for members in _groups(backbone, data, jobs):
             backbone.rebase(jobs[members[0]].base)
             states = None if hidden is None else [hidden[i] for i in members]
-            visits = _Visits(backbone, [data[i] for i in members], [jobs[i] for i in members], states)
+            visits = _Visits(
+                backbone, [data[i] for i in members], [jobs[i] for i in members], states, lr_ratio
+            )
             updates.update(zip(members, visits.run(tokens_at_once, dropout), strict=True))
     return [updates[i] for i in range(len(jobs))]
 
@@ -88,7 +92,12 @@ class _Visits:
     """Visits of clients that share a kind of optimiser, trained factors and window length; longest first."""
 
     def __init__(
-        self, backbone: Backbone, data: Sequence[Any], jobs: Sequence[Job], hidden: Sequence[Tensor] | None
+        self,
+        backbone: Backbone,
+        data: Sequence[Any],
+        jobs: Sequence[Job],
+        hidden: Sequence[Tensor] | None,
+        lr_ratio: float,
     ) -> None:
         self.backbone, self.jobs, self.hidden = backbone, jobs, hidden
         self.sizes = [len(examples) for examples in data]
@@ -111,8 +120,7 @@ class _Visits:
         self.scales = put(np.array([scales(layout, job.rank, job.scale) for job in jobs]), floats)
         self.terms = terms(layout, jobs, self.factors, free)
         self.rates = _rates(local, self.sizes, len(self.plan.lengths))
-        kind = Sgd if local[0].optimizer == "sgd" else AdamW
-        self.optimiser = kind(self.factors, local, free)
+        self.optimiser = optimiser(self.factors, local, free, lr_ratios(layout, lr_ratio), layout)
 
     def run(self, tokens_at_once: int, dropout: float) -> list[Update]:
         """Make all steps."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from fedsim.training.stacked.layers import BiasSite, Site
+
 
 def refusal(model: Any, layout: Layout) -> str | None:
     """Return why a model's layers cannot be swapped, or None; weights are not needed."""
@@ -32,6 +34,11 @@ def refusal(model: Any, layout: Layout) -> str | None:
         reason = _refusal(model.get_submodule(module.name))
         if reason:
             return f"{module.name} is {reason}"
+    for tensor in layout.beside:
+        if tensor.kind == "saved":
+            return f"{tensor.name} is trained whole, one client at a time"
+        if tensor.kind == "bias" and not adds_its_bias(model.get_submodule(tensor.name.rpartition(".")[0])):
+            return f"{tensor.name} is no bias that its layer adds at the end"
     return None
 
 
@@ -47,6 +54,15 @@ def _refusal(layer: Any) -> str | None:
     if isinstance(layer, torch.nn.Conv2d) and layer.padding_mode != "zeros":
         return f"a Conv2d padded by {layer.padding_mode!r}"
     return None
+
+
+def adds_its_bias(layer: Any) -> bool:
+    """Tell whether a layer of torch or transformers adds its bias to the end of what it computes."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    kinds = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.LayerNorm, torch.nn.GroupNorm, Conv1D)
+    return any(isinstance(layer, kind) and type(layer).forward is kind.forward for kind in kinds)
 
 
 class Swap:
@@ -71,12 +87,24 @@ class Swap:
 
         self.layout = layout
         self.model = sharing(model).eval()
-        self._shapes = [shape for m in layout.modules for shape in (m.a_shape, m.b_shape)]
+        self._shapes = [shape for _, shape in layout.slices.values()]
         self._sizes = [math.prod(shape) for shape in self._shapes]
         named = [(m.name, self.model.get_submodule(m.name)) for m in layout.modules]
         self._sites = [Site(name, layer, i) for i, (name, layer) in enumerate(named)]
+        self._beside = self._sites_beside()
         self._bases = Bases(layout, Layers([layer for _, layer in named]).write)
         self.device, self._narrow = named[0][1].weight.device, named[0][1].weight.dtype
+
+    def _sites_beside(self) -> list[Site | BiasSite]:
+        """Return where each of the tensors that are trained beside the factors is added, in the layout's order."""
+        from fedsim.training.stacked.layers import BiasSite
+
+        adapted: dict[str, Site | BiasSite] = {site.name: site for site in self._sites}
+        owners = [tensor.name.rpartition(".")[0] for tensor in self.layout.beside]
+        return [
+            adapted[owner] if owner in adapted else BiasSite(owner, self.model.get_submodule(owner))
+            for owner in owners
+        ]
 
     def rebase(self, base: Vector | None) -> None:
         """Make the target layers' frozen weights W0 + change (`Base.vector`), or W0 again (None)."""
@@ -88,18 +116,24 @@ class Swap:
         k = stack.factors.shape[0]
         parts = stack.factors.detach().to(self._narrow).split(self._sizes, dim=1)
         leaves = [part.view(k, *shape) for part, shape in zip(parts, self._shapes, strict=True)]
+        first = 2 * len(self._sites)
         for at, leaf in enumerate(leaves):
-            leaf.requires_grad_("AB"[at % 2] in stack.trains)
+            leaf.requires_grad_(at >= first or "AB"[at % 2] in stack.trains)
         scales = stack.scales.to(self._narrow)
         for site in self._sites:
             at = 2 * site.index
             site.adapter = (leaves[at], leaves[at + 1], scales[:, site.index])
             site.noise = stack.noise
+        for holder, tensor, leaf in zip(self._beside, self.layout.beside, leaves[first:], strict=True):
+            if tensor.kind == "magnitude":
+                holder.magnitude = leaf.flatten(1)
+            else:
+                holder.bias = leaf
         try:
             yield leaves
         finally:
-            for site in self._sites:
-                site.adapter = site.noise = None
+            for site in (*self._sites, *self._beside):
+                site.clear()
 
     def gradients(self, stack: Stack, losses: Callable[[Any], Tensor]) -> tuple[Tensor, Tensor]:
         """Return every client's loss (k,) and its gradient (k, layout.size).
