@@ -104,7 +104,7 @@ def of_named(name: str, trained: Layout, batch: int, quantise: Quantise | None =
     return _quantised(plain, model, quantise)
 
 
-def _quantised(plain: ModelShape, model: Any, quantise: Quantise | None) -> ModelShape:
+def _quantised(plain: ModelShape, model: torch.nn.Module, quantise: Quantise | None) -> ModelShape:
     params, n_bytes = held(denoiser_lora.frozen_layers(model), quantise)
     return replace(plain, quantised_params=params, quantised_bytes=n_bytes)
 

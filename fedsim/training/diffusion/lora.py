@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from fedsim.training.quantised.base import in_place
 from fedsim.training.quantised.chosen import FrozenLayer
 from fedsim.training.stacked import swapped
 from fedsim.training.written import order_header, save_config
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 RESNETS = ("conv1", "conv2", "conv_shortcut", "time_emb_proj")
@@ -154,7 +157,7 @@ class Source:
         return Process.of(denoisers.schedule(self.name, self.prediction))
 
 
-def frozen_layers(model: Any) -> list[FrozenLayer]:
+def frozen_layers(model: nn.Module) -> list[FrozenLayer]:
     """Return the layers whose weights may be quantised; convolutions if they are named."""
     return [
         FrozenLayer(s.name, s.inputs * s.outputs * math.prod(s.kernel), linear=not s.kernel)
@@ -162,9 +165,9 @@ def frozen_layers(model: Any) -> list[FrozenLayer]:
     ]
 
 
-def frozen(source: Source, dtype: str) -> Any:
+def frozen(source: Source, dtype: str) -> nn.Module:
     """Return a denoiser whose frozen weights are held as its source says."""
-    model = denoisers.weights(source.name, dtype)
+    model: nn.Module = denoisers.weights(source.name, dtype)
     in_place(model, frozen_layers(model), source.quantise)
     return model
 
