@@ -32,6 +32,11 @@ def choice_of(experiment: Experiment) -> Choice:
         average=experiment.evaluate.ema > 0,
         personal=parts.personal,
         whole=experiment.lora.full or parts.task.whole(),
+        dora=experiment.lora.dora,
+        bias=experiment.lora.bias,
+        saved=experiment.lora.modules_to_save,
+        patterned=experiment.lora.patterned,
+        started=experiment.lora.start_from is not None,
         quantised=parts.task.quantised() is not None,
     )
 

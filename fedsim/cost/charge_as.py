@@ -29,6 +29,7 @@ class ChargeAs(Config):
     given beside it replaces the preset's.
 
     Attributes:
+        tied: whether the embedding is the output layer, too.
         preset: a name of `fedsim.cost.architecture.PRESETS`.
         family: projections, norms and biases of a layer; `llama` without a preset.
         layers, width, vocab: needed without a preset.

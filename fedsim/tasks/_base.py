@@ -23,10 +23,13 @@ class TaskComponent(Component):
         worker_modules: what workers import while the task is still being built; see `imported_by_workers`.
         over_factors: the objective is over the factors' entries: the frozen weights under them, moved or
             not, are not in it.
+        practises: whether layouts, version 0 and training follow all of the block `lora` (`LoraPractice`): DoRA, LoRA+,
+            biases, patterns, ...; an experiment that asks for them is refused otherwise.
     """
 
     worker_modules: ClassVar[tuple[str, ...]] = ()
     over_factors: ClassVar[bool] = False
+    practises: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, context: TaskContext) -> Task:

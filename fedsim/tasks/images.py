@@ -20,6 +20,7 @@ class Images(ImagesSettings):
     """Image generation by denoising diffusion; its fields are those of `ImagesSettings`."""
 
     worker_modules: ClassVar[tuple[str, ...]] = ("fedsim.training.diffusion.denoising", "diffusers.models")
+    practises: ClassVar[bool] = True
     kind: Literal["images"] = "images"
 
     def build(self, context: TaskContext) -> ImagesTask:

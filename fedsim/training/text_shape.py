@@ -11,7 +11,9 @@ from fedsim.cost.architecture import ATTENTION, MLP
 from fedsim.cost.layers import Layer, Map
 from fedsim.cost.quantised import Quantise
 from fedsim.cost.shape import ModelShape, above_share
+from fedsim.training.beside.cost import with_beside_cost
 from fedsim.training.direct.architecture import Architecture, Matrix
+from fedsim.training.direct.targets import layer_of
 from fedsim.training.loading import configuration
 from fedsim.training.loading.weights import multiplying
 from fedsim.training.lora import matrices
@@ -45,7 +47,8 @@ def shape(
         head_params,
         tuple(matrices(model)),
     )
-    return _shape(sizes, name, trained, sequence, batch, quantise)
+    plain = _shape(sizes, name, trained, sequence, batch, quantise)
+    return with_beside_cost(plain, model, trained, [m.name for m in sizes.matrices])
 
 
 def shape_of(
@@ -119,13 +122,8 @@ def notices(model: PreTrainedModel, trained: Layout) -> list[str]:
     ]
 
 
-def _layer_of(name: str) -> int:
-    """Return the layer's index in a module's path (`model.layers.3.mlp.up_proj`), -1 if there is none."""
-    return next((int(part) for part in name.split(".") if part.isdigit()), -1)
-
-
 def _lowest(trained: Layout) -> int:
-    return max(0, min((_layer_of(m.name) for m in trained.modules), default=0))
+    return max(0, min((layer_of(m.name) for m in trained.modules), default=0))
 
 
 def _blocks(matrices: Sequence[Matrix], trained: Layout, count: int) -> tuple[Layer, ...]:
@@ -136,7 +134,7 @@ def _blocks(matrices: Sequence[Matrix], trained: Layout, count: int) -> tuple[La
     ranks = {m.name: m.rank for m in trained.modules}
     layers: list[dict[str, Map]] = [{} for _ in range(count)]
     for m in matrices:
-        at, leaf = _layer_of(m.name), m.name.rpartition(".")[2]
+        at, leaf = layer_of(m.name), m.name.rpartition(".")[2]
         if not 0 <= at < len(layers):
             return ()
         leaf = leaf if leaf not in layers[at] else f"second {leaf}"  # GPT-2: attn.c_proj, then mlp.c_proj

@@ -21,6 +21,7 @@ from fedsim.tasks._images.task import ImagesTask
 from fedsim.tasks._language.topics import divergence_bits
 from fedsim.tasks._splits import Ragged, Splits
 from fedsim.tasks.partition import Blocks, Dirichlet, Pathological, partition
+from fedsim.training.beside.saved_adapter import check_saved
 from fedsim.training.diffusion import cost as denoiser_cost
 from fedsim.training.diffusion import lora as denoiser_lora
 from fedsim.training.diffusion import models as denoisers
@@ -36,6 +37,8 @@ def prepare(config: ImagesSettings, context: TaskContext) -> ImagesTask:
     name = str(digits.model_folder()) if config.model == "builtin" else config.model
     how = _checked(config, name)
     layout = denoiser_lora.layout(denoisers.skeleton(name), context.lora)
+    if context.lora.start_from is not None:
+        check_saved(context.lora.start_from, layout, context.lora)
     if how.needs_class and not config.conditional:
         what = f"this {how.kind} cannot be run without a class"
         raise ExperimentError(message("task.conditional", what, got=False, fix="remove it"))

@@ -130,11 +130,11 @@ class LanguageTask(DealtTask):
 
     def metrics(self, sums: Sums) -> dict[str, float]:
         """Return perplexity (per token), word_perplexity, bits_per_byte and loss [nats per token]."""
-        loss = _ratio(sums["nll"], sums["tokens"])
+        loss = ratio(sums["nll"], sums["tokens"])
         return {
-            "perplexity": _exp(loss),
-            "word_perplexity": _exp(_ratio(sums["nll"], sums["words"])),
-            "bits_per_byte": _ratio(sums["nll"], sums["bytes"]) / math.log(2),
+            "perplexity": exponential(loss),
+            "word_perplexity": exponential(ratio(sums["nll"], sums["words"])),
+            "bits_per_byte": ratio(sums["nll"], sums["bytes"]) / math.log(2),
             "loss": loss,
         }
 
@@ -160,9 +160,11 @@ class LanguageTask(DealtTask):
         )
 
 
-def _ratio(part: float, whole: float) -> float:
+def ratio(part: float, whole: float) -> float:
+    """Return part / whole, NaN of nothing."""
     return part / whole if whole else math.nan
 
 
-def _exp(value: float) -> float:
+def exponential(value: float) -> float:
+    """Return e to a loss, infinite above `LARGEST_LOSS`."""
     return math.inf if value > LARGEST_LOSS else math.exp(value)
