@@ -208,9 +208,9 @@ def backbone(
     return Denoiser(model, trained, how, source.process, told=source.told)
 
 
-def pretrained(name: str, trained: Layout) -> Vector:
+def pretrained(source: Source, trained: Layout) -> Vector:
     """Return the denoiser's own values of the whole tensors, one after the other: version 0 of full-model training."""
-    model = denoisers.weights(name)
+    model = frozen(source, "float32")
     vector: Vector = np.concatenate([value_of(model, tensor).ravel() for tensor in trained.tensors])
     return vector
 

@@ -177,7 +177,7 @@ def test_unpacking_on_the_way_and_once_are_the_same(model, kind, one_thread):
     used = [m for m in wrapped.modules() if isinstance(m, Unpacking)]
     assert len(used) == len(unpackings)
     assert min(m.times for m in used) >= 1
-    assert sum(m.codes.n_bytes for m in used) == held(of_matrices(lora.matrices(keeps_codes)), how)[1]
+    assert sum(m.codes.n_bytes for m in used) == held(of_matrices(lora.matrices(keeps_codes)), how, layout)[1]
 
 
 def test_a_folder_read_straight_has_the_bits_of_the_loaded_model(model):
@@ -223,6 +223,31 @@ def test_a_merged_adapter_is_the_quantised_weight_and_the_product(model):
     for path in ("fused", "swapped"):
         backbone = in_float64(model, path, NF4)
         assert of_backbone(backbone, vector, windows)[0] == pytest.approx(merged, abs=1e-6)
+
+
+def test_lengths_that_are_trained_begin_as_those_of_the_quantised_weights(llama):
+    """DoRA on a quantised base: version 0 is that base."""
+    dora = LoraConfig(r=4, alpha=8.0, dora=True)
+    layout, base = lora.layout(hub.skeleton(llama), dora), quantised_by_hand(llama, NF4)
+    lengths = np.concatenate(
+        [base.get_submodule(m.name).weight.detach().norm(dim=1).numpy() for m in layout.modules]
+    )
+
+    assert lora.pretrained(llama, layout, NF4) == pytest.approx(lengths, abs=1e-6)
+    assert np.abs(lora.pretrained(llama, layout) - lengths).max() > 1e-3
+
+
+def test_what_is_trained_whole_is_not_quantised(llama):
+    layers = of_matrices(lora.matrices(hub.skeleton(llama)))
+    asked = LoraConfig(r=2, targets="q_proj", modules_to_save=("down_proj",))
+    layout = lora.layout(hub.skeleton(llama), asked)
+
+    with pytest.raises(
+        ExperimentError, match=r"lora\.modules_to_save: model\.layers\.0\.mlp\.down_proj is trained whole"
+    ):
+        held(layers, NF4, layout)
+    some = Quantise(kind="nf4", modules=("up_proj", "q_proj"))
+    assert held(layers, some, layout)[0] == 2 * (32 * 48 + 32 * 32)
 
 
 def test_a_saved_base_is_loaded_by_transformers_and_is_what_was_trained_on(model, tmp_path):
