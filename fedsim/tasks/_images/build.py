@@ -44,17 +44,14 @@ def prepare(config: ImagesSettings, context: TaskContext) -> ImagesTask:
         raise ExperimentError(message("task.conditional", what, got=False, fix="remove it"))
     train, test, classes, notices = _pictures(config, how)
     deal = _dealt(config, context, train, classes)
-    features = _features(config)
-    if features is not None:
-        check(features, how.channels, how.size, len(train.names))
+    features = _checked_features(config, how, len(train.names))
     told = how.takes_classes and config.conditional
     facts = _facts(config, how, name, told=told, train=train, test=test) | deal.facts
     shape = denoiser_cost.of_named(name, layout, context.local.batch, config.quantised())
-    if notices or config.quantised() is not None:
-        facts["notices"] = [*notices, *quantised_notices(shape, config.quantised())]
+    if said := [*notices, *quantised_notices(shape, config.quantised())]:
+        facts["notices"] = said
     facts["loss_grid"] = f"{config.grid} timesteps, fixed noise an image"
-    if features is not None and config.samples:
-        facts |= _sampling_facts(config, features, len(train))
+    facts |= _sampling_facts(config, features, len(train))
     return ImagesTask(
         model=name,
         lora=context.lora,
@@ -159,7 +156,9 @@ def _facts(
     }
 
 
-def _sampling_facts(config: ImagesSettings, features: Features, real: int) -> dict[str, Any]:
+def _sampling_facts(config: ImagesSettings, features: Features | None, real: int) -> dict[str, Any]:
+    if features is None or not config.samples:
+        return {}
     return {
         "extractor": features.name,
         "extractor_sha256": features.digest,
@@ -201,6 +200,13 @@ def part_of(
         rows = np.flatnonzero(pictures.labels == label)
         mask[rows[round(share[0] * rows.size) : round(share[1] * rows.size)]] = True
     return pictures if mask.all() else pictures.take(mask)
+
+
+def _checked_features(config: ImagesSettings, how: Signature, classes: int) -> Features | None:
+    features = _features(config)
+    if features is not None:
+        check(features, how.channels, how.size, classes)
+    return features
 
 
 def _features(config: ImagesSettings) -> Features | None:
