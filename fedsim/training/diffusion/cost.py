@@ -114,7 +114,7 @@ def _counts(model: Any, how: Signature, trained: Layout) -> Operations:
     return _less(_counts_of(model, how, trained, 2), first) if _has_lengths(trained) else first
 
 
-def _counts_of(model: Any, how: Signature, trained: Layout, images: int) -> Operations:
+def _counts_of(model: torch.nn.Module, how: Signature, trained: Layout, images: int) -> Operations:
     wrapped = _wrapped(model, trained)
     products, memory = Products(), Kept({_storage(p) for p in wrapped.parameters()})
     x = torch.zeros(images, *how.shape, device="meta")

@@ -19,6 +19,7 @@ from fedsim.training.backbone import Backbone, Stack
 from fedsim.training.rebase import Bases, Layers
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from fedsim.training.stacked.layers import BiasSite, Site
@@ -54,7 +55,7 @@ def _refusal(layer: Any) -> str | None:
     return None
 
 
-def adds_its_bias(layer: Any) -> bool:
+def adds_its_bias(layer: torch.nn.Module) -> bool:
     """Tell whether a layer of torch or transformers adds its bias to the end of what it computes."""
     import torch
     from transformers.pytorch_utils import Conv1D
