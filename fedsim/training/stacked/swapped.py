@@ -131,8 +131,8 @@ class Swap:
         try:
             yield leaves
         finally:
-            for site in (*self._sites, *self._beside):
-                site.clear()
+            for holder in (*self._sites, *self._beside):
+                holder.clear()
 
     def gradients(self, stack: Stack, losses: Callable[[Any], Tensor]) -> tuple[Tensor, Tensor]:
         """Return every client's loss (k,) and its gradient (k, layout.size).
