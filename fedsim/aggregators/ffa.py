@@ -25,6 +25,9 @@ class FFA(Averaging):
 
     Under staleness: moves of B add up linearly in the product, (B + dB) A_0 = B A_0 + dB A_0, whichever
     version they come from. Staleness costs nothing here but the age of the gradient.
+
+    Attributes:
+        first_a: how the first A comes down: as a `seed` of 8 bytes, or as `values`.
     """
 
     traits: ClassVar[Traits] = Traits(

@@ -31,6 +31,11 @@ class Mixing(Aggregator):
 
     Under staleness: the model itself is mixed, not its move, so an old end pulls the server back towards
     the version it came from; that is what the discount is for.
+
+    Attributes:
+        alpha: share of a fresh update in the next model.
+        staleness: how much a late update counts: `constant`, `polynomial`, `hinge` or `product`, each with its
+            numbers.
     """
 
     traits: ClassVar[Traits] = Traits(

@@ -52,6 +52,10 @@ class RoLoRA(Averaging):
     in one commit, each by its clients' share of that commit, and the cross term dB dA appears: exactness ends.
     With `wire.down_dtype` a factor that came down rounded stays rounded for that client until it is sent again.
     `other_phase: drop` leaves them out; a commit of nothing else then makes a version that moved nothing.
+
+    Attributes:
+        period: commits of a phase.
+        other_phase: what an update that lands in the other phase does.
     """
 
     traits: ClassVar[Traits] = Traits(

@@ -37,6 +37,7 @@ class Choice:
         saved: modules that are trained whole beside them.
         patterned: whether modules may differ in rank or alpha.
         started: whether version 0 is a saved adapter.
+        quantised: whether the frozen weights are quantised (`task.quantise`).
     """
 
     rule: str
@@ -57,6 +58,7 @@ class Choice:
     saved: tuple[str, ...] = ()
     patterned: bool = False
     started: bool = False
+    quantised: bool = False
 
     @property
     def beside(self) -> bool:
@@ -141,6 +143,13 @@ LIMITS: tuple[Limit, ...] = (
         "remove wire.error_feedback",
     ),
     Limit(
+        ("task", "quantise"),
+        lambda c: c.quantised,
+        lambda c: not c.traits.moves_base,
+        "the rule {rule} adds to the frozen weights at every commit, which quantised ones cannot take up",
+        "set task.quantise: none, or aggregator.kind: fedit",
+    ),
+    Limit(
         ("evaluate", "ema"),
         lambda c: c.average,
         lambda c: not (c.traits.moves_base or c.traits.refactors),
@@ -194,6 +203,13 @@ LIMITS: tuple[Limit, ...] = (
 """Limits of rules."""
 
 EVER: tuple[Limit, ...] = (
+    Limit(
+        ("task", "quantise"),
+        lambda c: c.quantised,
+        lambda c: not c.whole,
+        "quantised weights are frozen, and a whole model trains all of its weights",
+        "set task.quantise: none, or remove lora.full",
+    ),
     Limit(
         ("protocol",),
         lambda c: c.cuts_ranks,

@@ -99,6 +99,7 @@ def other_features() -> list[Feature]:
         Feature("whole modules", {"saved": ("lm_head",)}, {"lora": {"modules_to_save": ["lm_head"]}}),
         Feature("patterns of rank and alpha", {"patterned": True}, {"lora": {"rank_pattern": {"q_proj": 4}}}),
         Feature("a saved adapter", {"started": True}, {"lora": {"start_from": "adapter"}}),
+        Feature("quantised weights", {"quantised": True}, {"task": {"quantise": "nf4"}}),
     ]
 
 

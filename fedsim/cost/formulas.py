@@ -104,7 +104,7 @@ def train_memory_bytes(shape: ModelShape, model: MemoryModel = PLAIN) -> float:
         again = shape.checkpoint or model.recomputes
         each = shape.operations.activation_bytes(checkpoint=again, number_bytes=number_bytes)
         return held + shape.batch * each + model.runtime_bytes
-    tokens = shape.sequence * shape.batch
+    tokens = shape.held_tokens
     layers = shape.layers - shape.lowest
     kept, live = model.kept_bytes, model.live_bytes
     if shape.full:
@@ -142,9 +142,11 @@ def _held_bytes(shape: ModelShape, model: MemoryModel) -> float:
 def _frozen_bytes(shape: ModelShape, model: MemoryModel) -> float:
     """Return the bytes of frozen weights in memory: those that are resident, and the layer that is unpacked."""
     each = max(shape.weight_bytes, model.least_weight_bytes)
+    coded = max(shape.quantised_weight_bytes, model.least_weight_bytes)
     untied = shape.params - shape.matmul_params >= shape.head_params
     tables = shape.head_params * (1 + int(untied))
-    whole = each * shape.params + max(0.0, model.embedding_bytes - each) * tables
+    whole = each * (shape.params - shape.quantised_params) + coded * shape.quantised_params
+    whole += max(0.0, model.embedding_bytes - each) * tables
     layer = max(shape.matmul_params - shape.head_params, 0) / max(shape.layers, 1)
     return min(whole, model.resident_bytes) + model.unpacked_bytes * layer
 
@@ -157,15 +159,17 @@ def moved_bytes(shape: ModelShape, steps: int, updates: int, *, copied: bool = F
     are left out: a bound below.
 
     Args:
-        shape: the model; weights of less than 2 bytes are quantised.
+        shape: the model; weights of less than 2 bytes count as quantised, too.
         steps: forward and backward passes, accumulated ones counted.
         updates: optimiser steps.
         copied: whether quantised weights are unpacked to bf16 in memory (bitsandbytes) and not on the way
             into the product (llama.cpp).
     """
     weight = shape.weight_bytes + (COPY_BYTES if copied and shape.weight_bytes < 2 else 0)
+    coded, codes = shape.multiplied_quantised, shape.quantised_weight_bytes + (COPY_BYTES if copied else 0)
     reads = 1 + shape.phi * (1 + int(shape.full) + int(shape.checkpoint))
-    return steps * weight * shape.matmul_params * reads + float(UPDATE_BYTES * updates) * shape.trained_params
+    read = steps * weight * (shape.matmul_params - coded) * reads + steps * codes * coded * reads
+    return read + float(UPDATE_BYTES * updates) * shape.trained_params
 
 
 def pass_flops(shape: ModelShape) -> float:
@@ -187,7 +191,7 @@ def expanded_bytes(shape: ModelShape) -> float:
 
     Forward, backward as far down as it goes, and once more with checkpointing: bitsandbytes keeps nothing unpacked.
     """
-    if shape.weight_bytes >= 2:
-        return 0.0
-    again = shape.phi * (1 + int(shape.checkpoint))
-    return shape.matmul_params * (shape.weight_bytes + 2) * (1 + again)
+    again, coded = shape.phi * (1 + int(shape.checkpoint)), shape.multiplied_quantised
+    plain = 0 if shape.weight_bytes >= 2 else shape.matmul_params - coded
+    unpacked = plain * (shape.weight_bytes + 2) * (1 + again)
+    return unpacked + coded * (shape.quantised_weight_bytes + 2) * (1 + again)

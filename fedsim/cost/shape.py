@@ -18,15 +18,16 @@ class ModelShape:
     Attributes:
         name: for tables and messages.
         layers, width, vocab: dimensions.
-        params: all parameters of the backbone, held in memory at `weight_bytes` each.
+        params: all parameters of the backbone, held in memory at `weight_bytes` each, the quantised ones apart.
         matmul_params: those that multiply every token, the head included (P of the FLOP count).
         adapter_params: trained parameters of the adapters (A of the FLOP count).
-        sequence, batch: tokens of a sequence, and sequences held in memory in one pass.
+        sequence, batch: tokens of a sequence (on average), and sequences held in memory in one pass.
         phi: share of the network that the backward pass goes through.
         full: whether the whole model trains instead of adapters.
-        weight_bytes: bytes of one frozen weight.
+        weight_bytes: bytes of one frozen weight that is not quantised.
         checkpoint: whether activations are recomputed instead of kept.
         lowest: index of the lowest adapted layer; those below keep no activations.
+        longest: tokens of the longest sequence, which must fit the memory; None: all are equal.
         resting: further adapters of that size in memory, in float32, while one is trained.
         blocks: the layers with their maps, lowest first, where they are known; else empty.
         operations: of one sequence, where they were counted on the model; they then replace all formulas.
@@ -35,6 +36,8 @@ class ModelShape:
         pass_flops: operations of each pass through the model, however many tokens: DoRA's lengths of W + s B A.
         kept_numbers: what a token keeps for the backward pass besides: DoRA's two results of each adapted map.
         pass_numbers: float32 numbers that lie in memory for a while in each pass: of the widest adapted map under DoRA.
+        quantised_params, quantised_bytes: of `params` those whose weights are quantised (`fedsim.cost.quantised`), all in
+            the layers, and the bytes of their codes and scales.
     """
 
     name: str
@@ -51,6 +54,7 @@ class ModelShape:
     weight_bytes: float = 4.0
     checkpoint: bool = False
     lowest: int = 0
+    longest: int | None = None
     resting: int = 0
     blocks: tuple[Layer, ...] = field(default=(), compare=False, repr=False)
     operations: Operations | None = field(default=None, compare=False, repr=False)
@@ -59,6 +63,8 @@ class ModelShape:
     pass_flops: float = 0.0
     kept_numbers: int = 0
     pass_numbers: int = 0
+    quantised_params: int = 0
+    quantised_bytes: int = 0
 
     @property
     def trained_params(self) -> int:
@@ -66,9 +72,25 @@ class ModelShape:
         return self.params if self.full else self.adapter_params + self.beside_params
 
     @property
+    def quantised_weight_bytes(self) -> float:
+        """Bytes of a quantised weight, its share of the scales included; 0 where none is quantised."""
+        return self.quantised_bytes / self.quantised_params if self.quantised_params else 0.0
+
+    @property
+    def multiplied_quantised(self) -> int:
+        """Quantised weights that multiply a token: all, but of experts those that see it."""
+        head = 0 if self.operations is not None else self.head_params
+        return min(self.quantised_params, max(self.matmul_params - head, 0))
+
+    @property
     def head_params(self) -> int:
         """Weights of the output head."""
         return self.vocab * self.width
+
+    @property
+    def held_tokens(self) -> int:
+        """Tokens that are in memory in one pass, of the longest sequences."""
+        return self.batch * (self.sequence if self.longest is None else self.longest)
 
     @property
     def rank(self) -> int:
@@ -167,4 +189,5 @@ def adapter_bytes(shape: ModelShape) -> int:
 
 def backbone_bytes(shape: ModelShape) -> int:
     """Return the bytes of the frozen weights, which a client without them downloads once."""
-    return round(shape.weight_bytes * shape.params)
+    plain = shape.params - shape.quantised_params
+    return round(shape.weight_bytes * plain) + shape.quantised_bytes

@@ -19,6 +19,7 @@ import numpy as np
 from fedsim.adapters.adapter import Layout, Tensor, Vector
 from fedsim.adapters.folding import base_into_adapter
 from fedsim.config.learning import LoraConfig
+from fedsim.cost.quantised import Quantise
 from fedsim.rng import stream
 from fedsim.training import hub
 from fedsim.training.backbone import Backbone
@@ -38,6 +39,8 @@ from fedsim.training.direct.targets import known_layout, known_to_train, of_fact
 from fedsim.training.loading.configuration import of_text, of_text_parameters
 from fedsim.training.local import lr_ratios
 from fedsim.training.paths import choose, resolved
+from fedsim.training.quantised.base import in_place
+from fedsim.training.quantised.chosen import of_matrices
 from fedsim.training.rebase import Bases, Layers
 from fedsim.training.written import save_config
 
@@ -171,6 +174,11 @@ class Trainee:
         shapes = [place[1] for place in trained.slices.values()]
         assert [tuple(p.shape) for p in self.parameters] == shapes, "the weights differ from their config"
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return self.parameters[0].device
+
     def rebase(self, base: Vector | None) -> None:
         """Make the adapted modules' frozen weights W0 + change (`Base.vector`), or W0 again (None)."""
         self._bases.to(base)
@@ -234,29 +242,47 @@ def peft_config(model: Any, trained: Layout, lora: LoraConfig, base: str | None 
     )
 
 
+def frozen(name: str, dtype: str, quantise: Quantise | None) -> PreTrainedModel:
+    """Return a model whose frozen weights are those of `quantise` (`fedsim.training.quantised`)."""
+    model = hub.weights(name, dtype)
+    in_place(model, of_matrices(matrices(model)), quantise)
+    return model
+
+
 @lru_cache(maxsize=4)
-def trainee(name: str, lora: LoraConfig, device: str = "cpu", dtype: str = "float32") -> Trainee:
+def trainee(
+    name: str,
+    lora: LoraConfig,
+    device: str = "cpu",
+    dtype: str = "float32",
+    quantise: Quantise | None = None,
+) -> Trainee:
     """Return this process's copy of a model, loaded and wrapped once."""
     trained = layout(hub.skeleton(name), lora)
-    return Trainee(hub.weights(name, dtype).to(device), trained, lora)
+    return Trainee(frozen(name, dtype, quantise).to(device), trained, lora)
 
 
 @lru_cache(maxsize=4)
 def backbone(
-    name: str, lora: LoraConfig, path: TrainingPath, device: str = "cpu", dtype: str = "float32"
+    name: str,
+    lora: LoraConfig,
+    path: TrainingPath,
+    device: str = "cpu",
+    dtype: str = "float32",
+    quantise: Quantise | None = None,
 ) -> Backbone | None:
     """Return this process's copy of a model as a backbone for client batches; None: `trainee` trains."""
     made = known_to_train(name, lora, path)
     if made is not None:
         from fedsim.training.direct.weights import decoder
 
-        direct = decoder(name, made, known_layout(made, lora), device, dtype)
+        direct = decoder(name, made, known_layout(made, lora), device, dtype, quantise)
         if direct is not None:
             return direct
     trained = layout(hub.skeleton(name), lora)
     if resolved(hub.skeleton(name), trained, path) == "sequential":
         return None
-    return choose(hub.weights(name, dtype).to(device), trained, path)
+    return choose(frozen(name, dtype, quantise).to(device), trained, path)
 
 
 def save(vector: Vector, name: str, lora: LoraConfig, folder: Path, base: Vector | None = None) -> int:

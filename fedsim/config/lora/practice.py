@@ -32,6 +32,7 @@ class LoraPractice(Config):
     Attributes:
         r: the server's rank; also every client's, unless `rank_by` says otherwise.
         alpha: the update of a weight is alpha / r times B A.
+        dropout: share of an adapter's inputs that is dropped in training.
         rslora: alpha / sqrt(r) in the place of alpha / r (rsLoRA, arXiv 2312.03732).
         lr_ratio: B learns so many times as fast as A (LoRA+, arXiv 2402.12354); with B, as in PEFT, all that has one
             dimension: magnitudes and biases.

@@ -26,6 +26,7 @@ from fedsim.training.diffusion import cost as denoiser_cost
 from fedsim.training.diffusion import lora as denoiser_lora
 from fedsim.training.diffusion import models as denoisers
 from fedsim.training.diffusion.models import Signature
+from fedsim.training.quantised.chosen import notices as quantised_notices
 
 LEAST = 2
 """Images of a client: one to train on, one held out."""
@@ -47,8 +48,9 @@ def prepare(config: ImagesSettings, context: TaskContext) -> ImagesTask:
         check(features, how.channels, how.size, len(train.names))
     told = how.takes_classes and config.conditional
     facts = _facts(config, how, name, told=told, train=train, test=test) | deal.facts
-    if notices:
-        facts["notices"] = list(notices)
+    shape = denoiser_cost.of_named(name, layout, context.local.batch, config.quantised())
+    if notices or config.quantised() is not None:
+        facts["notices"] = [*notices, *quantised_notices(shape, config.quantised())]
     facts["loss_grid"] = f"{config.grid} timesteps, fixed noise an image"
     if features is not None and config.samples:
         facts |= _sampling_facts(config, features, len(train))
@@ -60,7 +62,7 @@ def prepare(config: ImagesSettings, context: TaskContext) -> ImagesTask:
         seed=context.seed,
         training_seed=context.first_seed,
         layout=layout,
-        shape=denoiser_cost.of_named(name, layout, context.local.batch),
+        shape=shape,
         splits=Splits.dealt(deal.shares, config.holdout, {"test": len(test)}, context.seed),
         facts=facts,
         prediction=config.prediction,
@@ -73,6 +75,7 @@ def prepare(config: ImagesSettings, context: TaskContext) -> ImagesTask:
         features=features,
         pictures=train,
         test=test,
+        quantise=config.quantised(),
     )
 
 

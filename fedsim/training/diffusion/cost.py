@@ -14,26 +14,29 @@ import json
 import math
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from fedsim.adapters.adapter import Layout
 from fedsim.config.learning import LoraConfig
 from fedsim.cost.charge_images import ChargeImages
 from fedsim.cost.operations import Operations
+from fedsim.cost.quantised import Quantise
 from fedsim.cost.shape import ModelShape
 from fedsim.training.beside.tensors import plain_name
 from fedsim.training.diffusion import lora as denoiser_lora
 from fedsim.training.diffusion import models as denoisers
 from fedsim.training.diffusion import process as diffusion
 from fedsim.training.diffusion.models import Signature
+from fedsim.training.kept import Kept, storage
 from fedsim.training.lora import peft_config
+from fedsim.training.quantised.chosen import held
 
 BLOCKS = ("ResnetBlock2D", "Attention", "BasicTransformerBlock", "Downsample2D", "Upsample2D")
 """What checkpointing computes again, one at a time."""
@@ -119,21 +122,26 @@ def _counts(model: Any, how: Signature, trained: Layout) -> Operations:
 
 def _counts_of(model: torch.nn.Module, how: Signature, trained: Layout, images: int) -> Operations:
     wrapped = _wrapped(model, trained)
-    products, memory = Products(), Kept({_storage(p) for p in wrapped.parameters()})
+    products, memory = Products(), Kept({storage(p) for p in wrapped.parameters()})
     x = torch.zeros(images, *how.shape, device="meta")
     t = torch.zeros(images, dtype=torch.int64, device="meta")
     told = torch.zeros(images, dtype=torch.int64, device="meta") if how.table else None
-    with torch.enable_grad(), products, memory.watching(wrapped), torch.device("meta"):
+    with torch.enable_grad(), products, memory.watching(_blocks(wrapped)), torch.device("meta"):
         diffusion.predicted(wrapped, how, x, t, told)
     return Operations(products.forward, products.backward, memory.total, memory.boundaries, memory.largest)
 
 
 @lru_cache(maxsize=16)
-def of_named(name: str, trained: Layout, batch: int) -> ModelShape:
+def of_named(name: str, trained: Layout, batch: int, quantise: Quantise | None = None) -> ModelShape:
     """Return the size of a denoiser by name; what an image costs is counted once a process."""
-    return shape(
-        denoisers.skeleton(name), denoisers.signature(name), name, trained, batch, _counted(name, trained)
-    )
+    model, how = denoisers.skeleton(name), denoisers.signature(name)
+    plain = shape(model, how, name, trained, batch, _counted(name, trained))
+    return _quantised(plain, model, quantise)
+
+
+def _quantised(plain: ModelShape, model: Any, quantise: Quantise | None) -> ModelShape:
+    params, n_bytes = held(denoiser_lora.frozen_layers(model), quantise)
+    return replace(plain, quantised_params=params, quantised_bytes=n_bytes)
 
 
 @lru_cache(maxsize=16)
@@ -207,63 +215,18 @@ class Products(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped her
         self.backward += flops * sum(needed)
 
 
-@dataclass
-class Kept:
-    """Counts the bytes that autograd keeps for the backward pass, each memory once, parameters not.
-
-    Attributes:
-        ignored: memory that is there anyway.
-    """
-
-    ignored: set[int]
-    total: int = 0
-    boundaries: int = 0
-    largest: int = 0
-    _seen: dict[int, Any] = field(default_factory=dict)
-
-    @contextmanager
-    def watching(self, model: Any) -> Iterator[None]:
-        """Count while the model runs; its blocks are watched one by one."""
-        handles, before = [], [0]
-
-        def enters(module: Any, args: Any) -> None:
-            before[0] = self.total
-            self.boundaries += _bytes(args[0]) if args else 0
-
-        def leaves(module: Any, args: Any, out: Any) -> None:
-            self.largest = max(self.largest, self.total - before[0])
-
-        inner: set[int] = set()
-        for module in model.modules():
-            if type(module).__name__ in BLOCKS and id(module) not in inner:
-                inner |= {id(m) for m in module.modules()}
-                handles += [module.register_forward_pre_hook(enters), module.register_forward_hook(leaves)]
-        try:
-            with torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor):
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _pack(self, tensor: Any) -> Any:
-        key = _storage(tensor)
-        if key not in self.ignored and key not in self._seen:
-            self._seen[key] = tensor  # held, so that the memory's address is not given to another one
-            self.total += tensor.untyped_storage().nbytes()
-        return tensor
-
-
-def _storage(tensor: Any) -> int:
-    return int(tensor.untyped_storage()._cdata)  # noqa: SLF001  # the address of the storage object
-
-
-def _bytes(value: Any) -> int:
-    return int(value.numel() * value.element_size()) if hasattr(value, "numel") else 0
+def _blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield what checkpointing computes again: modules of these names that lie in no other of them."""
+    inner: set[int] = set()
+    for module in model.modules():
+        if type(module).__name__ in BLOCKS and id(module) not in inner:
+            inner |= {id(m) for m in module.modules()}
+            yield module
 
 
 @lru_cache(maxsize=8)
-def declared(charge: ChargeImages, *, full: bool) -> ModelShape:
-    """Return the size of a preset denoiser with the adapters that `charge_as` declares."""
+def declared(charge: ChargeImages, *, full: bool, quantise: Quantise | None = None) -> ModelShape:
+    """Return the size of a preset denoiser with the adapters that `charge_as` declares, its frozen weights held so."""
     source = files("fedsim.builtin.denoisers").joinpath(f"{charge.preset}.json").read_text(encoding="utf-8")
     raw = json.loads(source)
     kind = getattr(denoisers.libraries(), raw["_class_name"])
@@ -273,4 +236,5 @@ def declared(charge: ChargeImages, *, full: bool) -> ModelShape:
     lora = LoraConfig(full=True) if full else LoraConfig(r=charge.r, alpha=charge.r, targets=charge.targets)
     trained = denoiser_lora.layout(model, lora)
     charged = shape(model, how, charge.preset, trained, charge.batch)
-    return replace(charged, weight_bytes=4.0 if full else charge.weight_bytes)
+    sized = replace(charged, weight_bytes=4.0 if full else charge.weight_bytes)
+    return _quantised(sized, model, None if full else quantise)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,7 @@ import numpy as np
 from fedsim.adapters.adapter import Layout, Module, Tensor, Vector
 from fedsim.adapters.folding import base_into_adapter
 from fedsim.config.learning import LoraConfig
+from fedsim.cost.quantised import Quantise
 from fedsim.errors import ExperimentError, message, nearest
 from fedsim.training.backbone import Path as TrainingPath
 from fedsim.training.beside.tensors import stored_names, value_of, with_beside
@@ -26,6 +28,8 @@ from fedsim.training.diffusion.process import Process
 from fedsim.training.direct.adapter_config import plain_lora
 from fedsim.training.direct.targets import refuse_idle_patterns
 from fedsim.training.lora import Trainee, peft_config
+from fedsim.training.quantised.base import in_place
+from fedsim.training.quantised.chosen import FrozenLayer
 from fedsim.training.stacked import swapped
 from fedsim.training.written import order_header, save_config
 
@@ -150,12 +154,14 @@ class Source:
         prediction: of its schedule, or what replaces it.
         lora: what is trained.
         told: whether it is told the classes.
+        quantise: how its frozen weights are held; None: as the model has them.
     """
 
     name: str
     prediction: Any
     lora: LoraConfig
     told: bool
+    quantise: Quantise | None = None
 
     @property
     def process(self) -> Process:
@@ -163,11 +169,26 @@ class Source:
         return Process.of(denoisers.schedule(self.name, self.prediction))
 
 
+def frozen_layers(model: Any) -> list[FrozenLayer]:
+    """Return the layers whose weights may be quantised; convolutions if they are named."""
+    return [
+        FrozenLayer(s.name, s.inputs * s.outputs * math.prod(s.kernel), linear=not s.kernel)
+        for s in sites(model)
+    ]
+
+
+def frozen(source: Source, dtype: str) -> Any:
+    """Return a denoiser whose frozen weights are held as its source says."""
+    model = denoisers.weights(source.name, dtype)
+    in_place(model, frozen_layers(model), source.quantise)
+    return model
+
+
 @lru_cache(maxsize=4)
 def trainee(source: Source, device: str = "cpu", dtype: str = "float32") -> Trainee:
     """Return this process's copy of a denoiser, loaded and wrapped once."""
     trained = layout(denoisers.skeleton(source.name), source.lora)
-    return Trainee(denoisers.weights(source.name, dtype).to(device), trained, source.lora)
+    return Trainee(frozen(source, dtype).to(device), trained, source.lora)
 
 
 @lru_cache(maxsize=4)
@@ -179,7 +200,7 @@ def backbone(
     trained = layout(skeleton, source.lora)
     if resolved(skeleton, trained, path) == "sequential":
         return None
-    model = denoisers.weights(source.name, dtype).to(device)
+    model = frozen(source, dtype).to(device)
     how = denoisers.signature(source.name)
     return Denoiser(model, trained, how, source.process, told=source.told)
 

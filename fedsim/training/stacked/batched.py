@@ -15,7 +15,7 @@ small as that (A as long as B = 0, for one).
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from fedsim.config.learning import LocalConfig
 from fedsim.jobs import Job, Update
 from fedsim.training import noise
 from fedsim.training.backbone import Backbone, Stack
+from fedsim.training.feeds import Group
 from fedsim.training.local import Windows, lr_ratios, made, one_thread, scales, slots
 from fedsim.training.stacked.optimizers import optimiser
 from fedsim.training.stacked.schedule import order, pieces, schedule
@@ -103,6 +104,7 @@ class _Visits:
         self.feed = backbone.feed(data, jobs)
         self.tokens = self.feed.tokens
         self.plan = schedule(self.sizes, jobs)
+        self.counted = self.feed.counted(self.plan)
 
         def put(array: NDArray[Any], dtype: torch.dtype = None) -> Tensor:
             return torch.from_numpy(array).to(backbone.device, dtype)
@@ -137,6 +139,9 @@ class _Visits:
         own rows alone, and in other company at most the matrix products round them otherwise. On other
         devices shorter batches are filled up.
         """
+        groups = self.feed.groups(self.plan, step, k)
+        if groups is not None:
+            return self._uneven(step, k, groups, tokens_at_once, p)
         runs = (
             self.plan.runs(step) if self.backbone.device.type == "cpu" else [(0, k, self.plan.longest[step])]
         )
@@ -166,6 +171,27 @@ class _Visits:
         batch = self.feed.batch(step, clients, rows, self.own_rows[step, clients, rows], lengths)
         return self.backbone.gradients(stack, batch, self.weights[step, clients, rows], hidden)
 
+    def _uneven(
+        self, step: int, k: int, groups: Iterable[Group], tokens_at_once: int, p: float
+    ) -> tuple[Tensor, Tensor]:
+        """Return losses and gradients of the first k clients, whose examples differ in length, one shape after the other."""
+        losses, gradients = self.factors.new_zeros(k), self.factors.new_zeros(k, self.factors.shape[1])
+        weights = self.factors.new_tensor(1.0 / np.maximum(self.counted.learned[step, :k], 1))
+        for group in groups:
+            for clients, rows in pieces(len(group.clients), group.rows, group.width, tokens_at_once):
+                some = Group(group.clients[clients], group.rows, group.width)
+                who, drop = torch.from_numpy(some.clients).to(self.backbone.device), None
+                if p:
+                    jobs, lengths = [self.jobs[i] for i in some.clients], [group.rows] * len(some.clients)
+                    drop = noise.dropout(p, jobs, lengths, step, rows, self.factors)
+                stack = Stack(self.factors[who], self.scales[who], self.jobs[0].trains, drop)
+                batch = self.feed.grouped(some, rows, self.plan.rows[step, some.clients, rows])
+                each = weights[who, None].expand(-1, rows.stop - rows.start)
+                piece_losses, piece_gradients = self.backbone.gradients(stack, batch, each)
+                losses[who] += piece_losses
+                gradients[who] += piece_gradients
+        return losses, gradients
+
     def _updates(self, losses: NDArray[np.float64]) -> list[Update]:
         """Take the clients apart again; `losses` is (steps, k)."""
         ends = self.factors.cpu().numpy()
@@ -173,14 +199,15 @@ class _Visits:
         for i, n in enumerate(self.sizes):
             lengths = self.plan.lengths[:, i]
             seen = int(lengths.sum())
+            learned = self.counted.learned[:, i]
             updates.append(
                 Update(
                     ends[i].copy(),
                     examples=min(n, seen),
-                    tokens=seen * self.tokens,
+                    tokens=int(self.counted.read[:, i].sum()),
                     steps=int((lengths > 0).sum()),
-                    loss=float(losses[:, i] @ lengths) / seen if seen else math.nan,
-                    square=float(losses[:, i] ** 2 @ lengths) / seen if seen else math.nan,
+                    loss=float(losses[:, i] @ learned) / int(learned.sum()) if seen else math.nan,
+                    square=float(losses[:, i] ** 2 @ learned) / int(learned.sum()) if seen else math.nan,
                 )
             )
         return updates

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 from fedsim.adapters.adapter import Layout, Vector
 from fedsim.errors import ExperimentError, message
 from fedsim.training.backbone import Backbone, Stack
+from fedsim.training.chats.batch import Batch
 from fedsim.training.rebase import Bases, Layers
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+    from transformers import PreTrainedModel
 
     from fedsim.training.stacked.layers import BiasSite, Site
 
@@ -173,10 +175,12 @@ class Swapped(Backbone):
         self.dtype = torch.promote_types(weight.dtype, torch.float32)
 
     def gradients(
-        self, stack: Stack, tokens: Tensor, weights: Tensor, hidden: Tensor | None = None
+        self, stack: Stack, tokens: Tensor | Batch, weights: Tensor, hidden: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return losses (k,) and gradients (k, size); see `Backbone.gradients`."""
         assert hidden is None, "a swapped model has no prefix"
+        if isinstance(tokens, Batch):
+            return self.swap.gradients(stack, lambda model: _answer_losses(model, tokens, weights))
         return self.swap.gradients(
             stack, lambda model: (_token_losses(model, tokens).mean(-1) * weights).sum(-1)
         )
@@ -192,6 +196,16 @@ class Swapped(Backbone):
         with torch.no_grad(), self.swap.set(stack):
             return _token_losses(self.swap.model, tokens)
 
+    def graded(self, stack: Stack, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return each predicted token's negative log likelihood [nats], and whether it is the likeliest, (k, rows, T)."""
+        import torch
+
+        from fedsim.training.chats.stock import graded
+
+        with torch.no_grad(), self.swap.set(stack):
+            losses, hits = graded(self.swap.model, *batch.flat)
+        return losses.view(batch.learned.shape), hits.view(batch.learned.shape)
+
 
 def sharing(model: Any) -> Any:
     """Return a copy of a model whose modules are new and whose weights are the same memory, frozen."""
@@ -203,6 +217,13 @@ def sharing(model: Any) -> Any:
     shared: dict[int, Any] = {id(p): frozen(p) for p in model.parameters()}
     shared |= {id(b): b for b in model.buffers()}
     return copy.deepcopy(model, shared)
+
+
+def _answer_losses(model: PreTrainedModel, batch: Batch, weights: Tensor) -> Tensor:
+    from fedsim.training.chats.stock import token_losses
+
+    losses = token_losses(model, *batch.flat).view(batch.learned.shape)
+    return (losses * batch.learned * weights[:, :, None]).sum((-2, -1))
 
 
 def _token_losses(model: Any, tokens: Tensor) -> Tensor:

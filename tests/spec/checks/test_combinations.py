@@ -68,6 +68,7 @@ def test_a_rule_that_can_do_everything_is_refused_nothing_but_what_no_rule_can()
         "average": True,
         "patterned": True,
         "ranks": "memory",
+        "quantised": True,
     }
     everything = Choice("able", ABLE, blends=True, personal=Waiting(), **asked)
     assert len(refusals(everything)) == len(EVER)
