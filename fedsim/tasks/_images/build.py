@@ -37,8 +37,7 @@ def prepare(config: ImagesSettings, context: TaskContext) -> ImagesTask:
     name = str(digits.model_folder()) if config.model == "builtin" else config.model
     how = _checked(config, name)
     layout = denoiser_lora.layout(denoisers.skeleton(name), context.lora)
-    if context.lora.start_from is not None:
-        check_saved(context.lora.start_from, layout, context.lora)
+    check_saved(layout, context.lora)
     if how.needs_class and not config.conditional:
         what = f"this {how.kind} cannot be run without a class"
         raise ExperimentError(message("task.conditional", what, got=False, fix="remove it"))
