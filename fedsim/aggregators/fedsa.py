@@ -29,7 +29,9 @@ class FedSA(Averaging):
     lost goes on from the B of its last commit.
     """
 
-    traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=True, personal=True, history=True)
+    traits: ClassVar[Traits] = Traits(
+        exact=False, unequal_ranks=True, unequal_depths=True, personal=True, history=True
+    )
     one_pass: ClassVar[bool] = True
     kind: Literal["fedsa"] = "fedsa"
 

@@ -27,7 +27,7 @@ class FFA(Averaging):
     version they come from. Staleness costs nothing here but the age of the gradient.
     """
 
-    traits: ClassVar[Traits] = Traits(exact=True, unequal_ranks=True, history=False)
+    traits: ClassVar[Traits] = Traits(exact=True, unequal_ranks=True, unequal_depths=True, history=False)
     one_pass: ClassVar[bool] = True
     kind: Literal["ffa"] = "ffa"
     first_a: Literal["seed", "values"] = "seed"

@@ -54,7 +54,7 @@ class HetLoRA(Aggregator):
     a commit whose updates are equally stale cancels; `server_lr` is an addition to the paper.
     """
 
-    traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=True, history=False)
+    traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=True, unequal_depths=True, history=False)
     one_pass: ClassVar[bool] = True
     kind: Literal["hetlora"] = "hetlora"
     weights: Literal["norm", "examples", "used", "uniform"] = "norm"

@@ -54,7 +54,9 @@ class RoLoRA(Averaging):
     `other_phase: drop` leaves them out; a commit of nothing else then makes a version that moved nothing.
     """
 
-    traits: ClassVar[Traits] = Traits(exact=True, unequal_ranks=True, optimizer=False, history=True)
+    traits: ClassVar[Traits] = Traits(
+        exact=True, unequal_ranks=True, unequal_depths=True, optimizer=False, history=True
+    )
     one_pass: ClassVar[bool] = True
     kind: Literal["rolora"] = "rolora"
     period: Count = 1

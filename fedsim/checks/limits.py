@@ -26,6 +26,7 @@ class Choice:
         blends: whether the protocol makes the shared model of several by itself.
         cuts_ranks: whether the protocol asks clients for fewer rank slots than they have.
         ranks: `lora.rank_by`.
+        depths: whether clients may have adapters in their last layers only (`lora.depth_by`, `lora.depth`).
         optimizer: kind of the server optimiser.
         top_k: whether only the largest entries of an update are sent.
         feedback: whether clients add what one message left out to the next.
@@ -41,6 +42,7 @@ class Choice:
     blends: bool = False
     cuts_ranks: bool = False
     ranks: str = "fixed"
+    depths: bool = False
     optimizer: str = "none"
     top_k: bool = False
     feedback: bool = False
@@ -105,6 +107,13 @@ LIMITS: tuple[Limit, ...] = (
         "set lora.rank_by: fixed, or aggregator.kind: flexlora",
     ),
     Limit(
+        ("lora", "depth_by"),
+        lambda c: c.depths,
+        lambda c: c.traits.unequal_depths,
+        "the rule {rule} needs everybody's adapters in all layers",
+        "remove depth, depth_by and depths, or set aggregator.kind: fedit",
+    ),
+    Limit(
         ("server_optimizer", "kind"),
         lambda c: c.optimizer != "none",
         lambda c: c.traits.optimizer,
@@ -150,6 +159,20 @@ EVER: tuple[Limit, ...] = (
         lambda c: not c.whole,
         "{protocol} asks slow clients for fewer rank slots, and a whole model has none",
         "set protocol.partial: steps",
+    ),
+    Limit(
+        ("lora", "depth_by"),
+        lambda c: c.depths,
+        lambda c: not c.whole,
+        "says which layers carry adapters, and a whole model has none",
+        "remove depth, depth_by and depths, or train adapters",
+    ),
+    Limit(
+        ("lora", "depth_by"),
+        lambda c: c.depths,
+        lambda c: not c.blends,
+        "{protocol} mixes the tiers' models whole, and with them layers that a tier has never trained",
+        "set protocol.across: turns, or remove depth, depth_by and depths",
     ),
     Limit(
         ("server_optimizer", "kind"),

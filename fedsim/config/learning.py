@@ -22,6 +22,12 @@ class LoraConfig(Config):
             the largest that fits and lands within `protocol.deadline_s`, as `fedsim.clock.estimate.estimate` sees it.
         ranks: rank by tier (`tier`), or the choices, ascending (`memory`, `deadline`; without them r, r/2, r/4,
             ... 1). The largest is r.
+        depth: layers that clients adapt at most, counted from the output: a client of depth d has and trains the adapters of the
+            last d layers that carry some, and what lies below stays as it was pretrained. None: all of them.
+        depth_by: who adapts how many, as `rank_by`: `fixed` (everybody `depth`), `tier`, `memory`, `deadline`.
+        depths: depth by tier (`tier`), or the choices, ascending (`memory`, `deadline`; without them 1, 2, 3, ... all).
+        first: which of the two a device gets as much of as it can, where it may choose both: at the smallest rank the largest
+            `depth`, and then the largest rank there; or the other way round (`rank`).
         scale: what a client of rank r_k multiplies B A with: `common` alpha / r for everybody, so that a slot
             cut off or added changes nothing else; `own` alpha / r_k, as PEFT does by itself.
     """
@@ -33,6 +39,10 @@ class LoraConfig(Config):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     rank_by: Literal["fixed", "tier", "memory", "deadline"] = "fixed"
     ranks: dict[str, Count] | tuple[Count, ...] | None = None
+    depth: Count | None = None
+    depth_by: Literal["fixed", "tier", "memory", "deadline"] = "fixed"
+    depths: dict[str, Count] | tuple[Count, ...] | None = None
+    first: Literal["depth", "rank"] = "depth"
     scale: Literal["common", "own"] = "common"
 
     @model_validator(mode="after")
@@ -57,6 +67,42 @@ class LoraConfig(Config):
             fix = f"set r: {largest}" if largest else "give some ranks"
             raise invalid(f"has r = {self.r}, and `ranks` up to {largest}", fix=fix)
         return self
+
+    @model_validator(mode="after")
+    def _depths_of_a_kind(self) -> LoraConfig:
+        by, depths = self.depth_by, self.depths
+        if by == "fixed" and depths is not None:
+            raise invalid(
+                "has `depths` with `depth_by: fixed`",
+                fix="remove it, or set depth_by: tier, memory or deadline",
+            )
+        if by == "tier" and not isinstance(depths, dict):
+            fix = "add depths, as in {low: 4, high: 12}"
+            raise invalid("has `depth_by: tier` without a depth for each tier", fix=fix)
+        if by in ("memory", "deadline") and isinstance(depths, dict):
+            fix = "give the choices, as in depths: [4, 8, 12], or set depth_by: tier"
+            raise invalid(f"has depths by tier with `depth_by: {by}`", fix=fix)
+        if isinstance(depths, tuple) and (not depths or list(depths) != sorted(set(depths))):
+            raise invalid("has `depths` that do not rise", got=list(depths), fix="order them, each once")
+        given = () if depths is None else tuple(depths.values() if isinstance(depths, dict) else depths)
+        if self.depth is not None and given and max(given) != self.depth:
+            fix = f"set depth: {max(given)}, or remove it"
+            raise invalid(f"has depth = {self.depth}, and `depths` up to {max(given)}", fix=fix)
+        return self
+
+    @property
+    def unequal(self) -> bool:
+        """Whether some client may have fewer layers with adapters than the model."""
+        return self.depth_by != "fixed" or self.depth is not None
+
+    def depth_choices(self, layers: int) -> tuple[int, ...]:
+        """Return the depths that a client may have, ascending, of a model with adapters in so many layers."""
+        most = layers if self.depth is None else self.depth
+        if self.depth_by == "fixed":
+            return (most,)
+        if self.depths is None:
+            return tuple(range(1, most + 1))
+        return tuple(sorted(set(self.depths.values() if isinstance(self.depths, dict) else self.depths)))
 
     @property
     def choices(self) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from fedsim.cost.layers import Layer, Map
@@ -82,16 +83,7 @@ def with_rank(shape: ModelShape, rank: int) -> ModelShape:
     def ranked(m: Map) -> Map:
         return m._replace(rank=rank) if m.rank else m
 
-    blocks = tuple(
-        replace(
-            b,
-            qkv=tuple(map(ranked, b.qkv)),
-            out=ranked(b.out),
-            up=tuple(map(ranked, b.up)),
-            down=ranked(b.down),
-        )
-        for b in shape.blocks
-    )
+    blocks = tuple(_mapped(block, ranked) for block in shape.blocks)
     return replace(shape, blocks=blocks, adapter_params=sum(b.adapter_params for b in blocks))
 
 
@@ -105,6 +97,44 @@ def with_rank_share(shape: ModelShape, rank: int, of: int) -> ModelShape:
     if shape.rank:
         return with_rank(shape, max(1, round(shape.rank * rank / of)))
     return replace(shape, adapter_params=round(shape.adapter_params * rank / of))
+
+
+def with_depth_share(shape: ModelShape, depth: int, of: int) -> ModelShape:
+    """Return the model with adapters in the last depth/of of the layers that have some, rounded, and in one at least.
+
+    What lies below is as it was pretrained: nothing goes backward there, and nothing is kept for it.
+
+    Raises:
+        ValueError: the model was counted as a whole.
+    """
+    if depth >= of or shape.full:
+        return shape
+    if shape.operations is not None:
+        raise ValueError(f"the layers of {shape.name} are not known")
+    carrying = [i for i, block in enumerate(shape.blocks) if block.adapted]
+    carrying = carrying or list(range(shape.lowest, shape.layers))
+    kept = max(1, round(len(carrying) * depth / of))
+    lowest = carrying[-kept]
+    blocks = tuple(
+        _mapped(block, lambda m: m._replace(rank=0)) if i < lowest else block
+        for i, block in enumerate(shape.blocks)
+    )
+    adapters = sum(block.adapter_params for block in blocks)
+    if not blocks:
+        adapters = round(shape.adapter_params * kept / len(carrying))
+    phi = min(shape.phi, above_share(lowest, shape.layers, shape.matmul_params, shape.head_params))
+    return replace(shape, blocks=blocks, adapter_params=adapters, lowest=lowest, phi=phi)
+
+
+def _mapped(block: Layer, change: Callable[[Map], Map]) -> Layer:
+    """Return a layer with every map changed."""
+    return replace(
+        block,
+        qkv=tuple(map(change, block.qkv)),
+        out=change(block.out),
+        up=tuple(map(change, block.up)),
+        down=change(block.down),
+    )
 
 
 def adapter_bytes(shape: ModelShape) -> int:

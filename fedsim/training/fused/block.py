@@ -5,12 +5,13 @@ Backward stops at the lowest adapter: no gradient is computed that no adapter ne
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from fedsim.adapters.adapter import Layout
 from fedsim.training.fused.attention import Attention
 from fedsim.training.fused.kernels import gelu, gelu_backward, swiglu
 from fedsim.training.fused.lora import Matrix
@@ -110,6 +111,11 @@ class Block:
     def adapted(self) -> bool:
         """Whether any of them carries an adapter."""
         return any(matrix.parts for matrix in self.matrices)
+
+    def within(self, whole: Layout, part: Layout) -> Block:
+        """Return the same layer with the adapters that a part of their layout has."""
+        matrices = {f.name: m for f in fields(self) if isinstance(m := getattr(self, f.name), Matrix)}
+        return replace(self, **{name: matrix.within(whole, part) for name, matrix in matrices.items()})
 
     def forward(self, h: Tensor, p: Pass) -> tuple[Tensor, Tensor]:
         """Return the next hidden states (n, width) and what backward needs."""

@@ -81,6 +81,23 @@ class Decoder(Backbone):
         self._fine = self._ws if alike else Workspace(weight.device, self.dtype)
         self._programs: dict[Program, Pass] = {}
         self._bases = Bases(layout, self._write)
+        self._upper: dict[int, Decoder] = {}
+
+    def at_depth(self, depth: int) -> Decoder:
+        """Return the decoder with the adapters of its last `depth` layers only; weights and scratch memory are shared."""
+        if depth not in self._upper:
+            part = self.layout.last(depth)
+            blocks = [block.within(self.layout, part) for block in self._blocks]
+            upper = self._upper[depth] = Decoder(part, blocks, self._frozen)
+            upper._ws, upper._fine = self._ws, self._fine
+            names = {m.name for m in part.modules}
+            places = [i for i, m in enumerate(self.layout.modules) if m.name in names]
+
+            def write(changes: Sequence[Tensor] | None) -> None:
+                upper._write(None if changes is None else [changes[i] for i in places])
+
+            upper._bases = Bases(self.layout, write)
+        return self._upper[depth]
 
     def rebase(self, base: Vector | None) -> None:
         """Make the adapted modules' frozen weights W0 + change (`Base.vector`), or W0 again (None)."""
