@@ -123,6 +123,17 @@ class Layout:
             self._below[depth] = frozenset((*factors, *whole))
         return self._below[depth]
 
+    def above(self, depth: int | None) -> tuple[str, ...]:
+        """Return the names of the arrays in the last `depth` layers, in their order, and of those in no layer; None: of all."""
+        if depth not in self._names:
+            below = self.below(depth)
+            self._names[depth] = tuple(name for name in self.slices if name not in below)
+        return self._names[depth]
+
+    @cached_property
+    def _names(self) -> dict[int | None, tuple[str, ...]]:
+        return {}
+
     @cached_property
     def _below(self) -> dict[int, frozenset[str]]:
         return {}

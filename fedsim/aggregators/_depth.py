@@ -22,18 +22,17 @@ def offered(rule: Aggregator, state: object, model: ServerModel, invitation: Inv
     """
     layout = model.adapter.layout
     offer = checked_offer(rule, rule.offer(state, model, invitation), layout)
-    below = layout.below(invitation.depth)
-    if not below:
+    if not layout.below(invitation.depth):
         return offer
     start = model.adapter.above(offer.start, invitation.depth)
-    down, up = (_without(layout, payload, below) for payload in (offer.down, offer.up))
+    down, up = (_upper(layout, payload, invitation.depth) for payload in (offer.down, offer.up))
     return replace(offer, start=start, down=down, up=up)
 
 
-def _without(layout: Layout, payload: Payload, below: frozenset[str]) -> Payload:
-    if payload.arrays is not None and not below & set(payload.arrays):
-        return payload
-    return payload.without(layout, below)
+def _upper(layout: Layout, payload: Payload, depth: int | None) -> Payload:
+    if payload.arrays is None:
+        return replace(payload, arrays=layout.above(depth))
+    return payload.without(layout, layout.below(depth))
 
 
 def refuse_moved_below(layout: Layout, job: Job, end: Vector) -> None:

@@ -88,6 +88,9 @@ class LoraConfig(Config):
         if self.depth is not None and given and max(given) != self.depth:
             fix = f"set depth: {max(given)}, or remove it"
             raise invalid(f"has depth = {self.depth}, and `depths` up to {max(given)}", fix=fix)
+        if self.first == "rank" and not {self.rank_by, by} <= {"memory", "deadline"}:
+            fix = "remove it, or set rank_by and depth_by: memory or deadline"
+            raise invalid("has `first: rank` where a device does not choose both", fix=fix)
         return self
 
     @property

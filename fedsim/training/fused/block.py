@@ -5,7 +5,7 @@ Backward stops at the lowest adapter: no gradient is computed that no adapter ne
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -114,8 +114,13 @@ class Block:
 
     def within(self, whole: Layout, part: Layout) -> Block:
         """Return the same layer with the adapters that a part of their layout has."""
-        matrices = {f.name: m for f in fields(self) if isinstance(m := getattr(self, f.name), Matrix)}
-        return replace(self, **{name: matrix.within(whole, part) for name, matrix in matrices.items()})
+        return replace(
+            self,
+            attention_in=self.attention_in.within(whole, part),
+            attention_out=self.attention_out.within(whole, part),
+            mlp_in=self.mlp_in.within(whole, part),
+            mlp_out=self.mlp_out.within(whole, part),
+        )
 
     def forward(self, h: Tensor, p: Pass) -> tuple[Tensor, Tensor]:
         """Return the next hidden states (n, width) and what backward needs."""

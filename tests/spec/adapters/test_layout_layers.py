@@ -42,6 +42,7 @@ def test_the_last_layers_are_a_layout_of_their_own_in_the_same_order(depth, modu
     for name, array in last.arrays(vector[there]).items():
         assert np.array_equal(array, arrays[name])
     assert LAYOUT.below(depth) == set(LAYOUT.slices) - set(last.slices)
+    assert LAYOUT.above(depth) == tuple(last.slices)
 
 
 def test_slots_of_the_last_layers_are_slots_and_layers_at_once():

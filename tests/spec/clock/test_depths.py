@@ -91,6 +91,7 @@ def test_without_choices_every_depth_may_be_chosen():
         ({"depth": 0}, "greater than or equal to 1"),
         ({"depth_by": "speed"}, "'fixed', 'tier', 'memory' or 'deadline'"),
         ({"first": "width"}, "'depth' or 'rank'"),
+        ({"first": "rank", "depth_by": "memory"}, "does not choose both"),
     ],
 )
 def test_depths_that_make_no_sense_are_refused(asked, says):
