@@ -18,6 +18,7 @@ from worlds.client_batches import (
     random_start,
     token_windows,
 )
+from worlds.decoders import widen_norms
 
 from fedsim.builtin import model_folder
 from fedsim.config.learning import LocalConfig, LoraConfig, NumericsConfig
@@ -36,7 +37,12 @@ def three_layers():
     return str(model_folder())
 
 
-@pytest.fixture(params=["llama", "gpt2", "builtin"])
+@pytest.fixture(autouse=True)
+def _norms_of_stock_models_in_float64(monkeypatch):
+    widen_norms(monkeypatch)
+
+
+@pytest.fixture(params=["gpt2", "builtin"])
 def name(request):
     return three_layers() if request.param == "builtin" else request.getfixturevalue(request.param)
 
