@@ -111,7 +111,7 @@ LIMITS: tuple[Limit, ...] = (
         lambda c: c.depths,
         lambda c: c.traits.unequal_depths,
         "the rule {rule} needs everybody's adapters in all layers",
-        "remove depth, depth_by and depths, or set aggregator.kind: fedit",
+        "remove lora.depth_by, depth and depths, or set aggregator.kind: fedit",
     ),
     Limit(
         ("server_optimizer", "kind"),
@@ -165,14 +165,14 @@ EVER: tuple[Limit, ...] = (
         lambda c: c.depths,
         lambda c: not c.whole,
         "says which layers carry adapters, and a whole model has none",
-        "remove depth, depth_by and depths, or train adapters",
+        "remove lora.depth_by, depth and depths, or lora.full",
     ),
     Limit(
         ("lora", "depth_by"),
         lambda c: c.depths,
         lambda c: not c.blends,
         "{protocol} mixes the tiers' models whole, and with them layers that a tier has never trained",
-        "set protocol.across: turns, or remove depth, depth_by and depths",
+        "set protocol.across: turns, or remove lora.depth_by, depth and depths",
     ),
     Limit(
         ("server_optimizer", "kind"),

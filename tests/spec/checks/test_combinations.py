@@ -19,7 +19,7 @@ from fedsim.errors import ExperimentError
 from fedsim.personal import Personal
 
 PAGE = Path(__file__).parents[3] / "docs" / "combinations.md"
-ABLE = Traits(exact=False, unequal_ranks=True, full_model=True)
+ABLE = Traits(exact=False, unequal_ranks=True, unequal_depths=True, full_model=True)
 """A rule that can do everything."""
 LORA = {"task": {"kind": "quadratic", "layout": "lora"}}
 
@@ -60,7 +60,7 @@ class Waiting(Personal):
 def test_a_rule_that_can_do_everything_is_refused_nothing_but_what_no_rule_can():
     for feature in (*protocol_features(), *other_features()):
         assert refusals(replace(Choice("able", ABLE), **feature.changes)) == []
-    asked = {"cuts_ranks": True, "whole": True, "optimizer": "adam", "average": True}
+    asked = {"cuts_ranks": True, "depths": True, "whole": True, "optimizer": "adam", "average": True}
     everything = Choice("able", ABLE, blends=True, personal=Waiting(), **asked)
     assert len(refusals(everything)) == len(EVER)
 
@@ -71,6 +71,7 @@ ASKS = {
     "optimizer": {"optimizer": "adam"},
     "unequal_ranks": {"ranks": "memory"},
     "compressible": {"top_k": True},
+    "unequal_depths": {"depths": True},
 }
 
 
