@@ -41,7 +41,13 @@ class FedIT(Averaging):
     """
 
     traits: ClassVar[Traits] = Traits(
-        exact=False, unequal_ranks=True, unequal_depths=True, full_model=True, history=False
+        exact=False,
+        unequal_ranks=True,
+        unequal_depths=True,
+        full_model=True,
+        history=False,
+        beside=True,
+        unequal_modules=True,
     )
     one_pass: ClassVar[bool] = True
     kind: Literal["fedit"] = "fedit"

@@ -52,6 +52,10 @@ class FlexLoRA(Weighting):
     about those: it starts from D cut to r_k < R_k and says nothing about the rest.
 
     Unequal depths: w_k of a layer is over the clients that trained it; a layer that nobody trained keeps its factors.
+
+    Attributes:
+        split: where the singular values go.
+        tail: what a small client says about slots that it never had.
     """
 
     traits: ClassVar[Traits] = Traits(
@@ -62,6 +66,7 @@ class FlexLoRA(Weighting):
         optimizer=False,
         compressible=False,
         history=False,
+        unequal_modules=True,
     )
     one_pass: ClassVar[bool] = False
     kind: Literal["flexlora"] = "flexlora"

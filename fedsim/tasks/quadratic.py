@@ -111,7 +111,7 @@ class QuadraticTask(Task):
         if self.config.layout == "whole":
             return Layout(tensors=(Tensor("x", (d,)),))
         names = [f"h.{at}.w" for at in range(layers)] if layers > 1 else ["w"]
-        return Layout(modules=tuple(Module(n, r, (r, d), (d, r), self.lora.alpha / r) for n in names))
+        return Layout(modules=tuple(Module(n, r, (r, d), (d, r), self.lora.scale_of(r)) for n in names))
 
     @property
     def shape(self) -> ModelShape:

@@ -16,6 +16,7 @@ SOUND = {
     "runtime": {"executor": "inline"},
 }
 TIERS = {"depth_by": "tier", "depths": {"phone-low": 1}}
+TEXT = {"task": {"kind": "language", "model": "builtin", "data": "builtin"}}
 
 CASES = {
     "an unknown way": ({"lora": {"depth_by": "speed"}}, "lora.depth_by"),
@@ -33,6 +34,7 @@ CASES = {
     "whole models": ({"task": {"kind": "quadratic"}}, "a whole model has none"),
     "a rule that stacks": ({"aggregator": {"kind": "flora"}}, "the rule flora needs everybody's adapters in all layers"),
     "tiers' models mixed": ({"protocol": {"kind": "tiers", "across": "asynchronous"}}, "layers that a tier has never trained"),
+    "DoRA beside": ({"lora": {"depth_by": "memory", "dora": True}, **TEXT}, "more than the factors is trained"),
     "nothing to share": ({"personal": {"kind": "fedper", "layers": 2}}, "leaves a client of depth 1 nothing to share"),
     "an unknown first": ({"lora": {"depth_by": "memory", "first": "width"}}, "lora.first"),
     "a typing error": ({"lora": {"dept_by": "memory"}}, "dept_by"),

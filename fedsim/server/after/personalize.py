@@ -201,7 +201,7 @@ class _LastTraining:
         plan, layout = self._plan, self._task.layout
         rank = plan.rank(client)
         common = layout.modules[0].scale if layout.modules else 1.0
-        scale = plan.experiment.lora.scale_of(rank) if rank else common
+        scale = plan.experiment.lora.scale_at(rank, common)
         depth = plan.depth(client)
         invitation = Invitation(client, 0, rank, scale, None, depth=depth)
         offer = offered(self._rule, self._final.state, self._final.model, invitation)

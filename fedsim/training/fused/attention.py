@@ -52,13 +52,14 @@ class Attention:
         goal = out.view(batch, t, self.heads, d).transpose(1, 2)
         if not plain(qkv) or t > EXPLICIT:
             saved: list[Any] = []
-            p.do(self._library, heads, goal, saved, bool(p.shape.train))
+            mask = p.mask if p.shape.packed else None
+            p.do(self._library, heads, goal, saved, bool(p.shape.train), mask)
             return saved
         q, k, v = heads[0].view(-1, g * t, d), heads[1].view(-1, t, d), heads[2].view(-1, t, d)
         scores = p.ws("probabilities", slot, batch * self.kv, g * t, t)
         attended = p.ws("attended", 0, batch * self.kv, g * t, d)
         p.do(torch.baddbmm, scores, q, k.transpose(1, 2), beta=0, alpha=self.scale, out=scores)
-        p.do(scores.view(-1, t, t).add_, p.mask)
+        p.do(scores.view(batch, -1, t, t).add_, p.mask)
         p.do(torch.softmax, scores, -1, out=scores)
         p.do(torch.bmm, scores, v, out=attended)
         p.do(goal.copy_, attended.view(batch, self.heads, t, d))
@@ -92,11 +93,17 @@ class Attention:
         p.do(torch.baddbmm, dq, ds, k, beta=0, alpha=self.scale, out=dq)
         p.do(torch.baddbmm, dk, ds.transpose(1, 2), q, beta=0, alpha=self.scale, out=dk)
 
-    def _library(self, heads: list[Tensor], goal: Tensor, saved: list[Any], train: bool) -> None:
+    def _library(
+        self, heads: list[Tensor], goal: Tensor, saved: list[Any], train: bool, mask: Tensor | None
+    ) -> None:
         inputs = [x.detach().requires_grad_(train) for x in heads]
         with torch.set_grad_enabled(train):
             out = torch.nn.functional.scaled_dot_product_attention(
-                *inputs, is_causal=True, scale=self.scale, enable_gqa=self.kv != self.heads
+                *inputs,
+                attn_mask=mask,
+                is_causal=mask is None,
+                scale=self.scale,
+                enable_gqa=self.kv != self.heads,
             )
         goal.copy_(out.detach())
         saved[:] = [inputs, out]

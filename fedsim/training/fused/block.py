@@ -5,6 +5,7 @@ Backward stops at the lowest adapter: no gradient is computed that no adapter ne
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fedsim.adapters.adapter import Layout
+from fedsim.errors import ExperimentError, message
 from fedsim.training.fused.attention import Attention
 from fedsim.training.fused.kernels import gelu, gelu_backward, swiglu
 from fedsim.training.fused.lora import Matrix
@@ -178,3 +180,16 @@ def _start(h: Tensor, bias: Tensor | None, out: Tensor, p: Pass) -> None:
         p.do(out.copy_, h)
     else:
         p.do(torch.add, h, bias, out=out)
+
+
+def lowest_adapted(blocks: Sequence[Block]) -> int:
+    """Return the number of the first layer that carries an adapter.
+
+    Raises:
+        ExperimentError: none does.
+    """
+    for block in blocks:
+        if block.adapted:
+            return block.layer
+    what, fix = "no layer of the decoder carries an adapter", "name some of its linear layers"
+    raise ExperimentError(message("lora.targets", what, fix=fix))
