@@ -24,6 +24,7 @@ from fedsim.tasks._natural.last import last_at_the_end, said_of_owners
 from fedsim.tasks._splits import Ragged, Splits
 from fedsim.tasks.partition import Blocks, Dirichlet, Iid, Pathological, partition
 from fedsim.training import hub
+from fedsim.training.beside.saved_adapter import check_saved
 from fedsim.training.chats.sequences import joined
 from fedsim.training.chats.stock import check_takes_places
 from fedsim.training.chats.template import template_of
@@ -52,6 +53,8 @@ def prepare_examples(config: LanguageSettings, context: TaskContext) -> ChatTask
     """Return the task of chats, instructions or completions; see `Language.build`."""
     name = model_name(config)
     model = described(name, config.sequence, context, config.quantised())
+    if context.lora.start_from is not None:
+        check_saved(context.lora.start_from, model.layout, context.lora)
     read_splits, notices = read(_source(config))
     cutting = _cutting(config, name, model.shape.vocab)
     parts = {split: tokenised(whole.examples, cutting, split) for split, whole in read_splits.items()}

@@ -125,7 +125,9 @@ def _file(file: TextFile, source: Source) -> Examples:
         what = f"a text file has no rows of format {source.kind}"
         fix = "write them as .jsonl, .parquet or .csv, or set task.format: text"
         raise DataError(message("task.data", what, got=shown(file.path), fix=fix))
-    return _table(columns(file.path), source, shown(file.path), file.owner if file.by_folder else "table")
+    return _table(
+        columns(file.path, nested=True), source, shown(file.path), file.owner if file.by_folder else "table"
+    )
 
 
 def _table(table: dict[str, list[object]], source: Source, where: str, owner: str = "table") -> Examples:

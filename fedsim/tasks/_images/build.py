@@ -38,18 +38,20 @@ def prepare(config: ImagesSettings, context: TaskContext) -> ImagesTask:
     name = str(digits.model_folder()) if config.model == "builtin" else config.model
     how = _checked(config, name)
     layout = denoiser_lora.layout(denoisers.skeleton(name), context.lora)
-    if context.lora.start_from is not None:
-        check_saved(context.lora.start_from, layout, context.lora)
+    check_saved(layout, context.lora)
+    if how.needs_class and not config.conditional:
+        what = f"this {how.kind} cannot be run without a class"
+        raise ExperimentError(message("task.conditional", what, got=False, fix="remove it"))
     train, test, classes, notices = _pictures(config, how)
     deal = _dealt(config, context, train, classes)
-    features = _features(config, how, len(train.names))
+    features = _checked_features(config, how, len(train.names))
     told = how.takes_classes and config.conditional
     facts = _facts(config, how, name, told=told, train=train, test=test) | deal.facts
     shape = denoiser_cost.of_named(name, layout, context.local.batch, config.quantised())
     if said := [*notices, *deal.notices, *quantised_notices(shape, config.quantised())]:
         facts["notices"] = said
-    if features is not None and config.samples:
-        facts |= _sampling_facts(config, features, len(train))
+    facts["loss_grid"] = f"{config.grid} timesteps, fixed noise an image"
+    facts |= _sampling_facts(config, features, len(train))
     return ImagesTask(
         model=name,
         lora=context.lora,
@@ -83,9 +85,6 @@ def _checked(config: ImagesSettings, name: str) -> Signature:
     if config.samples and config.sampling_steps > steps:
         what, fix = "the model's diffusion has fewer steps", f"set at most {steps}"
         raise DataError(message("task.sampling_steps", what, got=config.sampling_steps, fix=fix))
-    if how.needs_class and not config.conditional:
-        what = f"this {how.kind} cannot be run without a class"
-        raise ExperimentError(message("task.conditional", what, got=False, fix="remove it"))
     return how
 
 
@@ -166,11 +165,12 @@ def _facts(
         "corpus_sha256": digest({"train": train, "test": test}),
         "image": f"{how.channels} x {how.size} x {how.size}",
         "prepared": PREPARED,
-        "loss_grid": f"{config.grid} timesteps, fixed noise an image",
     }
 
 
-def _sampling_facts(config: ImagesSettings, features: Features, real: int) -> dict[str, Any]:
+def _sampling_facts(config: ImagesSettings, features: Features | None, real: int) -> dict[str, Any]:
+    if features is None or not config.samples:
+        return {}
     return {
         "extractor": features.name,
         "extractor_sha256": features.digest,
@@ -214,8 +214,14 @@ def part_of(
     return pictures if mask.all() else pictures.take(mask)
 
 
-def _features(config: ImagesSettings, how: Signature, classes: int) -> Features | None:
-    """Return what looks at samples, which it can; None: nothing does."""
+def _checked_features(config: ImagesSettings, how: Signature, classes: int) -> Features | None:
+    features = _features(config)
+    if features is not None:
+        check(features, how.channels, how.size, classes)
+    return features
+
+
+def _features(config: ImagesSettings) -> Features | None:
     settings = config.features
     kind = settings.kind
     if kind == "auto":
@@ -224,6 +230,4 @@ def _features(config: ImagesSettings, how: Signature, classes: int) -> Features 
     if kind == "none":
         return None
     shipped = config.data == "builtin"
-    features = Features(kind, settings.weights, settings.classifier, settings.resize, digits=shipped)
-    check(features, how.channels, how.size, classes)
-    return features
+    return Features(kind, settings.weights, settings.classifier, settings.resize, digits=shipped)

@@ -71,8 +71,7 @@ def prepare(config: LanguageSettings, context: TaskContext) -> LanguageTask:
     name = model_name(config)
     model = described(name, config.sequence, context, config.quantised())
     layout, vocabulary = model.layout, model.shape.vocab
-    if context.lora.start_from is not None:
-        check_saved(context.lora.start_from, layout, context.lora)
+    check_saved(layout, context.lora)
     corpus = read(_source(config))
     ordered = {key: grouped(texts) for key, texts in corpus.splits.items()}
     splits = {key: texts for key, (texts, _) in ordered.items()}

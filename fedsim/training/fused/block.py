@@ -5,12 +5,15 @@ Backward stops at the lowest adapter: no gradient is computed that no adapter ne
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from fedsim.adapters.adapter import Layout
+from fedsim.errors import ExperimentError, message
 from fedsim.training.fused.attention import Attention
 from fedsim.training.fused.kernels import gelu, gelu_backward, swiglu
 from fedsim.training.fused.lora import Matrix
@@ -111,6 +114,16 @@ class Block:
         """Whether any of them carries an adapter."""
         return any(matrix.parts for matrix in self.matrices)
 
+    def within(self, whole: Layout, part: Layout) -> Block:
+        """Return the same layer with the adapters that a part of their layout has."""
+        return replace(
+            self,
+            attention_in=self.attention_in.within(whole, part),
+            attention_out=self.attention_out.within(whole, part),
+            mlp_in=self.mlp_in.within(whole, part),
+            mlp_out=self.mlp_out.within(whole, part),
+        )
+
     def forward(self, h: Tensor, p: Pass) -> tuple[Tensor, Tensor]:
         """Return the next hidden states (n, width) and what backward needs."""
         slot = p.slot(self.layer)
@@ -167,3 +180,16 @@ def _start(h: Tensor, bias: Tensor | None, out: Tensor, p: Pass) -> None:
         p.do(out.copy_, h)
     else:
         p.do(torch.add, h, bias, out=out)
+
+
+def lowest_adapted(blocks: Sequence[Block]) -> int:
+    """Return the number of the first layer that carries an adapter.
+
+    Raises:
+        ExperimentError: none does.
+    """
+    for block in blocks:
+        if block.adapted:
+            return block.layer
+    what, fix = "no layer of the decoder carries an adapter", "name some of its linear layers"
+    raise ExperimentError(message("lora.targets", what, fix=fix))

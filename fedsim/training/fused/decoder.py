@@ -21,14 +21,13 @@ import torch
 from torch import Tensor
 
 from fedsim.adapters.adapter import Layout, Trains, Vector
-from fedsim.errors import ExperimentError, message
 from fedsim.training.backbone import Backbone, Noise, Stack
 from fedsim.training.chats.batch import Batch
-from fedsim.training.fused.block import Block, Norm
+from fedsim.training.fused.block import Block, Norm, lowest_adapted
 from fedsim.training.fused.kernels import cross_entropy
 from fedsim.training.fused.program import Pass, Shape, Workspace
 from fedsim.training.fused.reading import Reading, add_places, kept_apart
-from fedsim.training.rebase import Bases
+from fedsim.training.rebase import Bases, of_part
 
 TOKENS = 1024
 """Tokens of one pass on a CPU: the activations of a small model then stay near the cache."""
@@ -75,7 +74,7 @@ class Decoder(Backbone):
         self.layout = layout
         self.device = weight.device
         self.dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-        self.prefix_layers = _lowest(blocks)
+        self.prefix_layers = lowest_adapted(blocks)
         self._blocks, self._frozen = tuple(blocks), frozen
         self._width = weight.shape[1]
         self._ws = Workspace(weight.device, weight.dtype)
@@ -83,6 +82,17 @@ class Decoder(Backbone):
         self._fine = self._ws if alike else Workspace(weight.device, self.dtype)
         self._programs: dict[Program, Pass] = {}
         self._bases = Bases(layout, self._write)
+        self._upper: dict[int, Decoder] = {}
+
+    def at_depth(self, depth: int) -> Decoder:
+        """Return the decoder with the adapters of its last `depth` layers only; weights and scratch memory are shared."""
+        if depth not in self._upper:
+            part = self.layout.last(depth)
+            blocks = [block.within(self.layout, part) for block in self._blocks]
+            upper = self._upper[depth] = Decoder(part, blocks, self._frozen)
+            upper._ws, upper._fine = self._ws, self._fine
+            upper._bases = Bases(self.layout, of_part(self.layout, part, upper._write))
+        return self._upper[depth]
 
     def rebase(self, base: Vector | None) -> None:
         """Make the adapted modules' frozen weights W0 + change (`Base.vector`), or W0 again (None)."""
@@ -281,19 +291,6 @@ class Decoder(Backbone):
     def _predicted(tokens: Tensor) -> tuple[int, int, int]:
         k, rows, length = tokens.shape
         return k, rows, length - 1
-
-
-def _lowest(blocks: Sequence[Block]) -> int:
-    """Return the number of the first layer that carries an adapter.
-
-    Raises:
-        ExperimentError: none does.
-    """
-    for block in blocks:
-        if block.adapted:
-            return block.layer
-    what, fix = "no layer of the decoder carries an adapter", "name some of its linear layers"
-    raise ExperimentError(message("lora.targets", what, fix=fix))
 
 
 def _at(hidden: Tensor | None, k: slice, rows: slice) -> Tensor | None:

@@ -14,7 +14,7 @@ import fedsim
 from fedsim.cli.app import call
 
 PLAIN = (
-    "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% if m.role == 'assistant' %}</s>{% endif %}\n{% endfor %}"
+    "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% if m.role == 'assistant' %}</s>{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}[assistant] {% endif %}"
 )
 PROTOCOLS = {
@@ -25,7 +25,7 @@ PROTOCOLS = {
 
 def messages(i):
     """A chat of one or two turns, of a length of its own."""
-    turns = [("the ship sails over", "a deep blue sea " * (1 + i % 4))] * (1 + i % 2)
+    turns = [("the ship sails over", "sea " * (1 + i % 4))] * (1 + i % 2)
     return [
         {"role": role, "content": text}
         for pair in turns
@@ -48,7 +48,7 @@ def experiment(llama, folder):
         return fedsim.Experiment.model_validate({
             "name": "chats",
             "task": {
-                "kind": "language", "format": "chat", "model": llama, "data": str(folder / "chats.jsonl"), "sequence": 48,
+                "kind": "language", "format": "chat", "model": llama, "data": str(folder / "chats.jsonl"), "sequence": 63,
                 "chat_template": str(folder / "plain.jinja"), "client_column": "who", "partition": {"kind": "natural"},
                 "generate": {"examples": 2, "tokens": 4, "shown": 0}, **dict(task),
             },
