@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fedsim.adapters.adapter import Layout
-from fedsim.cost.architecture import ATTENTION, MLP
+from fedsim.cost.architecture import ATTENTION
 from fedsim.cost.layers import Layer, Map
 from fedsim.cost.shape import ModelShape, above_share
-from fedsim.training.direct.architecture import Architecture, Matrix
+from fedsim.training.direct.architecture import WINDOWED, Architecture, Matrix
 from fedsim.training.loading import configuration
 from fedsim.training.loading.weights import multiplying
 from fedsim.training.lora import matrices
@@ -35,6 +35,8 @@ def shape(model: PreTrainedModel, name: str, trained: Layout, sequence: int, bat
         multiplying(model).active,
         head_params,
         tuple(matrices(model)),
+        windows(model),
+        parallel(model),
     )
     return _shape(sizes, name, trained, sequence, batch)
 
@@ -50,13 +52,18 @@ def shape_of(made: Architecture, name: str, trained: Layout, sequence: int, batc
         active,
         made.head_params,
         tuple(made.matrices),
+        tuple(reach.window for reach in made.reaches),
     )
     return _shape(sizes, name, trained, sequence, batch)
 
 
 @dataclass(frozen=True)
 class _Sizes:
-    """What the cost of a model follows from; `active` are the weights that multiply a token, the head apart."""
+    """What the cost of a model follows from; `active` are the weights that multiply a token, the head apart.
+
+    `windows` are those of the layers, 0 or nothing where they have none; `parallel` is whether attention and MLP read the
+    same input.
+    """
 
     layers: int
     width: int
@@ -65,6 +72,8 @@ class _Sizes:
     active: int
     head_params: int
     matrices: tuple[Matrix, ...]
+    windows: tuple[int, ...]
+    parallel: bool = False
 
 
 def _shape(sizes: _Sizes, name: str, trained: Layout, sequence: int, batch: int) -> ModelShape:
@@ -83,8 +92,38 @@ def _shape(sizes: _Sizes, name: str, trained: Layout, sequence: int, batch: int)
         phi=above_share(lowest, layers, matmul, sizes.head_params),
         full=trained.full,
         lowest=lowest,
-        blocks=_blocks(sizes.matrices, trained, layers),
+        blocks=_arranged(_blocks(sizes.matrices, trained, layers), sizes),
     )
+
+
+def windows(model: PreTrainedModel) -> tuple[int, ...]:
+    """Return how many of the last tokens each layer sees, as the configuration says; 0: all."""
+    settings = vars(configuration.text_config(model))
+    window, kinds = settings.get("sliding_window"), settings.get("layer_types")
+    if not isinstance(window, int) or window <= 0:
+        return ()
+    if kinds is None:
+        return () if settings.get("use_sliding_window") is False else (window,) * configuration.layers(model)
+    return tuple(window if kind == WINDOWED else 0 for kind in kinds)
+
+
+PARALLEL = frozenset({"codegen", "cohere", "cohere2", "gptj", "phi"})
+"""Types of models whose attention and MLP always read the same input."""
+SWITCHES = ("use_parallel_residual", "parallel_attn")
+"""What others call the switch: GPT-NeoX and StableLM, Falcon."""
+
+
+def parallel(model: PreTrainedModel) -> bool:
+    """Tell whether attention and MLP of a layer read the same input, side by side."""
+    settings = vars(configuration.text_config(model))
+    return model.config.model_type in PARALLEL or any(settings.get(name) is True for name in SWITCHES)
+
+
+def _arranged(blocks: tuple[Layer, ...], sizes: _Sizes) -> tuple[Layer, ...]:
+    """Return layers with their windows, where these are told for all of them, and their order."""
+    windows = sizes.windows if len(sizes.windows) == len(blocks) else (0,) * len(blocks)
+    pairs = zip(blocks, windows, strict=True)
+    return tuple(replace(block, window=window, parallel=sizes.parallel) for block, window in pairs)
 
 
 def notices(model: PreTrainedModel, trained: Layout) -> list[str]:
@@ -108,7 +147,7 @@ def _lowest(trained: Layout) -> int:
 
 
 def _blocks(matrices: Sequence[Matrix], trained: Layout, count: int) -> tuple[Layer, ...]:
-    """Return the layers with their maps, if they have the maps of a Llama or a GPT-2; else nothing.
+    """Return the layers with their maps, if these are known by their names; else nothing.
 
     Attention is as wide as what goes into the map out of it: heads x head size.
     """
@@ -120,14 +159,37 @@ def _blocks(matrices: Sequence[Matrix], trained: Layout, count: int) -> tuple[La
             return ()
         leaf = leaf if leaf not in layers[at] else f"second {leaf}"  # GPT-2: attn.c_proj, then mlp.c_proj
         layers[at][leaf] = Map(m.inputs, m.outputs, ranks.get(m.name, 0))
-    blocks: list[Layer] = []
-    for maps in layers:
-        if maps.keys() == set(ATTENTION + MLP):
-            q, k, v, out, gate, up, down = (maps[name] for name in ATTENTION + MLP)
-            blocks.append(Layer((q, k, v), out, (gate, up), down, out.inputs))
-        elif maps.keys() == {"c_attn", "c_proj", "c_fc", "second c_proj"}:
-            joint, out, up, down = (maps[name] for name in ("c_attn", "c_proj", "c_fc", "second c_proj"))
-            blocks.append(Layer((joint,), out, (up,), down, out.inputs))
-        else:
-            return ()
-    return tuple(blocks)
+    blocks = [_layer(maps) for maps in layers]
+    return tuple(block for block in blocks if block is not None) if all(blocks) else ()
+
+
+_QKV = ATTENTION[:3]
+_MAPS: tuple[tuple[tuple[str, ...], str, tuple[str, ...], str], ...] = (
+    (_QKV, "o_proj", ("gate_proj", "up_proj"), "down_proj"),  # Llama and most
+    (_QKV, "o_proj", ("gate_up_proj",), "down_proj"),  # GLM
+    (_QKV, "o_proj", ("up_proj",), "down_proj"),  # Nemotron, Arcee
+    (_QKV, "o_proj", ("c_fc",), "c_proj"),  # StarCoder2
+    (_QKV, "out_proj", ("fc1",), "fc2"),  # OPT, XGLM, BioGPT
+    (_QKV, "out_proj", ("c_fc",), "c_proj"),  # GPT-Neo
+    (_QKV, "out_proj", ("fc_in",), "fc_out"),  # GPT-J
+    (_QKV, "dense", ("fc1",), "fc2"),  # Phi
+    (("qkv_proj",), "o_proj", ("gate_up_proj",), "down_proj"),  # Phi-3
+    (("qkv_proj",), "out_proj", ("fc_in",), "fc_out"),  # CodeGen
+    (("c_attn",), "c_proj", ("c_fc",), "second c_proj"),  # GPT-2
+    (("query_key_value",), "dense", ("dense_h_to_4h",), "dense_4h_to_h"),  # BLOOM, Falcon, GPT-NeoX
+)
+"""The maps of a layer by their names: to queries, keys and values, out of attention, into the MLP, out of it."""
+
+
+def _layer(maps: Mapping[str, Map]) -> Layer | None:
+    """Return a layer, None where its maps are others."""
+    for qkv, out, up, down in _MAPS:
+        if maps.keys() == {*qkv, out, *up, down}:
+            return Layer(
+                tuple(maps[name] for name in qkv),
+                maps[out],
+                tuple(maps[name] for name in up),
+                maps[down],
+                maps[out].inputs,
+            )
+    return None

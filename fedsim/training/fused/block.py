@@ -1,10 +1,12 @@
 """One pre-norm decoder layer, forward and backward: h + Attention(Norm(h)), then h + MLP(Norm(h)).
 
+What attention and MLP give may be normalised once more before it is added (Gemma's sandwich).
 Backward stops at the lowest adapter: no gradient is computed that no adapter needs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,21 +14,10 @@ import torch
 from torch import Tensor
 
 from fedsim.training.fused.attention import Attention
-from fedsim.training.fused.kernels import gelu, gelu_backward, swiglu
-from fedsim.training.fused.lora import Matrix
+from fedsim.training.fused.kernels import gelu, gelu_backward
+from fedsim.training.fused.lora import Activations, Matrix
+from fedsim.training.fused.norms import Norm
 from fedsim.training.fused.program import Pass
-
-
-class Norm(Protocol):
-    """A normalisation with frozen parameters."""
-
-    def forward(self, x: Tensor, y: Tensor, p: Pass) -> Tensor:
-        """Write y; return what backward needs."""
-        ...
-
-    def backward(self, dy: Tensor, dx: Tensor, saved: Any, p: Pass, *, add: bool) -> None:
-        """Write or add the gradient by x."""
-        ...
 
 
 class Activation(Protocol):
@@ -61,9 +52,15 @@ class Gelu:
 
 
 @dataclass(frozen=True)
-class Swiglu:
-    """g = silu(gate) * up of the product u = (gate, up) side by side, Llama's."""
+class Gated:
+    """g = act(gate) * up of the product u = (gate, up) side by side.
 
+    Attributes:
+        kernel: `swiglu` (Llama) or `geglu` (Gemma) of `fedsim.training.fused.kernels`.
+        bias: of the product, or None.
+    """
+
+    kernel: Callable[[Tensor, Tensor, Tensor, tuple[Tensor, Tensor] | None, Pass], None]
     bias: Tensor | None
 
     def forward(self, u: Tensor, slot: int, p: Pass) -> tuple[Tensor, Tensor]:
@@ -73,7 +70,7 @@ class Swiglu:
         n, width = u.shape[0], u.shape[1] // 2
         out = p.ws("g", slot, n, width)
         slopes = (p.ws("by_up", slot, n, width), p.ws("by_gate", slot, n, width)) if p.shape.train else None
-        swiglu(u[:, :width], u[:, width:], out, slopes, p)
+        self.kernel(u[:, :width], u[:, width:], out, slopes, p)
         return out, slopes
 
     def backward(self, grad: Tensor, saved: Any, p: Pass) -> Tensor:
@@ -86,25 +83,66 @@ class Swiglu:
 
 
 @dataclass(frozen=True)
+class Exit:
+    """The matrix that leads out of attention or of the MLP, onto the residual stream.
+
+    Attributes:
+        matrix: of the outputs.
+        bias: of its product, or None.
+        norm: taken of both before they are added, or None.
+    """
+
+    matrix: Matrix
+    bias: Tensor | None
+    norm: Norm | None = None
+
+    def forward(self, x: Tensor, h: Tensor, out: Tensor, p: Pass) -> tuple[Activations | None, object]:
+        """Write h + Norm(x W + bias) into `out`; return what backward needs."""
+        if self.norm is None:
+            if self.bias is None:
+                p.do(out.copy_, h)
+            else:
+                p.do(torch.add, h, self.bias, out=out)
+            return self.matrix.forward(x, out, p, add=True), None
+        y = p.ws(f"{self.matrix.name}.y", p.slot(self.matrix.layer), *h.shape)
+        state = self.matrix.forward(x, y, p)
+        if self.bias is not None:
+            p.do(y.add_, self.bias)
+        level = self.norm.forward(y, out, p)
+        p.do(out.add_, h)
+        return state, level
+
+    def backward(
+        self, dh: Tensor, dx: Tensor | None, saved: tuple[Activations | None, object], p: Pass
+    ) -> None:
+        """Write the factors' gradients, and the gradient by x into `dx` unless None; `dh` stays."""
+        state, level = saved
+        dy = dh
+        if self.norm is not None:
+            dy = p.ws("dy_exit", 0, *dh.shape)
+            p.do(dy.copy_, dh)
+            self.norm.backward(dy, dy, level, p, add=False)
+        self.matrix.backward(dy, dx, state, p)
+
+
+@dataclass(frozen=True)
 class Block:
-    """A decoder layer; the output biases of attention and MLP may be missing."""
+    """A decoder layer."""
 
     layer: int
     norm_1: Norm
     attention_in: Matrix
     attention: Attention
-    attention_out: Matrix
-    attention_bias: Tensor | None
+    attention_out: Exit
     norm_2: Norm
     mlp_in: Matrix
     activation: Activation
-    mlp_out: Matrix
-    mlp_bias: Tensor | None
+    mlp_out: Exit
 
     @property
     def matrices(self) -> tuple[Matrix, ...]:
         """The four matrices, from input to output."""
-        return self.attention_in, self.attention_out, self.mlp_in, self.mlp_out
+        return self.attention_in, self.attention_out.matrix, self.mlp_in, self.mlp_out.matrix
 
     @property
     def adapted(self) -> bool:
@@ -121,16 +159,14 @@ class Block:
         attended = p.ws("attention", slot, p.n, self.attention.width)
         attention = self.attention.forward(qkv, attended, p)
         middle = p.ws("middle", slot, *h.shape)
-        _start(h, self.attention_bias, middle, p)
-        attention_out = self.attention_out.forward(attended, middle, p, add=True)
+        attention_out = self.attention_out.forward(attended, h, middle, p)
         x = p.ws("x_2", slot, *h.shape)
         norm_2 = self.norm_2.forward(middle, x, p)
         u = p.ws("u", 0, p.n, self.mlp_in.outputs)
         mlp_in = self.mlp_in.forward(x, u, p)
         g, activation = self.activation.forward(u, slot, p)
         out = p.ws("hidden", p.slot(self.layer + 1), *h.shape)
-        _start(middle, self.mlp_bias, out, p)
-        mlp_out = self.mlp_out.forward(g, out, p, add=True)
+        mlp_out = self.mlp_out.forward(g, middle, out, p)
         return out, (norm_1, attention_in, attention, attention_out, norm_2, mlp_in, activation, mlp_out)
 
     def backward(self, dh: Tensor, saved: Any, p: Pass, *, lowest: bool) -> None:
@@ -140,7 +176,7 @@ class Block:
         """
         norm_1, attention_in, attention, attention_out, norm_2, mlp_in, activation, mlp_out = saved
         first = next(i for i, m in enumerate(self.matrices) if m.parts) if lowest else -1
-        dg = p.ws("dg", 0, p.n, self.mlp_out.inputs) if first < 3 else None
+        dg = p.ws("dg", 0, p.n, self.mlp_out.matrix.inputs) if first < 3 else None
         self.mlp_out.backward(dh, dg, mlp_out, p)
         if dg is None:
             return
@@ -159,11 +195,3 @@ class Block:
         self.attention_in.backward(dqkv, dx, attention_in, p)
         if dx is not None:
             self.norm_1.backward(dx, dh, norm_1, p, add=True)
-
-
-def _start(h: Tensor, bias: Tensor | None, out: Tensor, p: Pass) -> None:
-    """Write h + bias, to which a product is then added."""
-    if bias is None:
-        p.do(out.copy_, h)
-    else:
-        p.do(torch.add, h, bias, out=out)

@@ -13,7 +13,7 @@ Elsewhere gradients differ by rounding: 1e-6 of the largest at width 256, 3e-6 w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,9 +23,11 @@ from torch import Tensor
 from fedsim.adapters.adapter import Layout, Trains, Vector
 from fedsim.errors import ExperimentError, message
 from fedsim.training.backbone import Backbone, Noise, Stack
-from fedsim.training.fused.block import Block, Norm
+from fedsim.training.fused.block import Block
 from fedsim.training.fused.kernels import cross_entropy
+from fedsim.training.fused.norms import Norm
 from fedsim.training.fused.program import Pass, Shape, Workspace
+from fedsim.training.fused.rotary import Angles
 from fedsim.training.rebase import Bases
 
 TOKENS = 1024
@@ -43,16 +45,18 @@ class Frozen:
     Attributes:
         words: (vocabulary, width), the embedding.
         places: (positions, width), learned positions, or None.
-        rotation: T -> RoPE's (cos, sin), each (T, head_dim / 2); None: learned positions.
+        rotations: name -> RoPE's angles, which layers ask for by name.
         norm: the last normalisation.
         head: (vocabulary, width).
+        words_scale: a number that embedded tokens are multiplied with, as a tensor of their type; None: 1.
     """
 
     words: Tensor
     places: Tensor | None
-    rotation: Callable[[int], tuple[Tensor, Tensor]] | None
+    rotations: Mapping[str, Angles]
     norm: Norm
     head: Tensor
+    words_scale: Tensor | None = None
 
 
 class Decoder(Backbone):
@@ -208,6 +212,8 @@ class Decoder(Backbone):
         batch, length = p.k * p.shape.rows, p.shape.length
         p.do(ids.view(p.k, p.shape.rows, length).copy_, p.tokens[..., :-1])
         p.do(torch.index_select, self._frozen.words, 0, ids, out=p.hidden)
+        if self._frozen.words_scale is not None:
+            p.do(p.hidden.mul_, self._frozen.words_scale)
         if self._frozen.places is not None:
             p.do(p.hidden.view(batch, length, -1).add_, self._frozen.places[:length])
         h = p.hidden
@@ -222,7 +228,8 @@ class Decoder(Backbone):
         def new(make: Any, *size: int, dtype: torch.dtype = self.dtype) -> Tensor:
             return make(size, device=self.device, dtype=dtype)
 
-        mask = torch.full((length, length), -torch.inf, device=self.device, dtype=self._ws.dtype).triu_(1)
+        hidden = torch.full((length, length), -torch.inf, device=self.device, dtype=self._ws.dtype)
+        windows = {block.attention.reach.window for block in self._blocks}
         return Pass(
             shape=shape,
             ws=self._ws,
@@ -234,8 +241,9 @@ class Decoder(Backbone):
             hidden=self._ws("entry", 0, n, self._width),
             nll=new(torch.empty, n),
             grads=new(torch.zeros, k, self.layout.size),
-            mask=mask,
-            rotation=None if self._frozen.rotation is None else self._frozen.rotation(length),
+            mask=hidden.triu(1),
+            rotations={name: angles(length) for name, angles in self._frozen.rotations.items()},
+            windows={window: hidden.tril(-window) for window in windows if 0 < window < length},
         )
 
     def _passes(self, tokens: Tensor, noise: Noise | None) -> Iterator[tuple[slice, slice, bool]]:

@@ -102,6 +102,38 @@ def swiglu(gate: Tensor, up: Tensor, out: Tensor, slopes: tuple[Tensor, Tensor] 
             p.do(s.mul_, y)
 
 
+def geglu(gate: Tensor, up: Tensor, out: Tensor, slopes: tuple[Tensor, Tensor] | None, p: Pass) -> None:
+    r"""Write gelu(gate) * up into `out` (n, width), in GELU's tanh form (see `gelu`).
+
+    `slopes` gets the two partial derivatives: by `up` gelu(gate), by `gate` up gelu'(gate).
+    """
+    if not plain(gate):
+        active = p.ws("geglu.active", 0, *gate.shape) if slopes is None else slopes[0]
+        p.do(torch.ops.aten.gelu.out, gate, approximate="tanh", out=active)
+        p.do(torch.mul, active, up, out=out)
+        if slopes is not None:
+            p.do(torch.ops.aten.gelu_backward.grad_input, up, gate, approximate="tanh", grad_input=slopes[1])
+        return
+    two_c = torch.tensor(2 * _C, dtype=gate.dtype)
+    for part in blocks(*gate.shape):
+        v, y, g = gate[part], up[part], out[part]
+        active = p.ws("geglu.active", 0, *v.shape) if slopes is None else slopes[0][part]
+        s = p.ws("geglu.s", 0, *v.shape) if slopes is None else slopes[1][part]
+        p.do(torch.addcmul, two_c, v, v, value=2 * _C * _CUBIC, out=g)
+        p.do(g.mul_, v)
+        p.do(torch.sigmoid, g, out=s)
+        p.do(torch.mul, v, s, out=active)
+        p.do(torch.mul, active, y, out=g)
+        if slopes is None:
+            continue
+        d = p.ws("geglu.d", 0, *v.shape)
+        p.do(torch.addcmul, two_c, v, v, value=6 * _C * _CUBIC, out=d)
+        p.do(d.mul_, v)
+        p.do(torch.ops.aten.sigmoid_backward.grad_input, d, s, grad_input=d)
+        p.do(s.add_, d)
+        p.do(s.mul_, y)
+
+
 def cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, grad: Tensor | None, p: Pass) -> None:
     r"""Write each token's negative log likelihood [nats], and optionally the gradient by `hidden`.
 

@@ -9,7 +9,7 @@ than the arithmetic where a client's batch is small.)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,6 +19,9 @@ from torch import Tensor
 
 from fedsim.adapters.adapter import Trains
 from fedsim.training.backbone import Noise
+
+Rotation = tuple[Tensor, Tensor]
+"""Cosine and sine of the angles by which pairs of a head's numbers are turned at each place."""
 
 
 class Workspace:
@@ -92,7 +95,8 @@ class Pass:
         nll: output, the tokens' losses (k rows T,).
         grads: output, (k, size).
         mask: (T, T): 0 where a token may see another, minus infinity elsewhere.
-        rotation: RoPE's (cos, sin), each (T, head_dim / 2), or None.
+        rotations: name -> RoPE's (cos, sin), each (T, head_dim / 2).
+        windows: length of a window -> (T, T): minus infinity where a token is too far back for it, else 0.
         masks: dropout masks, while it is replayed.
         steps: the operations so far.
     """
@@ -108,7 +112,8 @@ class Pass:
     nll: Tensor
     grads: Tensor
     mask: Tensor
-    rotation: tuple[Tensor, Tensor] | None
+    rotations: Mapping[str, Rotation]
+    windows: Mapping[int, Tensor] = field(default_factory=dict)
     masks: Masks = field(default_factory=Masks)
     steps: list[Callable[[], Any]] = field(default_factory=list)
 

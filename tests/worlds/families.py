@@ -1,0 +1,110 @@
+"""Families of causal language models, tiny and random, and the path that trains each; `python tests/worlds/families.py` writes docs/families.md.
+
+Configurations only: no weights are needed to say which path trains a model, and why not a faster one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from worlds import causal_models
+
+PAGE = Path(__file__).parents[2] / "docs" / "families.md"
+BEGIN, END = "<!-- families: written by `python tests/worlds/families.py` -->", "<!-- end of families -->"
+
+FAMILIES = (
+    "gpt2", "llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma3_text",
+    "gemma", "gemma2", "phi", "phi3", "olmo", "olmo2", "stablelm", "starcoder2", "granite", "cohere", "cohere2", "glm", "glm4",
+    "helium", "nemotron", "exaone4", "ernie4_5", "hunyuan_v1_dense", "arcee", "smollm3", "lfm2",
+    "gpt_neo", "gpt_neox", "gptj", "codegen", "gpt_bigcode", "opt", "bloom", "falcon", "mpt", "biogpt", "xglm", "persimmon",
+    "mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "phimoe", "mamba", "mamba2", "falcon_h1", "recurrent_gemma",
+)  # fmt: skip
+"""Types as configurations call them: first those that are written out."""
+LORA_R = 2
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a family is trained.
+
+    Attributes:
+        path: `fused`, `swapped` or `sequential`; `refused`.
+        why: not a faster one; of what is refused, the sentence.
+        layered: whether FLOPs are counted layer by layer.
+    """
+
+    path: str
+    why: str
+    layered: bool
+
+
+def hollow(kind, **changes):
+    """A tiny model of a type without weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with quiet(), torch.device("meta"):
+        return AutoModelForCausalLM.from_config(causal_models.configuration(kind, **changes))
+
+
+@contextlib.contextmanager
+def quiet():
+    """Without what transformers warns of."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def trained(kind):
+    """How a type is trained, with adapters on all linear layers."""
+    from fedsim.config.learning import LoraConfig
+    from fedsim.errors import FedsimError
+    from fedsim.training import fused, lora, paths, text_shape
+    from fedsim.training.stacked import swapped
+
+    model = hollow(kind)
+    try:
+        with quiet():
+            layout = lora.layout(model, LoraConfig(r=LORA_R))
+            path = paths.resolved(model, layout, "auto")
+    except FedsimError as problem:
+        return Trained("refused", problem.message.headline, layered=False)
+    reasons = {
+        "fused": "",
+        "swapped": fused.refusal(model, layout),
+        "sequential": swapped.refusal(model, layout),
+    }
+    layered = bool(text_shape.shape(model, kind, layout, 16, 2).blocks)
+    return Trained(path, reasons[path] or "", layered)
+
+
+WORDS = {"fused": "written out", "swapped": "swapped", "sequential": "stock PEFT", "refused": "refused"}
+
+
+def row(kind):
+    """A line of the table."""
+    found = trained(kind)
+    return f"| `{kind}` | {WORDS[found.path]} | {found.why} | {'layers' if found.layered else 'parameters'} |"
+
+
+def table(kinds=FAMILIES):
+    """The lines of the table."""
+    head = ["| `model_type` | trained | not faster, because | FLOPs by |", "|---|---|---|---|"]
+    return head + [row(kind) for kind in dict.fromkeys(kinds)]
+
+
+def rewritten(text):
+    """The page with its table as the models say."""
+    before, rest = text.split(BEGIN)
+    return "\n".join([before + BEGIN, "", *table(), "", END]) + rest.split(END)[1]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
