@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedsim.adapters.adapter import Layout
-from fedsim.cost.architecture import ATTENTION
 from fedsim.cost.layers import Layer, Map
+from fedsim.cost.named_layers import arranged, layer_of_maps
 from fedsim.cost.shape import ModelShape, above_share
-from fedsim.training.direct.architecture import WINDOWED, Architecture, Matrix
+from fedsim.training.direct.architecture import Architecture, Matrix
 from fedsim.training.loading import configuration
 from fedsim.training.loading.weights import multiplying
 from fedsim.training.lora import matrices
@@ -35,8 +35,8 @@ def shape(model: PreTrainedModel, name: str, trained: Layout, sequence: int, bat
         multiplying(model).active,
         head_params,
         tuple(matrices(model)),
-        windows(model),
-        parallel(model),
+        configuration.windows(model),
+        configuration.parallel(model),
     )
     return _shape(sizes, name, trained, sequence, batch)
 
@@ -92,38 +92,8 @@ def _shape(sizes: _Sizes, name: str, trained: Layout, sequence: int, batch: int)
         phi=above_share(lowest, layers, matmul, sizes.head_params),
         full=trained.full,
         lowest=lowest,
-        blocks=_arranged(_blocks(sizes.matrices, trained, layers), sizes),
+        blocks=arranged(_blocks(sizes.matrices, trained, layers), sizes.windows, parallel=sizes.parallel),
     )
-
-
-def windows(model: PreTrainedModel) -> tuple[int, ...]:
-    """Return how many of the last tokens each layer sees, as the configuration says; 0: all."""
-    settings = vars(configuration.text_config(model))
-    window, kinds = settings.get("sliding_window"), settings.get("layer_types")
-    if not isinstance(window, int) or window <= 0:
-        return ()
-    if kinds is None:
-        return () if settings.get("use_sliding_window") is False else (window,) * configuration.layers(model)
-    return tuple(window if kind == WINDOWED else 0 for kind in kinds)
-
-
-PARALLEL = frozenset({"codegen", "cohere", "cohere2", "gptj", "phi"})
-"""Types of models whose attention and MLP always read the same input."""
-SWITCHES = ("use_parallel_residual", "parallel_attn")
-"""What others call the switch: GPT-NeoX and StableLM, Falcon."""
-
-
-def parallel(model: PreTrainedModel) -> bool:
-    """Tell whether attention and MLP of a layer read the same input, side by side."""
-    settings = vars(configuration.text_config(model))
-    return model.config.model_type in PARALLEL or any(settings.get(name) is True for name in SWITCHES)
-
-
-def _arranged(blocks: tuple[Layer, ...], sizes: _Sizes) -> tuple[Layer, ...]:
-    """Return layers with their windows, where these are told for all of them, and their order."""
-    windows = sizes.windows if len(sizes.windows) == len(blocks) else (0,) * len(blocks)
-    pairs = zip(blocks, windows, strict=True)
-    return tuple(replace(block, window=window, parallel=sizes.parallel) for block, window in pairs)
 
 
 def notices(model: PreTrainedModel, trained: Layout) -> list[str]:
@@ -159,37 +129,5 @@ def _blocks(matrices: Sequence[Matrix], trained: Layout, count: int) -> tuple[La
             return ()
         leaf = leaf if leaf not in layers[at] else f"second {leaf}"  # GPT-2: attn.c_proj, then mlp.c_proj
         layers[at][leaf] = Map(m.inputs, m.outputs, ranks.get(m.name, 0))
-    blocks = [_layer(maps) for maps in layers]
+    blocks = [layer_of_maps(maps) for maps in layers]
     return tuple(block for block in blocks if block is not None) if all(blocks) else ()
-
-
-_QKV = ATTENTION[:3]
-_MAPS: tuple[tuple[tuple[str, ...], str, tuple[str, ...], str], ...] = (
-    (_QKV, "o_proj", ("gate_proj", "up_proj"), "down_proj"),  # Llama and most
-    (_QKV, "o_proj", ("gate_up_proj",), "down_proj"),  # GLM
-    (_QKV, "o_proj", ("up_proj",), "down_proj"),  # Nemotron, Arcee
-    (_QKV, "o_proj", ("c_fc",), "c_proj"),  # StarCoder2
-    (_QKV, "out_proj", ("fc1",), "fc2"),  # OPT, XGLM, BioGPT
-    (_QKV, "out_proj", ("c_fc",), "c_proj"),  # GPT-Neo
-    (_QKV, "out_proj", ("fc_in",), "fc_out"),  # GPT-J
-    (_QKV, "dense", ("fc1",), "fc2"),  # Phi
-    (("qkv_proj",), "o_proj", ("gate_up_proj",), "down_proj"),  # Phi-3
-    (("qkv_proj",), "out_proj", ("fc_in",), "fc_out"),  # CodeGen
-    (("c_attn",), "c_proj", ("c_fc",), "second c_proj"),  # GPT-2
-    (("query_key_value",), "dense", ("dense_h_to_4h",), "dense_4h_to_h"),  # BLOOM, Falcon, GPT-NeoX
-)
-"""The maps of a layer by their names: to queries, keys and values, out of attention, into the MLP, out of it."""
-
-
-def _layer(maps: Mapping[str, Map]) -> Layer | None:
-    """Return a layer, None where its maps are others."""
-    for qkv, out, up, down in _MAPS:
-        if maps.keys() == {*qkv, out, *up, down}:
-            return Layer(
-                tuple(maps[name] for name in qkv),
-                maps[out],
-                tuple(maps[name] for name in up),
-                maps[down],
-                maps[out].inputs,
-            )
-    return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -83,18 +83,89 @@ class Gated:
 
 
 @dataclass(frozen=True)
-class Exit:
-    """The matrix that leads out of attention or of the MLP, onto the residual stream.
+class Block:
+    """A decoder layer; the output biases of attention and MLP may be missing, and so may the norms after them."""
 
-    Attributes:
-        matrix: of the outputs.
-        bias: of its product, or None.
-        norm: taken of both before they are added, or None.
-    """
+    layer: int
+    norm_1: Norm
+    attention_in: Matrix
+    attention: Attention
+    attention_out: Matrix
+    attention_bias: Tensor | None
+    norm_2: Norm
+    mlp_in: Matrix
+    activation: Activation
+    mlp_out: Matrix
+    mlp_bias: Tensor | None
+    after_attention: Norm | None = None
+    after_mlp: Norm | None = None
+
+    @property
+    def matrices(self) -> tuple[Matrix, ...]:
+        """The four matrices, from input to output."""
+        return self.attention_in, self.attention_out, self.mlp_in, self.mlp_out
+
+    @property
+    def adapted(self) -> bool:
+        """Whether any of them carries an adapter."""
+        return any(matrix.parts for matrix in self.matrices)
+
+    def forward(self, h: Tensor, p: Pass) -> tuple[Tensor, Tensor]:
+        """Return the next hidden states (n, width) and what backward needs."""
+        slot = p.slot(self.layer)
+        x = p.ws("x_1", slot, *h.shape)
+        norm_1 = self.norm_1.forward(h, x, p)
+        qkv = p.ws("qkv", 0, p.n, self.attention.total)
+        attention_in = self.attention_in.forward(x, qkv, p)
+        attended = p.ws("attention", slot, p.n, self.attention.width)
+        attention = self.attention.forward(qkv, attended, p)
+        middle = p.ws("middle", slot, *h.shape)
+        leave = _Way(self.attention_out, self.attention_bias, self.after_attention)
+        attention_out = leave.forward(attended, h, middle, p)
+        x = p.ws("x_2", slot, *h.shape)
+        norm_2 = self.norm_2.forward(middle, x, p)
+        u = p.ws("u", 0, p.n, self.mlp_in.outputs)
+        mlp_in = self.mlp_in.forward(x, u, p)
+        g, activation = self.activation.forward(u, slot, p)
+        out = p.ws("hidden", p.slot(self.layer + 1), *h.shape)
+        mlp_out = _Way(self.mlp_out, self.mlp_bias, self.after_mlp).forward(g, middle, out, p)
+        return out, (norm_1, attention_in, attention, attention_out, norm_2, mlp_in, activation, mlp_out)
+
+    def backward(self, dh: Tensor, saved: Any, p: Pass, *, lowest: bool) -> None:
+        """Turn `dh`, the gradient by the layer's output, into that by its input, in place.
+
+        In the `lowest` adapted layer it stops after its lowest adapter, and `dh` is then of no use.
+        """
+        norm_1, attention_in, attention, attention_out, norm_2, mlp_in, activation, mlp_out = saved
+        first = next(i for i, m in enumerate(self.matrices) if m.parts) if lowest else -1
+        dg = p.ws("dg", 0, p.n, self.mlp_out.inputs) if first < 3 else None
+        _Way(self.mlp_out, self.mlp_bias, self.after_mlp).backward(dh, dg, mlp_out, p)
+        if dg is None:
+            return
+        dx = p.ws("dx", 0, *dh.shape) if first < 2 else None
+        self.mlp_in.backward(self.activation.backward(dg, activation, p), dx, mlp_in, p)
+        if dx is None:
+            return
+        self.norm_2.backward(dx, dh, norm_2, p, add=True)
+        dout = p.ws("dout", 0, p.n, self.attention.width) if first < 1 else None
+        leave = _Way(self.attention_out, self.attention_bias, self.after_attention)
+        leave.backward(dh, dout, attention_out, p)
+        if dout is None:
+            return
+        dqkv = p.ws("qkv", 0, p.n, self.attention.total)
+        self.attention.backward(dout, dqkv, attention, p)
+        dx = dx if first < 0 else None
+        self.attention_in.backward(dqkv, dx, attention_in, p)
+        if dx is not None:
+            self.norm_1.backward(dx, dh, norm_1, p, add=True)
+
+
+class _Way(NamedTuple):
+    """The way out of attention or of the MLP, onto the residual stream: a matrix, its bias, and a norm of both."""
 
     matrix: Matrix
     bias: Tensor | None
-    norm: Norm | None = None
+    norm: Norm | None
 
     def forward(self, x: Tensor, h: Tensor, out: Tensor, p: Pass) -> tuple[Activations | None, object]:
         """Write h + Norm(x W + bias) into `out`; return what backward needs."""
@@ -119,79 +190,7 @@ class Exit:
         state, level = saved
         dy = dh
         if self.norm is not None:
-            dy = p.ws("dy_exit", 0, *dh.shape)
+            dy = p.ws("dy_way", 0, *dh.shape)
             p.do(dy.copy_, dh)
             self.norm.backward(dy, dy, level, p, add=False)
         self.matrix.backward(dy, dx, state, p)
-
-
-@dataclass(frozen=True)
-class Block:
-    """A decoder layer."""
-
-    layer: int
-    norm_1: Norm
-    attention_in: Matrix
-    attention: Attention
-    attention_out: Exit
-    norm_2: Norm
-    mlp_in: Matrix
-    activation: Activation
-    mlp_out: Exit
-
-    @property
-    def matrices(self) -> tuple[Matrix, ...]:
-        """The four matrices, from input to output."""
-        return self.attention_in, self.attention_out.matrix, self.mlp_in, self.mlp_out.matrix
-
-    @property
-    def adapted(self) -> bool:
-        """Whether any of them carries an adapter."""
-        return any(matrix.parts for matrix in self.matrices)
-
-    def forward(self, h: Tensor, p: Pass) -> tuple[Tensor, Tensor]:
-        """Return the next hidden states (n, width) and what backward needs."""
-        slot = p.slot(self.layer)
-        x = p.ws("x_1", slot, *h.shape)
-        norm_1 = self.norm_1.forward(h, x, p)
-        qkv = p.ws("qkv", 0, p.n, self.attention.total)
-        attention_in = self.attention_in.forward(x, qkv, p)
-        attended = p.ws("attention", slot, p.n, self.attention.width)
-        attention = self.attention.forward(qkv, attended, p)
-        middle = p.ws("middle", slot, *h.shape)
-        attention_out = self.attention_out.forward(attended, h, middle, p)
-        x = p.ws("x_2", slot, *h.shape)
-        norm_2 = self.norm_2.forward(middle, x, p)
-        u = p.ws("u", 0, p.n, self.mlp_in.outputs)
-        mlp_in = self.mlp_in.forward(x, u, p)
-        g, activation = self.activation.forward(u, slot, p)
-        out = p.ws("hidden", p.slot(self.layer + 1), *h.shape)
-        mlp_out = self.mlp_out.forward(g, middle, out, p)
-        return out, (norm_1, attention_in, attention, attention_out, norm_2, mlp_in, activation, mlp_out)
-
-    def backward(self, dh: Tensor, saved: Any, p: Pass, *, lowest: bool) -> None:
-        """Turn `dh`, the gradient by the layer's output, into that by its input, in place.
-
-        In the `lowest` adapted layer it stops after its lowest adapter, and `dh` is then of no use.
-        """
-        norm_1, attention_in, attention, attention_out, norm_2, mlp_in, activation, mlp_out = saved
-        first = next(i for i, m in enumerate(self.matrices) if m.parts) if lowest else -1
-        dg = p.ws("dg", 0, p.n, self.mlp_out.matrix.inputs) if first < 3 else None
-        self.mlp_out.backward(dh, dg, mlp_out, p)
-        if dg is None:
-            return
-        dx = p.ws("dx", 0, *dh.shape) if first < 2 else None
-        self.mlp_in.backward(self.activation.backward(dg, activation, p), dx, mlp_in, p)
-        if dx is None:
-            return
-        self.norm_2.backward(dx, dh, norm_2, p, add=True)
-        dout = p.ws("dout", 0, p.n, self.attention.width) if first < 1 else None
-        self.attention_out.backward(dh, dout, attention_out, p)
-        if dout is None:
-            return
-        dqkv = p.ws("qkv", 0, p.n, self.attention.total)
-        self.attention.backward(dout, dqkv, attention, p)
-        dx = dx if first < 0 else None
-        self.attention_in.backward(dqkv, dx, attention_in, p)
-        if dx is not None:
-            self.norm_1.backward(dx, dh, norm_1, p, add=True)

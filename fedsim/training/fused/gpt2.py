@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedsim.adapters.adapter import Layout
 from fedsim.training.fused.attention import Attention
-from fedsim.training.fused.block import Block, Exit, Gelu
+from fedsim.training.fused.block import Block, Gelu
 from fedsim.training.fused.decoder import Decoder, Frozen
 from fedsim.training.fused.lora import Matrix
 from fedsim.training.fused.norms import LayerNorm
@@ -96,11 +96,13 @@ def assembled(tensors: Mapping[str, Tensor], numbers: Numbers, layout: Layout) -
                 norm_1=norm(f"{at}.ln_1"),
                 attention_in=matrix(i, f"{at}.attn.c_attn"),
                 attention=Attention(i, heads, heads, numbers.head_dim, numbers.scale, bias["attn.c_attn"]),
-                attention_out=Exit(matrix(i, f"{at}.attn.c_proj"), bias["attn.c_proj"]),
+                attention_out=matrix(i, f"{at}.attn.c_proj"),
+                attention_bias=bias["attn.c_proj"],
                 norm_2=norm(f"{at}.ln_2"),
                 mlp_in=matrix(i, f"{at}.mlp.c_fc"),
                 activation=Gelu(bias["mlp.c_fc"]),
-                mlp_out=Exit(matrix(i, f"{at}.mlp.c_proj"), bias["mlp.c_proj"]),
+                mlp_out=matrix(i, f"{at}.mlp.c_proj"),
+                mlp_bias=bias["mlp.c_proj"],
             )
         )
     words, places = tensors["transformer.wte.weight"], tensors["transformer.wpe.weight"]

@@ -21,6 +21,8 @@ LOGITS = {"cpu": 1 << 17, "other": 1 << 26}
 """Logits held at once: what fits a second-level cache, or a small part of an accelerator's memory."""
 ROWS = 128
 """Fewest tokens whose logits are computed at once, whatever the vocabulary."""
+GAP = 16
+"""Numbers between two rows that shall not be walked as one: a line of the cache."""
 _C = math.sqrt(2.0 / math.pi)
 _CUBIC = 0.044715
 _TINY = 1e-30
@@ -118,7 +120,9 @@ def geglu(gate: Tensor, up: Tensor, out: Tensor, slopes: tuple[Tensor, Tensor] |
     for part in blocks(*gate.shape):
         v, y, g = gate[part], up[part], out[part]
         active = p.ws("geglu.active", 0, *v.shape) if slopes is None else slopes[0][part]
-        s = p.ws("geglu.s", 0, *v.shape) if slopes is None else slopes[1][part]
+        rows, width = v.shape
+        # rows that do not join up: else the last numbers of all are computed one by one, with other bits than in company
+        s = p.ws("geglu.s", 0, rows, width + GAP)[:, :width]
         p.do(torch.addcmul, two_c, v, v, value=2 * _C * _CUBIC, out=g)
         p.do(g.mul_, v)
         p.do(torch.sigmoid, g, out=s)
@@ -131,7 +135,7 @@ def geglu(gate: Tensor, up: Tensor, out: Tensor, slopes: tuple[Tensor, Tensor] |
         p.do(d.mul_, v)
         p.do(torch.ops.aten.sigmoid_backward.grad_input, d, s, grad_input=d)
         p.do(s.add_, d)
-        p.do(s.mul_, y)
+        p.do(torch.mul, s, y, out=slopes[1][part])
 
 
 def cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, grad: Tensor | None, p: Pass) -> None:

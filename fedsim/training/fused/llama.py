@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedsim.adapters.adapter import Layout
 from fedsim.training.fused.attention import Attention
-from fedsim.training.fused.block import Block, Exit, Gated
+from fedsim.training.fused.block import Block, Gated
 from fedsim.training.fused.decoder import Decoder, Frozen
 from fedsim.training.fused.families import ATTENTION, MLP, Numbers, angles_by_name, numbers_of
 from fedsim.training.fused.kernels import geglu, plain, swiglu
@@ -69,11 +69,15 @@ class _Parts:
             norm_1=self.norm(f"{at}.input_layernorm"),
             attention_in=self.matrix(layer, qkv),
             attention=self.attention(layer, qkv),
-            attention_out=Exit(self.matrix(layer, [out]), self.biases([out]), after_attention),
+            attention_out=self.matrix(layer, [out]),
+            attention_bias=self.biases([out]),
             norm_2=self.norm(f"{at}.{before_mlp}"),
             mlp_in=self.matrix(layer, gate_up),
             activation=Gated(geglu if numbers.gemma else swiglu, self.biases(gate_up)),
-            mlp_out=Exit(self.matrix(layer, [down]), self.biases([down]), after_mlp),
+            mlp_out=self.matrix(layer, [down]),
+            mlp_bias=self.biases([down]),
+            after_attention=after_attention,
+            after_mlp=after_mlp,
         )
 
     def attention(self, layer: int, qkv: Sequence[str]) -> Attention:
