@@ -11,7 +11,8 @@ from oracles.fused_oracle import Case, gap, perturbed
 from worlds import causal_models, families
 
 from fedsim.config.learning import LoraConfig
-from fedsim.training import paths
+from fedsim.cost.layers import token_flops
+from fedsim.training import lora, paths, text_shape
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -46,6 +47,20 @@ def test_client_batches_of_a_family_are_stock_peft(kind):
         assert gap(losses, stock_losses) < 1e-5
         assert gap(grads, stock_grads) < 1e-4
         assert gap(c.decoder().losses(c.stack(), c.tokens), stock_tokens) < 1e-5
+
+
+@pytest.mark.parametrize("kind", list(dict.fromkeys(families.FAMILIES)))
+def test_torch_counts_the_flops_of_the_layers_of_a_family(kind):
+    """To 2 %, where the layers are known by the names of their maps."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = loaded(kind)
+        layout = lora.layout(model, LoraConfig(r=4))
+        shape = text_shape.shape(model, kind, layout, 16, 2)
+        if not shape.blocks:
+            pytest.skip("its layers are charged by the number of their weights")
+        each = token_flops(shape.blocks, shape.head_params, 16, kappa=1.0, full=False, checkpoint=False)
+        assert families.counted_flops(model, "all-linear", 16) == pytest.approx(each, rel=0.02)
 
 
 def test_the_page_of_families_says_how_each_is_trained():

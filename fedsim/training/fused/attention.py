@@ -48,7 +48,9 @@ class Attention:
     ) -> None:
         """Remember the shape; `bias` of the product, or None, is added here, then `norms` of queries and of keys are taken."""
         self.layer, self.heads, self.kv, self.head_dim, self.scale = layer, heads, kv, head_dim, scale
-        self.reach, self.norms = reach, (None, None, None) if norms is None else (*norms, None)
+        self.reach = reach
+        of_queries, of_keys = (None, None) if norms is None else norms
+        self.norms: tuple[Norm | None, ...] = of_queries, of_keys, None
         self.bias = None if bias is None else bias.view(heads + 2 * kv, 1, head_dim)
         self.width = heads * head_dim
         self.total = (heads + 2 * kv) * head_dim
@@ -59,7 +61,8 @@ class Attention:
         batch, t, d = p.k * p.shape.rows, p.shape.length, self.head_dim
         source = qkv.view(batch, t, -1, d).transpose(1, 2)
         slot, g = p.slot(self.layer), self.heads // self.kv
-        heads, norms = [], []
+        heads: list[Tensor] = []
+        norms: list[object] = []
         for name, at, norm in zip("qkv", self.places, self.norms, strict=True):
             to = p.ws(name, slot, batch, at.stop - at.start, t, d)
             bias = None if self.bias is None else self.bias[at]

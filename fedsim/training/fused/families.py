@@ -8,7 +8,7 @@ two kinds of angles. Biases and norms that are there are found by their names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -154,7 +154,6 @@ def _reaches(name: str, settings: Settings) -> tuple[Reach, ...]:
 def angles_by_name(model: PreTrainedModel) -> dict[str, Angles]:
     """Return the angles that the layers of a model ask for, as its own module computes them."""
     words, rotary = model.model.embed_tokens.weight.detach(), model.model.rotary_emb
-    of: Callable[..., Angles] = angles_of
     if family(model) != "gemma3":
-        return {PLAIN: of(rotary, words)}
-    return {kind: of(rotary, words, kind) for kind in sorted(set(model.config.layer_types))}
+        return {PLAIN: angles_of(rotary, words)}
+    return {kind: angles_of(rotary, words, kind) for kind in sorted(set(model.config.layer_types))}

@@ -84,6 +84,24 @@ def windows(model: PreTrainedModel) -> tuple[int, ...]:
     return tuple(window if kind == WINDOWED else 0 for kind in kinds)
 
 
+def check_window(settings: PretrainedConfig, name: str) -> None:
+    """Refuse windows of no token: transformers takes them, and attention then gives zeros.
+
+    Args:
+        settings: of the model.
+        name: of the model.
+
+    Raises:
+        DataError: it says how long the window is.
+    """
+    for part in (settings, vars(settings).get("text_config")):
+        window = None if part is None or isinstance(part, dict) else number(part, "sliding_window")
+        if window is not None and window < 1:
+            what = f"its window of {window} tokens shows a token not even itself"
+            fix = "set sliding_window in config.json to a number of tokens, or to null"
+            raise DataError(message("task.model", what, got=name, fix=fix))
+
+
 PARALLEL = frozenset({"codegen", "cohere", "cohere2", "gptj", "phi"})
 """Types of models whose attention and MLP always read the same input."""
 SWITCHES = ("use_parallel_residual", "parallel_attn")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from worlds.decoders import GEMMA, small_llama
+from worlds.families import counted_flops
 
 from fedsim.config.learning import LoraConfig
 from fedsim.cost.architecture import PRESETS
@@ -25,22 +26,6 @@ MODELS = {
 SEQUENCE = 16
 
 
-def counted(model, targets):
-    """FLOPs that torch counts in a forward and a backward pass of stock PEFT over two sequences, a token."""
-    import torch
-    from peft import LoraConfig as PeftLora
-    from peft import get_peft_model
-    from torch.utils.flop_counter import FlopCounterMode
-
-    model.set_attn_implementation("eager")
-    names = "all-linear" if targets == "all-linear" else list(targets)
-    wrapped = get_peft_model(model, PeftLora(r=4, target_modules=names, task_type="CAUSAL_LM")).train()
-    ids = torch.randint(0, 53, (2, SEQUENCE))
-    with FlopCounterMode(display=False) as counter:
-        wrapped(input_ids=ids, use_cache=False).logits.float().sum().backward()
-    return counter.get_total_flops() / ids.numel()
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("targets", ["all-linear", ("v_proj", "down_proj")], ids=["all", "some"])
 @pytest.mark.parametrize("name", MODELS)
@@ -52,7 +37,7 @@ def test_torch_counts_the_flops_of_the_layers_on_stock_peft(name, targets):
         shape.blocks, shape.head_params, SEQUENCE, kappa=1.0, full=False, checkpoint=False
     )  # eager attention computes the whole matrix, whatever the window
     assert shape.params == sum(p.numel() for p in model.parameters())
-    assert counted(model, targets) == each
+    assert counted_flops(model, targets, SEQUENCE) == each
 
 
 @pytest.mark.parametrize("name", MODELS)

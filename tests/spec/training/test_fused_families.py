@@ -6,13 +6,15 @@ it is replaced by the same formula without the cast.
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from oracles.fused_oracle import VOCAB, Case, agree_in_company, gap, masks, on, perturbed
 from worlds.decoders import FULL, GEMMA, SLIDING, WRITTEN_OUT, YARN, small_llama, widen_norms
 
 from fedsim.config.learning import LoraConfig
-from fedsim.training import lora
+from fedsim.training import lora, paths
 from fedsim.training.fused import attention, fused, kernels, norms, refusal
 
 EXACT = 1e-12
@@ -165,6 +167,20 @@ def test_what_it_does_not_implement_is_refused_with_a_reason(name):
 
     assert fused(model, layout) is None
     assert reason in refusal(model, layout)
+
+
+def test_capped_logits_are_left_to_swapped_layers_which_keep_within_the_cap():
+    """Gemma 2: no logit beyond the cap, so no loss further than twice the cap from that of chance."""
+    cap = 0.05
+    model = small_llama("Gemma2", head_dim=6, final_logit_softcapping=cap, attn_logit_softcapping=0.5)
+    c = Case(perturbed(model), LoraConfig(r=3, alpha=6.0))
+    backbone = paths.choose(model, c.layout)
+    losses = backbone.losses(c.stack(), c.tokens)
+
+    assert paths.resolved(model, c.layout, "auto") == "swapped"
+    assert float((losses - math.log(VOCAB)).abs().max()) < 2 * cap
+    assert gap(losses, c.stock()[2]) < 1e-6
+    assert gap(backbone.gradients(c.stack(), c.tokens, c.weights)[1], c.stock()[1]) < 1e-5
 
 
 @pytest.mark.parametrize(
