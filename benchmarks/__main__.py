@@ -14,6 +14,7 @@ MODULES = {
     "small": "benchmarks.small",
     "midsized": "benchmarks.midsized",
     "families": "benchmarks.families",
+    "chats": "benchmarks.chats",
     "trivial": "benchmarks.trivial",
     "aggregate": "benchmarks.aggregate",
     "memory": "benchmarks.memory",

@@ -25,7 +25,7 @@ CALL_BYTES = 4 * 2**20
 FileKind = Literal["model", "data"]
 """What a file is to a task."""
 SPLIT = "gallery"
-"""The split of a probe that a task answers with `images`: rows are numbers of samples."""
+"""The split of a probe that a task answers with `images`, or with texts: rows are numbers of samples."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +208,10 @@ class Task(ABC):
 
     def suggested_training(self) -> Literal["fused", "swapped", "sequential"] | None:
         """Return what `numerics.training: auto` stands for; None: there is no choice."""
+        return None
+
+    def mean_sequence(self, client: int) -> float | None:
+        """Return how long the sequence is, on average, that a token of a client's data is in; None: `shape.sequence`."""
         return None
 
     def suggested_windows(self, visits: float, local: LocalConfig, splits: Sequence[str]) -> int | None:

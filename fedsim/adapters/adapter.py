@@ -1,7 +1,8 @@
 """An adapter: a layout (which matrices, which shapes) and one flat float32 vector.
 
 Order of the vector: for each adapted module A then B, in the layout's order, then the whole
-tensors (full-model training). Everything the server does is arithmetic on that vector.
+tensors: all of a model (full-model training), or what is trained beside the factors, which are DoRA's magnitudes,
+biases, and modules that are trained whole. Everything the server does is arithmetic on that vector.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ from numpy.typing import NDArray
 
 Vector = NDArray[np.float32]
 Trains = Literal["AB", "A", "B"]
-"""Which factors a client moves."""
+"""Which factors a client moves; whole tensors it always does."""
+TensorKind = Literal["weight", "magnitude", "bias", "saved"]
+"""What a whole tensor is: of a model that trains in full; a length of each row of an adapted weight (DoRA); a bias; of a
+module that is trained whole beside the adapters."""
+MAGNITUDE = "lora_magnitude_vector"
+"""What PEFT calls the magnitudes of a module."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,17 @@ class Module:
 
 @dataclass(frozen=True)
 class Tensor:
-    """One whole tensor trained and sent as it is (full-model FedAvg)."""
+    """One whole tensor trained and sent as it is.
+
+    Attributes:
+        name: path inside the model (`lm_head.weight`), or `MODULE.lora_magnitude_vector`.
+        shape: its axes; magnitudes of a matrix (out,), of a convolution (1, out, 1, 1), as in PEFT.
+        kind: what it is.
+    """
 
     name: str
     shape: tuple[int, ...]
+    kind: TensorKind = "weight"
 
     @property
     def size(self) -> int:
@@ -76,7 +89,12 @@ class Layout:
     @property
     def full(self) -> bool:
         """Whether whole tensors are trained instead of adapters."""
-        return bool(self.tensors)
+        return bool(self.tensors) and not self.modules
+
+    @cached_property
+    def beside(self) -> tuple[Tensor, ...]:
+        """The whole tensors that are trained beside adapters."""
+        return self.tensors if self.modules else ()
 
     @cached_property
     def slices(self) -> dict[str, tuple[slice, tuple[int, ...]]]:
@@ -118,6 +136,13 @@ class Layout:
                 mask[place].reshape(shape)[first] = True
         return mask
 
+    def of_factor(self, factor: Literal["A", "B"]) -> NDArray[np.bool_]:
+        """Return, for every number of a vector, whether it lies in that factor of a module."""
+        mask = np.zeros(self.size, dtype=bool)
+        for module in self.modules:
+            mask[self.slices[f"{module.name}.lora_{factor}"][0]] = True
+        return mask
+
     def arrays(self, vector: Vector) -> dict[str, Vector]:
         """Return every array by name, as views of `vector` (length `size`)."""
         if vector.shape != (self.size,):
@@ -150,9 +175,10 @@ class Adapter:
         Args:
             rank: slots of each factor that are kept.
             scale: what B A will be multiplied with; B is then module.scale / scale times as large, so that the
-                product keeps its value. None: the layout's.
+                product keeps its value. None: the layout's; so is any where the modules differ in it.
         """
-        rescaled = scale is not None and any(m.scale != scale for m in self.layout.modules)
+        scales = {m.scale for m in self.layout.modules}
+        rescaled = scale is not None and len(scales) == 1 and scales != {scale}
         if rank >= self.layout.rank and not rescaled:
             return self.vector
         key = (rank, scale if rescaled else None)

@@ -33,6 +33,10 @@ class Traits:
         history: what travels depends on earlier commits (a phase, a stack, a catch-up with a moved base). A
             timeline-only run then applies the rule to contributions in which nobody has moved, so bytes must
             follow from ranks, counts, versions and phases alone.
+        beside: averages, number by number, what is trained beside the factors too: magnitudes (DoRA), biases, modules
+            that are trained whole.
+        unequal_modules: modules may differ in rank and scale (`lora.rank_pattern`, `lora.alpha_pattern`).
+        draws_a: clients draw the first A from a seed, so that version 0 is LoRA's own initialisation.
     """
 
     exact: bool
@@ -45,6 +49,9 @@ class Traits:
     stale: bool = True
     full_model: bool = False
     history: bool = True
+    beside: bool = False
+    unequal_modules: bool = False
+    draws_a: bool = False
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,11 @@ def factor(layout: Layout, which: Literal["A", "B"]) -> tuple[str, ...]:
     return tuple(f"{m.name}.lora_{which}" for m in layout.modules)
 
 
+def shared(layout: Layout, which: Literal["A", "B"]) -> tuple[str, ...]:
+    """Return the names of all modules' A, or B, and of what is trained beside the factors, which goes with either."""
+    return (*factor(layout, which), *(tensor.name for tensor in layout.beside))
+
+
 def payload(layout: Layout, invitation: Invitation, arrays: tuple[str, ...] | None = None) -> Payload:
     """Return the first `invitation.rank` slots of these arrays (None: of all)."""
     return Payload(arrays, invitation.rank if invitation.rank < layout.rank else None)

@@ -28,7 +28,11 @@ class Constant(Config):
 
 
 class Polynomial(Config):
-    """s = (1 + tau)^-a."""
+    """s = (1 + tau)^-a.
+
+    Attributes:
+        a: exponent.
+    """
 
     kind: Literal["polynomial"] = "polynomial"
     a: Annotated[float, Field(ge=0)] = 0.5
@@ -43,7 +47,12 @@ class Polynomial(Config):
 
 
 class Hinge(Config):
-    """s = 1 up to tau = b, then 1 / (a (tau - b) + 1)."""
+    """s = 1 up to tau = b, then 1 / (a (tau - b) + 1).
+
+    Attributes:
+        a: steepness beyond b.
+        b: staleness up to which an update counts in full.
+    """
 
     kind: Literal["hinge"] = "hinge"
     a: Annotated[float, Field(ge=0)] = 10.0
@@ -65,6 +74,9 @@ class Product(Config):
     s B A (Frobenius norms, through Gram traces). Unlike a distance of factors it does not change when A
     and B are refactored, and unlike a count of versions it forgives those in which nothing happened.
     An update that is not stale has s = 1. With fewer slots than the model's, both are cut to the client's.
+
+    Attributes:
+        a: weight of the relative change.
     """
 
     kind: Literal["product"] = "product"

@@ -38,7 +38,14 @@ class FedIT(Averaging):
     than was meant: by dB (A_t - A_v) + (B_t - B_v) dA. The discount shrinks it, nothing removes it.
     """
 
-    traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=True, full_model=True, history=False)
+    traits: ClassVar[Traits] = Traits(
+        exact=False,
+        unequal_ranks=True,
+        full_model=True,
+        history=False,
+        beside=True,
+        unequal_modules=True,
+    )
     one_pass: ClassVar[bool] = True
     kind: Literal["fedit"] = "fedit"
 

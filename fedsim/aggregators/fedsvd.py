@@ -51,10 +51,19 @@ class FedSVD(Weighting):
     With `wire.down_dtype` below float32 it is neither linear nor exact: the A that comes down is rounded out of the row
     space of the server's, and of what a client learned with it (A_v above) the server keeps the part in that space. A
     client has the rounded A until the next refactorisation.
+
+    Attributes:
+        period: commits between two refactorisations.
     """
 
     traits: ClassVar[Traits] = Traits(
-        exact=True, unequal_ranks=False, refactors=True, optimizer=False, compressible=False
+        exact=True,
+        unequal_ranks=False,
+        refactors=True,
+        optimizer=False,
+        compressible=False,
+        unequal_modules=True,
+        draws_a=True,
     )
     one_pass: ClassVar[bool] = True
     kind: Literal["fedsvd"] = "fedsvd"

@@ -50,10 +50,20 @@ class FlexLoRA(Weighting):
     commit, even if nobody learns anything; `kept` has D itself in the place of D cut to R_k. A client that has
     more slots than it was asked for this time (`timely, partial: rank`, `memory.when_short: rank`) is not silent
     about those: it starts from D cut to r_k < R_k and says nothing about the rest.
+
+    Attributes:
+        split: where the singular values go.
+        tail: what a small client says about slots that it never had.
     """
 
     traits: ClassVar[Traits] = Traits(
-        exact=False, unequal_ranks=True, refactors=True, optimizer=False, compressible=False, history=False
+        exact=False,
+        unequal_ranks=True,
+        refactors=True,
+        optimizer=False,
+        compressible=False,
+        history=False,
+        unequal_modules=True,
     )
     one_pass: ClassVar[bool] = False
     kind: Literal["flexlora"] = "flexlora"

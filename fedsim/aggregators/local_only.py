@@ -27,6 +27,8 @@ class LocalOnly(Aggregator):
         compressible=False,
         full_model=True,
         history=False,
+        beside=True,
+        unequal_modules=True,
     )
     one_pass: ClassVar[bool] = True
     kind: Literal["local-only"] = "local-only"

@@ -31,9 +31,21 @@ class Mixing(Aggregator):
 
     Under staleness: the model itself is mixed, not its move, so an old end pulls the server back towards
     the version it came from; that is what the discount is for.
+
+    Attributes:
+        alpha: share of a fresh update in the next model.
+        staleness: how much a late update counts: `constant`, `polynomial`, `hinge` or `product`, each with its
+            numbers.
     """
 
-    traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=True, full_model=True, history=False)
+    traits: ClassVar[Traits] = Traits(
+        exact=False,
+        unequal_ranks=True,
+        full_model=True,
+        history=False,
+        beside=True,
+        unequal_modules=True,
+    )
     one_pass: ClassVar[bool] = True
     kind: Literal["mixing"] = "mixing"
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.6

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fedsim.checks import combinations, personal
+from fedsim.checks.practice import practice
 from fedsim.clock.components import Parts, parts_of
 from fedsim.config.classes import CLASSES
 from fedsim.config.devices import ComputeConfig
@@ -33,6 +34,7 @@ def misfits(experiment: Experiment) -> list[Problem]:
         *_training(experiment),
         *_compute(experiment),
         *_ranks(experiment, components),
+        *practice(experiment, components),
         *_sources(components),
         *combinations.misfits(experiment),
         *personal.problems(experiment),
@@ -135,7 +137,7 @@ def _training(experiment: Experiment) -> list[Problem]:
     problems: list[Problem] = []
     lora, local = experiment.lora, experiment.local
     if lora.full:
-        for name in ("r", "alpha", "targets", "rank_by", "scale"):
+        for name in ("r", "alpha", "targets", "rank_by", "scale", *lora.practised):
             value = getattr(lora, name)
             if value != LoraConfig.model_fields[name].default:
                 fix = f"remove lora.{name}, or full: true"

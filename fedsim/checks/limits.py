@@ -32,6 +32,12 @@ class Choice:
         average: whether an average of the versions is scored and kept (`evaluate.ema`).
         personal: the component; None for none.
         whole: whether whole models are trained, without factors.
+        dora: whether the lengths of the adapted rows are trained.
+        bias: which biases are trained beside the factors.
+        saved: modules that are trained whole beside them.
+        patterned: whether modules may differ in rank or alpha.
+        started: whether version 0 is a saved adapter.
+        quantised: whether the frozen weights are quantised (`task.quantise`).
     """
 
     rule: str
@@ -47,6 +53,17 @@ class Choice:
     average: bool = False
     personal: Personal | None = None
     whole: bool = False
+    dora: bool = False
+    bias: str = "none"
+    saved: tuple[str, ...] = ()
+    patterned: bool = False
+    started: bool = False
+    quantised: bool = False
+
+    @property
+    def beside(self) -> bool:
+        """Whether anything is trained beside the factors."""
+        return self.dora or self.bias != "none" or bool(self.saved)
 
 
 @dataclass(frozen=True)
@@ -126,6 +143,13 @@ LIMITS: tuple[Limit, ...] = (
         "remove wire.error_feedback",
     ),
     Limit(
+        ("task", "quantise"),
+        lambda c: c.quantised,
+        lambda c: not c.traits.moves_base,
+        "the rule {rule} adds to the frozen weights at every commit, which quantised ones cannot take up",
+        "set task.quantise: none, or aggregator.kind: fedit",
+    ),
+    Limit(
         ("evaluate", "ema"),
         lambda c: c.average,
         lambda c: not (c.traits.moves_base or c.traits.refactors),
@@ -139,11 +163,53 @@ LIMITS: tuple[Limit, ...] = (
         "clients keep a part under the rule {rule}, so there is no one model to average over versions",
         "remove evaluate.ema, or set aggregator.kind: fedit",
     ),
+    Limit(
+        ("lora", "dora"),
+        lambda c: c.dora,
+        lambda c: c.traits.beside,
+        "the rule {rule} works with products B A alone, and DoRA's weight is W + s B A with another length of each row",
+        "remove lora.dora, or set aggregator.kind: fedit",
+    ),
+    Limit(
+        ("lora", "bias"),
+        lambda c: c.bias != "none",
+        lambda c: c.traits.beside,
+        "the rule {rule} works with the factors A and B alone, and biases are none",
+        "set lora.bias: none, or aggregator.kind: fedit",
+    ),
+    Limit(
+        ("lora", "modules_to_save"),
+        lambda c: bool(c.saved),
+        lambda c: c.traits.beside,
+        "the rule {rule} works with the factors A and B alone, and a module that is trained whole has none",
+        "remove lora.modules_to_save, or set aggregator.kind: fedit",
+    ),
+    Limit(
+        ("lora",),
+        lambda c: c.patterned,
+        lambda c: c.traits.unequal_modules,
+        "the rule {rule} needs modules of one rank and one alpha, and rank_pattern and alpha_pattern make them differ",
+        "remove both patterns, or set aggregator.kind: fedit",
+    ),
+    Limit(
+        ("lora", "start_from"),
+        lambda c: c.started,
+        lambda c: not c.traits.draws_a,
+        "clients of the rule {rule} draw the first A from a seed, and that of a saved adapter comes from a file",
+        "remove lora.start_from, or set aggregator.kind: fedit",
+    ),
 )
 
 """Limits of rules."""
 
 EVER: tuple[Limit, ...] = (
+    Limit(
+        ("task", "quantise"),
+        lambda c: c.quantised,
+        lambda c: not c.whole,
+        "quantised weights are frozen, and a whole model trains all of its weights",
+        "set task.quantise: none, or remove lora.full",
+    ),
     Limit(
         ("protocol",),
         lambda c: c.cuts_ranks,
@@ -164,6 +230,27 @@ EVER: tuple[Limit, ...] = (
         lambda c: c.personal is None or not (c.personal.waits or c.personal.adds_products),
         "the part that clients keep was trained with the versions that they got, and not with an average of them",
         "remove evaluate.ema, or set personal.kind: fine-tune",
+    ),
+    Limit(
+        ("protocol",),
+        lambda c: c.cuts_ranks,
+        lambda c: not c.patterned,
+        "{protocol} asks slow clients for fewer rank slots, and rank_pattern and alpha_pattern give them by module",
+        "set protocol.partial: steps, or remove both patterns",
+    ),
+    Limit(
+        ("lora", "rank_by"),
+        lambda c: c.ranks != "fixed",
+        lambda c: not c.patterned,
+        "gives ranks by device, and rank_pattern and alpha_pattern give them by module, to everybody",
+        "set lora.rank_by: fixed, or remove both patterns",
+    ),
+    Limit(
+        ("personal", "kind"),
+        lambda c: c.personal is not None and c.personal.adds_products,
+        lambda c: not c.patterned and not c.beside,
+        "adds two products B A of one scale, and here modules differ in it or more than the factors is trained",
+        "remove lora.dora, bias, modules_to_save, rank_pattern and alpha_pattern, or choose another personal.kind",
     ),
 )
 """Limits whatever the rule."""

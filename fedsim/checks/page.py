@@ -94,6 +94,12 @@ def other_features() -> list[Feature]:
             for kind in kinds("personal")
         ),
         Feature("whole models", {"whole": True}, {"lora": {"full": True}}),
+        Feature("DoRA", {"dora": True}, {"lora": {"dora": True}}),
+        Feature("biases", {"bias": "lora_only"}, {"lora": {"bias": "lora_only"}}),
+        Feature("whole modules", {"saved": ("lm_head",)}, {"lora": {"modules_to_save": ["lm_head"]}}),
+        Feature("patterns of rank and alpha", {"patterned": True}, {"lora": {"rank_pattern": {"q_proj": 4}}}),
+        Feature("a saved adapter", {"started": True}, {"lora": {"start_from": "adapter"}}),
+        Feature("quantised weights", {"quantised": True}, {"task": {"quantise": "nf4"}}),
     ]
 
 

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from fedsim.cli import installed, reading, running
+from fedsim.cli.explaining import explain
 from fedsim.cli.importing import import_profiles
 from fedsim.cli.profiles import profiles
 from fedsim.cli.shell import answered, terminate
@@ -62,6 +63,7 @@ app.command(epilog="Example: fedsim timeline runs/demo/demo-sync --out timeline.
 app.command(epilog="Example: fedsim verify runs/ptb-sync")(reading.verify)
 app.command(epilog="Example: fedsim replay runs/ptb-sync --client 3 --visit 0")(running.replay)
 app.command(epilog="Example: fedsim doctor --ray")(installed.doctor)
+app.command(epilog="Example: fedsim explain protocol.buffer")(explain)
 app.command(epilog="Example: fedsim schema > experiment.schema.json")(installed.schema)
 
 

@@ -22,7 +22,7 @@ from fedsim.clock.reach import Candidates, refuse_what_cannot_land
 from fedsim.clock.sizing import Sizing, TrainingPlan
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig
-from fedsim.cost.shape import ModelShape
+from fedsim.cost.shape import ModelShape, with_magnitudes
 from fedsim.cost.work import Work
 from fedsim.devices.population import Population, draw
 from fedsim.devices.stacks.measured_speeds import with_speeds
@@ -189,6 +189,8 @@ def prepare(experiment: Experiment, like: Plan | None = None) -> Plan:
     asked, experiment = experiment, with_auto_filled(experiment, task)
     charge = components.task.charge(full=experiment.lora.full)
     shape = task.shape if charge is None else charge.shape
+    if charge is not None and experiment.lora.dora:
+        shape = with_magnitudes(shape)
     if like is None:
         population = with_speeds(population, experiment.compute, shape.name, experiment.population_seed)
     plan = Plan(experiment, population, task, shape, keys_filled(asked, experiment))

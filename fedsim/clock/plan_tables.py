@@ -46,6 +46,11 @@ def _visit_flops(plan: Plan) -> Floats:
     plans, of = plan.training_plans
     per_token = np.array([p.flops_per_token for p in plans], dtype=np.float64)
     flops: Floats = plan.whole_tokens.astype(np.float64) * per_token[of]
+    if plan.sizing.mean_sequence(0) is not None:
+        whole = zip(plan.whole_tokens.tolist(), of.tolist(), strict=True)
+        lengths = map(plan.sizing.mean_sequence, range(len(of)))
+        of_lengths = [plans[at].flops(n, each) for (n, at), each in zip(whole, lengths, strict=True)]
+        return np.array(of_lengths, dtype=np.float64)
     return flops
 
 
@@ -79,7 +84,7 @@ def charged_facts(plan: Plan) -> Charged:
         declared=plan.sizing.charged,
         model=plan.shape.name,
         params=plan.shape.params,
-        adapter_params=plan.shape.adapter_params,
+        adapter_params=plan.shape.trained_params,
         adapter_bytes=plan.sizing.adapter_bytes,
         serialized_adapter_bytes=4 * plan.task.layout.size,
         full_model_bytes=adapter_bytes(full),

@@ -19,7 +19,7 @@ from fedsim.aggregators._returned import checked_offer
 from fedsim.clock.components import Parts
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig
-from fedsim.cost.formulas import expanded_bytes, layer_passes, moved_bytes, train_flops
+from fedsim.cost.formulas import expanded_bytes, layer_passes, moved_bytes, pass_flops, train_flops
 from fedsim.cost.memory.model import PLAIN, MemoryModel
 from fedsim.cost.memory.plan import MemoryPlan, plan_memory
 from fedsim.cost.shape import ModelShape, adapter_bytes, with_rank_share
@@ -34,15 +34,22 @@ MOST_SENT = 4096
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How a device trains the model, the FLOPs of a token then, and its adapters' rank."""
+    """How a device trains the model, the FLOPs of a token then, and its adapters' rank.
+
+    `flops_per_place` is what a token costs more where its sequence is one token longer.
+    """
 
     memory: MemoryPlan
     flops_per_token: float
     rank: int
+    flops_per_place: float = 0.0
 
-    def flops(self, tokens: int) -> float:
-        """Return the FLOPs of training on so many tokens."""
-        return float(tokens) * self.flops_per_token
+    def flops(self, tokens: int, sequence: float | None = None) -> float:
+        """Return the FLOPs of training on so many tokens, in sequences of so many on average (None: the model's)."""
+        each = self.flops_per_token
+        if sequence is not None:
+            each += self.flops_per_place * (sequence - self.memory.shape.sequence)
+        return float(tokens) * each
 
 
 class Sizing:
@@ -63,7 +70,7 @@ class Sizing:
         self.charged = charge is not None
         self._tokens_declared = None if charge is None else charge.visit_tokens
         self._plans: dict[tuple[float, int, str], TrainingPlan] = {}
-        self._works: dict[tuple[int, int | None, float, int, str], Work] = {}
+        self._works: dict[tuple[int, int | None, float | None, float, int, str], Work] = {}
         self._sent: dict[tuple[int, Payload, Payload], tuple[Work, Work]] = {}
         self._payload_bytes: dict[tuple[Payload, Direction], tuple[int, int]] = {}
 
@@ -94,7 +101,9 @@ class Sizing:
         memory = plan_memory(shape, usable_bytes, self._experiment.memory.measures, model)
         layered = self._experiment.compute.flops == "layers"
         left = max(1, rank * memory.shape.rank // shape.rank) if rank and shape.rank else rank
-        return TrainingPlan(memory, train_flops(memory.shape, 1, layered=layered), left)
+        each = train_flops(memory.shape, 1, layered=layered)
+        longer = replace(memory.shape, sequence=memory.shape.sequence + 1)
+        return TrainingPlan(memory, each, left, train_flops(longer, 1, layered=layered) - each)
 
     def fits(self, usable_bytes: float, rank: int, model: MemoryModel = PLAIN) -> bool:
         """Return whether training at this rank fits, by all of `memory.when_short` but a smaller rank."""
@@ -111,6 +120,10 @@ class Sizing:
         if local is self._experiment.local:
             return whole
         return max(1, round(whole * trained / self._task.tokens(client, self._experiment.local)))
+
+    def mean_sequence(self, client: int) -> float | None:
+        """Return how long the sequences of a client are where its tokens are those that are charged; None: the model's."""
+        return self._task.mean_sequence(client) if self._tokens_declared is None else None
 
     def work(
         self,
@@ -151,16 +164,17 @@ class Sizing:
         second_local = personal.alongside(local)
         tokens = self.tokens(client, local)
         second_tokens = None if second_local is None else self.tokens(client, second_local)
-        key = (tokens, second_tokens, usable_bytes, rank, model.name)
+        sequence = self.mean_sequence(client)
+        key = (tokens, second_tokens, sequence, usable_bytes, rank, model.name)
         if key not in self._works:
             plan = self.training_plan(usable_bytes, rank, model)
-            work = self._alone(tokens, plan)
+            work = self._alone(tokens, sequence, plan)
             if second_tokens is not None:
-                work = personal.charged(work, self._alone(second_tokens, plan), plan.memory.shape)
+                work = personal.charged(work, self._alone(second_tokens, sequence, plan), plan.memory.shape)
             self._works[key] = work
         return self._works[key]
 
-    def _alone(self, tokens: int, plan: TrainingPlan) -> Work:
+    def _alone(self, tokens: int, sequence: float | None, plan: TrainingPlan) -> Work:
         shape = plan.memory.shape
         passes = math.ceil(tokens / (shape.sequence * shape.batch))
         updates = math.ceil(tokens / (self.shape.sequence * self.shape.batch))
@@ -168,7 +182,7 @@ class Sizing:
         return Work(
             down_bytes=0,
             up_bytes=0,
-            flops=plan.flops(tokens),
+            flops=plan.flops(tokens, sequence) + passes * pass_flops(shape),
             memory_bytes=plan.memory.memory_bytes,
             tokens=tokens,
             serialized_down_bytes=0,

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from fedsim.config.problem import Problem
-from fedsim.config.schema import kinds_with, model_at, places_of
+from fedsim.config.reference.schema import kinds_with, model_at, places_of
 from fedsim.errors import ABSENT, INVALID, ExperimentError, Message, nearest, several
 from fedsim.known_names import SAME_KEYS, key_pointer, nearest_kind, nearest_word
 from fedsim.redaction import holds_secret

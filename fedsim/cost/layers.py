@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 
 class Map(NamedTuple):
-    """One linear map: (inputs, outputs), and the rank of its adapter (0: it has none)."""
+    """One linear map: (inputs, outputs), the rank of its adapter (0: it has none), and what of the map itself trains."""
 
     inputs: int
     outputs: int
     rank: int = 0
+    trains: Literal["", "bias", "weight"] = ""
 
     @property
     def forward(self) -> int:
@@ -31,12 +32,13 @@ class Map(NamedTuple):
         2 i o if the gradient `enters` below the map, as much for the weights if they train (`full`);
         of the adapter 2 r o for B, 2 r o through B, 2 r i for A, and 2 r i through A if it enters.
         """
-        flops = 2 * self.inputs * self.outputs * (int(enters) + int(full))
+        weights = full or self.trains == "weight"
+        flops = 2 * self.inputs * self.outputs * (int(enters) + int(weights))
         return flops + 2 * self.rank * (2 * self.outputs + self.inputs * (1 + int(enters)))
 
     def leaves(self, *, enters: bool, full: bool) -> bool:
         """Whether what comes out of the map has a gradient."""
-        return enters or full or self.rank > 0
+        return enters or full or self.rank > 0 or self.trains != ""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Layer:
         attention: heads x head size, the width over which scores are computed.
         window: how many of the last tokens a token sees, itself included; 0: all.
         parallel: whether the MLP reads what attention reads, and not what comes after it.
+        norms_train: whether a normalisation before the maps trains, so that what enters them has a gradient.
     """
 
     qkv: tuple[Map, ...]
@@ -60,6 +63,7 @@ class Layer:
     attention: int
     window: int = 0
     parallel: bool = False
+    norms_train: bool = False
 
     @property
     def maps(self) -> Iterator[Map]:
@@ -96,6 +100,7 @@ class Layer:
         Of the four products of attention's backward pass, those towards q, k and v are computed for
         the ones that have a gradient, and the one towards the scores if q or k has.
         """
+        enters = enters or self.norms_train
         have = [m.leaves(enters=enters, full=full) for m in self.qkv]
         q, k, v = have if len(have) == 3 else have * 3
         products = q + k + v + (q or k)

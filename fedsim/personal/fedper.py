@@ -55,7 +55,7 @@ class FedPer(Personal):
         return None
 
     def private(self, layout: Layout) -> tuple[str, ...]:
-        """Return the names of the factors in the last `layers` blocks.
+        """Return the names of the factors in the last `layers` blocks, and of what is trained beside them there.
 
         Raises:
             ExperimentError: the adapters lie in no more blocks than that.
@@ -67,7 +67,12 @@ class FedPer(Personal):
                 f"set it to at most {len(groups) - 1}" if len(groups) > 1 else "choose another personal.kind"
             )
             raise ExperimentError(message("personal.layers", what, got=self.layers, fix=fix))
-        return tuple(f"{name}.lora_{f}" for group in groups[-self.layers :] for name in group for f in "AB")
+        private = [name for group in groups[-self.layers :] for name in group]
+        own = set(private)  # their magnitudes and biases, too
+        return (
+            *(f"{name}.lora_{f}" for name in private for f in "AB"),
+            *(tensor.name for tensor in layout.beside if tensor.name.rpartition(".")[0] in own),
+        )
 
     def after(self, home: Home, job: Job, private: Vector | None) -> Job | None:
         """Return the visit without an upload of a client that has no private layers yet."""

@@ -108,7 +108,7 @@ class QuadraticTask(Task):
         d, r = self.config.dimension, self.lora.r
         if self.config.layout == "whole":
             return Layout(tensors=(Tensor("x", (d,)),))
-        return Layout(modules=(Module("w", r, (r, d), (d, r), self.lora.alpha / r),))
+        return Layout(modules=(Module("w", r, (r, d), (d, r), self.lora.scale_of(r)),))
 
     @property
     def shape(self) -> ModelShape:

@@ -61,16 +61,39 @@ def _all_batches(n: int, job: Job) -> Iterator[Rows]:
         rest = rest[size:]
 
 
-def optimizer(parameters: Sequence[Tensor], local: LocalConfig) -> Any:
-    """Return a fresh torch optimiser: AdamW (betas 0.9, 0.999, eps 1e-8) or SGD with momentum."""
+def optimizer(parameters: Sequence[Tensor], local: LocalConfig, ratios: Sequence[float] | None = None) -> Any:
+    """Return a fresh torch optimiser: AdamW (betas 0.9, 0.999, eps 1e-8) or SGD with momentum.
+
+    Each group of its parameters has an `lr_ratio`: what its learning rate is in units of `local.lr`, from `ratios`, one
+    a parameter; None: 1.
+    """
     import torch
 
+    of_each = [1.0] * len(parameters) if ratios is None else ratios
+    groups = [
+        {
+            "params": [p for p, of in zip(parameters, of_each, strict=True) if of == ratio],
+            "lr": local.lr * ratio,
+            "lr_ratio": ratio,
+        }
+        for ratio in dict.fromkeys(of_each)
+    ]
     decay = local.weight_decay
     if local.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, lr=local.lr, momentum=local.momentum, weight_decay=decay, foreach=False
-        )
-    return torch.optim.AdamW(parameters, lr=local.lr, weight_decay=decay, fused=True)
+        return torch.optim.SGD(groups, momentum=local.momentum, weight_decay=decay, foreach=False)
+    return torch.optim.AdamW(groups, weight_decay=decay, fused=True)
+
+
+def lr_ratios(layout: Layout, ratio: float) -> list[float]:
+    """Return the learning rate of each array of a layout, in its order, where that of A is 1 (LoRA+, arXiv 2402.12354).
+
+    `ratio` is that of B and, as PEFT has it, of all that has one dimension.
+    """
+    arrays = layout.slices.items()
+    return [
+        ratio if layout.slot_axes[name] == 1 or (layout.slot_axes[name] is None and len(shape) == 1) else 1.0
+        for name, (_, shape) in arrays
+    ]
 
 
 def slots(layout: Layout, rank: int | None, factors: str = "AB") -> NDArray[np.bool_]:

@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 from fedsim.adapters.adapter import Vector
 from fedsim.jobs import Job, Update
 from fedsim.training import noise, slot_penalty
+from fedsim.training.beside.tensors import ADAPTER
+from fedsim.training.chats.sequences import Sequences
+from fedsim.training.chats.stock import answer_losses
 from fedsim.training.local import Windows, batches, one_thread, optimizer, scales, slots
-from fedsim.training.lora import ADAPTER, Trainee
+from fedsim.training.lora import Trainee
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,7 +100,9 @@ def adapted(trainee: Trainee, job: Job, dropout: float) -> Iterator[Callable[[in
             layer.lora_dropout[ADAPTER].__dict__.pop("forward", None)
 
 
-def _of_text(trainee: Trainee, windows: Windows, job: Job, step: int) -> Tensor:
+def _of_text(trainee: Trainee, windows: Windows | Sequences, job: Job, step: int) -> Tensor:
+    if isinstance(windows, Sequences):
+        return answer_losses(trainee.model, windows, trainee.device)
     return token_losses(trainee, windows)
 
 
@@ -107,17 +112,21 @@ def _steps(
     import torch
 
     local = job.local
-    parameters = [p for p in trainee.parameters if p.requires_grad]
+    moving = [
+        pair for pair in zip(trainee.parameters, trainee.lr_ratios, strict=True) if pair[0].requires_grad
+    ]
+    parameters = [p for p, _ in moving]
     centre = _centre(trainee, job) if local.prox_mu else []
-    optimise = optimizer(parameters, local)
-    nll, squares, tokens, examples, made = 0.0, 0.0, 0, 0, 0
+    optimise = optimizer(parameters, local, [ratio for _, ratio in moving])
+    nll, squares, learned, tokens, examples, made = 0.0, 0.0, 0, 0, 0, 0
     whole = local.steps_over(len(windows))
     for rows in batches(len(windows), job):
         at_step(made)
         for group in optimise.param_groups:
-            group["lr"] = local.lr * local.lr_share(made, whole)
+            group["lr"] = local.lr * group["lr_ratio"] * local.lr_share(made, whole)
         optimise.zero_grad(set_to_none=True)
-        each = losses(trainee, windows[rows], job, made)
+        batch = windows[rows]
+        each = losses(trainee, batch, job, made)
         loss = each.mean()
         loss.backward()
         for p, c in zip(parameters, centre, strict=bool(centre)):
@@ -131,12 +140,13 @@ def _steps(
         count = each.numel()
         nll += loss.item() * count
         squares += loss.item() ** 2 * count
-        tokens += count
+        learned += count
+        tokens += int(batch.counts.sum()) if isinstance(batch, Sequences) else count
         examples += rows.size
         made += 1
     optimise.zero_grad(set_to_none=True)
     seen = min(len(windows), examples)
-    mean, square = (total / tokens if tokens else math.nan for total in (nll, squares))
+    mean, square = (total / learned if learned else math.nan for total in (nll, squares))
     return Update(trainee.read(), examples=seen, tokens=tokens, steps=made, loss=mean, square=square)
 
 

@@ -9,17 +9,28 @@ from typing import TYPE_CHECKING
 from fedsim.adapters.adapter import Layout
 from fedsim.cost.layers import Layer, Map
 from fedsim.cost.named_layers import arranged, layer_of_maps
+from fedsim.cost.quantised import Quantise
 from fedsim.cost.shape import ModelShape, above_share
+from fedsim.training.beside.cost import with_beside_cost
 from fedsim.training.direct.architecture import Architecture, Matrix
+from fedsim.training.direct.targets import layer_of
 from fedsim.training.loading import configuration
 from fedsim.training.loading.weights import multiplying
 from fedsim.training.lora import matrices
+from fedsim.training.quantised.chosen import held, of_matrices
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def shape(model: PreTrainedModel, name: str, trained: Layout, sequence: int, batch: int) -> ModelShape:
+def shape(
+    model: PreTrainedModel,
+    name: str,
+    trained: Layout,
+    sequence: int,
+    batch: int,
+    quantise: Quantise | None = None,
+) -> ModelShape:
     """Return the model's size for the cost model; the head multiplies every token, tied or not.
 
     Of experts those that see a token are charged, and of a model of text and pictures its part for text. Attention is
@@ -38,10 +49,18 @@ def shape(model: PreTrainedModel, name: str, trained: Layout, sequence: int, bat
         configuration.windows(model),
         configuration.parallel(model),
     )
-    return _shape(sizes, name, trained, sequence, batch)
+    plain = _shape(sizes, name, trained, sequence, batch, quantise)
+    return with_beside_cost(plain, model, trained, [m.name for m in sizes.matrices])
 
 
-def shape_of(made: Architecture, name: str, trained: Layout, sequence: int, batch: int) -> ModelShape:
+def shape_of(
+    made: Architecture,
+    name: str,
+    trained: Layout,
+    sequence: int,
+    batch: int,
+    quantise: Quantise | None = None,
+) -> ModelShape:
     """Return the same of a model whose architecture is known without transformers."""
     active = sum(m.inputs * m.outputs for m in made.matrices)
     sizes = _Sizes(
@@ -54,7 +73,7 @@ def shape_of(made: Architecture, name: str, trained: Layout, sequence: int, batc
         tuple(made.matrices),
         tuple(reach.window for reach in made.reaches),
     )
-    return _shape(sizes, name, trained, sequence, batch)
+    return _shape(sizes, name, trained, sequence, batch, quantise)
 
 
 @dataclass(frozen=True)
@@ -76,7 +95,10 @@ class _Sizes:
     parallel: bool = False
 
 
-def _shape(sizes: _Sizes, name: str, trained: Layout, sequence: int, batch: int) -> ModelShape:
+def _shape(
+    sizes: _Sizes, name: str, trained: Layout, sequence: int, batch: int, quantise: Quantise | None
+) -> ModelShape:
+    quantised = held(of_matrices(sizes.matrices), None if trained.full else quantise)
     matmul, layers = max(1, sizes.active + sizes.head_params), sizes.layers
     lowest = min(_lowest(trained), layers - 1)
     return ModelShape(
@@ -93,6 +115,8 @@ def _shape(sizes: _Sizes, name: str, trained: Layout, sequence: int, batch: int)
         full=trained.full,
         lowest=lowest,
         blocks=arranged(_blocks(sizes.matrices, trained, layers), sizes.windows, parallel=sizes.parallel),
+        quantised_params=quantised[0],
+        quantised_bytes=quantised[1],
     )
 
 
@@ -107,13 +131,8 @@ def notices(model: PreTrainedModel, trained: Layout) -> list[str]:
     ]
 
 
-def _layer_of(name: str) -> int:
-    """Return the layer's index in a module's path (`model.layers.3.mlp.up_proj`), -1 if there is none."""
-    return next((int(part) for part in name.split(".") if part.isdigit()), -1)
-
-
 def _lowest(trained: Layout) -> int:
-    return max(0, min((_layer_of(m.name) for m in trained.modules), default=0))
+    return max(0, min((layer_of(m.name) for m in trained.modules), default=0))
 
 
 def _blocks(matrices: Sequence[Matrix], trained: Layout, count: int) -> tuple[Layer, ...]:
@@ -124,7 +143,7 @@ def _blocks(matrices: Sequence[Matrix], trained: Layout, count: int) -> tuple[La
     ranks = {m.name: m.rank for m in trained.modules}
     layers: list[dict[str, Map]] = [{} for _ in range(count)]
     for m in matrices:
-        at, leaf = _layer_of(m.name), m.name.rpartition(".")[2]
+        at, leaf = layer_of(m.name), m.name.rpartition(".")[2]
         if not 0 <= at < len(layers):
             return ()
         leaf = leaf if leaf not in layers[at] else f"second {leaf}"  # GPT-2: attn.c_proj, then mlp.c_proj

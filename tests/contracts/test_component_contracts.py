@@ -36,6 +36,7 @@ TASKS = {
     "quadratic": {},
     "language": {"model": "builtin", "data": "builtin", "sequence": 16},
     "images": {"model": "builtin", "data": "builtin", "sampling_steps": 2, "samples": 4},
+    "torch": {"module": "worlds.own_models:Lines"},
 }
 
 

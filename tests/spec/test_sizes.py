@@ -15,7 +15,6 @@ UNTYPED = 587  # uses of `Any` in fedsim
 
 BY_NAME = {
     ("adapters/sums.py", "sched_getaffinity"),  # Linux alone has it
-    ("training/diffusion/cost.py", "numel"),
     ("training/hub.py", "names"),
     ("training/lora.py", "get_output_embeddings"),
     ("training/paths.py", "model_type"),

@@ -27,6 +27,51 @@ FAMILIES = (
     "mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "phimoe", "mamba", "mamba2", "falcon_h1", "recurrent_gemma",
 )  # fmt: skip
 """Types as configurations call them: first those that are written out."""
+OWN_WAYS = {
+    "gemma": "GELU gate, scaled embeddings",
+    "gemma2": "capped logits",
+    "phi": "attention beside the MLP, part of a head turned",
+    "phi3": "q, k and v in one matrix, positions that hang on the length",
+    "olmo": "norms without weights, clipped q, k and v",
+    "olmo2": "norms of all heads at once, none before attention",
+    "stablelm": "LayerNorm, part of a head turned",
+    "starcoder2": "LayerNorm, an MLP without a gate",
+    "granite": "multipliers of embeddings, residuals and logits",
+    "cohere": "attention beside the MLP, pairs turned that lie side by side",
+    "cohere2": "attention beside the MLP, windows, layers without positions",
+    "glm": "gate and up in one matrix, pairs turned that lie side by side",
+    "glm4": "norms behind, pairs turned that lie side by side",
+    "helium": "pairs turned that lie side by side",
+    "nemotron": "LayerNorm that counts from 1, squared ReLU",
+    "exaone4": "norms behind only, norms of heads",
+    "ernie4_5": "pairs turned that lie side by side",
+    "hunyuan_v1_dense": "norms of heads behind the turn",
+    "arcee": "squared ReLU without a gate",
+    "lfm2": "convolutions in place of attention",
+    "gpt_neo": "windows, scores that are not scaled",
+    "gpt_neox": "attention beside the MLP, q, k and v in one matrix",
+    "gptj": "attention beside the MLP",
+    "codegen": "attention beside the MLP, q, k and v in one matrix",
+    "gpt_bigcode": "one head of keys and values, Linear in place of Conv1D",
+    "opt": "ReLU, positions that count from 2",
+    "bloom": "biases of scores in place of positions (ALiBi)",
+    "falcon": "a Linear of its own",
+    "mpt": "biases of scores in place of positions (ALiBi)",
+    "biogpt": "positions that count from 2",
+    "xglm": "sines in place of positions",
+    "persimmon": "norms of heads, squared ReLU",
+    "mixtral": "experts",
+    "qwen2_moe": "experts",
+    "qwen3_moe": "experts",
+    "olmoe": "experts",
+    "granitemoe": "experts",
+    "phimoe": "experts",
+    "mamba": "a state space",
+    "mamba2": "a state space",
+    "falcon_h1": "a state space beside attention",
+    "recurrent_gemma": "recurrence",
+}
+"""What families that are not written out have beside or in place of Llama's parts, in a few words."""
 LORA_R = 2
 
 
@@ -108,13 +153,14 @@ WORDS = {"fused": "written out", "swapped": "swapped", "sequential": "stock PEFT
 
 def row(kind):
     """A line of the table."""
-    found = trained(kind)
-    return f"| `{kind}` | {WORDS[found.path]} | {found.why} | {'layers' if found.layered else 'parameters'} |"
+    found, own = trained(kind), OWN_WAYS.get(kind, "")
+    why = f"{own}; {found.why}" if found.path in ("sequential", "refused") else own
+    return f"| `{kind}` | {WORDS[found.path]} | {why} | {'layers' if found.layered else 'parameters'} |"
 
 
 def table(kinds=FAMILIES):
     """The lines of the table."""
-    head = ["| `model_type` | trained | not faster, because | FLOPs by |", "|---|---|---|---|"]
+    head = ["| `model_type` | trained | not written out: it has | FLOPs by |", "|---|---|---|---|"]
     return head + [row(kind) for kind in dict.fromkeys(kinds)]
 
 

@@ -200,7 +200,7 @@ class _LastTraining:
         plan, layout = self._plan, self._task.layout
         rank = plan.rank(client)
         common = layout.modules[0].scale if layout.modules else 1.0
-        scale = plan.experiment.lora.scale_of(rank) if rank else common
+        scale = plan.experiment.lora.scale_at(rank, common)
         offer = self._rule.offer(
             self._final.state, self._final.model, Invitation(client, 0, rank, scale, None)
         )

@@ -106,7 +106,7 @@ class Versions:
     ) -> Invitation:
         """Return whom the rule is asked about; `rank` is the most slots, None: the client's own."""
         slots = self.plan.rank(client, rank)
-        scale = self.plan.experiment.lora.scale_of(slots) if slots else self.scale
+        scale = self.plan.experiment.lora.scale_at(slots, self.scale)
         own_rank = self.plan.own_rank(client)
         return Invitation(client, visit, slots, scale, last_seen, own_rank, last_rank)
 

@@ -21,10 +21,12 @@ from fedsim.tasks._images.task import ImagesTask
 from fedsim.tasks._language.topics import divergence_bits
 from fedsim.tasks._splits import Ragged, Splits
 from fedsim.tasks.partition import Blocks, Dirichlet, Pathological, partition
+from fedsim.training.beside.saved_adapter import check_saved
 from fedsim.training.diffusion import cost as denoiser_cost
 from fedsim.training.diffusion import lora as denoiser_lora
 from fedsim.training.diffusion import models as denoisers
 from fedsim.training.diffusion.models import Signature
+from fedsim.training.quantised.chosen import notices as quantised_notices
 
 LEAST = 2
 """Images of a client: one to train on, one held out."""
@@ -35,6 +37,8 @@ def prepare(config: ImagesSettings, context: TaskContext) -> ImagesTask:
     name = str(digits.model_folder()) if config.model == "builtin" else config.model
     how = _checked(config, name)
     layout = denoiser_lora.layout(denoisers.skeleton(name), context.lora)
+    if context.lora.start_from is not None:
+        check_saved(context.lora.start_from, layout, context.lora)
     if how.needs_class and not config.conditional:
         what = f"this {how.kind} cannot be run without a class"
         raise ExperimentError(message("task.conditional", what, got=False, fix="remove it"))
@@ -45,8 +49,9 @@ def prepare(config: ImagesSettings, context: TaskContext) -> ImagesTask:
         check(features, how.channels, how.size, len(train.names))
     told = how.takes_classes and config.conditional
     facts = _facts(config, how, name, told=told, train=train, test=test) | deal.facts
-    if notices:
-        facts["notices"] = list(notices)
+    shape = denoiser_cost.of_named(name, layout, context.local.batch, config.quantised())
+    if notices or config.quantised() is not None:
+        facts["notices"] = [*notices, *quantised_notices(shape, config.quantised())]
     facts["loss_grid"] = f"{config.grid} timesteps, fixed noise an image"
     if features is not None and config.samples:
         facts |= _sampling_facts(config, features, len(train))
@@ -58,7 +63,7 @@ def prepare(config: ImagesSettings, context: TaskContext) -> ImagesTask:
         seed=context.seed,
         training_seed=context.first_seed,
         layout=layout,
-        shape=denoiser_cost.of_named(name, layout, context.local.batch),
+        shape=shape,
         splits=Splits.dealt(deal.shares, config.holdout, {"test": len(test)}, context.seed),
         facts=facts,
         prediction=config.prediction,
@@ -71,6 +76,7 @@ def prepare(config: ImagesSettings, context: TaskContext) -> ImagesTask:
         features=features,
         pictures=train,
         test=test,
+        quantise=config.quantised(),
     )
 
 

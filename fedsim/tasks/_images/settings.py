@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from fedsim.component import Config
 from fedsim.config.fields import Count, CountOrZero
 from fedsim.cost.charge_images import ChargeImages
+from fedsim.cost.quantised import Quantise, Word, quantise_of
 from fedsim.errors import invalid
 from fedsim.tasks._base import TaskComponent
 from fedsim.tasks._sources import check_data
@@ -57,6 +58,8 @@ class ImagesSettings(TaskComponent):
         samples: images drawn for the distances, the same number at every version, at least 2; 0: none.
         sampling_steps: steps of DDIM.
         features: what looks at them.
+        quantise: how the frozen weights of the linear layers are held: `none`, `int8`, `nf4`, or a block, whose `modules`
+            may name convolutions, too (`fedsim.cost.quantised`).
         charge_as: the model that the clock charges instead of the one that trains.
     """
 
@@ -76,6 +79,7 @@ class ImagesSettings(TaskComponent):
     samples: CountOrZero = 500
     sampling_steps: Count = 25
     features: FeaturesConfig = FeaturesConfig()
+    quantise: Word | Quantise = "none"
     charge_as: ChargeImages | None = None
 
     @model_validator(mode="after")
@@ -88,6 +92,10 @@ class ImagesSettings(TaskComponent):
             raise invalid("`samples` of one image have no spread", fix="draw at least 2, or 0 for none")
         check_data(self.model, self.data, (self.image_column, self.label_column))
         return self
+
+    def quantised(self) -> Quantise | None:
+        """Return how the frozen weights are held where they are quantised."""
+        return quantise_of(self.quantise)
 
     def sources(self) -> dict[str, str]:
         """Return the model and the data."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from fedsim.adapters.adapter import Layout
 from fedsim.arrays import Ints
+from fedsim.cost.quantised import Quantise
 from fedsim.cost.shape import ModelShape
 from fedsim.errors import DataError, message
 from fedsim.jobs import TaskContext
@@ -34,8 +35,10 @@ from fedsim.tasks._language.units import Texts
 from fedsim.tasks._splits import Ragged, Splits
 from fedsim.tasks.partition import Blocks, Dirichlet, Iid, Pathological, partition
 from fedsim.training import hub, lora, text_shape
+from fedsim.training.beside.saved_adapter import check_saved
 from fedsim.training.direct.targets import known_layout, known_to_train
 from fedsim.training.direct.tokenizer import tokenizer_of
+from fedsim.training.quantised.chosen import notices as quantised_notices
 
 BLOCK = 512
 """Tokens of a block where there is plenty: about 25 lines of newspaper, enough to have a topic."""
@@ -78,8 +81,10 @@ class Deal:
 def prepare(config: LanguageSettings, context: TaskContext) -> LanguageTask:
     """Return the task; see `Language.build`."""
     name = model_name(config)
-    model = _described(name, config.sequence, context)
+    model = described(name, config.sequence, context, config.quantised())
     layout, vocabulary = model.layout, model.shape.vocab
+    if context.lora.start_from is not None:
+        check_saved(context.lora.start_from, layout, context.lora)
     corpus = read(_source(config))
     splits = {key: _sorted(texts) for key, texts in corpus.splits.items()}
     streams, first = _tokens(model.tokenizer, splits, vocabulary)
@@ -107,6 +112,7 @@ def prepare(config: LanguageSettings, context: TaskContext) -> LanguageTask:
         windows=deal.windows,
         test=test,
         valid=valid,
+        quantise=config.quantised(),
     )
 
 
@@ -191,7 +197,7 @@ def model_name(config: LanguageSettings) -> str:
 
 
 @dataclass(frozen=True)
-class _Model:
+class Described:
     """What is known of a model without its weights, after the checks that need none."""
 
     layout: Layout
@@ -200,21 +206,23 @@ class _Model:
     notices: list[str]
 
 
-def _described(name: str, sequence: int, context: TaskContext) -> _Model:
+def described(name: str, sequence: int, context: TaskContext, quantise: Quantise | None = None) -> Described:
     """Return what a model is; without transformers where its folder says it all."""
     made = known_to_train(name, context.lora, context.numerics.training)
     if made is not None:
         hub.check_weights(name)
         hub.refuse_longer(made.positions, sequence)
         layout = known_layout(made, context.lora)
-        shape = text_shape.shape_of(made, name, layout, sequence, context.local.batch)
-        return _Model(layout, shape, tokenizer_of(Path(name)) or hub.tokenizer(name), [])
+        shape = text_shape.shape_of(made, name, layout, sequence, context.local.batch, quantise)
+        tokenizer = tokenizer_of(Path(name)) or hub.tokenizer(name)
+        return Described(layout, shape, tokenizer, quantised_notices(shape, quantise))
     skeleton = hub.skeleton(name)
     hub.check_weights(name)
     hub.check_sequence(name, sequence)
     layout = lora.layout(skeleton, context.lora)
-    shape = text_shape.shape(skeleton, name, layout, sequence, context.local.batch)
-    return _Model(layout, shape, hub.tokenizer(name), text_shape.notices(skeleton, layout))
+    shape = text_shape.shape(skeleton, name, layout, sequence, context.local.batch, quantise)
+    said = [*text_shape.notices(skeleton, layout), *quantised_notices(shape, quantise)]
+    return Described(layout, shape, hub.tokenizer(name), said)
 
 
 def _sorted(texts: Texts) -> Texts:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fedsim.adapters.adapter import Layout
+from fedsim.cost.quantised import Quantise
 from fedsim.training.backbone import Stack
 from fedsim.training.direct.architecture import Architecture
 from fedsim.training.direct.folder import WEIGHTS
@@ -18,10 +19,17 @@ from fedsim.training.fused.rotary import plain_angles
 from fedsim.training.loading.checkpoint import check_finite
 from fedsim.training.loading.probing import TOKENS, no_numbers
 from fedsim.training.local import one_thread
+from fedsim.training.quantised.base import of_tensors
+from fedsim.training.quantised.chosen import of_matrices
 
 
 def decoder(
-    name: str, made: Architecture, layout: Layout, device: str = "cpu", dtype: str = "float32"
+    name: str,
+    made: Architecture,
+    layout: Layout,
+    device: str = "cpu",
+    dtype: str = "float32",
+    quantise: Quantise | None = None,
 ) -> Decoder | None:
     """Return the decoder of a folder; None if its file cannot be read, which loading it through transformers says.
 
@@ -31,6 +39,7 @@ def decoder(
         layout: of the adapters.
         device: where the frozen weights are, by torch's name.
         dtype: of them, by torch's name.
+        quantise: how they are held; None: as the file has them.
 
     Raises:
         DataError: weights, or what they predict, are no numbers.
@@ -39,7 +48,8 @@ def decoder(
     if tensors is None:
         return None
     check_finite(tensors.items(), name)
-    tensors = {key: tensor.to(device) for key, tensor in tensors.items()}
+    frozen = of_tensors(tensors.items(), of_matrices(made.matrices), quantise)
+    tensors = {key: tensor.to(device) for key, tensor in frozen.items()}
     tensors.setdefault("lm_head.weight", tensors[made.embedding])
     ready = _assembled(tensors, made, layout)
     if not _predicts_numbers(ready, made):

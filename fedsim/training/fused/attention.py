@@ -76,7 +76,9 @@ class Attention:
         goal = out.view(batch, t, self.heads, d).transpose(1, 2)
         if not plain(qkv) or t > EXPLICIT:
             saved: list[Any] = []
-            masks = [] if self._window(p) is None else [p.mask, self._window(p)]
+            window, masks = self._window(p), [p.mask] if p.shape.packed else []
+            if window is not None:
+                masks = [p.mask, window]
             p.do(self._library, heads, goal, saved, bool(p.shape.train), masks)
             return saved, norms
         q, k, v = heads[0].view(-1, g * t, d), heads[1].view(-1, t, d), heads[2].view(-1, t, d)

@@ -6,18 +6,20 @@ Backward stops at the lowest adapter: no gradient is computed that no adapter ne
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from fedsim.errors import ExperimentError, message
 from fedsim.training.fused.attention import Attention
 from fedsim.training.fused.kernels import gelu, gelu_backward
 from fedsim.training.fused.lora import Activations, Matrix
 from fedsim.training.fused.norms import Norm
 from fedsim.training.fused.program import Pass
+from fedsim.training.fused.rotary import Angles
 
 
 class Activation(Protocol):
@@ -194,3 +196,37 @@ class _Way(NamedTuple):
             p.do(dy.copy_, dh)
             self.norm.backward(dy, dy, level, p, add=False)
         self.matrix.backward(dy, dx, state, p)
+
+
+def lowest_adapted(blocks: Sequence[Block]) -> int:
+    """Return the number of the first layer that carries an adapter.
+
+    Raises:
+        ExperimentError: none does.
+    """
+    for block in blocks:
+        if block.adapted:
+            return block.layer
+    what, fix = "no layer of the decoder carries an adapter", "name some of its linear layers"
+    raise ExperimentError(message("lora.targets", what, fix=fix))
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What of a model is not a layer.
+
+    Attributes:
+        words: (vocabulary, width), the embedding.
+        places: (positions, width), learned positions, or None.
+        rotations: name -> RoPE's angles, which layers ask for by name.
+        norm: the last normalisation.
+        head: (vocabulary, width).
+        words_scale: a number that embedded tokens are multiplied with, as a tensor of their type; None: 1.
+    """
+
+    words: Tensor
+    places: Tensor | None
+    rotations: Mapping[str, Angles]
+    norm: Norm
+    head: Tensor
+    words_scale: Tensor | None = None

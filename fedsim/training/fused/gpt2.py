@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fedsim.adapters.adapter import Layout
 from fedsim.training.fused.attention import Attention
-from fedsim.training.fused.block import Block, Gelu
-from fedsim.training.fused.decoder import Decoder, Frozen
+from fedsim.training.fused.block import Block, Frozen, Gelu
+from fedsim.training.fused.decoder import Decoder
 from fedsim.training.fused.lora import Matrix
 from fedsim.training.fused.norms import LayerNorm
 from fedsim.training.fused.parts import Adapters, tensors_of

@@ -153,6 +153,10 @@ def cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, grad: Tensor | 
     """
     n, vocab = hidden.shape[0], head.shape[0]
     step = max(ROWS, LOGITS["cpu" if hidden.device.type == "cpu" else "other"] // vocab)
+    if p.shape.masked:
+        logits = p.fine("logits", 0, min(step, n), vocab)
+        p.do(_of_answers, hidden, head, targets, grad, p, logits)
+        return
     for at in range(0, n, step):
         part = slice(at, min(at + step, n))
         h, target = hidden[part], targets[part]
@@ -165,6 +169,26 @@ def cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, grad: Tensor | 
         p.do(torch.index_select, head, 0, target, out=picked)
         p.do(d.sub_, picked)
         p.do(d.mul_, p.share[part])
+
+
+def _of_answers(
+    hidden: Tensor, head: Tensor, targets: Tensor, grad: Tensor | None, p: Pass, logits: Tensor
+) -> None:
+    """Do the same of the tokens whose share is not 0 alone; the others have no loss, no gradient and no logits."""
+    for output in (p.nll, grad, p.hits):
+        if output is not None:
+            output.zero_()
+    for part in p.share[:, 0].nonzero()[:, 0].split(len(logits)):
+        h, target, q = hidden[part], targets[part], logits[: len(part)]
+        losses = p.nll.new_empty(len(part))
+        _probabilities(h, head.t(), target[:, None], losses, q)
+        p.nll[part] = losses
+        if p.hits is not None:
+            p.hits[part] = q.argmax(-1) == target
+        if grad is not None:
+            d = torch.empty_like(h)
+            _product(q, head, d)
+            grad[part] = d.sub_(head.index_select(0, target)).mul_(p.share[part])
 
 
 def _product(x: Tensor, weight: Tensor, out: Tensor) -> None:

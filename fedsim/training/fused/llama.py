@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fedsim.adapters.adapter import Layout
 from fedsim.training.fused.attention import Attention
-from fedsim.training.fused.block import Block, Gated
-from fedsim.training.fused.decoder import Decoder, Frozen
+from fedsim.training.fused.block import Block, Frozen, Gated
+from fedsim.training.fused.decoder import Decoder
 from fedsim.training.fused.families import ATTENTION, MLP, Numbers, angles_by_name, numbers_of
 from fedsim.training.fused.kernels import geglu, plain, swiglu
 from fedsim.training.fused.lora import Matrix

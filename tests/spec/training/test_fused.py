@@ -18,7 +18,7 @@ from fedsim.errors import ExperimentError
 from fedsim.training import lora
 from fedsim.training.backbone import Stack
 from fedsim.training.direct.architecture import Reach
-from fedsim.training.fused import attention, decoder, fused, kernels, norms, supports
+from fedsim.training.fused import attention, block, decoder, fused, kernels, norms, supports
 from fedsim.training.fused.program import Pass, Shape, Workspace
 
 EXACT = 1e-12
@@ -244,7 +244,7 @@ def program(n=6, width=5, dtype=torch.float64):
     ws = Workspace(torch.device("cpu"), dtype)
     new = lambda *size: torch.zeros(size, dtype=dtype)
     shape = Shape(1, 1, n, "AB", noise=False, entered=False)
-    return Pass(shape, ws, ws, new(1, 1), new(1, 1), new(1, 1, n + 1), new(n, 1), new(n, width), new(n), new(1, 1), new(n, n), {})  # fmt: skip
+    return Pass(shape, ws, ws, new(1, 1), new(1, 1), new(1, 1, n + 1), new(n, 1), new(n, width), new(n), new(1, 1), new(n, n), {}, new(1, 1, n))  # fmt: skip
 
 
 @given(st.floats(-30, 30), st.floats(-3, 3))
@@ -393,7 +393,7 @@ def test_a_window_of_one_token_and_one_of_two_by_hand():
 
 def test_a_decoder_without_any_adapter_is_refused_in_words():
     with pytest.raises(ExperimentError, match=r"lora.targets: no layer of the decoder carries an adapter"):
-        decoder.Decoder(Layout(), [], decoder.Frozen(None, None, {}, None, torch.zeros(3, 2)))
+        decoder.Decoder(Layout(), [], block.Frozen(None, None, {}, None, torch.zeros(3, 2)))
 
 
 def test_dropout_masks_are_there_while_a_program_runs_and_gone_afterwards():
