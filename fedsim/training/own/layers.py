@@ -93,7 +93,7 @@ def adapted(model: nn.Module, lora: LoraConfig) -> Layout:
     Raises:
         ExperimentError: wrong targets.
     """
-    scale = lora.alpha / lora.r
+    scale = lora.scale_of(lora.r)
     return Layout(tuple(site.module(lora.r, scale) for site in chosen(model, lora.targets)))
 
 

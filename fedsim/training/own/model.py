@@ -19,6 +19,7 @@ from fedsim.adapters.folding import base_into_adapter
 from fedsim.config.learning import LoraConfig
 from fedsim.errors import WorkerError, message
 from fedsim.jobs import Job, Sums, Update
+from fedsim.training.direct.adapter_config import plain_lora
 from fedsim.training.local import device, one_thread
 from fedsim.training.lora import Trainee, peft_config
 from fedsim.training.own.chance import drawing
@@ -138,7 +139,7 @@ class OwnModel:
         folder.mkdir(parents=True, exist_ok=True)
         if base is not None:
             layout, vector = base_into_adapter(layout, vector, base)
-            lora = lora.model_copy(update={"r": layout.rank, "alpha": float(layout.rank)})
+            lora = plain_lora(lora, layout.rank)
         arrays = layout.arrays(np.ascontiguousarray(vector, dtype=np.float32))
         if layout.full:
             save_file({name: np.array(array) for name, array in arrays.items()}, folder / "model.safetensors")
