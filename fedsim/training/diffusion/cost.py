@@ -136,11 +136,13 @@ def of_named(name: str, trained: Layout, batch: int, quantise: Quantise | None =
     """Return the size of a denoiser by name; what an image costs is counted once a process."""
     model, how = denoisers.skeleton(name), denoisers.signature(name)
     plain = shape(model, how, name, trained, batch, _counted(name, trained))
-    return _quantised(plain, model, quantise)
+    return _quantised(plain, model, quantise, trained)
 
 
-def _quantised(plain: ModelShape, model: Any, quantise: Quantise | None) -> ModelShape:
-    params, n_bytes = held(denoiser_lora.frozen_layers(model), quantise)
+def _quantised(
+    plain: ModelShape, model: torch.nn.Module, quantise: Quantise | None, trained: Layout
+) -> ModelShape:
+    params, n_bytes = held(denoiser_lora.frozen_layers(model), quantise, trained)
     return replace(plain, quantised_params=params, quantised_bytes=n_bytes)
 
 
@@ -237,4 +239,4 @@ def declared(charge: ChargeImages, *, full: bool, quantise: Quantise | None = No
     trained = denoiser_lora.layout(model, lora)
     charged = shape(model, how, charge.preset, trained, charge.batch)
     sized = replace(charged, weight_bytes=4.0 if full else charge.weight_bytes)
-    return _quantised(sized, model, None if full else quantise)
+    return _quantised(sized, model, quantise, trained)
