@@ -98,7 +98,7 @@ class _Sizes:
 def _shape(
     sizes: _Sizes, name: str, trained: Layout, sequence: int, batch: int, quantise: Quantise | None
 ) -> ModelShape:
-    quantised = held(of_matrices(sizes.matrices), None if trained.full else quantise)
+    quantised = held(of_matrices(sizes.matrices), quantise, trained)
     matmul, layers = max(1, sizes.active + sizes.head_params), sizes.layers
     lowest = min(_lowest(trained), layers - 1)
     return ModelShape(

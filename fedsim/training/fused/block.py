@@ -7,12 +7,13 @@ Backward stops at the lowest adapter: no gradient is computed that no adapter ne
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from fedsim.adapters.adapter import Layout
 from fedsim.errors import ExperimentError, message
 from fedsim.training.fused.attention import Attention
 from fedsim.training.fused.kernels import gelu, gelu_backward
@@ -111,6 +112,16 @@ class Block:
     def adapted(self) -> bool:
         """Whether any of them carries an adapter."""
         return any(matrix.parts for matrix in self.matrices)
+
+    def within(self, whole: Layout, part: Layout) -> Block:
+        """Return the same layer with the adapters that a part of their layout has."""
+        return replace(
+            self,
+            attention_in=self.attention_in.within(whole, part),
+            attention_out=self.attention_out.within(whole, part),
+            mlp_in=self.mlp_in.within(whole, part),
+            mlp_out=self.mlp_out.within(whole, part),
+        )
 
     def forward(self, h: Tensor, p: Pass) -> tuple[Tensor, Tensor]:
         """Return the next hidden states (n, width) and what backward needs."""

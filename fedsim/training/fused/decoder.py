@@ -27,7 +27,7 @@ from fedsim.training.fused.block import Block, Frozen, lowest_adapted
 from fedsim.training.fused.kernels import cross_entropy
 from fedsim.training.fused.program import Pass, Shape, Workspace
 from fedsim.training.fused.reading import Reading, add_places, kept_apart
-from fedsim.training.rebase import Bases
+from fedsim.training.rebase import Bases, of_part
 
 TOKENS = 1024
 """Tokens of one pass on a CPU: the activations of a small model then stay near the cache."""
@@ -63,6 +63,17 @@ class Decoder(Backbone):
         self._fine = self._ws if alike else Workspace(weight.device, self.dtype)
         self._programs: dict[Program, Pass] = {}
         self._bases = Bases(layout, self._write)
+        self._upper: dict[int, Decoder] = {}
+
+    def at_depth(self, depth: int) -> Decoder:
+        """Return the decoder with the adapters of its last `depth` layers only; weights and scratch memory are shared."""
+        if depth not in self._upper:
+            part = self.layout.last(depth)
+            blocks = [block.within(self.layout, part) for block in self._blocks]
+            upper = self._upper[depth] = Decoder(part, blocks, self._frozen)
+            upper._ws, upper._fine = self._ws, self._fine
+            upper._bases = Bases(self.layout, of_part(self.layout, part, upper._write))
+        return self._upper[depth]
 
     def rebase(self, base: Vector | None) -> None:
         """Make the adapted modules' frozen weights W0 + change (`Base.vector`), or W0 again (None)."""
