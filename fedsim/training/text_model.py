@@ -78,7 +78,7 @@ class TextModel:
 
     def pretrained(self) -> Vector:
         """Return the model's own weights as a vector."""
-        return lora.pretrained(self.name, self.layout)
+        return lora.pretrained(self.name, self.layout, self.quantise)
 
     def path(self) -> Trained:
         """Return the path that trains it."""

@@ -20,6 +20,7 @@ from fedsim.training.chats.batch import Batch
 from fedsim.training.rebase import Bases, Layers
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
     from transformers import PreTrainedModel
 
@@ -56,7 +57,7 @@ def _refusal(layer: Any) -> str | None:
     return None
 
 
-def adds_its_bias(layer: Any) -> bool:
+def adds_its_bias(layer: torch.nn.Module) -> bool:
     """Tell whether a layer of torch or transformers adds its bias to the end of what it computes."""
     import torch
     from transformers.pytorch_utils import Conv1D
@@ -142,8 +143,8 @@ class Swap:
         try:
             yield leaves
         finally:
-            for site in (*self._sites, *self._beside):
-                site.clear()
+            for holder in (*self._sites, *self._beside):
+                holder.clear()
 
     def gradients(self, stack: Stack, losses: Callable[[Any], Tensor]) -> tuple[Tensor, Tensor]:
         """Return every client's loss (k,) and its gradient (k, layout.size).

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedsim.component import build
+from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.errors import DataError, ExperimentError
 from fedsim.jobs import Job, Probe, TaskContext, add_sums
@@ -21,7 +22,7 @@ from fedsim.training.chats.template import ChatTemplate, TemplateError
 
 LOCAL = LocalConfig(optimizer="sgd", lr=0.05, epochs=1, batch=4)
 R2 = LoraConfig(r=2, alpha=4.0)
-PLAIN = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% if m.role == 'assistant' %}</s>{% endif %}\n{% endfor %}"
+PLAIN = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% if m.role == 'assistant' %}</s>{% endif %}{{ '\n' }}{% endfor %}"
 PLAIN += "{% if add_generation_prompt %}[assistant] {% endif %}"
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -46,7 +47,10 @@ def lines(path, rows):
 
 
 CHATS = [
-    {"messages": chat((f"the ship {i}", "a deep blue sea" * (1 + i % 3))), "who": f"u{i % 7}"}
+    {
+        "messages": chat((f"the ship {i}", ("sea", "white waves", "a deep blue sea")[i % 3])),
+        "who": f"u{i % 7}",
+    }
     for i in range(40)
 ]
 
@@ -66,7 +70,7 @@ def chats(tmp_path_factory):
 @pytest.fixture(scope="module")
 def make(llama, template):
     def made(data, clients=4, local=LOCAL, **fields):
-        fields = {"format": "chat", "sequence": 48, "chat_template": template} | fields
+        fields = {"format": "chat", "sequence": 63, "chat_template": template} | fields
         if fields["format"] == "completion":
             del fields["chat_template"]
         settings = {"kind": "language", "model": llama, "data": str(data)} | fields
@@ -138,7 +142,7 @@ def test_a_template_that_asks_for_today_is_told_the_same_day_for_ever():
 
 def test_tokens_are_those_of_the_template_s_text_and_answers_alone_are_learned(make, chats, tokenizer):
     rows = make(chats).dealt.sequences
-    text = "[user] the ship 0\n[assistant] a deep blue sea</s>\n"
+    text = "[user] the ship 0\n[assistant] sea</s>\n"
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     begin = tokenizer("[user] the ship 0\n[assistant]", add_special_tokens=False)["input_ids"]
 
@@ -272,11 +276,11 @@ def test_long_examples_are_cut_and_those_without_an_answer_are_left_out_and_coun
     assert task.facts["lost_examples"]["train"] == 1
     assert len(task.dealt.sequences) == 29
     assert task.facts["notices"] == [
-        "2 of 30 examples of train are longer than 48 tokens: cut",
+        "2 of 30 examples of train are longer than 63 tokens: cut",
         "1 of those have no answer left and are left out: set task.sequence to more tokens",
     ]
     longest = int(task.dealt.sequences.counts.argmax())
-    assert int(task.dealt.sequences.counts[longest]) == 48
+    assert int(task.dealt.sequences.counts[longest]) == 63
     assert task.dealt.asked[longest] == -1
 
 
@@ -302,7 +306,7 @@ def test_packed_clients_train_on_the_same_tokens_and_keep_the_same_examples_apar
         assert sorted(whole.tokens.tolist()) == sorted(packs.tokens.tolist())
         assert int(whole.answers.sum()) == int(packs.answers.sum())
         assert len(packs) < len(whole)
-        assert int(packs.counts.max()) <= 48
+        assert int(packs.counts.max()) <= 63
         kept = [t.dealt.sequences[t.splits.held_out[client]].tokens.tolist() for t in (padded, packed)]
         assert kept[0] == kept[1]
 
@@ -468,6 +472,6 @@ def test_a_template_that_cannot_be_used_is_refused(make, chats, tmp_path, text, 
 )
 def test_settings_without_meaning_are_refused(fields, said):
     with pytest.raises(ExperimentError) as error:
-        build("tasks", {"kind": "language"} | fields)
+        Experiment.model_validate({"task": {"kind": "language"} | fields, "budget": {"commits": 1}})
 
     assert said in str(error.value)
