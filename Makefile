@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := $(shell find fedsim hetero_profiles -type f -not -name '*.pyc') pyproject.toml README.md
 
-.PHONY: demo test check format lint types portable rooms cover slow bench dev clean
+.PHONY: demo test check format lint types docs portable rooms cover slow bench dev clean
 
 demo: .venv/.wheel            ## the main job on the embedded default, offline
 	$(BIN)/fedsim demo
@@ -15,7 +15,7 @@ test: .venv/.dev .venv/.wheel ## the default suite, against the built wheel, and
 	FEDSIM_TEST_WHEEL=1 PYTHONSAFEPATH=1 $(BIN)/pytest -n 2 --dist loadfile
 	$(BIN)/pytest --nbmake notebooks -p no:cacheprovider -m ""
 
-check: .venv/.dev format lint types test ## what CI runs
+check: .venv/.dev format lint types test docs ## what CI runs
 
 format: .venv/.dev
 	$(BIN)/ruff format --check .
@@ -25,6 +25,9 @@ lint: .venv/.dev
 
 types: .venv/.dev
 	$(BIN)/mypy
+
+docs: .venv/.docs .venv/.wheel ## the documentation site: build/site/index.html; a warning is an error
+	PYTHONSAFEPATH=1 $(BIN)/python scripts/documentation.py
 
 portable: .venv/.dev .venv/.wheel ## the default suite as other processors compute, 20 minutes
 	FEDSIM_TEST_WHEEL=1 PYTHONSAFEPATH=1 $(BIN)/python scripts/portable.py
@@ -57,6 +60,11 @@ dev: .venv/.dev               ## an editable install, for work on fedsim itself
 .venv/.dev: .venv/.runtime
 	$(BIN)/python scripts/requirements.py dev > .venv/dev.txt
 	$(PIP) install -q -c constraints.txt -r .venv/dev.txt
+	touch $@
+
+.venv/.docs: .venv/.dev
+	$(BIN)/python scripts/requirements.py docs > .venv/docs.txt
+	$(PIP) install -q -c constraints.txt -r .venv/docs.txt
 	touch $@
 
 .venv/.wheel: .venv/.runtime $(SOURCES)

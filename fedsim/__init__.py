@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from fedsim.runs.resuming.resume import resume
     from fedsim.runs.simulation import simulate
     from fedsim.samplers import PollingSampler, Sampler, Seen
-    from fedsim.tasks import TaskComponent
+    from fedsim.tasks import Pool, TaskComponent, TorchTask
 
 __version__ = "0.5.0"
 __all__ = [
@@ -79,6 +79,7 @@ __all__ = [
     "Payload",
     "Personal",
     "PollingSampler",
+    "Pool",
     "Run",
     "Sampler",
     "Seen",
@@ -89,6 +90,7 @@ __all__ = [
     "Task",
     "TaskComponent",
     "TaskContext",
+    "TorchTask",
     "Traits",
     "Update",
     "Verbs",
@@ -115,7 +117,7 @@ _HOMES = {
     "fedsim.runs.resuming.resume": ("resume",),
     "fedsim.runs.simulation": ("simulate",),
     "fedsim.samplers": ("PollingSampler", "Sampler", "Seen"),
-    "fedsim.tasks": ("TaskComponent",),
+    "fedsim.tasks": ("Pool", "TaskComponent", "TorchTask"),
 }
 """Where each public name lives."""
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -22,6 +22,8 @@ from fedsim.blame import described, place_in
 from fedsim.errors import ExperimentError, FedsimError, Message, as_invalid, invalid, message, nearest
 from fedsim.known_names import method_pointer, nearest_kind
 from fedsim.seams import adopted, misfit, seam_for
+
+C = TypeVar("C", bound=BaseModel)
 
 
 class Config(BaseModel):
@@ -95,7 +97,7 @@ def find(package: str, kind: str) -> type[Component]:
         ExperimentError: no such kind, or the import path does not lead to a `Component`.
     """
     if ":" in kind:
-        return fitted(package, _imported(kind), kind)
+        return fitted(package, imported(kind, Component), kind)
     module = kind.replace("-", "_")
     if kind not in kinds(package):
         raise ExperimentError(message("kind", "no such kind", got=kind, fix=kind_pointer(package, kind)))
@@ -121,25 +123,39 @@ def fitted(package: str, component: type[Component], kind: str) -> type[Componen
     return cls
 
 
-def _imported(kind: str) -> type[Component]:
-    module, _, name = kind.partition(":")
-    loaded = _loaded(module, kind)
-    choices = {n for n, v in vars(loaded).items() if _is_component(v) and v.__module__ == loaded.__name__}
+def imported(place: str, base: type[C], where: str = "kind") -> type[C]:
+    """Return the class at `package.module:Class`, a subclass of `base`.
+
+    Args:
+        place: where it is.
+        base: what it must be derived from.
+        where: the key that names it, for messages.
+
+    Raises:
+        ExperimentError: there is no such module or class, the module cannot be imported, or the class is another one.
+    """
+    module, _, name = place.partition(":")
+    if not module or not name or module.startswith("."):
+        fix = f"write {where}: package.module:Class"
+        raise ExperimentError(message(where, "names no class of a module", got=place, fix=fix))
+    loaded = _loaded(module, place, where)
+    choices = {n for n, v in vars(loaded).items() if _is_a(v, base) and v.__module__ == loaded.__name__}
     if name not in vars(loaded):
         what = f"the module {module} has no class {name!r}"
-        fix = nearest(name, choices) if choices else f"derive a class in {loaded.__file__} from a seam's base"
-        raise ExperimentError(message("kind", what, got=kind, fix=fix))
+        seam = "a seam's base" if base is Component else base.__name__
+        fix = nearest(name, choices) if choices else f"derive a class in {loaded.__file__} from {seam}"
+        raise ExperimentError(message(where, what, got=place, fix=fix))
     value = getattr(loaded, name)
-    if not _is_component(value):
-        what = "must be a subclass of fedsim.component.Component"
+    if not _is_a(value, base):
+        what = f"must be a subclass of {base.__module__}.{base.__qualname__}"
         fix = f"subclass it, or {nearest(name, choices)}" if choices else "subclass it"
-        raise ExperimentError(message("kind", what, got=kind, fix=fix))
-    component: type[Component] = value
-    return component
+        raise ExperimentError(message(where, what, got=place, fix=fix))
+    found: type[C] = value
+    return found
 
 
-def _is_component(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, Component)
+def _is_a(value: object, base: type[BaseModel]) -> bool:
+    return isinstance(value, type) and issubclass(value, base)
 
 
 _imports: ContextVar[bool] = ContextVar("imports", default=True)
@@ -158,13 +174,13 @@ def no_imports() -> Iterator[None]:
         _imports.reset(token)
 
 
-def _loaded(module: str, kind: str) -> ModuleType:
+def _loaded(module: str, kind: str, where: str) -> ModuleType:
     """Import a user's module; what goes wrong in it is said with its line."""
     if not _imports.get():
         if module in sys.modules:
             return sys.modules[module]
         what = f"names code that is not fedsim's, and is not imported from a run folder: {module}"
-        raise ExperimentError(message("kind", what, got=kind, fix="give --trust if you know who wrote it"))
+        raise ExperimentError(message(where, what, got=kind, fix="give --trust if you know who wrote it"))
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as problem:
@@ -172,14 +188,14 @@ def _loaded(module: str, kind: str) -> ModuleType:
         if missing and (module == missing or module.startswith(f"{missing}.")):
             fix = "give package.module:Class, the file beside the YAML, in the working directory or on PYTHONPATH"
             raise ExperimentError(
-                message("kind", f"there is no module {missing!r}", got=kind, fix=fix)
+                message(where, f"there is no module {missing!r}", got=kind, fix=fix)
             ) from problem
-        raise ExperimentError(_broken(module, kind, problem)) from problem
+        raise ExperimentError(_broken(module, kind, where, problem)) from problem
     except Exception as problem:
-        raise ExperimentError(_broken(module, kind, problem)) from problem
+        raise ExperimentError(_broken(module, kind, where, problem)) from problem
 
 
-def _broken(module: str, kind: str, problem: Exception) -> Message:
+def _broken(module: str, kind: str, key: str, problem: Exception) -> Message:
     place = (
         f"{problem.filename}, line {problem.lineno}"
         if isinstance(problem, SyntaxError)
@@ -187,7 +203,7 @@ def _broken(module: str, kind: str, problem: Exception) -> Message:
     )
     where = f" ({place})" if place else ""
     return message(
-        "kind",
+        key,
         f"the module {module} cannot be imported: {described(problem)}{where}",
         got=kind,
         fix="mend it",

@@ -25,7 +25,7 @@ CALL_BYTES = 4 * 2**20
 FileKind = Literal["model", "data"]
 """What a file is to a task."""
 SPLIT = "gallery"
-"""The split of a probe that a task answers with `images`: rows are numbers of samples."""
+"""The split of a probe that a task answers with `images`, or with texts: rows are numbers of samples."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Job:
         anchor: centre of the proximal term, or the executor's handle to it; None: the start.
         slot_penalty: (lambda, s): the objective has lambda sum_m |B_m[:, s:]| |A_m[s:]| besides (`fedsim.training.slot_penalty`).
         upto: most steps that are made: the first ones of the visit as `local` describes it; None: all.
+        depth: layers, counted from the output, whose adapters this client has (`Layout.below`); None: all. What the vector
+            has below them is zero and stays zero.
     """
 
     client: int
@@ -62,6 +64,7 @@ class Job:
     anchor: Any = None
     slot_penalty: tuple[float, int] | None = None
     upto: int | None = None
+    depth: int | None = None
 
     @property
     def vectors(self) -> tuple[Any, Any, Any]:
@@ -208,6 +211,10 @@ class Task(ABC):
 
     def suggested_training(self) -> Literal["fused", "swapped", "sequential"] | None:
         """Return what `numerics.training: auto` stands for; None: there is no choice."""
+        return None
+
+    def mean_sequence(self, client: int) -> float | None:
+        """Return how long the sequence is, on average, that a token of a client's data is in; None: `shape.sequence`."""
         return None
 
     def suggested_windows(self, visits: float, local: LocalConfig, splits: Sequence[str]) -> int | None:

@@ -33,6 +33,7 @@ from fedsim.builtin import (
     Document,
     corpus_hash,
     documents,
+    model_folder,
     sources,
     standard_library,
 )
@@ -225,6 +226,7 @@ def write_model(model: Any, tokenizer: Any, folder: Path) -> None:
         pad_token=END,
         clean_up_tokenization_spaces=False,
     )
+    fast.chat_template = (model_folder() / "chat_template.jinja").read_text(encoding="utf-8")
     fast.save_pretrained(folder)
     # the name that every transformers knows; version 5 writes that of its own base class
     described = json.loads((folder / "tokenizer_config.json").read_text())

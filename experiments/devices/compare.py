@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 import fedsim
-from fedsim.cli.demo_text import TEXT
+from fedsim.cli.demos.text import TEXT
 from fedsim.config.experiment import Experiment
 from fedsim.records.statistics import mean_interval
 

@@ -13,7 +13,7 @@ from fedsim.adapters.adapter import Layout, Vector
 
 
 def server_units(layout: Layout, scale: float | None) -> NDArray[np.float64] | None:
-    """Return what a client's vector is multiplied with on the server, (layout.size,): 1 for A, s_k / s for B.
+    """Return what a client's vector is multiplied with on the server, (layout.size,): s_k / s for B, 1 for all else.
 
     None where that changes nothing: equal scales, no scale of its own (None), whole tensors, or modules that
     differ in their scale (a client then uses theirs).
@@ -22,7 +22,7 @@ def server_units(layout: Layout, scale: float | None) -> NDArray[np.float64] | N
     if scale is None or len(scales) != 1 or scales == {scale}:
         return None
     units = np.ones(layout.size)
-    units[layout.slots(None, "B")] = scale / scales.pop()
+    units[layout.of_factor("B")] = scale / scales.pop()
     return units
 
 

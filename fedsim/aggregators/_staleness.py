@@ -28,7 +28,11 @@ class Constant(Config):
 
 
 class Polynomial(Config):
-    """s = (1 + tau)^-a."""
+    """s = (1 + tau)^-a.
+
+    Attributes:
+        a: exponent.
+    """
 
     kind: Literal["polynomial"] = "polynomial"
     a: Annotated[float, Field(ge=0)] = 0.5
@@ -43,7 +47,12 @@ class Polynomial(Config):
 
 
 class Hinge(Config):
-    """s = 1 up to tau = b, then 1 / (a (tau - b) + 1)."""
+    """s = 1 up to tau = b, then 1 / (a (tau - b) + 1).
+
+    Attributes:
+        a: steepness beyond b.
+        b: staleness up to which an update counts in full.
+    """
 
     kind: Literal["hinge"] = "hinge"
     a: Annotated[float, Field(ge=0)] = 10.0
@@ -64,7 +73,10 @@ class Product(Config):
     d = |X_t - X_v| / max(|X_t|, |X_v|), in [0, 2], where X is all that was learned: the base's change plus
     s B A (Frobenius norms, through Gram traces). Unlike a distance of factors it does not change when A
     and B are refactored, and unlike a count of versions it forgives those in which nothing happened.
-    An update that is not stale has s = 1. With fewer slots than the model's, both are cut to the client's.
+    An update that is not stale has s = 1. With fewer slots or layers than the model's, both are cut to the client's.
+
+    Attributes:
+        a: weight of the relative change.
     """
 
     kind: Literal["product"] = "product"
@@ -89,6 +101,7 @@ def discount(staleness: Staleness, contribution: Contribution, model: ServerMode
     if contribution.staleness == 0:
         return 1.0
     c = contribution
-    now = Point(model.adapter.vector, c.rank or None, base=model.base)
+    upper = model.adapter.above(model.adapter.vector, c.depth)
+    now = Point(upper, c.rank or None, base=model.base)
     then = Point(c.start, c.rank or None, c.scale, c.base)
     return staleness.of_change(relative_change(model.adapter.layout, now, then))

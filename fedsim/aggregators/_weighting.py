@@ -57,6 +57,13 @@ class Weighting(Aggregator):
     `auto` is decided once, before the run, and written down with it: `normalize` is K over the protocol `buffered`
     (unless `weight` asks for examples) and weights elsewhere; `weight` is uniform where the sampler has chosen in
     proportion to n_k already (power-of-choice averages with 1/m) or n_k is not looked at, else examples.
+
+    Attributes:
+        weight: what a client counts as.
+        normalize: what divides the weighted sum.
+        staleness: how much a late update counts: `constant`, `polynomial`, `hinge` or `product`, each with
+            its numbers.
+        server_lr: factor of the move.
     """
 
     weight: Weight = "auto"

@@ -48,6 +48,9 @@ class FedEx(Weighting):
     weighted covariance of those points, of rank (points - 1) r, whatever `normalize` and the discount s(tau),
     which multiplies moves in product space. Nobody stale and `normalize: weights`: the published rule.
     A client that started from a coded copy of a snapshot counts as if its move began at the snapshot itself.
+
+    Attributes:
+        residual_rank: rank that the residual is cut to; None: exact.
     """
 
     traits: ClassVar[Traits] = Traits(exact=True, unequal_ranks=False, moves_base=True, optimizer=False)

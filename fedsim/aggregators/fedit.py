@@ -32,13 +32,23 @@ class FedIT(Averaging):
     2409.05976): slot j is multiplied by the share of weight of those who have it; `rows`: divided by
     it again (RBLA, arXiv 2408.08699); `moves`: a client without a slot leaves it.
 
+    Unequal depths: a layer's mean is over those that trained it (LEGEND, arXiv 2412.20004), whatever the padding.
+
     Up and down: r_k (in + out) floats a matrix.
 
     Under staleness: a move of A and of B from version v, added to version t, changes the product by more
     than was meant: by dB (A_t - A_v) + (B_t - B_v) dA. The discount shrinks it, nothing removes it.
     """
 
-    traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=True, full_model=True, history=False)
+    traits: ClassVar[Traits] = Traits(
+        exact=False,
+        unequal_ranks=True,
+        unequal_depths=True,
+        full_model=True,
+        history=False,
+        beside=True,
+        unequal_modules=True,
+    )
     one_pass: ClassVar[bool] = True
     kind: Literal["fedit"] = "fedit"
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from fedsim.adapters.adapter import Layout, Vector
 from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel, Traits
-from fedsim.aggregators._factors import SEED_FLOATS, Averaging, factor, kept_by, payload, start
+from fedsim.aggregators._factors import SEED_FLOATS, Averaging, kept_by, payload, shared, start
 
 
 class FedSA(Averaging):
@@ -29,13 +29,22 @@ class FedSA(Averaging):
     lost goes on from the B of its last commit.
     """
 
-    traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=True, personal=True, history=True)
+    traits: ClassVar[Traits] = Traits(
+        exact=False,
+        unequal_ranks=True,
+        unequal_depths=True,
+        personal=True,
+        history=True,
+        beside=True,
+        unequal_modules=True,
+        draws_a=True,
+    )
     one_pass: ClassVar[bool] = True
     kind: Literal["fedsa"] = "fedsa"
 
     def kept_floats(self, layout: Layout) -> int:
         """Return the size of B."""
-        return int(layout.slots(None, "B").sum())
+        return int(layout.of_factor("B").sum())
 
     def init(self, model: ServerModel) -> bool:
         """Return the state: whether A has been committed."""
@@ -44,7 +53,7 @@ class FedSA(Averaging):
     def offer(self, state: bool, model: ServerModel, invitation: Invitation) -> Offer:
         """Return the shared A and the client's own B to start from; A alone travels."""
         layout = model.adapter.layout
-        up = down = payload(layout, invitation, factor(layout, "A"))
+        up = down = payload(layout, invitation, shared(layout, "A"))
         if invitation.last_seen is None and not state:
             down = replace(payload(layout, invitation, ()), extra_floats=SEED_FLOATS)
         return Offer(self._start(model, invitation), down, up)
@@ -59,7 +68,7 @@ class FedSA(Averaging):
     ) -> tuple[ServerModel, bool]:
         """Return the model with the next A, and every contributor's B as it ended."""
         mean, personal, layout = self.mean_of(model), model.personal, model.adapter.layout
-        private = layout.slots(None, "B")
+        private = layout.of_factor("B")
         for c in contributions:
             self.take(mean, self._as_seen_by(c, model), c, "A")
             before = self.client_model(replace(model, personal=personal), c.client)
@@ -70,7 +79,7 @@ class FedSA(Averaging):
         """Return the model with the client's own B, in whose product a `product` discount measures change."""
         if self.staleness.kind != "product" or c.staleness == 0:
             return model
-        private = model.adapter.layout.slots(None, "B")
+        private = model.adapter.layout.of_factor("B")
         return _with_b(model, kept_by(model.adapter.layout, replace(c, end=c.start), None)[private])
 
     def client_model(self, model: ServerModel, client: int) -> Vector:
@@ -82,5 +91,5 @@ class FedSA(Averaging):
 def _with_b(model: ServerModel, b: Vector) -> ServerModel:
     """Return the model with other B, all of them one after the other."""
     vector = model.adapter.vector.copy()
-    vector[model.adapter.layout.slots(None, "B")] = b
+    vector[model.adapter.layout.of_factor("B")] = b
     return replace(model, adapter=model.adapter.replace(vector))

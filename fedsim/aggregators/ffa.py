@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel, Traits
-from fedsim.aggregators._factors import SEED_FLOATS, Averaging, factor, payload, refuse_moved, start
+from fedsim.aggregators._factors import SEED_FLOATS, Averaging, factor, payload, refuse_moved, shared, start
 
 
 class FFA(Averaging):
@@ -25,9 +25,20 @@ class FFA(Averaging):
 
     Under staleness: moves of B add up linearly in the product, (B + dB) A_0 = B A_0 + dB A_0, whichever
     version they come from. Staleness costs nothing here but the age of the gradient.
+
+    Attributes:
+        first_a: how the first A comes down: as a `seed` of 8 bytes, or as `values`.
     """
 
-    traits: ClassVar[Traits] = Traits(exact=True, unequal_ranks=True, history=False)
+    traits: ClassVar[Traits] = Traits(
+        exact=True,
+        unequal_ranks=True,
+        unequal_depths=True,
+        history=False,
+        beside=True,
+        unequal_modules=True,
+        draws_a=True,
+    )
     one_pass: ClassVar[bool] = True
     kind: Literal["ffa"] = "ffa"
     first_a: Literal["seed", "values"] = "seed"
@@ -38,7 +49,7 @@ class FFA(Averaging):
     def offer(self, state: Any, model: ServerModel, invitation: Invitation) -> Offer:
         """Return both factors to start from; B alone travels once A is there."""
         layout = model.adapter.layout
-        up = payload(layout, invitation, factor(layout, "B"))
+        up = payload(layout, invitation, shared(layout, "B"))
         a = (
             SEED_FLOATS
             if self.first_a == "seed"

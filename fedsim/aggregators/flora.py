@@ -57,10 +57,19 @@ class FLoRA(Weighting):
     the base of now. s(tau) multiplies that product: it is exactly linear in product space, and nothing but
     the age of the gradient is lost. Should a snapshot have a B that is not 0, what counts is the product's
     move, s_k (B_k A_k - B_v A_v), and the model's own adapter is folded with the stack.
+
+    Attributes:
+        reinit: the A that clients begin with: drawn anew (`fresh`), or that of version 0 (`first`).
     """
 
     traits: ClassVar[Traits] = Traits(
-        exact=True, unequal_ranks=True, moves_base=True, refactors=True, optimizer=False, compressible=False
+        exact=True,
+        unequal_ranks=True,
+        moves_base=True,
+        refactors=True,
+        optimizer=False,
+        compressible=False,
+        draws_a=True,
     )
     one_pass: ClassVar[bool] = False
     kind: Literal["flora"] = "flora"

@@ -52,9 +52,19 @@ class HetLoRA(Aggregator):
     Under staleness: the slots that a client has move by its own move, discounted; those that it lacks are pulled
     to 0 from where the server has them now (`padding: zeros`). Weights are always normalised, so the discount of
     a commit whose updates are equally stale cancels; `server_lr` is an addition to the paper.
+
+    Attributes:
+        weights: what a client counts as: the norm of its product, its examples, those used, or 1.
+        padding: what slots that a client lacks count as.
+        staleness: how much a late update counts: `constant`, `polynomial`, `hinge` or `product`, each with its
+            numbers.
+        server_lr: factor of the move.
+        prune: share of its rank below which a client prunes itself (gamma); None: never.
+        prune_at: when pruned slots stop travelling.
+        penalty: weight in the local loss of the last slots' norms (lambda).
     """
 
-    traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=True, history=False)
+    traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=True, unequal_depths=True, history=False)
     one_pass: ClassVar[bool] = True
     kind: Literal["hetlora"] = "hetlora"
     weights: Literal["norm", "examples", "used", "uniform"] = "norm"

@@ -22,11 +22,14 @@ class LocalOnly(Aggregator):
     traits: ClassVar[Traits] = Traits(
         exact=False,
         unequal_ranks=True,
+        unequal_depths=True,
         personal=True,
         optimizer=False,
         compressible=False,
         full_model=True,
         history=False,
+        beside=True,
+        unequal_modules=True,
     )
     one_pass: ClassVar[bool] = True
     kind: Literal["local-only"] = "local-only"

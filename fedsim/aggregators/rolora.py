@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from fedsim.adapters.payload import Payload
 from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel, Traits
-from fedsim.aggregators._factors import SEED_FLOATS, Averaging, factor, payload, refuse_moved, start
+from fedsim.aggregators._factors import SEED_FLOATS, Averaging, payload, refuse_moved, shared, start
 from fedsim.config.fields import Count
 
 Phase = Literal["A", "B"]
@@ -52,9 +52,22 @@ class RoLoRA(Averaging):
     in one commit, each by its clients' share of that commit, and the cross term dB dA appears: exactness ends.
     With `wire.down_dtype` a factor that came down rounded stays rounded for that client until it is sent again.
     `other_phase: drop` leaves them out; a commit of nothing else then makes a version that moved nothing.
+
+    Attributes:
+        period: commits of a phase.
+        other_phase: what an update that lands in the other phase does.
     """
 
-    traits: ClassVar[Traits] = Traits(exact=True, unequal_ranks=True, optimizer=False, history=True)
+    traits: ClassVar[Traits] = Traits(
+        exact=True,
+        unequal_ranks=True,
+        unequal_depths=True,
+        optimizer=False,
+        history=True,
+        beside=True,
+        unequal_modules=True,
+        draws_a=True,
+    )
     one_pass: ClassVar[bool] = True
     kind: Literal["rolora"] = "rolora"
     period: Count = 1
@@ -75,7 +88,7 @@ class RoLoRA(Averaging):
     def offer(self, state: Phases, model: ServerModel, invitation: Invitation) -> Offer:
         """Return both factors to start from, the one to train, and what of them travels."""
         layout, phase = model.adapter.layout, self.phase(state.version)
-        up = payload(layout, invitation, factor(layout, phase))
+        up = payload(layout, invitation, shared(layout, phase))
         return Offer(
             start(model.adapter, invitation),
             self._down(state, model, invitation),
@@ -94,8 +107,10 @@ class RoLoRA(Averaging):
             changes = (("A", state.changed_a), ("B", state.changed_b))
             missing = [f for f, changed in changes if changed > seen or f == trained or (fewer and changed)]
             extra = 0
-        names = tuple(name for name in layout.slices if name[-1] in missing)
-        return replace(payload(layout, invitation, names), extra_floats=extra)
+        names = [name for name, axis in layout.slot_axes.items() if axis is not None and name[-1] in missing]
+        if state.version or seen is not None:  # what is trained beside the factors moves in every phase
+            names += [tensor.name for tensor in layout.beside]
+        return replace(payload(layout, invitation, tuple(names)), extra_floats=extra)
 
     def apply(
         self, state: Phases, model: ServerModel, contributions: Iterable[Contribution]

@@ -26,7 +26,13 @@ PACKAGES: Final = ("_pydecimal", "asyncio", "email", "unittest", "xml")
 TOPICS: Final = "pydoc_data"
 """The package whose `topics` are held out too; named apart because it is data, not source."""
 
-MODEL_FILES: Final = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+MODEL_FILES: Final = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
 
 _NOT_TEXT: Final = frozenset({"test", "tests", "__pycache__"})
 

@@ -15,6 +15,7 @@ from fedsim.clock.components import parts_of
 from fedsim.component import Component
 from fedsim.config.experiment import Experiment
 from fedsim.config.problem import Problem
+from fedsim.cost.quantised import Quantise
 
 
 def choice_of(experiment: Experiment) -> Choice:
@@ -25,12 +26,19 @@ def choice_of(experiment: Experiment) -> Choice:
         traits=parts.aggregator.traits,
         **facts(parts.protocol),
         ranks=experiment.lora.rank_by,
+        depths=experiment.lora.unequal,
         optimizer=parts.server_optimizer.kind,
         top_k=experiment.wire.top_k < 1.0,
         feedback=experiment.wire.error_feedback,
         average=experiment.evaluate.ema > 0,
         personal=parts.personal,
         whole=experiment.lora.full or parts.task.whole(),
+        dora=experiment.lora.dora,
+        bias=experiment.lora.bias,
+        saved=experiment.lora.modules_to_save,
+        patterned=experiment.lora.patterned,
+        started=experiment.lora.start_from is not None,
+        quantised=parts.task.quantised() is not None,
     )
 
 
@@ -46,4 +54,4 @@ def _value(experiment: Experiment, path: Path) -> Any:
     value: Any = experiment
     for key in path:
         value = getattr(value, key)
-    return value.kind if isinstance(value, Component) else value
+    return value.kind if isinstance(value, Component | Quantise) else value

@@ -2,71 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from fedsim.aggregators._base import Traits
+from fedsim.checks.choice import Choice, Limit, Path, Refusal
 from fedsim.clock.protocol import ServerProtocol
-from fedsim.personal._base import Personal
-
-Path = tuple[str, ...]
-Refusal = tuple[str, str]
-"""A sentence, and a way out."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What of an experiment decides whether its parts go together.
-
-    Attributes:
-        rule, traits: kind and traits of the aggregation rule.
-        protocol: kind of the protocol, with the setting that matters, if one does.
-        stale: whether the protocol lets updates get stale; True where it does not say.
-        blends: whether the protocol makes the shared model of several by itself.
-        cuts_ranks: whether the protocol asks clients for fewer rank slots than they have.
-        ranks: `lora.rank_by`.
-        optimizer: kind of the server optimiser.
-        top_k: whether only the largest entries of an update are sent.
-        feedback: whether clients add what one message left out to the next.
-        average: whether an average of the versions is scored and kept (`evaluate.ema`).
-        personal: the component; None for none.
-        whole: whether whole models are trained, without factors.
-    """
-
-    rule: str
-    traits: Traits
-    protocol: str = "synchronous"
-    stale: bool = False
-    blends: bool = False
-    cuts_ranks: bool = False
-    ranks: str = "fixed"
-    optimizer: str = "none"
-    top_k: bool = False
-    feedback: bool = False
-    average: bool = False
-    personal: Personal | None = None
-    whole: bool = False
-
-
-@dataclass(frozen=True)
-class Limit:
-    """What does not go together: `asked` and not `able`.
-
-    Attributes:
-        path: the key that asks for it.
-        asked: whether a choice asks for what is limited.
-        able: whether the rest of that choice can do it.
-        what: why not; may name fields of the choice in braces.
-        fix: a way out.
-    """
-
-    path: Path
-    asked: Callable[[Choice], bool]
-    able: Callable[[Choice], bool]
-    what: str
-    fix: str
-
 
 LIMITS: tuple[Limit, ...] = (
     Limit(
@@ -105,6 +44,13 @@ LIMITS: tuple[Limit, ...] = (
         "set lora.rank_by: fixed, or aggregator.kind: flexlora",
     ),
     Limit(
+        ("lora", "depth_by"),
+        lambda c: c.depths,
+        lambda c: c.traits.unequal_depths,
+        "the rule {rule} needs everybody's adapters in all layers",
+        "remove lora.depth_by, depth and depths, or set aggregator.kind: fedit",
+    ),
+    Limit(
         ("server_optimizer", "kind"),
         lambda c: c.optimizer != "none",
         lambda c: c.traits.optimizer,
@@ -126,6 +72,13 @@ LIMITS: tuple[Limit, ...] = (
         "remove wire.error_feedback",
     ),
     Limit(
+        ("task", "quantise"),
+        lambda c: c.quantised,
+        lambda c: not c.traits.moves_base,
+        "the rule {rule} adds to the frozen weights at every commit, which quantised ones cannot take up",
+        "set task.quantise: none, or aggregator.kind: fedit",
+    ),
+    Limit(
         ("evaluate", "ema"),
         lambda c: c.average,
         lambda c: not (c.traits.moves_base or c.traits.refactors),
@@ -139,17 +92,80 @@ LIMITS: tuple[Limit, ...] = (
         "clients keep a part under the rule {rule}, so there is no one model to average over versions",
         "remove evaluate.ema, or set aggregator.kind: fedit",
     ),
+    Limit(
+        ("lora", "dora"),
+        lambda c: c.dora,
+        lambda c: c.traits.beside,
+        "the rule {rule} works with products B A alone, and DoRA's weight is W + s B A with another length of each row",
+        "remove lora.dora, or set aggregator.kind: fedit",
+    ),
+    Limit(
+        ("lora", "bias"),
+        lambda c: c.bias != "none",
+        lambda c: c.traits.beside,
+        "the rule {rule} works with the factors A and B alone, and biases are none",
+        "set lora.bias: none, or aggregator.kind: fedit",
+    ),
+    Limit(
+        ("lora", "modules_to_save"),
+        lambda c: bool(c.saved),
+        lambda c: c.traits.beside,
+        "the rule {rule} works with the factors A and B alone, and a module that is trained whole has none",
+        "remove lora.modules_to_save, or set aggregator.kind: fedit",
+    ),
+    Limit(
+        ("lora",),
+        lambda c: c.patterned,
+        lambda c: c.traits.unequal_modules,
+        "the rule {rule} needs modules of one rank and one alpha, and rank_pattern and alpha_pattern make them differ",
+        "remove both patterns, or set aggregator.kind: fedit",
+    ),
+    Limit(
+        ("lora", "start_from"),
+        lambda c: c.started,
+        lambda c: not c.traits.draws_a,
+        "clients of the rule {rule} draw the first A from a seed, and that of a saved adapter comes from a file",
+        "remove lora.start_from, or set aggregator.kind: fedit",
+    ),
 )
 
 """Limits of rules."""
 
 EVER: tuple[Limit, ...] = (
     Limit(
+        ("task", "quantise"),
+        lambda c: c.quantised,
+        lambda c: not c.whole,
+        "quantised weights are frozen, and a whole model trains all of its weights",
+        "set task.quantise: none, or remove lora.full",
+    ),
+    Limit(
         ("protocol",),
         lambda c: c.cuts_ranks,
         lambda c: not c.whole,
         "{protocol} asks slow clients for fewer rank slots, and a whole model has none",
         "set protocol.partial: steps",
+    ),
+    Limit(
+        ("lora", "depth_by"),
+        lambda c: c.depths,
+        lambda c: not c.whole,
+        "says which layers carry adapters, and a whole model has none",
+        "remove lora.depth_by, depth and depths, or lora.full",
+    ),
+    Limit(
+        ("lora", "depth_by"),
+        lambda c: c.depths,
+        lambda c: not c.blends,
+        "{protocol} mixes the tiers' models whole, and with them layers that a tier has never trained",
+        "set protocol.across: turns, or remove lora.depth_by, depth and depths",
+    ),
+    Limit(
+        ("lora", "depth_by"),
+        lambda c: c.depths,
+        lambda c: not c.beside,
+        "gives clients the factors of their last layers, and here more than the factors is trained",
+        "remove lora.depth_by, depth and depths, or lora.dora, bias and modules_to_save",
     ),
     Limit(
         ("server_optimizer", "kind"),
@@ -164,6 +180,27 @@ EVER: tuple[Limit, ...] = (
         lambda c: c.personal is None or not (c.personal.waits or c.personal.adds_products),
         "the part that clients keep was trained with the versions that they got, and not with an average of them",
         "remove evaluate.ema, or set personal.kind: fine-tune",
+    ),
+    Limit(
+        ("protocol",),
+        lambda c: c.cuts_ranks,
+        lambda c: not c.patterned,
+        "{protocol} asks slow clients for fewer rank slots, and rank_pattern and alpha_pattern give them by module",
+        "set protocol.partial: steps, or remove both patterns",
+    ),
+    Limit(
+        ("lora", "rank_by"),
+        lambda c: c.ranks != "fixed",
+        lambda c: not c.patterned,
+        "gives ranks by device, and rank_pattern and alpha_pattern give them by module, to everybody",
+        "set lora.rank_by: fixed, or remove both patterns",
+    ),
+    Limit(
+        ("personal", "kind"),
+        lambda c: c.personal is not None and c.personal.adds_products,
+        lambda c: not c.patterned and not c.beside,
+        "adds two products B A of one scale, and here modules differ in it or more than the factors is trained",
+        "remove lora.dora, bias, modules_to_save, rank_pattern and alpha_pattern, or choose another personal.kind",
     ),
 )
 """Limits whatever the rule."""

@@ -26,6 +26,6 @@ def schema() -> None:
     import json
 
     from fedsim.config.experiment import Experiment
-    from fedsim.config.schema import json_schema
+    from fedsim.config.reference.schema import json_schema
 
     print(json.dumps(json_schema(Experiment), indent=2))

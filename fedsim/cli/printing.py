@@ -10,6 +10,7 @@ from fedsim.records.quantities import duration, said
 
 if TYPE_CHECKING:
     from fedsim.runs.dry_run import Estimates
+    from fedsim.runs.preflight.holding import Holding
     from fedsim.runs.replay import Replay
 
 
@@ -52,6 +53,7 @@ def estimates(run: Estimates) -> str:
     lines = [
         table(run.resolved.table()),
         f"online: {run.resolved.online}",
+        *_holding(run.holding),
         *(f"set by other keys: {followed}" for followed in run.resolved.followed),
         *(f"note: {notice}" for notice in run.resolved.notices),
         f"visits: {totals.visits} ({outcomes})",
@@ -65,6 +67,15 @@ def estimates(run: Estimates) -> str:
         each = f"{work.train_s_per_visit:.3g} s a visit, {work.score_s:.3g} s an evaluation"
         lines.append(f"this machine, one worker: about {duration(work.machine_s)} ({each})")
     return "\n".join(lines)
+
+
+def _holding(rows: Sequence[Holding]) -> list[str]:
+    """Return who can hold the training: a line where all can whatever the precision, else a table."""
+    if not rows:
+        return []
+    if all(able == row.clients for row in rows for able in row.able.values()):
+        return ["memory: everybody can hold the training"]
+    return [table([row.shown() for row in rows])]
 
 
 def replayed(again: Replay) -> str:

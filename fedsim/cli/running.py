@@ -41,8 +41,8 @@ def demo(
     The embedded model and data over unequal devices; some minutes.
     """
     from fedsim.checks.gate import admit
-    from fedsim.cli.demo_images import IMAGES
-    from fedsim.cli.demo_text import TEXT
+    from fedsim.cli.demos.images import IMAGES
+    from fedsim.cli.demos.text import TEXT
     from fedsim.cli.progress import STARTING
     from fedsim.config import loading as config
     from fedsim.report import write

@@ -98,7 +98,7 @@ def _answer(problem: Exception, args: Sequence[str]) -> int:
 def _setting_meant(problem: _Usage, args: Sequence[str]) -> str | None:
     """Return the `-s` that an unknown option, or a bare `KEY=VALUE`, of a command line stands for; None: none."""
     from fedsim.config.experiment import Experiment
-    from fedsim.config.schema import key_meant
+    from fedsim.config.reference.schema import key_meant
 
     if isinstance(problem, _NoSuchOption):
         at = next((i for i, arg in enumerate(args) if arg.partition("=")[0] == problem.option_name), -1)

@@ -46,6 +46,11 @@ def _visit_flops(plan: Plan) -> Floats:
     plans, of = plan.training_plans
     per_token = np.array([p.flops_per_token for p in plans], dtype=np.float64)
     flops: Floats = plan.whole_tokens.astype(np.float64) * per_token[of]
+    if plan.sizing.mean_sequence(0) is not None:
+        whole = zip(plan.whole_tokens.tolist(), of.tolist(), strict=True)
+        lengths = map(plan.sizing.mean_sequence, range(len(of)))
+        of_lengths = [plans[at].flops(n, each) for (n, at), each in zip(whole, lengths, strict=True)]
+        return np.array(of_lengths, dtype=np.float64)
     return flops
 
 
@@ -79,16 +84,25 @@ def charged_facts(plan: Plan) -> Charged:
         declared=plan.sizing.charged,
         model=plan.shape.name,
         params=plan.shape.params,
-        adapter_params=plan.shape.adapter_params,
+        adapter_params=plan.shape.trained_params,
         adapter_bytes=plan.sizing.adapter_bytes,
         serialized_adapter_bytes=4 * plan.task.layout.size,
         full_model_bytes=adapter_bytes(full),
         memory_bytes=train_memory_bytes(plan.shape),
         mean_flops_per_visit=float(np.mean(_visit_flops(plan))),
         clients_by_rank={str(r): int(n) for r, n in zip(by_rank, count, strict=True)},
+        clients_by_depth=_by_depth(plan),
         laws=_laws(plan),
         passes=tuple(_passes(plan)),
     )
+
+
+def _by_depth(plan: Plan) -> dict[str, int]:
+    """Return how many clients have how many layers with adapters; nothing where all of them have all."""
+    if not plan.experiment.lora.unequal:
+        return {}
+    depths, count = np.unique(plan.depths, return_counts=True)
+    return {str(depth): int(n) for depth, n in zip(depths, count, strict=True)}
 
 
 def _laws(plan: Plan) -> tuple[DeviceLaw, ...]:

@@ -84,6 +84,9 @@ class MemoryConfig(Config):
 
     `micro-batch`: smaller batches, accumulated; `checkpoint`: activations are computed again; `rank`: a smaller
     adapter, only where clients of different ranks can be aggregated.
+
+    Attributes:
+        when_short: `refuse`, or one measure or several, tried in their order until the training fits.
     """
 
     when_short: (

@@ -47,7 +47,13 @@ PersonalBlock = Annotated[SerializeAsAny[Component], _built_from("personal")]
 
 
 class BudgetConfig(Config):
-    """When a run ends: the first limit reached; at least one must be given."""
+    """When a run ends: the first limit reached; at least one must be given.
+
+    Attributes:
+        time_s: virtual time [s] after which the run ends; 86,400 is a day.
+        commits: server steps after which it ends.
+        up_bytes: uploaded bytes, lost uploads included, after which it ends.
+    """
 
     time_s: Positive | None = None
     commits: Count | None = None
@@ -110,6 +116,15 @@ class RuntimeConfig(Config):
     has a meaning, and `ship` is passed over.
 
     Attributes:
+        executor: `ray`: worker processes; `inline`: in this process, one client batch after the other.
+        workers: Ray workers; `auto`: as many as cores and memory allow.
+        address: of a Ray cluster, as in 10.0.0.1:6379; None: a Ray of one's own on loopback.
+        ship: what the nodes of a cluster are sent of the files that workers read; empty: they are at the same
+            paths there.
+        gpus_per_worker: share of a GPU that each worker reserves; 0: none, training is on the CPU.
+        cache_mb: of tokens and the like that a worker keeps in memory [MB].
+        stall_s: virtual time [s] that a run may stand still before it is called failed.
+        watchdog_s: real time [s] without a sign of a worker after which it is taken for hung.
         checkpoint_commits: a checkpoint after every so many commits, and after the last of `budget.commits`.
         checkpoint_s: a checkpoint after so many real seconds, at the next commit; `auto`: as often as takes at most 5 % of
             the time, the first after ten seconds, none by time where `checkpoint_commits` is given; `off`: none by time.
@@ -133,7 +148,32 @@ class RuntimeConfig(Config):
 
 
 class Experiment(Config):
-    """Everything that determines a result; `task`, `population` and `budget` must be given."""
+    """Everything that determines a result; `task`, `population` and `budget` must be given.
+
+    Attributes:
+        name: of the run and of its folder, `runs/NAME`.
+        seed: of everything that is drawn.
+        seeds: of their own for population, data and training.
+        population: who takes part: devices, links, when they are there.
+        network: how bytes become seconds: the server's link, TCP, losses.
+        server: what of the server's work takes virtual time.
+        compute: how fast devices train: software, heat, uncertainty.
+        memory: what a device with too little memory does.
+        energy: batteries, and what is counted in joules.
+        task: what is learned: model, data, how it is split, what it is charged as.
+        lora: what is trained: adapters, or the whole model.
+        local: what a client does in one visit.
+        wire: how numbers travel: precision, sparsity, error feedback.
+        protocol: when the server asks, waits and commits.
+        aggregator: the rule that makes the next model of the clients' updates.
+        server_optimizer: how far the model goes along the move that the rule has made.
+        sampler: whom the server asks, of the clients that are idle and online.
+        personal: what of the model is a client's own.
+        budget: when the run ends.
+        evaluate: what is scored, and how often.
+        numerics: settings that may change the last bits of a result.
+        runtime: where the real work runs; changes no result.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
     seed: Annotated[int, Field(ge=0)] = 0

@@ -9,15 +9,17 @@ from pydantic import Field, model_validator
 
 from fedsim.component import Config
 from fedsim.config.fields import Count, NonNegative, Positive
+from fedsim.config.lora.depth import LoraDepth
 from fedsim.errors import invalid
 
 
-class LoraConfig(Config):
+class LoraConfig(LoraDepth):
     """What is trained: adapters on `targets`, or the whole model (`full: true`).
 
     Attributes:
-        r: the server's rank; also every client's, unless `rank_by` says otherwise.
-        alpha: the update of a weight is alpha / r times B A.
+        full: train and send the whole model instead of adapters.
+        targets: which modules get adapters: `all-linear`, or the ends of their names, as in [q_proj, v_proj];
+            of images `attention` and `resnets`, too.
         rank_by: `fixed`; `tier`: by class of device; `memory`: the largest that fits the device; `deadline`:
             the largest that fits and lands within `protocol.deadline_s`, as `fedsim.clock.estimate.estimate` sees it.
         ranks: rank by tier (`tier`), or the choices, ascending (`memory`, `deadline`; without them r, r/2, r/4,
@@ -27,13 +29,12 @@ class LoraConfig(Config):
     """
 
     full: bool = False
-    r: Count = 8
-    alpha: Positive = 16.0
     targets: str | tuple[str, ...] = "all-linear"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     rank_by: Literal["fixed", "tier", "memory", "deadline"] = "fixed"
     ranks: dict[str, Count] | tuple[Count, ...] | None = None
     scale: Literal["common", "own"] = "common"
+
+    __hash__ = LoraDepth.__hash__  # which a frozen model would replace
 
     @model_validator(mode="after")
     def _ranks_of_a_kind(self) -> LoraConfig:
@@ -58,6 +59,13 @@ class LoraConfig(Config):
             raise invalid(f"has r = {self.r}, and `ranks` up to {largest}", fix=fix)
         return self
 
+    @model_validator(mode="after")
+    def _first_of_both(self) -> LoraConfig:
+        if self.first == "rank" and not {self.rank_by, self.depth_by} <= {"memory", "deadline"}:
+            fix = "remove it, or set rank_by and depth_by: memory or deadline"
+            raise invalid("has `first: rank` where a device does not choose both", fix=fix)
+        return self
+
     @property
     def choices(self) -> tuple[int, ...]:
         """Ranks that a client may have, ascending."""
@@ -69,13 +77,24 @@ class LoraConfig(Config):
 
     def scale_of(self, rank: int) -> float:
         """Return what a client of this rank multiplies B A with."""
-        return self.alpha / (self.r if self.scale == "common" else rank)
+        return self.ratio(self.alpha, self.r if self.scale == "common" else rank)
+
+    def scale_at(self, rank: int, common: float) -> float:
+        """Return the same; `common` for whole models (rank 0), and where modules have scales of their own."""
+        return self.scale_of(rank) if rank and not self.patterned else common
 
 
 class LocalConfig(Config):
     """What a client does in one visit: `epochs` over its data, or exactly `steps` batches.
 
     Attributes:
+        optimizer: of a visit; it begins anew in every one.
+        lr: learning rate.
+        momentum: of `sgd`.
+        weight_decay: decoupled, as in AdamW; with `sgd` it is added to the gradient.
+        epochs: passes over the client's data; 1 if neither this nor `steps` is given.
+        steps: optimiser steps, however much data there is.
+        batch: examples (windows of text, images) in a step.
         schedule: the learning rate of step t of T within a visit: `constant`; `linear` lr (1 - t / T); `cosine`
             lr (1 + cos(pi t / T)) / 2 (Loshchilov and Hutter, arXiv 1608.03983), t from 0.
         lr_decay: a visit that starts from version v has lr times lr_decay^v.
@@ -162,7 +181,7 @@ class EvaluateConfig(Config):
         every_s: scores the version at 0, 1, 2, ... times so much virtual time [s].
         every_bytes: scores the version at 0, 1, 2, ... times so many uploaded bytes, lost uploads included.
         targets: values of the first metric scored on `test` that the run is asked to reach, declared before it runs.
-        splits: which are scored.
+        splits: which are scored; `answers` are those that a model of chats generates (`task.generate`).
         windows: bounds how much of each split is scored, of `test` and `valid` the same part for every seed; `samples` are
             images that the model draws, in full. Without it a split is scored whole, unless that took longer than the
             training between two evaluations: `all` scores it whole even then.
@@ -174,7 +193,7 @@ class EvaluateConfig(Config):
     every_s: Positive | None = None
     every_bytes: Positive | None = None
     targets: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = ()
-    splits: tuple[Literal["test", "valid", "clients", "samples"], ...] = ("test",)
+    splits: tuple[Literal["test", "valid", "clients", "samples", "answers"], ...] = ("test",)
     windows: Count | Literal["all"] | None = None
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
@@ -219,6 +238,13 @@ class NumericsConfig(Config):
     `client_batch` clients train in one call, by the `training` path (`fused`: written-out decoder,
     `swapped`: any model with its target modules replaced, `sequential`: stock PEFT, one by one), at
     most `tokens_at_once` tokens in a forward pass; the frozen backbone computes in `dtype`.
+
+    Attributes:
+        client_batch: clients trained in one call; `auto`: as many as pay, by model and tokens.
+        training: the path: `fused`, `swapped` or `sequential`; `auto`: the first of them that computes the
+            experiment exactly.
+        tokens_at_once: most tokens in one forward pass.
+        dtype: in which the frozen model computes.
     """
 
     client_batch: Count | Literal["auto"] = "auto"

@@ -197,7 +197,13 @@ class Regions(Config):
 
 
 class SharedLinks(Config):
-    """Links that groups of clients share, between their own and the server's; rates are max-min fair over all of them."""
+    """Links that groups of clients share, between their own and the server's; rates are max-min fair over all of them.
+
+    Attributes:
+        homes: clients of one home share its line; None: each has its own.
+        cells: clients on cellular networks share their cell; None: none is shared.
+        regions: clients of one region share the link that connects it; None: none is shared.
+    """
 
     homes: Homes | None = None
     cells: Cells | None = None

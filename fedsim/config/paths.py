@@ -20,6 +20,7 @@ PATHS = frozenset(
         "compute.calibration",
         "compute.stacks",
         "energy.battery.plugged",
+        "lora.start_from",
     }
 )
 """Fields that are always a file, unless they hold a word of their own (`fedsim.config.words.WORDS`)."""

@@ -13,6 +13,33 @@ from fedsim.config.network import SharedLinks
 from fedsim.errors import invalid
 
 
+class Outages(Config):
+    """Which clients are gone together, how often and for how long.
+
+    Attributes:
+        by: `region`: each client lives in one of `regions`, drawn by address; `network` or `tier`: those of one
+            row, or one class, of the tables; `everyone`: the server itself is cut off.
+        regions: number of regions.
+        per_day: outages that a group has in a day, on average, for every day that it is up.
+        mean_s: how long they last on average.
+    """
+
+    by: Literal["region", "network", "tier", "everyone"] = "region"
+    regions: Count = 10
+    per_day: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+    mean_s: Annotated[float, Field(gt=0, le=1e7, allow_inf_nan=False)]
+
+    @property
+    def up_s(self) -> float:
+        """Mean time between two outages."""
+        return DAY_S / self.per_day
+
+    @property
+    def up_share(self) -> float:
+        """Share of time without: up / (up + down)."""
+        return self.up_s / (self.up_s + self.mean_s)
+
+
 class PopulationConfig(Config):
     """Who takes part: a preset or the user's own tables, how many, when they are there, on what links.
 
@@ -40,6 +67,30 @@ class PopulationConfig(Config):
     `shared_links` says which links clients of a home, a cell or a region share (`fedsim.devices.groups.shared_links`); None: none.
 
     `wifi_only` left out is true with `availability: charging` and false with everything else.
+
+    Attributes:
+        preset: a population that comes with fedsim: `fedsim profiles show` lists them. This, or `devices`.
+        devices: a table of devices of your own (CSV or Parquet).
+        networks: a table of links of your own; needed with `devices`.
+        clients: how many there are.
+        availability: `always`, `charging`, `eligible`, or a table of windows (see above).
+        time_zones: hours by which the windows of clients are shifted; each client is given one in turn by
+            address.
+        outages: that several clients share; None: none.
+        on_close: what happens to a visit whose device goes away.
+        shares: how clients come by their devices and networks.
+        wifi_only: whether clients on cellular networks are left out; None: true with `availability:
+            charging`.
+        links: which link a client is on.
+        rates: how rates vary over time: `constant`, `generated`, a trace, or one of these for each kind of
+            link.
+        rates_at_end: what follows the end of a trace: it begins again (`loop`), its last rate stays (`hold`),
+            or the run fails (`fail`).
+        rates_phase: where in its trace a client begins: at its `start`, or at a `random` place by address.
+        rates_level: mean of a client's rate: that of the `trace`, or that of the `client`'s own link, the
+            trace being its shape.
+        rates_for: rows of the network table whose links follow `rates`; None: all.
+        shared_links: links that clients of a home, a cell or a region share; None: none.
     """
 
     preset: str | None = None
@@ -117,30 +168,3 @@ class PopulationConfig(Config):
             fix = "remove it, or set availability: charging or a file"
             raise invalid("has `time_zones` for clients that are always there", fix=fix)
         return self
-
-
-class Outages(Config):
-    """Which clients are gone together, how often and for how long.
-
-    Attributes:
-        by: `region`: each client lives in one of `regions`, drawn by address; `network` or `tier`: those of one
-            row, or one class, of the tables; `everyone`: the server itself is cut off.
-        regions: number of regions.
-        per_day: outages that a group has in a day, on average, for every day that it is up.
-        mean_s: how long they last on average.
-    """
-
-    by: Literal["region", "network", "tier", "everyone"] = "region"
-    regions: Count = 10
-    per_day: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-    mean_s: Annotated[float, Field(gt=0, le=1e7, allow_inf_nan=False)]
-
-    @property
-    def up_s(self) -> float:
-        """Mean time between two outages."""
-        return DAY_S / self.per_day
-
-    @property
-    def up_share(self) -> float:
-        """Share of time without: up / (up + down)."""
-        return self.up_s / (self.up_s + self.mean_s)

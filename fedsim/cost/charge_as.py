@@ -14,8 +14,11 @@ from pydantic import Field, field_validator, model_validator
 from fedsim.component import Config
 from fedsim.config.fields import Count, CountOrZero, LargeCount
 from fedsim.cost.architecture import GROUPS, NAMES, PRESETS, Architecture, Family
+from fedsim.cost.quantised import Quantise, Word, quantise_of
 from fedsim.errors import ExperimentError, Shown, invalid, nearest
 
+FEWEST_PLAIN_BYTES = 2.0
+"""Bytes of a frozen weight that is not quantised, at least."""
 _DIMENSIONS = ("family", "layers", "width", "ffn", "heads", "kv_heads", "head_dim", "vocab", "tied")
 
 
@@ -26,6 +29,7 @@ class ChargeAs(Config):
     given beside it replaces the preset's.
 
     Attributes:
+        tied: whether the embedding is the output layer, too.
         preset: a name of `fedsim.cost.architecture.PRESETS`.
         family: projections, norms and biases of a layer; `llama` without a preset.
         layers, width, vocab: needed without a preset.
@@ -38,7 +42,10 @@ class ChargeAs(Config):
         tokens_per_visit: tokens charged for a visit; without it, those really trained on. The clock then charges
             `local.steps` and `local.epochs` of any number alike: more of them cost it nothing.
         sequence, batch: tokens of a sequence; sequences in one pass (larger batches accumulate).
-        weight_bytes: bytes of one frozen weight: 2 is bf16, 4 float32, 0.5 four bits.
+        weight_bytes: bytes of one frozen weight: 2 is bf16, 4 float32; less charges all of them alike as if they were
+            quantised, which changes nothing of what is learned.
+        quantise: how the charged model's frozen weights are held (`fedsim.cost.quantised`); without it, as `task.quantise`
+            says, which does change what is learned. The others have `weight_bytes`.
         phi: share of the network that the backward pass goes through, the lowest adapted layer and all above;
             without it, what follows from `adapted_layers`.
     """
@@ -63,6 +70,7 @@ class ChargeAs(Config):
     sequence: Count | None = None
     batch: Count = 1
     weight_bytes: Annotated[float, Field(gt=0, le=8)] = 2.0
+    quantise: Word | Quantise | None = None
     phi: Annotated[float, Field(ge=0, le=1)] | None = None
 
     @field_validator("preset")
@@ -96,7 +104,32 @@ class ChargeAs(Config):
         if adapted is not None and (not adapted or max(adapted) >= layers):
             what = f"adapted_layers must name some of the layers 0 to {layers - 1}"
             raise invalid(what, got=list(adapted))
+        if self.quantise is not None and (how := quantise_of(self.quantise)) is not None:
+            self.check_quantised(how)
         return self
+
+    def check_quantised(self, how: Quantise, *, of_task: bool = False) -> None:
+        """Refuse a way to hold frozen weights that the charged model cannot have.
+
+        Args:
+            how: the way.
+            of_task: whether it is the task's own, and this block says nothing.
+
+        Raises:
+            ValueError: layers that it does not have, or weights that `weight_bytes` makes fewer bytes already.
+        """
+        if self.weight_bytes < FEWEST_PLAIN_BYTES:
+            where = "charge_as.weight_bytes" if of_task else "weight_bytes"
+            what = f"says how many bytes all weights have, and {how.kind} says it of those that are quantised"
+            raise invalid(what, where=where, got=self.weight_bytes, fix="remove it, or quantise")
+        try:
+            self.architecture.targeted(how.modules)
+        except ExperimentError as problem:
+            fix = problem.message.fix or "change it"
+            if of_task:
+                fix = f"give task.charge_as.quantise modules of the charged model ({fix})"
+            what = f"{problem.message.what}, the model that is charged"
+            raise invalid(what, where="quantise.modules", got=how.modules, fix=fix) from problem
 
     @property
     def adapted(self) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from fedsim.component import Config
 from fedsim.config.fields import Count
+from fedsim.cost.quantised import Quantise, Word
 from fedsim.errors import invalid, nearest
 
 PRESETS = ("ddpm-cifar10-32",)
@@ -23,6 +24,7 @@ class ChargeImages(Config):
         images_per_visit: images charged for a visit; without it, those really trained on.
         batch: images in one pass (larger batches accumulate).
         weight_bytes: bytes of one frozen weight: 2 is half precision.
+        quantise: how the charged denoiser's frozen weights are held; without it, as `task.quantise` says.
     """
 
     preset: str
@@ -31,6 +33,7 @@ class ChargeImages(Config):
     images_per_visit: Count | None = None
     batch: Count = 32
     weight_bytes: Annotated[float, Field(gt=0, le=8)] = 4.0
+    quantise: Word | Quantise | None = None
 
     @field_validator("preset")
     @classmethod

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fedsim.cost.architecture import lora_params
 from fedsim.cost.charge_as import ChargeAs
+from fedsim.cost.quantised import NOT_HELD, Held, Quantise, quantise_of
 from fedsim.cost.shape import ModelShape, above_share
 
 
@@ -22,15 +23,21 @@ class Charge:
     visit_tokens: int | None = None
 
 
-def charge_of(charge_as: ChargeAs | None, *, full: bool) -> Charge | None:
-    """Return what a task's `charge_as` declares; None without it."""
+def charge_of(charge_as: ChargeAs | None, *, full: bool, quantise: Quantise | None = None) -> Charge | None:
+    """Return what a task's `charge_as` declares; None without it. `quantise` is the task's own."""
     if charge_as is None:
         return None
-    return Charge(charged(charge_as, full), charge_as.tokens_per_visit)
+    return Charge(charged(charge_as, full, quantise), charge_as.tokens_per_visit)
 
 
-def charged(charge: ChargeAs, full: bool) -> ModelShape:
-    """Return the shape that `charge_as` declares; `full` trains (and sends) all parameters."""
+def charged(charge: ChargeAs, full: bool, quantise: Quantise | None = None) -> ModelShape:
+    """Return the shape that `charge_as` declares; `full` trains (and sends) all parameters.
+
+    Args:
+        charge: what is declared.
+        full: whether the whole model trains.
+        quantise: how frozen weights are held where `charge` does not say it itself.
+    """
     arch = charge.architecture
     params = arch.params if charge.params is None else charge.params
     matmul = charge.matmul_params
@@ -42,6 +49,8 @@ def charged(charge: ChargeAs, full: bool) -> ModelShape:
     above = above_share(lowest, arch.layers, arch.matmul_params, arch.embedding_params)
     adapters = lora_params(arch.targeted(charge.targets), charge.r) * len(adapted) // arch.layers
     declared = charge.params is not None or charge.matmul_params is not None
+    how = quantise if charge.quantise is None else quantise_of(charge.quantise)
+    held = NOT_HELD if how is None or full else _held(charge, how, max(0, matmul - arch.embedding_params))
     return ModelShape(
         name=charge.preset or "custom",
         layers=arch.layers,
@@ -58,4 +67,12 @@ def charged(charge: ChargeAs, full: bool) -> ModelShape:
         checkpoint=charge.checkpoint,
         lowest=lowest,
         blocks=() if declared else arch.blocks(charge.targets, 0 if full else charge.r, adapted),
+        quantised_params=held[0],
+        quantised_bytes=held[1],
     )
+
+
+def _held(charge: ChargeAs, how: Quantise, most: int) -> Held:
+    """Return the weights of the charged model that are quantised, and their bytes; `most` weights lie in its layers."""
+    params, n_bytes = how.held(i * o for i, o in charge.architecture.targeted(how.modules))
+    return (params, n_bytes) if params <= most else (most, how.bytes_of(most))

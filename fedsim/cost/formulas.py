@@ -8,7 +8,7 @@ sequence are good to 10-20 % and energies to 40 %; without one, times to a facto
 from __future__ import annotations
 
 from fedsim.cost.layers import forward_flops as forward_token_flops
-from fedsim.cost.layers import token_flops
+from fedsim.cost.layers import seen_share, token_flops
 from fedsim.cost.memory.model import PLAIN, MemoryModel
 from fedsim.cost.shape import ModelShape
 
@@ -19,6 +19,8 @@ OPTIMIZER_BYTES = 16
 FULL_ACTIVATION_BYTES, ACTIVATION_BYTES = 34, 24
 """Kept for the backward pass per layer, token and unit of width in 16 bit when all weights train (Korthikanti et al. 2022,
 arXiv 2205.05198, without the attention matrix), and with frozen weights: a program keeps more or less of both alike."""
+KEPT_BYTES = 2
+"""Of each number that DoRA keeps for the backward pass, in 16 bit as the other activations."""
 COPY_BYTES = 4
 """A quantised weight that is unpacked to bf16 in memory is written and read again, 2 bytes each."""
 UPDATE_BYTES = 28
@@ -28,10 +30,10 @@ UPDATE_BYTES = 28
 def train_flops(shape: ModelShape, tokens: int, *, layered: bool = False) -> float:
     """Return the floating-point operations of training on `tokens` tokens.
 
-    Adapters: T (2P + 2P phi + 6A + 12 L s d kappa): forward 2P, backward through the activations
+    Adapters: T (2P + 2P phi + 6A + 4 s d kappa (L + 2 L')): forward 2P, backward through the activations
     2P phi, no gradients for frozen weights; 4P against the 6P of full training, so LoRA saves at
-    most a third. Attention is 4 L s d forward and twice that backward (Kaplan et al., arXiv
-    2001.08361, appendix), halved by a causal kernel. Checkpointing computes the layers forward once more
+    most a third. Attention is 4 s d a layer forward and twice that backward (Kaplan et al., arXiv
+    2001.08361, appendix) in the L' layers from the lowest adapted one up, halved by a causal kernel, less what windows leave out. Checkpointing computes the layers forward once more
     (not the head), as far down as the backward pass goes.
 
     With `layered` every matrix product of `shape.blocks` is counted instead: gradients of activations above
@@ -45,7 +47,7 @@ def train_flops(shape: ModelShape, tokens: int, *, layered: bool = False) -> flo
     if layered:
         if not shape.blocks:
             raise ValueError(f"the layers of {shape.name} are not known")
-        return float(tokens) * token_flops(
+        each = token_flops(
             shape.blocks,
             shape.head_params,
             shape.sequence,
@@ -53,13 +55,16 @@ def train_flops(shape: ModelShape, tokens: int, *, layered: bool = False) -> flo
             full=shape.full,
             checkpoint=shape.checkpoint,
         )
-    attention = 12 * shape.layers * shape.sequence * shape.width * CAUSAL
+        return float(tokens) * (each + 2 * shape.beside_matmul)
+    layer = 4 * shape.sequence * shape.width * CAUSAL * _seen_share(shape)
     if shape.full:
-        each = 6 * shape.matmul_params + attention
+        each = 6 * shape.matmul_params + 3 * layer * shape.layers
     else:
-        each = 2 * shape.matmul_params * (1 + shape.phi) + 6 * shape.adapter_params + attention
+        attention = layer * (shape.layers + 2 * (shape.layers - shape.lowest))
+        adapters = 6 * shape.adapter_params + 2 * shape.beside_matmul
+        each = 2 * shape.matmul_params * (1 + shape.phi) + adapters + attention
     if shape.checkpoint:
-        again = 2 * max(shape.matmul_params - shape.head_params, 0) + attention / 3
+        again = 2 * max(shape.matmul_params - shape.head_params, 0) + layer * shape.layers
         each += again * shape.phi if shape.full else (again + 2 * shape.adapter_params) * shape.phi
     return float(tokens) * each
 
@@ -79,8 +84,14 @@ def forward_flops(shape: ModelShape, tokens: int, *, layered: bool = False) -> f
             raise ValueError(f"the layers of {shape.name} are not known")
         return tokens * forward_token_flops(shape.blocks, shape.head_params, shape.sequence, kappa=CAUSAL)
     adapters = 0 if shape.full else shape.adapter_params
-    attention = 4 * shape.layers * shape.sequence * shape.width * CAUSAL
+    attention = 4 * shape.layers * shape.sequence * shape.width * CAUSAL * _seen_share(shape)
     return tokens * (2 * (shape.matmul_params + adapters) + attention)
+
+
+def _seen_share(shape: ModelShape) -> float:
+    """Return the share of causal attention that the windows of the layers leave, where the layers are known."""
+    shares = [seen_share(block.window, shape.sequence) for block in shape.blocks]
+    return sum(shares) / len(shares) if shares else 1.0
 
 
 def train_memory_bytes(shape: ModelShape, model: MemoryModel = PLAIN) -> float:
@@ -94,13 +105,13 @@ def train_memory_bytes(shape: ModelShape, model: MemoryModel = PLAIN) -> float:
         shape: the model as it is trained.
         model: what the program keeps.
     """
-    held = _held_bytes(shape, model)
+    held = _held_bytes(shape, model) + 4.0 * shape.pass_numbers
     if shape.operations is not None:
         number_bytes = min(4.0, max(shape.weight_bytes, model.least_weight_bytes))
         again = shape.checkpoint or model.recomputes
         each = shape.operations.activation_bytes(checkpoint=again, number_bytes=number_bytes)
         return held + shape.batch * each + model.runtime_bytes
-    tokens = shape.sequence * shape.batch
+    tokens = shape.held_tokens
     layers = shape.layers - shape.lowest
     kept, live = model.kept_bytes, model.live_bytes
     if shape.full:
@@ -108,6 +119,9 @@ def train_memory_bytes(shape: ModelShape, model: MemoryModel = PLAIN) -> float:
     activations = layers * tokens * shape.width * kept
     if shape.checkpoint or model.recomputes:
         activations = (layers * model.boundary_bytes + live) * tokens * shape.width
+        activations += tokens * KEPT_BYTES * shape.kept_numbers / max(layers, 1)
+    else:
+        activations += tokens * KEPT_BYTES * shape.kept_numbers
     logits = min(float(tokens), model.chunk_tokens) * shape.vocab * model.logit_bytes
     return held + activations + logits + model.runtime_bytes
 
@@ -127,16 +141,19 @@ def _held_bytes(shape: ModelShape, model: MemoryModel) -> float:
     if shape.full:
         held = float(OPTIMIZER_BYTES * shape.params)
     else:
-        held = _frozen_bytes(shape, model) + model.trained_bytes * shape.adapter_params
-    return held + 4.0 * shape.resting * shape.adapter_params
+        held = _frozen_bytes(shape, model) + model.trained_bytes * shape.trained_params
+    beside = 0 if shape.full else shape.beside_params
+    return held + 4.0 * shape.resting * (shape.adapter_params + beside)
 
 
 def _frozen_bytes(shape: ModelShape, model: MemoryModel) -> float:
     """Return the bytes of frozen weights in memory: those that are resident, and the layer that is unpacked."""
     each = max(shape.weight_bytes, model.least_weight_bytes)
+    coded = max(shape.quantised_weight_bytes, model.least_weight_bytes)
     untied = shape.params - shape.matmul_params >= shape.head_params
     tables = shape.head_params * (1 + int(untied))
-    whole = each * shape.params + max(0.0, model.embedding_bytes - each) * tables
+    whole = each * (shape.params - shape.quantised_params) + coded * shape.quantised_params
+    whole += max(0.0, model.embedding_bytes - each) * tables
     layer = max(shape.matmul_params - shape.head_params, 0) / max(shape.layers, 1)
     return min(whole, model.resident_bytes) + model.unpacked_bytes * layer
 
@@ -149,16 +166,22 @@ def moved_bytes(shape: ModelShape, steps: int, updates: int, *, copied: bool = F
     are left out: a bound below.
 
     Args:
-        shape: the model; weights of less than 2 bytes are quantised.
+        shape: the model; weights of less than 2 bytes count as quantised, too.
         steps: forward and backward passes, accumulated ones counted.
         updates: optimiser steps.
         copied: whether quantised weights are unpacked to bf16 in memory (bitsandbytes) and not on the way
             into the product (llama.cpp).
     """
     weight = shape.weight_bytes + (COPY_BYTES if copied and shape.weight_bytes < 2 else 0)
+    coded, codes = shape.multiplied_quantised, shape.quantised_weight_bytes + (COPY_BYTES if copied else 0)
     reads = 1 + shape.phi * (1 + int(shape.full) + int(shape.checkpoint))
-    trained = shape.params if shape.full else shape.adapter_params
-    return steps * weight * shape.matmul_params * reads + float(UPDATE_BYTES * updates) * trained
+    read = steps * weight * (shape.matmul_params - coded) * reads + steps * codes * coded * reads
+    return read + float(UPDATE_BYTES * updates) * shape.trained_params
+
+
+def pass_flops(shape: ModelShape) -> float:
+    """Return the operations of each pass whatever its tokens: those of the forward pass, and once more with checkpointing."""
+    return shape.pass_flops * (1 + int(shape.checkpoint))
 
 
 def layer_passes(shape: ModelShape) -> float:
@@ -175,7 +198,7 @@ def expanded_bytes(shape: ModelShape) -> float:
 
     Forward, backward as far down as it goes, and once more with checkpointing: bitsandbytes keeps nothing unpacked.
     """
-    if shape.weight_bytes >= 2:
-        return 0.0
-    again = shape.phi * (1 + int(shape.checkpoint))
-    return shape.matmul_params * (shape.weight_bytes + 2) * (1 + again)
+    again, coded = shape.phi * (1 + int(shape.checkpoint)), shape.multiplied_quantised
+    plain = 0 if shape.weight_bytes >= 2 else shape.matmul_params - coded
+    unpacked = plain * (shape.weight_bytes + 2) * (1 + again)
+    return unpacked + coded * (shape.quantised_weight_bytes + 2) * (1 + again)

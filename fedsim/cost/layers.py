@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 
 class Map(NamedTuple):
-    """One linear map: (inputs, outputs), and the rank of its adapter (0: it has none)."""
+    """One linear map: (inputs, outputs), the rank of its adapter (0: it has none), and what of the map itself trains."""
 
     inputs: int
     outputs: int
     rank: int = 0
+    trains: Literal["", "bias", "weight"] = ""
 
     @property
     def forward(self) -> int:
@@ -31,12 +32,13 @@ class Map(NamedTuple):
         2 i o if the gradient `enters` below the map, as much for the weights if they train (`full`);
         of the adapter 2 r o for B, 2 r o through B, 2 r i for A, and 2 r i through A if it enters.
         """
-        flops = 2 * self.inputs * self.outputs * (int(enters) + int(full))
+        weights = full or self.trains == "weight"
+        flops = 2 * self.inputs * self.outputs * (int(enters) + int(weights))
         return flops + 2 * self.rank * (2 * self.outputs + self.inputs * (1 + int(enters)))
 
     def leaves(self, *, enters: bool, full: bool) -> bool:
         """Whether what comes out of the map has a gradient."""
-        return enters or full or self.rank > 0
+        return enters or full or self.rank > 0 or self.trains != ""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ class Layer:
         up: the maps into the MLP (gate and up, or one).
         down: the map out of it.
         attention: heads x head size, the width over which scores are computed.
+        window: how many of the last tokens a token sees, itself included; 0: all.
+        parallel: whether the MLP reads what attention reads, and not what comes after it.
+        norms_train: whether a normalisation before the maps trains, so that what enters them has a gradient.
     """
 
     qkv: tuple[Map, ...]
@@ -56,6 +61,9 @@ class Layer:
     up: tuple[Map, ...]
     down: Map
     attention: int
+    window: int = 0
+    parallel: bool = False
+    norms_train: bool = False
 
     @property
     def maps(self) -> Iterator[Map]:
@@ -73,8 +81,18 @@ class Layer:
         return sum(m.rank * (m.inputs + m.outputs) for m in self.maps)
 
     def forward(self, sequence: int, kappa: float) -> float:
-        """FLOPs of a token forward; attention is two products of 2 s q each, times kappa."""
-        return sum(m.forward for m in self.maps) + 4 * sequence * self.attention * kappa
+        """FLOPs of a token forward; attention is two products of 2 s q each, times the share that is computed."""
+        return sum(m.forward for m in self.maps) + 4 * self.attention * self.scores(sequence, kappa)
+
+    def scores(self, sequence: int, kappa: float) -> float:
+        """Return the scores of a token that are computed: s of eager attention, of a causal kernel those that it sees.
+
+        A kernel that leaves half of the s x s scores out (kappa = 1/2) leaves out what lies beyond the window, too:
+        a triangle of sides s - window.
+        """
+        if kappa == 1.0:
+            return float(sequence)
+        return sequence * kappa * seen_share(self.window, sequence)
 
     def backward(self, sequence: int, kappa: float, *, enters: bool, full: bool) -> tuple[float, bool]:
         """Return the FLOPs of a token backward, and whether the layer's output has a gradient.
@@ -82,17 +100,30 @@ class Layer:
         Of the four products of attention's backward pass, those towards q, k and v are computed for
         the ones that have a gradient, and the one towards the scores if q or k has.
         """
+        enters = enters or self.norms_train
         have = [m.leaves(enters=enters, full=full) for m in self.qkv]
         q, k, v = have if len(have) == 3 else have * 3
         products = q + k + v + (q or k)
         flops = sum(m.backward(enters=enters, full=full) for m in self.qkv)
         flops += self.out.backward(enters=q or k or v, full=full)
-        middle = enters or self.out.leaves(enters=q or k or v, full=full)
+        beside = self.out.leaves(enters=q or k or v, full=full)
+        middle = enters or (beside and not self.parallel)
         flops += sum(m.backward(enters=middle, full=full) for m in self.up)
         inner = any(m.leaves(enters=middle, full=full) for m in self.up)
         flops += self.down.backward(enters=inner, full=full)
-        after = middle or self.down.leaves(enters=inner, full=full)
-        return flops + 2 * sequence * self.attention * kappa * products, after
+        after = middle or beside or self.down.leaves(enters=inner, full=full)
+        return flops + 2 * self.attention * self.scores(sequence, kappa) * products, after
+
+
+def seen_share(window: int, sequence: int) -> float:
+    """Return the share of a causal triangle of scores that a window leaves (0: all).
+
+    >>> seen_share(0, 8), seen_share(8, 8), seen_share(4, 8)
+    (1.0, 1.0, 0.75)
+    """
+    if not 0 < window < sequence:
+        return 1.0
+    return 1.0 - (1.0 - window / sequence) ** 2
 
 
 def token_flops(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -44,3 +44,24 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_files(folder: Path, names: Iterable[str]) -> None:
+    """Have files on the disk, and the names of all that lie in folders of a folder.
+
+    Args:
+        folder: where they are.
+        names: of the files, relative to it; some in folders of it.
+
+    Raises:
+        OSError: a file is gone, or the disk does not take it.
+    """
+    inner: set[Path] = set()
+    for name in names:
+        path = folder / name
+        with path.open("rb" if os.name != "nt" else "rb+") as file:
+            os.fsync(file.fileno())
+        inner.update(folder / parent for parent in Path(name).parents)
+    for path in sorted(inner):
+        with suppress(OSError):  # some file systems do not let a folder be synchronised
+            sync_folder(path)

@@ -10,8 +10,12 @@ Row = dict[str, object]
 FIX = 'write one object a line, {"text": "..."}, or one list of them'
 
 
-def json_rows(text: str) -> list[Row]:
+def json_rows(text: str, *, nested: bool = False) -> list[Row]:
     """Return the objects of a text.
+
+    Args:
+        text: JSON.
+        nested: whether a row may hold lists and objects, so that one alone is a row and no table by columns.
 
     Raises:
         UnreadableError: no JSON (with its line), something else than objects, or a key given twice.
@@ -26,7 +30,11 @@ def json_rows(text: str) -> list[Row]:
             if not rows:
                 _refuse_one_object(text, line)
             rows.append(_object(_parsed(line, number), "line", number))
-    if len(rows) == 1 and any(isinstance(value, dict | list) and value for value in rows[0].values()):
+    if (
+        not nested
+        and len(rows) == 1
+        and any(isinstance(value, dict | list) and value for value in rows[0].values())
+    ):
         raise UnreadableError("is one JSON object of lists or objects, not rows", fix=_by_pandas())
     return rows
 

@@ -14,7 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedsim.errors import ProfileError, message
+from fedsim.errors import HostError, ProfileError, message
+from fedsim.files.disk import refusal
 from fedsim.files.user_tables import data_of, read_rows
 from fedsim.importers.options import Options
 
@@ -67,6 +68,7 @@ class Table:
 
         Raises:
             ProfileError: another suffix, no such folder, or something is there already.
+            HostError: the disk is full, read-only or broken.
         """
         data = self._bytes(path)
         if path.exists() or path.is_symlink():
@@ -85,9 +87,8 @@ class Table:
             raise ProfileError(message(str(path), "exists already", fix=fix)) from problem
         except OSError as problem:
             what = f"cannot be written ({problem.strerror})"
-            raise ProfileError(
-                message(str(path), what, fix="choose a folder that can be written")
-            ) from problem
+            error = ProfileError if refusal(problem) is None else HostError
+            raise error(message(str(path), what, fix="choose a folder that can be written")) from problem
         finally:
             beside.unlink(missing_ok=True)
 

@@ -14,7 +14,7 @@ CLIENTS_CLASSES = "share of the clients' classes"
 
 DECLARED: tuple[tuple[str, Better], ...] = (
     (CLIENTS_CLASSES, "more"),
-    (r"(.*[\W_])?(accuracy|similarity|f1|bleu|rouge|auc)([\W_].*)?", "more"),
+    (r"(.*[\W_])?(accuracy|similarity|f1|bleu|rouge|auc|exact_match)([\W_].*)?", "more"),
     (SAMPLES_DRAWN, "neither"),
     (r"share of .*", "neither"),
     (r".* of test images", "neither"),

@@ -80,6 +80,12 @@ class Adaptive(ServerOptimizer):
       step of Adam is lr (1 - beta1) / sqrt(1 - beta2) sign(D) for |D| far above tau: lr sign(D) for (0.9, 0.99).
     * `bias: corrected`: as Adam (Kingma and Ba, arXiv 1412.6980). m and v start at 0 and are divided by
       1 - beta^t at step t = 1, 2, ...: the first step is lr sign(D) for every beta.
+
+    Attributes:
+        lr: step.
+        beta1: decay of the mean of moves.
+        tau: added to the root, and the root of v's start.
+        bias: convention about the start.
     """
 
     lr: Rate = 1.0e-3

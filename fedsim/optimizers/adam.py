@@ -9,7 +9,11 @@ from fedsim.optimizers._base import Adaptive, Decay
 
 
 class Adam(Adaptive):
-    """v <- beta2 v + (1 - beta2) D^2; see `Adaptive` for the step and the two conventions."""
+    """v <- beta2 v + (1 - beta2) D^2; see `Adaptive` for the step and the two conventions.
+
+    Attributes:
+        beta2: decay of the mean of squares.
+    """
 
     kind: Literal["adam"] = "adam"
     beta2: Decay = 0.99

@@ -23,6 +23,11 @@ class Fadas(Adaptive):
 
     With lr well below 1 / T, `capped` does nothing. `bias: corrected` (the authors' code) divides m and the
     largest v by 1 - beta^t; `none` does not, and v starts at tau^2 as in the rest of the family.
+
+    Attributes:
+        beta2: decay of the mean of squares.
+        delay: how late updates shorten the step.
+        patience: staleness up to which they do not.
     """
 
     kind: Literal["fadas"] = "fadas"

@@ -15,6 +15,10 @@ class Momentum(ServerOptimizer):
     """v <- beta v + D, then x <- x + lr v.
 
     A steady move D is followed lr / (1 - beta) times over: 10 times for lr 1 and beta 0.9.
+
+    Attributes:
+        lr: step.
+        beta: share of the last step's velocity that stays.
     """
 
     kind: Literal["momentum"] = "momentum"

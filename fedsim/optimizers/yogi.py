@@ -15,6 +15,9 @@ class Yogi(Adaptive):
 
     The change of v does not depend on how far v is from D^2, so v falls slowly after a burst. It is
     never negative: where v > D^2 it loses (1 - beta2) D^2 < v.
+
+    Attributes:
+        beta2: decay of the mean of squares.
     """
 
     kind: Literal["yogi"] = "yogi"

@@ -55,19 +55,24 @@ class FedPer(Personal):
         return None
 
     def private(self, layout: Layout) -> tuple[str, ...]:
-        """Return the names of the factors in the last `layers` blocks.
+        """Return the names of the factors in the last `layers` blocks, and of what is trained beside them there.
 
         Raises:
             ExperimentError: the adapters lie in no more blocks than that.
         """
-        groups = blocks(layout)
+        groups = layout.blocks
         if self.layers >= len(groups):
             what = f"leaves nothing to share: the adapters lie in {len(groups)} blocks"
             fix = (
                 f"set it to at most {len(groups) - 1}" if len(groups) > 1 else "choose another personal.kind"
             )
             raise ExperimentError(message("personal.layers", what, got=self.layers, fix=fix))
-        return tuple(f"{name}.lora_{f}" for group in groups[-self.layers :] for name in group for f in "AB")
+        private = [name for group in groups[-self.layers :] for name in group]
+        own = set(private)  # their magnitudes and biases, too
+        return (
+            *(f"{name}.lora_{f}" for name in private for f in "AB"),
+            *(tensor.name for tensor in layout.beside if tensor.name.rpartition(".")[0] in own),
+        )
 
     def after(self, home: Home, job: Job, private: Vector | None) -> Job | None:
         """Return the visit without an upload of a client that has no private layers yet."""
@@ -80,21 +85,3 @@ class FedPer(Personal):
         if end is None:
             return Used(job.start, job.base)
         return Used(with_values(home.layout, job.start, names, values(home.layout, end, names)), job.base)
-
-
-def blocks(layout: Layout) -> list[tuple[str, ...]]:
-    """Return the names of adapted modules, block by block, in the network's order.
-
-    A block is what has the same path up to its first number; a module without one is a block by itself.
-
-    >>> from fedsim.adapters.adapter import Module
-    >>> names = ("embed", "h.0.attn.q", "h.0.mlp.up", "h.1.attn.q")
-    >>> blocks(Layout(tuple(Module(name, 1, (1, 2), (2, 1), 1.0) for name in names)))
-    [('embed',), ('h.0.attn.q', 'h.0.mlp.up'), ('h.1.attn.q',)]
-    """
-    by_block: dict[str, list[str]] = {}
-    for module in layout.modules:
-        parts = module.name.split(".")
-        number = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts))
-        by_block.setdefault(".".join(parts[: number + 1]), []).append(module.name)
-    return [tuple(names) for names in by_block.values()]

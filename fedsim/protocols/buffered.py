@@ -25,6 +25,12 @@ class Buffered(ServerProtocol):
     It is FedBuff as published with the default rule, whose `normalize: auto` is K here: the model moves by
     sum_k s(tau_k) D_k / K, and no n_k enters. `max_staleness` drops an update that more versions were made since
     its dispatch (outcome `stale`) as soon as that is so: at its landing, or in the buffer.
+
+    Attributes:
+        concurrency: clients kept at work.
+        buffer: landed updates that make a commit.
+        once_per_buffer: whether a client whose update waits in the buffer is left in peace until the commit.
+        max_staleness: versions made since its dispatch beyond which an update is dropped; None: never.
     """
 
     kind: Literal["buffered"] = "buffered"

@@ -25,6 +25,12 @@ class SemiSynchronous(ServerProtocol):
     dispatch. Source: rounds of fixed length as in SAFA (Wu et al., arXiv 1910.01355) and REFL (Abdelmoniem
     et al., arXiv 2111.01108), without their selection, SAFA's cache and REFL's weights of stale updates.
     `max_staleness` drops an update that has missed more commits than that (outcome `stale`): SAFA's lag tolerance.
+
+    Attributes:
+        concurrency: clients kept at work.
+        beat_s: virtual time [s] between two commits.
+        refill: when a slot asks again: at the next `beat`, or at its `landing`.
+        max_staleness: commits missed beyond which an update is dropped; None: never.
     """
 
     kind: Literal["semi-synchronous"] = "semi-synchronous"

@@ -22,6 +22,13 @@ class Synchronous(ServerProtocol):
     `rejected`. Devices still at work when the round ends are told to stop, or go on to their end
     and are busy until then (`late: stop | finish`); both are charged. The word to stop reaches a device in the
     same instant: no message is modelled.
+
+    Attributes:
+        cohort: landed updates that end a round.
+        deadline_s: virtual time [s] after which a round ends; None: it waits for all.
+        over_select: clients asked, as a multiple of `cohort`.
+        min_reports: landed updates without which a round is dropped.
+        late: what devices still at work do when the round ends: `stop`, or `finish` in vain.
     """
 
     kind: Literal["synchronous"] = "synchronous"

@@ -50,6 +50,19 @@ class Tiers(ServerProtocol):
     To the model that their tier was sent nobody is stale, so rules discount nothing. The paper's local objective
     has lambda/2 |w_k - w|^2 besides: `local.prox_mu`. `max_staleness` drops a tier's round if other tiers have made
     more versions since its dispatch (outcome `stale`).
+
+    Attributes:
+        tiers: how many; equal in size.
+        cohort: clients asked in a round.
+        across: one tier at a time (`turns`, TiFL), or all at once (`asynchronous`, FedAT).
+        probabilities: of the tiers, with `turns`: `uniform`, `adaptive`, or weights from the fastest to the
+            slowest.
+        interval: rounds between two looks, with `adaptive`.
+        adapt: when chances are made anew, with `adaptive`: if the tier has `stalled`, or `always`.
+        credits: how often a tier may be drawn, one number or one a tier; None: without end.
+        prior: added to every tier's count of rounds, with `asynchronous`.
+        max_staleness: versions made since its dispatch beyond which a round is dropped, with `asynchronous`;
+            None: never.
     """
 
     kind: Literal["tiers"] = "tiers"

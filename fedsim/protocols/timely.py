@@ -32,6 +32,13 @@ class Timely(ServerProtocol):
 
     The round ends when all have landed or failed, at T (1 + `grace`) at the latest: what a shared link or
     noise delays beyond that is late. Nobody is stale: rounds do not overlap.
+
+    Attributes:
+        cohort: clients asked in a round.
+        k: which of their estimated times, in ascending order, is the length of the round.
+        partial: what a slow client does less of: `steps`, or first `rank`.
+        most: largest work of a fast client, in units of a whole visit; None: no bound.
+        grace: share of the round's length that is waited beyond it.
     """
 
     kind: Literal["timely"] = "timely"

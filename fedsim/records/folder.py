@@ -13,7 +13,8 @@ import yaml
 
 from fedsim.errors import ExperimentError, RunFolderError, message
 from fedsim.files import yaml_file
-from fedsim.files.atomic import sync_folder, write_atomically
+from fedsim.files.atomic import sync_files, sync_folder, write_atomically
+from fedsim.files.disk import telling
 from fedsim.files.opened import SETTINGS_BYTES, UnreadableError, bytes_of
 from fedsim.records import tables
 from fedsim.records.info import RunInfo, read_info
@@ -92,14 +93,16 @@ def claimed(folder: Path, experiment: Mapping[str, Any], info: RunInfo) -> Itera
 
     Raises:
         RunFolderError: the folder holds a run already or cannot be created.
+        HostError: the disk is full, read-only or broken.
     """
     text = yaml.safe_dump(dict(experiment), sort_keys=False, allow_unicode=True)
     made = next((p for p in reversed([folder, *folder.parents]) if not p.exists()), None)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        check_free(folder)
-        claim = (folder / "run.json").open("x")  # of two runs that start at once, one gets the folder
-        claim.close()
+        with telling(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            check_free(folder)
+            claim = (folder / "run.json").open("x")  # of two runs that start at once, one gets the folder
+            claim.close()
     except FileExistsError as problem:
         what = "holds a run already" if folder.is_dir() else "is a file, not a folder"
         raise RunFolderError(message(str(folder), what, fix="give another --out")) from problem
@@ -200,6 +203,7 @@ def fold(folder: Path, columns: Mapping[str, tables.Arrays], info: RunInfo) -> R
         info = sealed(info, folder, columns)
     except UnreadableError as problem:
         raise RunFolderError(problem.message(str(folder))) from problem
+    sync_files(folder, info.files)  # `run.json` vouches for them, whatever the power does next
     write_info(folder, info)
     with contextlib.suppress(OSError):  # some file systems do not let a folder be synchronised
         sync_folder(folder)  # before a line goes, what it has become is on the disk under its name

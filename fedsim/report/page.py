@@ -27,6 +27,7 @@ from fedsim.report import (
     tables_section,
     visit_sections,
 )
+from fedsim.report.answers import section as answers
 from fedsim.report.cards import cards
 from fedsim.report.parts import Page, Section, listing, plural
 from fedsim.report.several import draws, labels
@@ -74,6 +75,7 @@ def single(run: Run) -> Page:
             setup.section(run),
             sections.progress(run, metric),
             *gallery_section.sections(run),
+            *answers.sections(run),
             visit_sections.clients(run),
             sections.devices(run),
             visit_sections.endings(run),

@@ -12,6 +12,7 @@ from fedsim.jobs import Job, ScoreJob
 from fedsim.records.info import Totals
 from fedsim.records.resolved import Resolved
 from fedsim.records.run import Run
+from fedsim.runs.preflight.holding import Holding, holding
 from fedsim.runs.simulation import simulate
 from fedsim.server.after.personalize import visits_after
 
@@ -41,6 +42,7 @@ class Estimates:
         evaluations: versions that would be scored.
         resolved: who was drawn, and which settings follow from others.
         real_work: on this machine; None: not measured.
+        holding: who can hold the training in memory.
     """
 
     totals: Totals
@@ -49,6 +51,7 @@ class Estimates:
     evaluations: int
     resolved: Resolved
     real_work: RealWork | None = None
+    holding: tuple[Holding, ...] = ()
 
 
 def dry_run(plan: Plan, *, measure: bool = True) -> Estimates:
@@ -67,6 +70,7 @@ def dry_run(plan: Plan, *, measure: bool = True) -> Estimates:
         trained_visits=info.totals.handed_over or 0,
         evaluations=_evaluations(plan.experiment.evaluate, run),
         resolved=info.resolved,
+        holding=tuple(holding(plan)),
     )
     if not measure:
         return estimates

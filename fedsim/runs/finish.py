@@ -10,6 +10,7 @@ from fedsim.records.info import RunInfo, SavedAdapter
 from fedsim.records.run import Run
 from fedsim.records.writer import Writer
 from fedsim.server.after import personalize
+from fedsim.server.after.answers import keep
 from fedsim.server.after.gallery import hang
 from fedsim.server.after.personalize import FinalState
 from fedsim.server.server import Server
@@ -19,7 +20,7 @@ MIXED = "the processors differ: the schedule is the same on all of them, losses 
 
 
 def finish(server: Server, executor: Executor, writer: Writer) -> None:
-    """Leave what needs the final model: the table of personal gains, the adapter and the pictures."""
+    """Leave what needs the final model: the table of personal gains, the adapter, pictures and answers."""
     final = FinalState(
         server.plan, executor, server.average.model, server.state, server.private_parts, server.version
     )
@@ -32,6 +33,7 @@ def finish(server: Server, executor: Executor, writer: Writer) -> None:
         if saved is not None:
             writer.note(replace(writer.info, saved_adapter=saved))
     hang(final, writer.folder / "samples")
+    keep(final, writer.folder / "samples")
 
 
 def save_adapter(final: FinalState, folder: Path) -> SavedAdapter | None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from fedsim.errors import RunFolderError, message
 from fedsim.executors.host import cores
+from fedsim.files.disk import telling
 from fedsim.records.liveness.hold import hold
 from fedsim.records.quantities import duration, said
 from fedsim.runs.sweeps.child import Order
@@ -84,8 +85,9 @@ def run_all(
 def _held(out: Path) -> Iterator[None]:
     """Have the folder of a sweep for this process alone, as long as it lives."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = hold(out)
+        with telling(out):
+            out.mkdir(parents=True, exist_ok=True)
+            lock = hold(out)
     except OSError as problem:
         raise RunFolderError(message(str(out), f"cannot be written to ({problem.strerror})")) from problem
     try:

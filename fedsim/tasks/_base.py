@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from fedsim.blame import described, is_users, name_of, place_in
 from fedsim.component import Component
 from fedsim.config.learning import LoraConfig, NumericsConfig
+from fedsim.cost.quantised import Quantise
 from fedsim.errors import ExperimentError, FedsimError, message
 from fedsim.jobs import Task, TaskContext, missing
 
@@ -22,10 +23,13 @@ class TaskComponent(Component):
         worker_modules: what workers import while the task is still being built; see `imported_by_workers`.
         over_factors: the objective is over the factors' entries: the frozen weights under them, moved or
             not, are not in it.
+        practises: whether layouts, version 0 and training follow all of the block `lora` (`LoraPractice`): DoRA, LoRA+,
+            biases, patterns, ...; an experiment that asks for them is refused otherwise.
     """
 
     worker_modules: ClassVar[tuple[str, ...]] = ()
     over_factors: ClassVar[bool] = False
+    practises: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, context: TaskContext) -> Task:
@@ -42,6 +46,10 @@ class TaskComponent(Component):
     def whole(self) -> bool:
         """Return whether whole tensors train whatever `lora.full` says."""
         return False
+
+    def quantised(self) -> Quantise | None:
+        """Return how the frozen weights are held where they are quantised; None: as the model has them."""
+        return None
 
     def imported_by_workers(self, lora: LoraConfig, numerics: NumericsConfig) -> tuple[str, ...]:
         """Return what workers import while the task is still being built, where what is trained and how decides it."""

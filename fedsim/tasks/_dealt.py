@@ -77,7 +77,7 @@ class DealtTask(FileTask):
 
     @abstractmethod
     def pretrained(self) -> Vector:
-        """Return the model's own weights: version 0 where all of it trains."""
+        """Return the model's own values of the whole tensors that train: version 0 where all of it does."""
 
     @property
     def clients(self) -> int:
@@ -103,12 +103,22 @@ class DealtTask(FileTask):
         return replace(self, model=place(self.model))
 
     def initial(self) -> Vector:
-        """Return version 0: LoRA's initialisation, or the pretrained weights."""
+        """Return version 0: LoRA's initialisation, a saved adapter (`lora.start_from`), or the pretrained weights.
+
+        What is trained beside the factors begins as it is in the pretrained model.
+        """
         if self.layout.full:
             return self.pretrained()
+        if self.lora.start_from is not None:
+            from fedsim.training.beside.saved_adapter import read_saved
+
+            return read_saved(self.lora.start_from, self.layout)
         from fedsim.training.lora import initial
 
-        return initial(self.layout, self.training_seed)
+        vector = initial(self.layout, self.training_seed)
+        if self.layout.beside:
+            vector[self.layout.slices[self.layout.beside[0].name][0].start :] = self.pretrained()
+        return vector
 
     def suggested_client_batch(self) -> int:
         """Return how many clients to train in one call: as `batching` says, or as many as a GPU holds."""
@@ -140,6 +150,14 @@ class DealtTask(FileTask):
         """
         return pieces(split, len(self.rows(split, client)), windows, client)
 
+    def _origin(self) -> dict[str, str]:
+        """Return what tells a saved adapter from others."""
+        if self.lora.start_from is None:
+            return {}
+        from fedsim.training.beside.saved_adapter import digest
+
+        return {"start_from_sha256": digest(self.lora.start_from)}
+
     def describe(self) -> dict[str, Any]:
         """Return facts for run.json and the report."""
         sizes = self.splits.training.sizes
@@ -148,6 +166,7 @@ class DealtTask(FileTask):
             "params": self.shape.params,
             "trainable_params": self.layout.size,
             "adapter_bytes": 4 * self.layout.size,
+            **self._origin(),
             f"train_{self.unit}": sum(sizes),
             f"held_out_{self.unit}": sum(self.splits.held_out.sizes),
             **{f"{split}_{self.unit}": count for split, count in self.splits.apart.items()},

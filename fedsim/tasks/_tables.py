@@ -28,8 +28,12 @@ REVISIONS = {"ptb-text-only/ptb_text_only": PARQUET, "ptb_text_only": PARQUET}
 """Data sets whose main branch holds only a script, which `datasets` refuses: the hub converted them."""
 
 
-def columns(path: Path) -> Columns:
+def columns(path: Path, *, nested: bool = False) -> Columns:
     """Return a table file's columns; its suffix, in whatever case, says which kind it is.
+
+    Args:
+        path: of the file.
+        nested: whether cells may be lists and objects.
 
     Raises:
         DataError: it cannot be read, rows of unequal length, separators or quotes that are not the kind's.
@@ -40,7 +44,7 @@ def columns(path: Path) -> Columns:
             return read_parquet(path).columns
         if suffix in SEPARATORS:
             return _delimited(path, SEPARATORS[suffix])
-        rows = json_rows(read_text(path))
+        rows = json_rows(read_text(path), nested=nested)
     except UnreadableError as problem:
         raise unreadable(path, problem) from problem
     names = dict.fromkeys(name for row in rows for name in row)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fedsim.cost.declared import Charge
+from fedsim.cost.quantised import quantise_of
 from fedsim.jobs import TaskContext
 from fedsim.tasks._images.settings import ImagesSettings
 
@@ -19,6 +20,7 @@ class Images(ImagesSettings):
     """Image generation by denoising diffusion; its fields are those of `ImagesSettings`."""
 
     worker_modules: ClassVar[tuple[str, ...]] = ("fedsim.training.diffusion.denoising", "diffusers.models")
+    practises: ClassVar[bool] = True
     kind: Literal["images"] = "images"
 
     def build(self, context: TaskContext) -> ImagesTask:
@@ -38,5 +40,7 @@ class Images(ImagesSettings):
             return None
         from fedsim.training.diffusion.cost import declared
 
-        shape, images = declared(self.charge_as, full=full), self.charge_as.images_per_visit
+        own = self.charge_as.quantise
+        how = self.quantised() if own is None else quantise_of(own)
+        shape, images = declared(self.charge_as, full=full, quantise=how), self.charge_as.images_per_visit
         return Charge(shape, None if images is None else images * shape.sequence)

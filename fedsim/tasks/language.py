@@ -1,7 +1,7 @@
-"""`task: {kind: language}`: causal language modelling with a Hugging Face model on any text.
+"""`task: {kind: language}`: causal language modelling with a Hugging Face model on any text, or on chats.
 
 The way from a configuration to a task: read, tokenise once, cut into blocks, deal the blocks to clients,
-cut every client's text into windows. Weights are not loaded here.
+cut every client's text into windows. Chats go the way of `fedsim.tasks._chats`. Weights are not loaded here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from fedsim.jobs import TaskContext
 from fedsim.tasks._language.settings import LanguageSettings
 
 if TYPE_CHECKING:
+    from fedsim.tasks._chats.task import ChatTask
     from fedsim.tasks._language.task import LanguageTask
 
 
@@ -21,15 +22,20 @@ class Language(LanguageSettings):
     """Language modelling; its fields are those of `LanguageSettings`."""
 
     worker_modules: ClassVar[tuple[str, ...]] = ("transformers", "fedsim.training.stacked.batched")
+    practises: ClassVar[bool] = True
     kind: Literal["language"] = "language"
 
-    def build(self, context: TaskContext) -> LanguageTask:
-        """Read, tokenise and split the text; weights are not loaded.
+    def build(self, context: TaskContext) -> LanguageTask | ChatTask:
+        """Read, tokenise and split text or examples; weights are not loaded.
 
         Raises:
             DataError: text or model missing or unusable, or too little text for so many clients.
             ExperimentError: `lora.targets` names no layer of the model.
         """
+        if self.format != "text":
+            from fedsim.tasks._chats.build import prepare_examples
+
+            return prepare_examples(self, context)
         from fedsim.tasks._language.build import prepare
 
         return prepare(self, context)
@@ -45,4 +51,4 @@ class Language(LanguageSettings):
 
     def charge(self, *, full: bool) -> Charge | None:
         """Return what `charge_as` declares."""
-        return charge_of(self.charge_as, full=full)
+        return charge_of(self.charge_as, full=full, quantise=self.quantised())

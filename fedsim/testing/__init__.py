@@ -18,6 +18,7 @@ from fedsim.testing.protocols import check_protocol
 from fedsim.testing.rules import check_aggregator
 from fedsim.testing.samplers import check_sampler
 from fedsim.testing.tasks import check_task
+from fedsim.testing.torch_tasks import check_torch_task
 
 __all__ = [
     "check_aggregator",
@@ -27,4 +28,5 @@ __all__ = [
     "check_protocol",
     "check_sampler",
     "check_task",
+    "check_torch_task",
 ]

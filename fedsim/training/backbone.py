@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fedsim.adapters.adapter import Layout, Trains, Vector
 from fedsim.jobs import Job
+from fedsim.training.chats.sequences import Sequences
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from fedsim.training.chats.batch import Batch
     from fedsim.training.feeds import Feed
 
 Path = Literal["auto", "fused", "swapped", "sequential"]
@@ -68,11 +70,14 @@ class Backbone(ABC):
     ) -> tuple[Tensor, Tensor]:
         """Return each client's loss and gradient; with L = sum_r weights[k, r] * mean_t nll[k, r, t].
 
+        Of a `Batch` of chats L = sum_r weights[k, r] * sum_t nll[k, r, t] over the tokens that are learned.
+
         Args:
             stack: the clients' adapters.
             tokens: int64 (k, rows, T + 1); the first column is context, the others are predicted. Of
                 other data what the `feed` gives.
-            weights: (k, rows): 1 / rows of a client's real rows; 0 for rows that only fill the shape.
+            weights: (k, rows): 1 / rows of a client's real rows; 0 for rows that only fill the shape. Of chats
+                1 / learned tokens of all of a client's rows.
             hidden: what the `prefix_layers` make of the tokens, (k, rows, T, width), or None.
 
         Returns:
@@ -84,6 +89,10 @@ class Backbone(ABC):
     def losses(self, stack: Stack, tokens: Any) -> Tensor:
         """Return the negative log likelihood [nats] of every predicted token, (k, rows, T), no gradient."""
 
+    def graded(self, stack: Stack, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the negative log likelihood [nats] of every predicted token, and whether it is the likeliest, (k, rows, T)."""
+        raise NotImplementedError(f"{type(self).__name__} grades no answers")
+
     @abstractmethod
     def rebase(self, base: Vector | None) -> None:
         """Make the adapted modules' frozen weights W0 + change (`Base.vector`), or W0 again (None).
@@ -91,14 +100,27 @@ class Backbone(ABC):
         It stays so until the next call; asking for the array that is there costs nothing.
         """
 
+    def at_depth(self, depth: int) -> Backbone:
+        """Return this model with the adapters of its last `depth` layers only (`Layout.last`), and the same frozen weights.
+
+        A `base` that it is given is one of the whole layout, with no change below those layers.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no part without the lower adapters")
+
     def feed(self, data: Sequence[Any], jobs: Sequence[Job]) -> Feed:
         """Return what cuts batches from the clients' examples."""
         from fedsim.training.feeds import Texts
 
+        if isinstance(data[0], Sequences):
+            from fedsim.training.chats.feed import Chats
+
+            return Chats(data, self.device)
         return Texts(data, self.device)
 
     def length(self, examples: Any) -> int:
         """Return a number that is equal for clients whose examples go into one batch: columns of their windows."""
+        if isinstance(examples, Sequences):
+            return int(examples.packed)
         columns: int = examples.shape[1]
         return columns
 

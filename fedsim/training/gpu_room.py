@@ -45,6 +45,6 @@ def clients_that_fit(shape: ModelShape, layout: Layout, tokens_at_once: int, fre
     """
     one_visit = train_memory_bytes(shape)
     weights = float(shape.params * shape.weight_bytes)
-    activations = max(0.0, one_visit - weights) * tokens_at_once / (shape.batch * shape.sequence)
+    activations = max(0.0, one_visit - weights) * tokens_at_once / shape.held_tokens
     left = (1.0 - SPARED) * free - weights - activations
     return max(1, min(MOST, int(left // (4 * COPIES * layout.size))))

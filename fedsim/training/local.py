@@ -61,29 +61,54 @@ def _all_batches(n: int, job: Job) -> Iterator[Rows]:
         rest = rest[size:]
 
 
-def optimizer(parameters: Sequence[Tensor], local: LocalConfig) -> Any:
-    """Return a fresh torch optimiser: AdamW (betas 0.9, 0.999, eps 1e-8) or SGD with momentum."""
+def optimizer(parameters: Sequence[Tensor], local: LocalConfig, ratios: Sequence[float] | None = None) -> Any:
+    """Return a fresh torch optimiser: AdamW (betas 0.9, 0.999, eps 1e-8) or SGD with momentum.
+
+    Each group of its parameters has an `lr_ratio`: what its learning rate is in units of `local.lr`, from `ratios`, one
+    a parameter; None: 1.
+    """
     import torch
 
+    of_each = [1.0] * len(parameters) if ratios is None else ratios
+    groups = [
+        {
+            "params": [p for p, of in zip(parameters, of_each, strict=True) if of == ratio],
+            "lr": local.lr * ratio,
+            "lr_ratio": ratio,
+        }
+        for ratio in dict.fromkeys(of_each)
+    ]
     decay = local.weight_decay
     if local.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, lr=local.lr, momentum=local.momentum, weight_decay=decay, foreach=False
-        )
-    return torch.optim.AdamW(parameters, lr=local.lr, weight_decay=decay, fused=True)
+        return torch.optim.SGD(groups, momentum=local.momentum, weight_decay=decay, foreach=False)
+    return torch.optim.AdamW(groups, weight_decay=decay, fused=True)
 
 
-def slots(layout: Layout, rank: int | None, factors: str = "AB") -> NDArray[np.bool_]:
-    """Return which numbers of a vector belong to slots below `rank` (None: all) of the named factors.
+def lr_ratios(layout: Layout, ratio: float) -> list[float]:
+    """Return the learning rate of each array of a layout, in its order, where that of A is 1 (LoRA+, arXiv 2402.12354).
 
-    Whole tensors always do.
+    `ratio` is that of B and, as PEFT has it, of all that has one dimension.
+    """
+    arrays = layout.slices.items()
+    return [
+        ratio if layout.slot_axes[name] == 1 or (layout.slot_axes[name] is None and len(shape) == 1) else 1.0
+        for name, (_, shape) in arrays
+    ]
+
+
+def slots(
+    layout: Layout, rank: int | None, factors: str = "AB", depth: int | None = None
+) -> NDArray[np.bool_]:
+    """Return which numbers of a vector belong to slots below `rank` (None: all) of the named factors in the last `depth` layers.
+
+    Whole tensors of those layers always do.
 
     Raises:
         ExperimentError: the rank is not one of the layout's.
     """
     for m in layout.modules:
         _rank(m, rank)
-    return layout.slots(rank, factors)
+    return layout.slots(rank, factors, depth)
 
 
 def scales(layout: Layout, rank: int | None, scale: float | None = None) -> list[float]:

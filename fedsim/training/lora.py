@@ -19,16 +19,28 @@ import numpy as np
 from fedsim.adapters.adapter import Layout, Tensor, Vector
 from fedsim.adapters.folding import base_into_adapter
 from fedsim.config.learning import LoraConfig
+from fedsim.cost.quantised import Quantise
 from fedsim.rng import stream
 from fedsim.training import hub
 from fedsim.training.backbone import Backbone
 from fedsim.training.backbone import Path as TrainingPath
-from fedsim.training.direct.adapter_config import write_config
+from fedsim.training.beside.tensors import (
+    ADAPTER,
+    plain_name,
+    saved_modules,
+    stored_names,
+    value_of,
+    with_beside,
+)
+from fedsim.training.direct.adapter_config import patterns, plain_lora, write_config
 from fedsim.training.direct.architecture import Matrix
 from fedsim.training.direct.folder import known
 from fedsim.training.direct.targets import known_layout, known_to_train, of_factors, picked
 from fedsim.training.loading.configuration import of_text, of_text_parameters
+from fedsim.training.local import lr_ratios
 from fedsim.training.paths import choose, resolved
+from fedsim.training.quantised.base import in_place
+from fedsim.training.quantised.chosen import of_matrices
 from fedsim.training.rebase import Bases, Layers
 from fedsim.training.written import save_config
 
@@ -36,7 +48,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-ADAPTER = "default"
 WITHOUT_ADAPTER = frozenset({"out_proj", "conv1d"})
 """Layers that PEFT refuses to adapt in models of `STATE_SPACE`: their fast path reads the weight past the layer."""
 STATE_SPACE = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
@@ -110,7 +121,14 @@ def layout(model: PreTrainedModel, lora: LoraConfig) -> Layout:
     """
     if lora.full:
         return Layout(tensors=tuple(Tensor(n, tuple(p.shape)) for n, p in of_text_parameters(model)))
-    return of_factors(chosen(model, lora.targets), lora)
+    factors = of_factors(chosen(model, lora.targets), lora)
+    return with_beside(factors, model, lora, _trainable(model)) if lora.beside else factors
+
+
+def _trainable(model: PreTrainedModel) -> list[tuple[str, torch.Tensor]]:
+    """Return (path, parameter) of what a text goes through, or of any other model."""
+    text = hasattr(model, "get_output_embeddings")
+    return of_text_parameters(model) if text else list(model.named_parameters())
 
 
 def initial(trained: Layout, seed: int) -> Vector:
@@ -128,10 +146,10 @@ def initial(trained: Layout, seed: int) -> Vector:
     return vector
 
 
-def pretrained(name: str, trained: Layout) -> Vector:
-    """Return the backbone's own weights as a vector: version 0 of full-model training."""
-    named = dict(hub.weights(name).named_parameters())
-    vector: Vector = np.concatenate([named[t.name].detach().numpy().ravel() for t in trained.tensors])
+def pretrained(name: str, trained: Layout, quantise: Quantise | None = None) -> Vector:
+    """Return the backbone's own values of the whole tensors, one after the other: version 0 of full-model training."""
+    model = frozen(name, "float32", quantise)
+    vector: Vector = np.concatenate([value_of(model, tensor).ravel() for tensor in trained.tensors])
     return vector
 
 
@@ -141,23 +159,25 @@ class Trainee:
     def __init__(self, model: Any, trained: Layout, lora: LoraConfig) -> None:
         """Wrap `model` (which is changed) with stock PEFT, or free all its weights if `full`."""
         self.layout = trained
+        self.lr_ratios = lr_ratios(trained, lora.lr_ratio)
         if trained.full:
             self.model = model
             named = dict(model.named_parameters())
             self.parameters = [named[t.name].requires_grad_(requires_grad=True) for t in trained.tensors]
         else:
             self.model = _wrapped(model, trained, lora)
-            named = dict(self.model.named_parameters())
-            self.parameters = [
-                named[f"base_model.model.{m.name}.lora_{factor}.{ADAPTER}.weight"]
-                for m in trained.modules
-                for factor in "AB"
-            ]
+            named = {plain_name(name): p for name, p in self.model.named_parameters()}
+            self.parameters = [named[name] for name in trained.slices]
         self.model.eval()
         adapted = [self.model.get_submodule(f"base_model.model.{m.name}") for m in trained.modules]
         self._bases = Bases(trained, Layers([layer.base_layer for layer in adapted]).write)
         shapes = [place[1] for place in trained.slices.values()]
         assert [tuple(p.shape) for p in self.parameters] == shapes, "the weights differ from their config"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return self.parameters[0].device
 
     def rebase(self, base: Vector | None) -> None:
         """Make the adapted modules' frozen weights W0 + change (`Base.vector`), or W0 again (None)."""
@@ -211,35 +231,58 @@ def peft_config(model: Any, trained: Layout, lora: LoraConfig, base: str | None 
         r=lora.r,
         lora_alpha=int(lora.alpha) if lora.alpha == int(lora.alpha) else lora.alpha,
         lora_dropout=0.0,
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        bias=lora.bias,
+        modules_to_save=saved_modules(trained, model) or None,
+        **patterns(trained, lora),
         target_modules=sorted(leaves if everywhere == wanted else wanted),
         fan_in_fan_out=any(m.conv1d for m in matrices(model) if m.name in wanted),
         inference_mode=base is not None,
     )
 
 
+def frozen(name: str, dtype: str, quantise: Quantise | None) -> PreTrainedModel:
+    """Return a model whose frozen weights are those of `quantise` (`fedsim.training.quantised`)."""
+    model = hub.weights(name, dtype)
+    in_place(model, of_matrices(matrices(model)), quantise)
+    return model
+
+
 @lru_cache(maxsize=4)
-def trainee(name: str, lora: LoraConfig, device: str = "cpu", dtype: str = "float32") -> Trainee:
+def trainee(
+    name: str,
+    lora: LoraConfig,
+    device: str = "cpu",
+    dtype: str = "float32",
+    quantise: Quantise | None = None,
+) -> Trainee:
     """Return this process's copy of a model, loaded and wrapped once."""
     trained = layout(hub.skeleton(name), lora)
-    return Trainee(hub.weights(name, dtype).to(device), trained, lora)
+    return Trainee(frozen(name, dtype, quantise).to(device), trained, lora)
 
 
 @lru_cache(maxsize=4)
 def backbone(
-    name: str, lora: LoraConfig, path: TrainingPath, device: str = "cpu", dtype: str = "float32"
+    name: str,
+    lora: LoraConfig,
+    path: TrainingPath,
+    device: str = "cpu",
+    dtype: str = "float32",
+    quantise: Quantise | None = None,
 ) -> Backbone | None:
     """Return this process's copy of a model as a backbone for client batches; None: `trainee` trains."""
     made = known_to_train(name, lora, path)
     if made is not None:
         from fedsim.training.direct.weights import decoder
 
-        direct = decoder(name, made, known_layout(made, lora), device, dtype)
+        direct = decoder(name, made, known_layout(made, lora), device, dtype, quantise)
         if direct is not None:
             return direct
     trained = layout(hub.skeleton(name), lora)
     if resolved(hub.skeleton(name), trained, path) == "sequential":
         return None
-    return choose(hub.weights(name, dtype).to(device), trained, path)
+    return choose(frozen(name, dtype, quantise).to(device), trained, path)
 
 
 def save(vector: Vector, name: str, lora: LoraConfig, folder: Path, base: Vector | None = None) -> int:
@@ -261,13 +304,13 @@ def save(vector: Vector, name: str, lora: LoraConfig, folder: Path, base: Vector
         return 0
     from safetensors.numpy import save_file
 
-    made = known(name)
+    made = None if lora.beside else known(name)
     trained = layout(hub.skeleton(name), lora) if made is None else known_layout(made, lora)
     if base is not None:
         trained, vector = base_into_adapter(trained, vector, base)
-        lora = lora.model_copy(update={"r": trained.rank, "alpha": float(trained.rank)})
+        lora = plain_lora(lora, trained.rank)
     arrays = trained.arrays(np.ascontiguousarray(vector, dtype=np.float32))
-    tensors = {f"base_model.model.{key}.weight": np.array(value) for key, value in arrays.items()}
+    tensors = {key: np.array(arrays[array]) for array, key in stored_names(trained).items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     if made is None:
         save_config(peft_config(hub.skeleton(name), trained, lora, base=name), folder)

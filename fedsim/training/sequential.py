@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 from fedsim.adapters.adapter import Vector
 from fedsim.jobs import Job, Update
 from fedsim.training import noise, slot_penalty
+from fedsim.training.beside.tensors import ADAPTER
+from fedsim.training.chats.sequences import Sequences
+from fedsim.training.chats.stock import answer_losses
 from fedsim.training.local import Windows, batches, one_thread, optimizer, scales, slots
-from fedsim.training.lora import ADAPTER, Trainee
+from fedsim.training.lora import Trainee
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,16 +55,18 @@ def visit(
     gradient, before clipping; c is the start, or the job's `anchor`. The loss reported is without it.
     """
     trainee.rebase(job.base)
-    trainee.write(job.start if job.rank is None else job.start * slots(trainee.layout, job.rank))
+    whole = job.rank is None and not trainee.layout.below(job.depth)
+    trainee.write(job.start if whole else job.start * slots(trainee.layout, job.rank, depth=job.depth))
     with adapted(trainee, job, dropout) as at_step:
         return _steps(trainee, windows, job, at_step, losses or _of_text)
 
 
 @contextmanager
 def adapted(trainee: Trainee, job: Job, dropout: float) -> Iterator[Callable[[int], None]]:
-    """Give the stock PEFT layers the job's rank, frozen factors and addressed LoRA dropout for a while.
+    """Give the stock PEFT layers the job's rank, frozen factors, depth and addressed LoRA dropout for a while.
 
-    Slots above the rank need no mask: where A and B are both 0, so are their gradients.
+    Slots above the rank need no mask: where A and B are both 0, so are their gradients. Layers below the depth are frozen
+    at 0, so nothing goes backward through them; modules are numbered from the lowest that trains.
 
     Yields:
         What must be told the number of each step.
@@ -81,12 +86,15 @@ def adapted(trainee: Trainee, job: Job, dropout: float) -> Iterator[Callable[[in
 
         return forward
 
-    for at, (layer, scale) in enumerate(zip(layers, factors, strict=True)):
+    below, at = trainee.layout.below(job.depth), 0
+    for m, layer, scale in zip(trainee.layout.modules, layers, factors, strict=True):
+        there = f"{m.name}.lora_A" not in below
         layer.scaling[ADAPTER] = scale
-        layer.lora_A.requires_grad_("A" in job.trains)
-        layer.lora_B.requires_grad_("B" in job.trains)
-        if dropout:
+        layer.lora_A.requires_grad_(there and "A" in job.trains)
+        layer.lora_B.requires_grad_(there and "B" in job.trains)
+        if dropout and there:
             layer.lora_dropout[ADAPTER].forward = dropping(at)
+        at += there
     try:
         yield at_step
     finally:
@@ -97,7 +105,9 @@ def adapted(trainee: Trainee, job: Job, dropout: float) -> Iterator[Callable[[in
             layer.lora_dropout[ADAPTER].__dict__.pop("forward", None)
 
 
-def _of_text(trainee: Trainee, windows: Windows, job: Job, step: int) -> Tensor:
+def _of_text(trainee: Trainee, windows: Windows | Sequences, job: Job, step: int) -> Tensor:
+    if isinstance(windows, Sequences):
+        return answer_losses(trainee.model, windows, trainee.device)
     return token_losses(trainee, windows)
 
 
@@ -107,17 +117,21 @@ def _steps(
     import torch
 
     local = job.local
-    parameters = [p for p in trainee.parameters if p.requires_grad]
+    moving = [
+        pair for pair in zip(trainee.parameters, trainee.lr_ratios, strict=True) if pair[0].requires_grad
+    ]
+    parameters = [p for p, _ in moving]
     centre = _centre(trainee, job) if local.prox_mu else []
-    optimise = optimizer(parameters, local)
-    nll, squares, tokens, examples, made = 0.0, 0.0, 0, 0, 0
+    optimise = optimizer(parameters, local, [ratio for _, ratio in moving])
+    nll, squares, learned, tokens, examples, made = 0.0, 0.0, 0, 0, 0, 0
     whole = local.steps_over(len(windows))
     for rows in batches(len(windows), job):
         at_step(made)
         for group in optimise.param_groups:
-            group["lr"] = local.lr * local.lr_share(made, whole)
+            group["lr"] = local.lr * group["lr_ratio"] * local.lr_share(made, whole)
         optimise.zero_grad(set_to_none=True)
-        each = losses(trainee, windows[rows], job, made)
+        batch = windows[rows]
+        each = losses(trainee, batch, job, made)
         loss = each.mean()
         loss.backward()
         for p, c in zip(parameters, centre, strict=bool(centre)):
@@ -131,12 +145,13 @@ def _steps(
         count = each.numel()
         nll += loss.item() * count
         squares += loss.item() ** 2 * count
-        tokens += count
+        learned += count
+        tokens += int(batch.counts.sum()) if isinstance(batch, Sequences) else count
         examples += rows.size
         made += 1
     optimise.zero_grad(set_to_none=True)
     seen = min(len(windows), examples)
-    mean, square = (total / tokens if tokens else math.nan for total in (nll, squares))
+    mean, square = (total / learned if learned else math.nan for total in (nll, squares))
     return Update(trainee.read(), examples=seen, tokens=tokens, steps=made, loss=mean, square=square)
 
 

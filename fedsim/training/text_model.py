@@ -5,19 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from fedsim.adapters.adapter import Layout, Vector
+from fedsim.arrays import Ints
 from fedsim.config.learning import LoraConfig, NumericsConfig
+from fedsim.cost.quantised import Quantise
 from fedsim.jobs import Job, Update
 from fedsim.training import hub, lora
 from fedsim.training.backbone import Backbone
+from fedsim.training.chats.sequences import Sequences
 from fedsim.training.direct.targets import known_to_train
 from fedsim.training.local import Windows, device
 from fedsim.training.lora import Trainee
 from fedsim.training.paths import Trained, resolved
+
+if TYPE_CHECKING:
+    from fedsim.training.chats.generation import Answers
+
+
+def longest(examples: Windows | Sequences) -> int:
+    """Return the predicted tokens that a client's rows may have."""
+    return examples.most if isinstance(examples, Sequences) else int(examples.shape[1]) - 1
+
 
 LOGITS = 2**24
 """Numbers in the logits of one forward pass when scoring: 64 MiB of float32."""
@@ -37,6 +49,7 @@ class TextModel:
         layout: of what an update holds.
         width, vocabulary: numbers of a token's hidden state and of its logits.
         cache_bytes: room for frozen hidden states.
+        quantise: how the frozen weights are held; None: as the model has them.
     """
 
     name: str
@@ -46,15 +59,26 @@ class TextModel:
     width: int
     vocabulary: int
     cache_bytes: float
+    quantise: Quantise | None = None
 
-    def load(self) -> None:
-        """Load the weights."""
-        if self.backbone() is None:
-            self._trainee()
+    def load(self, *, packs: bool = False) -> None:
+        """Load the weights.
+
+        Args:
+            packs: whether rows are of several examples, which the model must keep apart.
+
+        Raises:
+            DataError: it does not.
+        """
+        model = self.backbone() or self._trainee()
+        if packs:
+            from fedsim.training.chats.scores import check_apart
+
+            check_apart(model, self.vocabulary, self.name)
 
     def pretrained(self) -> Vector:
         """Return the model's own weights as a vector."""
-        return lora.pretrained(self.name, self.layout)
+        return lora.pretrained(self.name, self.layout, self.quantise)
 
     def path(self) -> Trained:
         """Return the path that trains it."""
@@ -62,13 +86,31 @@ class TextModel:
             return "fused"
         return resolved(hub.skeleton(self.name), self.layout, self.numerics.training)
 
-    def train(self, data: Sequence[Windows], jobs: Sequence[Job]) -> list[Update]:
+    def train(self, data: Sequence[Windows | Sequences], jobs: Sequence[Job]) -> list[Update]:
         """Train each job on its windows: together, or one by one if no backbone takes several clients."""
         backbone = self.backbone()
         if backbone is None:
             from fedsim.training import sequential
 
             return sequential.train(self._trainee(), data, jobs, dropout=self.lora.dropout)
+        from fedsim.training.stacked.depths import by_depth, narrowed, widened
+
+        updates: dict[int, Update] = {}
+        for depth, members in by_depth(self.layout, jobs).items():
+            examples, asked = [data[i] for i in members], [jobs[i] for i in members]
+            if depth is None:
+                ends = self._through(backbone, examples, asked)
+            else:
+                asked = [narrowed(self.layout, job) for job in asked]
+                upper = self._through(backbone.at_depth(depth), examples, asked)
+                ends = [widened(self.layout, depth, update) for update in upper]
+            updates.update(zip(members, ends, strict=True))
+        return [updates[i] for i in range(len(jobs))]
+
+    def _through(
+        self, backbone: Backbone, data: Sequence[Windows | Sequences], jobs: Sequence[Job]
+    ) -> list[Update]:
+        """Train jobs through a backbone that has all adapters of their vectors."""
         from fedsim.training.stacked import frozen_prefix
 
         groups = frozen_prefix.groups(self.state_sizes(backbone, data, jobs), frozen_prefix.most(backbone))
@@ -81,19 +123,24 @@ class TextModel:
         return [updates[i] for i in range(len(jobs))]
 
     def _together(
-        self, backbone: Backbone, data: Sequence[Windows], jobs: Sequence[Job], *, entered: bool
+        self, backbone: Backbone, data: Sequence[Windows | Sequences], jobs: Sequence[Job], *, entered: bool
     ) -> list[Update]:
         """Train one group; its states, if it is given any, are gone when it is done."""
         from fedsim.training.stacked import batched, frozen_prefix
 
-        prefix = frozen_prefix.of(backbone, self.cache_bytes)
+        whole = self.backbone()
+        assert whole is not None
+        prefix = frozen_prefix.of(whole, self.cache_bytes)
         return batched.train(
             backbone,
             data,
             jobs,
-            tokens_at_once=self.tokens_at_once(backbone, data[0].shape[1] - 1),
+            tokens_at_once=self.tokens_at_once(backbone, max(map(longest, data))),
             dropout=self.lora.dropout,
-            hidden=[prefix.states(windows) for windows in data] if entered else None,
+            lr_ratio=self.lora.lr_ratio,
+            hidden=[prefix.states(w, backbone) for w in data if not isinstance(w, Sequences)]
+            if entered
+            else None,
         )
 
     def score(
@@ -124,6 +171,29 @@ class TextModel:
 
         return batched.score(backbone, vectors, windows, counts, rows, base)
 
+    def grade(self, vector: Vector, rows: Sequences, base: Vector | None) -> dict[str, float]:
+        """Return nll [nats], tokens and hits of the learned tokens of some rows: see `fedsim.training.chats.scores`."""
+        from fedsim.training.chats import scores
+
+        most = min(LOGITS // self.vocabulary, STATES // self.width)
+        return scores.score(self.backbone() or self._trainee(), vector, rows, most, base)
+
+    def answers(
+        self,
+        vector: Vector,
+        rows: Sequences,
+        asked: Ints,
+        base: Vector | None,
+        most: int,
+        ends: Sequence[int],
+    ) -> Answers:
+        """Return what the model says after the first `asked` tokens of each row: see `fedsim.training.chats.generation`."""
+        from fedsim.training.chats import generation
+
+        return generation.answers(
+            self._trainee(), hub.tokenizer(self.name), vector, base, rows, asked, most, ends
+        )
+
     def rows_at_once(self, sequence: int, most: int) -> int:
         """Return how many windows of `sequence` tokens go through the model at once: their logits and states are bounded."""
         return max(1, min(most, LOGITS // (sequence * self.vocabulary), STATES // (sequence * self.width)))
@@ -142,22 +212,25 @@ class TextModel:
         return min(most, max(sequence, SWAPPED // self.vocabulary))
 
     def state_sizes(
-        self, backbone: Backbone, data: Sequence[Windows], jobs: Sequence[Job]
+        self, backbone: Backbone, data: Sequence[Windows | Sequences], jobs: Sequence[Job]
     ) -> list[int | None]:
         """Return the numbers in each client's frozen states, None where they are not worth computing.
 
-        They are where a visit goes through the whole shard at least once.
+        They are where a visit goes through the whole shard at least once. Rows of unequal length have none.
         """
         return [
             len(windows) * (windows.shape[1] - 1) * self.width
-            if backbone.prefix_layers and job.local.examples_over(len(windows)) >= len(windows)
+            if backbone.prefix_layers
+            and not isinstance(windows, Sequences)
+            and job.local.examples_over(len(windows)) >= len(windows)
             else None
             for windows, job in zip(data, jobs, strict=True)
         ]
 
     def backbone(self) -> Backbone | None:
         """Return what takes many clients, None if none does."""
-        return lora.backbone(self.name, self.lora, self.numerics.training, device(), self.numerics.dtype)
+        numerics = self.numerics
+        return lora.backbone(self.name, self.lora, numerics.training, device(), numerics.dtype, self.quantise)
 
     def _trainee(self) -> Trainee:
-        return lora.trainee(self.name, self.lora, device(), self.numerics.dtype)
+        return lora.trainee(self.name, self.lora, device(), self.numerics.dtype, self.quantise)

@@ -25,7 +25,8 @@ def runs(extensions):
 
 def test_the_page_has_these_files_and_no_other_code():
     assert list(files()) == [
-        "my_rules.py", "median.yaml", "my_protocols.py", "relay.yaml", "my_samplers.py", "fair.yaml", "check.py",
+        "my_rules.py", "median.yaml", "my_protocols.py", "relay.yaml", "my_samplers.py", "fair.yaml", "my_task.py", "my_task.yaml",
+        "check.py",
     ]  # fmt: skip
     assert PAGE.read_text(encoding="utf-8").count("```") == 2 * len(files())
 
@@ -70,6 +71,15 @@ def test_the_fair_sampler_asks_everybody_before_anybody_twice(runs):
     assert len(set(asked[:20])) == 20
     assert max(counts.values()) - min(counts.get(c, 0) for c in range(20)) <= 2
     assert np.unique(asked).size == 20
+
+
+def test_the_image_classifier_learns_as_a_whole_and_passes_the_audit(extensions):
+    run = simulate(read(extensions / "my_task.yaml"))
+    accuracy = run.scores[run.scores.metric == "accuracy"].value.to_numpy()
+
+    assert verify(run) == []
+    assert (accuracy[0], accuracy[-1] > 0.5) == (pytest.approx(0.1, abs=0.1), True)
+    assert len(files()["my_task.py"].splitlines()) <= 40
 
 
 def test_the_components_of_the_page_pass_their_contracts(extensions):

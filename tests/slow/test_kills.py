@@ -32,6 +32,8 @@ PARTS = 4
 """Into which the random kills are divided, so that several processes can share them."""
 WORST_FIRST = sorted(KINDS, key=("ditto", "fedbuff", "images").__contains__, reverse=True)
 """Kinds whose folders have most in them, then the others."""
+LAST = 30
+"""Changes of a run's folder that belong to its end."""
 FULL_KINDS = ("fedbuff", "ditto")
 """Kinds that find the disk full at every change in turn."""
 
@@ -105,6 +107,18 @@ def test_runs_whose_machine_loses_its_power_end_as_if_left_alone(lab, book, stri
         name = QUICK[number % len(QUICK)]
         trial = lab.power_lost(name, (SEED, 4, number, int(strict)), strict=strict)
         book.note("power, strict" if strict else "power", trial)
+        if book.is_late():
+            break
+
+    assert book.failures == []
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_runs_whose_machine_loses_its_power_about_their_last_word_end_as_if_left_alone(lab, book, strict):
+    """What `run.json` vouches for is on the disk when it says `done`."""
+    for number, name in enumerate(QUICK):
+        trial = lab.power_lost(name, (SEED, 6, number, int(strict)), strict=strict, last=LAST)
+        book.note("power at the end, strict" if strict else "power at the end", trial)
         if book.is_late():
             break
 

@@ -82,8 +82,8 @@ def test_the_source_never_seeds_globally_nor_unpickles_from_disk():
 def test_public_names_are_these():
     assert fedsim.__all__ == [
         "NOTHING", "WHOLE", "Aggregator", "Component", "Contribution", "Executor", "Experiment", "FedsimError",
-        "Invitation", "Job", "Offer", "Payload", "Personal", "PollingSampler", "Run", "Sampler", "Seen", "ServerModel",
-        "ServerOptimizer", "ServerProtocol", "Steps", "Task", "TaskComponent", "TaskContext", "Traits", "Update",
+        "Invitation", "Job", "Offer", "Payload", "Personal", "PollingSampler", "Pool", "Run", "Sampler", "Seen", "ServerModel",
+        "ServerOptimizer", "ServerProtocol", "Steps", "Task", "TaskComponent", "TaskContext", "TorchTask", "Traits", "Update",
         "Verbs", "load", "read", "resume", "simulate", "views",
     ]  # fmt: skip
 

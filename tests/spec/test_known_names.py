@@ -11,7 +11,7 @@ import fedsim
 from fedsim.cli.app import call
 from fedsim.component import PACKAGES, find, kind_pointer, kinds
 from fedsim.config.experiment import Experiment
-from fedsim.config.schema import key_meant, model_at
+from fedsim.config.reference.schema import key_meant, model_at
 from fedsim.errors import ExperimentError
 from fedsim.known_names import ABSENT_METHODS, KEYS, METHODS, WORDS, nearest_kind, squashed
 

@@ -1,4 +1,4 @@
-"""The files of docs/extending.md, written out so that they can be imported and run."""
+"""The files of docs/extending.md and docs/torch.md, written out so that they can be imported and run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _FILE = re.compile(r"^`(?P<name>[\w.]+)`\n\n```\w+\n(?P<text>.*?)^```$", re.MULT
 _SEAM = re.compile(r"^(class \w+)\((?:Aggregator|ServerProtocol|Sampler)\):", re.MULTILINE)
 
 
-def files():
+def files(page=PAGE):
     """Name and text of every file on the page."""
-    return {match["name"]: match["text"] for match in _FILE.finditer(PAGE.read_text(encoding="utf-8"))}
+    return {match["name"]: match["text"] for match in _FILE.finditer(page.read_text(encoding="utf-8"))}
 
 
 def plain(text):
@@ -27,10 +27,10 @@ def plain(text):
 
 
 @contextmanager
-def installed(folder, form=str):
+def installed(folder, form=str, page=PAGE):
     """The files in a folder on sys.path; what was imported of it is forgotten afterwards, and what was there is back."""
-    before = {name: sys.modules.pop(name, None) for name in (n.removesuffix(".py") for n in files())}
-    for name, text in files().items():
+    before = {name: sys.modules.pop(name, None) for name in (n.removesuffix(".py") for n in files(page))}
+    for name, text in files(page).items():
         (folder / name).write_text(form(text), encoding="utf-8")
     sys.path.insert(0, str(folder))
     try:

@@ -14,6 +14,7 @@ import yaml
 from fedsim.arrays import Ints
 from fedsim.errors import RunFolderError, message
 from fedsim.files.atomic import beside_of, sync_folder, write_atomically
+from fedsim.files.disk import telling
 from fedsim.files.opened import UnreadableError
 from fedsim.records import folder as run_folder
 from fedsim.records import tables
@@ -30,10 +31,12 @@ def held(folder: Path) -> Iterator[None]:
 
     Raises:
         RunFolderError: another process is at work on the run, there are links in its folder, or it takes no file.
+        HostError: the disk is full, read-only or broken.
     """
     run_folder.refuse_links(folder)
     try:
-        lock = hold(folder)
+        with telling(folder, "free some space"):
+            lock = hold(folder)
     except OSError as problem:
         raise RunFolderError(message(str(folder), f"cannot be written ({problem.strerror})")) from problem
     try:

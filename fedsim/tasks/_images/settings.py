@@ -9,9 +9,10 @@ from pydantic import Field, model_validator
 from fedsim.component import Config
 from fedsim.config.fields import Count, CountOrZero
 from fedsim.cost.charge_images import ChargeImages
+from fedsim.cost.quantised import Quantise, Word, quantise_of
 from fedsim.errors import invalid
 from fedsim.tasks._base import TaskComponent
-from fedsim.tasks._sources import check_data
+from fedsim.tasks._sources import HELD_OUT, Holdout, check_data, spelled_out
 from fedsim.tasks.partition import Iid, Partition
 
 
@@ -46,17 +47,23 @@ class ImagesSettings(TaskComponent):
             them (`fedsim.tasks._images.pixels`), what is transparent on white.
         data_config, data_revision: of a hub data set.
         image_column, label_column: of a table; by default `img`, `image`, ... and `label`, ...
+        client_column, time_column: of a table: who made an image, for the partition `natural`, and when, as numbers or dates.
         classes: the classes that clients have, by number (`fedsim.tasks._images.labels`); all without it, of the built-in digits 5 to 9.
         share: which part of each class's training images clients have, from and to: [0.5, 1] leaves the first
             half to whoever pretrained on it.
         partition: who has which images; see `fedsim.tasks.partition`.
-        holdout: share of each client's images it does not train on, at least one.
+        holdout: share of each client's images it does not train on, at least one; `last` is short for 0.1 with
+            `holdout_from: last`.
+        holdout_from: `drawn`: any of a client's images; `last`: its last ones in time (`time_column`, else the data's order,
+            in which a client of several owners holds out the last of each).
         prediction: what the model predicts; `auto`: as its schedule says.
         conditional: whether a model that can be told the class is told it.
         grid: timesteps, in the middle of equal parts, at which each evaluated image's loss is taken.
         samples: images drawn for the distances, the same number at every version, at least 2; 0: none.
         sampling_steps: steps of DDIM.
         features: what looks at them.
+        quantise: how the frozen weights of the linear layers are held: `none`, `int8`, `nf4`, or a block, whose `modules`
+            may name convolutions, too (`fedsim.cost.quantised`).
         charge_as: the model that the clock charges instead of the one that trains.
     """
 
@@ -66,17 +73,26 @@ class ImagesSettings(TaskComponent):
     data_revision: str | None = None
     image_column: str | None = None
     label_column: str | None = None
+    client_column: str | None = None
+    time_column: str | None = None
     classes: tuple[CountOrZero, ...] | None = None
     share: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = (0.0, 1.0)
     partition: Partition = Iid()
-    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    holdout: Holdout = HELD_OUT
+    holdout_from: Literal["drawn", "last"] = "drawn"
     prediction: Literal["auto", "epsilon", "v_prediction", "sample"] = "auto"
     conditional: bool = True
     grid: Count = 8
     samples: CountOrZero = 500
     sampling_steps: Count = 25
     features: FeaturesConfig = FeaturesConfig()
+    quantise: Word | Quantise = "none"
     charge_as: ChargeImages | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _last(cls, values: object) -> object:
+        return spelled_out(values)
 
     @model_validator(mode="after")
     def _some_images(self) -> ImagesSettings:
@@ -86,8 +102,13 @@ class ImagesSettings(TaskComponent):
             raise invalid("`classes` names one twice", fix="name each class once")
         if self.samples == 1:
             raise invalid("`samples` of one image have no spread", fix="draw at least 2, or 0 for none")
-        check_data(self.model, self.data, (self.image_column, self.label_column))
+        named = (self.image_column, self.label_column, self.client_column, self.time_column)
+        check_data(self.model, self.data, named)
         return self
+
+    def quantised(self) -> Quantise | None:
+        """Return how the frozen weights are held where they are quantised."""
+        return quantise_of(self.quantise)
 
     def sources(self) -> dict[str, str]:
         """Return the model and the data."""

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.adapters.adapter import Vector
+from fedsim.cost.quantised import Quantise
 from fedsim.errors import DataError, message
 from fedsim.jobs import SPLIT, DrawingTask, FileKind, Job, Probe, Sums, Update
 from fedsim.rng import stream
@@ -54,6 +55,7 @@ class ImagesTask(DealtTask, DrawingTask):
         features: the extractor.
         pictures: the clients' images.
         test: images that nobody trains on.
+        quantise: how the frozen weights are held; None: as the model has them.
     """
 
     prediction: Literal["auto", "epsilon", "v_prediction", "sample"]
@@ -66,6 +68,7 @@ class ImagesTask(DealtTask, DrawingTask):
     features: Features | None
     pictures: Pictures = field(repr=False)
     test: Pictures = field(repr=False)
+    quantise: Quantise | None = None
 
     unit: ClassVar[str] = "images"
     batching: ClassVar[Batching] = Batching(fewest=2, most=16, together=2**20)
@@ -221,7 +224,7 @@ class ImagesTask(DealtTask, DrawingTask):
         """The denoiser, as a worker needs it to load it."""
         from fedsim.training.diffusion.lora import Source
 
-        return Source(self.model, self.prediction, self.lora, self.told)
+        return Source(self.model, self.prediction, self.lora, self.told, self.quantise)
 
     @property
     def how(self) -> Signature:

@@ -30,7 +30,7 @@ def held_out(whole: Texts) -> tuple[Texts, Texts, str]:
     """
     tested: set[int] = set()
     shortened: dict[int, tuple[str, str]] = {}
-    for group in _groups(whole):
+    for group in groups(whole):
         if len(group) >= TENTH:
             tested.update(group[len(group) - len(group) // TENTH :])
             continue
@@ -58,7 +58,7 @@ def held_out(whole: Texts) -> tuple[Texts, Texts, str]:
     )
 
 
-def _groups(whole: Texts) -> list[Group]:
+def groups(whole: Texts) -> list[Group]:
     """Return the units of each owner and label; an owner's labels of fewer than ten units are one group."""
     groups: dict[tuple[str, str | None], Group] = {}
     labels: Sequence[str | None] = whole.labels or [None] * len(whole)

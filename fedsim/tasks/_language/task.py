@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fedsim.adapters.adapter import Vector
 from fedsim.config.learning import LocalConfig
+from fedsim.cost.quantised import Quantise
 from fedsim.jobs import Job, Probe, ScoreJob, Sums, Update
 from fedsim.tasks._dealt import Batching, DealtTask
 from fedsim.tasks._language.tokens import Windows
@@ -39,12 +40,14 @@ class LanguageTask(DealtTask):
         cache_bytes: room for frozen hidden states in each worker.
         windows: the clients' windows.
         test, valid: windows that nobody trains on.
+        quantise: how the frozen weights are held; None: as the model has them.
     """
 
     cache_bytes: float
     windows: Windows = field(repr=False)
     test: Windows = field(repr=False)
     valid: Windows | None = field(repr=False)
+    quantise: Quantise | None = None
 
     unit: ClassVar[str] = "windows"
     batching: ClassVar[Batching] = Batching(fewest=8, most=64, together=2**17)
@@ -127,11 +130,11 @@ class LanguageTask(DealtTask):
 
     def metrics(self, sums: Sums) -> dict[str, float]:
         """Return perplexity (per token), word_perplexity, bits_per_byte and loss [nats per token]."""
-        loss = _ratio(sums["nll"], sums["tokens"])
+        loss = ratio(sums["nll"], sums["tokens"])
         return {
-            "perplexity": _exp(loss),
-            "word_perplexity": _exp(_ratio(sums["nll"], sums["words"])),
-            "bits_per_byte": _ratio(sums["nll"], sums["bytes"]) / math.log(2),
+            "perplexity": exponential(loss),
+            "word_perplexity": exponential(ratio(sums["nll"], sums["words"])),
+            "bits_per_byte": ratio(sums["nll"], sums["bytes"]) / math.log(2),
             "loss": loss,
         }
 
@@ -146,13 +149,22 @@ class LanguageTask(DealtTask):
 
         width, vocabulary = self.shape.width, self.shape.vocab
         return TextModel(
-            self.model, self.lora, self.numerics, self.layout, width, vocabulary, self.cache_bytes
+            self.model,
+            self.lora,
+            self.numerics,
+            self.layout,
+            width,
+            vocabulary,
+            self.cache_bytes,
+            self.quantise,
         )
 
 
-def _ratio(part: float, whole: float) -> float:
+def ratio(part: float, whole: float) -> float:
+    """Return part / whole, NaN of nothing."""
     return part / whole if whole else math.nan
 
 
-def _exp(value: float) -> float:
+def exponential(value: float) -> float:
+    """Return e to a loss, infinite above `LARGEST_LOSS`."""
     return math.inf if value > LARGEST_LOSS else math.exp(value)

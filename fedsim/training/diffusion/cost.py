@@ -14,25 +14,29 @@ import json
 import math
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from fedsim.adapters.adapter import Layout
 from fedsim.config.learning import LoraConfig
 from fedsim.cost.charge_images import ChargeImages
 from fedsim.cost.operations import Operations
+from fedsim.cost.quantised import Quantise
 from fedsim.cost.shape import ModelShape
+from fedsim.training.beside.tensors import plain_name
 from fedsim.training.diffusion import lora as denoiser_lora
 from fedsim.training.diffusion import models as denoisers
 from fedsim.training.diffusion import process as diffusion
 from fedsim.training.diffusion.models import Signature
+from fedsim.training.kept import Kept, storage
 from fedsim.training.lora import peft_config
+from fedsim.training.quantised.chosen import held
 
 BLOCKS = ("ResnetBlock2D", "Attention", "BasicTransformerBlock", "Downsample2D", "Upsample2D")
 """What checkpointing computes again, one at a time."""
@@ -56,19 +60,42 @@ def shape(
     weights = sum(s.inputs * s.outputs * math.prod(s.kernel) for s in multiplying)
     counted = operations(model, how, trained) if counted is None else counted
     width = max((s.outputs for s in multiplying), default=1)
-    return ModelShape(
-        name=name,
-        layers=len(multiplying),
-        width=width,
-        vocab=how.channels,
-        params=params,
-        matmul_params=weights,
-        adapter_params=trained.size,
-        sequence=how.size**2,
-        batch=batch,
-        full=trained.full,
-        operations=counted,
+    return _with_lengths(
+        ModelShape(
+            name=name,
+            layers=len(multiplying),
+            width=width,
+            vocab=how.channels,
+            params=params,
+            matmul_params=weights,
+            adapter_params=trained.size - sum(tensor.size for tensor in trained.beside),
+            sequence=how.size**2,
+            batch=batch,
+            full=trained.full,
+            operations=counted,
+            beside_params=sum(tensor.size for tensor in trained.beside),
+        ),
+        trained,
     )
+
+
+def _with_lengths(shape: ModelShape, trained: Layout) -> ModelShape:
+    """Return a size with what DoRA computes and holds in each pass, however many images: B A and W + s B A, as stock PEFT does.
+
+    Of a Linear B A is formed by a product with the unit matrix, of a convolution by one of the factors.
+    """
+    if not _has_lengths(trained):
+        return shape
+    sides = [(m.rank, math.prod(m.a_shape[1:]), m.b_shape[0], len(m.b_shape) > 2) for m in trained.modules]
+    return replace(
+        shape,
+        pass_flops=float(sum(2 * r * i * (o if conv else i + o) for r, i, o, conv in sides)),
+        pass_numbers=max(i * (2 * o if conv else i + 2 * o) for _, i, o, conv in sides),
+    )
+
+
+def _has_lengths(trained: Layout) -> bool:
+    return any(tensor.kind == "magnitude" for tensor in trained.beside)
 
 
 def operations(model: Any, how: Signature, trained: Layout) -> Operations:
@@ -76,30 +103,47 @@ def operations(model: Any, how: Signature, trained: Layout) -> Operations:
     counts = _counts(model, how, trained)
     if trained.full:
         return counts
-    wider = Layout(tuple(m.at_rank(m.rank + 1, m.scale) for m in trained.modules))
-    more = _counts(model, how, wider)
-    names = ("forward", "backward", "kept_bytes", "boundary_bytes", "block_bytes")
-    slot = Operations(**{name: getattr(more, name) - getattr(counts, name) for name in names})
+    wider = Layout(tuple(m.at_rank(m.rank + 1, m.scale) for m in trained.modules), trained.tensors)
+    slot = _less(_counts(model, how, wider), counts)
     return replace(counts, rank=trained.rank, slot=slot)
 
 
+def _less(more: Operations, counts: Operations) -> Operations:
+    """Return how much more one count is than another."""
+    names = ("forward", "backward", "kept_bytes", "boundary_bytes", "block_bytes")
+    return Operations(**{name: getattr(more, name) - getattr(counts, name) for name in names})
+
+
 def _counts(model: Any, how: Signature, trained: Layout) -> Operations:
+    """Return what one image costs; of DoRA, whose lengths are made once a pass, what a second image adds."""
+    first = _counts_of(model, how, trained, 1)
+    return _less(_counts_of(model, how, trained, 2), first) if _has_lengths(trained) else first
+
+
+def _counts_of(model: torch.nn.Module, how: Signature, trained: Layout, images: int) -> Operations:
     wrapped = _wrapped(model, trained)
-    products, memory = Products(), Kept({_storage(p) for p in wrapped.parameters()})
-    x = torch.zeros(1, *how.shape, device="meta")
-    t = torch.zeros(1, dtype=torch.int64, device="meta")
-    told = torch.zeros(1, dtype=torch.int64, device="meta") if how.table else None
-    with torch.enable_grad(), products, memory.watching(wrapped), torch.device("meta"):
+    products, memory = Products(), Kept({storage(p) for p in wrapped.parameters()})
+    x = torch.zeros(images, *how.shape, device="meta")
+    t = torch.zeros(images, dtype=torch.int64, device="meta")
+    told = torch.zeros(images, dtype=torch.int64, device="meta") if how.table else None
+    with torch.enable_grad(), products, memory.watching(_blocks(wrapped)), torch.device("meta"):
         diffusion.predicted(wrapped, how, x, t, told)
     return Operations(products.forward, products.backward, memory.total, memory.boundaries, memory.largest)
 
 
 @lru_cache(maxsize=16)
-def of_named(name: str, trained: Layout, batch: int) -> ModelShape:
+def of_named(name: str, trained: Layout, batch: int, quantise: Quantise | None = None) -> ModelShape:
     """Return the size of a denoiser by name; what an image costs is counted once a process."""
-    return shape(
-        denoisers.skeleton(name), denoisers.signature(name), name, trained, batch, _counted(name, trained)
-    )
+    model, how = denoisers.skeleton(name), denoisers.signature(name)
+    plain = shape(model, how, name, trained, batch, _counted(name, trained))
+    return _quantised(plain, model, quantise, trained)
+
+
+def _quantised(
+    plain: ModelShape, model: torch.nn.Module, quantise: Quantise | None, trained: Layout
+) -> ModelShape:
+    params, n_bytes = held(denoiser_lora.frozen_layers(model), quantise, trained)
+    return replace(plain, quantised_params=params, quantised_bytes=n_bytes)
 
 
 @lru_cache(maxsize=16)
@@ -120,9 +164,20 @@ def _wrapped(model: Any, trained: Layout) -> Any:
         warnings.simplefilter("ignore")
         from peft import get_peft_model
 
-        first = trained.modules[0]
-        config = peft_config(bare, trained, LoraConfig(r=first.rank, alpha=first.scale * first.rank))
-        return get_peft_model(bare, config).to("meta").eval()
+        wrapped = get_peft_model(bare, peft_config(bare, trained, _settings(trained))).to("meta").eval()
+    beside = {tensor.name for tensor in trained.beside}
+    for name, parameter in wrapped.named_parameters():
+        if plain_name(name) in beside:
+            parameter.requires_grad_(requires_grad=True)
+    return wrapped
+
+
+def _settings(trained: Layout) -> LoraConfig:
+    """Return settings under which PEFT has the layers of a layout: their ranks, and lengths if it has some."""
+    first = trained.modules[0]
+    ranks = {m.name: m.rank for m in trained.modules if m.rank != first.rank}
+    alpha, lengths = first.scale * first.rank, _has_lengths(trained)
+    return LoraConfig(r=first.rank, alpha=alpha, rank_pattern=ranks or None, dora=lengths)
 
 
 @dataclass
@@ -162,63 +217,18 @@ class Products(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped her
         self.backward += flops * sum(needed)
 
 
-@dataclass
-class Kept:
-    """Counts the bytes that autograd keeps for the backward pass, each memory once, parameters not.
-
-    Attributes:
-        ignored: memory that is there anyway.
-    """
-
-    ignored: set[int]
-    total: int = 0
-    boundaries: int = 0
-    largest: int = 0
-    _seen: dict[int, Any] = field(default_factory=dict)
-
-    @contextmanager
-    def watching(self, model: Any) -> Iterator[None]:
-        """Count while the model runs; its blocks are watched one by one."""
-        handles, before = [], [0]
-
-        def enters(module: Any, args: Any) -> None:
-            before[0] = self.total
-            self.boundaries += _bytes(args[0]) if args else 0
-
-        def leaves(module: Any, args: Any, out: Any) -> None:
-            self.largest = max(self.largest, self.total - before[0])
-
-        inner: set[int] = set()
-        for module in model.modules():
-            if type(module).__name__ in BLOCKS and id(module) not in inner:
-                inner |= {id(m) for m in module.modules()}
-                handles += [module.register_forward_pre_hook(enters), module.register_forward_hook(leaves)]
-        try:
-            with torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor):
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _pack(self, tensor: Any) -> Any:
-        key = _storage(tensor)
-        if key not in self.ignored and key not in self._seen:
-            self._seen[key] = tensor  # held, so that the memory's address is not given to another one
-            self.total += tensor.untyped_storage().nbytes()
-        return tensor
-
-
-def _storage(tensor: Any) -> int:
-    return int(tensor.untyped_storage()._cdata)  # noqa: SLF001  # the address of the storage object
-
-
-def _bytes(value: Any) -> int:
-    return int(value.numel() * value.element_size()) if hasattr(value, "numel") else 0
+def _blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield what checkpointing computes again: modules of these names that lie in no other of them."""
+    inner: set[int] = set()
+    for module in model.modules():
+        if type(module).__name__ in BLOCKS and id(module) not in inner:
+            inner |= {id(m) for m in module.modules()}
+            yield module
 
 
 @lru_cache(maxsize=8)
-def declared(charge: ChargeImages, *, full: bool) -> ModelShape:
-    """Return the size of a preset denoiser with the adapters that `charge_as` declares."""
+def declared(charge: ChargeImages, *, full: bool, quantise: Quantise | None = None) -> ModelShape:
+    """Return the size of a preset denoiser with the adapters that `charge_as` declares, its frozen weights held so."""
     source = files("fedsim.builtin.denoisers").joinpath(f"{charge.preset}.json").read_text(encoding="utf-8")
     raw = json.loads(source)
     kind = getattr(denoisers.libraries(), raw["_class_name"])
@@ -228,4 +238,5 @@ def declared(charge: ChargeImages, *, full: bool) -> ModelShape:
     lora = LoraConfig(full=True) if full else LoraConfig(r=charge.r, alpha=charge.r, targets=charge.targets)
     trained = denoiser_lora.layout(model, lora)
     charged = shape(model, how, charge.preset, trained, charge.batch)
-    return replace(charged, weight_bytes=4.0 if full else charge.weight_bytes)
+    sized = replace(charged, weight_bytes=4.0 if full else charge.weight_bytes)
+    return _quantised(sized, model, quantise, trained)

@@ -40,7 +40,7 @@ class ImageModel:
 
     def pretrained(self, layout: Layout) -> Vector:
         """Return the model's own weights as a vector."""
-        return lora.pretrained(self.source.name, layout)
+        return lora.pretrained(self.source, layout)
 
     def path(self, layout: Layout) -> Literal["swapped", "sequential"]:
         """Return the path that trains it."""
@@ -48,17 +48,24 @@ class ImageModel:
 
     def train(self, data: Sequence[Shard], jobs: Sequence[Job]) -> list[Update]:
         """Train each job on its images: together, or one by one where no backbone takes several clients."""
-        backbone, dropout = self._backbone(), self.source.lora.dropout
+        backbone, lora_config = self._backbone(), self.source.lora
         if backbone is None:
             from fedsim.training import sequential
 
             how = models.signature(self.source.name)
             losses = alone(how, self.source.process, told=self.source.told)
-            return sequential.train(self._trainee(), data, jobs, dropout=dropout, losses=losses)
+            return sequential.train(self._trainee(), data, jobs, dropout=lora_config.dropout, losses=losses)
         from fedsim.training.stacked import batched
 
         at_once = self.numerics.tokens_at_once
-        return batched.train(backbone, data, jobs, tokens_at_once=at_once, dropout=dropout)
+        return batched.train(
+            backbone,
+            data,
+            jobs,
+            tokens_at_once=at_once,
+            dropout=lora_config.dropout,
+            lr_ratio=lora_config.lr_ratio,
+        )
 
     def error(
         self, vector: Vector, images: Shard, rows: Sequence[int], points: int, split: str, base: Vector | None

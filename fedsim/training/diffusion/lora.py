@@ -6,25 +6,35 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from fedsim.adapters.adapter import Layout, Module, Tensor, Vector
 from fedsim.adapters.folding import base_into_adapter
 from fedsim.config.learning import LoraConfig
+from fedsim.cost.quantised import Quantise
 from fedsim.errors import ExperimentError, message, nearest
 from fedsim.training.backbone import Path as TrainingPath
+from fedsim.training.beside.tensors import stored_names, value_of, with_beside
 from fedsim.training.diffusion import models as denoisers
 from fedsim.training.diffusion.denoising import Denoiser
 from fedsim.training.diffusion.process import Process
+from fedsim.training.direct.adapter_config import plain_lora
+from fedsim.training.direct.targets import refuse_idle_patterns
 from fedsim.training.lora import Trainee, peft_config
+from fedsim.training.quantised.base import in_place
+from fedsim.training.quantised.chosen import FrozenLayer
 from fedsim.training.stacked import swapped
 from fedsim.training.written import order_header, save_config
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 RESNETS = ("conv1", "conv2", "conv_shortcut", "time_emb_proj")
@@ -106,8 +116,20 @@ def layout(model: Any, lora: LoraConfig) -> Layout:
     """
     if lora.full:
         return Layout(tensors=tuple(Tensor(n, tuple(p.shape)) for n, p in model.named_parameters()))
-    scale = lora.alpha / lora.r
-    return Layout(tuple(s.module(lora.r, scale) for s in chosen(model, lora.targets)))
+    if lora.layers_to_transform is not None:
+        what = "the layers of a denoiser have no numbers of their own"
+        fix = "name them in lora.targets, by their whole paths"
+        got = list(lora.layers_to_transform)
+        raise ExperimentError(message("lora.layers_to_transform", what, got=got, fix=fix))
+    adapted = chosen(model, lora.targets)
+    refuse_idle_patterns([site.name for site in adapted], lora)
+    factors = Layout(tuple(_module(site, lora) for site in adapted))
+    return with_beside(factors, model, lora, list(model.named_parameters()))
+
+
+def _module(site: Site, lora: LoraConfig) -> Module:
+    r, alpha = lora.of_module(site.name)
+    return site.module(r, lora.ratio(alpha, r))
 
 
 def resolved(model: Any, trained: Layout, path: TrainingPath) -> Literal["swapped", "sequential"]:
@@ -135,12 +157,14 @@ class Source:
         prediction: of its schedule, or what replaces it.
         lora: what is trained.
         told: whether it is told the classes.
+        quantise: how its frozen weights are held; None: as the model has them.
     """
 
     name: str
     prediction: Any
     lora: LoraConfig
     told: bool
+    quantise: Quantise | None = None
 
     @property
     def process(self) -> Process:
@@ -148,11 +172,26 @@ class Source:
         return Process.of(denoisers.schedule(self.name, self.prediction))
 
 
+def frozen_layers(model: nn.Module) -> list[FrozenLayer]:
+    """Return the layers whose weights may be quantised; convolutions if they are named."""
+    return [
+        FrozenLayer(s.name, s.inputs * s.outputs * math.prod(s.kernel), linear=not s.kernel)
+        for s in sites(model)
+    ]
+
+
+def frozen(source: Source, dtype: str) -> nn.Module:
+    """Return a denoiser whose frozen weights are held as its source says."""
+    model: nn.Module = denoisers.weights(source.name, dtype)
+    in_place(model, frozen_layers(model), source.quantise)
+    return model
+
+
 @lru_cache(maxsize=4)
 def trainee(source: Source, device: str = "cpu", dtype: str = "float32") -> Trainee:
     """Return this process's copy of a denoiser, loaded and wrapped once."""
     trained = layout(denoisers.skeleton(source.name), source.lora)
-    return Trainee(denoisers.weights(source.name, dtype).to(device), trained, source.lora)
+    return Trainee(frozen(source, dtype).to(device), trained, source.lora)
 
 
 @lru_cache(maxsize=4)
@@ -164,15 +203,15 @@ def backbone(
     trained = layout(skeleton, source.lora)
     if resolved(skeleton, trained, path) == "sequential":
         return None
-    model = denoisers.weights(source.name, dtype).to(device)
+    model = frozen(source, dtype).to(device)
     how = denoisers.signature(source.name)
     return Denoiser(model, trained, how, source.process, told=source.told)
 
 
-def pretrained(name: str, trained: Layout) -> Vector:
-    """Return the denoiser's own weights as a vector: version 0 of full-model training."""
-    named = dict(denoisers.weights(name).named_parameters())
-    vector: Vector = np.concatenate([named[t.name].detach().numpy().ravel() for t in trained.tensors])
+def pretrained(source: Source, trained: Layout) -> Vector:
+    """Return the denoiser's own values of the whole tensors, one after the other: version 0 of full-model training."""
+    model = frozen(source, "float32")
+    vector: Vector = np.concatenate([value_of(model, tensor).ravel() for tensor in trained.tensors])
     return vector
 
 
@@ -200,13 +239,13 @@ def save(vector: Vector, source: Source, folder: Path, base: Vector | None = Non
     lora, trained = source.lora, layout(model, source.lora)
     if base is not None:
         trained, vector = base_into_adapter(trained, vector, base)
-        lora = lora.model_copy(update={"r": trained.rank, "alpha": float(trained.rank)})
+        lora = plain_lora(lora, trained.rank)
     arrays = trained.arrays(np.ascontiguousarray(vector, dtype=np.float32))
-    tensors = {f"base_model.model.{key}.weight": np.array(value) for key, value in arrays.items()}
+    tensors = {key: np.array(arrays[array]) for array, key in stored_names(trained).items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = peft_config(model, trained, lora, base=source.name)
     save_config(config, folder)
-    bare = {f"{key}.weight": np.array(value) for key, value in arrays.items()}
+    bare = {key.removeprefix("base_model.model."): value for key, value in tensors.items()}
     described = json.dumps(plain(config.to_dict()), sort_keys=True)
     into = folder / "diffusers"
     into.mkdir(exist_ok=True)

@@ -37,7 +37,7 @@ def write_config(made: Architecture, trained: Layout, lora: LoraConfig, base: st
     Args:
         made: the architecture under the adapter.
         trained: its layout.
-        lora: rank and alpha.
+        lora: rank and alpha, and those by module.
         base: name of the model.
         folder: of the adapter.
     """
@@ -47,10 +47,27 @@ def write_config(made: Architecture, trained: Layout, lora: LoraConfig, base: st
         "fan_in_fan_out": made.family == "gpt2",
         "lora_alpha": int(lora.alpha) if lora.alpha == int(lora.alpha) else lora.alpha,
         "r": lora.r,
+        "use_rslora": lora.rslora,
+        **patterns(trained, lora),
         "target_modules": sorted(_by_leaf(made, wanted) or wanted),
     }
     text = json.dumps(settings, indent=2, sort_keys=True)
     write_atomically(folder / "adapter_config.json", text.encode())
+
+
+def patterns(trained: Layout, lora: LoraConfig) -> dict[str, dict[str, float]]:
+    """Return PEFT's `rank_pattern` and `alpha_pattern`: the modules that differ from r and alpha, by their whole paths."""
+    of = {m.name: lora.of_module(m.name) for m in trained.modules}
+    return {
+        "rank_pattern": {name: r for name, (r, _) in of.items() if r != lora.r},
+        "alpha_pattern": {name: alpha for name, (_, alpha) in of.items() if alpha != lora.alpha},
+    }
+
+
+def plain_lora(lora: LoraConfig, rank: int) -> LoraConfig:
+    """Return the settings of an adapter of one rank with scale 1, whatever was trained."""
+    alike = {"rank_pattern": None, "alpha_pattern": None, "rslora": False}
+    return lora.model_copy(update={"r": rank, "alpha": float(rank), **alike})
 
 
 def _by_leaf(made: Architecture, wanted: set[str]) -> set[str]:

@@ -8,18 +8,28 @@ import torch
 from torch import Tensor
 
 from fedsim.adapters.adapter import Layout
+from fedsim.cost.quantised import Quantise
 from fedsim.training.backbone import Stack
 from fedsim.training.direct.architecture import Architecture
 from fedsim.training.direct.folder import WEIGHTS
 from fedsim.training.fused import gpt2, llama
 from fedsim.training.fused.decoder import Decoder
+from fedsim.training.fused.families import Numbers
+from fedsim.training.fused.rotary import plain_angles
 from fedsim.training.loading.checkpoint import check_finite
 from fedsim.training.loading.probing import TOKENS, no_numbers
 from fedsim.training.local import one_thread
+from fedsim.training.quantised.base import of_tensors
+from fedsim.training.quantised.chosen import of_matrices
 
 
 def decoder(
-    name: str, made: Architecture, layout: Layout, device: str = "cpu", dtype: str = "float32"
+    name: str,
+    made: Architecture,
+    layout: Layout,
+    device: str = "cpu",
+    dtype: str = "float32",
+    quantise: Quantise | None = None,
 ) -> Decoder | None:
     """Return the decoder of a folder; None if its file cannot be read, which loading it through transformers says.
 
@@ -29,6 +39,7 @@ def decoder(
         layout: of the adapters.
         device: where the frozen weights are, by torch's name.
         dtype: of them, by torch's name.
+        quantise: how they are held; None: as the file has them.
 
     Raises:
         DataError: weights, or what they predict, are no numbers.
@@ -37,7 +48,8 @@ def decoder(
     if tensors is None:
         return None
     check_finite(tensors.items(), name)
-    tensors = {key: tensor.to(device) for key, tensor in tensors.items()}
+    frozen = of_tensors(tensors.items(), of_matrices(made.matrices), quantise)
+    tensors = {key: tensor.to(device) for key, tensor in frozen.items()}
     tensors.setdefault("lm_head.weight", tensors[made.embedding])
     ready = _assembled(tensors, made, layout)
     if not _predicts_numbers(ready, made):
@@ -57,10 +69,25 @@ def _read(file: Path, dtype: torch.dtype) -> dict[str, Tensor] | None:
 
 def _assembled(tensors: dict[str, Tensor], made: Architecture, layout: Layout) -> Decoder:
     if made.family == "gpt2":
-        numbers = gpt2.Numbers.of(made.layers, made.width, made.heads, made.eps, scaled=made.scaled)
+        numbers = gpt2.Numbers(made.layers, made.heads, made.head_dim, made.scale, made.eps)
         return gpt2.assembled(tensors, numbers, layout)
-    sizes = llama.Numbers(made.layers, made.heads, made.kv_heads, made.head_dim, made.eps)
-    angles = llama.plain_angles(tensors[made.embedding], made.head_dim, made.theta)
+    words, gemma = tensors[made.embedding], made.family == "gemma3_text"
+    sizes = Numbers(
+        made.heads,
+        made.kv_heads,
+        made.head_dim,
+        made.eps,
+        made.scale,
+        made.reaches,
+        gemma,
+        torch.tensor(made.width**0.5, dtype=words.dtype, device=words.device) if gemma else None,
+    )
+    asked = {reach.rotation for reach in made.reaches}
+    angles = {
+        name: plain_angles(words, made.head_dim, rope.theta, rope.stretch)
+        for name, rope in made.ropes
+        if name in asked
+    }
     return llama.assembled(tensors, sizes, angles, layout)
 
 

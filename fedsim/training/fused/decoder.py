@@ -13,20 +13,21 @@ Elsewhere gradients differ by rounding: 1e-6 of the largest at width 256, 3e-6 w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fedsim.adapters.adapter import Layout, Trains, Vector
-from fedsim.errors import ExperimentError, message
 from fedsim.training.backbone import Backbone, Noise, Stack
-from fedsim.training.fused.block import Block, Norm
+from fedsim.training.chats.batch import Batch
+from fedsim.training.fused.block import Block, Frozen, lowest_adapted
 from fedsim.training.fused.kernels import cross_entropy
 from fedsim.training.fused.program import Pass, Shape, Workspace
-from fedsim.training.rebase import Bases
+from fedsim.training.fused.reading import Reading, add_places, kept_apart
+from fedsim.training.rebase import Bases, of_part
 
 TOKENS = 1024
 """Tokens of one pass on a CPU: the activations of a small model then stay near the cache."""
@@ -34,25 +35,6 @@ PROGRAMS = 8
 """Shapes whose programs are kept."""
 Program = tuple[Shape, tuple[int, int]]
 """What a program is made for: a shape, and the generations of both workspaces."""
-
-
-@dataclass(frozen=True)
-class Frozen:
-    """What of a model is not a layer.
-
-    Attributes:
-        words: (vocabulary, width), the embedding.
-        places: (positions, width), learned positions, or None.
-        rotation: T -> RoPE's (cos, sin), each (T, head_dim / 2); None: learned positions.
-        norm: the last normalisation.
-        head: (vocabulary, width).
-    """
-
-    words: Tensor
-    places: Tensor | None
-    rotation: Callable[[int], tuple[Tensor, Tensor]] | None
-    norm: Norm
-    head: Tensor
 
 
 class Decoder(Backbone):
@@ -73,7 +55,7 @@ class Decoder(Backbone):
         self.layout = layout
         self.device = weight.device
         self.dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-        self.prefix_layers = _lowest(blocks)
+        self.prefix_layers = lowest_adapted(blocks)
         self._blocks, self._frozen = tuple(blocks), frozen
         self._width = weight.shape[1]
         self._ws = Workspace(weight.device, weight.dtype)
@@ -81,6 +63,17 @@ class Decoder(Backbone):
         self._fine = self._ws if alike else Workspace(weight.device, self.dtype)
         self._programs: dict[Program, Pass] = {}
         self._bases = Bases(layout, self._write)
+        self._upper: dict[int, Decoder] = {}
+
+    def at_depth(self, depth: int) -> Decoder:
+        """Return the decoder with the adapters of its last `depth` layers only; weights and scratch memory are shared."""
+        if depth not in self._upper:
+            part = self.layout.last(depth)
+            blocks = [block.within(self.layout, part) for block in self._blocks]
+            upper = self._upper[depth] = Decoder(part, blocks, self._frozen)
+            upper._ws, upper._fine = self._ws, self._fine
+            upper._bases = Bases(self.layout, of_part(self.layout, part, upper._write))
+        return self._upper[depth]
 
     def rebase(self, base: Vector | None) -> None:
         """Make the adapted modules' frozen weights W0 + change (`Base.vector`), or W0 again (None)."""
@@ -93,34 +86,47 @@ class Decoder(Backbone):
             self._programs.clear()
 
     def gradients(
-        self, stack: Stack, tokens: Tensor, weights: Tensor, hidden: Tensor | None = None
+        self, stack: Stack, tokens: Tensor | Batch, weights: Tensor, hidden: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return each client's loss and gradient, as `Backbone.gradients` says.
 
         Args:
             stack: the clients' adapters.
-            tokens: int64 (k, rows, T + 1).
+            tokens: int64 (k, rows, T + 1), or chats.
             weights: (k, rows), 0 for rows that only fill the shape.
             hidden: what `frozen_prefix` returned for these tokens (k, rows, T, width), or None.
         """
         grads = torch.empty_like(stack.factors)
-        nll = torch.empty(*self._predicted(tokens), device=self.device, dtype=self.dtype)
-        for k, rows, first in self._passes(tokens, stack.noise):
-            p = self._run(stack, tokens[k, rows], k, stack.trains, _at(hidden, k, rows), weights[k, rows])
+        read = Reading.of(tokens)
+        shares = read.shares(weights)
+        nll = torch.empty(*self._predicted(read.tokens), device=self.device, dtype=self.dtype)
+        for k, rows, first in self._passes(read.tokens, stack.noise):
+            p = self._run(stack, read.part(k, rows), k, stack.trains, _at(hidden, k, rows), shares[k, rows])
             if first:
                 grads[k].copy_(p.grads)
             else:
                 grads[k].add_(p.grads)
             nll[k, rows] = p.nll.view(nll[k, rows].shape)
-        return (nll.mean(-1) * weights).sum(-1), grads
+        return read.loss(nll, weights), grads
 
     def losses(self, stack: Stack, tokens: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Return the negative log likelihood [nats] of every predicted token, (k, rows, T)."""
         nll = torch.empty(*self._predicted(tokens), device=self.device, dtype=self.dtype)
         for k, rows, _ in self._passes(tokens, stack.noise):
-            p = self._run(stack, tokens[k, rows], k, None, _at(hidden, k, rows))
+            p = self._run(stack, Reading(tokens[k, rows]), k, None, _at(hidden, k, rows))
             nll[k, rows] = p.nll.view(nll[k, rows].shape)
         return nll
+
+    def graded(self, stack: Stack, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return each predicted token's negative log likelihood [nats], and whether it is the likeliest, (k, rows, T)."""
+        read = Reading.of(batch)
+        nll = torch.empty(*self._predicted(read.tokens), device=self.device, dtype=self.dtype)
+        hits = torch.empty(nll.shape, device=self.device, dtype=torch.bool)
+        for k, rows, _ in self._passes(read.tokens, stack.noise):
+            p = self._run(stack, read.part(k, rows), k, None, None, batch.learned[k, rows], graded=True)
+            assert p.hits is not None
+            nll[k, rows], hits[k, rows] = p.nll.view(nll[k, rows].shape), p.hits.view(nll[k, rows].shape)
+        return nll, hits
 
     def frozen_prefix(self, tokens: Tensor) -> Tensor:
         """Return the hidden states before the first adapted layer, (n, T, width) for windows (n, T + 1).
@@ -145,24 +151,29 @@ class Decoder(Backbone):
     def _run(
         self,
         stack: Stack,
-        tokens: Tensor,
+        read: Reading,
         k: slice,
         train: Trains | None,
         hidden: Tensor | None,
-        weights: Tensor | None = None,
+        shares: Tensor | None = None,
+        *,
+        graded: bool = False,
     ) -> Pass:
         """Replay the program of this shape on these inputs."""
-        count, rows, length = self._predicted(tokens)
-        shape = Shape(count, rows, length, train, stack.noise is not None, hidden is not None)
+        count, rows, length = self._predicted(read.tokens)
+        about = (stack.noise is not None, hidden is not None, read.places is not None, graded, read.masked)
+        shape = Shape(count, rows, length, train, *about)
         with torch.no_grad():
             p = self._program(shape)
             p.factors.copy_(stack.factors[k])
             p.scales.copy_(stack.scales[k])
-            p.tokens.copy_(tokens)
+            p.tokens.copy_(read.tokens)
+            if read.places is not None:
+                p.places.copy_(read.places)
             if hidden is not None:
                 p.hidden.copy_(hidden.reshape(p.hidden.shape))
-            if weights is not None:
-                p.share.view(count, rows, length).copy_((weights / length)[:, :, None])
+            if shares is not None:
+                p.share.view(count, rows, length).copy_(shares)
             p.replay(stack.noise)
         return p
 
@@ -208,7 +219,11 @@ class Decoder(Backbone):
         batch, length = p.k * p.shape.rows, p.shape.length
         p.do(ids.view(p.k, p.shape.rows, length).copy_, p.tokens[..., :-1])
         p.do(torch.index_select, self._frozen.words, 0, ids, out=p.hidden)
-        if self._frozen.places is not None:
+        if self._frozen.words_scale is not None:
+            p.do(p.hidden.mul_, self._frozen.words_scale)
+        if self._frozen.places is not None and p.shape.packed:
+            p.do(add_places, p.hidden, self._frozen.places, p.places)
+        elif self._frozen.places is not None:
             p.do(p.hidden.view(batch, length, -1).add_, self._frozen.places[:length])
         h = p.hidden
         below = replace(p, shape=replace(p.shape, train=None))
@@ -222,8 +237,9 @@ class Decoder(Backbone):
         def new(make: Any, *size: int, dtype: torch.dtype = self.dtype) -> Tensor:
             return make(size, device=self.device, dtype=dtype)
 
-        mask = torch.full((length, length), -torch.inf, device=self.device, dtype=self._ws.dtype).triu_(1)
-        return Pass(
+        hidden = torch.full((length, length), -torch.inf, device=self.device, dtype=self._ws.dtype)
+        windows = {block.attention.reach.window for block in self._blocks}
+        p = Pass(
             shape=shape,
             ws=self._ws,
             fine=self._fine,
@@ -234,9 +250,13 @@ class Decoder(Backbone):
             hidden=self._ws("entry", 0, n, self._width),
             nll=new(torch.empty, n),
             grads=new(torch.zeros, k, self.layout.size),
-            mask=mask,
-            rotation=None if self._frozen.rotation is None else self._frozen.rotation(length),
+            mask=hidden.triu(1),
+            rotations={name: angles(length) for name, angles in self._frozen.rotations.items()},
+            places=new(torch.zeros, k, shape.rows, length, dtype=torch.int64),
+            hits=new(torch.empty, n, dtype=torch.bool) if shape.graded else None,
+            windows={window: hidden.tril(-window) for window in windows if 0 < window < length},
         )
+        return kept_apart(p) if shape.packed else p
 
     def _passes(self, tokens: Tensor, noise: Noise | None) -> Iterator[tuple[slice, slice, bool]]:
         """Yield clients, rows, and whether these rows are the clients' first."""
@@ -255,19 +275,6 @@ class Decoder(Backbone):
     def _predicted(tokens: Tensor) -> tuple[int, int, int]:
         k, rows, length = tokens.shape
         return k, rows, length - 1
-
-
-def _lowest(blocks: Sequence[Block]) -> int:
-    """Return the number of the first layer that carries an adapter.
-
-    Raises:
-        ExperimentError: none does.
-    """
-    for block in blocks:
-        if block.adapted:
-            return block.layer
-    what, fix = "no layer of the decoder carries an adapter", "name some of its linear layers"
-    raise ExperimentError(message("lora.targets", what, fix=fix))
 
 
 def _at(hidden: Tensor | None, k: slice, rows: slice) -> Tensor | None:

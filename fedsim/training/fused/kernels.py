@@ -21,6 +21,8 @@ LOGITS = {"cpu": 1 << 17, "other": 1 << 26}
 """Logits held at once: what fits a second-level cache, or a small part of an accelerator's memory."""
 ROWS = 128
 """Fewest tokens whose logits are computed at once, whatever the vocabulary."""
+GAP = 16
+"""Numbers between two rows that shall not be walked as one: a line of the cache."""
 _C = math.sqrt(2.0 / math.pi)
 _CUBIC = 0.044715
 _TINY = 1e-30
@@ -102,6 +104,40 @@ def swiglu(gate: Tensor, up: Tensor, out: Tensor, slopes: tuple[Tensor, Tensor] 
             p.do(s.mul_, y)
 
 
+def geglu(gate: Tensor, up: Tensor, out: Tensor, slopes: tuple[Tensor, Tensor] | None, p: Pass) -> None:
+    r"""Write gelu(gate) * up into `out` (n, width), in GELU's tanh form (see `gelu`).
+
+    `slopes` gets the two partial derivatives: by `up` gelu(gate), by `gate` up gelu'(gate).
+    """
+    if not plain(gate):
+        active = p.ws("geglu.active", 0, *gate.shape) if slopes is None else slopes[0]
+        p.do(torch.ops.aten.gelu.out, gate, approximate="tanh", out=active)
+        p.do(torch.mul, active, up, out=out)
+        if slopes is not None:
+            p.do(torch.ops.aten.gelu_backward.grad_input, up, gate, approximate="tanh", grad_input=slopes[1])
+        return
+    two_c = torch.tensor(2 * _C, dtype=gate.dtype)
+    for part in blocks(*gate.shape):
+        v, y, g = gate[part], up[part], out[part]
+        active = p.ws("geglu.active", 0, *v.shape) if slopes is None else slopes[0][part]
+        rows, width = v.shape
+        # rows that do not join up: else the last numbers of all are computed one by one, with other bits than in company
+        s = p.ws("geglu.s", 0, rows, width + GAP)[:, :width]
+        p.do(torch.addcmul, two_c, v, v, value=2 * _C * _CUBIC, out=g)
+        p.do(g.mul_, v)
+        p.do(torch.sigmoid, g, out=s)
+        p.do(torch.mul, v, s, out=active)
+        p.do(torch.mul, active, y, out=g)
+        if slopes is None:
+            continue
+        d = p.ws("geglu.d", 0, *v.shape)
+        p.do(torch.addcmul, two_c, v, v, value=6 * _C * _CUBIC, out=d)
+        p.do(d.mul_, v)
+        p.do(torch.ops.aten.sigmoid_backward.grad_input, d, s, grad_input=d)
+        p.do(s.add_, d)
+        p.do(torch.mul, s, y, out=slopes[1][part])
+
+
 def cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, grad: Tensor | None, p: Pass) -> None:
     r"""Write each token's negative log likelihood [nats], and optionally the gradient by `hidden`.
 
@@ -117,6 +153,10 @@ def cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, grad: Tensor | 
     """
     n, vocab = hidden.shape[0], head.shape[0]
     step = max(ROWS, LOGITS["cpu" if hidden.device.type == "cpu" else "other"] // vocab)
+    if p.shape.masked:
+        logits = p.fine("logits", 0, min(step, n), vocab)
+        p.do(_of_answers, hidden, head, targets, grad, p, logits)
+        return
     for at in range(0, n, step):
         part = slice(at, min(at + step, n))
         h, target = hidden[part], targets[part]
@@ -129,6 +169,26 @@ def cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, grad: Tensor | 
         p.do(torch.index_select, head, 0, target, out=picked)
         p.do(d.sub_, picked)
         p.do(d.mul_, p.share[part])
+
+
+def _of_answers(
+    hidden: Tensor, head: Tensor, targets: Tensor, grad: Tensor | None, p: Pass, logits: Tensor
+) -> None:
+    """Do the same of the tokens whose share is not 0 alone; the others have no loss, no gradient and no logits."""
+    for output in (p.nll, grad, p.hits):
+        if output is not None:
+            output.zero_()
+    for part in p.share[:, 0].nonzero()[:, 0].split(len(logits)):
+        h, target, q = hidden[part], targets[part], logits[: len(part)]
+        losses = p.nll.new_empty(len(part))
+        _probabilities(h, head.t(), target[:, None], losses, q)
+        p.nll[part] = losses
+        if p.hits is not None:
+            p.hits[part] = q.argmax(-1) == target
+        if grad is not None:
+            d = torch.empty_like(h)
+            _product(q, head, d)
+            grad[part] = d.sub_(head.index_select(0, target)).mul_(p.share[part])
 
 
 def _product(x: Tensor, weight: Tensor, out: Tensor) -> None:

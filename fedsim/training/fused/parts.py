@@ -38,8 +38,8 @@ class Adapters:
 
 
 def fits(layout: Layout, matrices: dict[str, tuple[int, int]]) -> bool:
-    """Tell whether every module of a layout is one of the matrices (name -> (in, out)), of its shape."""
-    if layout.full or not layout.modules or not matrices:
+    """Tell whether all that is trained are factors of the matrices (name -> (in, out)), of their shapes."""
+    if layout.full or layout.beside or not layout.modules or not matrices:
         return False
     return all(
         m.name in matrices

@@ -15,7 +15,7 @@ small as that (A as long as B = 0, for one).
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,9 @@ from fedsim.config.learning import LocalConfig
 from fedsim.jobs import Job, Update
 from fedsim.training import noise
 from fedsim.training.backbone import Backbone, Stack
-from fedsim.training.local import Windows, made, one_thread, scales, slots
-from fedsim.training.stacked.optimizers import AdamW, Sgd
+from fedsim.training.feeds import Group
+from fedsim.training.local import Windows, lr_ratios, made, one_thread, scales, slots
+from fedsim.training.stacked.optimizers import optimiser
 from fedsim.training.stacked.schedule import order, pieces, schedule
 from fedsim.training.stacked.terms import terms
 
@@ -41,6 +42,7 @@ def train(
     *,
     tokens_at_once: int,
     dropout: float = 0.0,
+    lr_ratio: float = 1.0,
     hidden: Sequence[Tensor] | None = None,
 ) -> list[Update]:
     """Train every job from its start; what the others do changes at most the last bits of a result.
@@ -51,6 +53,7 @@ def train(
         jobs: who trains how; a job's rank and factors apply to all its modules.
         tokens_at_once: predicted tokens in one pass through the model; a larger step is split.
         dropout: LoRA dropout of all adapters.
+        lr_ratio: learning rate of B in units of that of A (`fedsim.training.local.lr_ratios`).
         hidden: what the backbone's prefix makes of each job's windows, (n, T, width); None: of nobody's.
 
     Returns:
@@ -61,7 +64,9 @@ def train(
         for members in _groups(backbone, data, jobs):
             backbone.rebase(jobs[members[0]].base)
             states = None if hidden is None else [hidden[i] for i in members]
-            visits = _Visits(backbone, [data[i] for i in members], [jobs[i] for i in members], states)
+            visits = _Visits(
+                backbone, [data[i] for i in members], [jobs[i] for i in members], states, lr_ratio
+            )
             updates.update(zip(members, visits.run(tokens_at_once, dropout), strict=True))
     return [updates[i] for i in range(len(jobs))]
 
@@ -87,13 +92,19 @@ class _Visits:
     """Visits of clients that share a kind of optimiser, trained factors and window length; longest first."""
 
     def __init__(
-        self, backbone: Backbone, data: Sequence[Any], jobs: Sequence[Job], hidden: Sequence[Tensor] | None
+        self,
+        backbone: Backbone,
+        data: Sequence[Any],
+        jobs: Sequence[Job],
+        hidden: Sequence[Tensor] | None,
+        lr_ratio: float,
     ) -> None:
         self.backbone, self.jobs, self.hidden = backbone, jobs, hidden
         self.sizes = [len(examples) for examples in data]
         self.feed = backbone.feed(data, jobs)
         self.tokens = self.feed.tokens
         self.plan = schedule(self.sizes, jobs)
+        self.counted = self.feed.counted(self.plan)
 
         def put(array: NDArray[Any], dtype: torch.dtype = None) -> Tensor:
             return torch.from_numpy(array).to(backbone.device, dtype)
@@ -103,14 +114,14 @@ class _Visits:
         self.weights = put(self.plan.weights, floats)
         self.factors = put(np.stack([job.start for job in jobs]), floats)
         free = None
-        if any(job.rank is not None or job.trains != "AB" for job in jobs):
-            self.factors *= put(np.stack([slots(layout, job.rank) for job in jobs]), floats)
-            free = put(np.stack([slots(layout, job.rank, job.trains) for job in jobs]), floats)
+        if any(job.rank is not None or job.trains != "AB" or layout.below(job.depth) for job in jobs):
+            there = [slots(layout, job.rank, depth=job.depth) for job in jobs]
+            self.factors *= put(np.stack(there), floats)
+            free = put(np.stack([slots(layout, job.rank, job.trains, job.depth) for job in jobs]), floats)
         self.scales = put(np.array([scales(layout, job.rank, job.scale) for job in jobs]), floats)
         self.terms = terms(layout, jobs, self.factors, free)
         self.rates = _rates(local, self.sizes, len(self.plan.lengths))
-        kind = Sgd if local[0].optimizer == "sgd" else AdamW
-        self.optimiser = kind(self.factors, local, free)
+        self.optimiser = optimiser(self.factors, local, free, lr_ratios(layout, lr_ratio), layout)
 
     def run(self, tokens_at_once: int, dropout: float) -> list[Update]:
         """Make all steps."""
@@ -129,6 +140,9 @@ class _Visits:
         own rows alone, and in other company at most the matrix products round them otherwise. On other
         devices shorter batches are filled up.
         """
+        groups = self.feed.groups(self.plan, step, k)
+        if groups is not None:
+            return self._uneven(step, k, groups, tokens_at_once, p)
         runs = (
             self.plan.runs(step) if self.backbone.device.type == "cpu" else [(0, k, self.plan.longest[step])]
         )
@@ -158,6 +172,27 @@ class _Visits:
         batch = self.feed.batch(step, clients, rows, self.own_rows[step, clients, rows], lengths)
         return self.backbone.gradients(stack, batch, self.weights[step, clients, rows], hidden)
 
+    def _uneven(
+        self, step: int, k: int, groups: Iterable[Group], tokens_at_once: int, p: float
+    ) -> tuple[Tensor, Tensor]:
+        """Return losses and gradients of the first k clients, whose examples differ in length, one shape after the other."""
+        losses, gradients = self.factors.new_zeros(k), self.factors.new_zeros(k, self.factors.shape[1])
+        weights = self.factors.new_tensor(1.0 / np.maximum(self.counted.learned[step, :k], 1))
+        for group in groups:
+            for clients, rows in pieces(len(group.clients), group.rows, group.width, tokens_at_once):
+                some = Group(group.clients[clients], group.rows, group.width)
+                who, drop = torch.from_numpy(some.clients).to(self.backbone.device), None
+                if p:
+                    jobs, lengths = [self.jobs[i] for i in some.clients], [group.rows] * len(some.clients)
+                    drop = noise.dropout(p, jobs, lengths, step, rows, self.factors)
+                stack = Stack(self.factors[who], self.scales[who], self.jobs[0].trains, drop)
+                batch = self.feed.grouped(some, rows, self.plan.rows[step, some.clients, rows])
+                each = weights[who, None].expand(-1, rows.stop - rows.start)
+                piece_losses, piece_gradients = self.backbone.gradients(stack, batch, each)
+                losses[who] += piece_losses
+                gradients[who] += piece_gradients
+        return losses, gradients
+
     def _updates(self, losses: NDArray[np.float64]) -> list[Update]:
         """Take the clients apart again; `losses` is (steps, k)."""
         ends = self.factors.cpu().numpy()
@@ -165,14 +200,15 @@ class _Visits:
         for i, n in enumerate(self.sizes):
             lengths = self.plan.lengths[:, i]
             seen = int(lengths.sum())
+            learned = self.counted.learned[:, i]
             updates.append(
                 Update(
                     ends[i].copy(),
                     examples=min(n, seen),
-                    tokens=seen * self.tokens,
+                    tokens=int(self.counted.read[:, i].sum()),
                     steps=int((lengths > 0).sum()),
-                    loss=float(losses[:, i] @ lengths) / seen if seen else math.nan,
-                    square=float(losses[:, i] ** 2 @ lengths) / seen if seen else math.nan,
+                    loss=float(losses[:, i] @ learned) / int(learned.sum()) if seen else math.nan,
+                    square=float(losses[:, i] ** 2 @ learned) / int(learned.sum()) if seen else math.nan,
                 )
             )
         return updates

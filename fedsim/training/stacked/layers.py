@@ -78,7 +78,9 @@ def affine(
     return _Affine.apply(x, a, b, scale.view(-1, 1, 1), weight, bias, mask)
 
 
-def convolution(x: Tensor, layer: Any, a: Tensor, b: Tensor, scale: Tensor, mask: Tensor = None) -> Tensor:
+def convolution(
+    x: Tensor, layer: Any, a: Tensor, b: Tensor, scale: Tensor, mask: Tensor = None, *, biased: bool = True
+) -> Tensor:
     """Return the Conv2d `layer` of x plus each client's own adapter.
 
     One grouped convolution, a group a client, is faster here than unfolding or a loop over clients.
@@ -90,6 +92,7 @@ def convolution(x: Tensor, layer: Any, a: Tensor, b: Tensor, scale: Tensor, mask
         b: (k, out, r, 1, 1).
         scale: (k,).
         mask: factors of A's input (k, rows, in, height, width), or None.
+        biased: whether the layer's own bias is added.
     """
     k, r = a.shape[:2]
     rows = x.shape[0] // k
@@ -102,37 +105,127 @@ def convolution(x: Tensor, layer: Any, a: Tensor, b: Tensor, scale: Tensor, mask
     low = conv(side_by_side, a.reshape(k * r, *a.shape[2:]), None, *how, k)
     low = low.view(rows, k, r, -1).transpose(0, 1)
     up = (b.flatten(2) * scale.view(-1, 1, 1))[:, None]
-    y = conv(x, layer.weight, layer.bias, *how)
+    y = conv(x, layer.weight, layer.bias if biased else None, *how)
     return y + torch.matmul(up, low).reshape(y.shape)
 
 
+def lengths(weight: Tensor, a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
+    """Return the length of each row of W + scale_k B_k A_k, (k, out), without a gradient; no product B A is formed.
+
+    |W_o + s B_o A|^2 = |W_o|^2 + 2 s B_o (W_o A')' + s^2 B_o (A A') B_o'.
+
+    Args:
+        weight: (out, in), a view for a Conv1D.
+        a: (k, r, in).
+        b: (k, out, r).
+        scale: (k,).
+    """
+    with torch.no_grad():
+        s = scale[:, None]
+        across = (torch.matmul(weight, a.transpose(1, 2)) * b).sum(-1)
+        square = (torch.bmm(b, torch.bmm(a, a.transpose(1, 2))) * b).sum(-1)
+        return (weight.square().sum(1) + 2 * s * across + s.square() * square).sqrt()
+
+
+def spread(values: Tensor, y: Tensor, *, channels_first: bool) -> Tensor:
+    """Return numbers of each client's outputs (k, out) as they meet y (k * rows, ...), viewed as (k, rows, ...)."""
+    ones = (1,) * (y.dim() - 2)
+    return (
+        values.view(len(values), 1, -1, *ones) if channels_first else values.view(len(values), 1, *ones, -1)
+    )
+
+
+def rows_of(x: Tensor, k: int, name: str) -> tuple[int, ...]:
+    """Return (k, rows, ...), the shape in which x (k * rows, ...) is apart by client.
+
+    Raises:
+        ExperimentError: its rows cannot be told apart.
+    """
+    if x.shape[0] % k:
+        what = f"this layer gets {x.shape[0]} inputs for {k} clients, so they cannot be told apart"
+        fix = "leave it out of lora.targets, or set numerics.training: sequential"
+        raise ExperimentError(message(name, what, fix=fix))
+    return k, x.shape[0] // k, *x.shape[1:]
+
+
+class BiasSite:
+    """A layer that carries no adapter and adds each client's own bias, while there is one, in the place of its own."""
+
+    def __init__(self, name: str, layer: torch.nn.Module) -> None:
+        """Take over `layer.forward`; without a bias of the clients it does what it did."""
+        self.name, self.layer = name, layer
+        self.bias: Tensor = None
+        self.magnitude: Tensor = None
+        self._plain = layer.forward
+        self._first = isinstance(layer, torch.nn.Conv2d | torch.nn.GroupNorm)
+        layer.forward = self.forward
+
+    def clear(self) -> None:
+        """Be as the pretrained model again."""
+        self.bias = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's output for (k * rows, ...)."""
+        y = self._plain(x)
+        if self.bias is None:
+            return y
+        moved = self.bias - self.layer.bias.detach()
+        seen = y.reshape(rows_of(y, len(moved), self.name))
+        return (seen + spread(moved, y, channels_first=self._first)).reshape(y.shape)
+
+
 class Site:
-    """One target layer of a model: its forward, and the adapters it adds while there are any."""
+    """One target layer of a model: its forward, and the adapters it adds while there are any.
+
+    Attributes:
+        adapter: A (k, r, ...), B (k, out, r, ...) and scales (k,), or None.
+        magnitude: DoRA's length of each row, (k, out), or None.
+        bias: the clients' own (k, out), in the place of the layer's, or None.
+        noise: LoRA dropout, or None.
+    """
 
     def __init__(self, name: str, layer: Any, index: int) -> None:
         """Take over `layer.forward`; without an adapter it does what it did."""
         self.name, self.layer, self.index = name, layer, index
         self.adapter: tuple[Tensor, Tensor, Tensor] | None = None
         self.noise: Tensor = None
+        self.magnitude: Tensor = None
+        self.bias: Tensor = None
         self._plain = layer.forward
         self._conv = isinstance(layer, torch.nn.Conv2d)
         self._turned = isinstance(layer, torch.nn.Linear)
         layer.forward = self.forward
+
+    def clear(self) -> None:
+        """Be as the pretrained model again."""
+        self.adapter = self.noise = self.magnitude = self.bias = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the layer's output for (k * rows, ...)."""
         if self.adapter is None:
             return self._plain(x)
         a, b, scale = self.adapter
-        k = a.shape[0]
-        if x.shape[0] % k:
-            what = f"this layer gets {x.shape[0]} inputs for {k} clients, so they cannot be told apart"
-            fix = "leave it out of lora.targets, or set numerics.training: sequential"
-            raise ExperimentError(message(self.name, what, fix=fix))
-        mask = None
+        mask, shape = None, rows_of(x, len(a), self.name)
         if self.noise is not None:
-            mask = self.noise(self.index, (k, x.shape[0] // k, *x.shape[1:])).to(x.dtype)
+            mask = self.noise(self.index, shape).to(x.dtype)
+        beside = self.magnitude is not None or self.bias is not None
         if self._conv:
-            return convolution(x, self.layer, a, b, scale, mask)
-        weight = self.layer.weight.t() if self._turned else self.layer.weight
-        return affine(x, weight, self.layer.bias, a, b, scale, mask)
+            y = convolution(x, self.layer, a, b, scale, mask, biased=not beside)
+        else:
+            weight = self.layer.weight.t() if self._turned else self.layer.weight
+            y = affine(x, weight, None if beside else self.layer.bias, a, b, scale, mask)
+        return self._with_beside(y, a, b, scale) if beside else y
+
+    def _with_beside(self, y: Tensor, a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
+        """Return the rows brought to their length, and the bias added."""
+        seen = y.view(rows_of(y, len(a), self.name))
+        if self.magnitude is not None:
+            weight = self.layer.weight.flatten(1) if self._conv or self._turned else self.layer.weight.t()
+            ratio = self.magnitude / lengths(weight, a.flatten(2), b.flatten(2), scale)
+            seen = seen * spread(ratio, y, channels_first=self._conv)
+        if self.bias is not None:
+            seen = seen + spread(self.bias, y, channels_first=self._conv)
+        elif self.layer.bias is not None:
+            frozen = self.layer.bias.detach().expand(len(a), -1)
+            seen = seen + spread(frozen, y, channels_first=self._conv)
+        return seen.view(y.shape)

@@ -9,12 +9,45 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from fedsim.adapters.adapter import Layout
 from fedsim.config.learning import LocalConfig
+
+
+class Optimiser(Protocol):
+    """What moves the factors of k clients."""
+
+    def step(self, gradients: Tensor, shares: Sequence[float] | None = None) -> None:
+        """Move the first len(gradients) clients against `gradients`; `shares`: of each one's learning rate."""
+        ...
+
+
+def optimiser(
+    factors: Tensor,
+    local: Sequence[LocalConfig],
+    free: Tensor | None,
+    ratios: Sequence[float],
+    layout: Layout,
+) -> Optimiser:
+    """Return a fresh optimiser of the clients' kind.
+
+    Args:
+        factors: (k, layout.size), changed in place.
+        local: of the clients, all of one kind of optimiser.
+        free: (k, layout.size), 0 where nothing may move; None: everything may.
+        ratios: learning rate of each array of the layout in units of the client's.
+        layout: of the factors.
+    """
+    kind = Sgd if local[0].optimizer == "sgd" else AdamW
+    if set(ratios) <= {1.0}:
+        return kind(factors, local, free)
+    return _Parts(kind, factors, local, free, ratios, layout)
 
 
 def column(values: Sequence[float], like: Tensor) -> Tensor:
@@ -98,3 +131,35 @@ class Sgd:
             gradients = self._velocity[:k].mul_(self._momentum[:k]).add_(gradients)
         down = self._down[:k]
         factors.addcmul_(gradients, down if shares is None else down * column(shares, factors))
+
+
+class _Parts:
+    """Arrays of unequal learning rates, each rate's moved by an optimiser of its own on a copy of its columns."""
+
+    def __init__(
+        self,
+        kind: type[AdamW | Sgd],
+        factors: Tensor,
+        local: Sequence[LocalConfig],
+        free: Tensor | None,
+        ratios: Sequence[float],
+        layout: Layout,
+    ) -> None:
+        of_number = np.empty(layout.size)
+        for ratio, (place, _) in zip(ratios, layout.slices.values(), strict=True):
+            of_number[place] = ratio
+        self._factors = factors
+        self._parts: list[tuple[Tensor, Tensor, AdamW | Sgd]] = []
+        for ratio in sorted(set(ratios)):
+            columns = torch.from_numpy(np.flatnonzero(of_number == ratio)).to(factors.device)
+            copies = factors[:, columns]
+            faster = [settings.model_copy(update={"lr": settings.lr * ratio}) for settings in local]
+            part = kind(copies, faster, None if free is None else free[:, columns])
+            self._parts.append((columns, copies, part))
+
+    def step(self, gradients: Tensor, shares: Sequence[float] | None = None) -> None:
+        """Move the first len(gradients) clients against `gradients`, as `AdamW.step` does."""
+        k = len(gradients)
+        for columns, copies, part in self._parts:
+            part.step(gradients[:, columns], shares)
+            self._factors[:k].index_copy_(1, columns, copies[:k])

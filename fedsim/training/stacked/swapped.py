@@ -16,10 +16,15 @@ from typing import TYPE_CHECKING, Any
 from fedsim.adapters.adapter import Layout, Vector
 from fedsim.errors import ExperimentError, message
 from fedsim.training.backbone import Backbone, Stack
+from fedsim.training.chats.batch import Batch
 from fedsim.training.rebase import Bases, Layers
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from fedsim.training.stacked.layers import BiasSite, Site
 
 
 def refusal(model: Any, layout: Layout) -> str | None:
@@ -30,6 +35,11 @@ def refusal(model: Any, layout: Layout) -> str | None:
         reason = _refusal(model.get_submodule(module.name))
         if reason:
             return f"{module.name} is {reason}"
+    for tensor in layout.beside:
+        if tensor.kind == "saved":
+            return f"{tensor.name} is trained whole, one client at a time"
+        if tensor.kind == "bias" and not adds_its_bias(model.get_submodule(tensor.name.rpartition(".")[0])):
+            return f"{tensor.name} is no bias that its layer adds at the end"
     return None
 
 
@@ -45,6 +55,15 @@ def _refusal(layer: Any) -> str | None:
     if isinstance(layer, torch.nn.Conv2d) and layer.padding_mode != "zeros":
         return f"a Conv2d padded by {layer.padding_mode!r}"
     return None
+
+
+def adds_its_bias(layer: torch.nn.Module) -> bool:
+    """Tell whether a layer of torch or transformers adds its bias to the end of what it computes."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    kinds = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.LayerNorm, torch.nn.GroupNorm, Conv1D)
+    return any(isinstance(layer, kind) and type(layer).forward is kind.forward for kind in kinds)
 
 
 class Swap:
@@ -67,14 +86,36 @@ class Swap:
             raise ExperimentError(message("numerics.training", reason, fix=fix))
         from fedsim.training.stacked.layers import Site
 
-        self.layout = layout
         self.model = sharing(model).eval()
-        self._shapes = [shape for m in layout.modules for shape in (m.a_shape, m.b_shape)]
-        self._sizes = [math.prod(shape) for shape in self._shapes]
         named = [(m.name, self.model.get_submodule(m.name)) for m in layout.modules]
-        self._sites = [Site(name, layer, i) for i, (name, layer) in enumerate(named)]
+        self.carry(layout, [Site(name, layer, i) for i, (name, layer) in enumerate(named)])
         self._bases = Bases(layout, Layers([layer for _, layer in named]).write)
         self.device, self._narrow = named[0][1].weight.device, named[0][1].weight.dtype
+
+    def carry(self, layout: Layout, sites: list[Site]) -> None:
+        """Have adapters of a layout, one on each site."""
+        self.layout, self._sites = layout, sites
+        self._shapes = [shape for _, shape in layout.slices.values()]
+        self._sizes = [math.prod(shape) for shape in self._shapes]
+        self._beside = self._sites_beside()
+
+    def at_depth(self, depth: int) -> Swap:
+        """Return the same model with the adapters of its last `depth` layers only: one of the two is used at a time."""
+        upper, part = copy.copy(self), self.layout.last(depth)
+        names = {m.name for m in part.modules}
+        upper.carry(part, [site for site in self._sites if site.name in names])
+        return upper
+
+    def _sites_beside(self) -> list[Site | BiasSite]:
+        """Return where each of the tensors that are trained beside the factors is added, in the layout's order."""
+        from fedsim.training.stacked.layers import BiasSite
+
+        adapted: dict[str, Site | BiasSite] = {site.name: site for site in self._sites}
+        owners = [tensor.name.rpartition(".")[0] for tensor in self.layout.beside]
+        return [
+            adapted[owner] if owner in adapted else BiasSite(owner, self.model.get_submodule(owner))
+            for owner in owners
+        ]
 
     def rebase(self, base: Vector | None) -> None:
         """Make the target layers' frozen weights W0 + change (`Base.vector`), or W0 again (None)."""
@@ -86,18 +127,24 @@ class Swap:
         k = stack.factors.shape[0]
         parts = stack.factors.detach().to(self._narrow).split(self._sizes, dim=1)
         leaves = [part.view(k, *shape) for part, shape in zip(parts, self._shapes, strict=True)]
+        first = 2 * len(self._sites)
         for at, leaf in enumerate(leaves):
-            leaf.requires_grad_("AB"[at % 2] in stack.trains)
+            leaf.requires_grad_(at >= first or "AB"[at % 2] in stack.trains)
         scales = stack.scales.to(self._narrow)
-        for site in self._sites:
-            at = 2 * site.index
-            site.adapter = (leaves[at], leaves[at + 1], scales[:, site.index])
+        for at, site in enumerate(self._sites):
+            site.index = at
+            site.adapter = (leaves[2 * at], leaves[2 * at + 1], scales[:, at])
             site.noise = stack.noise
+        for holder, tensor, leaf in zip(self._beside, self.layout.beside, leaves[first:], strict=True):
+            if tensor.kind == "magnitude":
+                holder.magnitude = leaf.flatten(1)
+            else:
+                holder.bias = leaf
         try:
             yield leaves
         finally:
-            for site in self._sites:
-                site.adapter = site.noise = None
+            for holder in (*self._sites, *self._beside):
+                holder.clear()
 
     def gradients(self, stack: Stack, losses: Callable[[Any], Tensor]) -> tuple[Tensor, Tensor]:
         """Return every client's loss (k,) and its gradient (k, layout.size).
@@ -138,10 +185,12 @@ class Swapped(Backbone):
         self.dtype = torch.promote_types(weight.dtype, torch.float32)
 
     def gradients(
-        self, stack: Stack, tokens: Tensor, weights: Tensor, hidden: Tensor | None = None
+        self, stack: Stack, tokens: Tensor | Batch, weights: Tensor, hidden: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return losses (k,) and gradients (k, size); see `Backbone.gradients`."""
         assert hidden is None, "a swapped model has no prefix"
+        if isinstance(tokens, Batch):
+            return self.swap.gradients(stack, lambda model: _answer_losses(model, tokens, weights))
         return self.swap.gradients(
             stack, lambda model: (_token_losses(model, tokens).mean(-1) * weights).sum(-1)
         )
@@ -150,12 +199,29 @@ class Swapped(Backbone):
         """Change the frozen weights; see `Backbone.rebase`."""
         self.swap.rebase(base)
 
+    def at_depth(self, depth: int) -> Swapped:
+        """Return the model with the adapters of its last `depth` layers only."""
+        upper = copy.copy(self)
+        upper.swap = self.swap.at_depth(depth)
+        upper.layout = upper.swap.layout
+        return upper
+
     def losses(self, stack: Stack, tokens: Tensor) -> Tensor:
         """Return the negative log likelihood [nats] of each predicted token, (k, rows, T)."""
         import torch
 
         with torch.no_grad(), self.swap.set(stack):
             return _token_losses(self.swap.model, tokens)
+
+    def graded(self, stack: Stack, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return each predicted token's negative log likelihood [nats], and whether it is the likeliest, (k, rows, T)."""
+        import torch
+
+        from fedsim.training.chats.stock import graded
+
+        with torch.no_grad(), self.swap.set(stack):
+            losses, hits = graded(self.swap.model, *batch.flat)
+        return losses.view(batch.learned.shape), hits.view(batch.learned.shape)
 
 
 def sharing(model: Any) -> Any:
@@ -168,6 +234,13 @@ def sharing(model: Any) -> Any:
     shared: dict[int, Any] = {id(p): frozen(p) for p in model.parameters()}
     shared |= {id(b): b for b in model.buffers()}
     return copy.deepcopy(model, shared)
+
+
+def _answer_losses(model: PreTrainedModel, batch: Batch, weights: Tensor) -> Tensor:
+    from fedsim.training.chats.stock import token_losses
+
+    losses = token_losses(model, *batch.flat).view(batch.learned.shape)
+    return (losses * batch.learned * weights[:, :, None]).sum((-2, -1))
 
 
 def _token_losses(model: Any, tokens: Tensor) -> Tensor:

@@ -19,7 +19,9 @@ from fedsim.errors import ExperimentError
 from fedsim.personal import Personal
 
 PAGE = Path(__file__).parents[3] / "docs" / "combinations.md"
-ABLE = Traits(exact=False, unequal_ranks=True, full_model=True)
+ABLE = Traits(
+    exact=False, unequal_ranks=True, unequal_depths=True, full_model=True, beside=True, unequal_modules=True
+)
 """A rule that can do everything."""
 LORA = {"task": {"kind": "quadratic", "layout": "lora"}}
 
@@ -55,12 +57,23 @@ def test_protocols_are_told_apart_by_what_limits_look_at():
 class Waiting(Personal):
     kind: str = "waiting"
     waits: ClassVar[bool] = True
+    adds_products: ClassVar[bool] = True
 
 
 def test_a_rule_that_can_do_everything_is_refused_nothing_but_what_no_rule_can():
     for feature in (*protocol_features(), *other_features()):
         assert refusals(replace(Choice("able", ABLE), **feature.changes)) == []
-    asked = {"cuts_ranks": True, "whole": True, "optimizer": "adam", "average": True}
+    asked = {
+        "cuts_ranks": True,
+        "depths": True,
+        "whole": True,
+        "optimizer": "adam",
+        "average": True,
+        "patterned": True,
+        "dora": True,
+        "ranks": "memory",
+        "quantised": True,
+    }
     everything = Choice("able", ABLE, blends=True, personal=Waiting(), **asked)
     assert len(refusals(everything)) == len(EVER)
 
@@ -71,6 +84,9 @@ ASKS = {
     "optimizer": {"optimizer": "adam"},
     "unequal_ranks": {"ranks": "memory"},
     "compressible": {"top_k": True},
+    "unequal_depths": {"depths": True},
+    "beside": {"dora": True},
+    "unequal_modules": {"patterned": True},
 }
 
 
@@ -83,6 +99,22 @@ def test_each_trait_is_asked_for_by_its_feature(trait):
     assert fix
     assert refusals(replace(without, traits=ABLE)) == []
     assert refusals(Choice("lame", replace(ABLE, **{trait: False}))) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "key"),
+    [({"dora": True}, "dora"), ({"bias": "all"}, "bias"), ({"saved": ("lm_head",)}, "modules_to_save")],
+)
+def test_each_thing_beside_the_factors_is_refused_by_its_own_key(asked, key):
+    assert [path for path, _ in refusals(Choice("lame", replace(ABLE, beside=False), **asked))] == [
+        ("lora", key)
+    ]
+
+
+def test_a_rule_that_draws_its_first_a_takes_no_saved_one():
+    drawing = replace(ABLE, draws_a=True)
+    assert [path for path, _ in refusals(Choice("lame", drawing, started=True))] == [("lora", "start_from")]
+    assert refusals(Choice("lame", ABLE, started=True)) == []
 
 
 def test_every_limit_has_a_sentence_without_an_end_and_a_fix_that_names_a_key():

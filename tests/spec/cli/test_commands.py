@@ -7,9 +7,9 @@ import pytest
 import typer
 
 from fedsim.cli.app import app, call
-from fedsim.cli.demo import Demo, uploads
-from fedsim.cli.demo_images import IMAGES
-from fedsim.cli.demo_text import TEXT
+from fedsim.cli.demos.demo import Demo, uploads
+from fedsim.cli.demos.images import IMAGES
+from fedsim.cli.demos.text import TEXT
 from fedsim.cli.importing import import_profiles
 from fedsim.cli.shell import beside
 from fedsim.importers.options import Options
@@ -80,7 +80,7 @@ def test_every_command_has_an_example_that_calls_it():
     commands = typer.main.get_command(app).commands
     for name, command in {**commands, **commands["profiles"].commands}.items():
         assert f" {name} " in f"{command.epilog} " or name == "profiles", name
-    assert len(commands) == 12
+    assert len(commands) == 14
 
 
 @pytest.mark.parametrize(

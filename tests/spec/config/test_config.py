@@ -14,7 +14,7 @@ from fedsim.checks.blocks import check
 from fedsim.component import kinds
 from fedsim.config import loading as config
 from fedsim.config.experiment import Experiment
-from fedsim.config.schema import json_schema
+from fedsim.config.reference.schema import json_schema
 from fedsim.errors import ExperimentError
 from fedsim.files import yaml_file as yamlfile
 

@@ -21,7 +21,7 @@ from worlds import image_models
 import fedsim
 from fedsim.builtin import digits
 from fedsim.checks.blocks import check
-from fedsim.cli.demo_images import IMAGES
+from fedsim.cli.demos.images import IMAGES
 from fedsim.component import build
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig, LoraConfig, NumericsConfig

@@ -220,11 +220,12 @@ class Lab:
         self.finish(trial, kind, folder, rng)
         return trial
 
-    def power_lost(self, name, address, *, strict):
-        """A run whose machine loses its power after a change that is drawn."""
+    def power_lost(self, name, address, *, strict, last=None):
+        """A run whose machine loses its power after a change that is drawn, if asked of the `last` ones."""
         kind, trial, rng = self.kind(name), Trial(name, address), np.random.default_rng(address)
         folder, out = self.fresh(kind), self.folder / "journal.pickle"
-        at = int(rng.integers(len(self.trace(kind))))
+        changes = len(self.trace(kind))
+        at = int(rng.integers(0 if last is None else max(changes - last, 0), changes))
         disk = Disk(folder)
         ended = self.start(kind, folder, order=Order("power", at, "after", str(out)))
         trial.how.append(f"power lost after change {at}{', strict' if strict else ''}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel
 
 from fedsim.component import Component, find, kinds
+from fedsim.config.reference.attributes import meanings, summary
 from fedsim.errors import ExperimentError
 from fedsim.known_names import key_pointer
 
@@ -18,13 +19,16 @@ PACKAGES = {"server_optimizer": "optimizers", "personal": "personal"}
 def json_schema(root: type[BaseModel]) -> dict[str, Any]:
     """Return the JSON schema of an experiment (`root`), with every kind that ships and room for the user's own."""
     schema = root.model_json_schema()
+    _describe(schema, root)
     for block, field in root.model_fields.items():
-        if _models(field.annotation) != [Component]:
+        if models_of(field.annotation) != [Component]:
             continue
         choices: list[dict[str, Any]] = []
         package = PACKAGES.get(block, f"{block}s")
         for kind in kinds(package):
-            block_schema = find(package, kind).model_json_schema(ref_template="#/$defs/{model}")
+            component = find(package, kind)
+            block_schema = component.model_json_schema(ref_template="#/$defs/{model}")
+            _describe(block_schema, component)
             schema.setdefault("$defs", {}).update(block_schema.pop("$defs", {}))
             block_schema["required"] = sorted({*block_schema.get("required", []), "kind"})
             choices.append(block_schema)
@@ -33,7 +37,7 @@ def json_schema(root: type[BaseModel]) -> dict[str, Any]:
             "properties": {"kind": {"type": "string", "pattern": ":"}},
             "required": ["kind"],
         }
-        schema["properties"][block] = {"anyOf": [*choices, of_user]}
+        schema["properties"][block] = {"description": meanings(root)[block], "anyOf": [*choices, of_user]}
     schema["properties"]["extends"] = {"type": "string", "description": "A YAML file to start from."}
     schema["properties"]["sweep"] = {
         "type": "object",
@@ -42,7 +46,26 @@ def json_schema(root: type[BaseModel]) -> dict[str, Any]:
     return schema
 
 
-def model_at(root: type[BaseModel], path: Iterable[str], raw: Mapping[str, Any]) -> type[BaseModel] | None:
+def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Write into a block's schema, and into those of the blocks in it, what their docstrings say of each key."""
+    models = {model.__name__: (schema, model)}
+    for inner in _below(model):
+        models[inner.__name__] = (schema.get("$defs", {}).get(inner.__name__, {}), inner)
+    for described, block in models.values():
+        described["description"] = summary(block)
+        for name, text in meanings(block).items():
+            described.get("properties", {}).get(name, {})["description"] = text
+
+
+def _below(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for field in model.model_fields.values():
+        for inner in models_of(field.annotation):
+            if inner is not Component:
+                yield inner
+                yield from _below(inner)
+
+
+def model_at(root: type[BaseModel], path: Iterable[str], raw: Mapping[str, object]) -> type[BaseModel] | None:
     """Return the schema of the block at a path below `root`, given the kinds chosen in `raw`; None if it is no block."""
     model: type[BaseModel] | None = root
     at: Any = raw
@@ -53,11 +76,11 @@ def model_at(root: type[BaseModel], path: Iterable[str], raw: Mapping[str, Any])
         at = at.get(key) if isinstance(at, Mapping) else None
         if at is None and isinstance(field.default, dict):
             at = field.default
-        model = _choose(_models(field.annotation), key, at)
+        model = _choose(models_of(field.annotation), key, at)
     return model
 
 
-def places_of(root: type[BaseModel], name: str, raw: Mapping[str, Any]) -> list[str]:
+def places_of(root: type[BaseModel], name: str, raw: Mapping[str, object]) -> list[str]:
     """Return the keys of this name, at the top and in the blocks, given the kinds chosen in `raw`."""
     top = [name] if name in root.model_fields else []
     return top + [
@@ -70,7 +93,7 @@ def places_of(root: type[BaseModel], name: str, raw: Mapping[str, Any]) -> list[
 def kinds_with(root: type[BaseModel], path: Sequence[str]) -> list[str]:
     """Return the kinds of the component block at `path[0]` that have the key `path[1]`; none if it is no such block."""
     field = root.model_fields.get(path[0]) if len(path) == 2 else None
-    if field is None or _models(field.annotation) != [Component]:
+    if field is None or models_of(field.annotation) != [Component]:
         return []
     package = PACKAGES.get(path[0], f"{path[0]}s")
     return [kind for kind in kinds(package) if path[1] in find(package, kind).model_fields]
@@ -92,10 +115,11 @@ def key_meant(root: type[BaseModel], name: str) -> str | None:
     return key_pointer(plain) or (places[0] if places else None)
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
+def models_of(annotation: Any) -> list[type[BaseModel]]:
+    """Return the blocks that a field may be."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for part in get_args(annotation) for model in _models(part)]
+    return [model for part in get_args(annotation) for model in models_of(part)]
 
 
 def _choose(models: list[type[BaseModel]], name: str, value: Any) -> type[BaseModel] | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fedsim.cli.demo import Demo, uploads
+from fedsim.cli.demos.demo import Demo, uploads
 from fedsim.records.quantities import plural
 
 if TYPE_CHECKING:

@@ -1,0 +1,23 @@
+"""Settings of the documentation site; `make docs` gathers its pages (scripts/documentation.py) and builds it."""
+
+import fedsim
+
+project = "fedsim"
+author = "the fedsim authors"
+release = fedsim.__version__
+version = release
+extensions = ["myst_nb", "sphinx_copybutton"]
+html_theme = "furo"
+html_title = f"fedsim {release}"
+html_static_path: list[str] = []
+html_theme_options = {"navigation_with_keys": True}
+html_copy_source = False
+html_show_sourcelink = False
+myst_enable_extensions = ["deflist", "fieldlist"]
+myst_heading_anchors = 4
+nb_execution_mode = "auto"
+"""Notebooks are kept without output, and are run here."""
+nb_execution_timeout = 120
+nb_execution_raise_on_error = True
+copybutton_prompt_text = "$ "
+exclude_patterns: list[str] = []

@@ -1,0 +1,1 @@
+"""The two demos: text and images."""

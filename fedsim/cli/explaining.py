@@ -1,0 +1,106 @@
+"""The command `fedsim explain`: what a key, a block or a kind means, takes and is by itself."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fedsim.component import Component
+    from fedsim.config.reference.entries import Entry
+
+Key = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="KEY",
+        show_default=False,
+        help="As after -s: protocol.buffer, lora, buffer; or a kind: fedit.",
+    ),
+]
+WIDTH = 100
+
+
+def explain(key: Key = None) -> None:
+    """Say what a key of an experiment means, takes and is without being set."""
+    print("\n".join(_lines(key)))
+
+
+def _lines(key: str | None) -> Iterator[str]:
+    from fedsim.config.experiment import Experiment
+    from fedsim.config.reference.entries import about, below, entries, of_key
+    from fedsim.config.reference.schema import key_meant
+    from fedsim.errors import ExperimentError, message, nearest
+
+    if key is None:
+        yield from _listed([e for e in entries(Experiment) if "." not in e.path])
+        return
+    found = of_key(Experiment, key) or of_key(Experiment, key_meant(Experiment, key) or "")
+    found = found or [e for e in entries(Experiment) if e.path.rpartition(".")[2] == key]
+    if not found:
+        components = list(_components(key))
+        for block, component in components:
+            yield from _of_component(block, key, component)
+        if components:
+            return
+        known = {part for e in entries(Experiment) for part in (e.path, e.path.rpartition(".")[2])} - {""}
+        raise ExperimentError(message(key, "is no key of an experiment", fix=nearest(key, sorted(known))))
+    same: dict[tuple[str, str, str], list[Entry]] = {}
+    for entry in found:
+        same.setdefault((entry.meaning, entry.values, entry.default), []).append(entry)
+    for alike in same.values():
+        kinds = [e.kind for e in alike if e.kind]
+        yield alike[0].path + (f"  (kind: {', '.join(kinds)})" if kinds else "")
+        yield from _wrapped(alike[0].meaning)
+        yield f"  takes: {alike[0].values}"
+        yield f"  default: {alike[0].default}"
+    inner = below(Experiment, found[0].path)
+    if inner:
+        yield from _wrapped(about(Experiment, found[0].path))
+        yield ""
+        yield from _listed(inner)
+
+
+def _components(kind: str) -> Iterator[tuple[str, type[Component]]]:
+    from fedsim.component import OF_OTHER_NAME, PACKAGES, find, kinds
+
+    for package in PACKAGES:
+        if kind in kinds(package):
+            yield OF_OTHER_NAME.get(package, package[:-1]), find(package, kind)
+
+
+def _of_component(block: str, kind: str, component: type[Component]) -> Iterator[str]:
+    from fedsim.config.experiment import Experiment
+    from fedsim.config.reference.attributes import prose, summary
+    from fedsim.config.reference.entries import below
+
+    yield f"{block}: {{kind: {kind}}}"
+    yield from _wrapped(summary(component))
+    text = prose(component)
+    if text:
+        yield ""
+        yield textwrap.indent(text, "  ")
+    own = [e for e in below(Experiment, block) if e.kind == kind]
+    if own:
+        yield ""
+        yield from _listed(own)
+
+
+def _listed(found: list[Entry]) -> Iterator[str]:
+    """One line a key; those that several kinds have are named once."""
+    once = {e.path: e for e in reversed(found)}
+    width = max(len(path) for path in once)
+    for path in dict.fromkeys(e.path for e in found):
+        entry = once[path]
+        yield from textwrap.wrap(
+            f"{path:<{width}}  {entry.meaning} [{entry.default}]",
+            WIDTH,
+            subsequent_indent=" " * (width + 2),
+            break_on_hyphens=False,
+        )
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)

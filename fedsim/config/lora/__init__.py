@@ -1,0 +1,1 @@
+"""What the block `lora` says of adapters: rank, scale, and what people add to plain LoRA."""

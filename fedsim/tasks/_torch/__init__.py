@@ -1,0 +1,1 @@
+"""A task of the user's own: settings, data by clients, and the runtime side."""

@@ -1,0 +1,150 @@
+"""Chats as text: the tokenizer's template, or a file's, and where the answers are in what it writes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedsim.blame import described
+from fedsim.errors import DataError, message
+from fedsim.files.opened import UnreadableError
+from fedsim.files.text_file import read_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Spans = list[tuple[int, int]]
+"""Characters [start, stop) of answers."""
+ANSWERS = "assistant"
+"""The role whose turns are answers."""
+TODAY = "26 Jul 2024"
+"""What a template is told when it asks for today's date: chats would else have other tokens tomorrow."""
+_DATE = f"{{%- macro strftime_now(format) -%}}{TODAY}{{%- endmacro -%}}"
+_MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
+FIX = (
+    "give one: task.chat_template: FILE (Jinja, as transformers writes them); or use task.format: completion"
+)
+
+
+class TemplateError(Exception):
+    """A template cannot write a chat, or not so that its answers can be told; the text says why."""
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """A Jinja template as transformers runs it, in its sandbox.
+
+    Attributes:
+        text: of the template.
+        special: names of special tokens (`eos_token`) and their text.
+    """
+
+    text: str
+    special: Mapping[str, str]
+
+    def render(self, turns: Sequence[Mapping[str, str]], *, prompt: bool = False) -> str:
+        """Return a chat as text, with the beginning of an answer behind it if it is a `prompt`.
+
+        Raises:
+            TemplateError: the template raises.
+        """
+        return self._rendered(turns, prompt=prompt, marked=False)[0]
+
+    def answers(self, turns: Sequence[Mapping[str, str]]) -> tuple[str, Spans]:
+        """Return a chat as text and where its answers are: what comes after the beginning of an answer's turn.
+
+        White space behind the mark that ends a turn is no part of it. A template with `{% generation %}` says itself.
+
+        Raises:
+            TemplateError: the template raises, or writes earlier turns otherwise when later ones follow.
+        """
+        if _MARKED.search(self.text):
+            return self._rendered(turns, prompt=False, marked=True)
+        whole, spans = self.render(turns), []
+        for at, turn in enumerate(turns):
+            if turn["role"] == ANSWERS:
+                spans.append(self._span(whole, turns, at))
+        return whole, spans
+
+    def _span(self, whole: str, turns: Sequence[Mapping[str, str]], at: int) -> tuple[int, int]:
+        content = turns[at]["content"].strip()
+        if at == 0:
+            start = max(0, whole.find(content))
+        else:
+            start = len(self._beginning(whole, turns[:at], prompt=True, turn=at + 1))
+        end = len(self._beginning(whole, turns[: at + 1], prompt=False, turn=at + 1))
+        there = whole.find(content, start, end)
+        if there < 0:
+            return start, end
+        if "add_generation_prompt" not in self.text and whole[start:there].strip():
+            start = there
+        behind = whole[there + len(content) : end]
+        return start, end - (len(behind) - len(behind.rstrip()) if behind.strip() else 0)
+
+    def _beginning(self, whole: str, turns: Sequence[Mapping[str, str]], *, prompt: bool, turn: int) -> str:
+        text = self.render(turns, prompt=prompt)
+        if not whole.startswith(text):
+            what = f"it writes what is before the end of message {turn} otherwise when more follows"
+            raise TemplateError(what)
+        return text
+
+    def _rendered(
+        self, turns: Sequence[Mapping[str, str]], *, prompt: bool, marked: bool
+    ) -> tuple[str, Spans]:
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        dated = _DATE + self.text if "strftime_now" in self.text else self.text
+        try:
+            texts, spans = render_jinja_template(
+                [[dict(turn) for turn in turns]],
+                chat_template=dated,
+                add_generation_prompt=prompt,
+                return_assistant_tokens_mask=marked,
+                **self.special,
+            )
+        except Exception as problem:  # whatever a template of others raises
+            raise TemplateError(described(problem)) from problem
+        return str(texts[0]), [(int(a), int(b)) for a, b in spans[0]] if marked else []
+
+
+def template_of(tokenizer: PreTrainedTokenizerBase, file: str | None, model: str) -> ChatTemplate:
+    """Return the template of a file, or the tokenizer's own.
+
+    Raises:
+        DataError: the file cannot be read, or is no template; the tokenizer has none.
+    """
+    if file is not None:
+        try:
+            text = read_text(Path(file))
+        except (UnreadableError, OSError) as problem:
+            what = f"the template cannot be read ({problem})"
+            raise DataError(message("task.chat_template", what, got=file, fix="check the path")) from problem
+    else:
+        try:
+            text = tokenizer.get_chat_template()
+        except ValueError as problem:
+            what = "the tokenizer has no chat template"
+            raise DataError(message("task.format", what, got=model, fix=FIX)) from problem
+    template = ChatTemplate(text, {k: str(v) for k, v in tokenizer.special_tokens_map.items()})
+    _check(template, file)
+    return template
+
+
+def _check(template: ChatTemplate, file: str | None) -> None:
+    """Refuse what is no template, or writes nothing of a message, before any data is looked at."""
+    from jinja2 import TemplateSyntaxError
+
+    turns = ({"role": "user", "content": "a question"}, {"role": ANSWERS, "content": "an answer"})
+    try:
+        text = template.render(turns)
+    except TemplateError as problem:
+        if not isinstance(problem.__cause__, TemplateSyntaxError):
+            return  # it may want other turns: the data say
+        what = f"it is no Jinja template: {problem}"
+        raise DataError(message("task.chat_template", what, got=file, fix="correct it")) from problem
+    if turns[1]["content"] not in text:
+        what, fix = "the template does not write what a message says", "write {{ message.content }} into it"
+        raise DataError(message("task.chat_template", what, got=file, fix=fix))

@@ -1,0 +1,1 @@
+"""A model, data and a loss of the user's: built, tried, trained and scored."""
