@@ -13,6 +13,7 @@ MODULES = {
     "w1": "benchmarks.w1.measure",
     "small": "benchmarks.small",
     "midsized": "benchmarks.midsized",
+    "families": "benchmarks.families",
     "chats": "benchmarks.chats",
     "trivial": "benchmarks.trivial",
     "aggregate": "benchmarks.aggregate",

@@ -110,6 +110,16 @@ def midsized(found: Found) -> list[str]:
     return lines
 
 
+def families(found: Found) -> list[str]:
+    """Return stock PEFT's time a visit by family, and what the swapped and the written-out path gain on it."""
+    values = found["values"]
+    lines = ["| family | stock PEFT | swapped | written out |", "|---|---|---|---|"]
+    for name in found["about"]["families"]:
+        gains = (said(values[f"families.{name}.stock_over.{who}"]) for who in ("swapped", "fused"))
+        lines.append(f"| {name} | {said(values[f'families.{name}.ms.stock'])} | {' | '.join(gains)} |")
+    return lines
+
+
 def trivial(found: Found) -> list[str]:
     """Return milliseconds per trivial update by clients a round."""
     values, about = found["values"], found["about"]
@@ -289,6 +299,7 @@ TABLES: dict[str, Callable[[Found], list[str]]] = {
     "aggregate": aggregate,
     "memory": memory,
     "midsized": midsized,
+    "families": families,
     "startup": startup,
     "growth": growth,
     "engine": engine,

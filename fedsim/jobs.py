@@ -47,6 +47,8 @@ class Job:
         anchor: centre of the proximal term, or the executor's handle to it; None: the start.
         slot_penalty: (lambda, s): the objective has lambda sum_m |B_m[:, s:]| |A_m[s:]| besides (`fedsim.training.slot_penalty`).
         upto: most steps that are made: the first ones of the visit as `local` describes it; None: all.
+        depth: layers, counted from the output, whose adapters this client has (`Layout.below`); None: all. What the vector
+            has below them is zero and stays zero.
     """
 
     client: int
@@ -62,6 +64,7 @@ class Job:
     anchor: Any = None
     slot_penalty: tuple[float, int] | None = None
     upto: int | None = None
+    depth: int | None = None
 
     @property
     def vectors(self) -> tuple[Any, Any, Any]:

@@ -45,6 +45,7 @@ CHAPTERS: dict[str, list[str]] = {
     ],
     "What is modelled": [
         "docs/validity.md",
+        "docs/simulators.md",
         "docs/devices.md",
         "docs/people.md",
         "docs/links.md",

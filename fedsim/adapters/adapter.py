@@ -74,6 +74,17 @@ class Tensor:
         return math.prod(self.shape)
 
 
+def block_of(name: str) -> str:
+    """Return the layer that a module or tensor is part of: its path up to the first number, all of it where there is none.
+
+    >>> block_of("transformer.h.3.attn.c_attn"), block_of("embed")
+    ('transformer.h.3', 'embed')
+    """
+    parts = name.split(".")
+    number = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts))
+    return ".".join(parts[: number + 1])
+
+
 @dataclass(frozen=True)
 class Layout:
     """What a flat vector holds: adapted modules, then whole tensors."""
@@ -111,6 +122,47 @@ class Layout:
         return places
 
     @cached_property
+    def blocks(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the adapted modules, layer by layer in the network's order (see `block_of`)."""
+        by_block: dict[str, list[str]] = {}
+        for m in self.modules:
+            by_block.setdefault(block_of(m.name), []).append(m.name)
+        return tuple(map(tuple, by_block.values()))
+
+    def below(self, depth: int | None) -> frozenset[str]:
+        """Return the names of the arrays below the last `depth` layers that carry adapters; None: none is."""
+        if depth is None or depth >= len(self.blocks):
+            return frozenset()
+        if depth not in self._below:
+            lower = {name for names in self.blocks[: len(self.blocks) - depth] for name in names}
+            layers = {block_of(name) for name in lower}
+            factors = (f"{name}.lora_{factor}" for name in lower for factor in "AB")
+            whole = (t.name for t in self.tensors if block_of(t.name) in layers)
+            self._below[depth] = frozenset((*factors, *whole))
+        return self._below[depth]
+
+    def above(self, depth: int | None) -> tuple[str, ...]:
+        """Return the names of the arrays in the last `depth` layers, in their order, and of those in no layer; None: of all."""
+        if depth not in self._names:
+            below = self.below(depth)
+            self._names[depth] = tuple(name for name in self.slices if name not in below)
+        return self._names[depth]
+
+    @cached_property
+    def _names(self) -> dict[int | None, tuple[str, ...]]:
+        return {}
+
+    @cached_property
+    def _below(self) -> dict[int, frozenset[str]]:
+        return {}
+
+    def last(self, depth: int) -> Layout:
+        """Return what the last `depth` layers hold: the numbers of `slots(depth=depth)`, in their order."""
+        below = self.below(depth)
+        modules = tuple(m for m in self.modules if f"{m.name}.lora_A" not in below)
+        return Layout(modules, tuple(t for t in self.tensors if t.name not in below))
+
+    @cached_property
     def slot_axes(self) -> dict[str, int | None]:
         """Name of every array -> the axis that counts its slots of rank; None for whole tensors."""
         factors = {f"{m.name}.lora_{f}": axis for m in self.modules for axis, f in enumerate("AB")}
@@ -121,13 +173,17 @@ class Layout:
         """Slots of each factor, the largest over the modules; 0 without any."""
         return max((m.rank for m in self.modules), default=0)
 
-    def slots(self, rank: int | None = None, factors: str = "AB") -> NDArray[np.bool_]:
-        """Return, for every number of a vector, whether it lies in the first `rank` slots of `factors`.
+    def slots(
+        self, rank: int | None = None, factors: str = "AB", depth: int | None = None
+    ) -> NDArray[np.bool_]:
+        """Return, for every number of a vector, whether it lies in the first `rank` slots of `factors` in the last `depth` layers.
 
-        Whole tensors always do.
+        Whole tensors of those layers, or of none, always do. None: all slots, all layers.
         """
-        mask = np.zeros(self.size, dtype=bool)
+        mask, below = np.zeros(self.size, dtype=bool), self.below(depth)
         for name, (place, shape) in self.slices.items():
+            if name in below:
+                continue
             axis = self.slot_axes[name]
             if axis is None:
                 mask[place] = True
@@ -192,12 +248,36 @@ class Adapter:
             self._cuts[key] = cut
         return self._cuts[key]
 
+    def above(self, vector: Vector, depth: int | None) -> Vector:
+        """Return a vector with zeros below the last `depth` layers; itself where nothing lies there (None: all layers).
+
+        Of a vector that many clients start from it is the same array at every call.
+        """
+        if not self.layout.below(depth):
+            return vector
+        key, common = (id(vector), depth), self.holds(vector)
+        if common and key in self._above:
+            return self._above[key][1]
+        upper = np.where(self.layout.slots(depth=depth), vector, np.float32(0.0))
+        upper.flags.writeable = False
+        if common:
+            self._above[key] = vector, upper
+        return upper
+
     def holds(self, vector: Vector) -> bool:
         """Return whether an array is this vector itself or one of its cuts, so that many clients start there."""
-        return vector is self.vector or any(vector is cut for cut in self._cuts.values())
+        return (
+            vector is self.vector
+            or any(vector is cut for cut in self._cuts.values())
+            or any(vector is upper for _, upper in self._above.values())
+        )
 
     @cached_property
     def _cuts(self) -> dict[tuple[int, float | None], Vector]:
+        return {}
+
+    @cached_property
+    def _above(self) -> dict[tuple[int, int | None], tuple[Vector, Vector]]:
         return {}
 
     def replace(self, vector: Vector) -> Adapter:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from fedsim.adapters.adapter import Layout
 
@@ -34,6 +35,13 @@ class Payload:
         if self.rank is None or axis is None:
             return shape
         return (*shape[:axis], min(self.rank, shape[axis]), *shape[axis + 1 :])
+
+    def without(self, layout: Layout, names: Collection[str]) -> Payload:
+        """Return what is left of it without some arrays; itself if they are none."""
+        if not names:
+            return self
+        sent, left_out = layout.slices if self.arrays is None else self.arrays, frozenset(names)
+        return replace(self, arrays=tuple(name for name in sent if name not in left_out))
 
 
 WHOLE = Payload()

@@ -22,6 +22,8 @@ class Traits:
     Attributes:
         exact: the product of the new model is the weighted mean of the clients' products.
         unequal_ranks: clients may have different ranks.
+        unequal_depths: clients may train the adapters of their last layers only (`Contribution.depth`), each its own number:
+            a layer is then moved by those that trained it.
         moves_base: every commit changes the frozen weights; the base's version is the model's.
         refactors: factors of two versions are not comparable: deltas across versions mean nothing.
         personal: clients keep a part for themselves: there is no single global model. Such a rule may have
@@ -49,6 +51,7 @@ class Traits:
     stale: bool = True
     full_model: bool = False
     history: bool = True
+    unequal_depths: bool = False
     beside: bool = False
     unequal_modules: bool = False
     draws_a: bool = False
@@ -66,6 +69,8 @@ class Invitation:
         own_rank: slots that are its own (`lora.rank_by`), of which a protocol (TimelyFL) or a lack of memory
             (`memory.when_short: rank`) may leave it fewer this time; None: `rank`.
         last_rank: slots that it downloaded last; None: none yet, or as many as now.
+        depth: layers, counted from the output, whose adapters it has and trains; None: all. A rule need not look at it:
+            what it offers of the layers below does not travel, and is zero in the start.
     """
 
     client: int
@@ -75,6 +80,7 @@ class Invitation:
     last_seen: int | None
     own_rank: int | None = None
     last_rank: int | None = None
+    depth: int | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,7 @@ class Contribution:
         used: different examples that its steps went through; NaN: not known.
         effective_steps: how far its steps carry a gradient that does not change, in steps of `local.lr` (FedNova's
             |a_k|_1, `fedsim.aggregators._steps`); the number of steps where each counts alike.
+        depth: layers, counted from the output, whose adapters it had; about those below it says nothing. None: all.
     """
 
     client: int
@@ -133,6 +140,7 @@ class Contribution:
     own_rank: int | None = None
     used: float = math.nan
     effective_steps: float = 1.0
+    depth: int | None = None
 
     @property
     def whole_rank(self) -> int:

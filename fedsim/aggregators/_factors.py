@@ -107,12 +107,12 @@ def refuse_moved(c: Contribution, layout: Layout, frozen: Literal["A", "B"]) -> 
 def kept_by(layout: Layout, c: Contribution, before: Vector | None) -> Vector:
     """Return what a client keeps of its end, in the layout's shape and the server's units.
 
-    Slots that it did not train this time stay as they were `before` (None: 0).
+    Slots and layers that it did not train this time stay as they were `before` (None: 0).
     """
     end = in_server_units(layout, c.end, c.scale)
-    if c.rank >= layout.rank:
+    if c.rank >= layout.rank and not layout.below(c.depth):
         return end
-    return np.where(layout.slots(c.rank), end, np.float32(0.0) if before is None else before)
+    return np.where(layout.slots(c.rank, depth=c.depth), end, np.float32(0.0) if before is None else before)
 
 
 class SlotMean:
@@ -136,6 +136,9 @@ class SlotMean:
     |a_i|_1 by w_i; with rows over the owners of each slot.
 
     A factor that a client did not train is a move of 0, whatever the padding.
+
+    A layer below a client's depth (`Contribution.depth`) is none of its business, whatever the padding: W, K and tau_eff
+    of a layer are over those that trained it, and a layer that nobody trained stays.
     """
 
     def __init__(
@@ -147,7 +150,7 @@ class SlotMean:
     ) -> None:
         self._layout, self._padding, self._normalize = layout, padding, normalize
         self._nova, self._by_count = unequal_steps == "fednova", normalize in ("K", "none")
-        self._groups: dict[tuple[int, int, float, str], _Group] = {}
+        self._groups: dict[tuple[int, int, float, str, int | None], _Group] = {}
         self._weight, self._count = 0.0, 0
 
     def add(
@@ -162,7 +165,7 @@ class SlotMean:
             trains: factors that may move; the others are not looked at.
         """
         share = discount if self._by_count else discount * (c.examples if weight is None else weight)
-        key = (c.rank, c.whole_rank, c.scale, trains)
+        key = (c.rank, c.whole_rank, c.scale, trains, c.depth if self._layout.below(c.depth) else None)
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = _Group(self._layout, *key)
@@ -182,7 +185,9 @@ class SlotMean:
         """
         whole = divisor(self._normalize, self._weight, self._count)
         groups = list(self._groups.values())
+        by_layer = any(group.depth is not None for group in groups)
         by_owners = self._padding == "rows" and not all(group.whole for group in groups)
+        alone = by_owners or by_layer
         mean_steps = self._mean_steps(groups, by_owners=by_owners) if self._nova else None
         total = np.zeros(self._layout.size)
         for group in groups:
@@ -192,34 +197,41 @@ class SlotMean:
                 total -= np.where(group.absent, group.weight * before.astype(np.float64), 0.0)
         if self._normalize == "none":
             return total
-        if not by_owners:
+        if not alone:
             return total / whole
         owners = np.zeros(self._layout.size)
         for group in groups:
-            owners += group.owned * (group.count if self._by_count else group.weight)
+            there = group.owned if by_owners else group.layers
+            owners += there * (group.count if self._by_count else group.weight)
         return np.divide(total, owners, out=np.zeros_like(total), where=owners > 0)
 
     def _mean_steps(self, groups: list[_Group], *, by_owners: bool) -> NDArray[np.float64]:
-        """Return tau_eff of every slot: of all clients, or of its owners."""
+        """Return tau_eff of every slot: of all clients that trained its layer, or of its owners."""
         steps, weight = np.zeros(self._layout.size), np.zeros(self._layout.size)
         for group in groups:
-            steps += np.where(group.owned | (not by_owners), group.steps, 0.0)
-            weight += np.where(group.owned | (not by_owners), group.weight, 0.0)
+            there = group.owned if by_owners else group.layers
+            steps += np.where(there, group.steps, 0.0)
+            weight += np.where(there, group.weight, 0.0)
         return np.divide(steps, weight, out=np.zeros_like(steps), where=weight > 0)
 
 
 class _Group:
-    """Clients of one rank, own rank, scale and set of trained factors: their sum, and what they have and lack."""
+    """Clients of one rank, own rank, scale, set of trained factors and depth: their sum, and what they have and lack."""
 
-    def __init__(self, layout: Layout, rank: int, own_rank: int, scale: float, trains: str) -> None:
+    def __init__(
+        self, layout: Layout, rank: int, own_rank: int, scale: float, trains: str, depth: int | None
+    ) -> None:
         self.sum = WeightedSum(layout.size)
-        self.weight, self.steps, self.count = 0.0, 0.0, 0
+        self.weight, self.steps, self.count, self.depth = 0.0, 0.0, 0, depth
         self._units = server_units(layout, scale)
         self.whole = rank >= layout.rank
-        self.owned = layout.slots(rank)
+        self.owned, self.layers = layout.slots(rank, depth=depth), layout.slots(depth=depth)
         lacks = own_rank < layout.rank
-        self.absent = layout.slots(None, trains) & ~layout.slots(own_rank) if lacks else None
-        self._moving = None if self.whole and trains == "AB" else layout.slots(rank, trains)
+        self.absent = (
+            layout.slots(None, trains, depth) & ~layout.slots(own_rank, depth=depth) if lacks else None
+        )
+        everything = self.whole and trains == "AB" and depth is None
+        self._moving = None if everything else layout.slots(rank, trains, depth)
 
     def moves(self) -> NDArray[np.float64]:
         """Return the weighted sum of the moves in the server's units, 0 outside of what they train."""

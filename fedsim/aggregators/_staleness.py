@@ -73,7 +73,7 @@ class Product(Config):
     d = |X_t - X_v| / max(|X_t|, |X_v|), in [0, 2], where X is all that was learned: the base's change plus
     s B A (Frobenius norms, through Gram traces). Unlike a distance of factors it does not change when A
     and B are refactored, and unlike a count of versions it forgives those in which nothing happened.
-    An update that is not stale has s = 1. With fewer slots than the model's, both are cut to the client's.
+    An update that is not stale has s = 1. With fewer slots or layers than the model's, both are cut to the client's.
 
     Attributes:
         a: weight of the relative change.
@@ -101,6 +101,7 @@ def discount(staleness: Staleness, contribution: Contribution, model: ServerMode
     if contribution.staleness == 0:
         return 1.0
     c = contribution
-    now = Point(model.adapter.vector, c.rank or None, base=model.base)
+    upper = model.adapter.above(model.adapter.vector, c.depth)
+    now = Point(upper, c.rank or None, base=model.base)
     then = Point(c.start, c.rank or None, c.scale, c.base)
     return staleness.of_change(relative_change(model.adapter.layout, now, then))

@@ -32,6 +32,8 @@ class FedIT(Averaging):
     2409.05976): slot j is multiplied by the share of weight of those who have it; `rows`: divided by
     it again (RBLA, arXiv 2408.08699); `moves`: a client without a slot leaves it.
 
+    Unequal depths: a layer's mean is over those that trained it (LEGEND, arXiv 2412.20004), whatever the padding.
+
     Up and down: r_k (in + out) floats a matrix.
 
     Under staleness: a move of A and of B from version v, added to version t, changes the product by more
@@ -41,6 +43,7 @@ class FedIT(Averaging):
     traits: ClassVar[Traits] = Traits(
         exact=False,
         unequal_ranks=True,
+        unequal_depths=True,
         full_model=True,
         history=False,
         beside=True,

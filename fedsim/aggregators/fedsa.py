@@ -32,6 +32,7 @@ class FedSA(Averaging):
     traits: ClassVar[Traits] = Traits(
         exact=False,
         unequal_ranks=True,
+        unequal_depths=True,
         personal=True,
         history=True,
         beside=True,

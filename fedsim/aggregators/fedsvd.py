@@ -39,7 +39,7 @@ class FedSVD(Weighting):
     gives A orthonormal rows, A A' = I: B's gradient, G A', is then no longer stretched along some directions.
     It does not widen the search: the row space of A, in which all updates lie, stays that of the first A.
 
-    Unequal ranks: no.
+    Unequal ranks: no. Unequal depths: w_k of a layer is over those that trained it.
 
     Up: B, r out floats a matrix. Down: B, and A, r in floats, to a client that has not downloaded since A
     last changed; the first A is drawn from a seed (8 bytes, at the first visit).
@@ -59,6 +59,7 @@ class FedSVD(Weighting):
     traits: ClassVar[Traits] = Traits(
         exact=True,
         unequal_ranks=False,
+        unequal_depths=True,
         refactors=True,
         optimizer=False,
         compressible=False,
@@ -91,14 +92,15 @@ class FedSVD(Weighting):
         layout = model.adapter.layout
         with one_thread():
             now = pairs(layout, model.adapter.vector)
-            moves, total, count = [np.zeros_like(pair.b) for pair in now], 0.0, 0
+            sums = [_Moves(np.zeros_like(pair.b)) for pair in now]
             for c in contributions:
-                weight = self.raw(c, model)
-                for so_far, move in zip(moves, moves_of_b(layout, c, model, now), strict=True):
-                    np.add(so_far, weight * move, out=so_far)
-                total, count = total + weight, count + 1
-            rate = self.server_lr / self.whole(total, count)
-            after = [Pair(pair.b + rate * move, pair.a) for pair, move in zip(now, moves, strict=True)]
+                weight, below = self.raw(c, model), layout.below(c.depth)
+                for module, so_far, move in zip(
+                    layout.modules, sums, moves_of_b(layout, c, model, now), strict=True
+                ):
+                    if f"{module.name}.lora_B" not in below:
+                        so_far.add(weight, move)
+            after = [self._moved(pair, so_far) for pair, so_far in zip(now, sums, strict=True)]
             version = state.version + 1
             turn = version % self.period == 0
             if turn:
@@ -106,9 +108,30 @@ class FedSVD(Weighting):
         turns = Turns(version, version if turn else state.changed_a)
         return replace(model, adapter=model.adapter.replace(vector_of(layout, after))), turns
 
+    def _moved(self, pair: Pair, moves: _Moves) -> Pair:
+        """Return a module's factors with B moved; as they are where nobody trained it."""
+        if not moves.count:
+            return pair
+        rate = self.server_lr / self.whole(moves.weight, moves.count)
+        return Pair(pair.b + rate * moves.sum, pair.a)
+
     def commit_flops(self, shapes: Sequence[tuple[int, int]], rank: int, ranks: Sequence[int]) -> float:
         """Return those of new factors, spread over the commits of a period."""
         return sum(factored_svd_flops(m, n, rank, rank) for m, n in shapes) / self.period
+
+
+@dataclass
+class _Moves:
+    """Moves of one module's B: their weighted sum, the weight and the number of those that trained it."""
+
+    sum: Matrix
+    weight: float = 0.0
+    count: int = 0
+
+    def add(self, weight: float, move: Matrix) -> None:
+        """Take one client's."""
+        np.add(self.sum, weight * move, out=self.sum)
+        self.weight, self.count = self.weight + weight, self.count + 1
 
 
 def moves_of_b(layout: Layout, c: Contribution, model: ServerModel, now: list[Pair]) -> list[Matrix]:

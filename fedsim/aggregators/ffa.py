@@ -31,7 +31,13 @@ class FFA(Averaging):
     """
 
     traits: ClassVar[Traits] = Traits(
-        exact=True, unequal_ranks=True, history=False, beside=True, unequal_modules=True, draws_a=True
+        exact=True,
+        unequal_ranks=True,
+        unequal_depths=True,
+        history=False,
+        beside=True,
+        unequal_modules=True,
+        draws_a=True,
     )
     one_pass: ClassVar[bool] = True
     kind: Literal["ffa"] = "ffa"

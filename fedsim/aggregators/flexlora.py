@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from fedsim.adapters.adapter import Layout
+from fedsim.adapters.adapter import Layout, Module
 from fedsim.adapters.moved_base import dense_shape
 from fedsim.adapters.products import Pair, completed, one_thread, pairs, scales, stacked, svd, vector_of
 from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel, Traits
@@ -51,6 +51,8 @@ class FlexLoRA(Weighting):
     more slots than it was asked for this time (`timely, partial: rank`, `memory.when_short: rank`) is not silent
     about those: it starts from D cut to r_k < R_k and says nothing about the rest.
 
+    Unequal depths: w_k of a layer is over the clients that trained it; a layer that nobody trained keeps its factors.
+
     Attributes:
         split: where the singular values go.
         tail: what a small client says about slots that it never had.
@@ -59,6 +61,7 @@ class FlexLoRA(Weighting):
     traits: ClassVar[Traits] = Traits(
         exact=False,
         unequal_ranks=True,
+        unequal_depths=True,
         refactors=True,
         optimizer=False,
         compressible=False,
@@ -90,10 +93,10 @@ class FlexLoRA(Weighting):
         received = list(contributions)
         layout = model.adapter.layout
         with one_thread():
-            products = self._products(model, received, self.shares(received, model))
+            products = self._products(model, received, self._shares_by_module(received, model))
             now = pairs(layout, model.adapter.vector)
             factors = [
-                refactored(product, pair, m.rank, m.scale, self.split)
+                pair if product is None else refactored(product, pair, m.rank, m.scale, self.split)
                 for m, product, pair in zip(layout.modules, products, now, strict=True)
             ]
         return replace(model, adapter=model.adapter.replace(vector_of(layout, factors))), state
@@ -102,37 +105,72 @@ class FlexLoRA(Weighting):
         """Return those of the singular values of the stacked products, sum_k r_k slots wide."""
         return sum(factored_svd_flops(m, n, sum(ranks), rank) for m, n in shapes)
 
-    def _products(
-        self, model: ServerModel, contributions: list[Contribution], shares: list[float]
-    ) -> list[Pair]:
-        """Return D + sum w_k (X_k - D) of every module, as stacks."""
+    def _shares_by_module(
+        self, contributions: list[Contribution], model: ServerModel
+    ) -> list[dict[int, float]]:
+        """Return, for every module, w_k of those that trained it, by their place among the contributions."""
         layout = model.adapter.layout
-        terms: list[tuple[float, list[Pair]]] = []
+        of_owners: dict[tuple[int, ...], dict[int, float]] = {}
+        by_module = []
+        for m in layout.modules:
+            owners = tuple(
+                k for k, c in enumerate(contributions) if f"{m.name}.lora_B" not in layout.below(c.depth)
+            )
+            if owners not in of_owners:
+                shares = self.shares([contributions[k] for k in owners], model) if owners else []
+                of_owners[owners] = dict(zip(owners, shares, strict=True))
+            by_module.append(of_owners[owners])
+        return by_module
+
+    def _products(
+        self, model: ServerModel, contributions: list[Contribution], shares: list[dict[int, float]]
+    ) -> list[Pair | None]:
+        """Return D + sum w_k (X_k - D) of every module, as stacks; None where nobody trained it."""
+        layout = model.adapter.layout
         now = _scaled(layout, pairs(layout, model.adapter.vector), None)
-        weight_by_rank: dict[int, float] = {
-            layout.rank: 1.0 - sum(shares)
-        }  # weight of D cut to so many slots
-        for c, share in zip(contributions, shares, strict=True):
-            terms.append((share, _scaled(layout, pairs(layout, c.end, c.rank), c.scale)))
+        ends = [_scaled(layout, pairs(layout, c.end, c.rank), c.scale) for c in contributions]
+        starts: dict[int, list[Pair]] = {}
+        cuts: dict[int, int] = {}  # of those that D, cut to so many slots, does not cancel with their start
+        for k, c in enumerate(contributions):
             cut = layout.rank if self.tail == "kept" else min(c.whole_rank, layout.rank)
             if cut <= c.rank and _from_now(model, c):
                 continue  # D cut to its rank is what it started from: the two would cancel
-            terms.append((-share, _scaled(layout, pairs(layout, c.start, c.rank), c.scale)))
-            weight_by_rank[cut] = weight_by_rank.get(cut, 0.0) + share
-        for rank, weight in weight_by_rank.items():
-            if abs(weight) > ROUNDING:
-                terms.append((weight, [pair.cut(rank) for pair in now]))
+            starts[k], cuts[k] = _scaled(layout, pairs(layout, c.start, c.rank), c.scale), cut
         return [
-            stacked([(weight, factors[i]) for weight, factors in terms], *dense_shape(m))
+            _moved(m, i, now[i], ends, starts, cuts, shares[i], layout.rank) if shares[i] else None
             for i, m in enumerate(layout.modules)
         ]
+
+
+def _moved(
+    module: Module,
+    at: int,
+    now: Pair,
+    ends: Sequence[Sequence[Pair]],
+    starts: Mapping[int, Sequence[Pair]],
+    cuts: Mapping[int, int],
+    shares: Mapping[int, float],
+    rank: int,
+) -> Pair:
+    """Return D + sum w_k (X_k - D) of the module at a place, as a stack."""
+    terms: list[tuple[float, Pair]] = []
+    weight_by_rank: dict[int, float] = {rank: 1.0 - sum(shares.values())}  # weight of D cut to so many slots
+    for k, share in shares.items():
+        terms.append((share, ends[k][at]))
+        if k in cuts:
+            terms.append((-share, starts[k][at]))
+            weight_by_rank[cuts[k]] = weight_by_rank.get(cuts[k], 0.0) + share
+    for cut, weight in weight_by_rank.items():
+        if abs(weight) > ROUNDING:
+            terms.append((weight, now.cut(cut)))
+    return stacked(terms, *dense_shape(module))
 
 
 def _from_now(model: ServerModel, c: Contribution) -> bool:
     """Return whether a client started from the model of now, and from no coded copy of it."""
     if c.staleness:
         return False
-    start = model.adapter.cut(c.rank, c.scale)
+    start = model.adapter.above(model.adapter.cut(c.rank, c.scale), c.depth)
     return c.start is start or np.array_equal(c.start, start)
 
 

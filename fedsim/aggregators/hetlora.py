@@ -64,7 +64,7 @@ class HetLoRA(Aggregator):
         penalty: weight in the local loss of the last slots' norms (lambda).
     """
 
-    traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=True, history=False)
+    traits: ClassVar[Traits] = Traits(exact=False, unequal_ranks=True, unequal_depths=True, history=False)
     one_pass: ClassVar[bool] = True
     kind: Literal["hetlora"] = "hetlora"
     weights: Literal["norm", "examples", "used", "uniform"] = "norm"

@@ -22,6 +22,7 @@ class LocalOnly(Aggregator):
     traits: ClassVar[Traits] = Traits(
         exact=False,
         unequal_ranks=True,
+        unequal_depths=True,
         personal=True,
         optimizer=False,
         compressible=False,

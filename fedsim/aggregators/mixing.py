@@ -25,7 +25,7 @@ class Mixing(Aggregator):
     Not exact: on factors the mix of A and of B is not the mix of B A. It lacks
     a_i (1 - a_i) (B - B_i)(A - A_i).
 
-    Unequal ranks: slots that a client does not have stay as they are. Examples do not count.
+    Unequal ranks, unequal depths: slots and layers that a client does not have stay as they are. Examples do not count.
 
     Up and down: r_k (in + out) floats a matrix.
 
@@ -41,6 +41,7 @@ class Mixing(Aggregator):
     traits: ClassVar[Traits] = Traits(
         exact=False,
         unequal_ranks=True,
+        unequal_depths=True,
         full_model=True,
         history=False,
         beside=True,
@@ -69,5 +70,6 @@ class Mixing(Aggregator):
             share = self.alpha * discount(self.staleness, c, model)
             units = server_units(layout, c.scale)
             mixed = (1.0 - share) * vector + share * (c.end if units is None else c.end * units)
-            vector = mixed if c.rank >= layout.rank else np.where(layout.slots(c.rank), mixed, vector)
+            whole = c.rank >= layout.rank and not layout.below(c.depth)
+            vector = mixed if whole else np.where(layout.slots(c.rank, depth=c.depth), mixed, vector)
         return replace(model, adapter=model.adapter.replace(vector.astype(np.float32))), state

@@ -61,6 +61,7 @@ class RoLoRA(Averaging):
     traits: ClassVar[Traits] = Traits(
         exact=True,
         unequal_ranks=True,
+        unequal_depths=True,
         optimizer=False,
         history=True,
         beside=True,

@@ -137,7 +137,7 @@ def _training(experiment: Experiment) -> list[Problem]:
     problems: list[Problem] = []
     lora, local = experiment.lora, experiment.local
     if lora.full:
-        for name in ("r", "alpha", "targets", "rank_by", "scale", *lora.practised):
+        for name in ("r", "alpha", "targets", "rank_by", "depth", "depth_by", "scale", *lora.practised):
             value = getattr(lora, name)
             if value != LoraConfig.model_fields[name].default:
                 fix = f"remove lora.{name}, or full: true"
@@ -212,14 +212,19 @@ def _compute(experiment: Experiment) -> list[Problem]:
 
 
 def _ranks(experiment: Experiment, parts: Parts) -> list[Problem]:
-    """Ranks by device: known tiers, a deadline where one is needed, a rule that a smaller adapter goes with."""
+    """Ranks and depths by device: known tiers, a deadline where one is needed, a rule that a smaller adapter goes with."""
     lora, problems = experiment.lora, list[Problem]()
     rule = parts.aggregator
-    for tier in set(lora.ranks) - set(CLASSES) if isinstance(lora.ranks, dict) else ():
-        problems.append(Problem(("lora", "ranks"), "no such class of devices", nearest(tier, CLASSES), tier))
-    if lora.rank_by == "deadline" and parts.protocol.round_deadline_s is None:
-        fix = "give protocol.deadline_s, or set lora.rank_by: memory"
-        problems.append(Problem(("lora", "rank_by"), "needs a deadline of the protocol", fix, lora.rank_by))
+    asked = (
+        ("ranks", lora.ranks, "rank_by", lora.rank_by),
+        ("depths", lora.depths, "depth_by", lora.depth_by),
+    )
+    for name, by_tier, key, by in asked:
+        for tier in set(by_tier) - set(CLASSES) if isinstance(by_tier, dict) else ():
+            problems.append(Problem(("lora", name), "no such class of devices", nearest(tier, CLASSES), tier))
+        if by == "deadline" and parts.protocol.round_deadline_s is None:
+            fix = f"give protocol.deadline_s, or set lora.{key}: memory"
+            problems.append(Problem(("lora", key), "needs a deadline of the protocol", fix, by))
     measures = list(experiment.memory.measures)
     if "rank" in measures and lora.full:
         what, fix = "rank has no meaning with lora.full: a whole model has no adapters", "remove rank"

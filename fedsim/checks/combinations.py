@@ -26,6 +26,7 @@ def choice_of(experiment: Experiment) -> Choice:
         traits=parts.aggregator.traits,
         **facts(parts.protocol),
         ranks=experiment.lora.rank_by,
+        depths=experiment.lora.unequal,
         optimizer=parts.server_optimizer.kind,
         top_k=experiment.wire.top_k < 1.0,
         feedback=experiment.wire.error_feedback,

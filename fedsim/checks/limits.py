@@ -2,88 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from fedsim.aggregators._base import Traits
+from fedsim.checks.choice import Choice, Limit, Path, Refusal
 from fedsim.clock.protocol import ServerProtocol
-from fedsim.personal._base import Personal
-
-Path = tuple[str, ...]
-Refusal = tuple[str, str]
-"""A sentence, and a way out."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What of an experiment decides whether its parts go together.
-
-    Attributes:
-        rule, traits: kind and traits of the aggregation rule.
-        protocol: kind of the protocol, with the setting that matters, if one does.
-        stale: whether the protocol lets updates get stale; True where it does not say.
-        blends: whether the protocol makes the shared model of several by itself.
-        cuts_ranks: whether the protocol asks clients for fewer rank slots than they have.
-        ranks: `lora.rank_by`.
-        optimizer: kind of the server optimiser.
-        top_k: whether only the largest entries of an update are sent.
-        feedback: whether clients add what one message left out to the next.
-        average: whether an average of the versions is scored and kept (`evaluate.ema`).
-        personal: the component; None for none.
-        whole: whether whole models are trained, without factors.
-        dora: whether the lengths of the adapted rows are trained.
-        bias: which biases are trained beside the factors.
-        saved: modules that are trained whole beside them.
-        patterned: whether modules may differ in rank or alpha.
-        started: whether version 0 is a saved adapter.
-        quantised: whether the frozen weights are quantised (`task.quantise`).
-    """
-
-    rule: str
-    traits: Traits
-    protocol: str = "synchronous"
-    stale: bool = False
-    blends: bool = False
-    cuts_ranks: bool = False
-    ranks: str = "fixed"
-    optimizer: str = "none"
-    top_k: bool = False
-    feedback: bool = False
-    average: bool = False
-    personal: Personal | None = None
-    whole: bool = False
-    dora: bool = False
-    bias: str = "none"
-    saved: tuple[str, ...] = ()
-    patterned: bool = False
-    started: bool = False
-    quantised: bool = False
-
-    @property
-    def beside(self) -> bool:
-        """Whether anything is trained beside the factors."""
-        return self.dora or self.bias != "none" or bool(self.saved)
-
-
-@dataclass(frozen=True)
-class Limit:
-    """What does not go together: `asked` and not `able`.
-
-    Attributes:
-        path: the key that asks for it.
-        asked: whether a choice asks for what is limited.
-        able: whether the rest of that choice can do it.
-        what: why not; may name fields of the choice in braces.
-        fix: a way out.
-    """
-
-    path: Path
-    asked: Callable[[Choice], bool]
-    able: Callable[[Choice], bool]
-    what: str
-    fix: str
-
 
 LIMITS: tuple[Limit, ...] = (
     Limit(
@@ -120,6 +42,13 @@ LIMITS: tuple[Limit, ...] = (
         lambda c: c.traits.unequal_ranks,
         "the rule {rule} needs equal ranks",
         "set lora.rank_by: fixed, or aggregator.kind: flexlora",
+    ),
+    Limit(
+        ("lora", "depth_by"),
+        lambda c: c.depths,
+        lambda c: c.traits.unequal_depths,
+        "the rule {rule} needs everybody's adapters in all layers",
+        "remove lora.depth_by, depth and depths, or set aggregator.kind: fedit",
     ),
     Limit(
         ("server_optimizer", "kind"),
@@ -216,6 +145,27 @@ EVER: tuple[Limit, ...] = (
         lambda c: not c.whole,
         "{protocol} asks slow clients for fewer rank slots, and a whole model has none",
         "set protocol.partial: steps",
+    ),
+    Limit(
+        ("lora", "depth_by"),
+        lambda c: c.depths,
+        lambda c: not c.whole,
+        "says which layers carry adapters, and a whole model has none",
+        "remove lora.depth_by, depth and depths, or lora.full",
+    ),
+    Limit(
+        ("lora", "depth_by"),
+        lambda c: c.depths,
+        lambda c: not c.blends,
+        "{protocol} mixes the tiers' models whole, and with them layers that a tier has never trained",
+        "set protocol.across: turns, or remove lora.depth_by, depth and depths",
+    ),
+    Limit(
+        ("lora", "depth_by"),
+        lambda c: c.depths,
+        lambda c: not c.beside,
+        "gives clients the factors of their last layers, and here more than the factors is trained",
+        "remove lora.depth_by, depth and depths, or lora.dora, bias and modules_to_save",
     ),
     Limit(
         ("server_optimizer", "kind"),

@@ -84,6 +84,7 @@ def other_features() -> list[Feature]:
     """Return a column for everything else that an experiment may ask of a rule."""
     return [
         Feature("unequal ranks", {"ranks": "memory"}, {"lora": {"rank_by": "memory"}}),
+        Feature("depth by device", {"depths": True}, {"lora": {"depth_by": "memory"}}),
         Feature("server optimiser", {"optimizer": "adam"}, {"server_optimizer": {"kind": "adam"}}),
         Feature("bfloat16, int8, int4", {}, {"wire": {"dtype": "int8"}}),
         Feature("top-k", {"top_k": True}, {"wire": {"top_k": 0.1}}),
@@ -109,7 +110,10 @@ def markdown() -> str:
     exact = [
         [
             f"`{kind}`",
-            *("yes" if has else "no" for has in (t.exact, t.unequal_ranks, t.moves_base, t.personal)),
+            *(
+                "yes" if has else "no"
+                for has in (t.exact, t.unequal_ranks, t.unequal_depths, t.moves_base, t.personal)
+            ),
         ]
         for kind, t in rules()
     ]
@@ -117,7 +121,17 @@ def markdown() -> str:
     parts = [
         INTRODUCTION,
         "## What each rule is\n",
-        _table(["rule", "exact", "ranks may differ", "moves the base", "clients keep a part"], exact),
+        _table(
+            [
+                "rule",
+                "exact",
+                "ranks may differ",
+                "depths may differ",
+                "moves the base",
+                "clients keep a part",
+            ],
+            exact,
+        ),
         EXACT,
         "## Rules and protocols\n",
         _grid(protocol_features(), notes),

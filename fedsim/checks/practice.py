@@ -34,6 +34,10 @@ def practice(experiment: Experiment, parts: Parts) -> list[Problem]:
     if lora.beside and experiment.numerics.training == "fused":
         what = "the written-out decoders train the factors alone, and not lora.dora, bias and modules_to_save"
         problems.append(Problem(("numerics", "training"), what, "set numerics.training: auto", "fused"))
+    if lora.modules_to_save and experiment.numerics.training == "swapped":
+        what = "modules that are trained whole (lora.modules_to_save) train one client at a time"
+        fix = "set numerics.training: auto or sequential"
+        problems.append(Problem(("numerics", "training"), what, fix, "swapped"))
     if "rank" in measures and lora.patterned:
         what = (
             "rank asks for fewer slots of all modules, and rank_pattern and alpha_pattern give them by module"

@@ -98,6 +98,11 @@ def _of_adapters(plan: Plan) -> Iterator[Followed]:
     if lora.rank_by in ("memory", "deadline") and lora.ranks is None:
         choices = ", ".join(map(str, lora.choices))
         yield Followed("lora.ranks", f"[{choices}]", f"rank_by: {lora.rank_by} halves r = {lora.r}")
+    if lora.depth_by in ("memory", "deadline") and lora.depths is None:
+        most = lora.depth_choices(len(layout.blocks))[-1]
+        yield Followed(
+            "lora.depths", f"1 to {most}", f"depth_by: {lora.depth_by}, of {len(layout.blocks)} layers"
+        )
 
 
 def _silence(plan: Plan) -> Iterator[str]:

@@ -16,6 +16,7 @@ import typer
 from fedsim.cli import installed, reading, running
 from fedsim.cli.explaining import explain
 from fedsim.cli.importing import import_profiles
+from fedsim.cli.making import new
 from fedsim.cli.profiles import profiles
 from fedsim.cli.shell import answered, terminate
 from fedsim.cli.watching.status import status
@@ -54,6 +55,7 @@ def _root(
 
 
 app.command(epilog="Example: fedsim demo --out runs/demo")(running.demo)
+app.command(epilog="Example: fedsim new phones --task language")(new)
 app.command(epilog="Example: fedsim run experiments/ptb/sync.yaml -s seed=1 --out runs/ptb-1")(running.run)
 app.command(epilog="Example: fedsim resume runs/ptb-1")(running.resume)
 app.command(epilog="Example: fedsim sweep my-grid.yaml --out runs/my-grid")(running.sweep)

@@ -16,6 +16,15 @@ from fedsim.jobs import CALL_BYTES, Task, TaskContext
 
 FEW, MANY = 8, 64
 """Clients of one call where the task suggests nothing, in a small round and in a large one."""
+SERVERS = {
+    "rank_by": "fixed",
+    "ranks": None,
+    "depth": None,
+    "depth_by": "fixed",
+    "depths": None,
+    "first": "depth",
+}
+"""Settings of `lora` that are the clients', as they are for a task: a client's rank and depth come with its jobs."""
 CALLS = 32
 """Calls that a large round is cut into, as far as `MANY` allows."""
 
@@ -25,7 +34,7 @@ def context_of(experiment: Experiment) -> TaskContext:
     return TaskContext(
         experiment.population.clients,
         experiment.data_seed,
-        experiment.lora.model_copy(update={"rank_by": "fixed", "ranks": None}),
+        experiment.lora.model_copy(update=SERVERS),
         experiment.local,
         experiment.numerics,
         1e6 * experiment.runtime.cache_mb,

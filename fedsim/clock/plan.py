@@ -17,7 +17,7 @@ from fedsim.adapters.payload import NOTHING
 from fedsim.aggregators._base import Offer
 from fedsim.clock.auto import context_of, keys_filled, with_auto_filled
 from fedsim.clock.components import Parts, parts_of
-from fedsim.clock.ranks import ranks_of
+from fedsim.clock.ranks import Adapters, adapters_of, kinds, refuse_depths
 from fedsim.clock.reach import Candidates, refuse_what_cannot_land
 from fedsim.clock.sizing import Sizing, TrainingPlan
 from fedsim.config.experiment import Experiment
@@ -99,31 +99,31 @@ class Plan:
         """
         usable_bytes, slots = self._memory_and_rank(client, rank)
         if offer is None:
-            offer = self.sizing.first_offer(client, slots)
-        model = self.population.memory_model(client)
-        return self.sizing.work(client, self.local(client, steps), usable_bytes, slots, offer, model)
+            offer = self.sizing.first_offer(client, slots, self.depth(client))
+        model, local = self.population.memory_model(client), self.local(client, steps)
+        return self.sizing.work(client, local, usable_bytes, slots, offer, model, self.depth(client))
 
     def training_plan(self, client: int, rank: int | None = None) -> TrainingPlan:
         """Return how a client trains, at its own rank or at a smaller one."""
-        return self.sizing.training_plan(
-            *self._memory_and_rank(client, rank), self.population.memory_model(client)
-        )
+        model = self.population.memory_model(client)
+        return self.sizing.training_plan(*self._memory_and_rank(client, rank), model, self.depth(client))
 
     def _memory_and_rank(self, client: int, rank: int | None) -> tuple[float, int]:
         """Return a client's usable memory [bytes], and the rank that it is asked for: its own or a smaller one."""
         smaller = rank is not None and rank < self.ranks[client]
-        asked_for = max(1, int(rank or 1)) if smaller else int(self._ranks_asked[client])
+        asked_for = max(1, int(rank or 1)) if smaller else self.own_rank(client)
         return float(self._usable_bytes[client]), asked_for
 
     @cached_property
     def training_plans(self) -> tuple[list[TrainingPlan], NDArray[np.int64]]:
-        """How clients train at their own rank, each plan once, and which of them is each client's, (clients,)."""
+        """How clients train at their own rank and depth, each plan once, and which of them is each client's, (clients,)."""
         rooms, room_of = self.population.rooms
-        ranks, rank_of = np.unique(self._ranks_asked, return_inverse=True)
-        pairs, of = np.unique(room_of * len(ranks) + rank_of, return_inverse=True)
-        places = [(*rooms[pair // len(ranks)], int(ranks[pair % len(ranks)])) for pair in pairs.tolist()]
-        plans = [self.sizing.training_plan(usable, rank, model) for usable, model, rank in places]
-        return plans, of.astype(np.int64)
+        asked, of = kinds(room_of, self._adapters)
+        plans = []
+        for room, rank, depth in asked:
+            usable, model = rooms[room]
+            plans.append(self.sizing.training_plan(usable, rank, model, self._part(depth)))
+        return plans, of
 
     @cached_property
     def _usable_bytes(self) -> NDArray[np.float64]:
@@ -146,21 +146,38 @@ class Plan:
 
     def own_rank(self, client: int) -> int:
         """Return the slots that are a client's own, by `lora.rank_by`, whatever its memory leaves of them."""
-        return int(self._ranks_asked[client])
+        return int(self._adapters.ranks[client])
+
+    def depth(self, client: int) -> int | None:
+        """Return the layers, counted from the output, whose adapters a client has and trains; None: all."""
+        return self._part(self._adapters.depths.item(client))
+
+    @property
+    def depths(self) -> NDArray[np.int64]:
+        """Layers, counted from the output, whose adapters every client has and trains, (clients,); 0 for whole models."""
+        return self._adapters.depths
+
+    @cached_property
+    def _layers(self) -> int:
+        """Layers that carry adapters."""
+        return len(self.task.layout.blocks)
+
+    def _part(self, depth: int) -> int | None:
+        return depth if depth < self._layers else None
 
     @cached_property
     def ranks(self) -> NDArray[np.int64]:
         """Every client's rank, (clients,): by `lora.rank_by`, and smaller where `memory.when_short` says so."""
-        ranks = self._ranks_asked
+        ranks = self._adapters.ranks
         if "rank" not in self.experiment.memory.measures:
             return ranks
         plans, of = self.training_plans
         return np.array([plan.rank for plan in plans], dtype=np.int64)[of]
 
     @cached_property
-    def _ranks_asked(self) -> NDArray[np.int64]:
+    def _adapters(self) -> Adapters:
         deadline_s = self.parts.protocol.round_deadline_s
-        return ranks_of(self.experiment, self.population, self.sizing, self.task.layout.rank, deadline_s)
+        return adapters_of(self.experiment, self.population, self.sizing, self.task.layout, deadline_s)
 
 
 def ground(experiment: Experiment) -> str:
@@ -211,7 +228,8 @@ def refuse(plan: Plan) -> None:
     _refuse_an_endless_budget(plan)
     for split in experiment.evaluate.splits:
         task.probes(split, experiment.evaluate.most_windows)  # refuses a split that the data do not have
-    plan.ranks.view()  # refuses a tier without a rank
+    refuse_depths(experiment, plan.parts.personal, task.layout, plan.shape)
+    plan.ranks.view()  # refuses a tier without a rank or a depth
     sends_nothing = Offer(plan.sizing.zeros, NOTHING, NOTHING)
     refuse_what_cannot_land(Candidates(experiment, plan.parts, plan.population, plan.work, sends_nothing))
 

@@ -91,9 +91,18 @@ def charged_facts(plan: Plan) -> Charged:
         memory_bytes=train_memory_bytes(plan.shape),
         mean_flops_per_visit=float(np.mean(_visit_flops(plan))),
         clients_by_rank={str(r): int(n) for r, n in zip(by_rank, count, strict=True)},
+        clients_by_depth=_by_depth(plan),
         laws=_laws(plan),
         passes=tuple(_passes(plan)),
     )
+
+
+def _by_depth(plan: Plan) -> dict[str, int]:
+    """Return how many clients have how many layers with adapters; nothing where all of them have all."""
+    if not plan.experiment.lora.unequal:
+        return {}
+    depths, count = np.unique(plan.depths, return_counts=True)
+    return {str(depth): int(n) for depth, n in zip(depths, count, strict=True)}
 
 
 def _laws(plan: Plan) -> tuple[DeviceLaw, ...]:

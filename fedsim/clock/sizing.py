@@ -15,14 +15,14 @@ import numpy as np
 from fedsim.adapters.adapter import Adapter, Vector
 from fedsim.adapters.payload import Payload
 from fedsim.aggregators._base import Invitation, Offer, ServerModel
-from fedsim.aggregators._returned import checked_offer
+from fedsim.aggregators._depth import offered
 from fedsim.clock.components import Parts
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig
 from fedsim.cost.formulas import expanded_bytes, layer_passes, moved_bytes, pass_flops, train_flops
 from fedsim.cost.memory.model import PLAIN, MemoryModel
-from fedsim.cost.memory.plan import MemoryPlan, plan_memory
-from fedsim.cost.shape import ModelShape, adapter_bytes, with_rank_share
+from fedsim.cost.memory.plan import MemoryPlan, plan_memory, with_depth
+from fedsim.cost.shape import ModelShape, adapter_bytes, with_depth_share, with_rank_share
 from fedsim.cost.work import Work
 from fedsim.jobs import Task
 from fedsim.network.base import Direction
@@ -69,8 +69,8 @@ class Sizing:
         charge = parts.task.charge(full=experiment.lora.full)
         self.charged = charge is not None
         self._tokens_declared = None if charge is None else charge.visit_tokens
-        self._plans: dict[tuple[float, int, str], TrainingPlan] = {}
-        self._works: dict[tuple[int, int | None, float | None, float, int, str], Work] = {}
+        self._plans: dict[tuple[float, int, str, int | None], TrainingPlan] = {}
+        self._works: dict[tuple[int, int | None, float | None, float, int, str, int | None], Work] = {}
         self._sent: dict[tuple[int, Payload, Payload], tuple[Work, Work]] = {}
         self._payload_bytes: dict[tuple[Payload, Direction], tuple[int, int]] = {}
 
@@ -82,32 +82,46 @@ class Sizing:
     # how a device trains ------------------------------------------------------------------------
 
     def training_plan(
-        self, usable_bytes: float, rank: int | None = None, model: MemoryModel = PLAIN
+        self,
+        usable_bytes: float,
+        rank: int | None = None,
+        model: MemoryModel = PLAIN,
+        depth: int | None = None,
     ) -> TrainingPlan:
         """Return how a device with so much memory, whose program keeps so much of it, trains adapters of a rank (None: the server's).
 
-        As asked; else by `memory.when_short`, which may make the rank smaller still; else not at all.
+        As asked; else by `memory.when_short`, which may make the rank smaller still; else not at all. The adapters are in
+        the last `depth` layers that carry some (None: in all).
         """
         wanted = self._task.layout.rank if rank is None else rank
-        key = (usable_bytes, wanted, model.name)
+        key = (usable_bytes, wanted, model.name, depth)
         if key not in self._plans:
-            self._plans[key] = self._training_plan(usable_bytes, wanted, model)
+            self._plans[key] = self._training_plan(usable_bytes, wanted, model, depth)
         return self._plans[key]
 
-    def _training_plan(self, usable_bytes: float, rank: int, model: MemoryModel) -> TrainingPlan:
-        whole = self._task.layout.rank
-        shape = with_rank_share(self.shape, rank, whole) if whole else self.shape
+    def _training_plan(
+        self, usable_bytes: float, rank: int, model: MemoryModel, depth: int | None
+    ) -> TrainingPlan:
+        layout = self._task.layout
+        whole, shape = layout.rank, self.shape
+        if depth is not None:
+            shape = with_depth_share(shape, depth, len(layout.blocks))
+        shape = with_rank_share(shape, rank, whole) if whole else shape
         shape = self._parts.personal.held(shape)
         memory = plan_memory(shape, usable_bytes, self._experiment.memory.measures, model)
+        if depth is not None and memory.fits:
+            memory = replace(memory, words=with_depth(memory.words, depth))
         layered = self._experiment.compute.flops == "layers"
         left = max(1, rank * memory.shape.rank // shape.rank) if rank and shape.rank else rank
         each = train_flops(memory.shape, 1, layered=layered)
         longer = replace(memory.shape, sequence=memory.shape.sequence + 1)
         return TrainingPlan(memory, each, left, train_flops(longer, 1, layered=layered) - each)
 
-    def fits(self, usable_bytes: float, rank: int, model: MemoryModel = PLAIN) -> bool:
-        """Return whether training at this rank fits, by all of `memory.when_short` but a smaller rank."""
-        plan = self.training_plan(usable_bytes, rank, model)
+    def fits(
+        self, usable_bytes: float, rank: int, model: MemoryModel = PLAIN, depth: int | None = None
+    ) -> bool:
+        """Return whether training at this rank and depth fits, by all of `memory.when_short` but a smaller rank."""
+        plan = self.training_plan(usable_bytes, rank, model, depth)
         return plan.memory.fits and plan.rank == rank
 
     # what a visit is ----------------------------------------------------------------------------
@@ -133,6 +147,7 @@ class Sizing:
         rank: int,
         offer: Offer,
         model: MemoryModel = PLAIN,
+        depth: int | None = None,
     ) -> Work:
         """Return what a visit computes and holds, with what an offer really sends both ways.
 
@@ -144,8 +159,9 @@ class Sizing:
             offer: the rule's. Under `charge_as` a payload's numbers are charged as many times as the declared
                 adapter has more numbers.
             model: what its program keeps in memory.
+            depth: layers that it trains, counted from the output; None: all.
         """
-        computed = self._computed(client, local, usable_bytes, rank, model)
+        computed = self._computed(client, local, (usable_bytes, rank, model, depth))
         key = (id(computed), offer.down, offer.up)
         held = self._sent.get(key)
         if held is None or held[0] is not computed:
@@ -157,17 +173,18 @@ class Sizing:
         return held[1]
 
     def _computed(
-        self, client: int, local: LocalConfig, usable_bytes: float, rank: int, model: MemoryModel
+        self, client: int, local: LocalConfig, trained: tuple[float, int, MemoryModel, int | None]
     ) -> Work:
         """Return a training's work, with what the client trains beside it (`personal`); nothing is sent yet."""
         personal = self._parts.personal
         second_local = personal.alongside(local)
         tokens = self.tokens(client, local)
         second_tokens = None if second_local is None else self.tokens(client, second_local)
+        usable_bytes, rank, model, depth = trained
         sequence = self.mean_sequence(client)
-        key = (tokens, second_tokens, sequence, usable_bytes, rank, model.name)
+        key = (tokens, second_tokens, sequence, usable_bytes, rank, model.name, depth)
         if key not in self._works:
-            plan = self.training_plan(usable_bytes, rank, model)
+            plan = self.training_plan(*trained)
             work = self._alone(tokens, sequence, plan)
             if second_tokens is not None:
                 work = personal.charged(work, self._alone(second_tokens, sequence, plan), plan.memory.shape)
@@ -213,12 +230,18 @@ class Sizing:
 
     # what a rule would send ---------------------------------------------------------------------
 
-    def first_offer(self, client: int, rank: int) -> Offer:
-        """Return what the rule would offer a client of this rank at version 0; no values in it."""
-        model = ServerModel(Adapter(self._task.layout, self.zeros))
+    def first_offer(self, client: int, rank: int, depth: int | None = None) -> Offer:
+        """Return what the rule would offer a client of this rank and depth at version 0; no values in it."""
+        model, state = self._blank
         rule, scale = self._parts.aggregator, self._experiment.lora.scale_of(max(rank, 1))
-        offer = rule.offer(rule.init(model), model, Invitation(client, 0, rank, scale, None))
-        return checked_offer(rule, offer, self._task.layout)
+        invitation = Invitation(client, 0, rank, scale, None, depth=depth)
+        return offered(rule, state, model, invitation)
+
+    @cached_property
+    def _blank(self) -> tuple[ServerModel, object]:
+        """A model with no values in it, and the rule's first state."""
+        model = ServerModel(Adapter(self._task.layout, self.zeros))
+        return model, self._parts.aggregator.init(model)
 
     @cached_property
     def zeros(self) -> Vector:

@@ -9,11 +9,11 @@ from pydantic import Field, model_validator
 
 from fedsim.component import Config
 from fedsim.config.fields import Count, NonNegative, Positive
-from fedsim.config.lora.practice import LoraPractice
+from fedsim.config.lora.depth import LoraDepth
 from fedsim.errors import invalid
 
 
-class LoraConfig(LoraPractice):
+class LoraConfig(LoraDepth):
     """What is trained: adapters on `targets`, or the whole model (`full: true`).
 
     Attributes:
@@ -34,7 +34,7 @@ class LoraConfig(LoraPractice):
     ranks: dict[str, Count] | tuple[Count, ...] | None = None
     scale: Literal["common", "own"] = "common"
 
-    __hash__ = LoraPractice.__hash__  # which a frozen model would replace
+    __hash__ = LoraDepth.__hash__  # which a frozen model would replace
 
     @model_validator(mode="after")
     def _ranks_of_a_kind(self) -> LoraConfig:
@@ -57,6 +57,13 @@ class LoraConfig(LoraPractice):
             largest = max(ranks_given, default=0)
             fix = f"set r: {largest}" if largest else "give some ranks"
             raise invalid(f"has r = {self.r}, and `ranks` up to {largest}", fix=fix)
+        return self
+
+    @model_validator(mode="after")
+    def _first_of_both(self) -> LoraConfig:
+        if self.first == "rank" and not {self.rank_by, self.depth_by} <= {"memory", "deadline"}:
+            fix = "remove it, or set rank_by and depth_by: memory or deadline"
+            raise invalid("has `first: rank` where a device does not choose both", fix=fix)
         return self
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,18 @@ def problems(error: ValidationError, raw: object, root: type[BaseModel]) -> list
     by_path: dict[tuple[str, ...], list[ErrorDetails]] = {}
     for detail in error.errors():
         by_path.setdefault(_path(detail, raw), []).append(detail)
-    return [_problem(path, details, values, root) for path, details in by_path.items()]
+    return [
+        _problem(path, details, values, root)
+        for path, details in by_path.items()
+        if not _of_a_word(path, details, by_path)
+    ]
+
+
+def _of_a_word(path: tuple[str, ...], details: list[ErrorDetails], paths: Iterable[tuple[str, ...]]) -> bool:
+    """Tell whether all that is wrong is that a block is no word, while more is said of what stands in the block."""
+    return all(
+        detail["type"] == "literal_error" and isinstance(detail["input"], Mapping) for detail in details
+    ) and any(len(other) > len(path) and other[: len(path)] == path for other in paths)
 
 
 def mistaken_booleans(experiment: BaseModel, raw: object) -> list[Problem]:

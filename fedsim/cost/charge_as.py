@@ -125,7 +125,7 @@ class ChargeAs(Config):
         try:
             self.architecture.targeted(how.modules)
         except ExperimentError as problem:
-            fix = problem.message.fix
+            fix = problem.message.fix or "change it"
             if of_task:
                 fix = f"give task.charge_as.quantise modules of the charged model ({fix})"
             what = f"{problem.message.what}, the model that is charged"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from fedsim.cost.layers import Layer, Map
@@ -123,16 +123,7 @@ def with_rank(shape: ModelShape, rank: int) -> ModelShape:
     def ranked(m: Map) -> Map:
         return m._replace(rank=rank) if m.rank else m
 
-    blocks = tuple(
-        replace(
-            b,
-            qkv=tuple(map(ranked, b.qkv)),
-            out=ranked(b.out),
-            up=tuple(map(ranked, b.up)),
-            down=ranked(b.down),
-        )
-        for b in shape.blocks
-    )
+    blocks = tuple(_mapped(block, ranked) for block in shape.blocks)
     adapters = sum(b.adapter_params for b in blocks)
     return replace(
         shape, blocks=blocks, adapter_params=adapters, pass_flops=shape.pass_flops * rank / shape.rank
@@ -179,6 +170,44 @@ def with_magnitudes(shape: ModelShape, adapted: Sequence[Map] | None = None) -> 
         pass_flops=float(sum(2 * m.rank * m.inputs * (m.inputs + m.outputs) for m in maps)),
         kept_numbers=2 * outputs,
         pass_numbers=max(m.inputs * (m.inputs + 2 * m.outputs) for m in maps),
+    )
+
+
+def with_depth_share(shape: ModelShape, depth: int, of: int) -> ModelShape:
+    """Return the model with adapters in the last depth/of of the layers that have some, rounded, and in one at least.
+
+    What lies below is as it was pretrained: nothing goes backward there, and nothing is kept for it.
+
+    Raises:
+        ValueError: the model was counted as a whole.
+    """
+    if depth >= of or shape.full:
+        return shape
+    if shape.operations is not None:
+        raise ValueError(f"the layers of {shape.name} are not known")
+    carrying = [i for i, block in enumerate(shape.blocks) if block.adapted]
+    carrying = carrying or list(range(shape.lowest, shape.layers))
+    kept = max(1, round(len(carrying) * depth / of))
+    lowest = carrying[-kept]
+    blocks = tuple(
+        _mapped(block, lambda m: m._replace(rank=0)) if i < lowest else block
+        for i, block in enumerate(shape.blocks)
+    )
+    adapters = sum(block.adapter_params for block in blocks)
+    if not blocks:
+        adapters = round(shape.adapter_params * kept / len(carrying))
+    phi = min(shape.phi, above_share(lowest, shape.layers, shape.matmul_params, shape.head_params))
+    return replace(shape, blocks=blocks, adapter_params=adapters, lowest=lowest, phi=phi)
+
+
+def _mapped(block: Layer, change: Callable[[Map], Map]) -> Layer:
+    """Return a layer with every map changed."""
+    return replace(
+        block,
+        qkv=tuple(map(change, block.qkv)),
+        out=change(block.out),
+        up=tuple(map(change, block.up)),
+        down=change(block.down),
     )
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from pydantic import Field
 
 from fedsim.adapters.adapter import Layout, Vector
-from fedsim.adapters.payload import Payload
 from fedsim.aggregators._base import Offer, Traits
 from fedsim.component import Component
 from fedsim.config.fields import Count, CountOrZero
@@ -88,7 +87,7 @@ class Personal(Component):
         names = self.private(home.layout)
         if not names:
             return offer
-        down, up = (_without(home.layout, payload, names) for payload in (offer.down, offer.up))
+        down, up = (payload.without(home.layout, names) for payload in (offer.down, offer.up))
         return replace(offer, down=down, up=up)
 
     def composed(self, home: Home, vector: Vector, private: Vector) -> Vector:
@@ -203,8 +202,3 @@ def with_values(layout: Layout, vector: Vector, names: Sequence[str], private: V
         at += array.size
     changed.flags.writeable = False
     return changed
-
-
-def _without(layout: Layout, payload: Payload, names: Sequence[str]) -> Payload:
-    sent, private = layout.slices if payload.arrays is None else payload.arrays, set(names)
-    return replace(payload, arrays=tuple(name for name in sent if name not in private))

@@ -60,7 +60,7 @@ class FedPer(Personal):
         Raises:
             ExperimentError: the adapters lie in no more blocks than that.
         """
-        groups = blocks(layout)
+        groups = layout.blocks
         if self.layers >= len(groups):
             what = f"leaves nothing to share: the adapters lie in {len(groups)} blocks"
             fix = (
@@ -85,21 +85,3 @@ class FedPer(Personal):
         if end is None:
             return Used(job.start, job.base)
         return Used(with_values(home.layout, job.start, names, values(home.layout, end, names)), job.base)
-
-
-def blocks(layout: Layout) -> list[tuple[str, ...]]:
-    """Return the names of adapted modules, block by block, in the network's order.
-
-    A block is what has the same path up to its first number; a module without one is a block by itself.
-
-    >>> from fedsim.adapters.adapter import Module
-    >>> names = ("embed", "h.0.attn.q", "h.0.mlp.up", "h.1.attn.q")
-    >>> blocks(Layout(tuple(Module(name, 1, (1, 2), (2, 1), 1.0) for name in names)))
-    [('embed',), ('h.0.attn.q', 'h.0.mlp.up'), ('h.1.attn.q',)]
-    """
-    by_block: dict[str, list[str]] = {}
-    for module in layout.modules:
-        parts = module.name.split(".")
-        number = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts))
-        by_block.setdefault(".".join(parts[: number + 1]), []).append(module.name)
-    return [tuple(names) for names in by_block.values()]

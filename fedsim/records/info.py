@@ -46,6 +46,7 @@ class Charged:
         memory_bytes: that training needs without a plan for smaller memories.
         mean_flops_per_visit: over the clients.
         clients_by_rank: rank -> clients that have it.
+        clients_by_depth: layers with adapters -> clients that have so many; empty where all have all.
         laws, passes: where devices and their software are told apart: of their steps, and what a pass is.
     """
 
@@ -59,6 +60,7 @@ class Charged:
     memory_bytes: Number = math.nan
     mean_flops_per_visit: Number = math.nan
     clients_by_rank: Mapping[str, int] = field(default_factory=dict)
+    clients_by_depth: Mapping[str, int] = field(default_factory=dict)
     laws: tuple[DeviceLaw, ...] = ()
     passes: tuple[PassWork, ...] = ()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from fedsim.cost.memory.plan import REFUSED, depth_in
 from fedsim.errors import RunFolderError, message
 from fedsim.records.rows import OUTCOMES
 from fedsim.records.run import Run
@@ -31,6 +32,7 @@ __all__ = [
     "at",
     "common_target",
     "curve",
+    "depths",
     "headline",
     "losses_by_cause",
     "on_grid",
@@ -51,6 +53,21 @@ def tiers(run: Run) -> list[str]:
     """Return the tiers of the population, slowest (by median FLOP/s) first."""
     speed = run.frame("clients", "tier", "flops_per_s").groupby("tier", sort=True)["flops_per_s"].median()
     return [str(tier) for tier in speed.sort_values(kind="stable").index]
+
+
+def depths(run: Run) -> pd.DataFrame:
+    """Return client and depth: layers, counted from the output, whose adapters it has (`lora.depth_by`); NaN: it refuses to train.
+
+    Empty where all clients have all layers.
+    """
+    charged = run.info.charged
+    clients = run.frame("clients", "client", "memory_plan")
+    if charged is None or not charged.clients_by_depth:
+        return pd.DataFrame({"client": clients["client"][:0], "depth": np.zeros(0)})
+    whole = max(map(int, charged.clients_by_depth))
+    words = clients["memory_plan"].tolist()
+    layers = [np.nan if plan == REFUSED else depth_in(plan) or whole for plan in words]
+    return pd.DataFrame({"client": clients["client"], "depth": np.array(layers, dtype=np.float64)})
 
 
 def _visits_by_tier(run: Run, *names: str) -> pd.DataFrame:

@@ -96,6 +96,8 @@ def _trained(block: Mapping[str, Any], charged: Charged | None) -> str:
     targets = block.get("targets")
     where = targets if isinstance(targets, str) else listing([str(t) for t in targets or ()])
     text = f"LoRA adapters of rank {block.get('r')}, alpha {block.get('alpha'):g}, on {where}"
+    if block.get("depth") or block.get("depth_by", "fixed") != "fixed":
+        text += f", in the last layers only (depth by {block.get('depth_by')})"
     if charged is not None and not charged.declared:
         text += f": {charged.adapter_params:,} of {charged.params:,} parameters"
     return text

@@ -37,24 +37,47 @@ class CommitTime:
             fix = "set server.compute: none, or charge_as without params and matmul_params"
             raise ExperimentError(message("server.compute", what, fix=fix))
 
-    def seconds(self, up_bytes: Sequence[int], ranks: Sequence[int]) -> float:
+    def seconds(
+        self, up_bytes: Sequence[int], ranks: Sequence[int], depths: Sequence[int | None] = ()
+    ) -> float:
         """Return how long a commit takes [s]; 0 where it is not charged.
 
         Args:
             up_bytes: of each update's message.
             ranks: slots of each factor in each update; 0 for whole models.
+            depths: layers in each update, counted from the output; None, or nothing: all.
         """
         if self._compute is None:
             return 0.0
         whole = self._plan.sizing.adapter_bytes
-        sizes = [whole if not rank else whole * rank / self._rank for rank in ranks]
+        parts = [self._part(depth) for depth in depths or [None] * len(ranks)]
+        sizes = [
+            part * (whole if not rank else whole * rank / self._rank)
+            for rank, part in zip(ranks, parts, strict=True)
+        ]
         moved = float(sum(up_bytes)) + 2.0 * whole
         if not format_of(self._plan.experiment.wire, "up").plain:
             moved += 2.0 * sum(sizes)
-        flops = 2.0 * sum(sizes) / FLOAT_BYTES + self._flops(
-            self._shapes, self._charged_rank, [self._charged(rank) for rank in ranks]
-        )
+        flops = 2.0 * sum(sizes) / FLOAT_BYTES + self._of_rule([self._charged(rank) for rank in ranks], parts)
         return flops / self._compute.flops_per_s + moved / self._compute.memory_bytes_per_s
+
+    def _part(self, depth: int | None) -> float:
+        """Return the share of an adapter that an update of this depth has."""
+        layout = self._plan.task.layout
+        return 1.0 if not layout.below(depth) or depth is None else layout.last(depth).size / layout.size
+
+    def _of_rule(self, ranks: Sequence[int], parts: Sequence[float]) -> float:
+        """Return what the rule says of its own work: of each matrix with the updates that have it."""
+        if all(part == 1.0 for part in parts):
+            return self._flops(self._shapes, self._charged_rank, ranks)
+        total, count = 0.0, len(self._shapes)
+        for at, shape in enumerate(self._shapes):
+            above = (
+                at + 0.5
+            ) / count  # its place from the input; an update has the matrices from 1 - part up
+            owners = [rank for rank, part in zip(ranks, parts, strict=True) if above > 1.0 - part]
+            total += self._flops([shape], self._charged_rank, owners) if owners else 0.0
+        return total
 
     def _flops(self, shapes: Sequence[tuple[int, int]], rank: int, ranks: Sequence[int]) -> float:
         """Return what the rule says of its own work."""

@@ -86,8 +86,9 @@ class VersionMaker:
 
     def _seconds(self, landed: Sequence[Visit]) -> float:
         """Return how long the server works on a commit [s]."""
-        ranks = [self._visits.dispatched[visit.order].invitation.rank for visit in landed]
-        return self._time.seconds([visit.work.up_bytes for visit in landed], ranks)
+        asked = [self._visits.dispatched[visit.order].invitation for visit in landed]
+        ranks, depths = [one.rank for one in asked], [one.depth for one in asked]
+        return self._time.seconds([visit.work.up_bytes for visit in landed], ranks, depths)
 
     def _made(self, landed: Sequence[Visit], blend: Blend | None) -> Commit:
         """Make the next version of what has landed; returns what was taken of it."""

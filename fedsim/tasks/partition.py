@@ -1,26 +1,28 @@
 """Who has which data: partitions of blocks over clients, as index arrays.
 
 A block is a run of consecutive text, all of one label and one natural owner. Every partition gives
-each block to exactly one client, is a pure function of (blocks, seed), and is repaired, not
-redrawn, when a client got too little: it takes blocks from whoever has most. However many clients there
+each block to exactly one client (`natural` may leave some out), is a pure function of (blocks, seed), and is repaired,
+not redrawn, when a client got too little: it takes blocks from whoever has most. However many clients there
 are, a partition is two arrays.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedsim.arrays import Ints
 from fedsim.component import Config
 from fedsim.config.fields import MOST, Count
 from fedsim.elementary import power
-from fedsim.errors import DataError, message
-from fedsim.tasks._dealing import Owners, by_load, evenly, repair
+from fedsim.errors import DataError, Shown, invalid, message
+from fedsim.tasks._dealing import Owners, evenly, repair
+from fedsim.tasks._natural import owners as natural
+from fedsim.tasks._natural.owners import NOBODY
 from fedsim.tasks._proportions import apportion, dirichlet, take
 from fedsim.tasks._splits import Ragged
 
@@ -33,11 +35,15 @@ class Blocks:
         sizes: size of each block (tokens, or examples).
         labels: class of each block, 0..C-1; None if there are none.
         groups: natural owner of each block, 0..G-1.
+        minimum: least total size of a client.
+        unit: what sizes are counted in.
     """
 
     sizes: Ints
     labels: Ints | None = None
     groups: Ints | None = None
+    minimum: int = 1
+    unit: str = "tokens"
 
 
 class Dealing(Config):
@@ -45,11 +51,7 @@ class Dealing(Config):
 
     @abstractmethod
     def owners(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Owners:
-        """Return each block's client."""
-
-    def deal(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Ragged:
-        """Return each client's blocks, ascending, before any repair."""
-        return Ragged.by_owner(self.owners(blocks, clients, rng), clients)
+        """Return each block's client; -1: nobody's."""
 
 
 class Iid(Dealing):
@@ -124,32 +126,54 @@ class Dirichlet(Dealing):
 
 
 class Natural(Dealing):
-    """As the data came: by `task.client_column`, else by folder (`alice/train.txt`), else by file or document.
+    """One client for one owner, with what it has: by `task.client_column`, else by folder, else by file or document.
 
-    With more owners than clients, whole owners are dealt, largest first to whoever has least; with
-    fewer, an owner's text is cut into runs for several clients, in proportion to its size.
+    With more owners than clients `more_owners` says whose data are dealt; with fewer, `fewer_owners`. An owner that has
+    less than a client needs (two windows, two examples) is no client, unless it is merged with others.
+
+    Attributes:
+        least: owners with less are left out, in tokens of text, examples or images.
+        most: of an owner with more only the last so many are dealt: a device keeps its latest data.
+        more_owners: `draw`: as many owners as clients, drawn by address; `largest`: those with most data; `merge`: all of
+            them, whole, the largest first to whoever has least, so that clients are of about equal size.
+        fewer_owners: `cut`: an owner's data are cut into runs for several clients, in proportion to its size; `refuse`.
     """
 
     kind: Literal["natural"] = "natural"
+    least: Count | None = None
+    most: Count | None = None
+    more_owners: natural.MoreOwners = "draw"
+    fewer_owners: natural.FewerOwners = "cut"
+
+    @model_validator(mode="after")
+    def _a_range(self) -> Natural:
+        if self.least is not None and self.most is not None and self.least > self.most:
+            fix = f"set least to {self.most} or less, or a larger most"
+            raise invalid("`least` is more than `most`", fix=fix, got=Shown(f"{self.least} and {self.most}"))
+        return self
 
     def owners(self, blocks: Blocks, clients: int, rng: np.random.Generator) -> Owners:
-        """Return each block's client.
+        """Return each block's client, -1 for what is left out.
 
         Raises:
-            DataError: everything belongs to one owner.
+            DataError: everything belongs to one owner, or the owners do not make so many clients.
         """
-        if blocks.groups is None or len(np.unique(blocks.groups)) < 2:
-            fix = "set task.client_column to the column that names the owner, or give each owner a folder of its own"
-            raise DataError(message("task.partition", "natural needs data of at least two owners", fix=fix))
-        sizes = np.bincount(blocks.groups, weights=blocks.sizes).astype(np.float64)
-        if sizes.size >= clients:
-            return by_load(sizes, clients)[blocks.groups]
-        members = Ragged.by_owner(blocks.groups, sizes.size)
-        counts = apportion(sizes, clients, most=np.full(sizes.size, clients))
-        owners, first = np.empty(blocks.sizes.size, np.int64), 0
-        for group, n in zip(members, counts.tolist(), strict=True):
-            owners[group] = first + evenly(len(group), n)
-            first += n
+        if blocks.groups is None:
+            raise natural.one_owner()
+        if self.most is not None and self.most < blocks.minimum:
+            what, fix = f"a client needs {blocks.minimum} {blocks.unit}", f"set at least {blocks.minimum}"
+            raise DataError(message("task.partition.most", what, got=self.most, fix=fix))
+        within = np.flatnonzero(natural.rooms(blocks.sizes, blocks.groups, self.most) == blocks.sizes)
+        owned = natural.Owned(blocks.sizes[within], blocks.groups[within], blocks.minimum, blocks.unit)
+        least = max(self.least or 1, 1 if self.more_owners == "merge" else blocks.minimum)
+        count = natural.enough(owned, least)
+        owners = np.full(blocks.sizes.size, NOBODY, np.int64)
+        if count >= clients:
+            owners[within] = natural.chosen(owned, clients, self.more_owners, least, rng)
+            return owners
+        if self.fewer_owners == "refuse":
+            raise natural.too_few(count, least, clients, blocks.unit)
+        owners[within] = natural.cut(owned, clients, max(least, blocks.minimum))
         return owners
 
 
@@ -237,7 +261,7 @@ def partition(
 
     Args:
         how: the partition.
-        blocks: what to deal; every block goes to exactly one client.
+        blocks: what to deal; no block goes to two clients.
         clients: how many clients.
         minimum: least total size of a client.
         rng: the generator of this partition's address.
@@ -255,13 +279,16 @@ def partition(
         if unit != "tokens":
             fix = f"take fewer clients, or more {unit}"
         raise DataError(message("population.clients", f"too many for the data: {what}", fix=fix))
-    owners = how.owners(blocks, clients, rng)
-    moved = repair(owners, blocks.sizes, clients, minimum)
+    owners = how.owners(replace(blocks, minimum=minimum, unit=unit), clients, rng)
+    dealt = np.flatnonzero(owners != NOBODY)
+    owners = owners[dealt]
+    moved = repair(owners, blocks.sizes[dealt], clients, minimum)
     if moved is None:
         what = f"the data cannot be cut so that each of {clients} clients has {minimum} {unit}"
         fix = f"take fewer clients or more {'text' if unit == 'tokens' else unit}"
         raise DataError(message("population.clients", what, fix=fix))
-    return Ragged.by_owner(owners, clients), moved
+    shares = Ragged.by_owner(owners, clients)
+    return Ragged(dealt[shares.rows], shares.stops), moved
 
 
 def _pools(blocks: Blocks, rng: np.random.Generator) -> list[Ints]:

@@ -48,6 +48,7 @@ class Quadratic(TaskComponent):
         tokens_per_example: what the cost model charges for one example.
         layout: `whole` sends one tensor; `lora` the factors of one matrix at `lora.r` (the
             objective is over the factors' entries, so the algebra is the same).
+        layers: matrices of `lora`, one a layer.
         delay_s: each training really sleeps for up to this long, drawn from the operating
             system; changes wall time only.
         charge_as: the model that the clock charges instead of this one.
@@ -61,6 +62,7 @@ class Quadratic(TaskComponent):
     examples: Count | Literal["unequal"] = 32
     tokens_per_example: Count = 16
     layout: Literal["whole", "lora"] = "whole"
+    layers: Count = 1
     delay_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     charge_as: ChargeAs | None = None
 
@@ -104,20 +106,21 @@ class QuadraticTask(Task):
 
     @cached_property
     def layout(self) -> Layout:
-        """One tensor `x` of shape (dimension,), or one adapted matrix `w`."""
-        d, r = self.config.dimension, self.lora.r
+        """One tensor `x` of shape (dimension,), or one adapted matrix `w`, or `h.0.w`, `h.1.w`, ... of several layers."""
+        d, r, layers = self.config.dimension, self.lora.r, self.config.layers
         if self.config.layout == "whole":
             return Layout(tensors=(Tensor("x", (d,)),))
-        return Layout(modules=(Module("w", r, (r, d), (d, r), self.lora.scale_of(r)),))
+        names = [f"h.{at}.w" for at in range(layers)] if layers > 1 else ["w"]
+        return Layout(modules=tuple(Module(n, r, (r, d), (d, r), self.lora.scale_of(r)) for n in names))
 
     @property
     def shape(self) -> ModelShape:
-        """One matrix: `dimension` weights (`whole`), or dimension x dimension under an adapter."""
-        d, full = self.config.dimension, self.layout.full
-        weights = d if full else d * d
+        """`dimension` weights (`whole`), or dimension x dimension under an adapter in every layer."""
+        d, full, layers = self.config.dimension, self.layout.full, self.config.layers
+        weights = d if full else d * d * layers
         return ModelShape(
             name="quadratic",
-            layers=1,
+            layers=layers,
             width=d,
             vocab=1,
             params=weights,
@@ -192,11 +195,11 @@ class QuadraticTask(Task):
         used = self.used(job.client, job.local, job.upto)
         start, optimum = np.asarray(job.start, dtype=np.float64), self.optima[job.client]
         centre = None if job.anchor is None else np.asarray(job.anchor, dtype=np.float64)
-        if job.rank is None and job.trains == "AB":
+        if job.rank is None and job.trains == "AB" and not self.layout.below(job.depth):
             end, loss, square = descend(start, optimum, job.local, steps, centre=centre)
         else:
-            end = np.where(self.layout.slots(job.rank), start, 0.0)
-            free = self.layout.slots(job.rank, job.trains)
+            end = np.where(self.layout.slots(job.rank, depth=job.depth), start, 0.0)
+            free = self.layout.slots(job.rank, job.trains, job.depth)
             still = 0.5 * float(np.sum(((end - optimum)[~free]) ** 2))
             around = None if centre is None else centre[free]
             end[free], loss, square = descend(

@@ -100,6 +100,13 @@ class Backbone(ABC):
         It stays so until the next call; asking for the array that is there costs nothing.
         """
 
+    def at_depth(self, depth: int) -> Backbone:
+        """Return this model with the adapters of its last `depth` layers only (`Layout.last`), and the same frozen weights.
+
+        A `base` that it is given is one of the whole layout, with no change below those layers.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no part without the lower adapters")
+
     def feed(self, data: Sequence[Any], jobs: Sequence[Job]) -> Feed:
         """Return what cuts batches from the clients' examples."""
         from fedsim.training.feeds import Texts

@@ -96,17 +96,19 @@ def lr_ratios(layout: Layout, ratio: float) -> list[float]:
     ]
 
 
-def slots(layout: Layout, rank: int | None, factors: str = "AB") -> NDArray[np.bool_]:
-    """Return which numbers of a vector belong to slots below `rank` (None: all) of the named factors.
+def slots(
+    layout: Layout, rank: int | None, factors: str = "AB", depth: int | None = None
+) -> NDArray[np.bool_]:
+    """Return which numbers of a vector belong to slots below `rank` (None: all) of the named factors in the last `depth` layers.
 
-    Whole tensors always do.
+    Whole tensors of those layers always do.
 
     Raises:
         ExperimentError: the rank is not one of the layout's.
     """
     for m in layout.modules:
         _rank(m, rank)
-    return layout.slots(rank, factors)
+    return layout.slots(rank, factors, depth)
 
 
 def scales(layout: Layout, rank: int | None, scale: float | None = None) -> list[float]:

@@ -146,9 +146,9 @@ def initial(trained: Layout, seed: int) -> Vector:
     return vector
 
 
-def pretrained(name: str, trained: Layout) -> Vector:
+def pretrained(name: str, trained: Layout, quantise: Quantise | None = None) -> Vector:
     """Return the backbone's own values of the whole tensors, one after the other: version 0 of full-model training."""
-    model = hub.weights(name)
+    model = frozen(name, "float32", quantise)
     vector: Vector = np.concatenate([value_of(model, tensor).ravel() for tensor in trained.tensors])
     return vector
 

@@ -75,6 +75,19 @@ class Bases:
         self.moves += 1
 
 
+def of_part(
+    whole: Layout, part: Layout, write: Callable[[Sequence[Tensor] | None], None]
+) -> Callable[[Sequence[Tensor] | None], None]:
+    """Return a `write` for the changes of a whole layout, of which `write` gets those of a part of its modules."""
+    names = {m.name for m in part.modules}
+    places = [i for i, m in enumerate(whole.modules) if m.name in names]
+
+    def write_part(changes: Sequence[Tensor] | None) -> None:
+        write(None if changes is None else [changes[i] for i in places])
+
+    return write_part
+
+
 class Layers:
     """Layers whose `weight` parameter is replaced; whoever shares the old memory keeps the old values."""
 

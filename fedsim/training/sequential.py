@@ -55,16 +55,18 @@ def visit(
     gradient, before clipping; c is the start, or the job's `anchor`. The loss reported is without it.
     """
     trainee.rebase(job.base)
-    trainee.write(job.start if job.rank is None else job.start * slots(trainee.layout, job.rank))
+    whole = job.rank is None and not trainee.layout.below(job.depth)
+    trainee.write(job.start if whole else job.start * slots(trainee.layout, job.rank, depth=job.depth))
     with adapted(trainee, job, dropout) as at_step:
         return _steps(trainee, windows, job, at_step, losses or _of_text)
 
 
 @contextmanager
 def adapted(trainee: Trainee, job: Job, dropout: float) -> Iterator[Callable[[int], None]]:
-    """Give the stock PEFT layers the job's rank, frozen factors and addressed LoRA dropout for a while.
+    """Give the stock PEFT layers the job's rank, frozen factors, depth and addressed LoRA dropout for a while.
 
-    Slots above the rank need no mask: where A and B are both 0, so are their gradients.
+    Slots above the rank need no mask: where A and B are both 0, so are their gradients. Layers below the depth are frozen
+    at 0, so nothing goes backward through them; modules are numbered from the lowest that trains.
 
     Yields:
         What must be told the number of each step.
@@ -84,12 +86,15 @@ def adapted(trainee: Trainee, job: Job, dropout: float) -> Iterator[Callable[[in
 
         return forward
 
-    for at, (layer, scale) in enumerate(zip(layers, factors, strict=True)):
+    below, at = trainee.layout.below(job.depth), 0
+    for m, layer, scale in zip(trainee.layout.modules, layers, factors, strict=True):
+        there = f"{m.name}.lora_A" not in below
         layer.scaling[ADAPTER] = scale
-        layer.lora_A.requires_grad_("A" in job.trains)
-        layer.lora_B.requires_grad_("B" in job.trains)
-        if dropout:
+        layer.lora_A.requires_grad_(there and "A" in job.trains)
+        layer.lora_B.requires_grad_(there and "B" in job.trains)
+        if dropout and there:
             layer.lora_dropout[ADAPTER].forward = dropping(at)
+        at += there
     try:
         yield at_step
     finally:

@@ -78,7 +78,7 @@ class TextModel:
 
     def pretrained(self) -> Vector:
         """Return the model's own weights as a vector."""
-        return lora.pretrained(self.name, self.layout)
+        return lora.pretrained(self.name, self.layout, self.quantise)
 
     def path(self) -> Trained:
         """Return the path that trains it."""
@@ -93,6 +93,24 @@ class TextModel:
             from fedsim.training import sequential
 
             return sequential.train(self._trainee(), data, jobs, dropout=self.lora.dropout)
+        from fedsim.training.stacked.depths import by_depth, narrowed, widened
+
+        updates: dict[int, Update] = {}
+        for depth, members in by_depth(self.layout, jobs).items():
+            examples, asked = [data[i] for i in members], [jobs[i] for i in members]
+            if depth is None:
+                ends = self._through(backbone, examples, asked)
+            else:
+                asked = [narrowed(self.layout, job) for job in asked]
+                upper = self._through(backbone.at_depth(depth), examples, asked)
+                ends = [widened(self.layout, depth, update) for update in upper]
+            updates.update(zip(members, ends, strict=True))
+        return [updates[i] for i in range(len(jobs))]
+
+    def _through(
+        self, backbone: Backbone, data: Sequence[Windows | Sequences], jobs: Sequence[Job]
+    ) -> list[Update]:
+        """Train jobs through a backbone that has all adapters of their vectors."""
         from fedsim.training.stacked import frozen_prefix
 
         groups = frozen_prefix.groups(self.state_sizes(backbone, data, jobs), frozen_prefix.most(backbone))
@@ -110,7 +128,9 @@ class TextModel:
         """Train one group; its states, if it is given any, are gone when it is done."""
         from fedsim.training.stacked import batched, frozen_prefix
 
-        prefix = frozen_prefix.of(backbone, self.cache_bytes)
+        whole = self.backbone()
+        assert whole is not None
+        prefix = frozen_prefix.of(whole, self.cache_bytes)
         return batched.train(
             backbone,
             data,
@@ -118,7 +138,9 @@ class TextModel:
             tokens_at_once=self.tokens_at_once(backbone, max(map(longest, data))),
             dropout=self.lora.dropout,
             lr_ratio=self.lora.lr_ratio,
-            hidden=[prefix.states(w) for w in data if not isinstance(w, Sequences)] if entered else None,
+            hidden=[prefix.states(w, backbone) for w in data if not isinstance(w, Sequences)]
+            if entered
+            else None,
         )
 
     def score(

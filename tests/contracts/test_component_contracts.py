@@ -2,6 +2,7 @@
 
 import pytest
 from worlds import broken_components as broken
+from worlds import own_models
 from worlds.contracts import OWN_SAMPLER
 
 from fedsim.component import build, kinds
@@ -12,6 +13,7 @@ from fedsim.testing import (
     check_personal,
     check_sampler,
     check_task,
+    check_torch_task,
 )
 
 pytestmark = pytest.mark.usefixtures("extensions")
@@ -85,6 +87,8 @@ def test_the_ray_executor_has_every_property():
         (check_task, broken.NotFinite(), "gives loss that are not finite"),
         (check_task, broken.MovingStart(), "another version 0"),
         (check_task, broken.LosesItself(), "trains to other bits"),
+        (check_torch_task, own_models.Forgets(), "gives other examples when it is asked again"),
+        (check_torch_task, own_models.ReadsCompany(), "gives an example another loss beside others"),
         (check_executor, broken.Reverses(), "gives other updates than the task"),
         (check_executor, broken.Idle(), "is open and has 0 workers"),
         (check_executor, broken.Silent(), "gives a result where the task raised"),

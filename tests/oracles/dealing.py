@@ -8,14 +8,20 @@ from fedsim.elementary import power
 from fedsim.tasks._proportions import apportion, dirichlet, take
 
 
-def dealt(how, blocks, clients, rng):
-    """Each client's blocks, ascending; before any repair."""
-    share = DEALS[how.kind](how, blocks, clients, rng)
-    return [np.sort(part).astype(np.int64) for part in share]
+def dealt(how, blocks, clients, rng, minimum=1):
+    """Each client's blocks, ascending; before any repair. None: it cannot be."""
+    share = (
+        natural(how, blocks, clients, minimum)
+        if how.kind == "natural"
+        else DEALS[how.kind](how, blocks, clients, rng)
+    )
+    return share and [np.sort(part).astype(np.int64) for part in share]
 
 
 def repaired(share, sizes, minimum):
     """The same with the last block of whoever has most given to whoever has too little; and how many were given. None: it cannot be."""
+    if share is None:
+        return None
     held = [list(part) for part in share]
     load = np.array([int(sizes[part].sum()) for part in share], dtype=np.int64)
     moved = 0
@@ -58,7 +64,8 @@ def by_dirichlet(how, blocks, clients, rng):
     return share
 
 
-def natural(how, blocks, clients, rng):
+def natural(how, blocks, clients, minimum):
+    """Owners merged where they are many, cut into clients where they are few."""
     sizes = np.bincount(blocks.groups, weights=blocks.sizes).astype(np.float64)
     members = [np.flatnonzero(blocks.groups == g) for g in range(sizes.size)]
     if sizes.size >= clients:
@@ -69,8 +76,12 @@ def natural(how, blocks, clients, rng):
             share[client].append(members[group])
             load[client] += sizes[group]
         return [np.concatenate(parts) for parts in share]
-    counts = apportion(sizes, clients, most=np.full(sizes.size, clients))
-    return [part for group, n in zip(members, counts, strict=True) for part in np.array_split(group, int(n))]
+    large = [g for g in range(sizes.size) if sizes[g] >= minimum]
+    most = np.array([min(len(members[g]), int(sizes[g]) // minimum) for g in large])
+    if most.sum() < clients:
+        return None
+    counts = apportion(sizes[large], clients, most=most)
+    return [part for g, n in zip(large, counts, strict=True) for part in np.array_split(members[g], int(n))]
 
 
 def pathological(how, blocks, clients, rng):
@@ -106,7 +117,6 @@ DEALS = {
     "iid": iid,
     "contiguous": contiguous,
     "dirichlet": by_dirichlet,
-    "natural": natural,
     "pathological": pathological,
     "quantity": quantity,
 }

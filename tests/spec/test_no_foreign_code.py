@@ -59,6 +59,7 @@ READERS = {
     "devices/schemas/versions.py": "comes with fedsim",
     "training/diffusion/cost.py": "comes with fedsim",
     "report/page.py": "comes with fedsim",
+    "cli/making.py": "comes with fedsim",
     "cli/shell.py": "the null device",
     "files/record_file.py": "what clients keep, no link and no second name",
     "files/atomic.py": "a folder, to have its names on the disk",

@@ -204,7 +204,13 @@ class OtherModel(Lines):
     """Each call builds a wider model."""
 
     def model(self):
-        return nn.Sequential(nn.Linear(3, 4 + next(CALLS)), nn.Tanh(), nn.LazyLinear(2))
+        width = 4 + next(CALLS)
+        return nn.Sequential(nn.Linear(3, width), nn.Tanh(), nn.Linear(width, 2))
+
+
+class Lazy(Lines):
+    def model(self):
+        return nn.Sequential(nn.Linear(3, 4), nn.LazyLinear(2))
 
 
 class OtherNumbers(Lines):
@@ -276,6 +282,9 @@ class Half(Lines):
     def loss(self, model, batch):
         x, y = batch
         return ((model(x.to(torch.bfloat16)) - y) ** 2).mean(1)
+
+    def metrics(self, model, batch):
+        return {}
 
 
 class OddMetrics(Lines):

@@ -39,19 +39,19 @@ class Practice:
         return LoraConfig(**{"r": R, "alpha": ALPHA, **self.ours})
 
 
+# The written-out Llama has RMSNorm in float64 where transformers rounds it to float32: fused is compared on GPT-2.
 BESIDE = ("swapped", "sequential")
 PRACTICES = {
-    "rslora": Practice("llama", {"rslora": True}, {"use_rslora": True}),
+    "rslora": Practice("gpt2", {"rslora": True}, {"use_rslora": True}),
     "lora plus": Practice("gpt2", {"lr_ratio": 16.0}, {}),
     "layers": Practice(
-        "llama", {"layers_to_transform": (1,), "targets": ("q_proj", "up_proj")},
-        {"layers_to_transform": [1], "target_modules": ["q_proj", "up_proj"]},
+        "gpt2", {"layers_to_transform": (1,), "targets": ("c_attn", "c_fc")},
+        {"layers_to_transform": [1], "target_modules": ["c_attn", "c_fc"]},
     ),
     "patterns": Practice(
-        "llama",
-        {"rank_pattern": {"q_proj": 2, r"layers\.1\..*up_proj": 6}, "alpha_pattern": {"v_proj": 3.0}, "rslora": True},
-        {"rank_pattern": {"q_proj": 2, r"layers\.1\..*up_proj": 6}, "alpha_pattern": {"v_proj": 3.0},
-         "use_rslora": True},
+        "gpt2",
+        {"rank_pattern": {"c_attn": 2, r"h\.1\..*c_fc": 6}, "alpha_pattern": {"mlp.c_proj": 3.0}, "rslora": True},
+        {"rank_pattern": {"c_attn": 2, r"h\.1\..*c_fc": 6}, "alpha_pattern": {"mlp.c_proj": 3.0}, "use_rslora": True},
     ),
     "biases of adapted layers": Practice("gpt2", {"bias": "lora_only"}, {"bias": "lora_only"}, BESIDE),
     "all biases, LoRA+": Practice(

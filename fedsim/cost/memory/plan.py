@@ -27,7 +27,8 @@ class MemoryPlan:
     Attributes:
         shape: the model as it is trained there: `batch` is the micro-batch.
         memory_bytes: peak memory of that.
-        words: `fits`, `refused`, or what was done (`micro-batch 2, checkpoint`).
+        words: `fits`, `refused`, or what was done (`micro-batch 2, checkpoint`), after the depth of a device that has not all
+            layers (`depth 4, checkpoint`).
     """
 
     shape: ModelShape
@@ -57,6 +58,25 @@ def plan_memory(
             if needed_bytes <= usable_bytes:
                 return MemoryPlan(smaller, needed_bytes, _measures_taken(shape, smaller))
     return MemoryPlan(shape, whole_bytes, REFUSED)
+
+
+def with_depth(words: str, depth: int) -> str:
+    """Return the words of a plan that fits, of a device that has adapters in its last `depth` layers only.
+
+    >>> with_depth("fits", 4), with_depth("micro-batch 2", 4)
+    ('depth 4', 'depth 4, micro-batch 2')
+    """
+    return f"depth {depth}" if words == FITS else f"depth {depth}, {words}"
+
+
+def depth_in(words: str) -> int | None:
+    """Return the depth that the words of a plan name; None: all layers, or no training.
+
+    >>> depth_in("depth 4, micro-batch 2"), depth_in("fits")
+    (4, None)
+    """
+    name, _, number = words.partition(",")[0].partition(" ")
+    return int(number) if name == "depth" else None
 
 
 def _smaller(shape: ModelShape, measures: Sequence[Measure]) -> Iterator[ModelShape]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from fedsim.cost.memory.plan import depth_in
 from fedsim.elementary import exp
 from fedsim.files.opened import UnreadableError
 from fedsim.metrics.direction import rises
@@ -95,9 +97,18 @@ def wrong_heads(books: Books) -> Iterator[str]:
         ranks = {str(rank): int(count) for rank, count in columns["rank"].value_counts().items()}
         if told.clients_by_rank and dict(told.clients_by_rank) != ranks:
             yield f"run.json, charged.clients_by_rank: is {dict(told.clients_by_rank)}, clients give {ranks}"
+        shallow = {str(d): n for d, n in _depths(books).items() if n > told.clients_by_depth.get(str(d), 0)}
+        if shallow:
+            yield f"run.json, charged.clients_by_depth: is {dict(told.clients_by_depth)}, clients have {shallow}"
     computed = books.run.columns("visits")["computed"]
     if info.timeline_only and (computed.any() or books.run.count("scores")):
         yield "run.json, timeline_only: is true, and something was trained or scored"
+
+
+def _depths(books: Books) -> Counter[int]:
+    """Return how many clients train how many layers, of those that do not train all."""
+    plans = books.run.frame("clients", "memory_plan")["memory_plan"]
+    return Counter(depth for plan in plans.tolist() if (depth := depth_in(str(plan))) is not None)
 
 
 def wrong_ends(books: Books) -> Iterator[str]:

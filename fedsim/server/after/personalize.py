@@ -24,6 +24,7 @@ import numpy as np
 from fedsim.adapters.adapter import Vector
 from fedsim.adapters.units import in_server_units
 from fedsim.aggregators._base import Invitation, ServerModel
+from fedsim.aggregators._depth import offered
 from fedsim.clock.components import parts_of
 from fedsim.clock.plan import Plan
 from fedsim.config.experiment import Experiment
@@ -201,10 +202,10 @@ class _LastTraining:
         rank = plan.rank(client)
         common = layout.modules[0].scale if layout.modules else 1.0
         scale = plan.experiment.lora.scale_at(rank, common)
-        offer = self._rule.offer(
-            self._final.state, self._final.model, Invitation(client, 0, rank, scale, None)
-        )
-        start = self._privates.start(client, offer.start, rank, scale)
+        depth = plan.depth(client)
+        invitation = Invitation(client, 0, rank, scale, None, depth=depth)
+        offer = offered(self._rule, self._final.state, self._final.model, invitation)
+        start = self._privates.start(client, offer.start, rank, scale, depth)
         job = Job(
             client,
             0,
@@ -215,11 +216,12 @@ class _LastTraining:
             rank=rank if rank < layout.rank else None,
             scale=scale if rank < layout.rank or scale != common else None,
             base=self._final.base,
+            depth=depth,
         )
-        return _Visit(client, job, self._privates.own(client, rank, scale))
+        return _Visit(client, job, self._privates.own(client, rank, scale, depth))
 
     def _home(self, visit: _Visit) -> Home:
-        return self._privates.home_of(visit.job.rank, visit.job.scale)
+        return self._privates.home_of(visit.job)
 
     def _after(self, visit: _Visit) -> Job | None:
         return self._kind.after(self._home(visit), visit.job, visit.private)

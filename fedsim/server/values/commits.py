@@ -9,6 +9,7 @@ import numpy as np
 
 from fedsim.adapters.sums import Moves
 from fedsim.aggregators._base import Contribution
+from fedsim.aggregators._depth import refuse_moved_below
 from fedsim.clock.visit import Visit
 from fedsim.errors import RunError, message
 from fedsim.jobs import Update
@@ -60,7 +61,8 @@ class Commit:
 
     def __iter__(self) -> Iterator[Contribution]:
         """Yield what the rule sees. Faulty updates are refused: they are in no sum."""
-        size = self._versions.model.adapter.layout.size
+        layout = self._versions.model.adapter.layout
+        size = layout.size
         self.moves = moves = Moves(size)
         for visit, update in self._results:
             visit.report_loss(update.loss, update.square)
@@ -70,6 +72,7 @@ class Commit:
                 end = np.require(
                     update.end, requirements="O"
                 )  # out of the executor's store, if it lies there
+                refuse_moved_below(layout, dispatched.job, end)
                 end = self._versions.received(visit, dispatched, end)
                 fault = None if moves.add(dispatched.shared_start, end) else "the move is not finite"
             if fault is not None:

@@ -38,7 +38,7 @@ from fedsim.server.values.handles import Handles
 
 @dataclass(frozen=True)
 class _View:
-    """How a client of some rank and scale sees what it keeps.
+    """How a client of some rank, scale and depth sees what it keeps.
 
     Attributes:
         home: version 0 as it is there.
@@ -53,11 +53,12 @@ class _View:
 
 @dataclass(frozen=True)
 class Owner:
-    """Whose a second training is, and with how many slots and what scale its visit had (None: the layout's)."""
+    """Whose a second training is, and with how many slots, what scale and how many layers its visit had (None: the layout's)."""
 
     client: int
     rank: int | None
     scale: float | None
+    depth: int | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class PrivateParts:
         self.kind, self._experiment = parts.personal, experiment
         self._attach(executor)
         self._open: deque[_Open] = deque()
-        self._views: dict[tuple[int | None, float | None], _View] = {}
+        self._views: dict[tuple[int | None, float | None, int | None], _View] = {}
         self.home = Home(layout, initial)
         self.kept = ClientVectors(None if folder is None else folder / "kept" / "personal.f32")
         self.seen = np.zeros(experiment.population.clients, dtype=np.int64)
@@ -130,7 +131,12 @@ class PrivateParts:
         return self.kind.offer(self.home, offer)
 
     def start(
-        self, client: int, start: Vector, rank: int | None = None, scale: float | None = None
+        self,
+        client: int,
+        start: Vector,
+        rank: int | None = None,
+        scale: float | None = None,
+        depth: int | None = None,
     ) -> Vector:
         """Put a client's private part into the start that it has downloaded; the same array if it has none.
 
@@ -139,24 +145,33 @@ class PrivateParts:
             start: what it has downloaded.
             rank: slots of its visit; None: the layout's.
             scale: what the visit multiplies B A with; None: the layout's.
+            depth: layers of its visit, from the output; None: all.
         """
-        private = self.own(client, rank, scale) if self.kind.waits else None
+        private = self.own(client, rank, scale, depth) if self.kind.waits else None
         return start if private is None else self.kind.composed(self.home, start, private)
 
-    def own(self, client: int, rank: int | None, scale: float | None) -> Vector | None:
-        """Return what a client keeps, as a visit of this rank and scale (None: the layout's) sees it; None: nothing."""
-        kept, view = self.kept.get(client), self._view(rank, scale)
+    def own(
+        self, client: int, rank: int | None, scale: float | None, depth: int | None = None
+    ) -> Vector | None:
+        """Return what a client keeps, as a visit of this rank, scale and depth (None: the layout's) sees it; None: nothing."""
+        kept, view = self.kept.get(client), self._view(rank, scale, depth)
         if kept is None or (view.units is None and view.trained.all()):
             return kept
         in_its_units = kept if view.units is None else kept / view.units
         return np.where(view.trained, in_its_units, 0.0).astype(np.float32)
 
-    def home_of(self, rank: int | None, scale: float | None) -> Home:
-        """Return what a kind may use of the run, version 0 in the slots and the scale of a visit."""
-        return self._view(rank, scale).home
+    def home_of(self, job: Job) -> Home:
+        """Return what a kind may use of the run, version 0 in the slots, the scale and the layers of a job."""
+        return self._view(job.rank, job.scale, job.depth).home
 
     def landed(
-        self, client: int, rank: int, start: Vector, end: Vector, scale: float | None = None
+        self,
+        client: int,
+        rank: int,
+        start: Vector,
+        end: Vector,
+        scale: float | None = None,
+        depth: int | None = None,
     ) -> Vector:
         """Keep the private part of where a client's training ended; return what the server may see.
 
@@ -166,11 +181,12 @@ class PrivateParts:
             start: as the server sent it.
             end: where the training ended.
             scale: what it multiplied B A with; None: the layout's.
+            depth: layers that it trained, from the output; None: all.
         """
         private = self.kind.keeps(self.home, end)
         if private is None:
             return end
-        self._keep(client, self._view(rank, scale), private)
+        self._keep(client, self._view(rank, scale, depth), private)
         kept_back = self.kind.keeps(self.home, start)
         assert kept_back is not None
         return self.kind.composed(self.home, end, kept_back)
@@ -196,11 +212,11 @@ class PrivateParts:
         private = self.kind.keeps(self.home, vector)
         return vector if private is None else private
 
-    def _view(self, rank: int | None, scale: float | None) -> _View:
-        key = (rank or None, scale)
+    def _view(self, rank: int | None, scale: float | None, depth: int | None) -> _View:
+        key = (rank or None, scale, depth)
         if key not in self._views:
             layout, initial = self.home.layout, self.home.initial
-            slots, units = layout.slots(rank or None), server_units(layout, scale)
+            slots, units = layout.slots(rank or None, depth=depth), server_units(layout, scale)
             there = np.where(slots, in_client_units(layout, initial, scale), np.float32(0.0))
             home = self.home if slots.all() and units is None else replace(self.home, initial=there)
             kept_units = None if units is None else self._kept_of(units)
@@ -239,12 +255,12 @@ class PrivateParts:
         for cut in batches(len(pairs), self._clients_per_call):
             part = pairs[cut]
             ticket = self._executor.train([handles.in_place(second) for _, second in part])
-            owners = [Owner(job.client, job.rank, job.scale) for job, _ in part]
+            owners = [Owner(job.client, job.rank, job.scale, job.depth) for job, _ in part]
             self._open.append(_Open(owners, ticket))
 
     def _beside(self, job: Job) -> Job | None:
-        own = self.own(job.client, job.rank, job.scale)
-        return self.kind.beside(self.home_of(job.rank, job.scale), job, own)
+        own = self.own(job.client, job.rank, job.scale, job.depth)
+        return self.kind.beside(self.home_of(job), job, own)
 
     def _read(self) -> None:
         while self._open:
@@ -252,6 +268,6 @@ class PrivateParts:
             done.ticket.want()
             for owner, update in zip(done.owners, done.ticket.result(), strict=True):
                 if np.all(np.isfinite(update.end)):
-                    self._keep(owner.client, self._view(owner.rank, owner.scale), update.end)
+                    self._keep(owner.client, self._view(owner.rank, owner.scale, owner.depth), update.end)
                 else:
                     self.faulty += 1

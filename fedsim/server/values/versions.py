@@ -16,7 +16,7 @@ import numpy as np
 
 from fedsim.adapters.adapter import Vector
 from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel
-from fedsim.aggregators._returned import checked_offer
+from fedsim.aggregators._depth import offered
 from fedsim.aggregators._steps import effective_steps
 from fedsim.blame import place_in
 from fedsim.clock.plan import Plan
@@ -107,33 +107,33 @@ class Versions:
         """Return whom the rule is asked about; `rank` is the most slots, None: the client's own."""
         slots = self.plan.rank(client, rank)
         scale = self.plan.experiment.lora.scale_at(slots, self.scale)
-        own_rank = self.plan.own_rank(client)
-        return Invitation(client, visit, slots, scale, last_seen, own_rank, last_rank)
+        own_rank, depth = self.plan.own_rank(client), self.plan.depth(client)
+        return Invitation(client, visit, slots, scale, last_seen, own_rank, last_rank, depth)
 
     def offer(self, invitation: Invitation) -> Offer:
-        """Return what the rule offers, less what is private."""
+        """Return what the rule offers, less what lies below the client's depth and what is private."""
         try:
-            offered = self.rule.offer(self.state, self.model, invitation)
-            offer = checked_offer(self.rule, offered, self.model.adapter.layout)
+            offer = offered(self.rule, self.state, self.model, invitation)
         except Exception as problem:
             self._blame("offers", problem)
         return self.private_parts.offer(offer)
 
     def dispatched(self, invitation: Invitation, offer: Offer, steps: int | None = None) -> Dispatched:
         """Return what an offer is on the client's side of the wire, and the training it is for."""
-        client, rank, scale = invitation.client, invitation.rank, invitation.scale
+        client, had = invitation.client, invitation
         start = self.coder.down(
             self.number, offer.start, offer.down, client=client, last_seen=invitation.last_seen
         )
-        composed = self.private_parts.start(client, start, rank, scale)
+        composed = self.private_parts.start(client, start, had.rank, had.scale, had.depth)
         common = self.model.adapter.holds(offer.start) and composed is start
         job = self._job(invitation, offer, composed, steps)
         return Dispatched(invitation, offer, start, self.model.base, job, common)
 
     def polled(self, invitation: Invitation, start: Vector) -> PolledModel:
         """Return what a poll asks about of a client that has downloaded `start`."""
-        own_scale = invitation.scale != self.scale
-        return PolledModel(self.model.adapter.cut(invitation.rank) if own_scale else start, self.base)
+        own_scale, adapter = invitation.scale != self.scale, self.model.adapter
+        cut = adapter.above(adapter.cut(invitation.rank), invitation.depth) if own_scale else start
+        return PolledModel(cut, self.base)
 
     def _job(self, invitation: Invitation, offer: Offer, start: Vector, steps: int | None) -> Job:
         smaller = invitation.rank < self.model.adapter.layout.rank
@@ -148,6 +148,7 @@ class Versions:
             scale=invitation.scale if smaller else None,
             base=self.base,
             slot_penalty=offer.slot_penalty,
+            depth=invitation.depth,
         )
 
     @property
@@ -171,7 +172,7 @@ class Versions:
 
     def received(self, visit: Visit, dispatched: Dispatched, end: Vector) -> Vector:
         """Return where a client ended as far as the server may know: what is private stays, the rest is coded."""
-        frame, invitation = (visit.version, dispatched.offer.phase), dispatched.invitation
+        frame, had = (visit.version, dispatched.offer.phase), dispatched.invitation
         decoded = self.coder.up(
             visit.client,
             visit.visit,
@@ -179,11 +180,10 @@ class Versions:
             end,
             dispatched.offer.up,
             frame=frame,
-            scale=invitation.scale,
+            scale=had.scale,
         )
-        return self.private_parts.landed(
-            visit.client, invitation.rank, dispatched.shared_start, decoded, invitation.scale
-        )
+        start = dispatched.shared_start
+        return self.private_parts.landed(visit.client, had.rank, start, decoded, had.scale, had.depth)
 
     def contribution(
         self, visit: Visit, dispatched: Dispatched, end: Vector, made: tuple[int, int] | None = None
@@ -218,6 +218,7 @@ class Versions:
             own_rank=dispatched.invitation.own_rank,
             used=float(made[0]),
             effective_steps=effective_steps(job.local, made[1], max(whole, made[1])),
+            depth=dispatched.invitation.depth,
         )
 
     def make(self, commit: Taken, blend: Blend | None) -> None:

@@ -20,6 +20,7 @@ from fedsim.tasks._chats.task import ChatTask, Held
 from fedsim.tasks._chats.tokens import Cutting, Tokenised, by_template, plainly, tokenised
 from fedsim.tasks._language.build import described, model_name
 from fedsim.tasks._language.topics import divergence_bits, topics
+from fedsim.tasks._natural.last import last_at_the_end, said_of_owners
 from fedsim.tasks._splits import Ragged, Splits
 from fedsim.tasks.partition import Blocks, Dirichlet, Iid, Pathological, partition
 from fedsim.training import hub
@@ -45,6 +46,7 @@ class _Dealt:
     held: Held
     splits: Splits
     facts: Facts
+    notices: list[str]
 
 
 def prepare_examples(config: LanguageSettings, context: TaskContext) -> ChatTask:
@@ -61,7 +63,7 @@ def prepare_examples(config: LanguageSettings, context: TaskContext) -> ChatTask
     apart = {"test": len(splits["test"]), "valid": len(splits.get("valid", ()))}
     dealt = _dealt(config, context, splits["train"], parts["train"], apart)
     lost = [sentence for split, part in parts.items() for sentence in _left_out(part, split, config.sequence)]
-    notices = [*notices, *lost, *model.notices]
+    notices = [*notices, *lost, *model.notices, *dealt.notices]
     if config.pack and not _written_out(name, context):
         check_takes_places(hub.skeleton(name))
     task = ChatTask(
@@ -98,6 +100,7 @@ def _source(config: LanguageSettings) -> Source:
         config.data_revision,
         config.client_column,
         config.label_column,
+        config.time_column,
     )
 
 
@@ -140,30 +143,36 @@ def _dealt(
 ) -> _Dealt:
     """Deal the training examples to the clients, hold some out, and pack the others if they are to be packed."""
     seed, clients = context.seed, context.clients
-    owners = np.unique(texts.owners, return_inverse=True)[1].astype(np.int64)
+    number = {name: i for i, name in enumerate(dict.fromkeys(texts.owners))}
+    owners = np.array([number[name] for name in texts.owners], dtype=np.int64)
     labels, facts = _labels(config, texts, seed)
     blocks = Blocks(np.ones(len(texts), dtype=np.int64), labels, owners)
     share, moved = partition(
         config.partition, blocks, clients, LEAST, stream(seed, "partition"), unit="examples"
     )
     plain, _ = partition(Iid(), blocks, clients, LEAST, stream(seed, "partition", "iid"), unit="examples")
-    facts |= {"moved_examples": moved, "train_examples": len(texts)}
+    of_owners, notices = said_of_owners(config.partition, blocks, share, "examples")
+    facts |= of_owners | {"moved_examples": moved, "train_examples": len(texts)}
     if labels is not None:
         every = np.bincount(labels)
         for name, shares in (("class_divergence_bits", share), ("class_divergence_iid_bits", plain)):
             facts[name] = divergence_bits(
                 (np.bincount(labels[m], minlength=every.size) for m in shares), every
             )
-    splits = Splits.dealt(share, config.holdout, apart, seed)
+    last = config.holdout_from == "last"
+    if last:
+        timed = config.time_column is not None
+        share = last_at_the_end(share, blocks.sizes, owners, config.holdout, None, timed=timed)
+    splits = Splits.dealt(share, config.holdout, apart, seed, last=last)
     if not config.pack:
-        return _Dealt(Held(part.sequences, part.asked), splits, facts)
+        return _Dealt(Held(part.sequences, part.asked), splits, facts, notices)
     packs, training = packed(part.sequences, splits.training)
     singles = part.sequences[splits.held_out.rows]
     held_out = Ragged(np.arange(len(singles)) + len(packs), splits.held_out.stops)
     asked = np.concatenate([np.full(len(packs), -1), part.asked[splits.held_out.rows]])
     facts |= {"packed_examples": len(splits.training.rows), "packs": len(packs)}
     held = Held(joined([packs, singles]), asked)
-    return _Dealt(held, replace(splits, training=training, held_out=held_out), facts)
+    return _Dealt(held, replace(splits, training=training, held_out=held_out), facts, notices)
 
 
 def _labels(config: LanguageSettings, texts: Examples, seed: int) -> tuple[Ints | None, Facts]:

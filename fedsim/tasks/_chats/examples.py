@@ -11,6 +11,7 @@ from fedsim.errors import DataError, Shown, message, nearest
 from fedsim.files.text_file import half_character, shown
 from fedsim.tasks._chats.settings import PARTS, Columns, Format
 from fedsim.tasks._language.units import Texts
+from fedsim.tasks._natural.times import Moment, in_order
 from fedsim.training.chats.template import ANSWERS
 
 ROLES = {
@@ -63,13 +64,14 @@ class Examples:
 
     Attributes:
         examples: each with its turns.
-        owners, labels, rows: as in `Texts`.
+        owners, labels, rows, times: as in `Texts`.
     """
 
     examples: list[Example]
     owners: list[str]
     labels: list[str] | None = None
     rows: bool = False
+    times: list[Moment] | None = None
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -78,7 +80,13 @@ class Examples:
     def take(self, rows: Sequence[int]) -> Examples:
         """Return some examples."""
         labels = None if self.labels is None else [self.labels[i] for i in rows]
-        return Examples([self.examples[i] for i in rows], [self.owners[i] for i in rows], labels, self.rows)
+        times = None if self.times is None else [self.times[i] for i in rows]
+        examples, owners = [self.examples[i] for i in rows], [self.owners[i] for i in rows]
+        return Examples(examples, owners, labels, self.rows, times)
+
+    def in_time(self, where: str) -> Examples:
+        """Return the examples from the earliest to the latest, in their order where nobody says when they were written."""
+        return self if self.times is None else self.take(in_order(self.times, where))
 
     @property
     def texts(self) -> Texts:

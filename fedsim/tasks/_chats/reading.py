@@ -15,6 +15,7 @@ from fedsim.tasks._chats.examples import Example, Examples, examples_of
 from fedsim.tasks._chats.settings import Columns, Format
 from fedsim.tasks._language.folder import TextFile, is_file_name, refuse_kind, split_files
 from fedsim.tasks._language.held_out import TENTH, groups
+from fedsim.tasks._natural.times import moments
 from fedsim.tasks._tables import SUFFIXES, column, columns, from_hub, unreadable
 from fedsim.training.chats.template import ANSWERS
 from fedsim.training.hub import is_hub_name
@@ -30,7 +31,7 @@ class Source:
         columns: names of its columns.
         answered: whether each chat needs an answer.
         config, revision: of a hub data set.
-        client_column, label_column: of tables.
+        client_column, label_column, time_column: of tables.
     """
 
     data: str
@@ -41,6 +42,7 @@ class Source:
     revision: str | None = None
     client_column: str | None = None
     label_column: str | None = None
+    time_column: str | None = None
 
 
 def read(source: Source) -> tuple[dict[str, Examples], list[str]]:
@@ -52,7 +54,7 @@ def read(source: Source) -> tuple[dict[str, Examples], list[str]]:
         DataError: nothing there, not readable, a column that is missing, a row that is no example.
     """
     notices: list[str] = []
-    splits = _read(source, notices)
+    splits = {name: part.in_time(source.data) for name, part in _read(source, notices).items()}
     if "test" not in splits:
         train, test = held_out(splits["train"])
         splits = {"train": train, **{k: v for k, v in splits.items() if k != "train"}, "test": test}
@@ -113,7 +115,8 @@ def _joined(files: Iterable[TextFile], source: Source) -> Examples:
     if all(part.labels is not None for part in parts):
         labels = [label for part in parts for label in part.labels or ()]
     examples, owners = [e for p in parts for e in p.examples], [o for p in parts for o in p.owners]
-    return Examples(examples, owners, labels, rows=all(part.rows for part in parts))
+    times = None if source.time_column is None else [t for p in parts for t in p.times or ()]
+    return Examples(examples, owners, labels, rows=all(part.rows for part in parts), times=times)
 
 
 def _file(file: TextFile, source: Source) -> Examples:
@@ -134,7 +137,10 @@ def _table(table: dict[str, list[object]], source: Source, where: str, owner: st
         owners = [str(v) for v in column(table, source.client_column, "client_column", where)]
     if source.label_column is not None:
         labels = [str(v) for v in column(table, source.label_column, "label_column", where)]
-    return Examples(examples, owners, labels, rows=source.client_column is None)
+    times = None
+    if source.time_column is not None:
+        times = moments(column(table, source.time_column, "time_column", where), where)
+    return Examples(examples, owners, labels, rows=source.client_column is None, times=times)
 
 
 def digest(splits: Mapping[str, Examples]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from fedsim.tasks._images.pictures import Pictures
 from fedsim.tasks._images.settings import ImagesSettings
 from fedsim.tasks._images.task import ImagesTask
 from fedsim.tasks._language.topics import divergence_bits
+from fedsim.tasks._natural.last import last_at_the_end, said_of_owners
 from fedsim.tasks._splits import Ragged, Splits
 from fedsim.tasks.partition import Blocks, Dirichlet, Pathological, partition
 from fedsim.training.beside.saved_adapter import check_saved
@@ -37,24 +38,20 @@ def prepare(config: ImagesSettings, context: TaskContext) -> ImagesTask:
     name = str(digits.model_folder()) if config.model == "builtin" else config.model
     how = _checked(config, name)
     layout = denoiser_lora.layout(denoisers.skeleton(name), context.lora)
-    if context.lora.start_from is not None:
-        check_saved(context.lora.start_from, layout, context.lora)
+    check_saved(layout, context.lora)
     if how.needs_class and not config.conditional:
         what = f"this {how.kind} cannot be run without a class"
         raise ExperimentError(message("task.conditional", what, got=False, fix="remove it"))
     train, test, classes, notices = _pictures(config, how)
     deal = _dealt(config, context, train, classes)
-    features = _features(config)
-    if features is not None:
-        check(features, how.channels, how.size, len(train.names))
+    features = _checked_features(config, how, len(train.names))
     told = how.takes_classes and config.conditional
     facts = _facts(config, how, name, told=told, train=train, test=test) | deal.facts
     shape = denoiser_cost.of_named(name, layout, context.local.batch, config.quantised())
-    if notices or config.quantised() is not None:
-        facts["notices"] = [*notices, *quantised_notices(shape, config.quantised())]
+    if said := [*notices, *deal.notices, *quantised_notices(shape, config.quantised())]:
+        facts["notices"] = said
     facts["loss_grid"] = f"{config.grid} timesteps, fixed noise an image"
-    if features is not None and config.samples:
-        facts |= _sampling_facts(config, features, len(train))
+    facts |= _sampling_facts(config, features, len(train))
     return ImagesTask(
         model=name,
         lora=context.lora,
@@ -64,7 +61,7 @@ def prepare(config: ImagesSettings, context: TaskContext) -> ImagesTask:
         training_seed=context.first_seed,
         layout=layout,
         shape=shape,
-        splits=Splits.dealt(deal.shares, config.holdout, {"test": len(test)}, context.seed),
+        splits=_splits(config, deal, train, len(test), context.seed),
         facts=facts,
         prediction=config.prediction,
         told=told,
@@ -97,6 +94,7 @@ def _pictures(
     """Return the images that clients have, those of the test, their classes, and what is said about the rest."""
     columns = (config.image_column, config.label_column)
     source = Source(config.data, config.data_config, config.data_revision, *columns, how.channels, how.size)
+    source = replace(source, client_column=config.client_column, time_column=config.time_column)
     album = read(source)
     splits = album.splits
     classes = _classes(config, splits["train"], how)
@@ -117,10 +115,11 @@ def _pictures(
 
 @dataclass(frozen=True)
 class Deal:
-    """The images of each client, as rows, and facts about how different clients are."""
+    """The images of each client, as rows, facts about how different clients are, and sentences about what nobody has."""
 
     shares: Ragged
     facts: dict[str, Any]
+    notices: list[str]
 
 
 def _dealt(config: ImagesSettings, context: TaskContext, train: Pictures, classes: tuple[int, ...]) -> Deal:
@@ -129,7 +128,7 @@ def _dealt(config: ImagesSettings, context: TaskContext, train: Pictures, classe
     if isinstance(how, Dirichlet | Pathological) and how.over == "topics":
         fix = "leave it out: the classes of the images are used"
         raise DataError(message("task.partition.over", "images have no topics", got="topics", fix=fix))
-    blocks = Blocks(np.ones(len(train), dtype=np.int64), numbers)
+    blocks = Blocks(np.ones(len(train), dtype=np.int64), numbers, train.owners)
     rng = stream(context.seed, "partition")
     shares, repaired = partition(how, blocks, context.clients, LEAST, rng, unit="images")
     counts = np.stack([np.bincount(numbers[rows], minlength=len(classes)) for rows in shares])
@@ -141,7 +140,17 @@ def _dealt(config: ImagesSettings, context: TaskContext, train: Pictures, classe
         "classes_per_client": [int(v) for v in np.quantile((counts > 0).sum(axis=1), [0, 0.5, 1])],
         "class_divergence_bits": divergence_bits(list(counts), counts.sum(axis=0)),
     }
-    return Deal(shares, facts)
+    of_owners, notices = said_of_owners(how, blocks, shares, "images")
+    return Deal(shares, facts | of_owners, notices)
+
+
+def _splits(config: ImagesSettings, deal: Deal, train: Pictures, test: int, seed: int) -> Splits:
+    """Return who trains on what: what is held out is drawn, or the last."""
+    last, shares = config.holdout_from == "last", deal.shares
+    if last:
+        sizes, timed = np.ones(len(train), dtype=np.int64), config.time_column is not None
+        shares = last_at_the_end(shares, sizes, train.owners, config.holdout, None, timed=timed)
+    return Splits.dealt(shares, config.holdout, {"test": test}, seed, last=last)
 
 
 def _facts(
@@ -159,7 +168,9 @@ def _facts(
     }
 
 
-def _sampling_facts(config: ImagesSettings, features: Features, real: int) -> dict[str, Any]:
+def _sampling_facts(config: ImagesSettings, features: Features | None, real: int) -> dict[str, Any]:
+    if features is None or not config.samples:
+        return {}
     return {
         "extractor": features.name,
         "extractor_sha256": features.digest,
@@ -201,6 +212,13 @@ def part_of(
         rows = np.flatnonzero(pictures.labels == label)
         mask[rows[round(share[0] * rows.size) : round(share[1] * rows.size)]] = True
     return pictures if mask.all() else pictures.take(mask)
+
+
+def _checked_features(config: ImagesSettings, how: Signature, classes: int) -> Features | None:
+    features = _features(config)
+    if features is not None:
+        check(features, how.channels, how.size, classes)
+    return features
 
 
 def _features(config: ImagesSettings) -> Features | None:

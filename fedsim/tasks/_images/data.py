@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedsim.arrays import Ints
 from fedsim.builtin import digits
@@ -16,8 +15,9 @@ from fedsim.errors import DataError, message, nearest
 from fedsim.tasks import _tables
 from fedsim.tasks._images import folders
 from fedsim.tasks._images.labels import classes_of, text_of
-from fedsim.tasks._images.pictures import Pictures
+from fedsim.tasks._images.pictures import Part, Pictures
 from fedsim.tasks._images.pixels import SUFFIXES, stacked
+from fedsim.tasks._natural.times import moments
 
 COLUMNS = {
     "image": ("img", "image", "pixels", "jpg", "png", "file_name", "filename", "image_path", "path", "file"),
@@ -39,6 +39,7 @@ class Source:
         config, revision: of a hub data set.
         image_column, label_column: of a table; None: a usual name.
         channels, size: what images become: grey (1) or RGB (3), `size` pixels a side.
+        client_column, time_column: of a table; None: nobody says whose an image is, or when it was made.
     """
 
     data: str
@@ -48,23 +49,8 @@ class Source:
     label_column: str | None
     channels: int
     size: int
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """One split as it is read.
-
-    Attributes:
-        pixels: see `Pictures`.
-        labels: of each image.
-        names: of the labels 0, 1, ... where the source says them.
-        where: it was read, for messages.
-    """
-
-    pixels: NDArray[np.uint8]
-    labels: list[str]
-    names: tuple[str, ...]
-    where: str
+    client_column: str | None = None
+    time_column: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +79,7 @@ def read(source: Source) -> Album:
         held = digits.is_test(splits["train"].labels)
         return Album({"train": splits["train"].take(~held), "test": splits["train"].take(held)})
     parts, notices = _parts(source)
-    splits = _numbered(parts)
+    splits = _numbered({split: part.in_time() for split, part in parts.items()})
     if "test" not in splits:
         held = np.zeros(len(splits["train"]), dtype=bool)
         for label in np.unique(splits["train"].labels):
@@ -137,7 +123,7 @@ def _numbered(parts: Mapping[str, Part]) -> dict[str, Pictures]:
         if any(names[: len(part.names)] != part.names for part in parts.values()):
             fix = "give both the same class folders or labels"
             raise DataError(message("task.data", "train and test have different classes", fix=fix))
-        return {split: Pictures(p.pixels, _named(p, names), names) for split, p in parts.items()}
+        return {split: p.pictures(_named(p, names), names) for split, p in parts.items()}
     known = set(parts["train"].labels)
     unseen = {label for part in parts.values() for label in part.labels if label not in known}
     if unseen and not all(label.isdecimal() for label in known | unseen):
@@ -145,7 +131,7 @@ def _numbered(parts: Mapping[str, Part]) -> dict[str, Pictures]:
         fix = "give both the same class folders or labels"
         raise DataError(message("task.data", what, got=", ".join(sorted(unseen)[:5]), fix=fix))
     classes = classes_of(known | unseen)
-    return {split: Pictures(p.pixels, classes.of(p.labels), classes.names) for split, p in parts.items()}
+    return {split: p.pictures(classes.of(p.labels), classes.names) for split, p in parts.items()}
 
 
 def _named(part: Part, names: tuple[str, ...]) -> Ints:
@@ -204,15 +190,18 @@ def _joined(parts: Sequence[Part]) -> Part:
     """
     first = parts[0]
     pixels = np.concatenate([part.pixels for part in parts])
+    owners = None if first.owners is None else [owner for part in parts for owner in part.owners or ()]
+    times = None if first.times is None else [time for part in parts for time in part.times or ()]
     if all(part.names == first.names for part in parts):
-        return Part(pixels, [label for part in parts for label in part.labels], first.names, first.where)
+        labels = [label for part in parts for label in part.labels]
+        return Part(pixels, labels, first.names, first.where, owners, times)
     nameless = next((part for part in parts if not part.names), None)
     if nameless is not None:
         named = next(part for part in parts if part.names)
         what = f"{nameless.where} has no names of classes, and {named.where} has"
         raise DataError(message("task.data", what, fix="give all files of a split the same list of classes"))
     labels = [part.names[number] for part in parts for number in _named(part, part.names)]
-    return Part(pixels, labels, (), first.where)
+    return Part(pixels, labels, (), first.where, owners, times)
 
 
 def _class_names(file: Path) -> dict[str, list[str]]:
@@ -237,6 +226,10 @@ def _class_names(file: Path) -> dict[str, list[str]]:
 
 def _of_folder(root: Path, source: Source) -> tuple[dict[str, Part], tuple[str, ...]]:
     """Read images whose folder is their class; see `fedsim.tasks._images.folders`."""
+    for field, name in (("client_column", source.client_column), ("time_column", source.time_column)):
+        if name is not None:
+            fix = "give a table of paths and labels, or parquet files, or drop it"
+            raise DataError(message(f"task.{field}", "a folder of images has no columns", got=name, fix=fix))
     found = folders.placed(root)
     if "train" not in found.files:
         fix = "call the folder of the training images train"
@@ -265,7 +258,13 @@ def _of_table(
         raise DataError(message("task.data", what, fix="give every file of a split the same columns"))
     words = all(isinstance(value, str) for value in columns[label])
     named = () if words else tuple(names.get(label, []))
-    return Part(stacked(columns[image], source.channels, source.size, where, beside), labels, named, where)
+    owners = times = None
+    if source.client_column is not None:
+        owners = [str(v) for v in _tables.column(columns, source.client_column, "client_column", where)]
+    if source.time_column is not None:
+        times = moments(_tables.column(columns, source.time_column, "time_column", where), where)
+    pixels = stacked(columns[image], source.channels, source.size, where, beside)
+    return Part(pixels, labels, named, where, owners, times)
 
 
 def _column(columns: dict[str, list[Any]], column: str | None, kind: str, where: str) -> str:

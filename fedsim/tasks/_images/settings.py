@@ -12,7 +12,7 @@ from fedsim.cost.charge_images import ChargeImages
 from fedsim.cost.quantised import Quantise, Word, quantise_of
 from fedsim.errors import invalid
 from fedsim.tasks._base import TaskComponent
-from fedsim.tasks._sources import check_data
+from fedsim.tasks._sources import HELD_OUT, Holdout, check_data, spelled_out
 from fedsim.tasks.partition import Iid, Partition
 
 
@@ -47,11 +47,15 @@ class ImagesSettings(TaskComponent):
             them (`fedsim.tasks._images.pixels`), what is transparent on white.
         data_config, data_revision: of a hub data set.
         image_column, label_column: of a table; by default `img`, `image`, ... and `label`, ...
+        client_column, time_column: of a table: who made an image, for the partition `natural`, and when, as numbers or dates.
         classes: the classes that clients have, by number (`fedsim.tasks._images.labels`); all without it, of the built-in digits 5 to 9.
         share: which part of each class's training images clients have, from and to: [0.5, 1] leaves the first
             half to whoever pretrained on it.
         partition: who has which images; see `fedsim.tasks.partition`.
-        holdout: share of each client's images it does not train on, at least one.
+        holdout: share of each client's images it does not train on, at least one; `last` is short for 0.1 with
+            `holdout_from: last`.
+        holdout_from: `drawn`: any of a client's images; `last`: its last ones in time (`time_column`, else the data's order,
+            in which a client of several owners holds out the last of each).
         prediction: what the model predicts; `auto`: as its schedule says.
         conditional: whether a model that can be told the class is told it.
         grid: timesteps, in the middle of equal parts, at which each evaluated image's loss is taken.
@@ -69,10 +73,13 @@ class ImagesSettings(TaskComponent):
     data_revision: str | None = None
     image_column: str | None = None
     label_column: str | None = None
+    client_column: str | None = None
+    time_column: str | None = None
     classes: tuple[CountOrZero, ...] | None = None
     share: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = (0.0, 1.0)
     partition: Partition = Iid()
-    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    holdout: Holdout = HELD_OUT
+    holdout_from: Literal["drawn", "last"] = "drawn"
     prediction: Literal["auto", "epsilon", "v_prediction", "sample"] = "auto"
     conditional: bool = True
     grid: Count = 8
@@ -82,6 +89,11 @@ class ImagesSettings(TaskComponent):
     quantise: Word | Quantise = "none"
     charge_as: ChargeImages | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _last(cls, values: object) -> object:
+        return spelled_out(values)
+
     @model_validator(mode="after")
     def _some_images(self) -> ImagesSettings:
         if self.share[0] >= self.share[1]:
@@ -90,7 +102,8 @@ class ImagesSettings(TaskComponent):
             raise invalid("`classes` names one twice", fix="name each class once")
         if self.samples == 1:
             raise invalid("`samples` of one image have no spread", fix="draw at least 2, or 0 for none")
-        check_data(self.model, self.data, (self.image_column, self.label_column))
+        named = (self.image_column, self.label_column, self.client_column, self.time_column)
+        check_data(self.model, self.data, named)
         return self
 
     def quantised(self) -> Quantise | None:

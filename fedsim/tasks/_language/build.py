@@ -16,6 +16,7 @@ from fedsim.cost.shape import ModelShape
 from fedsim.errors import DataError, message
 from fedsim.jobs import TaskContext
 from fedsim.rng import seed_of, stream
+from fedsim.tasks._language.blocks import Cut, blocks_of, grouped, in_runs, places
 from fedsim.tasks._language.kept_tokens import tokenised
 from fedsim.tasks._language.settings import LanguageSettings
 from fedsim.tasks._language.task import LanguageTask
@@ -24,7 +25,6 @@ from fedsim.tasks._language.tokens import (
     FITTING,
     Stream,
     Windows,
-    cuts,
     full,
     joined,
     lines,
@@ -32,8 +32,9 @@ from fedsim.tasks._language.tokens import (
 )
 from fedsim.tasks._language.topics import divergence_bits, topics
 from fedsim.tasks._language.units import Texts
+from fedsim.tasks._natural.last import last_at_the_end, said_of_owners
 from fedsim.tasks._splits import Ragged, Splits
-from fedsim.tasks.partition import Blocks, Dirichlet, Iid, Pathological, partition
+from fedsim.tasks.partition import Blocks, Dirichlet, Iid, Natural, Pathological, partition
 from fedsim.training import hub, lora, text_shape
 from fedsim.training.beside.saved_adapter import check_saved
 from fedsim.training.direct.targets import known_layout, known_to_train
@@ -49,21 +50,6 @@ AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
-class Cut:
-    """The training text in blocks: tokens [starts, stops) of each, who owns them, what they are about.
-
-    `runs` says of which run of text, all of one owner and label, each block is.
-    """
-
-    starts: Ints
-    stops: Ints
-    owners: Ints
-    runs: Ints
-    labels: Ints | None
-    names: list[str]
-
-
-@dataclass(frozen=True)
 class Deal:
     """The training text dealt to clients.
 
@@ -71,11 +57,13 @@ class Deal:
         windows: of all clients, one client after the other.
         shares: row numbers of each client's windows.
         facts: about blocks, classes and how different the clients are.
+        notices: sentences about what is dealt to nobody.
     """
 
     windows: Windows
     shares: Ragged
     facts: dict[str, Any]
+    notices: list[str]
 
 
 def prepare(config: LanguageSettings, context: TaskContext) -> LanguageTask:
@@ -83,15 +71,15 @@ def prepare(config: LanguageSettings, context: TaskContext) -> LanguageTask:
     name = model_name(config)
     model = described(name, config.sequence, context, config.quantised())
     layout, vocabulary = model.layout, model.shape.vocab
-    if context.lora.start_from is not None:
-        check_saved(context.lora.start_from, layout, context.lora)
+    check_saved(layout, context.lora)
     corpus = read(_source(config))
-    splits = {key: _sorted(texts) for key, texts in corpus.splits.items()}
+    ordered = {key: grouped(texts) for key, texts in corpus.splits.items()}
+    splits = {key: texts for key, (texts, _) in ordered.items()}
     streams, first = _tokens(model.tokenizer, splits, vocabulary)
-    deal = _dealt(config, context, splits["train"], streams["train"], first)
+    deal = _dealt(config, context, ordered["train"], streams["train"], first)
     test = whole(streams["test"], config.sequence, first)
     valid = whole(streams["valid"], config.sequence, first) if "valid" in streams else None
-    notices = [*corpus.notices, *model.notices]
+    notices = [*corpus.notices, *model.notices, *deal.notices]
     apart = {"test": len(test), "valid": 0 if valid is None else len(valid)}
     return LanguageTask(
         model=name,
@@ -103,7 +91,7 @@ def prepare(config: LanguageSettings, context: TaskContext) -> LanguageTask:
         layout=layout,
         shape=model.shape,
         splits=Splits.dealt(
-            deal.shares, config.holdout, apart, context.seed, last=config.holdout_from == "runs"
+            deal.shares, config.holdout, apart, context.seed, last=config.holdout_from != "windows"
         ),
         facts=_facts(config, splits, streams["train"], vocabulary)
         | deal.facts
@@ -129,15 +117,21 @@ def _tokens(tokenizer: Any, splits: dict[str, Texts], vocabulary: int) -> tuple[
     return {key: tokenised(tokenizer, texts.texts, eos, vocabulary) for key, texts in splits.items()}, first
 
 
-def _dealt(config: LanguageSettings, context: TaskContext, texts: Texts, train: Stream, first: int) -> Deal:
+def _dealt(
+    config: LanguageSettings, context: TaskContext, ordered: tuple[Texts, Ints], train: Stream, first: int
+) -> Deal:
     """Cut the training text into blocks, deal them to the clients, and cut each client's into windows."""
     minimum, clients, seed = 2 * config.sequence, context.clients, context.seed
     size = max(minimum, min(max(BLOCK, 4 * config.sequence), train.tokens.size // (16 * clients)))
-    cut, facts = _labelled(_blocks(texts, train, size, minimum), config, texts, train, context)
-    blocks = Blocks(cut.stops - cut.starts, cut.labels, cut.owners)
-    share, repaired = partition(config.partition, blocks, clients, minimum, stream(seed, "partition"))
+    how, texts = config.partition, ordered[0]
+    whole_cut = blocks_of(texts, train, size, minimum, ordered[1])
+    capped, over = whole_cut.latest(how.most if isinstance(how, Natural) else None)
+    cut, facts = _labelled(capped, config, texts, train, context)
+    blocks = Blocks(cut.sizes, cut.labels, cut.owners)
+    share, repaired = partition(how, blocks, clients, minimum, stream(seed, "partition"))
     plain, _ = partition(Iid(), blocks, clients, minimum, stream(seed, "partition", "iid"))
-    facts |= {
+    of_owners, notices = said_of_owners(how, blocks, share, "tokens", over)
+    facts |= of_owners | {
         "repaired_blocks": repaired,
         "blocks": int(blocks.sizes.size),
         "token_divergence_bits": _token_divergence(cut, share, train),
@@ -146,17 +140,29 @@ def _dealt(config: LanguageSettings, context: TaskContext, texts: Texts, train: 
     if blocks.labels is not None:
         facts["class_divergence_bits"] = _class_divergence(blocks, share)
         facts["class_divergence_iid_bits"] = _class_divergence(blocks, plain)
+    share = _for_holding_out(config, cut, share, seed, timed=texts.times is not None)
+    windows, rows = _windows(share, cut, train, config.sequence, first)
+    return Deal(windows, rows, facts, notices)
+
+
+def _for_holding_out(config: LanguageSettings, cut: Cut, share: Ragged, seed: int, *, timed: bool) -> Ragged:
+    """Return each client's blocks in the order of its text, whose end is held out."""
     if config.holdout_from == "runs":
-        share = share.changed(lambda client, numbers: _in_runs(cut, numbers, stream(seed, "runs", client)))
+        return share.changed(lambda client, numbers: in_runs(cut, numbers, stream(seed, "runs", client)))
+    if config.holdout_from == "last":
+        return last_at_the_end(share, cut.sizes, cut.owners, config.holdout, cut.when, timed=timed)
+    return share
+
+
+def _windows(share: Ragged, cut: Cut, train: Stream, sequence: int, first: int) -> tuple[Windows, Ragged]:
+    """Cut each client's text into windows; return those of all, and the row numbers of each client's."""
     windows, counts = [], []
-    for at in range(0, clients, AT_ONCE):
-        parts = [
-            full(train, _where(cut, numbers), config.sequence, first) for numbers in share[at : at + AT_ONCE]
-        ]
+    for at in range(0, len(share), AT_ONCE):
+        parts = [full(train, places(cut, numbers), sequence, first) for numbers in share[at : at + AT_ONCE]]
         windows.append(joined(parts))
         counts += [len(part) for part in parts]
     stops = np.cumsum(counts)
-    return Deal(joined(windows), Ragged(np.arange(stops[-1]), stops), facts)
+    return joined(windows), Ragged(np.arange(stops[-1]), stops)
 
 
 def _facts(
@@ -183,6 +189,7 @@ def _source(config: LanguageSettings) -> Source:
         config.text_column,
         config.client_column,
         config.label_column,
+        config.time_column,
         config.newline,
     )
 
@@ -225,33 +232,6 @@ def described(name: str, sequence: int, context: TaskContext, quantise: Quantise
     return Described(layout, shape, hub.tokenizer(name), said)
 
 
-def _sorted(texts: Texts) -> Texts:
-    """Bring each owner's units, and in them each label's, together; otherwise in their order."""
-    owner = {name: i for i, name in enumerate(dict.fromkeys(texts.owners))}
-    keys: list[Ints] = [np.array([owner[name] for name in texts.owners])]
-    if texts.labels is not None:
-        keys.insert(0, np.unique(texts.labels, return_inverse=True)[1])
-    return texts.take(np.lexsort(keys).tolist())
-
-
-def _blocks(texts: Texts, row: Stream, size: int, minimum: int) -> Cut:
-    owner = {name: i for i, name in enumerate(dict.fromkeys(texts.owners))}
-    owners = np.array([owner[name] for name in texts.owners])
-    names: list[str] = []
-    labels = np.zeros(len(texts), dtype=np.int64)
-    if texts.labels is not None:
-        classes, labels = np.unique(texts.labels, return_inverse=True)
-        names = [str(label) for label in classes]
-    changes = np.flatnonzero((np.diff(owners) != 0) | (np.diff(labels) != 0)) + 1
-    run_starts = np.concatenate([[0], row.stops[changes - 1]])
-    run_stops = np.concatenate([row.stops[changes - 1], row.stops[-1:]])
-    edges = np.array(list(cuts(run_starts, run_stops, row.stops, size, minimum)), dtype=np.int64)
-    starts, stops = edges[:, 0], edges[:, 1]
-    unit = np.searchsorted(row.stops, starts, side="right")
-    runs = np.searchsorted(run_starts, starts, side="right")
-    return Cut(starts, stops, owners[unit], runs, None if texts.labels is None else labels[unit], names)
-
-
 def _labelled(
     cut: Cut, config: LanguageSettings, texts: Texts, row: Stream, context: TaskContext
 ) -> tuple[Cut, dict[str, Any]]:
@@ -272,20 +252,9 @@ def _labelled(
     return replace(cut, labels=labels, names=names), facts
 
 
-def _in_runs(cut: Cut, blocks: Ints, rng: np.random.Generator) -> Ints:
-    """Return a client's blocks with its runs of consecutive text in a drawn order."""
-    follows = (cut.starts[blocks[1:]] == cut.stops[blocks[:-1]]) & (np.diff(cut.runs[blocks]) == 0)
-    runs = np.split(blocks, np.flatnonzero(~follows) + 1)
-    return np.concatenate([runs[k] for k in rng.permutation(len(runs))])
-
-
-def _where(cut: Cut, blocks: Ints) -> Ints:
-    return np.concatenate([np.arange(cut.starts[b], cut.stops[b]) for b in blocks])
-
-
 def _token_divergence(cut: Cut, share: Sequence[Ints], row: Stream) -> float:
     vocabulary = int(row.tokens.max()) + 1
-    counts = (np.bincount(row.tokens[_where(cut, mine)], minlength=vocabulary) for mine in share)
+    counts = (np.bincount(row.tokens[places(cut, mine)], minlength=vocabulary) for mine in share)
     return divergence_bits(counts, np.bincount(row.tokens, minlength=vocabulary))
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from fedsim.config.fields import Count
 from fedsim.cost.charge_as import ChargeAs
@@ -12,7 +12,7 @@ from fedsim.cost.quantised import Quantise, Word, quantise_of
 from fedsim.errors import invalid
 from fedsim.tasks._base import TaskComponent
 from fedsim.tasks._chats.settings import Columns, Generate, LossOn, check_examples
-from fedsim.tasks._sources import check_data
+from fedsim.tasks._sources import HELD_OUT, Holdout, check_data, spelled_out
 from fedsim.tasks.partition import Iid, Partition
 
 
@@ -42,15 +42,19 @@ class LanguageSettings(TaskComponent):
         client_column: who a row belongs to, for the partition `natural`; without it a folder says so
             (`alice/train.txt`), or of texts the file.
         label_column: a row's class, for `dirichlet` and `pathological`.
+        time_column: when a row was written, as numbers or dates: rows come in that order, whatever that of the table is.
         newline: `eos`: every line is a unit, stripped, and its newline is `<eos>` (the convention of Penn
             Treebank, whose word count includes it); `keep`: newlines are text, a file, document or row is a
             unit; `auto`: `eos` for text files, `keep` for the rest. Every unit ends with `<eos>`.
         partition: who has which text; see `fedsim.tasks.partition`.
         sequence: predicted tokens of a window, or the most of an example: longer ones are cut, which is said.
-        holdout: share of each client's windows it does not train on, at least one.
+        holdout: share of each client's windows it does not train on, at least one; `last` is short for 0.1 with
+            `holdout_from: last`.
         holdout_from: `runs`: the end of each client's text, whose runs (consecutive text of one owner and label) come in
             an order drawn by address: one run at most is cut, so only there is a held-out window beside one that is
-            trained on; `windows`: drawn from anywhere, nearly all of them beside training windows.
+            trained on; `windows`: drawn from anywhere, nearly all of them beside training windows; `last`: the end of
+            each client's text in the order of time (`time_column`, else the data's order, in which a client of several
+            owners holds out the last of each). Examples are drawn, but for `last`.
         quantise: how the frozen weights of the linear layers are held, on the devices and here: `none`, `int8`, `nf4`, or a
             block (`fedsim.cost.quantised`). What is learned follows from the quantised weights.
         charge_as: the model that the clock charges instead of the one that trains.
@@ -69,13 +73,19 @@ class LanguageSettings(TaskComponent):
     text_column: str | None = None
     client_column: str | None = None
     label_column: str | None = None
+    time_column: str | None = None
     newline: Literal["auto", "eos", "keep"] = "auto"
     partition: Partition = Iid()
     sequence: Count = 64
-    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    holdout_from: Literal["runs", "windows"] = "runs"
+    holdout: Holdout = HELD_OUT
+    holdout_from: Literal["runs", "windows", "last"] = "runs"
     quantise: Word | Quantise = "none"
     charge_as: ChargeAs | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _last(cls, values: object) -> object:
+        return spelled_out(values)
 
     @field_validator("text_column", mode="before")
     @classmethod
@@ -87,8 +97,8 @@ class LanguageSettings(TaskComponent):
 
     @model_validator(mode="after")
     def _columns_of_a_table(self) -> LanguageSettings:
-        named = (self.text_column, self.client_column, self.label_column, *self.columns.named)
-        check_data(self.model, self.data, named)
+        of_rows = (self.client_column, self.label_column, self.time_column)
+        check_data(self.model, self.data, (self.text_column, *of_rows, *self.columns.named))
         check_examples(self.format, self.columns, self.loss_on, self.chat_template, pack=self.pack)
         if self.format != "text" and (self.text_column is not None or self.newline != "auto"):
             name = "newline" if self.text_column is None else "text_column"

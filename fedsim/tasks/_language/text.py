@@ -18,6 +18,7 @@ from fedsim.files.text_file import half_character, read_text, shown
 from fedsim.tasks._language.folder import TextFile, is_file_name, refuse_kind, split_files
 from fedsim.tasks._language.held_out import held_out
 from fedsim.tasks._language.units import Texts
+from fedsim.tasks._natural.times import moments
 from fedsim.tasks._tables import (
     CHAT_FIX,
     SUFFIXES,
@@ -41,7 +42,7 @@ class Source:
     Attributes:
         data: `builtin`, a folder, a file or a hub name.
         config, revision: of a hub data set.
-        text_column, client_column, label_column: of tables.
+        text_column, client_column, label_column, time_column: of tables.
         newline: `eos`: each line of a text is a unit, stripped, its newline is `<eos>`; `keep`: newlines
             are text and a file or row is a unit; `auto`: `eos` for text files, `keep` for the rest.
     """
@@ -52,6 +53,7 @@ class Source:
     text_column: str | None = None
     client_column: str | None = None
     label_column: str | None = None
+    time_column: str | None = None
     newline: Newline = "auto"
 
 
@@ -75,7 +77,7 @@ def read(source: Source) -> Corpus:
         DataError: nothing there, not readable, a missing column, no text.
     """
     notices: list[str] = []
-    splits = _read(source, notices)
+    splits = {name: texts.in_time(source.data) for name, texts in _read(source, notices).items()}
     if "test" not in splits:
         train, test, how = held_out(splits["train"])
         splits = {"train": train, **{k: v for k, v in splits.items() if k != "train"}, "test": test}
@@ -120,7 +122,8 @@ def _joined(files: Iterable[TextFile], source: Source) -> Texts:
     if all(part.labels is not None for part in parts):
         labels = [label for part in parts for label in part.labels or ()]
     texts, owners = [t for p in parts for t in p.texts], [o for p in parts for o in p.owners]
-    return Texts(texts, owners, labels, rows=all(part.rows for part in parts))
+    times = None if source.time_column is None else [t for p in parts for t in p.times or ()]
+    return Texts(texts, owners, labels, rows=all(part.rows for part in parts), times=times)
 
 
 def _file(file: TextFile, source: Source) -> Texts:
@@ -132,6 +135,7 @@ def _file(file: TextFile, source: Source) -> Texts:
         "text_column": source.text_column,
         "client_column": source.client_column,
         "label_column": source.label_column,
+        "time_column": source.time_column,
     }
     for field, name in named.items():
         if name is not None:
@@ -174,7 +178,10 @@ def _table(table: Columns, source: Source, where: str, owner: str = "table") -> 
         source.newline == "auto"
     ):  # as Wikitext's rows have it: the newline at the end is what <eos> stands for
         texts = [text.removesuffix("\n") for text in texts]
-    units = Texts(texts, owners, labels, rows=source.client_column is None)
+    times = None
+    if source.time_column is not None:
+        times = moments(column(table, source.time_column, "time_column", where), where)
+    units = Texts(texts, owners, labels, rows=source.client_column is None, times=times)
     return _by_line(units) if source.newline == "eos" else units
 
 

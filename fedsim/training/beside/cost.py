@@ -15,6 +15,9 @@ from fedsim.training.direct.targets import layer_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+Trains = Literal["bias", "weight"]
+"""What of a matrix itself is trained."""
+
 
 @dataclass(frozen=True)
 class _Places:
@@ -28,7 +31,7 @@ class _Places:
         embedded: whether the embedding trains, so that the backward pass goes all the way down.
     """
 
-    maps: dict[str, Literal["bias", "weight"]]
+    maps: dict[str, Trains]
     norms: frozenset[int]
     layers: frozenset[int]
     head_params: int
@@ -76,7 +79,8 @@ def _adapted(trained: Layout) -> list[Map]:
 
 def _places(model: PreTrainedModel, trained: Layout, matrices: set[str]) -> _Places:
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    maps, norms, layers, head_params, embedded = {}, set[int](), set[int](), 0, False
+    maps = dict[str, Trains]()
+    norms, layers, head_params, embedded = set[int](), set[int](), 0, False
     for tensor in trained.beside:
         if tensor.kind == "magnitude":
             continue

@@ -24,12 +24,15 @@ CLOSE = 1e-6
 """How much the scales of the file and of the experiment may differ, as a share: rounding of their quotients."""
 
 
-def check_saved(folder: str, layout: Layout, lora: LoraConfig) -> None:
-    """Refuse a saved adapter that is not what the experiment trains; its numbers are not read yet.
+def check_saved(layout: Layout, lora: LoraConfig) -> None:
+    """Refuse a saved adapter, if `lora` starts from one, that is not what the experiment trains; its numbers are not read yet.
 
     Raises:
         ExperimentError: says what differs.
     """
+    folder = lora.start_from
+    if folder is None:
+        return
     settings = _settings(folder)
     if settings.get("peft_type") != "LORA":
         _refuse("is no LoRA adapter", folder, "give one of peft_type LORA", settings.get("peft_type"))

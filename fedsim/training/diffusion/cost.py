@@ -60,35 +60,38 @@ def shape(
     weights = sum(s.inputs * s.outputs * math.prod(s.kernel) for s in multiplying)
     counted = operations(model, how, trained) if counted is None else counted
     width = max((s.outputs for s in multiplying), default=1)
-    return ModelShape(
-        name=name,
-        layers=len(multiplying),
-        width=width,
-        vocab=how.channels,
-        params=params,
-        matmul_params=weights,
-        adapter_params=trained.size - sum(tensor.size for tensor in trained.beside),
-        sequence=how.size**2,
-        batch=batch,
-        full=trained.full,
-        operations=counted,
-        beside_params=sum(tensor.size for tensor in trained.beside),
-        **_of_each_pass(trained),
+    return _with_lengths(
+        ModelShape(
+            name=name,
+            layers=len(multiplying),
+            width=width,
+            vocab=how.channels,
+            params=params,
+            matmul_params=weights,
+            adapter_params=trained.size - sum(tensor.size for tensor in trained.beside),
+            sequence=how.size**2,
+            batch=batch,
+            full=trained.full,
+            operations=counted,
+            beside_params=sum(tensor.size for tensor in trained.beside),
+        ),
+        trained,
     )
 
 
-def _of_each_pass(trained: Layout) -> dict[str, int]:
-    """Return what DoRA computes and holds in each pass, however many images: B A and W + s B A, as stock PEFT does.
+def _with_lengths(shape: ModelShape, trained: Layout) -> ModelShape:
+    """Return a size with what DoRA computes and holds in each pass, however many images: B A and W + s B A, as stock PEFT does.
 
     Of a Linear B A is formed by a product with the unit matrix, of a convolution by one of the factors.
     """
     if not _has_lengths(trained):
-        return {}
+        return shape
     sides = [(m.rank, math.prod(m.a_shape[1:]), m.b_shape[0], len(m.b_shape) > 2) for m in trained.modules]
-    return {
-        "pass_flops": sum(2 * r * i * (o if conv else i + o) for r, i, o, conv in sides),
-        "pass_numbers": max(i * (2 * o if conv else i + 2 * o) for _, i, o, conv in sides),
-    }
+    return replace(
+        shape,
+        pass_flops=float(sum(2 * r * i * (o if conv else i + o) for r, i, o, conv in sides)),
+        pass_numbers=max(i * (2 * o if conv else i + 2 * o) for _, i, o, conv in sides),
+    )
 
 
 def _has_lengths(trained: Layout) -> bool:
@@ -117,7 +120,7 @@ def _counts(model: Any, how: Signature, trained: Layout) -> Operations:
     return _less(_counts_of(model, how, trained, 2), first) if _has_lengths(trained) else first
 
 
-def _counts_of(model: Any, how: Signature, trained: Layout, images: int) -> Operations:
+def _counts_of(model: torch.nn.Module, how: Signature, trained: Layout, images: int) -> Operations:
     wrapped = _wrapped(model, trained)
     products, memory = Products(), Kept({storage(p) for p in wrapped.parameters()})
     x = torch.zeros(images, *how.shape, device="meta")
@@ -133,11 +136,13 @@ def of_named(name: str, trained: Layout, batch: int, quantise: Quantise | None =
     """Return the size of a denoiser by name; what an image costs is counted once a process."""
     model, how = denoisers.skeleton(name), denoisers.signature(name)
     plain = shape(model, how, name, trained, batch, _counted(name, trained))
-    return _quantised(plain, model, quantise)
+    return _quantised(plain, model, quantise, trained)
 
 
-def _quantised(plain: ModelShape, model: Any, quantise: Quantise | None) -> ModelShape:
-    params, n_bytes = held(denoiser_lora.frozen_layers(model), quantise)
+def _quantised(
+    plain: ModelShape, model: torch.nn.Module, quantise: Quantise | None, trained: Layout
+) -> ModelShape:
+    params, n_bytes = held(denoiser_lora.frozen_layers(model), quantise, trained)
     return replace(plain, quantised_params=params, quantised_bytes=n_bytes)
 
 
@@ -234,4 +239,4 @@ def declared(charge: ChargeImages, *, full: bool, quantise: Quantise | None = No
     trained = denoiser_lora.layout(model, lora)
     charged = shape(model, how, charge.preset, trained, charge.batch)
     sized = replace(charged, weight_bytes=4.0 if full else charge.weight_bytes)
-    return _quantised(sized, model, None if full else quantise)
+    return _quantised(sized, model, quantise, trained)

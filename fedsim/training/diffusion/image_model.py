@@ -40,7 +40,7 @@ class ImageModel:
 
     def pretrained(self, layout: Layout) -> Vector:
         """Return the model's own weights as a vector."""
-        return lora.pretrained(self.source.name, layout)
+        return lora.pretrained(self.source, layout)
 
     def path(self, layout: Layout) -> Literal["swapped", "sequential"]:
         """Return the path that trains it."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -32,6 +32,9 @@ from fedsim.training.quantised.base import in_place
 from fedsim.training.quantised.chosen import FrozenLayer
 from fedsim.training.stacked import swapped
 from fedsim.training.written import order_header, save_config
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 RESNETS = ("conv1", "conv2", "conv_shortcut", "time_emb_proj")
@@ -169,7 +172,7 @@ class Source:
         return Process.of(denoisers.schedule(self.name, self.prediction))
 
 
-def frozen_layers(model: Any) -> list[FrozenLayer]:
+def frozen_layers(model: nn.Module) -> list[FrozenLayer]:
     """Return the layers whose weights may be quantised; convolutions if they are named."""
     return [
         FrozenLayer(s.name, s.inputs * s.outputs * math.prod(s.kernel), linear=not s.kernel)
@@ -177,9 +180,9 @@ def frozen_layers(model: Any) -> list[FrozenLayer]:
     ]
 
 
-def frozen(source: Source, dtype: str) -> Any:
+def frozen(source: Source, dtype: str) -> nn.Module:
     """Return a denoiser whose frozen weights are held as its source says."""
-    model = denoisers.weights(source.name, dtype)
+    model: nn.Module = denoisers.weights(source.name, dtype)
     in_place(model, frozen_layers(model), source.quantise)
     return model
 
@@ -205,9 +208,9 @@ def backbone(
     return Denoiser(model, trained, how, source.process, told=source.told)
 
 
-def pretrained(name: str, trained: Layout) -> Vector:
+def pretrained(source: Source, trained: Layout) -> Vector:
     """Return the denoiser's own values of the whole tensors, one after the other: version 0 of full-model training."""
-    model = denoisers.weights(name)
+    model = frozen(source, "float32")
     vector: Vector = np.concatenate([value_of(model, tensor).ravel() for tensor in trained.tensors])
     return vector
 

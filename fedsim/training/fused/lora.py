@@ -27,6 +27,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fedsim.adapters.adapter import Layout
 from fedsim.training.fused.kernels import plain
 from fedsim.training.fused.program import Pass
 from fedsim.training.rebase import added
@@ -78,6 +79,18 @@ class Matrix:
         self.frozen = weight
         self.inputs, self.outputs = weight.shape
         self.rank = sum(part.rank for part in parts)
+
+    def within(self, whole: Layout, part: Layout) -> Matrix:
+        """Return the same frozen matrix with those of its adapters that a part of their layout has; the weight is shared."""
+        places, parts, rank = {m.name: i for i, m in enumerate(part.modules)}, list[Part](), 0
+        for held in self.parts:
+            name = whole.modules[held.index].name
+            if name in places:
+                a, b = (part.slices[f"{name}.lora_{factor}"][0] for factor in "AB")
+                rows = slice(rank, rank + held.rank)
+                parts.append(Part(places[name], held.rank, a, b, held.columns, rows))
+                rank += held.rank
+        return Matrix(self.name, self.layer, self.frozen, tuple(parts))
 
     def rebase(self, changes: Sequence[Tensor] | None) -> bool:
         """Make the weight W0 + the change of each part's columns, or W0 again (None).

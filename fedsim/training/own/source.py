@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -77,11 +78,17 @@ class Source:
             ExperimentError: `model` raised, or returned something else.
         """
         task = self.task
+        _silence()
         with asking(task, "model"), drawing(seed_of(self.seed, "model")), one_thread(), torch.enable_grad():
             model = task.model()
         if not isinstance(model, nn.Module):
             what = f"`{self.name}.model` returns a {type(model).__name__}, which is no torch.nn.Module"
             raise ExperimentError(message(WHERE, what, fix="return the module that `loss` is called with"))
+        if any(isinstance(p, nn.parameter.UninitializedTensorMixin) for p in model.parameters()):
+            what = f"`{self.name}.model` returns lazy layers, whose shapes nobody knows yet"
+            raise ExperimentError(
+                message(WHERE, what, fix="give their sizes, or run the model once in model()")
+            )
         return model.eval()
 
     def client(self, client: int) -> tuple[Examples, int]:
@@ -138,7 +145,7 @@ def _client(source: Source, client: int) -> tuple[Examples, int]:
 def _pool(source: Source) -> Pool | None:
     task = source.task
     with asking(task, "pool"), drawing(seed_of(source.data_seed, "pool")):
-        pool = task.pool()
+        pool: object = task.pool()
     if pool is None:
         return None
     if not isinstance(pool, Pool):
@@ -153,6 +160,13 @@ def _test(source: Source) -> Examples | None:
     with asking(task, "test"), drawing(seed_of(source.data_seed, "test")):
         value = task.test()
     return None if value is None else source.examples(value, "test")
+
+
+def _silence() -> None:
+    """Keep transformers from drawing bars, if the user's code has it."""
+    transformers = sys.modules.get("transformers")
+    if transformers is not None:
+        transformers.utils.logging.disable_progress_bar()
 
 
 def forget() -> None:

@@ -14,7 +14,11 @@ class Whole(Trainee):
     """A model whose parameters all train, or those that its user has left trainable.
 
     Running statistics, and whatever other buffers training moves, are part of the vector: they go to the
-    server and are averaged there as weights are. Counters that training moves begin anew at every visit.
+    server and are averaged there as weights are. Counters that training moves begin anew at every visit. A server that
+    steps further than the clients' mean, or a coarse message, can bring a variance below zero: it is then taken as zero.
+
+    Attributes:
+        lr_ratios: how many times the learning rate each parameter has.
     """
 
     def __init__(self, model: nn.Module, layout: Layout, counters: Sequence[str] = ()) -> None:
@@ -28,6 +32,10 @@ class Whole(Trainee):
         self.layout, self.model = layout, model
         named: dict[str, Tensor] = {**dict(model.named_buffers()), **dict(model.named_parameters())}
         self.parameters = [named[tensor.name] for tensor in layout.tensors]
+        self.lr_ratios = [1.0] * len(self.parameters)
+        self._variances = [
+            buffer for name, buffer in model.named_buffers() if name.rpartition(".")[2] == "running_var"
+        ]
         self._counters = [(named[name], named[name].clone()) for name in counters]
 
     def rebase(self, base: Vector | None) -> None:
@@ -37,5 +45,7 @@ class Whole(Trainee):
     def write(self, vector: Vector) -> None:
         """Copy a vector into the model."""
         super().write(vector)
+        for variance in self._variances:
+            variance.clamp_(min=0.0)
         for counter, first in self._counters:
             counter.copy_(first)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedsim.cost.quantised import Quantise
 from fedsim.training.quantised.chosen import FrozenLayer, chosen
@@ -39,7 +39,7 @@ def in_place(model: Module, layers: Sequence[FrozenLayer], how: Quantise | None)
     if how is None:
         return
     for layer in chosen(layers, how):
-        weight: Any = model.get_submodule(layer.name).weight
+        weight = model.get_parameter(f"{layer.name}.weight")
         weight.data = quantised(weight.data, how, turned=layer.turned)
 
 

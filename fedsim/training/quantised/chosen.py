@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from fedsim.adapters.adapter import Layout
 from fedsim.cost.quantised import NOT_HELD, Held, Quantise
 from fedsim.cost.shape import ModelShape
 from fedsim.errors import DataError, ExperimentError, message, nearest
@@ -57,9 +58,21 @@ def chosen(layers: Sequence[FrozenLayer], how: Quantise, where: str = WHERE) -> 
     return [layer for layer in layers if any(_matches(layer.name, name) for name in how.names)]
 
 
-def held(layers: Sequence[FrozenLayer], how: Quantise | None) -> Held:
-    """Return how many weights of a model are quantised, and their bytes."""
-    return NOT_HELD if how is None else how.held(layer.weights for layer in chosen(layers, how))
+def held(layers: Sequence[FrozenLayer], how: Quantise | None, trained: Layout) -> Held:
+    """Return how many weights of a model are quantised, and their bytes; none where all of it trains.
+
+    Raises:
+        ExperimentError: one of them is trained whole.
+    """
+    if how is None or trained.full:
+        return NOT_HELD
+    whole, picked = {tensor.name for tensor in trained.tensors}, chosen(layers, how)
+    for layer in picked:
+        if f"{layer.name}.weight" in whole:
+            what = f"{layer.name} is trained whole, and task.quantise holds its weights in {how.kind}"
+            fix = "name the other layers in task.quantise.modules, or leave it out here"
+            raise ExperimentError(message("lora.modules_to_save", what, fix=fix))
+    return how.held(layer.weights for layer in picked)
 
 
 def notices(shape: ModelShape, how: Quantise | None) -> list[str]:

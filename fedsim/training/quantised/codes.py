@@ -61,7 +61,7 @@ class DoubledScales:
     @property
     def n_bytes(self) -> int:
         """Bytes that they take."""
-        return sum(t.numel() * t.element_size() for t in (self.codes, self.steps, self.mean))
+        return int(self.codes.nbytes + self.steps.nbytes + self.mean.nbytes)
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class Coded:
     def n_bytes(self) -> int:
         """Bytes that codes and scales take: `Quantise.bytes_of` of this many weights."""
         scales = self.scales
-        rest = scales.n_bytes if isinstance(scales, DoubledScales) else scales.numel() * scales.element_size()
-        return self.codes.numel() * self.codes.element_size() + rest
+        rest = scales.n_bytes if isinstance(scales, DoubledScales) else scales.nbytes
+        return int(self.codes.nbytes + rest)
 
     def values(self) -> Tensor:
         """Return the weight that the codes stand for, float32, in its shape."""

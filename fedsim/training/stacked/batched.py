@@ -114,9 +114,10 @@ class _Visits:
         self.weights = put(self.plan.weights, floats)
         self.factors = put(np.stack([job.start for job in jobs]), floats)
         free = None
-        if any(job.rank is not None or job.trains != "AB" for job in jobs):
-            self.factors *= put(np.stack([slots(layout, job.rank) for job in jobs]), floats)
-            free = put(np.stack([slots(layout, job.rank, job.trains) for job in jobs]), floats)
+        if any(job.rank is not None or job.trains != "AB" or layout.below(job.depth) for job in jobs):
+            there = [slots(layout, job.rank, depth=job.depth) for job in jobs]
+            self.factors *= put(np.stack(there), floats)
+            free = put(np.stack([slots(layout, job.rank, job.trains, job.depth) for job in jobs]), floats)
         self.scales = put(np.array([scales(layout, job.rank, job.scale) for job in jobs]), floats)
         self.terms = terms(layout, jobs, self.factors, free)
         self.rates = _rates(local, self.sizes, len(self.plan.lengths))

@@ -40,17 +40,22 @@ class Prefix:
         self._kept: OrderedDict[Hashable, Tensor] = OrderedDict()
         self.kept_bytes = 0
 
-    def states(self, windows: NDArray[Any]) -> Tensor:
-        """Return the hidden states (n, T, width) of all token ids (n, T + 1) of a client."""
+    def states(self, windows: NDArray[Any], backbone: Backbone | None = None) -> Tensor:
+        """Return the hidden states (n, T, width) of all token ids (n, T + 1) of a client.
+
+        `backbone` is the one with fewer adapters that the client trains through (`Backbone.at_depth`): its prefix is
+        longer. Clients of all depths share the room.
+        """
         import torch
 
-        key = (windows.shape, blake2b(windows.tobytes()).digest())
+        through = self._backbone if backbone is None else backbone
+        key = (through.prefix_layers, windows.shape, blake2b(windows.tobytes()).digest())
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
         ids = torch.from_numpy(windows.astype(np.int64)).to(self._backbone.device)
         with one_thread():
-            states = self._backbone.frozen_prefix(ids)
+            states = through.frozen_prefix(ids)
         size = states.numel() * states.element_size()
         if size <= self._room_bytes:
             self._kept[key] = states

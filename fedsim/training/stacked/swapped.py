@@ -20,6 +20,7 @@ from fedsim.training.chats.batch import Batch
 from fedsim.training.rebase import Bases, Layers
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
     from transformers import PreTrainedModel
 
@@ -56,7 +57,7 @@ def _refusal(layer: Any) -> str | None:
     return None
 
 
-def adds_its_bias(layer: Any) -> bool:
+def adds_its_bias(layer: torch.nn.Module) -> bool:
     """Tell whether a layer of torch or transformers adds its bias to the end of what it computes."""
     import torch
     from transformers.pytorch_utils import Conv1D
@@ -85,15 +86,25 @@ class Swap:
             raise ExperimentError(message("numerics.training", reason, fix=fix))
         from fedsim.training.stacked.layers import Site
 
-        self.layout = layout
         self.model = sharing(model).eval()
-        self._shapes = [shape for _, shape in layout.slices.values()]
-        self._sizes = [math.prod(shape) for shape in self._shapes]
         named = [(m.name, self.model.get_submodule(m.name)) for m in layout.modules]
-        self._sites = [Site(name, layer, i) for i, (name, layer) in enumerate(named)]
-        self._beside = self._sites_beside()
+        self.carry(layout, [Site(name, layer, i) for i, (name, layer) in enumerate(named)])
         self._bases = Bases(layout, Layers([layer for _, layer in named]).write)
         self.device, self._narrow = named[0][1].weight.device, named[0][1].weight.dtype
+
+    def carry(self, layout: Layout, sites: list[Site]) -> None:
+        """Have adapters of a layout, one on each site."""
+        self.layout, self._sites = layout, sites
+        self._shapes = [shape for _, shape in layout.slices.values()]
+        self._sizes = [math.prod(shape) for shape in self._shapes]
+        self._beside = self._sites_beside()
+
+    def at_depth(self, depth: int) -> Swap:
+        """Return the same model with the adapters of its last `depth` layers only: one of the two is used at a time."""
+        upper, part = copy.copy(self), self.layout.last(depth)
+        names = {m.name for m in part.modules}
+        upper.carry(part, [site for site in self._sites if site.name in names])
+        return upper
 
     def _sites_beside(self) -> list[Site | BiasSite]:
         """Return where each of the tensors that are trained beside the factors is added, in the layout's order."""
@@ -120,9 +131,9 @@ class Swap:
         for at, leaf in enumerate(leaves):
             leaf.requires_grad_(at >= first or "AB"[at % 2] in stack.trains)
         scales = stack.scales.to(self._narrow)
-        for site in self._sites:
-            at = 2 * site.index
-            site.adapter = (leaves[at], leaves[at + 1], scales[:, site.index])
+        for at, site in enumerate(self._sites):
+            site.index = at
+            site.adapter = (leaves[2 * at], leaves[2 * at + 1], scales[:, at])
             site.noise = stack.noise
         for holder, tensor, leaf in zip(self._beside, self.layout.beside, leaves[first:], strict=True):
             if tensor.kind == "magnitude":
@@ -132,8 +143,8 @@ class Swap:
         try:
             yield leaves
         finally:
-            for site in (*self._sites, *self._beside):
-                site.clear()
+            for holder in (*self._sites, *self._beside):
+                holder.clear()
 
     def gradients(self, stack: Stack, losses: Callable[[Any], Tensor]) -> tuple[Tensor, Tensor]:
         """Return every client's loss (k,) and its gradient (k, layout.size).
@@ -187,6 +198,13 @@ class Swapped(Backbone):
     def rebase(self, base: Vector | None) -> None:
         """Change the frozen weights; see `Backbone.rebase`."""
         self.swap.rebase(base)
+
+    def at_depth(self, depth: int) -> Swapped:
+        """Return the model with the adapters of its last `depth` layers only."""
+        upper = copy.copy(self)
+        upper.swap = self.swap.at_depth(depth)
+        upper.layout = upper.swap.layout
+        return upper
 
     def losses(self, stack: Stack, tokens: Tensor) -> Tensor:
         """Return the negative log likelihood [nats] of each predicted token, (k, rows, T)."""

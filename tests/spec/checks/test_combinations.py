@@ -19,7 +19,9 @@ from fedsim.errors import ExperimentError
 from fedsim.personal import Personal
 
 PAGE = Path(__file__).parents[3] / "docs" / "combinations.md"
-ABLE = Traits(exact=False, unequal_ranks=True, full_model=True, beside=True, unequal_modules=True)
+ABLE = Traits(
+    exact=False, unequal_ranks=True, unequal_depths=True, full_model=True, beside=True, unequal_modules=True
+)
 """A rule that can do everything."""
 LORA = {"task": {"kind": "quadratic", "layout": "lora"}}
 
@@ -63,10 +65,12 @@ def test_a_rule_that_can_do_everything_is_refused_nothing_but_what_no_rule_can()
         assert refusals(replace(Choice("able", ABLE), **feature.changes)) == []
     asked = {
         "cuts_ranks": True,
+        "depths": True,
         "whole": True,
         "optimizer": "adam",
         "average": True,
         "patterned": True,
+        "dora": True,
         "ranks": "memory",
         "quantised": True,
     }
@@ -80,6 +84,7 @@ ASKS = {
     "optimizer": {"optimizer": "adam"},
     "unequal_ranks": {"ranks": "memory"},
     "compressible": {"top_k": True},
+    "unequal_depths": {"depths": True},
     "beside": {"dora": True},
     "unequal_modules": {"patterned": True},
 }

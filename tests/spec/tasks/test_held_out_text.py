@@ -10,7 +10,7 @@ import pytest
 
 from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.jobs import TaskContext
-from fedsim.tasks._language.build import Cut, _in_runs
+from fedsim.tasks._language.blocks import Cut, in_runs
 from fedsim.tasks.language import Language
 
 LABELS = "abc"
@@ -99,11 +99,10 @@ def test_what_all_clients_hold_out_together_is_of_every_label_also_where_the_tex
 
 def test_runs_are_consecutive_blocks_of_one_run_of_text_in_an_order_of_their_own():
     edges = np.arange(0, 110, 10)
-    cut = Cut(
-        edges[:-1], edges[1:], np.zeros(10, np.int64), np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 1]), None, []
-    )
+    runs_of = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
+    cut = Cut(edges[:-1], edges[1:], np.zeros(10, np.int64), runs_of, None, [], np.arange(10))
     blocks = np.array([0, 1, 3, 4, 5, 6, 9])
-    orders = {tuple(_in_runs(cut, blocks, np.random.default_rng(seed)).tolist()) for seed in range(200)}
+    orders = {tuple(in_runs(cut, blocks, np.random.default_rng(seed)).tolist()) for seed in range(200)}
     runs = [(0, 1), (3, 4), (5, 6), (9,)]
     from itertools import permutations
 

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedsim.errors import DataError
 from fedsim.tasks._language.topics import divergence_bits, topics
+from fedsim.tasks._splits import Ragged
 from fedsim.tasks.partition import Blocks, Partition, partition
 
 READ = TypeAdapter(Partition).validate_python
@@ -21,7 +22,7 @@ ALL = [
     {"kind": "contiguous"},
     {"kind": "dirichlet", "alpha": 0.3},
     {"kind": "dirichlet", "alpha": 1e-4},
-    {"kind": "natural"},
+    {"kind": "natural", "more_owners": "merge"},
     {"kind": "pathological", "classes": 2},
     {"kind": "quantity", "sigma": 2.0},
     {"kind": "quantity", "law": "zipf", "exponent": 2.0},
@@ -67,7 +68,8 @@ def test_every_block_goes_to_exactly_one_client_and_nobody_gets_too_little(how, 
 )
 def test_blocks_go_where_dealing_them_as_lists_gives_them(how, count, clients, minimum, seed):
     data = blocks(count, seed=seed)
-    expected = repaired(dealt(READ(how), data, clients, np.random.default_rng(seed)), data.sizes, minimum)
+    lists = dealt(READ(how), data, clients, np.random.default_rng(seed), minimum)
+    expected = repaired(lists, data.sizes, minimum)
     rng = np.random.default_rng(seed)
     if expected is None or data.sizes.sum() < clients * minimum:
         with pytest.raises(DataError):
@@ -80,7 +82,8 @@ def test_blocks_go_where_dealing_them_as_lists_gives_them(how, count, clients, m
 
 def test_a_hundred_thousand_clients_are_two_arrays_dealt_in_seconds():
     data = Blocks(np.full(300_000, 64), None, np.arange(300_000) // 2)
-    for how in ({"kind": "quantity", "sigma": 1.5}, {"kind": "contiguous"}, {"kind": "natural"}):
+    merged = {"kind": "natural", "more_owners": "merge"}
+    for how in ({"kind": "quantity", "sigma": 1.5}, {"kind": "contiguous"}, merged):
         began_s = time.process_time()
         share, _ = partition(READ(how), data, 100_000, 64, np.random.default_rng(0))
         assert time.process_time() - began_s < 20
@@ -153,9 +156,9 @@ def test_pathological_names_the_numbers_that_do_not_fit():
         deal({"kind": "pathological", "classes": 5}, blocks(100), 3)
 
 
-def test_natural_owners_stay_whole_when_there_are_enough():
+def test_merged_owners_stay_whole():
     data = blocks(200, owners=40)
-    share = deal({"kind": "natural"}, data, 10)
+    share = deal({"kind": "natural", "more_owners": "merge"}, data, 10)
     owners = [set(data.groups[mine].tolist()) for mine in share]
     assert sum(len(o) for o in owners) == len(set().union(*owners)) == 40
     amounts = [int(data.sizes[mine].sum()) for mine in share]
@@ -250,7 +253,7 @@ def test_alpha_is_in_the_convention_that_is_asked_for(alpha, convention, factor)
     how = READ({"kind": "dirichlet", "alpha": alpha * factor, "convention": convention})
     squares = []
     for seed in range(10):
-        share = how.deal(data, 200, np.random.default_rng(seed))
+        share = Ragged.by_owner(how.owners(data, 200, np.random.default_rng(seed)), 200)
         again = np.random.default_rng(seed)  # the same draws once more say who chose first
         for label in range(10):
             again.permutation(np.flatnonzero(data.labels == label))

@@ -25,6 +25,7 @@ from fedsim.training.diffusion import cost as denoiser_cost
 from fedsim.training.diffusion import lora as denoiser_lora
 from fedsim.training.direct.targets import known_to_train
 from fedsim.training.fused.decoder import Decoder
+from fedsim.training.paths import choose
 from fedsim.training.quantised.chosen import FrozenLayer, chosen, held, of_matrices
 from fedsim.training.quantised.codes import coded
 from fedsim.training.quantised.saved import save_base
@@ -52,14 +53,14 @@ def linear_layers(model):
 
 
 def quantised_by_hand(name, how):
-    """The model as transformers loads it, its linear layers quantised by the plain arithmetic of the oracle."""
+    """The model as transformers loads it, its linear layers quantised by the plain arithmetic of the oracle, in float64."""
     model = AutoModelForCausalLM.from_pretrained(name).eval()
     for layer in linear_layers(model).values():
         turned = isinstance(layer, Conv1D)
         weight = layer.weight.detach().numpy()
         values = by_hand(weight.T if turned else weight, how)[0]
         layer.weight.data = torch.from_numpy(values.T if turned else values).float().contiguous()
-    return model
+    return model.double()
 
 
 def stock(model, layout, vector):
@@ -89,7 +90,7 @@ def of_peft(wrapped, parameters, windows):
     logits = wrapped(input_ids=ids[:, :-1]).logits
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
     gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
-    return float(loss), gradient.numpy()
+    return loss.item(), gradient.numpy()
 
 
 def of_backbone(backbone, vector, windows):
@@ -102,25 +103,29 @@ def of_backbone(backbone, vector, windows):
     return float(loss[0]), gradient[0].clone().numpy()
 
 
+def in_float64(name, path, how):
+    """A quantised model as a backbone: the values are those of float32, the arithmetic around them is finer."""
+    return choose(lora.frozen(name, "float32", how).double(), lora.layout(hub.skeleton(name), R4), path)
+
+
 @pytest.mark.parametrize("path", ["fused", "swapped"])
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
 def test_losses_and_gradients_are_stock_peft_s_on_weights_quantised_by_hand(model, path, kind):
     layout, windows = lora.layout(hub.skeleton(model), R4), token_windows(3)
     vector = random_start(layout)
     expected = of_peft(*stock(quantised_by_hand(model, HOW[kind]), layout, vector), windows)
-    backbone = lora.backbone(model, R4, path, quantise=HOW[kind])
+    backbone = in_float64(model, path, HOW[kind])
     found = of_backbone(backbone, vector, windows)
 
     assert isinstance(backbone, Decoder if path == "fused" else Swapped)
     assert found[0] == pytest.approx(expected[0], abs=1e-6)
     assert np.abs(found[1] - expected[1]).max() <= 1e-6
-    plain = of_backbone(lora.backbone(model, R4, path), vector, windows)
-    assert abs(plain[0] - found[0]) > 1e-5  # the effect on what is learned is real
+    plain = of_backbone(in_float64(model, path, None), vector, windows)
+    assert np.abs(found[1] - plain[1]).max() > 1e-5  # the effect on what is learned is real
 
 
-@pytest.mark.parametrize("kind", sorted(HOW))
-def test_a_visit_ends_where_it_does_on_the_other_paths(model, kind):
-    how, windows = HOW[kind], token_windows(6)
+def test_a_visit_ends_where_it_does_on_the_other_paths(model):
+    how, windows = HOW["nf4-doubled"], token_windows(6)
     layout = lora.layout(hub.skeleton(model), R4)
     job = Job(0, 0, random_start(layout), LocalConfig(optimizer="sgd", lr=0.3, steps=3, batch=2), seed=0)
     (alone,) = sequential.train(lora.trainee(model, R4, quantise=how), [windows], [job])
@@ -142,7 +147,7 @@ class Unpacking(torch.nn.Module):
 
     def forward(self, _):
         self.times += 1
-        values = self.codes.values()
+        values = self.codes.values().double()
         return values.t() if self.turned else values
 
 
@@ -156,28 +161,28 @@ def test_unpacking_on_the_way_and_once_are_the_same(model, kind, one_thread):
         turned = isinstance(layer, Conv1D)
         weight = layer.weight.detach()
         unpackings.append(Unpacking(coded(weight.t() if turned else weight, how), turned=turned))
+        layer.double()
         parametrize.register_parametrization(layer, "weight", unpackings[-1])
+    keeps_codes.double()
     vector = random_start(layout)
-    once = lora.trainee(model, R4, quantise=how)
+    once = lora.Trainee(lora.frozen(model, "float32", how).double(), layout, R4)
     wrapped, parameters = stock(keeps_codes, layout, vector)
     once.write(vector)
     on_the_way = of_peft(wrapped, parameters, windows)
     loss = token_losses(once, windows).mean()
     gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, once.parameters)]).numpy()
 
-    assert on_the_way[0] == pytest.approx(float(loss), abs=1e-7)
-    assert np.abs(on_the_way[1] - gradient).max() <= 1e-7
+    assert on_the_way[0] == pytest.approx(loss.item(), abs=1e-13)
+    assert np.abs(on_the_way[1] - gradient).max() <= 1e-13
     used = [m for m in wrapped.modules() if isinstance(m, Unpacking)]
     assert len(used) == len(unpackings)
     assert min(m.times for m in used) >= 1
-    assert sum(m.codes.n_bytes for m in used) == held(of_matrices(lora.matrices(keeps_codes)), how)[1]
+    assert sum(m.codes.n_bytes for m in used) == held(of_matrices(lora.matrices(keeps_codes)), how, layout)[1]
 
 
 def test_a_folder_read_straight_has_the_bits_of_the_loaded_model(model):
     layout, windows = lora.layout(hub.skeleton(model), R4), token_windows(3)
     assert known_to_train(model, R4, "fused") is not None
-    from fedsim.training.paths import choose
-
     straight = lora.backbone(model, R4, "fused", dtype="bfloat16", quantise=NF4)
     loaded = choose(lora.frozen(model, "bfloat16", NF4), layout, "fused")
     a, b = (of_backbone(each, random_start(layout), windows) for each in (straight, loaded))
@@ -213,11 +218,36 @@ def test_a_merged_adapter_is_the_quantised_weight_and_the_product(model):
     windows = token_windows(3)
     ids = torch.from_numpy(windows.astype(np.int64))
     logits = wrapped.merge_and_unload()(input_ids=ids[:, :-1]).logits
-    merged = float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()))
+    merged = float(torch.nn.functional.cross_entropy(logits.detach().flatten(0, 1), ids[:, 1:].flatten()))
 
     for path in ("fused", "swapped"):
-        backbone = lora.backbone(model, R4, path, quantise=NF4)
+        backbone = in_float64(model, path, NF4)
         assert of_backbone(backbone, vector, windows)[0] == pytest.approx(merged, abs=1e-6)
+
+
+def test_lengths_that_are_trained_begin_as_those_of_the_quantised_weights(llama):
+    """DoRA on a quantised base: version 0 is that base."""
+    dora = LoraConfig(r=4, alpha=8.0, dora=True)
+    layout, base = lora.layout(hub.skeleton(llama), dora), quantised_by_hand(llama, NF4)
+    lengths = np.concatenate(
+        [base.get_submodule(m.name).weight.detach().norm(dim=1).numpy() for m in layout.modules]
+    )
+
+    assert lora.pretrained(llama, layout, NF4) == pytest.approx(lengths, abs=1e-6)
+    assert np.abs(lora.pretrained(llama, layout) - lengths).max() > 1e-3
+
+
+def test_what_is_trained_whole_is_not_quantised(llama):
+    layers = of_matrices(lora.matrices(hub.skeleton(llama)))
+    asked = LoraConfig(r=2, targets="q_proj", modules_to_save=("down_proj",))
+    layout = lora.layout(hub.skeleton(llama), asked)
+
+    with pytest.raises(
+        ExperimentError, match=r"lora\.modules_to_save: model\.layers\.0\.mlp\.down_proj is trained whole"
+    ):
+        held(layers, NF4, layout)
+    some = Quantise(kind="nf4", modules=("up_proj", "q_proj"))
+    assert held(layers, some, layout)[0] == 2 * (32 * 48 + 32 * 32)
 
 
 def test_a_saved_base_is_loaded_by_transformers_and_is_what_was_trained_on(model, tmp_path):
@@ -267,22 +297,19 @@ def denoiser(tmp_path_factory):
     return image_models.folder(tmp_path_factory.mktemp("unet"), "unet")
 
 
-@pytest.mark.parametrize(
-    "how", [NF4, Quantise(kind="int8", modules=("conv1", "to_q"))], ids=["linear", "named"]
-)
-def test_a_denoiser_s_linear_layers_and_the_convolutions_that_are_named(denoiser, how):
-    source = denoiser_lora.Source(
-        denoiser, "auto", LoraConfig(r=2, targets="attention"), told=False, quantise=how
-    )
-    plain, found = image_models.made("unet"), denoiser_lora.frozen(source, "float32")
-    ends = ("conv1", "to_q") if how.names else None
-    for name, module in plain.named_modules():
-        if not isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
-            continue
-        wanted = name.endswith(ends) if ends else isinstance(module, torch.nn.Linear)
-        weight = module.weight.detach()
-        values = by_hand(weight.numpy(), how)[0] if wanted else weight.numpy()
-        assert found.get_submodule(name).weight.detach().numpy() == pytest.approx(values, abs=1e-6)
+def test_a_denoiser_s_linear_layers_and_the_convolutions_that_are_named(denoiser):
+    for how, ends in ((NF4, None), (Quantise(kind="int8", modules=("conv1", "to_q")), ("conv1", "to_q"))):
+        lora_config = LoraConfig(r=2, targets="attention")
+        source = denoiser_lora.Source(denoiser, "auto", lora_config, told=False, quantise=how)
+        plain, found = image_models.made("unet"), denoiser_lora.frozen(source, "float32")
+        for name, module in plain.named_modules():
+            if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
+                wanted = name.endswith(ends) if ends else isinstance(module, torch.nn.Linear)
+                weight = module.weight.detach().numpy()
+                values = by_hand(weight, how)[0] if wanted else weight
+                now = found.get_submodule(name).weight.detach().numpy()
+                assert now == pytest.approx(values, abs=1e-6)
+                assert np.array_equal(now, weight) != wanted
 
 
 def test_a_denoiser_is_charged_for_the_codes_of_its_linear_layers(denoiser):

@@ -1,0 +1,197 @@
+"""Full depth, depth by memory, depth by deadline and rank by memory, beside what LEGEND published.
+
+`python experiments/depth/compare.py run runs/depth` makes the runs (three seeds each; more arguments go to every one of them:
+`-s task.model=builtin`); `python experiments/depth/compare.py table runs/depth [figure.png]` prints the tables of README.md
+and draws its figure.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+import fedsim
+from fedsim import views
+from fedsim.cli.app import call
+
+HERE = Path(__file__).parent
+WAYS = {
+    "full": "all layers",
+    "by-memory": "depth by memory",
+    "by-deadline": "depth by deadline",
+    "rank-by-memory": "rank by memory",
+}
+"""File -> what it is called in the tables; the first is what the others are compared with."""
+METRIC = "perplexity"
+SPEED_UP, TRAFFIC = (1.5, 2.8), 0.423
+"""LEGEND (arXiv 2412.20004, abstract): so much sooner at a target accuracy, with so much less traffic."""
+
+Runs = dict[str, list[fedsim.Run]]
+
+
+def run(out: Path, arguments: Sequence[str]) -> int:
+    """Make the runs, one folder a way; returns the worst exit code."""
+    codes = [
+        call(
+            [
+                "sweep",
+                str(HERE / f"{way}.yaml"),
+                "-s",
+                "runtime.executor=inline",
+                *arguments,
+                "--out",
+                str(out / way),
+            ]
+        )
+        for way in WAYS
+    ]
+    return max(codes)
+
+
+def read(folder: Path) -> Runs:
+    """Return the finished runs of each way, by seed."""
+    found = {way: sorted(path.parent for path in (folder / way).glob("*/run.json")) for way in WAYS}
+    runs = {way: [fedsim.load(path) for path in paths] for way, paths in found.items() if paths}
+    return {way: sorted(some, key=lambda run: run.info.seed) for way, some in runs.items()}
+
+
+def target_of(runs: Runs) -> float:
+    """Return the perplexity that the runs declared before they ran; else the worst of their last ones."""
+    everything = [run for some in runs.values() for run in some]
+    declared = everything[0].experiment["evaluate"].get("targets") or []
+    return float(declared[0]) if declared else views.common_target(everything, METRIC)
+
+
+def spread(values: Iterable[float], digits: int = 1) -> str:
+    """Return mean ± standard deviation of the seeds; `–` if a value is missing."""
+    found = np.array(list(values), dtype=float)
+    if found.size == 0 or np.isnan(found).any():
+        return "–"
+    deviation = found.std(ddof=1) if found.size > 1 else 0.0
+    return f"{found.mean():.{digits}f} ± {deviation:.{digits}f}"
+
+
+def participants(run: fedsim.Run) -> tuple[int, int]:
+    """Return the clients whose memory holds a training, and those with an update in the model."""
+    able = int((run.clients["memory_plan"] != "refused").sum())
+    committed = run.visits[run.visits["committed_version"] > 0]
+    return able, int(committed["client"].nunique())
+
+
+def depths_of(run: fedsim.Run) -> str:
+    """Return how many clients train how many layers."""
+    layers = views.depths(run)["depth"].dropna().astype(int).value_counts().sort_index()
+    return ", ".join(f"{count} x {depth}" for depth, count in layers.items()) or "all"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def costs(runs: Runs, target: float) -> list[str]:
+    """Return what each way costs until it reaches the target, and in all."""
+    rows = []
+    for way, some in runs.items():
+        reached = views.time_to_target(some, METRIC, target)
+        done = int(reached["reached"].sum())
+        able, heard = zip(*map(participants, some), strict=True)
+        last: Callable[[fedsim.Run], float] = lambda run: float(views.scored(run, METRIC)["value"].iloc[-1])  # noqa: E731
+        rows.append(
+            [
+                WAYS[way],
+                f"{done} of {len(some)}",
+                spread(reached["time_s"] / 3600, 2),
+                spread(reached["up_bytes"] / 1e9, 2),
+                spread(reached["down_bytes"] / 1e9, 2),
+                spread(reached["joules"] / 1e6, 2),
+                spread(able, 0),
+                spread(heard, 0),
+                spread(map(last, some)),
+            ]
+        )
+    head = ["", "reached", "hours", "GB up", "GB down", "MJ", "clients able", "clients heard", "at the end"]
+    return table(head, rows)
+
+
+def beside(runs: Runs, target: float) -> list[str]:
+    """Return how much sooner and with how much less traffic than at full depth, seed by seed, beside LEGEND's claim."""
+    base = views.time_to_target(runs["full"], METRIC, target) if "full" in runs else None
+    rows = [["LEGEND, 80 devices", f"{SPEED_UP[0]} to {SPEED_UP[1]}", f"{100 * TRAFFIC:.1f} % less"]]
+    for way, some in runs.items():
+        if way == "full" or base is None:
+            continue
+        reached = views.time_to_target(some, METRIC, target)
+        sooner = base["time_s"].to_numpy() / reached["time_s"].to_numpy()
+        moved, before = (t["up_bytes"].to_numpy() + t["down_bytes"].to_numpy() for t in (reached, base))
+        less = spread(100 * (1 - moved / before), 0)
+        rows.append([WAYS[way], spread(sooner, 2), less if less == "–" else f"{less} % less"])
+    return table(["", f"times sooner at {target:g}", "traffic until then"], rows)
+
+
+def draw(runs: Runs, target: float, path: Path) -> None:
+    """Draw perplexity over virtual time and over uploaded bytes."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    panels: tuple[tuple[views.X, float, str], ...] = (
+        ("time_s", 3600.0, "virtual hours"),
+        ("up_bytes", 1e9, "GB uploaded"),
+    )
+    for ax, (x, unit, label) in zip(figure.subplots(1, 2, sharey=True), panels, strict=True):
+        for way, some in runs.items():
+            curve = views.mean_curve(some, METRIC, x)
+            at = curve[x] / unit
+            (line,) = ax.plot(at, curve["mean"], label=WAYS[way], linewidth=1.6, drawstyle="steps-post")
+            low, high = curve["mean"] - curve["deviation"], curve["mean"] + curve["deviation"]
+            ax.fill_between(at, low, high, step="post", alpha=0.15, color=line.get_color())
+        ax.axhline(target, color="grey", linewidth=0.8, linestyle=":")
+        ax.set_yscale("log")
+        ax.set_xlabel(label)
+        ax.grid(visible=True, alpha=0.3, which="both")
+    figure.axes[0].set_ylabel("perplexity on unseen text (mean and standard deviation of seeds)")
+    figure.axes[0].legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def lines(runs: Runs) -> list[str]:
+    """Return the tables of README.md."""
+    target = target_of(runs)
+    first = [[WAYS[way], *(depths_of(run) for run in some)] for way, some in runs.items()]
+    seeds = [f"seed {run.info.seed}" for run in next(iter(runs.values()))]
+    return [
+        f"Until a perplexity of {target:g}:",
+        "",
+        *costs(runs, target),
+        "",
+        "Clients by the layers that they train:",
+        "",
+        *table(["", *seeds], first),
+        "",
+        *beside(runs, target),
+    ]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what the command line asks for."""
+    if len(arguments) < 2 or arguments[0] not in ("run", "table"):
+        print(__doc__)
+        return 2
+    folder = Path(arguments[1])
+    if arguments[0] == "run":
+        return run(folder, arguments[2:])
+    found = read(folder)
+    if not found:
+        print(f"no finished runs in {folder}", file=sys.stderr)
+        return 2
+    print("\n".join(lines(found)))
+    if len(arguments) > 2:
+        draw(found, target_of(found), Path(arguments[2]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
