@@ -18,7 +18,18 @@ import numpy as np
 if TYPE_CHECKING:
     from fedsim.config.experiment import Experiment
 
-TARGETS = {"gpt2": ("c_attn", "c_proj"), "llama": ("q_proj", "k_proj", "v_proj", "o_proj", "down_proj")}
+ROTARY = {
+    "llama": "LlamaConfig",
+    "mistral": "MistralConfig",
+    "qwen2": "Qwen2Config",
+    "qwen3": "Qwen3Config",
+    "smollm3": "SmolLM3Config",
+    "gemma3": "Gemma3TextConfig",
+}
+"""Families beside GPT-2, by their configurations in transformers."""
+TARGETS = {"gpt2": ("c_attn", "c_proj")} | dict.fromkeys(
+    ROTARY, ("q_proj", "k_proj", "v_proj", "o_proj", "down_proj")
+)
 """What has an adapter: the maps to queries, keys and values, and those out of attention and MLP."""
 WINDOWS = 44
 
@@ -28,9 +39,10 @@ class World:
     """A workload; the defaults are W1.
 
     Attributes:
-        family: `gpt2` or `llama`.
+        family: `gpt2`, or one of `ROTARY`.
         width, layers, heads, vocab, positions: of the model.
-        kv_heads, inner: of a Llama: heads of keys and values, width of the MLP.
+        kv_heads, inner: of all but GPT-2: heads of keys and values, width of the MLP.
+        window: of Mistral and of Gemma 3's local layers.
         batch, sequence, steps: of a visit: AdamW steps of `batch` windows that predict `sequence` tokens.
         r, alpha: of the adapters on `TARGETS`, dropout 0.
         clients, cohort: how many there are, and how many train in a round.
@@ -44,6 +56,7 @@ class World:
     positions: int = 128
     kv_heads: int = 0
     inner: int = 0
+    window: int = 0
     batch: int = 8
     sequence: int = 64
     steps: int = 10
@@ -108,7 +121,7 @@ def _write_model(world: World, folder: Path) -> None:
     utils.logging.disable_progress_bar()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        (_llama if world.family == "llama" else _gpt2)(world).save_pretrained(folder)
+        (_gpt2 if world.family == "gpt2" else _rotary)(world).save_pretrained(folder)
     words = {"<eos>": 0} | {f"w{i}": i for i in range(1, world.vocab)}
     plain = Tokenizer(models.WordLevel(words, unk_token="w1"))  # noqa: S106
     plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -134,10 +147,16 @@ def _gpt2(world: World) -> Any:
     return GPT2LMHeadModel(config)
 
 
-def _llama(world: World) -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
+def _rotary(world: World) -> Any:
+    import transformers
 
-    config = LlamaConfig(
+    family, head_dim = world.family, world.width // world.heads
+    own: dict[str, Any] = {
+        "mistral": {"sliding_window": world.window},
+        "qwen3": {"head_dim": head_dim},
+        "gemma3": {"head_dim": head_dim, "query_pre_attn_scalar": head_dim, "sliding_window": world.window},
+    }
+    config = getattr(transformers, ROTARY[family])(
         vocab_size=world.vocab,
         hidden_size=world.width,
         intermediate_size=world.inner,
@@ -148,8 +167,10 @@ def _llama(world: World) -> Any:
         tie_word_embeddings=True,
         bos_token_id=0,
         eos_token_id=0,
+        pad_token_id=0,
+        **own.get(family, {}),
     )
-    return LlamaForCausalLM(config)
+    return transformers.AutoModelForCausalLM.from_config(config)
 
 
 def _write_text(world: World, folder: Path, windows: int) -> None:

@@ -7,14 +7,14 @@ published totals to the unit (gemma-3-270m 268,098,176; gpt2 124,439,808; ...).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
 from fedsim.cost.layers import Layer, Map
 from fedsim.errors import ExperimentError, message
 
-Family = Literal["llama", "qwen2", "gemma3", "gpt2"]
+Family = Literal["llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma3", "gpt2"]
 Dims = tuple[int, int]
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -37,6 +37,8 @@ class Architecture:
         positions: rows of a learned position table (GPT-2), else 0.
         tied: whether the head shares the embedding.
         sequence: tokens of one training sequence on the device, when nothing else is asked for.
+        window: how many of the last tokens a token sees; 0: all.
+        global_every: of so many layers the last has no window; 0: all have it.
         source: where the numbers come from.
     """
 
@@ -51,6 +53,8 @@ class Architecture:
     positions: int = 0
     tied: bool = True
     sequence: int = 512
+    window: int = 0
+    global_every: int = 0
     source: str = field(default="", compare=False)
 
     @cached_property
@@ -89,6 +93,8 @@ class Architecture:
             return 4 * d + sum(out for _, out in self.projections.values())
         if self.family == "gemma3":  # four RMS norms a block, and one each on q and k per head
             return 4 * d + 2 * self.head_dim
+        if self.family == "qwen3":  # one RMS norm each on q and k per head
+            return 2 * d + 2 * self.head_dim
         bias = (self.heads + 2 * self.kv_heads) * self.head_dim if self.family == "qwen2" else 0
         return 2 * d + bias
 
@@ -123,7 +129,13 @@ class Architecture:
         }
         carrying = set(adapted)
         plain, with_adapters = self._block(set(), 0), self._block(picked, r)
-        return tuple(with_adapters if i in carrying else plain for i in range(self.layers))
+        return tuple(
+            replace(with_adapters if i in carrying else plain, window=self._window(i))
+            for i in range(self.layers)
+        )
+
+    def _window(self, layer: int) -> int:
+        return 0 if self.global_every and (layer + 1) % self.global_every == 0 else self.window
 
     def _block(self, picked: set[str], r: int) -> Layer:
         maps = {n: Map(i, o, r if n in picked else 0) for n, (i, o) in self.projections.items()}
@@ -161,11 +173,11 @@ def lora_params(dims: Iterable[Dims], r: int) -> int:
 PRESETS: dict[str, Architecture] = {
     # 256 tokens: over 262,144 words the logits of 512 tokens alone would shut 3 GB phones out.
     "gemma-3-270m": Architecture(
-        "gemma3", 18, 640, 2048, 4, 1, 256, 262_144, sequence=256,
+        "gemma3", 18, 640, 2048, 4, 1, 256, 262_144, sequence=256, window=512, global_every=6,
         source="config.json of google/gemma-3-270m; total 268,098,176",
     ),
     "gemma-3-1b": Architecture(
-        "gemma3", 26, 1152, 6912, 4, 1, 256, 262_144,
+        "gemma3", 26, 1152, 6912, 4, 1, 256, 262_144, window=512, global_every=6,
         source="config.json of google/gemma-3-1b-pt; total 999,885,952 as in keras-hub's preset table",
     ),
     "qwen-0.5b": Architecture(
@@ -175,6 +187,30 @@ PRESETS: dict[str, Architecture] = {
     "smollm2-135m": Architecture(
         "llama", 30, 576, 1536, 9, 3, 64, 49_152,
         source="config.json of HuggingFaceTB/SmolLM2-135M; total 134,515,008",
+    ),
+    "smollm2-360m": Architecture(
+        "llama", 32, 960, 2560, 15, 5, 64, 49_152,
+        source="config.json of HuggingFaceTB/SmolLM2-360M; total 361,821,120",
+    ),
+    "smollm3-3b": Architecture(
+        "smollm3", 36, 2048, 11_008, 16, 4, 128, 128_256,
+        source="config.json of HuggingFaceTB/SmolLM3-3B; total 3,075,098,624",
+    ),
+    "llama-3.2-1b": Architecture(
+        "llama", 16, 2048, 8192, 32, 8, 64, 128_256,
+        source="config.json of meta-llama/Llama-3.2-1B; total 1,235,814,400",
+    ),
+    "qwen2.5-1.5b": Architecture(
+        "qwen2", 28, 1536, 8960, 12, 2, 128, 151_936,
+        source="config.json of Qwen/Qwen2.5-1.5B; total 1,543,714,304",
+    ),
+    "qwen3-0.6b": Architecture(
+        "qwen3", 28, 1024, 3072, 16, 8, 128, 151_936,
+        source="config.json of Qwen/Qwen3-0.6B; total 596,049,920",
+    ),
+    "mistral-7b": Architecture(
+        "mistral", 32, 4096, 14_336, 32, 8, 128, 32_000, tied=False, window=4096,
+        source="config.json of mistralai/Mistral-7B-v0.1; total 7,241,732,096",
     ),
     "gpt2": Architecture(
         "gpt2", 12, 768, 3072, 12, 12, 64, 50_257, positions=1024,

@@ -8,7 +8,7 @@ sequence are good to 10-20 % and energies to 40 %; without one, times to a facto
 from __future__ import annotations
 
 from fedsim.cost.layers import forward_flops as forward_token_flops
-from fedsim.cost.layers import token_flops
+from fedsim.cost.layers import seen_share, token_flops
 from fedsim.cost.memory.model import PLAIN, MemoryModel
 from fedsim.cost.shape import ModelShape
 
@@ -33,7 +33,7 @@ def train_flops(shape: ModelShape, tokens: int, *, layered: bool = False) -> flo
     Adapters: T (2P + 2P phi + 6A + 4 s d kappa (L + 2 L')): forward 2P, backward through the activations
     2P phi, no gradients for frozen weights; 4P against the 6P of full training, so LoRA saves at
     most a third. Attention is 4 s d a layer forward and twice that backward (Kaplan et al., arXiv
-    2001.08361, appendix) in the L' layers from the lowest adapted one up, halved by a causal kernel. Checkpointing computes the layers forward once more
+    2001.08361, appendix) in the L' layers from the lowest adapted one up, halved by a causal kernel, less what windows leave out. Checkpointing computes the layers forward once more
     (not the head), as far down as the backward pass goes.
 
     With `layered` every matrix product of `shape.blocks` is counted instead: gradients of activations above
@@ -56,7 +56,7 @@ def train_flops(shape: ModelShape, tokens: int, *, layered: bool = False) -> flo
             checkpoint=shape.checkpoint,
         )
         return float(tokens) * (each + 2 * shape.beside_matmul)
-    layer = 4 * shape.sequence * shape.width * CAUSAL
+    layer = 4 * shape.sequence * shape.width * CAUSAL * _seen_share(shape)
     if shape.full:
         each = 6 * shape.matmul_params + 3 * layer * shape.layers
     else:
@@ -84,8 +84,14 @@ def forward_flops(shape: ModelShape, tokens: int, *, layered: bool = False) -> f
             raise ValueError(f"the layers of {shape.name} are not known")
         return tokens * forward_token_flops(shape.blocks, shape.head_params, shape.sequence, kappa=CAUSAL)
     adapters = 0 if shape.full else shape.adapter_params
-    attention = 4 * shape.layers * shape.sequence * shape.width * CAUSAL
+    attention = 4 * shape.layers * shape.sequence * shape.width * CAUSAL * _seen_share(shape)
     return tokens * (2 * (shape.matmul_params + adapters) + attention)
+
+
+def _seen_share(shape: ModelShape) -> float:
+    """Return the share of causal attention that the windows of the layers leave, where the layers are known."""
+    shares = [seen_share(block.window, shape.sequence) for block in shape.blocks]
+    return sum(shares) / len(shares) if shares else 1.0
 
 
 def train_memory_bytes(shape: ModelShape, model: MemoryModel = PLAIN) -> float:

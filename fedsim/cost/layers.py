@@ -51,6 +51,8 @@ class Layer:
         up: the maps into the MLP (gate and up, or one).
         down: the map out of it.
         attention: heads x head size, the width over which scores are computed.
+        window: how many of the last tokens a token sees, itself included; 0: all.
+        parallel: whether the MLP reads what attention reads, and not what comes after it.
         norms_train: whether a normalisation before the maps trains, so that what enters them has a gradient.
     """
 
@@ -59,6 +61,8 @@ class Layer:
     up: tuple[Map, ...]
     down: Map
     attention: int
+    window: int = 0
+    parallel: bool = False
     norms_train: bool = False
 
     @property
@@ -77,8 +81,18 @@ class Layer:
         return sum(m.rank * (m.inputs + m.outputs) for m in self.maps)
 
     def forward(self, sequence: int, kappa: float) -> float:
-        """FLOPs of a token forward; attention is two products of 2 s q each, times kappa."""
-        return sum(m.forward for m in self.maps) + 4 * sequence * self.attention * kappa
+        """FLOPs of a token forward; attention is two products of 2 s q each, times the share that is computed."""
+        return sum(m.forward for m in self.maps) + 4 * self.attention * self.scores(sequence, kappa)
+
+    def scores(self, sequence: int, kappa: float) -> float:
+        """Return the scores of a token that are computed: s of eager attention, of a causal kernel those that it sees.
+
+        A kernel that leaves half of the s x s scores out (kappa = 1/2) leaves out what lies beyond the window, too:
+        a triangle of sides s - window.
+        """
+        if kappa == 1.0:
+            return float(sequence)
+        return sequence * kappa * seen_share(self.window, sequence)
 
     def backward(self, sequence: int, kappa: float, *, enters: bool, full: bool) -> tuple[float, bool]:
         """Return the FLOPs of a token backward, and whether the layer's output has a gradient.
@@ -92,12 +106,24 @@ class Layer:
         products = q + k + v + (q or k)
         flops = sum(m.backward(enters=enters, full=full) for m in self.qkv)
         flops += self.out.backward(enters=q or k or v, full=full)
-        middle = enters or self.out.leaves(enters=q or k or v, full=full)
+        beside = self.out.leaves(enters=q or k or v, full=full)
+        middle = enters or (beside and not self.parallel)
         flops += sum(m.backward(enters=middle, full=full) for m in self.up)
         inner = any(m.leaves(enters=middle, full=full) for m in self.up)
         flops += self.down.backward(enters=inner, full=full)
-        after = middle or self.down.leaves(enters=inner, full=full)
-        return flops + 2 * sequence * self.attention * kappa * products, after
+        after = middle or beside or self.down.leaves(enters=inner, full=full)
+        return flops + 2 * self.attention * self.scores(sequence, kappa) * products, after
+
+
+def seen_share(window: int, sequence: int) -> float:
+    """Return the share of a causal triangle of scores that a window leaves (0: all).
+
+    >>> seen_share(0, 8), seen_share(8, 8), seen_share(4, 8)
+    (1.0, 1.0, 0.75)
+    """
+    if not 0 < window < sequence:
+        return 1.0
+    return 1.0 - (1.0 - window / sequence) ** 2
 
 
 def token_flops(

@@ -18,6 +18,7 @@ from fedsim.blame import described
 from fedsim.errors import DataError, message, nearest
 from fedsim.files.text_file import reason
 from fedsim.training.loading import checkpoint, probing, safety
+from fedsim.training.loading.configuration import check_window
 from fedsim.training.loading.special_tokens import check_unknown_token
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ def config(name: str) -> PretrainedConfig:
         raise DataError(
             message("task.model", "is not a causal language model", got=settings.model_type, fix=fix)
         )
+    check_window(settings, name)
     return settings
 
 

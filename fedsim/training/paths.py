@@ -29,11 +29,12 @@ def resolved(model: Any, layout: Layout, path: Path) -> Trained:
     if layout.full:
         why, fix = "a whole model trains one client at a time", "set numerics.training: sequential"
         raise ExperimentError(message("numerics.training", why, got=path, fix=fix))
-    if path != "swapped" and fused.supports(model, layout):
+    reason = None if path == "swapped" else fused.refusal(model, layout)
+    if path != "swapped" and reason is None:
         return "fused"
     if path == "fused":
         name = getattr(model.config, "model_type", type(model).__name__)
-        why = f"there is no fused decoder for {name} with these targets"
+        why = f"there is no fused decoder for this {name} with these targets: {reason}"
         raise ExperimentError(message("numerics.training", why, fix="set numerics.training: auto or swapped"))
     if path == "auto" and swapped.refusal(model, layout) is not None:
         return "sequential"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedsim.adapters.adapter import Layout
-from fedsim.cost.architecture import ATTENTION, MLP
 from fedsim.cost.layers import Layer, Map
+from fedsim.cost.named_layers import arranged, layer_of_maps
 from fedsim.cost.quantised import Quantise
 from fedsim.cost.shape import ModelShape, above_share
 from fedsim.training.beside.cost import with_beside_cost
@@ -46,6 +46,8 @@ def shape(
         multiplying(model).active,
         head_params,
         tuple(matrices(model)),
+        configuration.windows(model),
+        configuration.parallel(model),
     )
     plain = _shape(sizes, name, trained, sequence, batch, quantise)
     return with_beside_cost(plain, model, trained, [m.name for m in sizes.matrices])
@@ -69,13 +71,18 @@ def shape_of(
         active,
         made.head_params,
         tuple(made.matrices),
+        tuple(reach.window for reach in made.reaches),
     )
     return _shape(sizes, name, trained, sequence, batch, quantise)
 
 
 @dataclass(frozen=True)
 class _Sizes:
-    """What the cost of a model follows from; `active` are the weights that multiply a token, the head apart."""
+    """What the cost of a model follows from; `active` are the weights that multiply a token, the head apart.
+
+    `windows` are those of the layers, 0 or nothing where they have none; `parallel` is whether attention and MLP read the
+    same input.
+    """
 
     layers: int
     width: int
@@ -84,6 +91,8 @@ class _Sizes:
     active: int
     head_params: int
     matrices: tuple[Matrix, ...]
+    windows: tuple[int, ...]
+    parallel: bool = False
 
 
 def _shape(
@@ -105,7 +114,7 @@ def _shape(
         phi=above_share(lowest, layers, matmul, sizes.head_params),
         full=trained.full,
         lowest=lowest,
-        blocks=_blocks(sizes.matrices, trained, layers),
+        blocks=arranged(_blocks(sizes.matrices, trained, layers), sizes.windows, parallel=sizes.parallel),
         quantised_params=quantised[0],
         quantised_bytes=quantised[1],
     )
@@ -127,7 +136,7 @@ def _lowest(trained: Layout) -> int:
 
 
 def _blocks(matrices: Sequence[Matrix], trained: Layout, count: int) -> tuple[Layer, ...]:
-    """Return the layers with their maps, if they have the maps of a Llama or a GPT-2; else nothing.
+    """Return the layers with their maps, if these are known by their names; else nothing.
 
     Attention is as wide as what goes into the map out of it: heads x head size.
     """
@@ -139,14 +148,5 @@ def _blocks(matrices: Sequence[Matrix], trained: Layout, count: int) -> tuple[La
             return ()
         leaf = leaf if leaf not in layers[at] else f"second {leaf}"  # GPT-2: attn.c_proj, then mlp.c_proj
         layers[at][leaf] = Map(m.inputs, m.outputs, ranks.get(m.name, 0))
-    blocks: list[Layer] = []
-    for maps in layers:
-        if maps.keys() == set(ATTENTION + MLP):
-            q, k, v, out, gate, up, down = (maps[name] for name in ATTENTION + MLP)
-            blocks.append(Layer((q, k, v), out, (gate, up), down, out.inputs))
-        elif maps.keys() == {"c_attn", "c_proj", "c_fc", "second c_proj"}:
-            joint, out, up, down = (maps[name] for name in ("c_attn", "c_proj", "c_fc", "second c_proj"))
-            blocks.append(Layer((joint,), out, (up,), down, out.inputs))
-        else:
-            return ()
-    return tuple(blocks)
+    blocks = [layer_of_maps(maps) for maps in layers]
+    return tuple(block for block in blocks if block is not None) if all(blocks) else ()

@@ -11,6 +11,7 @@ import yaml
 from worlds.resumed_runs import contents, resumed, started
 
 import fedsim
+from fedsim import report
 from fedsim.cli.app import call
 
 PLAIN = (
@@ -121,12 +122,14 @@ def test_a_run_goes_on_with_equal_bytes_and_its_answers(experiment, tmp_path):
     first, again = contents(tmp_path / "whole"), contents(tmp_path / "cut")
     assert {name: data == first[name] for name, data in again.items()} == dict.fromkeys(first, True)
     entries = json.loads((tmp_path / "whole" / "samples" / "answers.json").read_text())
-    assert [entry["client"] for entry in entries] == [None, 0, 1, 2]
+    clients = [entry["client"] for entry in entries]
+    assert clients[0] is None
+    assert len(set(clients[1:])) == 3
     assert entries[0]["question"].startswith("[user] the ship")
     assert all(isinstance(entry["before"], str) and isinstance(entry["after"], str) for entry in entries)
     assert [entry["own"] is None for entry in entries] == [True, False, False, False]
     assert set(whole.scores[whole.scores.split == "answers"].metric) == {"rouge_l", "exact_match"}
-    page = fedsim.report.write([whole], tmp_path / "page.html").read_text()
+    page = report.write([whole], tmp_path / "page.html").read_text()
     assert "What the model answers" in page
     assert "ROUGE-L" in page
     assert call(["verify", str(tmp_path / "whole")]) == 0

@@ -93,6 +93,11 @@ WAYS = {
     },
     "a moved base": {"lora": ADAPTERS, "aggregator": {"kind": "fedex"}, "protocol": FEDBUFF},
     "one factor after the other": {"lora": ADAPTERS, "aggregator": {"kind": "rolora"}},
+    "a layer trained whole beside adapters": {
+        "lora": {"r": 2, "targets": ["0"], "modules_to_save": ["2"]},
+        "protocol": FEDBUFF,
+    },
+    "DoRA, in client batches": {"lora": {**ADAPTERS, "dora": True}, "numerics": {"training": "swapped"}},
     "private layers": {"lora": ADAPTERS, "personal": {"kind": "fedper"}},
     "whole, async, Ditto": {"protocol": FEDBUFF, "personal": {"kind": "ditto"}},
     "whole with statistics, FedProx, momentum": {

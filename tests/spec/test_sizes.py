@@ -15,9 +15,6 @@ UNTYPED = 587  # uses of `Any` in fedsim
 
 BY_NAME = {
     ("adapters/sums.py", "sched_getaffinity"),  # Linux alone has it
-    ("training/fused/llama.py", "layer_types"),  # configurations of transformers: by family and version
-    ("training/fused/llama.py", "rope_parameters"),
-    ("training/fused/llama.py", "sliding_window"),
     ("training/hub.py", "names"),
     ("training/lora.py", "get_output_embeddings"),
     ("training/paths.py", "model_type"),

@@ -15,6 +15,7 @@ from fedsim.jobs import TaskContext
 from fedsim.tasks._torch.data import Deal, dealt
 from fedsim.tasks._torch.settings import TorchSettings
 from fedsim.tasks._torch.task import OwnTask
+from fedsim.training.beside.saved_adapter import check_saved
 from fedsim.training.own.source import Source
 from fedsim.training.own.trial import Trial, trial
 
@@ -31,6 +32,7 @@ def prepare(config: TorchSettings, context: TaskContext) -> OwnTask:
     first = deal.splits.training[int(np.argmax(deal.splits.training.sizes))][: context.local.batch]
     tried = trial(source, context.lora, context.numerics.training, deal.data.at(first))
     recipe = replace(tried.recipe, tokens=config.tokens_per_example)
+    check_saved(recipe.layout, context.lora)
     return OwnTask(
         model=config.module,
         lora=context.lora,
@@ -55,7 +57,7 @@ def _shape(config: TorchSettings, context: TaskContext, tried: Trial) -> ModelSh
     """
     layout = tried.recipe.layout
     weights, layers, width = tried.multiplying
-    full = layout.full and not tried.still
+    full, beside = layout.full and not tried.still, sum(tensor.size for tensor in layout.beside)
     return ModelShape(
         name=config.module,
         layers=layers,
@@ -63,7 +65,8 @@ def _shape(config: TorchSettings, context: TaskContext, tried: Trial) -> ModelSh
         vocab=1,
         params=layout.size if full else tried.still,
         matmul_params=weights,
-        adapter_params=layout.size,
+        adapter_params=layout.size - beside,
+        beside_params=beside,
         sequence=config.tokens_per_example,
         batch=context.local.batch,
         full=full,
@@ -76,11 +79,12 @@ def _operations(config: TorchSettings, counted: Operations) -> Operations:
     work = config.work
     if work is None:
         return counted
-    bytes_ = counted.kept_bytes if work.activation_bytes is None else round(work.activation_bytes)
-    kept = {"kept_bytes": bytes_}
-    if work.activation_bytes is not None:
-        kept |= {"boundary_bytes": min(counted.boundary_bytes, bytes_), "block_bytes": 0}
-    return replace(counted, forward=round(work.forward_flops), backward=round(work.backward_flops), **kept)
+    stated = replace(counted, forward=round(work.forward_flops), backward=round(work.backward_flops))
+    if work.activation_bytes is None:
+        return stated
+    kept_bytes = round(work.activation_bytes)
+    boundary_bytes = min(counted.boundary_bytes, kept_bytes)
+    return replace(stated, kept_bytes=kept_bytes, boundary_bytes=boundary_bytes, block_bytes=0)
 
 
 def _facts(config: TorchSettings, deal: Deal, tried: Trial) -> dict[str, object]:

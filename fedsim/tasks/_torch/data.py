@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,13 +13,10 @@ from fedsim.rng import stream
 from fedsim.tasks._splits import Ragged, Splits
 from fedsim.tasks._torch.settings import TorchSettings
 from fedsim.tasks.partition import Blocks, Dirichlet, Natural, Pathological, partition
-from fedsim.training.own.base import Pool
+from fedsim.training.own.base import Labels, Pool
 from fedsim.training.own.data import Data
 from fedsim.training.own.examples import Examples
 from fedsim.training.own.source import WHERE, Source, asking
-
-if TYPE_CHECKING:
-    from fedsim.training.own.base import Labels
 
 LEAST = 2
 """Examples of a client: one to train on, one held out."""
@@ -75,7 +71,7 @@ def _pooled(
     rng = stream(context.seed, "partition")
     shares, repaired = partition(how, blocks, context.clients, LEAST, rng, unit="examples")
     shares = Ragged(rows[shares.rows], shares.stops)
-    apart_sizes = {"test": len(test_rows) if test is None else len(test)}
+    apart_sizes = {"test": len(test or ()) if test_rows is None else len(test_rows)}
     splits = Splits.dealt(shares, config.holdout, apart_sizes, context.seed)
     facts: dict[str, object] = {"partition": how.kind, "repaired_blocks": repaired}
     if labels is not None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from fedsim.errors import FedsimError
 from fedsim.files.opened import FACTS_BYTES, UnreadableError, bytes_of
-from fedsim.training.direct.architecture import Architecture, architecture
+from fedsim.training.direct.architecture import Architecture
+from fedsim.training.direct.reading import architecture
 from fedsim.training.loading.checkpoint import header
 from fedsim.training.loading.safety import MOST_LAYERS, check_texts
 
@@ -19,7 +20,7 @@ KINDS = ("F16", "BF16", "F32", "F64")
 def known(name: str) -> Architecture | None:
     """Return the architecture of a model's folder, None if it goes the way of all others, which says what is wrong with it.
 
-    Its configuration must be plain (`fedsim.training.direct.architecture`), and its one file of weights must hold
+    Its configuration must be plain (`fedsim.training.direct.reading`), and its one file of weights must hold
     exactly the parameters of that architecture in their shapes.
     """
     folder = Path(name)

@@ -14,6 +14,8 @@ from fedsim.training.direct.architecture import Architecture
 from fedsim.training.direct.folder import WEIGHTS
 from fedsim.training.fused import gpt2, llama
 from fedsim.training.fused.decoder import Decoder
+from fedsim.training.fused.families import Numbers
+from fedsim.training.fused.rotary import plain_angles
 from fedsim.training.loading.checkpoint import check_finite
 from fedsim.training.loading.probing import TOKENS, no_numbers
 from fedsim.training.local import one_thread
@@ -67,10 +69,25 @@ def _read(file: Path, dtype: torch.dtype) -> dict[str, Tensor] | None:
 
 def _assembled(tensors: dict[str, Tensor], made: Architecture, layout: Layout) -> Decoder:
     if made.family == "gpt2":
-        numbers = gpt2.Numbers.of(made.layers, made.width, made.heads, made.eps, scaled=made.scaled)
+        numbers = gpt2.Numbers(made.layers, made.heads, made.head_dim, made.scale, made.eps)
         return gpt2.assembled(tensors, numbers, layout)
-    sizes = llama.Numbers(made.layers, made.heads, made.kv_heads, made.head_dim, made.eps)
-    angles = llama.plain_angles(tensors[made.embedding], made.head_dim, made.theta)
+    words, gemma = tensors[made.embedding], made.family == "gemma3_text"
+    sizes = Numbers(
+        made.heads,
+        made.kv_heads,
+        made.head_dim,
+        made.eps,
+        made.scale,
+        made.reaches,
+        gemma,
+        torch.tensor(made.width**0.5, dtype=words.dtype, device=words.device) if gemma else None,
+    )
+    asked = {reach.rotation for reach in made.reaches}
+    angles = {
+        name: plain_angles(words, made.head_dim, rope.theta, rope.stretch)
+        for name, rope in made.ropes
+        if name in asked
+    }
     return llama.assembled(tensors, sizes, angles, layout)
 
 

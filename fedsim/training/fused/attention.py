@@ -1,4 +1,4 @@
-r"""Causal attention, forward and backward, with grouped key-value heads and rotary positions.
+r"""Causal attention, forward and backward, with grouped key-value heads, rotary positions, windows and normalised heads.
 
 Per head, with queries Q, keys K, values V of T tokens:
 
@@ -8,7 +8,8 @@ Per head, with queries Q, keys K, values V of T tokens:
 P is kept. That beats the flash kernel on a CPU at every length tried (T = 32..256), and takes
 T numbers a head and token; longer sequences and other devices use torch's own kernel and autograd.
 The g query heads of a key-value head are laid one after the other, (g T, T) scores, so that shared
-keys and values are neither repeated nor summed apart.
+keys and values are neither repeated nor summed apart. A window takes more of the mask away; its T x T scores are
+computed all the same.
 """
 
 from __future__ import annotations
@@ -18,21 +19,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedsim.training.direct.architecture import Reach
 from fedsim.training.fused.kernels import plain
-from fedsim.training.fused.program import Pass
+from fedsim.training.fused.norms import Norm
+from fedsim.training.fused.program import Pass, Rotation
 
 EXPLICIT = 1024
 """Longest sequence whose probabilities are kept."""
+
+
+ANYWHERE = Reach()
+"""A layer that sees all tokens before, and knows no places."""
 
 
 class Attention:
     """Heads of one layer over a product (n, (heads + 2 kv) head_dim): queries, then keys, then values."""
 
     def __init__(
-        self, layer: int, heads: int, kv: int, head_dim: int, scale: float, bias: Tensor | None
+        self,
+        layer: int,
+        heads: int,
+        kv: int,
+        head_dim: int,
+        scale: float,
+        bias: Tensor | None,
+        reach: Reach = ANYWHERE,
+        norms: tuple[Norm, Norm] | None = None,
     ) -> None:
-        """Remember the shape; `bias` of the product, or None, is added here."""
+        """Remember the shape; `bias` of the product, or None, is added here, then `norms` of queries and of keys are taken."""
         self.layer, self.heads, self.kv, self.head_dim, self.scale = layer, heads, kv, head_dim, scale
+        self.reach = reach
+        of_queries, of_keys = (None, None) if norms is None else norms
+        self.norms: tuple[Norm | None, ...] = of_queries, of_keys, None
         self.bias = None if bias is None else bias.view(heads + 2 * kv, 1, head_dim)
         self.width = heads * head_dim
         self.total = (heads + 2 * kv) * head_dim
@@ -43,27 +61,37 @@ class Attention:
         batch, t, d = p.k * p.shape.rows, p.shape.length, self.head_dim
         source = qkv.view(batch, t, -1, d).transpose(1, 2)
         slot, g = p.slot(self.layer), self.heads // self.kv
-        heads = []
-        for name, at in zip("qkv", self.places, strict=True):
+        heads: list[Tensor] = []
+        norms: list[object] = []
+        for name, at, norm in zip("qkv", self.places, self.norms, strict=True):
             to = p.ws(name, slot, batch, at.stop - at.start, t, d)
             bias = None if self.bias is None else self.bias[at]
-            _bring(source[:, at], bias, None if name == "v" else p.rotation, to, p)
+            if norm is None:
+                _bring(source[:, at], bias, self._rotation(name, p), to, p)
+            else:
+                raw = p.ws(f"raw_{name}", slot, *to.shape)
+                _bring(source[:, at], bias, None, raw, p)
+                norms.append(_normed(norm, raw, self._rotation(name, p), to, p))
             heads.append(to)
         goal = out.view(batch, t, self.heads, d).transpose(1, 2)
         if not plain(qkv) or t > EXPLICIT:
             saved: list[Any] = []
-            mask = p.mask if p.shape.packed else None
-            p.do(self._library, heads, goal, saved, bool(p.shape.train), mask)
-            return saved
+            window, masks = self._window(p), [p.mask] if p.shape.packed else []
+            if window is not None:
+                masks = [p.mask, window]
+            p.do(self._library, heads, goal, saved, bool(p.shape.train), masks)
+            return saved, norms
         q, k, v = heads[0].view(-1, g * t, d), heads[1].view(-1, t, d), heads[2].view(-1, t, d)
         scores = p.ws("probabilities", slot, batch * self.kv, g * t, t)
         attended = p.ws("attended", 0, batch * self.kv, g * t, d)
         p.do(torch.baddbmm, scores, q, k.transpose(1, 2), beta=0, alpha=self.scale, out=scores)
         p.do(scores.view(batch, -1, t, t).add_, p.mask)
+        if self._window(p) is not None:
+            p.do(scores.view(batch, -1, t, t).add_, self._window(p))
         p.do(torch.softmax, scores, -1, out=scores)
         p.do(torch.bmm, scores, v, out=attended)
         p.do(goal.copy_, attended.view(batch, self.heads, t, d))
-        return q, k, v, scores
+        return (q, k, v, scores), norms
 
     def backward(self, dout: Tensor, dqkv: Tensor, saved: Any, p: Pass) -> None:
         """Write the gradient by the product into `dqkv`, given `dout` (n, heads head_dim)."""
@@ -72,12 +100,29 @@ class Attention:
         source = dout.view(batch, t, self.heads, d).transpose(1, 2)
         counts = (at.stop - at.start for at in self.places)
         grads = [p.ws(f"d{name}", 0, batch, h, t, d) for name, h in zip("qkv", counts, strict=True)]
-        if isinstance(saved, list):
-            p.do(self._library_backward, source, saved, grads)
+        attended, norms = saved
+        if isinstance(attended, list):
+            p.do(self._library_backward, source, attended, grads)
         else:
-            self._explicit(source, saved, grads, p)
-        for name, at, grad in zip("qkv", self.places, grads, strict=True):
-            _send(grad, goal[:, at], None if name == "v" else p.rotation, p)
+            self._explicit(source, attended, grads, p)
+        states = iter(norms)
+        for name, at, grad, norm in zip("qkv", self.places, grads, self.norms, strict=True):
+            if norm is None:
+                _send(grad, goal[:, at], self._rotation(name, p), p)
+            else:
+                turned = grad
+                if self._rotation(name, p) is not None:
+                    turned = p.ws("unturned", 0, *grad.shape)
+                    _send(grad, turned, self._rotation(name, p), p)
+                norm.backward(turned, goal[:, at], next(states), p, add=False)
+
+    def _rotation(self, name: str, p: Pass) -> Rotation | None:
+        """Return the angles of queries and keys."""
+        return None if name == "v" or self.reach.rotation is None else p.rotations[self.reach.rotation]
+
+    def _window(self, p: Pass) -> Tensor | None:
+        """Return what a window takes away of the mask; None: these sequences are no longer than it."""
+        return p.windows[self.reach.window] if 0 < self.reach.window < p.shape.length else None
 
     def _explicit(self, source: Tensor, saved: Any, grads: list[Tensor], p: Pass) -> None:
         q, k, v, probabilities = saved
@@ -94,9 +139,10 @@ class Attention:
         p.do(torch.baddbmm, dk, ds.transpose(1, 2), q, beta=0, alpha=self.scale, out=dk)
 
     def _library(
-        self, heads: list[Tensor], goal: Tensor, saved: list[Any], train: bool, mask: Tensor | None
+        self, heads: list[Tensor], goal: Tensor, saved: list[Any], train: bool, masks: list[Tensor]
     ) -> None:
         inputs = [x.detach().requires_grad_(train) for x in heads]
+        mask = sum(masks[1:], masks[0]) if masks else None  # none: the causal one alone
         with torch.set_grad_enabled(train):
             out = torch.nn.functional.scaled_dot_product_attention(
                 *inputs,
@@ -115,9 +161,7 @@ class Attention:
         saved.clear()
 
 
-def _bring(
-    source: Tensor, bias: Tensor | None, rotation: tuple[Tensor, Tensor] | None, to: Tensor, p: Pass
-) -> None:
+def _bring(source: Tensor, bias: Tensor | None, rotation: Rotation | None, to: Tensor, p: Pass) -> None:
     """Copy heads (batch, heads, T, d) into contiguous memory, biased and rotated."""
     if rotation is not None:
         if bias is not None:
@@ -129,7 +173,17 @@ def _bring(
         p.do(torch.add, source, bias, out=to)
 
 
-def _send(grad: Tensor, to: Tensor, rotation: tuple[Tensor, Tensor] | None, p: Pass) -> None:
+def _normed(norm: Norm, raw: Tensor, rotation: Rotation | None, to: Tensor, p: Pass) -> object:
+    """Write normalised and turned heads; return what the norm's backward needs."""
+    if rotation is None:
+        return norm.forward(raw, to, p)
+    level = p.ws("level", 0, *raw.shape)
+    state = norm.forward(raw, level, p)
+    _turn(level, *rotation, to, 1.0, p)
+    return state
+
+
+def _send(grad: Tensor, to: Tensor, rotation: Rotation | None, p: Pass) -> None:
     """Copy a gradient back into its place of the product, turned the other way."""
     if rotation is None:
         p.do(to.copy_, grad)

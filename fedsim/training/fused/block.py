@@ -1,13 +1,14 @@
 """One pre-norm decoder layer, forward and backward: h + Attention(Norm(h)), then h + MLP(Norm(h)).
 
+What attention and MLP give may be normalised once more before it is added (Gemma's sandwich).
 Backward stops at the lowest adapter: no gradient is computed that no adapter needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -15,21 +16,11 @@ from torch import Tensor
 from fedsim.adapters.adapter import Layout
 from fedsim.errors import ExperimentError, message
 from fedsim.training.fused.attention import Attention
-from fedsim.training.fused.kernels import gelu, gelu_backward, swiglu
-from fedsim.training.fused.lora import Matrix
+from fedsim.training.fused.kernels import gelu, gelu_backward
+from fedsim.training.fused.lora import Activations, Matrix
+from fedsim.training.fused.norms import Norm
 from fedsim.training.fused.program import Pass
-
-
-class Norm(Protocol):
-    """A normalisation with frozen parameters."""
-
-    def forward(self, x: Tensor, y: Tensor, p: Pass) -> Tensor:
-        """Write y; return what backward needs."""
-        ...
-
-    def backward(self, dy: Tensor, dx: Tensor, saved: Any, p: Pass, *, add: bool) -> None:
-        """Write or add the gradient by x."""
-        ...
+from fedsim.training.fused.rotary import Angles
 
 
 class Activation(Protocol):
@@ -64,9 +55,15 @@ class Gelu:
 
 
 @dataclass(frozen=True)
-class Swiglu:
-    """g = silu(gate) * up of the product u = (gate, up) side by side, Llama's."""
+class Gated:
+    """g = act(gate) * up of the product u = (gate, up) side by side.
 
+    Attributes:
+        kernel: `swiglu` (Llama) or `geglu` (Gemma) of `fedsim.training.fused.kernels`.
+        bias: of the product, or None.
+    """
+
+    kernel: Callable[[Tensor, Tensor, Tensor, tuple[Tensor, Tensor] | None, Pass], None]
     bias: Tensor | None
 
     def forward(self, u: Tensor, slot: int, p: Pass) -> tuple[Tensor, Tensor]:
@@ -76,7 +73,7 @@ class Swiglu:
         n, width = u.shape[0], u.shape[1] // 2
         out = p.ws("g", slot, n, width)
         slopes = (p.ws("by_up", slot, n, width), p.ws("by_gate", slot, n, width)) if p.shape.train else None
-        swiglu(u[:, :width], u[:, width:], out, slopes, p)
+        self.kernel(u[:, :width], u[:, width:], out, slopes, p)
         return out, slopes
 
     def backward(self, grad: Tensor, saved: Any, p: Pass) -> Tensor:
@@ -90,7 +87,7 @@ class Swiglu:
 
 @dataclass(frozen=True)
 class Block:
-    """A decoder layer; the output biases of attention and MLP may be missing."""
+    """A decoder layer; the output biases of attention and MLP may be missing, and so may the norms after them."""
 
     layer: int
     norm_1: Norm
@@ -103,6 +100,8 @@ class Block:
     activation: Activation
     mlp_out: Matrix
     mlp_bias: Tensor | None
+    after_attention: Norm | None = None
+    after_mlp: Norm | None = None
 
     @property
     def matrices(self) -> tuple[Matrix, ...]:
@@ -134,16 +133,15 @@ class Block:
         attended = p.ws("attention", slot, p.n, self.attention.width)
         attention = self.attention.forward(qkv, attended, p)
         middle = p.ws("middle", slot, *h.shape)
-        _start(h, self.attention_bias, middle, p)
-        attention_out = self.attention_out.forward(attended, middle, p, add=True)
+        leave = _Way(self.attention_out, self.attention_bias, self.after_attention)
+        attention_out = leave.forward(attended, h, middle, p)
         x = p.ws("x_2", slot, *h.shape)
         norm_2 = self.norm_2.forward(middle, x, p)
         u = p.ws("u", 0, p.n, self.mlp_in.outputs)
         mlp_in = self.mlp_in.forward(x, u, p)
         g, activation = self.activation.forward(u, slot, p)
         out = p.ws("hidden", p.slot(self.layer + 1), *h.shape)
-        _start(middle, self.mlp_bias, out, p)
-        mlp_out = self.mlp_out.forward(g, out, p, add=True)
+        mlp_out = _Way(self.mlp_out, self.mlp_bias, self.after_mlp).forward(g, middle, out, p)
         return out, (norm_1, attention_in, attention, attention_out, norm_2, mlp_in, activation, mlp_out)
 
     def backward(self, dh: Tensor, saved: Any, p: Pass, *, lowest: bool) -> None:
@@ -154,7 +152,7 @@ class Block:
         norm_1, attention_in, attention, attention_out, norm_2, mlp_in, activation, mlp_out = saved
         first = next(i for i, m in enumerate(self.matrices) if m.parts) if lowest else -1
         dg = p.ws("dg", 0, p.n, self.mlp_out.inputs) if first < 3 else None
-        self.mlp_out.backward(dh, dg, mlp_out, p)
+        _Way(self.mlp_out, self.mlp_bias, self.after_mlp).backward(dh, dg, mlp_out, p)
         if dg is None:
             return
         dx = p.ws("dx", 0, *dh.shape) if first < 2 else None
@@ -163,7 +161,8 @@ class Block:
             return
         self.norm_2.backward(dx, dh, norm_2, p, add=True)
         dout = p.ws("dout", 0, p.n, self.attention.width) if first < 1 else None
-        self.attention_out.backward(dh, dout, attention_out, p)
+        leave = _Way(self.attention_out, self.attention_bias, self.after_attention)
+        leave.backward(dh, dout, attention_out, p)
         if dout is None:
             return
         dqkv = p.ws("qkv", 0, p.n, self.attention.total)
@@ -174,12 +173,40 @@ class Block:
             self.norm_1.backward(dx, dh, norm_1, p, add=True)
 
 
-def _start(h: Tensor, bias: Tensor | None, out: Tensor, p: Pass) -> None:
-    """Write h + bias, to which a product is then added."""
-    if bias is None:
-        p.do(out.copy_, h)
-    else:
-        p.do(torch.add, h, bias, out=out)
+class _Way(NamedTuple):
+    """The way out of attention or of the MLP, onto the residual stream: a matrix, its bias, and a norm of both."""
+
+    matrix: Matrix
+    bias: Tensor | None
+    norm: Norm | None
+
+    def forward(self, x: Tensor, h: Tensor, out: Tensor, p: Pass) -> tuple[Activations | None, object]:
+        """Write h + Norm(x W + bias) into `out`; return what backward needs."""
+        if self.norm is None:
+            if self.bias is None:
+                p.do(out.copy_, h)
+            else:
+                p.do(torch.add, h, self.bias, out=out)
+            return self.matrix.forward(x, out, p, add=True), None
+        y = p.ws(f"{self.matrix.name}.y", p.slot(self.matrix.layer), *h.shape)
+        state = self.matrix.forward(x, y, p)
+        if self.bias is not None:
+            p.do(y.add_, self.bias)
+        level = self.norm.forward(y, out, p)
+        p.do(out.add_, h)
+        return state, level
+
+    def backward(
+        self, dh: Tensor, dx: Tensor | None, saved: tuple[Activations | None, object], p: Pass
+    ) -> None:
+        """Write the factors' gradients, and the gradient by x into `dx` unless None; `dh` stays."""
+        state, level = saved
+        dy = dh
+        if self.norm is not None:
+            dy = p.ws("dy_way", 0, *dh.shape)
+            p.do(dy.copy_, dh)
+            self.norm.backward(dy, dy, level, p, add=False)
+        self.matrix.backward(dy, dx, state, p)
 
 
 def lowest_adapted(blocks: Sequence[Block]) -> int:
@@ -193,3 +220,24 @@ def lowest_adapted(blocks: Sequence[Block]) -> int:
             return block.layer
     what, fix = "no layer of the decoder carries an adapter", "name some of its linear layers"
     raise ExperimentError(message("lora.targets", what, fix=fix))
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What of a model is not a layer.
+
+    Attributes:
+        words: (vocabulary, width), the embedding.
+        places: (positions, width), learned positions, or None.
+        rotations: name -> RoPE's angles, which layers ask for by name.
+        norm: the last normalisation.
+        head: (vocabulary, width).
+        words_scale: a number that embedded tokens are multiplied with, as a tensor of their type; None: 1.
+    """
+
+    words: Tensor
+    places: Tensor | None
+    rotations: Mapping[str, Angles]
+    norm: Norm
+    head: Tensor
+    words_scale: Tensor | None = None

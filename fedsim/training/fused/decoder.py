@@ -13,8 +13,8 @@ Elsewhere gradients differ by rounding: 1e-6 of the largest at width 256, 3e-6 w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor
 from fedsim.adapters.adapter import Layout, Trains, Vector
 from fedsim.training.backbone import Backbone, Noise, Stack
 from fedsim.training.chats.batch import Batch
-from fedsim.training.fused.block import Block, Norm, lowest_adapted
+from fedsim.training.fused.block import Block, Frozen, lowest_adapted
 from fedsim.training.fused.kernels import cross_entropy
 from fedsim.training.fused.program import Pass, Shape, Workspace
 from fedsim.training.fused.reading import Reading, add_places, kept_apart
@@ -35,25 +35,6 @@ PROGRAMS = 8
 """Shapes whose programs are kept."""
 Program = tuple[Shape, tuple[int, int]]
 """What a program is made for: a shape, and the generations of both workspaces."""
-
-
-@dataclass(frozen=True)
-class Frozen:
-    """What of a model is not a layer.
-
-    Attributes:
-        words: (vocabulary, width), the embedding.
-        places: (positions, width), learned positions, or None.
-        rotation: T -> RoPE's (cos, sin), each (T, head_dim / 2); None: learned positions.
-        norm: the last normalisation.
-        head: (vocabulary, width).
-    """
-
-    words: Tensor
-    places: Tensor | None
-    rotation: Callable[[int], tuple[Tensor, Tensor]] | None
-    norm: Norm
-    head: Tensor
 
 
 class Decoder(Backbone):
@@ -238,6 +219,8 @@ class Decoder(Backbone):
         batch, length = p.k * p.shape.rows, p.shape.length
         p.do(ids.view(p.k, p.shape.rows, length).copy_, p.tokens[..., :-1])
         p.do(torch.index_select, self._frozen.words, 0, ids, out=p.hidden)
+        if self._frozen.words_scale is not None:
+            p.do(p.hidden.mul_, self._frozen.words_scale)
         if self._frozen.places is not None and p.shape.packed:
             p.do(add_places, p.hidden, self._frozen.places, p.places)
         elif self._frozen.places is not None:
@@ -254,8 +237,8 @@ class Decoder(Backbone):
         def new(make: Any, *size: int, dtype: torch.dtype = self.dtype) -> Tensor:
             return make(size, device=self.device, dtype=dtype)
 
-        mask = torch.full((length, length), -torch.inf, device=self.device, dtype=self._ws.dtype).triu_(1)
-        turns = None if self._frozen.rotation is None else self._frozen.rotation(length)
+        hidden = torch.full((length, length), -torch.inf, device=self.device, dtype=self._ws.dtype)
+        windows = {block.attention.reach.window for block in self._blocks}
         p = Pass(
             shape=shape,
             ws=self._ws,
@@ -267,10 +250,11 @@ class Decoder(Backbone):
             hidden=self._ws("entry", 0, n, self._width),
             nll=new(torch.empty, n),
             grads=new(torch.zeros, k, self.layout.size),
-            mask=mask,
-            rotation=turns,
+            mask=hidden.triu(1),
+            rotations={name: angles(length) for name, angles in self._frozen.rotations.items()},
             places=new(torch.zeros, k, shape.rows, length, dtype=torch.int64),
             hits=new(torch.empty, n, dtype=torch.bool) if shape.graded else None,
+            windows={window: hidden.tril(-window) for window in windows if 0 < window < length},
         )
         return kept_apart(p) if shape.packed else p
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fedsim.adapters.adapter import Layout
 from fedsim.training.fused.attention import Attention
-from fedsim.training.fused.block import Block, Gelu
-from fedsim.training.fused.decoder import Decoder, Frozen
+from fedsim.training.fused.block import Block, Frozen, Gelu
+from fedsim.training.fused.decoder import Decoder
 from fedsim.training.fused.lora import Matrix
 from fedsim.training.fused.norms import LayerNorm
 from fedsim.training.fused.parts import Adapters, tensors_of
@@ -19,14 +19,19 @@ from fedsim.training.fused.parts import Adapters, tensors_of
 TARGETS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
 
+def is_gpt2(model: object) -> bool:
+    """Tell whether a model is of the class `GPT2LMHeadModel` itself."""
+    kind = type(model)
+    return (kind.__module__, kind.__name__) == ("transformers.models.gpt2.modeling_gpt2", "GPT2LMHeadModel")
+
+
 def matrices(model: Any) -> dict[str, tuple[int, int]]:
     """Return the matrices that may carry an adapter, name -> (in, out); empty if not exactly GPT-2."""
-    from transformers import GPT2LMHeadModel
     from transformers.pytorch_utils import Conv1D
 
     config = model.config
     known = (
-        type(model) is GPT2LMHeadModel
+        is_gpt2(model)
         and config.activation_function in ("gelu_new", "gelu_pytorch_tanh")
         and not config.scale_attn_by_inverse_layer_idx
         and not config.reorder_and_upcast_attn
@@ -55,22 +60,17 @@ class Numbers:
     scale: float
     eps: float
 
-    @classmethod
-    def of(cls, layers: int, width: int, heads: int, eps: float, *, scaled: bool) -> Numbers:
-        """Return them, the scale 1 or one over the root of a head's numbers."""
-        head_dim = width // heads
-        return cls(layers, heads, head_dim, head_dim**-0.5 if scaled else 1.0, eps)
-
 
 def build(model: Any, layout: Layout) -> Decoder:
     """Take the model apart; its tensors are shared, the model itself is not kept."""
     config = model.config
-    numbers = Numbers.of(
+    head_dim = config.hidden_size // config.num_attention_heads
+    numbers = Numbers(
         config.num_hidden_layers,
-        config.hidden_size,
         config.num_attention_heads,
+        head_dim,
+        head_dim**-0.5 if config.scale_attn_weights else 1.0,
         config.layer_norm_epsilon,
-        scaled=config.scale_attn_weights,
     )
     return assembled(tensors_of(model), numbers, layout)
 
@@ -106,5 +106,5 @@ def assembled(tensors: Mapping[str, Tensor], numbers: Numbers, layout: Layout) -
             )
         )
     words, places = tensors["transformer.wte.weight"], tensors["transformer.wpe.weight"]
-    frozen = Frozen(words, places, None, norm("transformer.ln_f"), tensors["lm_head.weight"])
+    frozen = Frozen(words, places, {}, norm("transformer.ln_f"), tensors["lm_head.weight"])
     return Decoder(layout, blocks, frozen)

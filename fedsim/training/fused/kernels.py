@@ -21,6 +21,8 @@ LOGITS = {"cpu": 1 << 17, "other": 1 << 26}
 """Logits held at once: what fits a second-level cache, or a small part of an accelerator's memory."""
 ROWS = 128
 """Fewest tokens whose logits are computed at once, whatever the vocabulary."""
+GAP = 16
+"""Numbers between two rows that shall not be walked as one: a line of the cache."""
 _C = math.sqrt(2.0 / math.pi)
 _CUBIC = 0.044715
 _TINY = 1e-30
@@ -100,6 +102,40 @@ def swiglu(gate: Tensor, up: Tensor, out: Tensor, slopes: tuple[Tensor, Tensor] 
             p.do(torch.addcmul, s, silu, s, value=-1.0, out=d)
             p.do(torch.add, d, silu, out=s)
             p.do(s.mul_, y)
+
+
+def geglu(gate: Tensor, up: Tensor, out: Tensor, slopes: tuple[Tensor, Tensor] | None, p: Pass) -> None:
+    r"""Write gelu(gate) * up into `out` (n, width), in GELU's tanh form (see `gelu`).
+
+    `slopes` gets the two partial derivatives: by `up` gelu(gate), by `gate` up gelu'(gate).
+    """
+    if not plain(gate):
+        active = p.ws("geglu.active", 0, *gate.shape) if slopes is None else slopes[0]
+        p.do(torch.ops.aten.gelu.out, gate, approximate="tanh", out=active)
+        p.do(torch.mul, active, up, out=out)
+        if slopes is not None:
+            p.do(torch.ops.aten.gelu_backward.grad_input, up, gate, approximate="tanh", grad_input=slopes[1])
+        return
+    two_c = torch.tensor(2 * _C, dtype=gate.dtype)
+    for part in blocks(*gate.shape):
+        v, y, g = gate[part], up[part], out[part]
+        active = p.ws("geglu.active", 0, *v.shape) if slopes is None else slopes[0][part]
+        rows, width = v.shape
+        # rows that do not join up: else the last numbers of all are computed one by one, with other bits than in company
+        s = p.ws("geglu.s", 0, rows, width + GAP)[:, :width]
+        p.do(torch.addcmul, two_c, v, v, value=2 * _C * _CUBIC, out=g)
+        p.do(g.mul_, v)
+        p.do(torch.sigmoid, g, out=s)
+        p.do(torch.mul, v, s, out=active)
+        p.do(torch.mul, active, y, out=g)
+        if slopes is None:
+            continue
+        d = p.ws("geglu.d", 0, *v.shape)
+        p.do(torch.addcmul, two_c, v, v, value=6 * _C * _CUBIC, out=d)
+        p.do(d.mul_, v)
+        p.do(torch.ops.aten.sigmoid_backward.grad_input, d, s, grad_input=d)
+        p.do(s.add_, d)
+        p.do(torch.mul, s, y, out=slopes[1][part])
 
 
 def cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, grad: Tensor | None, p: Pass) -> None:

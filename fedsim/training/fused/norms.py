@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from fedsim.training.fused.kernels import plain
 from fedsim.training.fused.program import Pass
+
+
+class Norm(Protocol):
+    """A normalisation with frozen parameters."""
+
+    def forward(self, x: Tensor, y: Tensor, p: Pass) -> Tensor:
+        """Write y; return what backward needs."""
+        ...
+
+    def backward(self, dy: Tensor, dx: Tensor, saved: object, p: Pass, *, add: bool) -> None:
+        """Write or add the gradient by x; `dy` is overwritten, and may be `dx`."""
+        ...
 
 
 class LayerNorm:
@@ -44,7 +56,7 @@ class RMSNorm:
     """
 
     def __init__(self, weight: Tensor, eps: float) -> None:
-        """Hold the frozen weight (width,)."""
+        """Hold the frozen weight (width,); one of float32 on narrower activations is multiplied before these are rounded."""
         self.weight, self.eps = weight, eps
 
     def forward(self, x: Tensor, y: Tensor, p: Pass) -> Tensor:
@@ -63,8 +75,12 @@ class RMSNorm:
         r = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
         r.mul_(1 / x.shape[-1]).add_(self.eps).rsqrt_()
         saved[:] = [r]
-        torch.mul(x, r, out=y) if plain(x) else y.copy_(wide * r)
-        y.mul_(self.weight)
+        if plain(x):
+            torch.mul(x, r, out=y).mul_(self.weight)
+        elif self.weight.dtype == y.dtype:
+            y.copy_(wide * r).mul_(self.weight)
+        else:
+            y.copy_(wide * r * self.weight)
 
     def _backward(self, dy: Tensor, give: Tensor, scratch: Tensor, x: Tensor, saved: list[Any]) -> None:
         r = saved[0]

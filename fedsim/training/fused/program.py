@@ -9,7 +9,7 @@ than the arithmetic where a client's batch is small.)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,6 +19,9 @@ from torch import Tensor
 
 from fedsim.adapters.adapter import Trains
 from fedsim.training.backbone import Noise
+
+Rotation = tuple[Tensor, Tensor]
+"""Cosine and sine of the angles by which pairs of a head's numbers are turned at each place."""
 
 
 class Workspace:
@@ -98,9 +101,10 @@ class Pass:
         nll: output, the tokens' losses (k rows T,).
         grads: output, (k, size).
         mask: (T, T): 0 where a token may see another, minus infinity elsewhere; (k rows, 1, T, T) where rows are packed.
-        rotation: RoPE's (cos, sin), each (T, head_dim / 2), or None; (k rows, 1, T, head_dim / 2) where rows are packed.
+        rotations: name -> RoPE's (cos, sin), each (T, head_dim / 2); (k rows, 1, T, head_dim / 2) where rows are packed.
         places: input where rows are packed, of each token in its example, (k, rows, T).
         hits: output, whether each predicted token is the likeliest (k rows T,), or None.
+        windows: length of a window -> (T, T): minus infinity where a token is too far back for it, else 0.
         masks: dropout masks, while it is replayed.
         steps: the operations so far.
     """
@@ -116,9 +120,10 @@ class Pass:
     nll: Tensor
     grads: Tensor
     mask: Tensor
-    rotation: tuple[Tensor, Tensor] | None
+    rotations: Mapping[str, Rotation]
     places: Tensor
     hits: Tensor | None = None
+    windows: Mapping[int, Tensor] = field(default_factory=dict)
     masks: Masks = field(default_factory=Masks)
     steps: list[Callable[[], Any]] = field(default_factory=list)
 

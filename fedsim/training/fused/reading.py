@@ -60,15 +60,19 @@ def add_places(hidden: Tensor, table: Tensor, places: Tensor) -> None:
 def kept_apart(p: Pass) -> Pass:
     """Return a pass whose tokens see those of their own example only, and count their places in it.
 
-    Mask (rows, 1, T, T) and rotation (rows, 1, T, head_dim / 2) then belong to the rows, and are made first of all.
+    Mask (rows, 1, T, T) and rotations (rows, 1, T, head_dim / 2) then belong to the rows, and are made first of all.
     """
     rows, length = p.k * p.shape.rows, p.shape.length
     mask = p.mask.new_empty(rows, 1, length, length)
-    turns = p.rotation and tuple(half.new_empty(rows, 1, length, half.shape[-1]) for half in p.rotation)
-    own = replace(p, mask=mask, rotation=turns and (turns[0], turns[1]))
+    turns = {
+        name: (cos.new_empty(rows, 1, length, cos.shape[-1]), sin.new_empty(rows, 1, length, sin.shape[-1]))
+        for name, (cos, sin) in p.rotations.items()
+    }
+    own = replace(p, mask=mask, rotations=turns)
     own.do(_write_mask, p.places.view(rows, length), p.mask, mask)
-    for table, turned in zip(p.rotation or (), turns or (), strict=True):
-        own.do(_write_turns, p.places.view(rows, length), table, turned)
+    for name, tables in p.rotations.items():
+        for table, turned in zip(tables, turns[name], strict=True):
+            own.do(_write_turns, p.places.view(rows, length), table, turned)
     return own
 
 

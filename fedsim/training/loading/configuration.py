@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fedsim.blame import described
 from fedsim.errors import DataError, message
+from fedsim.training.direct.architecture import WINDOWED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,3 +71,44 @@ def of_text_parameters(model: PreTrainedModel) -> list[tuple[str, Tensor]]:
     """Return (path, parameter) of what a text goes through, tied ones once."""
     paths = {name for name, _ in of_text(model)}
     return [(name, p) for name, p in model.named_parameters() if name.rpartition(".")[0] in paths]
+
+
+def windows(model: PreTrainedModel) -> tuple[int, ...]:
+    """Return how many of the last tokens each layer sees, 0: all; nothing where no layer has a window."""
+    settings = vars(text_config(model))
+    window, kinds = settings.get("sliding_window"), settings.get("layer_types")
+    if not isinstance(window, int) or window <= 0:
+        return ()
+    if kinds is None:
+        return () if settings.get("use_sliding_window") is False else (window,) * layers(model)
+    return tuple(window if kind == WINDOWED else 0 for kind in kinds)
+
+
+def check_window(settings: PretrainedConfig, name: str) -> None:
+    """Refuse windows of no token: transformers takes them, and attention then gives zeros.
+
+    Args:
+        settings: of the model.
+        name: of the model.
+
+    Raises:
+        DataError: it says how long the window is.
+    """
+    for part in (settings, vars(settings).get("text_config")):
+        window = None if part is None or isinstance(part, dict) else number(part, "sliding_window")
+        if window is not None and window < 1:
+            what = f"its window of {window} tokens shows a token not even itself"
+            fix = "set sliding_window in config.json to a number of tokens, or to null"
+            raise DataError(message("task.model", what, got=name, fix=fix))
+
+
+PARALLEL = frozenset({"codegen", "cohere", "cohere2", "gptj", "phi"})
+"""Types of models whose attention and MLP always read the same input."""
+SWITCHES = ("use_parallel_residual", "parallel_attn")
+"""What others call the switch: GPT-NeoX and StableLM, Falcon."""
+
+
+def parallel(model: PreTrainedModel) -> bool:
+    """Tell whether attention and MLP of a layer read the same input, side by side."""
+    settings = vars(text_config(model))
+    return model.config.model_type in PARALLEL or any(settings.get(name) is True for name in SWITCHES)

@@ -27,7 +27,7 @@ NO_TEXT = re.compile(r"vision|visual|image|audio|speech|relative|distance|patch|
 PLACES = re.compile(r"position|^wpe$|pos_emb")
 LIMITS = ("max_position_embeddings", "max_seq_len", "n_positions", "max_target_positions")
 """What configurations call the most tokens that their model reads."""
-EXACT = ("gpt2", "llama", "mistral", "qwen2", "gemma3_text")
+EXACT = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma3_text")
 """Types of models whose configuration says it all: nothing is tried."""
 
 

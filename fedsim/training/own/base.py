@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedsim.component import Config
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    Labels = NDArray[np.int64] | Tensor | Sequence[int]
-    Examples = object
-    """A tensor or array (n, ...), a tuple or a dict of them with one n, or a list or map-style data set of samples."""
+Examples: TypeAlias = object
+"""A tensor or array (n, ...), a tuple or a dict of them with one n, or a list or map-style data set of samples."""
+Labels: TypeAlias = "Sequence[int] | Tensor | NDArray[np.int64]"
+"""Whole numbers (n,)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,9 @@ from torch import nn
 from fedsim.adapters.adapter import Layout, Module, Tensor
 from fedsim.config.learning import LoraConfig
 from fedsim.errors import ExperimentError, message, nearest
+from fedsim.training.beside.tensors import with_beside
+from fedsim.training.direct.architecture import Matrix
+from fedsim.training.direct.targets import in_layers, refuse_idle_patterns
 
 GROUPS = ("all", "all-linear")
 """Names that stand for several layers: every layer that can carry an adapter; every linear map."""
@@ -88,13 +91,22 @@ def chosen(model: nn.Module, targets: str | Iterable[str]) -> list[Site]:
 
 
 def adapted(model: nn.Module, lora: LoraConfig) -> Layout:
-    """Return what a vector of adapters holds: A and B of each target.
+    """Return what a vector of adapters holds: A and B of each target, then what trains beside them.
 
     Raises:
-        ExperimentError: wrong targets.
+        ExperimentError: wrong targets, layers, patterns, biases or modules.
     """
-    scale = lora.alpha / lora.r
-    return Layout(tuple(site.module(lora.r, scale) for site in chosen(model, lora.targets)))
+    layers = chosen(model, lora.targets)
+    within = {
+        m.name for m in in_layers([Matrix(s.name, s.inputs, s.outputs, conv1d=False) for s in layers], lora)
+    }
+    modules = []
+    for site in layers:
+        if site.name in within:
+            r, alpha = lora.of_module(site.name)
+            modules.append(site.module(r, lora.ratio(alpha, r)))
+    refuse_idle_patterns([module.name for module in modules], lora)
+    return with_beside(Layout(tuple(modules)), model, lora, list(model.named_parameters()))
 
 
 def whole(model: nn.Module, moved: Iterable[str] = ()) -> Layout:

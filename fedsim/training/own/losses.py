@@ -52,7 +52,7 @@ def metrics_of(source: Source, model: nn.Module, examples: Examples) -> dict[str
     """
     n = len(examples)
     values = {LOSS: spread(loss_of(source, model, examples), n).double()}
-    further = source.task.metrics(model, examples.batch)
+    further: object = source.task.metrics(model, examples.batch)
     if not isinstance(further, Mapping):
         what = f"`{source.name}.metrics` returns a {type(further).__name__}"
         raise ExperimentError(message(WHERE, what, fix='return a dict, as {"accuracy": hits}'))

@@ -19,6 +19,8 @@ from fedsim.adapters.folding import base_into_adapter
 from fedsim.config.learning import LoraConfig
 from fedsim.errors import WorkerError, message
 from fedsim.jobs import Job, Sums, Update
+from fedsim.training.beside.tensors import stored_names, value_of
+from fedsim.training.direct.adapter_config import plain_lora
 from fedsim.training.local import device, one_thread
 from fedsim.training.lora import Trainee, peft_config
 from fedsim.training.own.chance import drawing
@@ -138,12 +140,12 @@ class OwnModel:
         folder.mkdir(parents=True, exist_ok=True)
         if base is not None:
             layout, vector = base_into_adapter(layout, vector, base)
-            lora = lora.model_copy(update={"r": layout.rank, "alpha": float(layout.rank)})
+            lora = plain_lora(lora, layout.rank)
         arrays = layout.arrays(np.ascontiguousarray(vector, dtype=np.float32))
         if layout.full:
             save_file({name: np.array(array) for name, array in arrays.items()}, folder / "model.safetensors")
             return 0
-        tensors = {f"base_model.model.{name}.weight": np.array(array) for name, array in arrays.items()}
+        tensors = {key: np.array(arrays[name]) for name, key in stored_names(layout).items()}
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         save_config(
             peft_config(self.recipe.source.model(), layout, lora, base=self.recipe.source.name), folder
@@ -176,9 +178,13 @@ def loaded(recipe: Recipe, where: str) -> Trainee | Together:
 
 @lru_cache(maxsize=2)
 def pretrained(source: Source, layout: Layout) -> Vector:
-    """Return the model's own weights as a vector: version 0 where all of it trains."""
+    """Return the model's own values of the whole tensors that train, one after the other: all of version 0, or its end."""
     model = source.model()
-    named = {**dict(model.named_buffers()), **dict(model.named_parameters())}
-    vector: Vector = np.concatenate([named[t.name].detach().numpy().ravel() for t in layout.tensors])
+    buffers = dict(model.named_buffers())
+    values = [
+        buffers[tensor.name].numpy() if tensor.name in buffers else value_of(model, tensor)
+        for tensor in layout.tensors
+    ]
+    vector: Vector = np.concatenate([value.ravel() for value in values])
     vector.flags.writeable = False
     return vector

@@ -145,7 +145,7 @@ def _client(source: Source, client: int) -> tuple[Examples, int]:
 def _pool(source: Source) -> Pool | None:
     task = source.task
     with asking(task, "pool"), drawing(seed_of(source.data_seed, "pool")):
-        pool = task.pool()
+        pool: object = task.pool()
     if pool is None:
         return None
     if not isinstance(pool, Pool):

@@ -24,6 +24,12 @@ TOTALS = {
     "gemma-3-1b": 999_885_952,
     "qwen-0.5b": 494_032_768,
     "smollm2-135m": 134_515_008,
+    "smollm2-360m": 361_821_120,
+    "smollm3-3b": 3_075_098_624,
+    "llama-3.2-1b": 1_235_814_400,
+    "qwen2.5-1.5b": 1_543_714_304,
+    "qwen3-0.6b": 596_049_920,
+    "mistral-7b": 7_241_732_096,
     "gpt2": 124_439_808,
 }
 
@@ -51,10 +57,16 @@ def test_stock_transformers_and_peft_count_the_same_parameters():
         Gemma3TextConfig,
         GPT2Config,
         LlamaConfig,
+        MistralConfig,
         Qwen2Config,
+        Qwen3Config,
+        SmolLM3Config,
     )
 
-    built_in = {"gemma3": Gemma3TextConfig, "qwen2": Qwen2Config, "llama": LlamaConfig}
+    built_in = {
+        "gemma3": Gemma3TextConfig, "llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config,
+        "qwen3": Qwen3Config, "smollm3": SmolLM3Config,
+    }  # fmt: skip
     for name, arch in PRESETS.items():
         if arch.family == "gpt2":
             config = GPT2Config()
@@ -283,7 +295,7 @@ def test_a_declared_number_of_parameters_is_charged_as_it_stands():
     ("given", "field", "problem"),
     [
         ({"preset": "gemma-3-270"}, "preset", "unknown preset\n  fix: did you mean 'gemma-3-270m'?"),
-        ({"preset": "zzz"}, "preset", "choose one of: gemma-3-1b, gemma-3-270m, gpt2, qwen-0.5b, smollm2-135m"),
+        ({"preset": "zzz"}, "preset", "choose one of: gemma-3-1b, gemma-3-270m, gpt2, llama-3.2-1b, mistral-7b, qwen-0.5b, "),
         ({}, None, "without a preset, layers, width, vocab must be given"),
         ({"layers": 2, "vocab": 9}, None, "without a preset, width must be given"),
         ({"preset": "gpt2", "targets": "c_atn"}, "targets", "unknown projection 'c_atn'\n  fix: did you mean 'c_attn'?"),

@@ -12,7 +12,7 @@ from fedsim.cost.architecture import PRESETS, Architecture
 from fedsim.cost.charge_as import ChargeAs
 from fedsim.cost.declared import charged
 from fedsim.cost.formulas import moved_bytes, train_flops, train_memory_bytes
-from fedsim.cost.layers import Layer, Map, token_flops
+from fedsim.cost.layers import Layer, Map, seen_share, token_flops
 from fedsim.cost.shape import ModelShape, with_rank
 
 LLAMA = Architecture("llama", 3, 32, 48, 4, 2, 8, 320)
@@ -173,7 +173,8 @@ def test_by_layers_and_by_parameters_agree_where_all_maps_are_adapted(preset, r,
     # apart: the lowest layer's q, k, v need no gradient below them, and heads may be wider than the model
     same_width = PRESETS[preset].heads * PRESETS[preset].head_dim / PRESETS[preset].width
     found = shape(preset, r=r, sequence=sequence)
-    attention = 12 * found.layers * sequence * found.width * 0.5
+    seen = sum(seen_share(block.window, sequence) for block in found.blocks) / found.layers
+    attention = 12 * found.layers * sequence * found.width * 0.5 * seen
     by_parameters = train_flops(found, 1) + (same_width - 1) * attention
     assert 0.97 * by_parameters < train_flops(found, 1, layered=True) < by_parameters
 

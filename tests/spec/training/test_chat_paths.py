@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from oracles.fused_oracle import VOCAB, gap, perturbed
-from worlds.decoders import small_gpt2, small_llama, widen_norms
+from worlds.decoders import WRITTEN_OUT, small_gpt2, small_llama, widen_norms
 
 from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.errors import DataError
@@ -84,10 +84,11 @@ class Oracle:
         return loss.detach(), torch.cat([p.grad.flatten() for p in self.trainee.parameters])
 
 
-@pytest.fixture(params=["gpt2", "Llama", "Qwen2"])
+@pytest.fixture(params=["gpt2", "smollm2", "qwen2", "smollm3", "gemma3"])
 def decoder(request, monkeypatch):
     widen_norms(monkeypatch)
-    return perturbed(small_gpt2() if request.param == "gpt2" else small_llama(request.param))
+    name = request.param
+    return perturbed(small_gpt2() if name == "gpt2" else small_llama(**WRITTEN_OUT[name]))
 
 
 @pytest.mark.parametrize("rows", [PADDED, PACKED], ids=["padded", "packed"])

@@ -17,7 +17,8 @@ from fedsim.config.learning import LoraConfig
 from fedsim.errors import ExperimentError
 from fedsim.training import lora
 from fedsim.training.backbone import Stack
-from fedsim.training.fused import attention, decoder, fused, kernels, norms, supports
+from fedsim.training.direct.architecture import Reach
+from fedsim.training.fused import attention, block, decoder, fused, kernels, norms, supports
 from fedsim.training.fused.program import Pass, Shape, Workspace
 
 EXACT = 1e-12
@@ -243,7 +244,7 @@ def program(n=6, width=5, dtype=torch.float64):
     ws = Workspace(torch.device("cpu"), dtype)
     new = lambda *size: torch.zeros(size, dtype=dtype)
     shape = Shape(1, 1, n, "AB", noise=False, entered=False)
-    return Pass(shape, ws, ws, new(1, 1), new(1, 1), new(1, 1, n + 1), new(n, 1), new(n, width), new(n), new(1, 1), new(n, n), None)  # fmt: skip
+    return Pass(shape, ws, ws, new(1, 1), new(1, 1), new(1, 1, n + 1), new(n, 1), new(n, width), new(n), new(1, 1), new(n, n), {}, new(1, 1, n))  # fmt: skip
 
 
 @given(st.floats(-30, 30), st.floats(-3, 3))
@@ -272,6 +273,25 @@ def test_swiglu_in_blocks_has_the_gradients_of_autograd(monkeypatch):
 
     for ours, theirs in ((out, expected.detach()), (ours_up, by_up), (ours_gate, by_gate)):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("ours_alone", [True, False])
+def test_geglu_in_blocks_has_the_gradients_of_autograd(ours_alone, monkeypatch):
+    monkeypatch.setattr(kernels, "BLOCK", 8)
+    monkeypatch.setattr(kernels, "plain", lambda _: ours_alone)
+    gate, up = (3 * torch.randn(7, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    expected = torch.nn.functional.gelu(gate, approximate="tanh") * up
+    by_gate, by_up = torch.autograd.grad(expected.sum(), (gate, up))
+    p, (out, ours_up, ours_gate) = program(), torch.empty(3, 7, 4, dtype=torch.float64)
+    kernels.geglu(gate.detach(), up.detach(), out, (ours_up, ours_gate), p)
+    p.replay()
+
+    for ours, theirs in ((out, expected.detach()), (ours_up, by_up), (ours_gate, by_gate)):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    alone = torch.empty_like(out)
+    kernels.geglu(gate.detach(), up.detach(), alone, None, p)
+    p.replay()
+    assert torch.equal(alone, out)
 
 
 def test_cross_entropy_in_pieces(monkeypatch):
@@ -357,9 +377,23 @@ def test_attention_of_one_head_by_hand():
     torch.testing.assert_close(out, torch.tensor([[2.0], [5.0]], dtype=torch.float64))
 
 
+def test_a_window_of_one_token_and_one_of_two_by_hand():
+    """Equal scores, values 2, 6, 4: a window of one gives the values, one of two the means of neighbours."""
+    qkv = torch.tensor([[0.0, 0.0, 2.0], [0.0, 0.0, 6.0], [0.0, 0.0, 4.0]], dtype=torch.float64)
+    for window, expected in ((1, [2.0, 6.0, 4.0]), (2, [2.0, 4.0, 5.0]), (3, [2.0, 4.0, 4.0])):
+        reach = Reach(None, window)
+        one, out = attention.Attention(0, 1, 1, 1, 1.0, None, reach), torch.empty(3, 1, dtype=torch.float64)
+        hidden = torch.full((3, 3), -torch.inf, dtype=torch.float64)
+        p = replace(program(3), mask=hidden.triu(1), windows={window: hidden.tril(-window)})
+        one.forward(qkv, out, p)
+        p.replay()
+
+        torch.testing.assert_close(out[:, 0], torch.tensor(expected, dtype=torch.float64))
+
+
 def test_a_decoder_without_any_adapter_is_refused_in_words():
     with pytest.raises(ExperimentError, match=r"lora.targets: no layer of the decoder carries an adapter"):
-        decoder.Decoder(Layout(), [], decoder.Frozen(None, None, None, None, torch.zeros(3, 2)))
+        decoder.Decoder(Layout(), [], block.Frozen(None, None, {}, None, torch.zeros(3, 2)))
 
 
 def test_dropout_masks_are_there_while_a_program_runs_and_gone_afterwards():
