@@ -218,7 +218,8 @@ def engine(found: Found) -> list[str]:
             continue
         cells = (values[f"engine.{world}.{clients}.{what}"] for what in ENGINE)
         lines.append(f"| {world} | {clients:,} | " + " | ".join(map(said, cells)) + " |")
-    return [*lines, "", f"A synchronous round of every hundredth client, planned: {'; '.join(planned)}."]
+    lines += ["", f"A synchronous round of every hundredth client, planned: {'; '.join(planned)}."]
+    return [*lines, "", "![time](plots/engine_time.svg)", "![memory](plots/engine_memory.svg)"]
 
 
 ENGINE = ("wall_s", "visits_per_s", "events_per_s", "peak_mib")
@@ -304,6 +305,18 @@ def tables(found: Found) -> list[str]:
     return lines
 
 
+def personal(found: Found) -> list[str]:
+    """Return what a run takes whose clients keep an adapter each."""
+    values = found["values"]
+    lines = ["| clients | most memory | after a tenth of the run | what they keep, on disk | CPU |"]
+    lines.append("|---|---|---|---|---|")
+    for clients in found["about"]["sizes"]:
+        names = ("peak_mib", "early_mib", "kept_mib", "cpu_s")
+        cells = (said(values[f"personal.{clients}.{name}"]) for name in names)
+        lines.append(f"| {clients:,} | " + " | ".join(cells) + " |")
+    return lines
+
+
 TABLES: dict[str, Callable[[Found], list[str]]] = {
     "w1": w1,
     "small": small,
@@ -318,6 +331,7 @@ TABLES: dict[str, Callable[[Found], list[str]]] = {
     "engine": engine,
     "profile": profile,
     "survival": survival,
+    "personal": personal,
     "tables": tables,
     "tables_long": tables,
     "gpu": gpu,
