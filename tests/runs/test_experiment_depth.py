@@ -11,12 +11,13 @@ import pytest
 
 import fedsim
 from fedsim.clock.plan import prepare
+from fedsim.config.loading import sweep_points
 from fedsim.cost.memory.plan import REFUSED, depth_in
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "depth"
 CHARGED = "charge_as: {preset: smollm2-135m, r: 16, sequence: 512, batch: 8, tokens_per_visit: 20000}"
 CLOSED_FORM = [
-    "sweep=null",
+    "sweep={seed: [0]}",
     f"task={{kind: quadratic, layout: lora, layers: 5, {CHARGED}}}",
     "local={optimizer: sgd, lr: 0.1, steps: 2}",
     "evaluate={every_s: 600, targets: [2.0]}",
@@ -24,7 +25,7 @@ CLOSED_FORM = [
 ]
 """The schedule of the experiment on the closed-form task, charged alike."""
 TINY = [
-    "sweep=null",
+    "sweep={seed: [0]}",
     "task.model=builtin",
     "task.data=builtin",
     "task.sequence=16",
@@ -46,15 +47,19 @@ def compare():
     del sys.modules[spec.name]
 
 
+def asked(way, overrides):
+    """The experiment of a file with seed 0, and other settings."""
+    return sweep_points(FOLDER / f"{way}.yaml", overrides)[0][1]
+
+
 def run_of(way, folder, overrides):
-    experiment = fedsim.read(FOLDER / f"{way}.yaml", overrides)
-    return fedsim.simulate(experiment, out=folder / way / "seed-0", report=False)
+    return fedsim.simulate(asked(way, overrides), out=folder / way / "seed-0", report=False)
 
 
 def test_the_page_says_which_clients_can_train_how_many_layers(compare):
     page = (FOLDER / "README.md").read_text("utf-8")
     for way, name in compare.WAYS.items():
-        plan = prepare(fedsim.read(FOLDER / f"{way}.yaml", CLOSED_FORM))
+        plan = prepare(asked(way, CLOSED_FORM))
         plans, of = plan.training_plans
         words = [plans[i].memory.words for i in of]
         depths = Counter(depth_in(plan) or 5 for plan in words if plan != REFUSED)
