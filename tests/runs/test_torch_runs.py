@@ -200,6 +200,7 @@ REFUSED = {
     "no test": ("Recurrent", {"evaluate": {"splits": ["valid"]}}, ["evaluate.splits", "define `test`"]),
     "fused": ("Lines", {"lora": ADAPTERS, "numerics": {"training": "fused"}}, ["numerics.training", "is not written out"]),
     "swapped": ("Mean", {"lora": ADAPTERS, "numerics": {"training": "swapped"}}, ["returns a mean and not one loss"]),
+    "a depth": ("Lines", {"lora": {**ADAPTERS, "depth": 1}}, ["lora.depth_by", "counted over all"]),
     "a dtype": ("Lines", {"numerics": {"dtype": "bfloat16"}}, ["numerics.dtype"]),
 }  # fmt: skip
 
