@@ -23,12 +23,13 @@ MODULES = {
     "engine": "benchmarks.engine",
     "profile": "benchmarks.profiled",
     "survival": "benchmarks.survival",
+    "personal": "benchmarks.personal",
     "tables": "benchmarks.tables",
     "tables_long": "benchmarks.tables_long",
     "gpu": "benchmarks.gpu",
 }
-DEFAULT = tuple(name for name in MODULES if name not in ("gpu", "tables_long"))
-"""What `make bench` measures; `gpu` needs a machine with one, `tables_long` most of an hour."""
+DEFAULT = tuple(name for name in MODULES if name not in ("gpu", "tables_long", "personal"))
+"""What `make bench` measures; `gpu` needs a machine with one, `tables_long` most of an hour, `personal` minutes for one figure."""
 
 
 def main() -> int:

@@ -33,6 +33,15 @@ def write() -> list[str]:
             for curve in ("k_w1", "k_small")
         }
         made.append(_plot("k", lines, "clients in a batch, K", per))
+    if (found := stored("engine")) is not None:
+        for quantity, name, label in (
+            ("us_per_visit", "engine_time", "CPU microseconds per visit, all but the plan"),
+            ("mib", "engine_memory", "most memory of the process [MiB]"),
+        ):
+            lines = {
+                world: _points(found, f"engine.{quantity}", f"{world}.") for world in found["about"]["worlds"]
+            }
+            made.append(_plot(name, lines, "clients, one in a hundred at work", label))
     return made
 
 

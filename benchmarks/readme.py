@@ -110,6 +110,18 @@ def midsized(found: Found) -> list[str]:
     return lines
 
 
+def chats(found: Found) -> list[str]:
+    """Return stock PEFT's time a visit over chats of unequal length, and what fedsim gains on it by K, padded and packed."""
+    values, about = found["values"], found["about"]
+    names = [f"k{k}" for k in about["ks"]]
+    lines = ["| rows | stock PEFT |" + "".join(f" K = {k} |" for k in about["ks"])]
+    lines.append("|---" * (2 + len(names)) + "|")
+    for rows in ("padded", "packed"):
+        gains = (said(values[f"chats.{rows}.stock_over.{who}"]) for who in names)
+        lines.append(f"| {rows} | {said(values[f'chats.{rows}.ms.stock'])} | {' | '.join(gains)} |")
+    return lines
+
+
 def families(found: Found) -> list[str]:
     """Return stock PEFT's time a visit by family, and what the swapped and the written-out path gain on it."""
     values = found["values"]
@@ -206,7 +218,8 @@ def engine(found: Found) -> list[str]:
             continue
         cells = (values[f"engine.{world}.{clients}.{what}"] for what in ENGINE)
         lines.append(f"| {world} | {clients:,} | " + " | ".join(map(said, cells)) + " |")
-    return [*lines, "", f"A synchronous round of every hundredth client, planned: {'; '.join(planned)}."]
+    lines += ["", f"A synchronous round of every hundredth client, planned: {'; '.join(planned)}."]
+    return [*lines, "", "![time](plots/engine_time.svg)", "![memory](plots/engine_memory.svg)"]
 
 
 ENGINE = ("wall_s", "visits_per_s", "events_per_s", "peak_mib")
@@ -292,6 +305,18 @@ def tables(found: Found) -> list[str]:
     return lines
 
 
+def personal(found: Found) -> list[str]:
+    """Return what a run takes whose clients keep an adapter each."""
+    values = found["values"]
+    lines = ["| clients | most memory | after a tenth of the run | what they keep, on disk | CPU |"]
+    lines.append("|---|---|---|---|---|")
+    for clients in found["about"]["sizes"]:
+        names = ("peak_mib", "early_mib", "kept_mib", "cpu_s")
+        cells = (said(values[f"personal.{clients}.{name}"]) for name in names)
+        lines.append(f"| {clients:,} | " + " | ".join(cells) + " |")
+    return lines
+
+
 TABLES: dict[str, Callable[[Found], list[str]]] = {
     "w1": w1,
     "small": small,
@@ -300,11 +325,13 @@ TABLES: dict[str, Callable[[Found], list[str]]] = {
     "memory": memory,
     "midsized": midsized,
     "families": families,
+    "chats": chats,
     "startup": startup,
     "growth": growth,
     "engine": engine,
     "profile": profile,
     "survival": survival,
+    "personal": personal,
     "tables": tables,
     "tables_long": tables,
     "gpu": gpu,

@@ -8,6 +8,7 @@ s_k B_k A_k = s B A, whatever the scales, and cost nothing where they are equal.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -82,7 +83,13 @@ def shared(layout: Layout, which: Literal["A", "B"]) -> tuple[str, ...]:
 
 def payload(layout: Layout, invitation: Invitation, arrays: tuple[str, ...] | None = None) -> Payload:
     """Return the first `invitation.rank` slots of these arrays (None: of all)."""
-    return Payload(arrays, invitation.rank if invitation.rank < layout.rank else None)
+    return _payload(arrays, invitation.rank if invitation.rank < layout.rank else None)
+
+
+@lru_cache(maxsize=256)
+def _payload(arrays: tuple[str, ...] | None, rank: int | None) -> Payload:
+    """Return one object for equal payloads: they are looked up at every visit."""
+    return Payload(arrays, rank)
 
 
 def start(adapter: Adapter, invitation: Invitation) -> Vector:

@@ -20,14 +20,19 @@ class Machines:
         """Take what is modelled of a training, and the address of the noise; every device is at rest."""
         self._compute, self._seed = compute, seed
         self._heat: dict[int, tuple[float, float]] = {}
+        self._by_tier: dict[str, tuple[float, bool]] = {}
 
     def begin_training(
         self, profile: Profile, work: Work, visit: int, now_s: float, *, part: float = 1.0
     ) -> Training:
         """Return the course of a training, or of the `part` that is left of one, from now on the device as it is."""
-        sigma = self._compute.step_sigma_of(profile.tier)
-        noise = step_noise(sigma, work.steps, self._seed, profile.client, visit)
-        heat_k = self.heat_k(profile, now_s)
+        known = self._by_tier.get(profile.tier)
+        if known is None:
+            sigma, heats = self._compute.step_sigma_of(profile.tier), thermal_of(self._compute, profile.tier)
+            known = self._by_tier[profile.tier] = sigma, heats is not None
+        sigma, has_heat = known
+        noise = step_noise(sigma, work.steps, self._seed, profile.client, visit) if sigma else 1.0
+        heat_k = self.heat_k(profile, now_s) if has_heat else None
         return training(profile, work, self._compute, noise=noise, heat_k=heat_k, part=part)
 
     def end_training(self, profile: Profile, course: Training, elapsed_s: float, now_s: float) -> None:

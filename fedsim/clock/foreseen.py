@@ -137,22 +137,23 @@ class Agenda:
         closure = self._windows.closure(profile.client)
         down = self._links["down"].foreseen("down", profile, work.down_bytes)
         course = Course(now_s, down, now_s + down.seconds)
-        if course.is_lost(closure, now_s, course.downloaded_s):
+        closes_s = closure.at_s
+        if course.downloaded_s > closes_s and course.is_lost(closure, now_s, course.downloaded_s):
             return None if waits else course
         if work.memory_bytes > profile.usable_memory_bytes:
             refusal_s = course.downloaded_s + max(profile.rtt_s / 2, SMALLEST_REFUSAL_S)
-            if refusal_s > closure.at_s:
+            if refusal_s > closes_s:
                 course.lose(closure, course.downloaded_s)
             else:
                 course.finish("memory", refusal_s, (_REFUSED, course.downloaded_s, 0.0))
             return course
         course.training = self._machines.begin_training(profile, work, visit, course.downloaded_s)
         course.trained_s = course.downloaded_s + course.training.duration_s
-        if course.is_lost(closure, course.downloaded_s, course.trained_s):
+        if course.trained_s > closes_s and course.is_lost(closure, course.downloaded_s, course.trained_s):
             return None if waits else course
         course.up = self._links["up"].foreseen("up", profile, work.up_bytes)
         course.landed_s = course.trained_s + course.up.seconds
-        if course.is_lost(closure, course.trained_s, course.landed_s):
+        if course.landed_s > closes_s and course.is_lost(closure, course.trained_s, course.landed_s):
             return None if waits else course
         course.finish("landed", course.landed_s, (_LANDED, course.trained_s, course.downloaded_s))
         return course

@@ -112,7 +112,7 @@ class Plan:
         """Return a client's usable memory [bytes], and the rank that it is asked for: its own or a smaller one."""
         smaller = rank is not None and rank < self.ranks[client]
         asked_for = max(1, int(rank or 1)) if smaller else self.own_rank(client)
-        return float(self._usable_bytes[client]), asked_for
+        return float(self._usable_bytes.item(client)), asked_for
 
     @cached_property
     def training_plans(self) -> tuple[list[TrainingPlan], NDArray[np.int64]]:
@@ -141,12 +141,12 @@ class Plan:
 
     def rank(self, client: int, most: int | None = None) -> int:
         """Return the slots of each factor that a client trains: its own, or `most` if that is fewer."""
-        whole = int(self.ranks[client])
+        whole = self.ranks.item(client)
         return whole if most is None or not whole else max(1, min(most, whole))
 
     def own_rank(self, client: int) -> int:
         """Return the slots that are a client's own, by `lora.rank_by`, whatever its memory leaves of them."""
-        return int(self._adapters.ranks[client])
+        return self._adapters.ranks.item(client)
 
     def depth(self, client: int) -> int | None:
         """Return the layers, counted from the output, whose adapters a client has and trains; None: all."""

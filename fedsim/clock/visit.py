@@ -131,9 +131,10 @@ class Visit(VisitAccount):
 
     def _foreseen(self) -> Course | None:
         """Return its course, if that is known, and have it end so."""
-        agenda, waits = self._world.agenda, self._on_close != "lost"
+        agenda = self._world.agenda
         if agenda is None:
             return None
+        waits = self._on_close != "lost"
         course = agenda.course(self.profile, self.work, self.visit, self.dispatched_s, waits=waits)
         if course is not None:
             agenda.note(course, self.order, self._end_as_foreseen)
@@ -143,7 +144,11 @@ class Visit(VisitAccount):
         course = self._known
         if self.ended or course is None:
             return
-        if course.end == "landed":
+        if course.end == "landed" and course.training is not None and self._training is None:
+            self._outcome, self.ended_s = self._outcome_of_landing, float(self._env.now)
+            self._end_whole(course, course.training)
+            self._on_end(self)
+        elif course.end == "landed":
             self.landed_s = course.landed_s
             self._end(self._outcome_of_landing)
         elif course.end == "memory":

@@ -10,6 +10,7 @@ from fedsim.clock.foreseen import Course
 from fedsim.clock.usage import Usage, active_j, tails_j
 from fedsim.clock.visit_order import DeviceWorld, Phase, VisitOrder
 from fedsim.cost.energy import gross_j
+from fedsim.devices.compute import Training
 from fedsim.errors import RunError, message
 from fedsim.network.base import Direction, Transfer
 from fedsim.records.rows import Cause, Outcome
@@ -174,8 +175,11 @@ class VisitAccount(VisitRecord):
 
     def _catch_up(self) -> None:
         """Note the phases that are over by now."""
-        course, now_s = self._known, float(self._env.now)
-        if course is None or self.ended or not course.downloaded_s <= now_s:
+        course = self._known
+        if course is None or self._outcome != "in_flight":
+            return
+        now_s = float(self._env.now)
+        if not course.downloaded_s <= now_s:
             return
         self._downloaded_s = course.downloaded_s
         if course.training is None:
@@ -186,6 +190,26 @@ class VisitAccount(VisitRecord):
         if course.trained_s <= now_s:
             self._trained_s = course.trained_s
             self._training.end(course.trained_s)
+
+    def _end_whole(self, course: Course, training: Training) -> None:
+        """Note what a visit has used that went as foreseen to its end, by the sums of `_usage_until`."""
+        profile, work, world = self.profile, self.work, self._world
+        downloaded_s, trained_s, landed_s = course.downloaded_s, course.trained_s, course.landed_s
+        self._downloaded_s, self._trained_s, self.landed_s = downloaded_s, trained_s, landed_s
+        elapsed_s = trained_s - downloaded_s
+        world.machines.end_training(profile, training, elapsed_s, trained_s)
+        joules = active_j(
+            profile,
+            down_s=downloaded_s - self.dispatched_s,
+            down_bytes=work.down_bytes,
+            train_j=0.0 + training.joules(elapsed_s, profile.idle_w),
+            up_s=landed_s - trained_s,
+            up_bytes=work.up_bytes,
+        )
+        if world.tail:
+            joules += tails_j(profile, elapsed_s)
+        gross = gross_j(joules, profile.idle_w, self.ended_s - self.dispatched_s)
+        self._usage = Usage(work.down_bytes, work.up_bytes, work.flops, joules, gross)
 
     def _left_at(self, now_s: float) -> dict[Direction, int]:
         """Return the payload of transfers that are not over which has left the sender by now, where that is known."""

@@ -76,6 +76,26 @@ class Quantise(Config):
         return f"{self.kind} in blocks of {self.block}{', their scales in 8 bits' if self.double else ''}"
 
 
+FEWEST_PLAIN_BYTES = 2.0
+"""Bytes of a frozen weight that is not quantised, at least, where others are."""
+
+
+def check_plain(weight_bytes: float, how: Quantise, where: str) -> None:
+    """Refuse a charged model whose weights have so few bytes that they all count as quantised already.
+
+    Args:
+        weight_bytes: of a frozen weight.
+        how: how some of them are held.
+        where: the key of `weight_bytes`, seen from the block that is checked.
+
+    Raises:
+        ValueError: both say how many bytes a weight has.
+    """
+    if weight_bytes < FEWEST_PLAIN_BYTES:
+        what = f"says how many bytes all weights have, and {how.kind} says it of those that are quantised"
+        raise invalid(what, where=where, got=weight_bytes, fix="remove it, or quantise")
+
+
 Held = tuple[int, int]
 """Weights that are held quantised, and the bytes of their codes and scales."""
 NOT_HELD: Held = (0, 0)

@@ -20,6 +20,10 @@ BLOCK = 4096
 """Clients that share one address of randomness; part of every population, so it must not change."""
 
 
+MANY = 200
+"""Windows of a client from which on it is faster not to look at all of them."""
+
+
 class WhoIsOnline(Protocol):
     """Who is online, for all clients at once; times do not decrease from one question to the next."""
 
@@ -174,7 +178,7 @@ class Availability:
             return float(self.starts_s[first]), math.inf
         before_s, base_s, after_s = self._base(now_s)
         starts_s, stops_s = self.starts_s, self.stops_s
-        at = bisect.bisect_right(starts_s, now_s, first, end, key=lambda start: base_s + float(start))
+        at = first + self._begun(first, end, base_s, now_s)
         if at > first and now_s < base_s + float(stops_s[at - 1]):
             return base_s + float(starts_s[at - 1]), base_s + float(stops_s[at - 1])
         if at == first and now_s < before_s + float(stops_s[end - 1]):
@@ -182,6 +186,14 @@ class Availability:
         if at < end:
             return base_s + float(starts_s[at]), base_s + float(stops_s[at])
         return after_s + float(starts_s[first]), after_s + float(stops_s[first])
+
+    def _begun(self, first: int, end: int, base_s: float, now_s: float) -> int:
+        """Return how many of some windows begin by now in the period from `base_s` on."""
+        if end - first > MANY:
+            return bisect.bisect_right(
+                range(first, end), now_s, key=lambda place: base_s + float(self.starts_s[place])
+            )
+        return bisect.bisect_right(self.starts_s[first:end].tolist(), now_s, key=float(base_s).__add__)
 
     def online(self, now_s: float) -> Bools:
         """Return who is online now, (n,); agrees with `window` to the last bit."""

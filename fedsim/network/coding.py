@@ -61,6 +61,7 @@ class Coder:
         self.residuals = ClientVectors() if residuals is None else residuals
         self._frames: dict[int, Hashable] = {}
         self._version, self.idle = -1, False
+        self._down_is_plain = format_of(wire, "down").plain
         self._coded: dict[Payload, tuple[Vector, Vector]] = {}
         self._copies = Copies(layout)
 
@@ -82,7 +83,7 @@ class Coder:
             client: whose; None: one that holds nothing yet.
             last_seen: the version of its last download that arrived; None: it has none.
         """
-        if format_of(self._wire, "down").plain:
+        if self._down_is_plain:
             return start
         if version != self._version:
             self._version = version

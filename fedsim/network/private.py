@@ -74,7 +74,10 @@ class PrivateLinks(Network):
     def foreseen(self, direction: Direction, link: ClientLink, n_bytes: int) -> KnownTransfer:
         """Return how a transfer over a client's link will go, on a connection of its own."""
         path = self._path(direction, link)
-        return KnownTransfer(n_bytes, path, _seconds(n_bytes, path, NEW))
+        seconds = transfer_s(n_bytes, path[0], path[1], path[2])
+        if seconds < SHORTEST_S and n_bytes:
+            seconds = SHORTEST_S
+        return KnownTransfer(n_bytes, path, seconds)
 
     def _path(self, direction: Direction, link: ClientLink) -> _Path:
         """Return the path of a transfer: the slower of the client's and the server's side, less by losses."""

@@ -72,7 +72,8 @@ def transfer_s(
     Raises:
         ValueError: negative bytes or round trip, a rate that is not positive, framing below 1.
     """
-    _check(n_bytes, bytes_per_s, rtt_s, framing)
+    if n_bytes < 0 or not (bytes_per_s > 0 and 0 <= rtt_s < math.inf and 1 <= framing < math.inf):
+        _check(n_bytes, bytes_per_s, rtt_s, framing)
     if n_bytes == 0:
         return 0.0
     wire = n_bytes * framing

@@ -97,7 +97,10 @@ class Buffered(ServerProtocol):
             left = [visit for visit in arrived if visit.outcome != "landed"]
             arrived.clear()
             for visit in fresh:
-                insort(waiting, visit, key=_by_landing)
+                if not waiting or _by_landing(waiting[-1]) < _by_landing(visit):  # as they come
+                    waiting.append(visit)
+                else:
+                    insort(waiting, visit, key=_by_landing)
             full = waiting[: self.buffer] if len(waiting) >= self.buffer else []
             del waiting[: len(full)]
             if full:

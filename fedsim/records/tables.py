@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
@@ -26,6 +25,7 @@ from fedsim.files.opened import UnreadableError, data_bytes, opened
 from fedsim.files.parquet_file import batches, schema_of
 from fedsim.files.text_file import shown
 from fedsim.records.rows import ROWS, Row
+from fedsim.records.stored.column_values import column_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +66,6 @@ SINCE_VERIFY = {
 
 GROUP = 2**17
 """Rows of a row group: what is read, written and audited at once of a long table."""
-_KINDS = {"int64": "iu", "float64": "fiu", "bool": "b"}
 
 
 def plain(value: Any) -> Any:
@@ -116,33 +115,9 @@ def _missing(table: str, column: str, rows: int) -> list[object]:
 
 def _packed(table: str, values: Callable[[str], list[Any]]) -> Columns:
     return {
-        column: _array(f"{table}.{column}", values(column), dtype) for column, dtype in TABLES[table].items()
+        column: column_of(f"{table}.{column}", values(column), dtype)
+        for column, dtype in TABLES[table].items()
     }
-
-
-def _array(where: str, values: Any, dtype: str) -> Values:
-    if dtype == "str":
-        words = [sys.intern(str(v)) if isinstance(v, str) else _refuse(where, v, dtype) for v in values]
-        array = np.empty(len(words), dtype=object)
-        array[:] = words
-        return array
-    array = np.asarray(values)
-    if dtype == "int64" and array.dtype.kind == "f" and _are_whole(array):
-        array = array.astype(dtype)  # a whole number of bytes that came out of a float formula
-    if array.size and array.dtype.kind not in _KINDS[dtype]:
-        _refuse(where, array.tolist()[:3], dtype)
-    return array.astype(dtype)
-
-
-def _are_whole(array: Values) -> bool:
-    """Tell whether floats are whole numbers that 64 bits hold."""
-    return bool(np.all(np.isfinite(array) & (np.abs(array) < 2**63))) and bool(
-        np.all(array == np.trunc(array))
-    )
-
-
-def _refuse(where: str, value: Any, dtype: str) -> Any:
-    raise RunError(message(where, f"values must be {dtype}", got=value))
 
 
 def fit(table: str, columns: Mapping[str, Any]) -> Columns:
@@ -154,7 +129,9 @@ def fit(table: str, columns: Mapping[str, Any]) -> Columns:
     missing = [name for name in TABLES[table] if name not in columns]
     if missing:
         raise RunError(message(table, "columns are missing", got=missing))
-    arrays = {name: _array(f"{table}.{name}", columns[name], dtype) for name, dtype in TABLES[table].items()}
+    arrays = {
+        name: column_of(f"{table}.{name}", columns[name], dtype) for name, dtype in TABLES[table].items()
+    }
     if len({len(array) for array in arrays.values()}) > 1:
         lengths = {name: len(array) for name, array in arrays.items()}
         raise RunError(message(table, "columns differ in length", got=lengths))
@@ -162,15 +139,19 @@ def fit(table: str, columns: Mapping[str, Any]) -> Columns:
 
 
 def joined(table: str, parts: Iterable[Arrays]) -> Columns:
-    """Concatenate parts and sort them stably by the table's order."""
+    """Concatenate parts and sort them stably by the table's order; a single part in order is returned as it is."""
     columns = appended(table, parts)
     index = np.lexsort([columns[name] for name in reversed(ORDER[table])])
+    if np.array_equal(index, np.arange(len(index))):
+        return columns
     return {name: column[index] for name, column in columns.items()}
 
 
 def appended(table: str, parts: Iterable[Arrays]) -> Columns:
-    """Concatenate parts in their order."""
+    """Concatenate parts in their order; a single part keeps its arrays."""
     every = list(parts)
+    if len(every) == 1:
+        return {name: every[0][name] for name in TABLES[table]}
     return {n: np.concatenate([_empty(table, n), *(part[n] for part in every)]) for n in TABLES[table]}
 
 
@@ -267,7 +248,7 @@ def read_parquet(
         return {
             name: np.concatenate([_empty(table, name), *parts[name]])
             if name in names
-            else _array(f"{table}.{name}", _missing(table, name, rows), TABLES[table][name])
+            else column_of(f"{table}.{name}", _missing(table, name, rows), TABLES[table][name])
             for name in wanted
         }
 
@@ -278,8 +259,8 @@ def _decoded(table: str, name: str, column: pa.Array) -> Values:
 
     where, dtype = f"{table}.{name}", TABLES[table][name]
     if dtype != "str" or not pa.types.is_dictionary(column.type) or column.null_count:
-        return _array(where, column.to_numpy(zero_copy_only=False), dtype)
-    words = _array(where, column.dictionary.to_pylist(), dtype)
+        return column_of(where, column.to_numpy(zero_copy_only=False), dtype)
+    words = column_of(where, column.dictionary.to_pylist(), dtype)
     return np.asarray(words[column.indices.to_numpy()])
 
 

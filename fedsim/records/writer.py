@@ -27,7 +27,8 @@ from fedsim.records.liveness.hold import Hold, hold, hold_of
 from fedsim.records.liveness.process import this_process
 from fedsim.records.rows import CommitRow, PersonalRow, Row, ScoreRow, VisitRow
 from fedsim.records.run import Run, run_of
-from fedsim.records.stored.parts import PackedRows, RowFile
+from fedsim.records.stored.parts import RowFile
+from fedsim.records.stored.spool import Spool, spooled
 from fedsim.records.watching.score import last_score
 
 _PACKAGES = ("numpy", "pandas", "pyarrow", "pydantic", "simpy", "torch", "transformers", "peft", "ray")  # fmt: skip
@@ -37,7 +38,7 @@ FOLDED_AT_ONCE = 20_000
 
 
 class Writer:
-    """Takes the rows of a running simulation; in a folder, or in memory if `folder` is None.
+    """Takes the rows of a running simulation; in a folder, or in memory (many of them in temporary files) if `folder` is None.
 
     Its wall seconds count from `began_s` of `time.perf_counter` (None: from now), when workers began to start.
     `info` is what `run.json` says from the start. With `continues` it is of a run that goes on in its folder, which is
@@ -66,12 +67,12 @@ class Writer:
         self._info = info or started(experiment)
         self.counts = dict.fromkeys(run_folder.WRITTEN, 0)
         self._from_s = time.perf_counter() if began_s is None else began_s
-        self._clients = tables.joined("clients", [])
+        self._clients: tables.Arrays = tables.joined("clients", [])
         self._files: dict[str, RowFile] = {}
         self._wall_file: BinaryIO | None = None
         self._lines = 0
         self._wall: list[dict[str, Any]] = []
-        self._packed = {table: PackedRows(table) for table in run_folder.WRITTEN}
+        self._spools = {table: Spool(table) for table in run_folder.WRITTEN}
         self._hold: Hold | None = None
         if self.folder is not None and continues:
             self._hold = hold_of(self.folder)
@@ -83,7 +84,7 @@ class Writer:
         """Write the table of clients, one array a column; arrays that it does not have are left out."""
         rows = tables.joined("clients", [tables.fit("clients", columns)])
         if self.folder is None:
-            self._clients = rows
+            self._clients = spooled("clients", rows)
         else:
             tables.write_parquet("clients", rows, self.folder / "clients.parquet")
 
@@ -141,7 +142,7 @@ class Writer:
     def _append(self, table: str, row: Row) -> None:
         self.counts[table] += 1
         if self.folder is None:
-            self._packed[table].add(row)
+            self._spools[table].add(row)
             return
         self._lines += 1
         with self._telling_of_rows(self.folder):
@@ -244,9 +245,8 @@ class Writer:
             self._wall_file = None
 
     def _columns(self) -> dict[str, tables.Arrays]:
-        """Return the tables of a run that lives in memory."""
-        written = {name: tables.joined(name, rows.parts()) for name, rows in self._packed.items()}
-        return {"clients": self._clients, **written}
+        """Return the tables of a run without a folder."""
+        return {"clients": self._clients, **{name: spool.columns() for name, spool in self._spools.items()}}
 
 
 def portable(experiment: Experiment) -> dict[str, Any]:

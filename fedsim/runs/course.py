@@ -174,11 +174,13 @@ def _step(env: simpy.Environment, server: Server, tell: OnEvent, stop: Stop) -> 
     if horizon_s is not None:
         end = Closing(env, horizon_s - env.now, Instant.EVALUATE, server.next_landing_s)
         end.callbacks.append(lambda _event: server.end())
+    step, peek = env.step, env.peek
     while not server.over:
-        if math.isinf(env.peek()):
+        if peek() == math.inf:
             raise nothing_left(server)
-        env.step()
-        stop.heed()
+        step()
+        if stop.asked:
+            stop.heed()
         now_s = float(env.now)
         standstill.count(now_s)
         if now_s - told_s >= 60.0:

@@ -15,6 +15,9 @@ TERMINATED = 128 + signal.SIGTERM
 class Stop:
     """Whether somebody has asked the run to stop.
 
+    Attributes:
+        asked: whether it is so.
+
     A signal raises where it arrives. Where that is swallowed (in a finaliser, in a component that catches everything),
     the run hears it here, at its next event.
     """
@@ -22,10 +25,11 @@ class Stop:
     def __init__(self) -> None:
         """Nobody has."""
         self._end: KeyboardInterrupt | SystemExit | None = None
+        self.asked = False
 
     def ask(self, end: KeyboardInterrupt | SystemExit) -> None:
         """Have the run end with this exception."""
-        self._end = end
+        self._end, self.asked = end, True
 
     def heed(self) -> None:
         """Raise if somebody has.

@@ -9,10 +9,9 @@ received: what is in flight when a connection breaks, at most a rate x RTT / 2, 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import numpy as np
 
 from fedsim.adapters.payload import Payload
 
@@ -52,26 +51,26 @@ class ClientBook:
             backbone_bytes: of the frozen model that a client downloads first; 0: it is preinstalled.
             resumes: whether clients keep what a broken-off download has brought.
         """
-        self._visits = np.zeros(clients, dtype=np.int64)
+        self._visits = array("i", bytes(4 * clients))
         self._backbone_bytes, self._resumes = backbone_bytes, resumes
         self._parts: dict[int, _Parts] = {}
         self._failed_equips: dict[int, int] = {}
         self.never_equipped: set[int] = set()
-        self._last_seen, self._last_rank = (np.full(clients, -1, dtype=np.int64) for _ in range(2))
+        self._last_seen, self._last_rank = array("i", [-1]) * clients, array("i", [-1]) * clients
         self.polled: dict[int, int] = {}
 
     def visits(self, client: int) -> int:
         """Return how many visits of a client were begun."""
-        return self._visits.item(client)
+        return self._visits[client]
 
     def last_seen(self, client: int) -> int | None:
         """Return the version that a client downloaded last; None: none yet."""
-        version = self._last_seen.item(client)
+        version = self._last_seen[client]
         return version if version >= 0 else None
 
     def last_rank(self, client: int) -> int | None:
         """Return the slots of each factor that a client downloaded last; None: none yet."""
-        return None if self._last_seen[client] < 0 else self._last_rank.item(client)
+        return None if self._last_seen[client] < 0 else self._last_rank[client]
 
     def begin_visit(self, client: int) -> None:
         """Note that a client was asked, to train or to be polled."""
@@ -102,6 +101,8 @@ class ClientBook:
             payload: what it is sent of it.
             message_bytes: the length of that message; 0: it has it already.
         """
+        if client not in self._parts:
+            return message_bytes if self._last_seen[client] >= 0 else message_bytes + self._backbone_bytes
         backbone_held, message_held = self._held(client, version, payload)
         return self._backbone_left(client, backbone_held) + max(0, message_bytes - message_held)
 

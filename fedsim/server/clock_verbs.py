@@ -27,14 +27,14 @@ class ClockVerbs(ABC):
     def __init__(self, env: simpy.Environment, plan: Plan) -> None:
         """Stand at the environment's time."""
         self.env, self.plan = env, plan
-        self._short_waits = 0
+        self._short_waits, self._clients = 0, len(plan.population)
 
     # the plan -----------------------------------------------------------------------------------
 
     @property
     def clients(self) -> int:
         """How many clients there are."""
-        return len(self.plan.population)
+        return self._clients
 
     @property
     def seed(self) -> int:

@@ -69,6 +69,7 @@ class OpenVisits:
         self._book, self._ledger, self._trainer, self._seen = book, ledger, trainer, seen
         self._roster, self._desk, self._alarm = roster, desk, alarm
         self._one_at_a_time, self._on_exhausted = one_at_a_time, on_exhausted
+        self._clients = len(plan.population)
         self._equips = plan.experiment.network.backbone == "first_visit"
         self.dispatched: dict[int, Dispatched] = {}
         self.polled: dict[int, PolledModel] = {}
@@ -89,9 +90,8 @@ class OpenVisits:
         Raises:
             ValueError: as said.
         """
-        clients = len(self._plan.population)
-        if not 0 <= client < clients:
-            raise ValueError(f"there is no client {client} to dispatch to, only 0 to {clients - 1}")
+        if not 0 <= client < self._clients:
+            raise ValueError(f"there is no client {client} to dispatch to, only 0 to {self._clients - 1}")
         if client in self._at_work:
             what = f"client {client} is at work on another visit"
             raise ValueError(f"{what}: dispatch to those that `sample` returns")

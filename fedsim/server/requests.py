@@ -18,7 +18,7 @@ from fedsim.clock.online.idle_set import IdleSet
 from fedsim.clock.online.roster import Roster
 from fedsim.clock.plan import Plan
 from fedsim.errors import RunError, message
-from fedsim.rng import stream
+from fedsim.rng import CountedStreams, stream
 from fedsim.samplers.seen import Records
 from fedsim.samplers.uniform import Uniform
 from fedsim.server import returned
@@ -27,7 +27,7 @@ Places = Callable[[int, int, np.random.Generator], NDArray[np.int64]]
 """(idle clients, n, all chance) -> the places of n of them."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class PoolRequest:
     """Somebody waits for `n` clients since `since_s` [virtual s]; `grant` hands them over.
 
@@ -75,8 +75,11 @@ class Desk:
         self._records, self._held_out = records, held_out
         self._sampler = sampler = plan.parts.sampler
         self._by_places: Places | None = None
+        self._first_draws: CountedStreams | None = None
         if isinstance(sampler, Uniform) and type(sampler).choose is Uniform.choose:
             self._by_places = sampler.places
+            if type(sampler).places is Uniform.places:
+                self._first_draws = CountedStreams(self._experiment.training_seed, "sample")
         self._requests: deque[PoolRequest] = deque()
         self._draws = 0
         self._most_idle: dict[int, int] = {}
@@ -124,37 +127,43 @@ class Desk:
         short: dict[int, PoolRequest] = {}
         waiting, self._requests = self._requests, deque()
         for request in waiting:
-            if request.pool in short:
+            pool = request.pool
+            if pool in short:
                 self._requests.append(request)
                 continue
             fit = request.of(idle)
-            self._most_idle[request.pool] = max(self._most_idle.get(request.pool, 0), len(fit))
             if len(fit) < request.n:
-                short[request.pool] = request
+                self._most_idle[pool] = max(self._most_idle.get(pool, 0), len(fit))
+                short[pool] = request
                 self._requests.append(request)
                 continue
             chosen = self._chosen(request, fit, now_s)
-            del self._most_idle[request.pool]
-            request.grant(chosen.tolist())
+            self._most_idle.pop(pool, None)
+            request.grant(chosen)
         if short:
             next_s = self._roster.availability.next_start_s(now_s)
         for request in short.values():
             self._give_up_if_hopeless(request, now_s, next_s)
         return next_s
 
-    def _chosen(
-        self, request: PoolRequest, fit: IdleSet | NDArray[np.int64], now_s: float
-    ) -> NDArray[np.int64]:
-        rng = stream(self._experiment.training_seed, "sample", self._draws)
-        self._draws += 1
+    def _chosen(self, request: PoolRequest, fit: IdleSet | NDArray[np.int64], now_s: float) -> list[int]:
+        number, self._draws = self._draws, self._draws + 1
+        if request.n == 1 and isinstance(fit, IdleSet) and self._first_draws is not None:
+            client = fit.member(
+                self._first_draws.integer(number, len(fit))
+            )  # as below, and nothing else made
+            self._roster.reserve_one(client)
+            return [client]
+        rng = stream(self._experiment.training_seed, "sample", number)
         if isinstance(fit, IdleSet) and self._by_places is not None:
             chosen = fit.at(self._by_places(len(fit), request.n, rng))
         else:
             idle = fit.members() if isinstance(fit, IdleSet) else fit
-            clients = self._sampler.choose(idle, request.n, rng, self._records.now(now_s))
-            chosen = returned.chosen(self._sampler, idle, request.n, clients)
+            drawn = self._sampler.choose(idle, request.n, rng, self._records.now(now_s))
+            chosen = returned.chosen(self._sampler, idle, request.n, drawn)
         self._roster.reserve(chosen)
-        return chosen
+        clients: list[int] = chosen.tolist()
+        return clients
 
     def _give_up_if_hopeless(self, request: PoolRequest, now_s: float, next_s: float) -> None:
         able = self._roster.able(request.among)

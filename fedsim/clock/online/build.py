@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedsim.arrays import Floats
+from fedsim.arrays import Floats, Ints
 from fedsim.clock.device_training import Machines
 from fedsim.clock.online.attendance import Attendance, Windowed
-from fedsim.clock.online.device import WatchedDevice
+from fedsim.clock.online.device_states import Batteries, DeviceStates, Model
 from fedsim.clock.online.watched import Watched
 from fedsim.config.devices import Battery
 from fedsim.config.experiment import Experiment
 from fedsim.cost.energy import BatteryState
-from fedsim.devices.availability import BLOCK, Availability
-from fedsim.devices.battery import Charge, Supply
+from fedsim.devices.availability import BLOCK
 from fedsim.devices.online import windows_in_zones, zones_of
 from fedsim.devices.population import Population, Profile
 from fedsim.devices.thermal import settled_k, thermal_of
@@ -24,9 +23,6 @@ from fedsim.rng import stream
 
 if TYPE_CHECKING:
     from simpy import Environment
-
-BatteryAtStart = tuple[Charge, Supply]
-"""What a battery holds, and what feeds and drains it besides our work."""
 
 
 def attendance_of(
@@ -46,67 +42,64 @@ def attendance_of(
     return Watched(env, windows, devices_of(experiment, population, machines))
 
 
-def devices_of(experiment: Experiment, population: Population, machines: Machines) -> list[WatchedDevice]:
+def devices_of(experiment: Experiment, population: Population, machines: Machines) -> DeviceStates:
     """Return every client's device at the start of a run, by client.
 
     Raises:
         ExperimentError: a device whose battery is not known, or that is never cool enough.
         ProfileError: no table of plugs, or a broken one.
     """
-    profiles = [population.profile(client) for client in range(len(population))]
+    firsts, model_of = _firsts_of_a_model(population)
+    profiles = [population.profile(client) for client in firsts]
     gates = [_heat_gates(experiment, profile) for profile in profiles]
-    return [
-        WatchedDevice(p, population.availability, machines, battery=battery, heat_gates=heat_gates)
-        for p, battery, heat_gates in zip(profiles, _batteries(experiment, profiles), gates, strict=True)
-    ]
+    batteries = _batteries(experiment, population)
+    config = experiment.energy.battery
+    models = [_model(p, config, heat_gates=g) for p, g in zip(profiles, gates, strict=True)]
+    return DeviceStates(population, machines, models, model_of, batteries)
 
 
-def _batteries(experiment: Experiment, profiles: list[Profile]) -> list[BatteryAtStart | None]:
-    """Return every client's battery at the start of a run; None: it is on the mains.
+def _firsts_of_a_model(population: Population) -> tuple[list[int], Ints]:
+    """Return the first client of each model of devices, ascending, and the place of each client's among these, (n,).
+
+    Devices of one model have their row, class, idle power and battery in common.
+    """
+    columns = population.columns()
+    names = ("device", "tier", "idle_w", "battery_wh")
+    known: dict[tuple[object, ...], int] = {}
+    rows = zip(*(columns[name].tolist() for name in names), strict=True)
+    model_of = np.fromiter((known.setdefault(row, len(known)) for row in rows), np.int64, len(population))
+    return np.unique(model_of, return_index=True)[1].tolist(), model_of
+
+
+def _model(profile: Profile, config: Battery | None, *, heat_gates: bool) -> Model:
+    """Return what devices like this one have in common.
 
     Raises:
-        ExperimentError: a device whose battery is not known.
+        ExperimentError: their battery is not known.
+    """
+    if config is None:
+        return Model(None, 0.0, 0.0, heat_gates)
+    capacity_wh = config.capacity_of(profile.tier, profile.device, profile.battery_wh)
+    battery_j = None if capacity_wh is None else BatteryState.of_wh(capacity_wh, 1.0).capacity_j
+    return Model(battery_j, config.use_w_of(profile.tier), config.charge_w_of(profile.tier), heat_gates)
+
+
+def _batteries(experiment: Experiment, population: Population) -> Batteries | None:
+    """Return what feeds and drains the clients' batteries, and their levels at the start; None: they are not followed.
+
+    Raises:
         ProfileError: no table of plugs, or a broken one.
     """
-    n, seed, zones_h = len(profiles), experiment.population_seed, experiment.population.time_zones
+    n, seed, zones_h = len(population), experiment.population_seed, experiment.population.time_zones
     config = experiment.energy.battery
     if config is None:
-        return [None] * n
-    plugged, _ = windows_in_zones("energy.battery.plugged", config.plugged, n, zones_h, seed)
-    levels, ahead_s = _levels_at_start(n, seed, config.initial), 3600.0 * zones_of(n, zones_h, seed)
-    return [
-        _battery_of(p, config, float(levels[p.client]), plugged, float(ahead_s[p.client])) for p in profiles
-    ]
-
-
-def _battery_of(
-    profile: Profile, config: Battery, level: float, plugged: Availability, ahead_s: float
-) -> BatteryAtStart | None:
-    """Return a client's battery at this level at the start of a run; None: it is on the mains.
-
-    Raises:
-        ExperimentError: it is not known.
-    """
-    capacity_wh = config.capacity_of(profile.tier, profile.device, profile.battery_wh)
-    if capacity_wh is None:
         return None
-    charge = Charge(
-        time_s=0.0,
-        battery=BatteryState.of_wh(capacity_wh, level),
-        low=level < config.start_at,
-        start_at=config.start_at,
-        stop_below=config.stop_below,
-    )
-    supply = Supply(
-        plugged,
-        profile.client,
-        idle_w=profile.idle_w,
-        use_w=config.use_w_of(profile.tier),
-        charge_w=config.charge_w_of(profile.tier),
-        awake=config.awake,
-        ahead_s=ahead_s,
-    )
-    return charge, supply
+    if config.plugged == experiment.population.availability == "charging":  # the same windows, and many
+        plugged = population.availability.plain
+    else:
+        plugged, _ = windows_in_zones("energy.battery.plugged", config.plugged, n, zones_h, seed)
+    levels, ahead_s = _levels_at_start(n, seed, config.initial), 3600.0 * zones_of(n, zones_h, seed)
+    return Batteries(config, plugged, levels, ahead_s)
 
 
 def _levels_at_start(n: int, seed: int, bounds: tuple[float, float]) -> Floats:

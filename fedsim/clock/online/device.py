@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from operator import attrgetter
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from simpy import Event
 
@@ -22,16 +22,21 @@ SOON_S = 1e-3
 """A device that is cool enough within this time is cool."""
 
 
+Kind = Cause | Literal["online", "look"]
+"""Why a device goes offline, or `online`: it is online again, or `look`: nothing is known beyond this time."""
+KINDS: tuple[Kind, ...] = (*get_args(Cause), "online", "look")
+
+
 class Transition(NamedTuple):
     """What a device does next.
 
     Attributes:
         at_s: when; inf: never.
-        kind: why it goes offline, or `online`: it is online again, or `look`: nothing is known beyond this time.
+        kind: of what.
     """
 
     at_s: float
-    kind: Cause | Literal["online", "look"]
+    kind: Kind
 
 
 _AT_S = attrgetter("at_s")
@@ -53,13 +58,12 @@ class WatchedDevice:
         online: whether it is online.
         cause, offline_since_s: why and when it went offline last.
         transition: its next transition.
-        stamp: of that transition; one with another stamp is void.
         went_offline, came_online: events that a visit waits for.
     """
 
     __slots__ = (
         *("_heat_gates", "_machines", "_windows", "came_online", "cause", "charge", "draw", "hot_s"),
-        *("offline_since_s", "online", "profile", "stamp", "supply", "time_s", "transition"),
+        *("offline_since_s", "online", "profile", "supply", "time_s", "transition"),
         *("waits_to_cool", "went_offline", "working"),
     )
 
@@ -91,9 +95,15 @@ class WatchedDevice:
         self.time_s, self.offline_since_s, self.hot_s = 0.0, 0.0, math.inf
         self.online, self.working, self.waits_to_cool = True, False, True
         self.cause: Cause = "window"
-        self.transition, self.stamp = Transition(math.inf, "look"), 0
+        self.transition = Transition(math.inf, "look")
         self.went_offline: Event | None = None
         self.came_online: Event | None = None
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing is known of it but its state: it is in no visit, and nobody waits for it."""
+        waited_for = self.went_offline is not None or self.came_online is not None
+        return self.waits_to_cool and not self.working and not waited_for and self.draw is NOTHING
 
     def settle(self, now_s: float) -> None:
         """Let it catch up with the clock; transitions are exact, the clock may be a rounding behind them."""

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from fedsim.clock.online.device import WatchedDevice
-from fedsim.devices.battery import Charge
+from fedsim.clock.online.device_states import DeviceStates
 from fedsim.records.info import Batteries
 from fedsim.records.rows import Cause
 
 
 def stored_j(devices: Sequence[WatchedDevice]) -> float:
-    """Return what all batteries hold [J]."""
-    return math.fsum(charge.battery.stored_j for charge in _charges(devices))
+    """Return what all batteries hold at the start of a run [J]."""
+    if isinstance(devices, DeviceStates):
+        return devices.stored_at_start_j()
+    return math.fsum(device.charge.battery.stored_j for device in devices if device.charge is not None)
 
 
 def offline_shares(
@@ -36,25 +39,30 @@ def offline_shares(
     return {cause: seconds / run_s for cause, seconds in total_s.items() if seconds}
 
 
-def balance_of(devices: Sequence[WatchedDevice], stored_at_start_j: float) -> Batteries | None:
-    """Return what all batteries took and gave; None if there are none.
+def balance_of(devices: Sequence[WatchedDevice], stored_at_start_j: float, now_s: float) -> Batteries | None:
+    """Return what all batteries took and gave until now; None if there are none.
 
     Args:
-        devices: all of a run, settled at its end.
+        devices: all of a run.
         stored_at_start_j: what all batteries held at the start [J].
+        now_s: the end of the run [virtual s].
     """
-    charges = _charges(devices)
-    if not charges:
+    received_j, supplied_j, stored, levels = (array("d") for _ in range(4))
+    for device in devices:
+        device.settle(now_s)
+        charge = device.charge
+        if charge is not None:
+            received_j.append(charge.received_j)
+            supplied_j.append(charge.supplied_j)
+            stored.append(charge.battery.stored_j)
+            levels.append(charge.battery.level)
+    if not levels:
         return None
     return Batteries(
-        devices=len(charges),
+        devices=len(levels),
         start_j=stored_at_start_j,
-        received_j=math.fsum(c.received_j for c in charges),
-        supplied_j=math.fsum(c.supplied_j for c in charges),
-        end_j=stored_j(devices),
-        mean_level=float(np.mean([c.battery.level for c in charges])),
+        received_j=math.fsum(received_j),
+        supplied_j=math.fsum(supplied_j),
+        end_j=math.fsum(stored),
+        mean_level=float(np.mean(levels)),
     )
-
-
-def _charges(devices: Sequence[WatchedDevice]) -> list[Charge]:
-    return [device.charge for device in devices if device.charge is not None]

@@ -74,11 +74,7 @@ class _Windows:
         if clients is None or len(clients) > MANY:
             idle.set_reason(~openings.online(), WINDOW)
             return
-        for client in clients:
-            if openings.is_open(client):
-                idle.drop_reason(client, WINDOW)
-            else:
-                idle.add_reason(client, WINDOW)
+        idle.follow(clients, openings.counts, WINDOW)
 
 
 class _Outages:

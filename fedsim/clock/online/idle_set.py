@@ -59,6 +59,18 @@ class IdleSet:
             if not after:
                 self._change(client, 1)
 
+    def follow(self, clients: list[int], lacks_it: bytearray, reason: int) -> None:
+        """Have each of some clients have a reason, or not where its number in `lacks_it` (n,) is not 0."""
+        reasons, blocks, groups = self._reasons, self._blocks, self._groups
+        for client in clients:
+            before = reasons[client]
+            reasons[client] = after = before & ~reason if lacks_it[client] else before | reason
+            if (before == 0) != (after == 0):
+                by, block = 1 if before else -1, client // BLOCK
+                self._count += by
+                blocks[block] += by
+                groups[block // GROUP] += by
+
     def add_reasons(self, clients: Ints, reason: int) -> None:
         """Different clients have this reason, too."""
         if len(clients) < MANY:
@@ -101,9 +113,14 @@ class IdleSet:
         """Return the clients that have these places, from 0, among all that are in it."""
         if len(places) >= MANY:
             return self.members()[places]
-        return np.array([self._at(place) for place in places.tolist()], dtype=np.int64)
+        return np.array([self.member(place) for place in places.tolist()], dtype=np.int64)
 
-    def _at(self, place: int) -> int:
+    def member(self, place: int) -> int:
+        """Return the client that has this place, from 0, among all that are in it.
+
+        Raises:
+            IndexError: there are not so many.
+        """
         if not 0 <= place < self._count:
             raise IndexError(f"place {place} of {self._count}")
         block = 0
@@ -116,7 +133,7 @@ class IdleSet:
             place -= count
             block += 1
         first = block * BLOCK
-        return first + int(np.flatnonzero(self._view[first : first + BLOCK] == 0)[place])
+        return first + int((self._view[first : first + BLOCK] == 0).nonzero()[0][place])
 
     def _change(self, client: int, by: int) -> None:
         block = client // BLOCK

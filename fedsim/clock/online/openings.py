@@ -45,9 +45,10 @@ class Openings:
         """Return who is online, (n,), as of the last question."""
         return np.frombuffer(self._open, dtype=np.uint8) > 0
 
-    def is_open(self, client: int) -> bool:
-        """Return whether a client's window is open, as of the last question."""
-        return self._open[client] > 0
+    @property
+    def counts(self) -> bytearray:
+        """How many windows of each client are open as of the last question, (n,); it goes on changing."""
+        return self._open
 
     def due(self, to_s: float) -> list[int] | None:
         """Return the clients whose windows open or close by `to_s`, since the last question; None: it may be anybody.

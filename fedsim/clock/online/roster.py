@@ -46,6 +46,12 @@ class Roster:
             self._busy[client] = True
         self._idle.add_reasons(clients, BUSY)
 
+    def reserve_one(self, client: int) -> None:
+        """Mark a client as busy."""
+        self.busy += not self._busy[client]
+        self._busy[client] = True
+        self._idle.add_reason(client, BUSY)
+
     def release(self, client: int) -> None:
         """Mark a client as idle again."""
         self.busy -= self._busy[client]

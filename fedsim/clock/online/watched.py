@@ -1,7 +1,7 @@
 """Who is online where batteries and heat decide: each device's next transition is solved, not looked for.
 
-Every client has one next transition: when it goes offline if it is online, when it is online again if it is not. A
-heap holds them; those of idle clients happen when somebody looks, those of working ones are on the clock: O(log n) a
+Every client has one next transition: when it goes offline if it is online, when it is online again if it is not. They
+are kept in their order; those of idle clients happen when somebody looks, those of working ones are on the clock: O(log n) a
 transition.
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.clock.online.alarms import Alarms
 from fedsim.clock.online.device import Transition, WatchedDevice
 from fedsim.clock.online.facts import balance_of, offline_shares, stored_j
 from fedsim.devices.availability import WhoIsOnline
@@ -52,7 +52,7 @@ class Watched:
         self._online = np.ones(self.n, dtype=np.bool_)
         self._changed: set[int] = set()
         self._offline_s: dict[Cause, float] = dict.fromkeys(CAUSES, 0.0)
-        self._heap: list[tuple[float, int, int]] = []
+        self._alarms = Alarms(self.n)
         for client in range(self.n):
             self._schedule_next(client)
 
@@ -75,33 +75,33 @@ class Watched:
             return []
         clients = sorted(self._changed)
         self._changed.clear()
-        return [(client, self._devices[client].online) for client in clients]
+        return [(client, self._online.item(client)) for client in clients]
 
     def is_online(self, client: int, now_s: float) -> bool:
         """Return whether a client is online now."""
         self._advance_to(now_s)
-        return self._devices[client].online
+        return bool(self._online[client])
 
     def next_start_s(self, now_s: float) -> float:
         """Return the next transition of anybody, before which nobody is online again; inf if there is none."""
         self._advance_to(now_s)
-        return self._heap[0][0] if self._heap else math.inf
+        alarm = self._alarms.first()
+        return math.inf if alarm is None else alarm[0]
 
     def facts(self, now_s: float) -> tuple[dict[Cause, float], Batteries | None]:
         """Return why devices were offline, as shares of their time, and what the batteries took and gave."""
         self._advance_to(now_s)
-        for device in self._devices:
-            device.settle(now_s)
         shares = offline_shares(self._devices, self._offline_s, now_s)
-        return shares, balance_of(self._devices, self._stored_at_start_j)
+        return shares, balance_of(self._devices, self._stored_at_start_j, now_s)
 
     def _advance_to(self, now_s: float) -> None:
         """Let everybody's transitions happen until now, each at its own time."""
-        while self._heap:
-            at_s, stamp, client = self._heap[0]
-            if at_s > now_s and self._devices[client].stamp == stamp:
+        alarms = self._alarms
+        while (alarm := alarms.first()) is not None:
+            at_s, stamp, client = alarm
+            if at_s > now_s and alarms.stamps[client] == stamp:
                 return
-            heappop(self._heap)
+            alarms.pop()
             self._on_alarm(client, stamp, at_s)
 
     # what a visit asks and does -----------------------------------------------------------------
@@ -163,16 +163,16 @@ class Watched:
             if _stops_training(device, transition):
                 return
         device.transition = transition
-        device.stamp += 1
+        self._alarms.stamps[client] += 1
         if transition.at_s < math.inf:
-            heappush(self._heap, (transition.at_s, device.stamp, client))
+            self._alarms.set(client, transition.at_s)
         if device.went_offline is not None:
             self._set_alarm(client)
 
     def _set_alarm(self, client: int) -> None:
         """Put the next transition of a working client on the clock."""
         device = self._devices[client]
-        at_s, stamp = device.transition.at_s, device.stamp
+        at_s, stamp = device.transition.at_s, self._alarms.stamps[client]
         if at_s < math.inf:
             place = Instant.LANDING if device.transition.kind == "online" else Instant.OFFLINE
             alarm = At(self._env, at_s - self._env.now, place)
@@ -180,11 +180,11 @@ class Watched:
 
     def _on_alarm(self, client: int, stamp: int, at_s: float) -> None:
         """A transition is due, unless another has taken its place."""
-        device = self._devices[client]
-        if device.stamp != stamp:
+        if self._alarms.stamps[client] != stamp:
             return
+        device = self._devices[client]
         device.settle(at_s)
-        device.stamp += 1
+        self._alarms.stamps[client] += 1
         self._apply(client, device.transition)
         if not _stops_training(device, device.transition):
             self._schedule_next(client)

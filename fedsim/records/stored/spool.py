@@ -65,3 +65,14 @@ class Spool:
 
     def _rest(self) -> Part:
         return RowsInMemory(tables.appended(self._table, self._packed.parts()))
+
+
+def spooled(table: str, columns: tables.Columns) -> tables.Arrays:
+    """Return a table in its order: as it is, or in a temporary file where it has more than `IN_MEMORY` rows.
+
+    Raises:
+        RunFolderError: the file cannot be written.
+    """
+    if tables.count(columns) <= IN_MEMORY:
+        return columns
+    return sorted_table(table, [RowsInMemory(columns)], None)

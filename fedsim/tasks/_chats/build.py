@@ -53,8 +53,7 @@ def prepare_examples(config: LanguageSettings, context: TaskContext) -> ChatTask
     """Return the task of chats, instructions or completions; see `Language.build`."""
     name = model_name(config)
     model = described(name, config.sequence, context, config.quantised())
-    if context.lora.start_from is not None:
-        check_saved(context.lora.start_from, model.layout, context.lora)
+    check_saved(model.layout, context.lora)
     read_splits, notices = read(_source(config))
     cutting = _cutting(config, name, model.shape.vocab)
     parts = {split: tokenised(whole.examples, cutting, split) for split, whole in read_splits.items()}
