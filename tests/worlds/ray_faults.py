@@ -78,7 +78,9 @@ def fedsim(folder, experiment, command="run", **environment):
     (folder / "e.yaml").write_text(yaml.safe_dump(experiment.plain()))
     started = Command(folder)
     path = os.pathsep.join(filter(None, [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH")]))
-    arguments = {"run": [folder / "e.yaml", "--out", started.run], "resume": [started.run, "--trust"]}[command]
+    arguments = {"run": [folder / "e.yaml", "--out", started.run], "resume": [started.run, "--trust"]}[
+        command
+    ]
     with (folder / "said").open("w") as said:
         started.process = subprocess.Popen(
             [sys.executable, "-m", "fedsim", command, *map(str, arguments)],
