@@ -287,7 +287,7 @@ def test_weights_of_another_shape_are_named(folders, tmp_path, text_folder):
 def test_a_written_out_path_that_there_is_none_of_says_why(folders, tmp_path, text_folder):
     name = changed(folders / "gemma3", tmp_path / "capped", final_logit_softcapping=30.0)
 
-    said = "numerics.training: there is no fused decoder for this gemma3_text with these targets: its logits are capped"
+    said = "numerics.training: there is no fused decoder for gemma3_text with these targets: its logits are capped"
     assert said in refusal(name, text_folder, training="fused")
 
 
