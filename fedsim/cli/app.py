@@ -23,7 +23,7 @@ from fedsim.cli.shell import answered, terminate
 from fedsim.cli.watching.status import status
 
 app = typer.Typer(
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,

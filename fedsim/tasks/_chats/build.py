@@ -118,7 +118,10 @@ def _cutting(config: LanguageSettings, name: str, vocabulary: int) -> Cutting:
         return list(batch.encodings)
 
     plain = config.format == "completion"
-    write = plainly if plain else by_template(template_of(tokenizer, config.chat_template, name))
+    write = plainly
+    if not plain:
+        template = template_of(tokenizer, config.chat_template, name)
+        write = by_template(template, on_answers=config.on_answers)
     last = hub.end_of_text(tokenizer) if plain else None
     bos = tokenizer.bos_token_id
     first = (last if bos is None else int(bos)) if plain else None

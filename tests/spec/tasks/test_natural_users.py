@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import json
 import re
 from itertools import chain
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from fedsim.config.learning import LocalConfig, LoraConfig
@@ -20,6 +24,7 @@ from fedsim.tasks._natural.last import last_at_the_end, owner_facts
 from fedsim.tasks._natural.owners import rooms
 from fedsim.tasks._natural.times import in_order, moments
 from fedsim.tasks._splits import Ragged, Splits
+from fedsim.tasks.images import Images
 from fedsim.tasks.language import Language
 from fedsim.tasks.partition import Blocks, Partition, partition
 
@@ -305,6 +310,45 @@ def test_the_cap_of_a_text_is_exact_in_tokens_and_leaves_the_earliest_out(llama,
     assert any("beyond task.partition.most" in notice for notice in task.facts["notices"])
     for rows in task.splits.training:
         assert min(row % 1000 for row in rows_in(tokenizer, task.windows.tokens[rows])) > 5
+
+
+def test_makers_of_images_are_clients_that_hold_out_their_last_pictures(tmp_path):
+    """Pictures of one grey, which is their number: 8, 12 and 4 of three makers, whose times run backwards."""
+    whose = [0] * 8 + [1] * 12 + [2] * 4
+    greys = range(10, 10 + len(whose))
+
+    def png(grey):
+        buffer = io.BytesIO()
+        Image.new("L", (8, 8), grey).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    table = {
+        "image": [{"bytes": png(g)} for g in greys],
+        "label": [0] * 24,
+        "who": whose,
+        "at": [-g for g in greys],
+    }
+    pq.write_table(pa.table(table), tmp_path / "train.parquet")
+    few = {"image": [{"bytes": png(1)}], "label": [0], "who": [0], "at": [0]}
+    pq.write_table(pa.table(few), tmp_path / "test.parquet")
+    context = TaskContext(2, 0, LoraConfig(r=2), LocalConfig(lr=0.01, epochs=1, batch=4))
+    fields = {
+        "client_column": "who",
+        "time_column": "at",
+        "samples": 0,
+        "data": str(tmp_path),
+        "holdout": "last",
+    }
+    natural = {"kind": "natural", "more_owners": "largest", "most": 10}
+    task = Images.model_validate(fields | {"partition": natural}).build(context)
+    seen = [[task.pictures.pixels[row, 0, 0, 0].item() for row in rows] for rows in task.splits.training]
+    last = [[task.pictures.pixels[row, 0, 0, 0].item() for row in rows] for rows in task.splits.held_out]
+    assert last == [
+        [18],
+        [10],
+    ]  # the last in time of makers 1 and 0, who come in the order of their first picture
+    assert seen == [[*range(27, 18, -1)], [*range(17, 10, -1)]]  # of twelve, ten
+    assert task.facts["images_over_the_cap"] == 2
 
 
 def test_another_order_of_the_rows_is_the_same_task_where_time_is_known(llama, diary, tmp_path):
