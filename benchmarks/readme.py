@@ -110,6 +110,18 @@ def midsized(found: Found) -> list[str]:
     return lines
 
 
+def chats(found: Found) -> list[str]:
+    """Return stock PEFT's time a visit over chats of unequal length, and what fedsim gains on it by K, padded and packed."""
+    values, about = found["values"], found["about"]
+    names = [f"k{k}" for k in about["ks"]]
+    lines = ["| rows | stock PEFT |" + "".join(f" K = {k} |" for k in about["ks"])]
+    lines.append("|---" * (2 + len(names)) + "|")
+    for rows in ("padded", "packed"):
+        gains = (said(values[f"chats.{rows}.stock_over.{who}"]) for who in names)
+        lines.append(f"| {rows} | {said(values[f'chats.{rows}.ms.stock'])} | {' | '.join(gains)} |")
+    return lines
+
+
 def families(found: Found) -> list[str]:
     """Return stock PEFT's time a visit by family, and what the swapped and the written-out path gain on it."""
     values = found["values"]
@@ -313,6 +325,7 @@ TABLES: dict[str, Callable[[Found], list[str]]] = {
     "memory": memory,
     "midsized": midsized,
     "families": families,
+    "chats": chats,
     "startup": startup,
     "growth": growth,
     "engine": engine,

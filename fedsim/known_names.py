@@ -17,6 +17,36 @@ def _by_name(names: Mapping[str, str]) -> dict[str, str]:
     return {name: written for written, text in names.items() for name in text.split()}
 
 
+COMMANDS = {
+    "init": "fedsim new",
+    "create": "fedsim new",
+    "template": "fedsim new",
+    "ls": "fedsim status FOLDER, for the runs in it",
+    "list": "fedsim profiles list, or fedsim status FOLDER for runs",
+    "train": "fedsim run FILE.yaml",
+    "start": "fedsim run FILE.yaml",
+    "simulate": "fedsim run FILE.yaml",
+    "plan": "fedsim run FILE.yaml --dry-run",
+    "check": "fedsim run FILE.yaml --dry-run",
+    "validate": "fedsim run FILE.yaml --dry-run",
+    "audit": "fedsim verify RUN",
+    "continue": "fedsim resume RUN",
+    "restart": "fedsim resume RUN",
+    "grid": "fedsim sweep FILE.yaml",
+    "plot": "fedsim report RUN",
+    "show": "fedsim report RUN",
+    "view": "fedsim report RUN",
+    "diff": "fedsim compare RUN RUN",
+    "trace": "fedsim timeline RUN",
+    "config": "fedsim explain KEY",
+    "help": "fedsim --help, or fedsim explain KEY",
+    "version": "fedsim --version",
+    "completion": "fedsim --install-completion",
+    "stop": "Ctrl-C where it runs; the tables are kept",
+    "kill": "Ctrl-C where it runs; the tables are kept",
+}
+"""Commands that people type -> what there is for it."""
+
 _METHODS: dict[str, str] = {
     "aggregator.kind: fedit (of adapters FedAvg is FedIT; of whole models with lora.full: true)": "fedavg",
     "aggregator.kind: fedit": "fedlora lora average mean weightedaverage",
@@ -117,6 +147,13 @@ _KEYS: dict[str, str] = {
     "task.model": "model modelname modelnameorpath modelid pretrainedmodelnameorpath basemodel",
     "task.data": "dataset datasetname datapath dataroot datadir trainfile",
     "task.sequence": "maxlength maxseqlen maxseqlength seqlen seqlength blocksize contextlength cutofflen",
+    "task.pack": "packing samplepacking",
+    "task.loss_on: answers": "assistantonlyloss completiononlyloss trainonresponsesonly maskprompt",
+    "task.loss_on: all": "trainoninputs trainonprompts",
+    "task.columns.messages": "messagescolumn conversationcolumn",
+    "task.format": "datasettype dataformat",
+    "task.chat_template": "chattemplate chattemplatepath",
+    "task.generate.tokens": "maxnewtokens generationmaxlength",
     "seed": "randomseed rngseed randomstate manualseed",
     "runtime.workers": "numworkers nworkers njobs numcpus parallel",
     "runtime.gpus_per_worker": "gpus numgpus device",

@@ -89,6 +89,8 @@ def speeches(play: str, text: str) -> list[Speech]:
         if HEADING.match(first):
             open_speech, scene = False, scene + 1
             continue
+        if NO_ROLES.fullmatch(paragraph.removesuffix(".")):
+            continue
         name = _named(paragraph)
         if name is not None and (name.isupper() or names[name] > 1):
             said.append((name, scene, [rest]))

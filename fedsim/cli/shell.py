@@ -76,7 +76,7 @@ def _answer(problem: Exception, args: Sequence[str]) -> int:
             command = (
                 problem.ctx.command_path if isinstance(problem, _InContext) and problem.ctx else "fedsim"
             )
-            fix = _setting_meant(problem, args) or f"see `{command} --help`"
+            fix = _setting_meant(problem, args) or _command_meant(problem, args) or f"see `{command} --help`"
             error(Message(problem.format_message().rstrip("."), fix=fix))
         return 2
     if isinstance(problem, ModuleNotFoundError) and not str(problem.name).startswith("fedsim"):
@@ -113,6 +113,21 @@ def _setting_meant(problem: _Usage, args: Sequence[str]) -> str | None:
     if " " in key:
         return f"settings are given as -s KEY=VALUE; here: {key}"
     return f"write `-s {key}={word or value or '...'}`: settings are given with -s"
+
+
+def _command_meant(problem: _Usage, args: Sequence[str]) -> str | None:
+    """Return what there is for a command that there is not: a known name's, or the nearest; None: none is meant."""
+    from fedsim.errors import nearest
+    from fedsim.known_names import COMMANDS
+
+    typed = next((arg for arg in args if not arg.startswith("-")), "")
+    if "No such command" not in problem.format_message() or not isinstance(problem, _InContext):
+        return None
+    if typed in COMMANDS:
+        return f"write {COMMANDS[typed]}"
+    known = sorted(vars(problem.ctx.command).get("commands", {})) if problem.ctx else []
+    hint = nearest(typed, known)
+    return hint if hint.startswith("did you mean") else None
 
 
 def _bare_pairs(args: Sequence[str]) -> Iterator[str]:

@@ -74,11 +74,11 @@ def adapters_of(
         _known(population, "rank", lora.rank_by, lora.ranks, layout.rank),
         _known(population, "depth", lora.depth_by, lora.depths, lora.depth_choices(layers)[-1]),
     )
-    by = {lora.rank_by, lora.depth_by}
-    if by.isdisjoint(Resources):
+    ways = {lora.rank_by, lora.depth_by}
+    if ways.isdisjoint(Resources):
         return known
-    search = _Search(experiment, population, sizing, layers, deadline_s if "deadline" in by else None)
-    return search.by_client(known) if "deadline" in by else search.by_room(known)
+    search = _Search(experiment, population, sizing, layers, deadline_s if "deadline" in ways else None)
+    return search.by_client(known) if "deadline" in ways else search.by_room(known)
 
 
 def largest(choices: Choices, will_do: Callable[[int], bool]) -> int:

@@ -11,8 +11,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import partial
+from html import escape
 from typing import Annotated, Any, Literal, Self
 
+import yaml
 from pydantic import (
     BeforeValidator,
     Field,
@@ -245,6 +247,11 @@ class Experiment(Config):
     def plain(self) -> dict[str, Any]:
         """Return the configuration as plain YAML types, defaults filled in."""
         return self.model_dump(mode="json")
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows of an experiment: what was set, as YAML."""
+        given = self.model_dump(mode="json", exclude_unset=True)
+        return f"<pre>{escape(yaml.safe_dump(given, sort_keys=False, allow_unicode=True))}</pre>"
 
     @property
     def digest(self) -> str:

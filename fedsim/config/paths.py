@@ -21,6 +21,7 @@ PATHS = frozenset(
         "compute.stacks",
         "energy.battery.plugged",
         "lora.start_from",
+        "task.chat_template",
     }
 )
 """Fields that are always a file, unless they hold a word of their own (`fedsim.config.words.WORDS`)."""

@@ -14,11 +14,9 @@ from pydantic import Field, field_validator, model_validator
 from fedsim.component import Config
 from fedsim.config.fields import Count, CountOrZero, LargeCount
 from fedsim.cost.architecture import GROUPS, NAMES, PRESETS, Architecture, Family
-from fedsim.cost.quantised import Quantise, Word, quantise_of
+from fedsim.cost.quantised import Quantise, Word, check_plain, quantise_of
 from fedsim.errors import ExperimentError, Shown, invalid, nearest
 
-FEWEST_PLAIN_BYTES = 2.0
-"""Bytes of a frozen weight that is not quantised, at least."""
 _DIMENSIONS = ("family", "layers", "width", "ffn", "heads", "kv_heads", "head_dim", "vocab", "tied")
 
 
@@ -118,10 +116,7 @@ class ChargeAs(Config):
         Raises:
             ValueError: layers that it does not have, or weights that `weight_bytes` makes fewer bytes already.
         """
-        if self.weight_bytes < FEWEST_PLAIN_BYTES:
-            where = "charge_as.weight_bytes" if of_task else "weight_bytes"
-            what = f"says how many bytes all weights have, and {how.kind} says it of those that are quantised"
-            raise invalid(what, where=where, got=self.weight_bytes, fix="remove it, or quantise")
+        check_plain(self.weight_bytes, how, "charge_as.weight_bytes" if of_task else "weight_bytes")
         try:
             self.architecture.targeted(how.modules)
         except ExperimentError as problem:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedsim.component import Config
 from fedsim.config.fields import Count
-from fedsim.cost.quantised import Quantise, Word
+from fedsim.cost.quantised import Quantise, Word, check_plain, quantise_of
 from fedsim.errors import invalid, nearest
 
 PRESETS = ("ddpm-cifar10-32",)
@@ -41,3 +41,9 @@ class ChargeImages(Config):
         if value not in PRESETS:
             raise invalid("unknown preset", fix=nearest(value, PRESETS))
         return value
+
+    @model_validator(mode="after")
+    def _quantised_or_narrow(self) -> ChargeImages:
+        if self.quantise is not None and (how := quantise_of(self.quantise)) is not None:
+            check_plain(self.weight_bytes, how, "weight_bytes")
+        return self

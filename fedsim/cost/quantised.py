@@ -50,9 +50,8 @@ class Quantise(Config):
     @property
     def names(self) -> tuple[str, ...]:
         """The names in `modules`; none where it is all linear layers."""
-        if self.modules == ALL_LINEAR:
-            return ()
-        return (self.modules,) if isinstance(self.modules, str) else self.modules
+        names = (self.modules,) if isinstance(self.modules, str) else self.modules
+        return () if ALL_LINEAR in names else names
 
     def bytes_of(self, weights: int) -> int:
         """Return the bytes of a matrix of so many weights: codes, and scales.
@@ -74,6 +73,26 @@ class Quantise(Config):
     def __str__(self) -> str:
         """Return it in words: `nf4 in blocks of 64`, and whether scales are quantised."""
         return f"{self.kind} in blocks of {self.block}{', their scales in 8 bits' if self.double else ''}"
+
+
+FEWEST_PLAIN_BYTES = 2.0
+"""Bytes of a frozen weight that is not quantised, at least, where others are."""
+
+
+def check_plain(weight_bytes: float, how: Quantise, where: str) -> None:
+    """Refuse a charged model whose weights have so few bytes that they all count as quantised already.
+
+    Args:
+        weight_bytes: of a frozen weight.
+        how: how some of them are held.
+        where: the key of `weight_bytes`, seen from the block that is checked.
+
+    Raises:
+        ValueError: both say how many bytes a weight has.
+    """
+    if weight_bytes < FEWEST_PLAIN_BYTES:
+        what = f"says how many bytes all weights have, and {how.kind} says it of those that are quantised"
+        raise invalid(what, where=where, got=weight_bytes, fix="remove it, or quantise")
 
 
 Held = tuple[int, int]

@@ -22,7 +22,7 @@ from fedsim.records.integrity.seals import sealed
 from fedsim.records.liveness.standing import standing
 from fedsim.records.stored.columns import StoredColumns
 from fedsim.records.stored.lines import joined_lines, read_lines
-from fedsim.records.stored.parts import drop, has_parts, parts_of
+from fedsim.records.stored.parts import FOLDER, drop, has_parts, parts_of
 from fedsim.records.stored.sorting import read_parts
 
 WRITTEN = ("visits", "commits", "scores", "personal")
@@ -85,6 +85,22 @@ def refuse_links(folder: Path) -> None:
                 raise RunFolderError(
                     message(str(folder), what, fix="put the file or the folder itself there")
                 )
+
+
+def refuse_misplaced(folder: Path) -> None:
+    """Raise a RunFolderError where a file of a run is a folder, or one of its folders is a file: nothing could be written."""
+    files = ("run.json", "experiment.yaml", "wall.jsonl", "report.html")
+    tabled = (f"{table}.{end}" for table in tables.TABLES for end in ("parquet", "jsonl"))
+    for name in (*files, *tabled):
+        if (folder / name).is_dir():
+            raise RunFolderError(
+                message(str(folder / name), "is a folder, where a file belongs", fix="remove it")
+            )
+    for name in ("adapter", "samples", "kept", "checkpoints", FOLDER):
+        if (folder / name).exists() and not (folder / name).is_dir():
+            raise RunFolderError(
+                message(str(folder / name), "is a file, where a folder belongs", fix="remove it")
+            )
 
 
 @contextlib.contextmanager

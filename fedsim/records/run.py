@@ -8,8 +8,10 @@ and so does `load` for a run that was killed. What is measured with a wall clock
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,7 +26,7 @@ from fedsim.records.info import RunInfo, read_info, summed
 from fedsim.records.integrity.soundness import unsound
 from fedsim.records.liveness.hold import hold
 from fedsim.records.liveness.standing import Standing, standing
-from fedsim.records.quantities import plural
+from fedsim.records.quantities import number, plural, said
 from fedsim.records.stored.columns import FrameColumns, StoredColumns
 from fedsim.records.stored.parts import clear_dropped
 
@@ -141,6 +143,30 @@ class Run:
             plural(n, word) for n, word in zip(sizes, ("commit", "visit", "client"), strict=True)
         )
         return f"<Run {self.name}: {self.info.status}, {counts}{where}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows of a run: how it ended, what it took, its last score."""
+        totals, score = self.info.totals, self.info.last_score
+        rows = {
+            "status": self.info.status + (f": {self.info.reason}" if self.info.reason else ""),
+            "virtual time": said("time_s", self.info.end_time_s),
+            "commits": str(self.count("commits")),
+            "visits": ", ".join(
+                f"{n} {outcome.replace('_', ' ')}" for outcome, n in sorted(totals.outcomes.items())
+            ),
+            "uploaded": said("bytes", totals.up_bytes),
+            "energy": said("joules", totals.joules),
+            "last score": ""
+            if score is None
+            else f"{score.metric} {number(math.nan if score.value is None else score.value)} ({score.split})",
+            "folder": "" if self.folder is None else str(self.folder),
+        }
+        cells = "".join(
+            f"<tr><th style='text-align: left'>{name}</th><td style='text-align: left'>{escape(text)}</td></tr>"
+            for name, text in rows.items()
+            if text
+        )
+        return f"<table><caption>{escape(self.name)}</caption>{cells}</table>"
 
     def save(self, folder: str | Path) -> Run:
         """Write a run that lives in memory to a new folder, and return it with that folder.

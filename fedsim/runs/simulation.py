@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 from fedsim.blame import blaming
-from fedsim.checks.gate import admit, prepared
+from fedsim.checks.gate import admit, given, prepared
 from fedsim.clock.components import parts_of
 from fedsim.clock.plan import Plan
 from fedsim.config.experiment import Experiment
@@ -53,7 +54,7 @@ def begin(executor: Executor, experiment: Experiment) -> None:
 
 
 def simulate(
-    experiment: Experiment | Plan,
+    experiment: Experiment | Plan | Mapping[str, object] | Path | str,
     executor: Executor | None = None,
     *,
     out: Path | str | None = None,
@@ -64,7 +65,8 @@ def simulate(
     """Run an experiment to the end of its budget.
 
     Args:
-        experiment: the configuration, or its plan; either is checked here (`fedsim.checks.gate`).
+        experiment: the configuration, as an object, plain values or a YAML file, or its plan; checked here
+            (`fedsim.checks.gate`).
         executor: where to train; by default what `runtime` asks for, closed at the end. One that is passed in
             belongs to the caller: it is opened on this experiment's task, and open afterwards.
         out: run folder to write as the run goes; None keeps the tables in memory.
@@ -80,6 +82,7 @@ def simulate(
         KeyboardInterrupt: as raised; the tables written so far are kept, as when SIGTERM ends the run.
     """
     tell = on_event or quiet
+    experiment = given(experiment)
     settings = admit(experiment)
     _refuse_other_executors(executor)
     if timeline_only:

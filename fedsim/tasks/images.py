@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fedsim.cost.declared import Charge
-from fedsim.cost.quantised import quantise_of
 from fedsim.jobs import TaskContext
 from fedsim.tasks._images.settings import ImagesSettings
 
@@ -40,7 +39,6 @@ class Images(ImagesSettings):
             return None
         from fedsim.training.diffusion.cost import declared
 
-        own = self.charge_as.quantise
-        how = self.quantised() if own is None else quantise_of(own)
-        shape, images = declared(self.charge_as, full=full, quantise=how), self.charge_as.images_per_visit
+        shape = declared(self.charge_as, full=full, quantise=self.quantised())
+        images = self.charge_as.images_per_visit
         return Charge(shape, None if images is None else images * shape.sequence)

@@ -20,6 +20,7 @@ class Torch(TorchSettings):
     """A model of one's own; its fields are those of `TorchSettings`."""
 
     worker_modules: ClassVar[tuple[str, ...]] = ("torch", "fedsim.training.own.model")
+    practises: ClassVar[bool] = True
     kind: Literal["torch"] = "torch"
 
     def build(self, context: TaskContext) -> OwnTask:

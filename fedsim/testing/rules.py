@@ -16,6 +16,7 @@ from fedsim.config.network import WireConfig
 from fedsim.network.base import Direction
 from fedsim.network.messages import bytes_of, decode, encode
 from fedsim.rng import stream
+from fedsim.testing.depths import moves_layers_by_those_that_trained_them
 from fedsim.testing.factors import LAYERS, WHOLE_MODEL, dense, effect, slot_mask, some_model
 from fedsim.testing.histories import Commit, applied, at_home, history, ranks_of, travels, unmoved
 from fedsim.testing.words import fingerprint, hold, is_vector, name_of
@@ -84,6 +85,7 @@ def check_aggregator(rule: Component, layout: Layout = LAYERS, *, in_order: bool
     subject = subject_of(rule, layout, in_order=in_order)
     for check in CHECKS:
         check(subject)
+    moves_layers_by_those_that_trained_them(subject.rule, layout)
 
 
 def changes_nothing_and_answers_alike(subject: Subject) -> None:

@@ -37,6 +37,7 @@ from fedsim.training.direct.architecture import Matrix
 from fedsim.training.direct.folder import known
 from fedsim.training.direct.targets import known_layout, known_to_train, of_factors, picked
 from fedsim.training.loading.configuration import of_text, of_text_parameters
+from fedsim.training.loading.unadaptable import takes_none
 from fedsim.training.local import lr_ratios
 from fedsim.training.paths import choose, resolved
 from fedsim.training.quantised.base import in_place
@@ -47,11 +48,6 @@ from fedsim.training.written import save_config
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
-
-WITHOUT_ADAPTER = frozenset({"out_proj", "conv1d"})
-"""Layers that PEFT refuses to adapt in models of `STATE_SPACE`: their fast path reads the weight past the layer."""
-STATE_SPACE = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
-"""Types of models, by PEFT's own list (`peft.tuners.tuners_utils`)."""
 
 
 def matrices(model: torch.nn.Module) -> list[Matrix]:
@@ -71,33 +67,6 @@ def matrices(model: torch.nn.Module) -> list[Matrix]:
     return layers
 
 
-def _takes_none(model: PreTrainedModel, matrix: Matrix) -> bool:
-    """Tell whether a layer can carry no adapter: PEFT refuses it, or it is no map from vectors to vectors.
-
-    A router that returns a tuple, or a layer that wants its inputs in groups, is a Linear by its class only.
-    """
-    if model.config.model_type in STATE_SPACE and matrix.name.rpartition(".")[2] in WITHOUT_ADAPTER:
-        return True
-    return not _maps_vectors(model.get_submodule(matrix.name), matrix)
-
-
-def _maps_vectors(layer: torch.nn.Module, matrix: Matrix) -> bool:
-    """Tell whether a layer makes (1, 2, outputs) of (1, 2, inputs); only one with a `forward` of its own is tried."""
-    import torch
-    from transformers.pytorch_utils import Conv1D
-
-    if type(layer).forward in (torch.nn.Linear.forward, Conv1D.forward):
-        return True
-    try:
-        with torch.no_grad():
-            out = layer(
-                torch.empty(1, 2, matrix.inputs, device=layer.weight.device, dtype=layer.weight.dtype)
-            )
-        return tuple(out.shape) == (1, 2, matrix.outputs)
-    except Exception:  # whatever a layer of others raises
-        return False
-
-
 def chosen(model: PreTrainedModel, targets: str | tuple[str, ...]) -> list[Matrix]:
     """Return the matrices that `targets` names, in the model's order.
 
@@ -107,7 +76,7 @@ def chosen(model: PreTrainedModel, targets: str | tuple[str, ...]) -> list[Matri
         ExperimentError: a name matches nothing, or a layer that PEFT refuses; the message lists what there is.
     """
     linear = matrices(model)
-    layers = [m for m in linear if not _takes_none(model, m)]
+    layers = [m for m in linear if not takes_none(model, m)]
     return picked(linear, layers, targets, model.config.model_type)
 
 

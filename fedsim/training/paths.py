@@ -34,7 +34,7 @@ def resolved(model: Any, layout: Layout, path: Path) -> Trained:
         return "fused"
     if path == "fused":
         name = getattr(model.config, "model_type", type(model).__name__)
-        why = f"there is no fused decoder for this {name} with these targets: {reason}"
+        why = f"there is no fused decoder for {name} with these targets: {reason}"
         raise ExperimentError(message("numerics.training", why, fix="set numerics.training: auto or swapped"))
     if path == "auto" and swapped.refusal(model, layout) is not None:
         return "sequential"

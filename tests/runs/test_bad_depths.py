@@ -21,7 +21,7 @@ TEXT = {"task": {"kind": "language", "model": "builtin", "data": "builtin"}}
 CASES = {
     "an unknown way": ({"lora": {"depth_by": "speed"}}, "lora.depth_by"),
     "no layer at all": ({"lora": {"depth": 0}}, "lora.depth"),
-    "half a layer": ({"lora": {"depth_by": "memory", "depths": [0.5, 2]}}, "lora.depths"),
+    "half a layer": ({"lora": {"depth": 0.5}}, "lora.depth"),
     "more layers than there are": ({"lora": {"depth": 5}}, "more than the layers of this model that carry adapters (4)"),
     "a choice of more than there are": ({"lora": {"depth_by": "memory", "depths": [2, 40]}}, "lora.depths: is more than"),
     "choices that fall": ({"lora": {"depth_by": "memory", "depths": [4, 2]}}, "`depths` that do not rise"),

@@ -35,14 +35,18 @@ KINDS = {
     "fedsa": {**FEDBUFF, "aggregator": {"kind": "fedsa"}},
     "power-of-choice": {**SYNC, "sampler": {"kind": "power-of-choice", "candidates": 8}},
 }  # fmt: skip
-RESUMED = ("rounds, ranks too", "fedbuff", "ditto")
+QUICK = ("rounds", "rounds, ranks too", "fedbuff", "fedasync", "fedper", "ditto")
+"""One of each kind; `-m slow` tries the others."""
+RESUMED = ("rounds, ranks too", "ditto")
 
 
 def asked(kind):
     return Experiment.model_validate({**COMMON, **KINDS[kind]})
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in KINDS]
+)
 def test_a_run_is_sound_and_has_the_schedule_of_one_without_training(kind, tmp_path):
     run = fedsim.simulate(asked(kind), out=tmp_path / "run", report=False)
 
@@ -57,7 +61,7 @@ def test_a_run_is_sound_and_has_the_schedule_of_one_without_training(kind, tmp_p
     pd.testing.assert_frame_equal(run.visits.drop(columns=values), bare.visits.drop(columns=values))
 
 
-@pytest.mark.parametrize("kind", RESUMED)
+@pytest.mark.parametrize("kind", [*RESUMED, pytest.param("fedbuff", marks=pytest.mark.slow)])
 def test_what_goes_on_ends_like_what_never_stopped(kind, tmp_path):
     experiment = asked(kind)
     started(experiment, tmp_path / "whole")

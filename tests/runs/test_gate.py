@@ -369,18 +369,28 @@ def test_the_side_of_a_convolution_counts_its_kernel():
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        (
-            "mine.yaml",
-            r"not the name of a file \(got 'mine.yaml'\)\n  fix: read the file first: fedsim.simulate\(fedsim.read",
-        ),
-        (Path("mine.yaml"), r"not the name of a file"),
-        ({"task": {}}, r"not plain values\n  fix: write fedsim.simulate\(fedsim.Experiment.model_validate"),
-        (None, r"takes an experiment or a plan \(got a NoneType\)"),
+        ("mine.yaml", r"mine.yaml: no such file"),
+        (Path("mine.yaml"), r"mine.yaml: no such file"),
+        ({"task": {}}, r"experiment: population: is required"),
+        (None, r"takes an experiment, a plan, plain values or the name of a file \(got a NoneType\)"),
     ],
 )
 def test_what_is_no_experiment_is_answered_with_the_call_that_makes_one(value, says):
     with pytest.raises(ExperimentError, match=says):
         fedsim.simulate(value)
+
+
+def test_a_file_plain_values_and_an_experiment_are_one_run(tmp_path):
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(QUADRATIC))
+    experiment = fedsim.Experiment.model_validate(QUADRATIC)
+
+    runs = [
+        fedsim.simulate(given, timeline_only=True).visits
+        for given in (experiment, QUADRATIC, tmp_path / "mine.yaml", str(tmp_path / "mine.yaml"))
+    ]
+
+    assert len(runs[0]) > 0
+    assert all(run.equals(runs[0]) for run in runs)
 
 
 @pytest.mark.parametrize("overrides", ["seed=1", {"seed": 1}.items(), [("seed", 1)], [1], {"seed": 1}, 1])

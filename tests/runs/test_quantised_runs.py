@@ -244,6 +244,17 @@ BROKEN = {
         {"task": {"quantise": "nf4", "charge_as": {"preset": "gpt2", "weight_bytes": 0.5}}},
         ["task.charge_as.weight_bytes", "nf4", "0.5"],
     ),
+    "bytes of a denoiser's weight twice": (
+        {
+            "task": {
+                "kind": "images",
+                "sequence": None,
+                "quantise": "int8",
+                "charge_as": {"preset": "ddpm-cifar10-32", "weight_bytes": 1},
+            }
+        },
+        ["task.charge_as.weight_bytes", "int8"],
+    ),
     "a whole model": (
         {"task": {"quantise": "nf4"}, "lora": {"full": True}},
         ["task.quantise", "trains all of its weights", "nf4"],
@@ -270,6 +281,7 @@ def test_what_cannot_be_is_one_sentence_with_a_fix(case, tmp_path, capsys, monke
     changes, words = BROKEN[case]
     plain = {key: BASE[key] for key in ("population", "task", "budget", "runtime")}
     whole = merged(merged(plain, {"population": {"clients": 12}}), changes)
+    whole["task"] = {key: value for key, value in whole["task"].items() if value is not None}
     path = written(tmp_path / "exp.yaml", whole)
 
     assert call(["run", str(path)]) == 2

@@ -50,19 +50,22 @@ class Contest:
         return comparisons.paired_difference(self.runs(group), first, self.metric, **budget).iloc[0]
 
 
-def contest(c: Compared) -> Contest | None:
-    """Return the comparison of the runs by the first metric that one of them scored on test; None: none did."""
-    metric = next((m for run in c.runs if (m := views.headline(run))), None)
+def contest(c: Compared, metric: str | None = None) -> Contest | None:
+    """Return the comparison of the runs by a metric, or by the first that one of them scored on test; None: none did."""
+    metric = metric or next((m for run in c.runs if (m := views.headline(run))), None)
     if metric is None:
         return None
     has = [((run.scores["split"] == "test") & (run.scores["metric"] == metric)).any() for run in c.runs]
+    if not any(has):
+        return None
     chosen = c.only([i for i, scored in enumerate(has) if scored])
-    spent = [_spent(run) for run in chosen.runs]
+    spent = [spent_of(run) for run in chosen.runs]
     budgets = {unit: min((one[unit] for one in spent if one[unit] > 0), default=0.0) for unit in KINDS}
     return Contest(chosen, metric, budgets)
 
 
-def _spent(run: Run) -> dict[Unit, float]:
+def spent_of(run: Run) -> dict[Unit, float]:
+    """Return the virtual seconds, uploaded bytes and joules of a whole run."""
     sums = run.frame("visits", "up_bytes", "joules").sum()
     return {
         "time_s": run.info.end_time_s,

@@ -15,6 +15,7 @@ from fedsim.records.rows import OUTCOMES
 from fedsim.report import figures, visit_figures
 from fedsim.report.parts import Section, Table, plural
 from fedsim.report.several.differences import contest, differences, levels, verdict
+from fedsim.report.several.fronts import front
 from fedsim.report.several.labels import Compared
 from fedsim.report.several.targets import tables as target_tables
 
@@ -70,7 +71,12 @@ def progress(c: Compared, targets: Sequence[float] = ()) -> Section:
         figures.comparison(found.c.runs, found.c.labels, found.c.groups, found.c.names, found.metric),
         f"T{found.shown[1:]} against virtual time, against everything uploaded so far and against the energy the "
         f"devices had spent. Of several seeds: the mean, as far as the shortest run goes, in a band of one standard deviation.",
-        tables=[*([differences(found)] if several else []), levels(found), *target_tables(found, targets)],
+        tables=[
+            *([differences(found)] if several else []),
+            levels(found),
+            *target_tables(found, targets),
+            *([front(found)] if several else []),
+        ],
     )
 
 

@@ -10,6 +10,7 @@ from fedsim.records import comparisons, views
 from fedsim.records.quantities import number, said
 from fedsim.report.parts import Table, plural
 from fedsim.report.several.differences import Contest
+from fedsim.report.several.fronts import costs
 
 
 def tables(found: Contest, targets: Sequence[float]) -> list[Table]:
@@ -21,9 +22,16 @@ def tables(found: Contest, targets: Sequence[float]) -> list[Table]:
     """
     declared = list(dict.fromkeys([*map(float, targets), *comparisons.declared_targets(found.c.runs)]))
     if declared:
-        return [_table(found, target, "Declared target") for target in declared]
+        return [
+            made
+            for target in declared
+            for made in (_table(found, target, "Declared target"), costs(found, target))
+        ]
     target = views.common_target(found.c.runs, found.metric)
-    return [_table(found, target, "Target chosen afterwards, the best value that every run reached")]
+    return [
+        _table(found, target, "Target chosen afterwards, the best value that every run reached"),
+        costs(found, target),
+    ]
 
 
 def _table(found: Contest, target: float, what: str) -> Table:

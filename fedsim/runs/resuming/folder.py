@@ -34,6 +34,7 @@ def held(folder: Path) -> Iterator[None]:
         HostError: the disk is full, read-only or broken.
     """
     run_folder.refuse_links(folder)
+    run_folder.refuse_misplaced(folder)
     try:
         with telling(folder, "free some space"):
             lock = hold(folder)

@@ -53,8 +53,7 @@ def prepare_examples(config: LanguageSettings, context: TaskContext) -> ChatTask
     """Return the task of chats, instructions or completions; see `Language.build`."""
     name = model_name(config)
     model = described(name, config.sequence, context, config.quantised())
-    if context.lora.start_from is not None:
-        check_saved(context.lora.start_from, model.layout, context.lora)
+    check_saved(model.layout, context.lora)
     read_splits, notices = read(_source(config))
     cutting = _cutting(config, name, model.shape.vocab)
     parts = {split: tokenised(whole.examples, cutting, split) for split, whole in read_splits.items()}
@@ -119,7 +118,10 @@ def _cutting(config: LanguageSettings, name: str, vocabulary: int) -> Cutting:
         return list(batch.encodings)
 
     plain = config.format == "completion"
-    write = plainly if plain else by_template(template_of(tokenizer, config.chat_template, name))
+    write = plainly
+    if not plain:
+        template = template_of(tokenizer, config.chat_template, name)
+        write = by_template(template, on_answers=config.on_answers)
     last = hub.end_of_text(tokenizer) if plain else None
     bos = tokenizer.bos_token_id
     first = (last if bos is None else int(bos)) if plain else None

@@ -82,9 +82,18 @@ class _Row:
     asked: int
 
 
-def by_template(template: ChatTemplate) -> Write:
-    """Return what writes examples by a template."""
-    return lambda example: template.answers(example.turns)
+def by_template(template: ChatTemplate, *, on_answers: bool) -> Write:
+    """Return what writes examples by a template; where all tokens are learned, answers need not be told apart."""
+
+    def write(example: Example) -> tuple[str, Spans]:
+        try:
+            return template.answers(example.turns)
+        except TemplateError:
+            if on_answers:
+                raise
+            return template.render(example.turns), []
+
+    return write
 
 
 def plainly(example: Example) -> tuple[str, Spans]:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from fedsim.component import Config
 from fedsim.config.fields import Count, CountOrZero
 from fedsim.cost.charge_images import ChargeImages
-from fedsim.cost.quantised import Quantise, Word, quantise_of
+from fedsim.cost.quantised import Quantise, Word, check_plain, quantise_of
 from fedsim.errors import invalid
 from fedsim.tasks._base import TaskComponent
 from fedsim.tasks._sources import HELD_OUT, Holdout, check_data, spelled_out
@@ -104,6 +104,13 @@ class ImagesSettings(TaskComponent):
             raise invalid("`samples` of one image have no spread", fix="draw at least 2, or 0 for none")
         named = (self.image_column, self.label_column, self.client_column, self.time_column)
         check_data(self.model, self.data, named)
+        return self
+
+    @model_validator(mode="after")
+    def _quantised_as_charged(self) -> ImagesSettings:
+        how = self.quantised()
+        if how is not None and self.charge_as is not None and self.charge_as.quantise is None:
+            check_plain(self.charge_as.weight_bytes, how, "charge_as.weight_bytes")
         return self
 
     def quantised(self) -> Quantise | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -252,16 +251,17 @@ def _labelled(
     return replace(cut, labels=labels, names=names), facts
 
 
-def _token_divergence(cut: Cut, share: Sequence[Ints], row: Stream) -> float:
+def _token_divergence(cut: Cut, share: Ragged, row: Stream) -> float:
     vocabulary = int(row.tokens.max()) + 1
     counts = (np.bincount(row.tokens[places(cut, mine)], minlength=vocabulary) for mine in share)
-    return divergence_bits(counts, np.bincount(row.tokens, minlength=vocabulary))
+    dealt = row.tokens[places(cut, np.sort(share.rows))]
+    return divergence_bits(counts, np.bincount(dealt, minlength=vocabulary))
 
 
-def _class_divergence(blocks: Blocks, share: Sequence[Ints]) -> float:
+def _class_divergence(blocks: Blocks, share: Ragged) -> float:
     assert blocks.labels is not None
     count = int(blocks.labels.max()) + 1
-    every = np.bincount(blocks.labels, blocks.sizes, minlength=count)
+    every = np.bincount(blocks.labels[share.rows], blocks.sizes[share.rows], minlength=count)
     return divergence_bits(
         (np.bincount(blocks.labels[m], blocks.sizes[m], minlength=count) for m in share), every
     )

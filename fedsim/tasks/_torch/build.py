@@ -32,8 +32,7 @@ def prepare(config: TorchSettings, context: TaskContext) -> OwnTask:
     first = deal.splits.training[int(np.argmax(deal.splits.training.sizes))][: context.local.batch]
     tried = trial(source, context.lora, context.numerics.training, deal.data.at(first))
     recipe = replace(tried.recipe, tokens=config.tokens_per_example)
-    if context.lora.start_from is not None:
-        check_saved(context.lora.start_from, recipe.layout, context.lora)
+    check_saved(recipe.layout, context.lora)
     return OwnTask(
         model=config.module,
         lora=context.lora,

@@ -89,7 +89,7 @@ def read_saved(folder: str, layout: Layout) -> Vector:
 
 def digest(folder: str) -> str:
     """Return the SHA-256 of the numbers' file."""
-    return sha256((Path(folder) / WEIGHTS).read_bytes()).hexdigest()
+    return sha256(bytes_of(Path(folder) / WEIGHTS)).hexdigest()
 
 
 def _settings(folder: str) -> Mapping[str, object]:

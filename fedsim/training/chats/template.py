@@ -22,6 +22,8 @@ ANSWERS = "assistant"
 """The role whose turns are answers."""
 TODAY = "26 Jul 2024"
 """What a template is told when it asks for today's date: chats would else have other tokens tomorrow."""
+ELSE = "(something else is said here)"
+"""What takes the place of an answer, to see where it is."""
 _DATE = f"{{%- macro strftime_now(format) -%}}{TODAY}{{%- endmacro -%}}"
 _MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
 FIX = (
@@ -56,26 +58,30 @@ class ChatTemplate:
     def answers(self, turns: Sequence[Mapping[str, str]]) -> tuple[str, Spans]:
         """Return a chat as text and where its answers are: what comes after the beginning of an answer's turn.
 
-        White space behind the mark that ends a turn is no part of it. A template with `{% generation %}` says itself.
+        White space behind the mark that ends a turn is no part of it. A template with `{% generation %}` says itself. Of one
+        that writes earlier turns otherwise when later ones follow (reasoning is left out there), what a turn says is the
+        answer, with the mark that ends it.
 
         Raises:
-            TemplateError: the template raises, or writes earlier turns otherwise when later ones follow.
+            TemplateError: the template raises, or an answer is not in what it writes.
         """
         if _MARKED.search(self.text):
             return self._rendered(turns, prompt=False, marked=True)
         whole, spans = self.render(turns), []
         for at, turn in enumerate(turns):
             if turn["role"] == ANSWERS:
-                spans.append(self._span(whole, turns, at))
+                span = self._span(whole, turns, at) or self._said(whole, turns, at)
+                spans.append(span)
         return whole, spans
 
-    def _span(self, whole: str, turns: Sequence[Mapping[str, str]], at: int) -> tuple[int, int]:
+    def _span(self, whole: str, turns: Sequence[Mapping[str, str]], at: int) -> tuple[int, int] | None:
+        """Return where the answer of a turn is; None: what is written of it changes with what follows."""
         content = turns[at]["content"].strip()
-        if at == 0:
-            start = max(0, whole.find(content))
-        else:
-            start = len(self._beginning(whole, turns[:at], prompt=True, turn=at + 1))
-        end = len(self._beginning(whole, turns[: at + 1], prompt=False, turn=at + 1))
+        before = self.render(turns[:at], prompt=True) if at else whole[: max(0, whole.find(content))]
+        until = self.render(turns[: at + 1])
+        if not (whole.startswith(before) and whole.startswith(until)):
+            return None
+        start, end = len(before), len(until)
         there = whole.find(content, start, end)
         if there < 0:
             return start, end
@@ -84,12 +90,16 @@ class ChatTemplate:
         behind = whole[there + len(content) : end]
         return start, end - (len(behind) - len(behind.rstrip()) if behind.strip() else 0)
 
-    def _beginning(self, whole: str, turns: Sequence[Mapping[str, str]], *, prompt: bool, turn: int) -> str:
-        text = self.render(turns, prompt=prompt)
-        if not whole.startswith(text):
-            what = f"it writes what is before the end of message {turn} otherwise when more follows"
-            raise TemplateError(what)
-        return text
+    def _said(self, whole: str, turns: Sequence[Mapping[str, str]], at: int) -> tuple[int, int]:
+        """Return where what a turn says is, found by saying something else, with the mark that ends it."""
+        other = [dict(turn) for turn in turns]
+        other[at]["content"] = ELSE
+        before, found, behind = self.render(other).partition(ELSE)
+        start, end = len(before), len(whole) - len(behind)
+        if not found or end < start or not (whole.startswith(before) and whole.endswith(behind)):
+            raise TemplateError(f"it writes message {at + 1} otherwise when more follows")
+        mark = self.render(other[: at + 1]).partition(ELSE)[2].rstrip()
+        return start, end + (len(mark) if behind.startswith(mark) else 0)
 
     def _rendered(
         self, turns: Sequence[Mapping[str, str]], *, prompt: bool, marked: bool

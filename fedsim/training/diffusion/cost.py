@@ -27,7 +27,7 @@ from fedsim.adapters.adapter import Layout
 from fedsim.config.learning import LoraConfig
 from fedsim.cost.charge_images import ChargeImages
 from fedsim.cost.operations import Operations
-from fedsim.cost.quantised import Quantise
+from fedsim.cost.quantised import Quantise, quantise_of
 from fedsim.cost.shape import ModelShape
 from fedsim.training.beside.tensors import plain_name
 from fedsim.training.diffusion import lora as denoiser_lora
@@ -136,12 +136,6 @@ def of_named(name: str, trained: Layout, batch: int, quantise: Quantise | None =
     """Return the size of a denoiser by name; what an image costs is counted once a process."""
     model, how = denoisers.skeleton(name), denoisers.signature(name)
     plain = shape(model, how, name, trained, batch, _counted(name, trained))
-    return _quantised(plain, model, quantise, trained)
-
-
-def _quantised(
-    plain: ModelShape, model: torch.nn.Module, quantise: Quantise | None, trained: Layout
-) -> ModelShape:
     params, n_bytes = held(denoiser_lora.frozen_layers(model), quantise, trained)
     return replace(plain, quantised_params=params, quantised_bytes=n_bytes)
 
@@ -228,7 +222,13 @@ def _blocks(model: nn.Module) -> Iterator[nn.Module]:
 
 @lru_cache(maxsize=8)
 def declared(charge: ChargeImages, *, full: bool, quantise: Quantise | None = None) -> ModelShape:
-    """Return the size of a preset denoiser with the adapters that `charge_as` declares, its frozen weights held so."""
+    """Return the size of a preset denoiser with the adapters that `charge_as` declares.
+
+    Args:
+        charge: what is declared.
+        full: whether the whole model trains.
+        quantise: how frozen weights are held where `charge` does not say it itself.
+    """
     source = files("fedsim.builtin.denoisers").joinpath(f"{charge.preset}.json").read_text(encoding="utf-8")
     raw = json.loads(source)
     kind = getattr(denoisers.libraries(), raw["_class_name"])
@@ -239,4 +239,8 @@ def declared(charge: ChargeImages, *, full: bool, quantise: Quantise | None = No
     trained = denoiser_lora.layout(model, lora)
     charged = shape(model, how, charge.preset, trained, charge.batch)
     sized = replace(charged, weight_bytes=4.0 if full else charge.weight_bytes)
-    return _quantised(sized, model, quantise, trained)
+    how_held = quantise if charge.quantise is None else quantise_of(charge.quantise)
+    params, n_bytes = held(
+        denoiser_lora.frozen_layers(model), how_held, trained, "task.charge_as.quantise.modules"
+    )
+    return replace(sized, quantised_params=params, quantised_bytes=n_bytes)

@@ -62,8 +62,6 @@ class _Parts:
         *gate_up, down = (f"{at}.{name}" for name in MLP)
         sandwich = f"{at}.pre_feedforward_layernorm.weight" in self.tensors
         before_mlp = "pre_feedforward_layernorm" if sandwich else "post_attention_layernorm"
-        after = [f"{at}.post_attention_layernorm", f"{at}.post_feedforward_layernorm"] if sandwich else []
-        after_attention, after_mlp = map(self.norm, after) if sandwich else (None, None)
         return Block(
             layer=layer,
             norm_1=self.norm(f"{at}.input_layernorm"),
@@ -76,8 +74,8 @@ class _Parts:
             activation=Gated(geglu if numbers.gemma else swiglu, self.biases(gate_up)),
             mlp_out=self.matrix(layer, [down]),
             mlp_bias=self.biases([down]),
-            after_attention=after_attention,
-            after_mlp=after_mlp,
+            after_attention=self.norm(f"{at}.post_attention_layernorm") if sandwich else None,
+            after_mlp=self.norm(f"{at}.post_feedforward_layernorm") if sandwich else None,
         )
 
     def attention(self, layer: int, qkv: Sequence[str]) -> Attention:

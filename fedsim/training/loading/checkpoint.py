@@ -140,7 +140,7 @@ def check_stored(folder: Path, name: str) -> None:
         )
         if coded:
             what = f"{file.name} holds coded weights: {_named(coded)}"
-            fix = "give the weights as numbers of 16 or 32 bits, as before they were quantised"
+            fix = "give the weights in 16 or 32 bits, as before they were quantised (task.quantise does that here)"
             raise DataError(message("task.model", what, got=name, fix=fix))
 
 

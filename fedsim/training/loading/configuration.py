@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fedsim.blame import described
@@ -77,11 +78,9 @@ def windows(model: PreTrainedModel) -> tuple[int, ...]:
     """Return how many of the last tokens each layer sees, 0: all; nothing where no layer has a window."""
     settings = vars(text_config(model))
     window, kinds = settings.get("sliding_window"), settings.get("layer_types")
-    if not isinstance(window, int) or window <= 0:
+    if not isinstance(window, int) or window <= 0 or not _windowed(settings):
         return ()
-    if kinds is None:
-        return () if settings.get("use_sliding_window") is False else (window,) * layers(model)
-    return tuple(window if kind == WINDOWED else 0 for kind in kinds)
+    return tuple(window if kind == WINDOWED else 0 for kind in kinds or [WINDOWED] * layers(model))
 
 
 def check_window(settings: PretrainedConfig, name: str) -> None:
@@ -96,10 +95,18 @@ def check_window(settings: PretrainedConfig, name: str) -> None:
     """
     for part in (settings, vars(settings).get("text_config")):
         window = None if part is None or isinstance(part, dict) else number(part, "sliding_window")
-        if window is not None and window < 1:
+        if window is not None and window < 1 and _windowed(vars(part)):
             what = f"its window of {window} tokens shows a token not even itself"
             fix = "set sliding_window in config.json to a number of tokens, or to null"
             raise DataError(message("task.model", what, got=name, fix=fix))
+
+
+def _windowed(settings: Mapping[str, object]) -> bool:
+    """Tell whether some layer has the window of a configuration, whatever its length."""
+    kinds = settings.get("layer_types")
+    if isinstance(kinds, list):
+        return WINDOWED in kinds
+    return settings.get("use_sliding_window") is not False
 
 
 PARALLEL = frozenset({"codegen", "cohere", "cohere2", "gptj", "phi"})

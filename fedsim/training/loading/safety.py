@@ -77,7 +77,7 @@ def refuse(path: Path, most: int | None, where: str, got: str) -> None:
 
 
 def check_settings(settings: Mapping[str, object], name: str) -> None:
-    """Refuse a configuration that asks for code of others, for files that it names itself, or for layers without end.
+    """Refuse a configuration of codes in place of weights, or one that asks for code of others, for files that it names itself, or for layers without end.
 
     Args:
         settings: of `config.json`.
@@ -86,6 +86,10 @@ def check_settings(settings: Mapping[str, object], name: str) -> None:
     Raises:
         DataError: names the key.
     """
+    if isinstance(stored := settings.get("quantization_config"), Mapping):
+        got = str(stored.get("quant_method", "quantised"))
+        fix = "give the model as it was before, and set task.quantise: nf4 (or int8)"
+        raise DataError(message("task.model", f"{name}: its weights are stored quantised", got=got, fix=fix))
     waiting: list[tuple[str, object]] = list(settings.items())
     seen = 0
     while waiting and seen < FACTS_BYTES:

@@ -82,17 +82,24 @@ class OwnModel:
 
         A model with adapters stays in evaluation mode; one that trains whole is in training mode.
         """
-        model, source, dropout = loaded(self.recipe, device()), self.recipe.source, self.recipe.lora.dropout
+        model, source, lora = loaded(self.recipe, device()), self.recipe.source, self.recipe.lora
         if isinstance(model, Together):
             from fedsim.training.stacked import batched
 
-            return batched.train(model, data, jobs, tokens_at_once=self.tokens_at_once, dropout=dropout)
+            return batched.train(
+                model,
+                data,
+                jobs,
+                tokens_at_once=self.tokens_at_once,
+                dropout=lora.dropout,
+                lr_ratio=lora.lr_ratio,
+            )
         from fedsim.training import sequential
 
         model.model.train(self.recipe.layout.full)
         try:
             losses = Alone(source, device(), self.recipe.tokens)
-            return sequential.train(model, data, jobs, dropout=dropout, losses=losses)
+            return sequential.train(model, data, jobs, dropout=lora.dropout, losses=losses)
         finally:
             model.model.eval()
 

@@ -58,15 +58,21 @@ def chosen(layers: Sequence[FrozenLayer], how: Quantise, where: str = WHERE) -> 
     return [layer for layer in layers if any(_matches(layer.name, name) for name in how.names)]
 
 
-def held(layers: Sequence[FrozenLayer], how: Quantise | None, trained: Layout) -> Held:
+def held(layers: Sequence[FrozenLayer], how: Quantise | None, trained: Layout, where: str = WHERE) -> Held:
     """Return how many weights of a model are quantised, and their bytes; none where all of it trains.
+
+    Args:
+        layers: of the model.
+        how: which of them; None: none.
+        trained: what an update holds.
+        where: the key that names them.
 
     Raises:
         ExperimentError: one of them is trained whole.
     """
     if how is None or trained.full:
         return NOT_HELD
-    whole, picked = {tensor.name for tensor in trained.tensors}, chosen(layers, how)
+    whole, picked = {tensor.name for tensor in trained.tensors}, chosen(layers, how, where)
     for layer in picked:
         if f"{layer.name}.weight" in whole:
             what = f"{layer.name} is trained whole, and task.quantise holds its weights in {how.kind}"

@@ -10,8 +10,9 @@ from worlds import experiment
 from fedsim.aggregators._base import Traits
 from fedsim.aggregators.fedit import FedIT
 from fedsim.checks.blocks import check
+from fedsim.checks.choice import Choice
 from fedsim.checks.combinations import choice_of
-from fedsim.checks.limits import EVER, LIMITS, Choice, facts, refusals
+from fedsim.checks.limits import EVER, LIMITS, facts, refusals
 from fedsim.checks.page import markdown, other_features, protocol_features, protocols, rules
 from fedsim.clock.protocol import ServerProtocol
 from fedsim.component import build, kinds

@@ -80,7 +80,7 @@ def test_every_command_has_an_example_that_calls_it():
     commands = typer.main.get_command(app).commands
     for name, command in {**commands, **commands["profiles"].commands}.items():
         assert f" {name} " in f"{command.epilog} " or name == "profiles", name
-    assert len(commands) == 14
+    assert len(commands) == 15
 
 
 @pytest.mark.parametrize(

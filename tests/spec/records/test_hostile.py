@@ -14,7 +14,7 @@ from worlds import hostile, hostile_trial
 import fedsim
 from fedsim.cli.app import call
 from fedsim.errors import ExperimentError, RunFolderError
-from fedsim.records.folder import check_free
+from fedsim.records.folder import check_free, refuse_misplaced
 from fedsim.records.integrity.seals import written
 from fedsim.records.run import load
 from fedsim.runs.audit import audit
@@ -229,3 +229,19 @@ def test_a_checkpoint_whose_arrays_lie_upon_each_other_is_refused(tmp_path):
 
     with pytest.raises(RunFolderError, match="is damaged"):
         read_tensors(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("name", ["run.json", "wall.jsonl", "visits.jsonl", "scores.parquet", "report.html"])
+def test_a_folder_where_a_file_belongs_is_said_before_anything_is_written(tmp_path, name):
+    (tmp_path / name).mkdir()
+
+    with pytest.raises(RunFolderError, match=rf"{name}: is a folder, where a file belongs\n  fix: remove it"):
+        refuse_misplaced(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["adapter", "samples", "kept", "checkpoints", "unfolded"])
+def test_a_file_where_a_folder_belongs_is_said(tmp_path, name):
+    (tmp_path / name).touch()
+
+    with pytest.raises(RunFolderError, match=rf"{name}: is a file, where a folder belongs"):
+        refuse_misplaced(tmp_path)

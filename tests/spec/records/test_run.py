@@ -555,3 +555,17 @@ def test_lines_of_an_older_version_are_read_with_todays_name_of_a_column(tmp_pat
     (tmp_path / "a" / "visits.jsonl").write_text("\n".join(lines) + "\n")
 
     same(closed, load(tmp_path / "a"))
+
+
+def test_a_notebook_is_shown_a_run_and_an_experiment_and_no_markup_of_theirs(tmp_path):
+    writer = Writer(tmp_path / "run", experiment(name="run"))
+    fill(writer)
+    run = writer.close(status="failed", reason="<script>alert(1)</script>")
+
+    shown = run._repr_html_()
+
+    assert "<caption>run</caption>" in shown
+    assert "&lt;script&gt;" in shown
+    assert "<script>" not in shown
+    assert "failed: " in shown
+    assert "seed: 3" in experiment(seed=3)._repr_html_()

@@ -122,7 +122,19 @@ def test_a_template_without_a_beginning_of_answers_leaves_the_role_out_of_them()
     assert answers(bare, chat(("the ship", "sails")))[1] == ["sails\n"]
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused():
+def test_of_turns_that_are_written_otherwise_when_more_follows_what_they_say_is_the_answer():
+    thinking = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and loop.last %}<think></think>"
+        "{% endif %}{{ m.content }}<|im_end|>{{ '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant{{ '\n' }}{% endif %}"
+    )
+
+    said = answers(thinking, chat(("the ship", "sails"), ("sails", "sails"), ("and", "it sinks")))[1]
+
+    assert said == ["sails<|im_end|>", "sails<|im_end|>", "<think></think>it sinks<|im_end|>"]
+
+
+def test_a_template_that_leaves_earlier_answers_out_is_refused():
     forgetting = (
         "{% for m in messages %}{% if loop.last or m.role == 'user' %}{{ m.content }}{% endif %}|{% endfor %}"
     )
@@ -149,6 +161,8 @@ def test_tokens_are_those_of_the_template_s_text_and_answers_alone_are_learned(m
     first = rows[np.array([0])]
 
     assert first.tokens.tolist() == ids
+    said = tokenizer.apply_chat_template(CHATS[0]["messages"], chat_template=PLAIN, return_dict=False)
+    assert first.tokens.tolist() == said
     learned = np.flatnonzero(first.learned)
     assert (learned[0], learned[-1]) == (len(begin), ids.index(tokenizer.eos_token_id))
     assert learned.size == learned[-1] - learned[0] + 1

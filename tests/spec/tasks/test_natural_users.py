@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import json
 import re
 from itertools import chain
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pydantic import TypeAdapter, ValidationError
+from tokenizers import Tokenizer
 
+from fedsim.builtin import model_folder
 from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.errors import DataError
 from fedsim.jobs import TaskContext
@@ -20,6 +26,7 @@ from fedsim.tasks._natural.last import last_at_the_end, owner_facts
 from fedsim.tasks._natural.owners import rooms
 from fedsim.tasks._natural.times import in_order, moments
 from fedsim.tasks._splits import Ragged, Splits
+from fedsim.tasks.images import Images
 from fedsim.tasks.language import Language
 from fedsim.tasks.partition import Blocks, Partition, partition
 
@@ -305,6 +312,81 @@ def test_the_cap_of_a_text_is_exact_in_tokens_and_leaves_the_earliest_out(llama,
     assert any("beyond task.partition.most" in notice for notice in task.facts["notices"])
     for rows in task.splits.training:
         assert min(row % 1000 for row in rows_in(tokenizer, task.windows.tokens[rows])) > 5
+
+
+def test_makers_of_images_are_clients_that_hold_out_their_last_pictures(tmp_path):
+    """Pictures of one grey, which is their number: 8, 12 and 4 of three makers, whose times run backwards."""
+    whose = [0] * 8 + [1] * 12 + [2] * 4
+    greys = range(10, 10 + len(whose))
+
+    def png(grey):
+        buffer = io.BytesIO()
+        Image.new("L", (8, 8), grey).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    table = {
+        "image": [{"bytes": png(g)} for g in greys],
+        "label": [0] * 24,
+        "who": whose,
+        "at": [-g for g in greys],
+    }
+    pq.write_table(pa.table(table), tmp_path / "train.parquet")
+    few = {"image": [{"bytes": png(1)}], "label": [0], "who": [0], "at": [0]}
+    pq.write_table(pa.table(few), tmp_path / "test.parquet")
+    context = TaskContext(2, 0, LoraConfig(r=2), LocalConfig(lr=0.01, epochs=1, batch=4))
+    fields = {
+        "client_column": "who",
+        "time_column": "at",
+        "samples": 0,
+        "data": str(tmp_path),
+        "holdout": "last",
+    }
+    natural = {"kind": "natural", "more_owners": "largest", "most": 10}
+    task = Images.model_validate(fields | {"partition": natural}).build(context)
+    seen = [[task.pictures.pixels[row, 0, 0, 0].item() for row in rows] for rows in task.splits.training]
+    last = [[task.pictures.pixels[row, 0, 0, 0].item() for row in rows] for rows in task.splits.held_out]
+    assert last == [
+        [18],
+        [10],
+    ]  # the last in time of makers 1 and 0, who come in the order of their first picture
+    assert seen == [[*range(27, 18, -1)], [*range(17, 10, -1)]]  # of twelve, ten
+    assert task.facts["images_over_the_cap"] == 2
+
+
+def test_people_who_chat_are_clients_that_hold_out_their_last_answers(tmp_path):
+    """Three people with 20, 10 and 30 answers, from the last to the first; a tenth of each is the test, a tenth of the rest held out."""
+    rows = [
+        {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": f"n{100 * who + k:05d}x"}],
+         "who": who, "at": k}
+        for who, count in enumerate((20, 10, 30))
+        for k in reversed(range(count))
+    ]  # fmt: skip
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fields = {
+        "format": "chat",
+        "client_column": "who",
+        "time_column": "at",
+        "sequence": 64,
+        "holdout": "last",
+    }
+    context = TaskContext(3, 0, LoraConfig(r=2), LocalConfig(lr=0.01, epochs=1, batch=4))
+    natural = {"data": str(tmp_path / "chats.jsonl"), "partition": {"kind": "natural", "most": 20}}
+    task = Language.model_validate(fields | natural).build(context)
+    said = Tokenizer.from_file(str(model_folder() / "tokenizer.json"))
+
+    def numbers(rows):
+        texts = (said.decode(task.dealt.sequences[np.array([row])].tokens.tolist()) for row in rows)
+        return [int(re.findall(r"n(\d{5})x", text)[0]) for text in texts]
+
+    assert sorted(
+        (numbers(rows), numbers(held))
+        for rows, held in zip(task.splits.training, task.splits.held_out, strict=True)
+    ) == [
+        ([*range(16)], [16, 17]),  # 20: two are the test, two held out
+        ([*range(100, 108)], [108]),
+        ([*range(207, 225)], [225, 226]),  # 27 after the test, of which the last 20
+    ]
+    assert task.facts["examples_over_the_cap"] == 7
 
 
 def test_another_order_of_the_rows_is_the_same_task_where_time_is_known(llama, diary, tmp_path):

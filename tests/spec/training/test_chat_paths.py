@@ -19,7 +19,7 @@ from fedsim.training.chats import scores, stock
 from fedsim.training.chats.batch import Batch, apart
 from fedsim.training.chats.feed import Chats
 from fedsim.training.chats.sequences import Sequences, joined
-from fedsim.training.fused import fused
+from fedsim.training.fused import attention, fused
 from fedsim.training.stacked import batched
 from fedsim.training.stacked.swapped import Swapped
 
@@ -109,6 +109,20 @@ def test_loss_and_gradient_are_the_sums_over_answers_alone_of_stock_peft(decoder
         loss, gradient = oracle.loss_and_gradient(own, float(weights[client, 0]))
         assert float(losses[client]) == pytest.approx(float(loss), rel=1e-9)
         assert gap(gradients[client], gradient) < 1e-8
+
+
+def test_the_library_s_kernel_keeps_packed_examples_apart_too(decoder, monkeypatch):
+    layout = lora.layout(decoder, R2)
+    vector = (
+        torch.randn(1, layout.size, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) * 0.1
+    )
+    stack = Stack(vector, torch.full((1, len(layout.modules)), 2.0, dtype=torch.float64))
+    weights = torch.full((1, len(PACKED)), 0.1, dtype=torch.float64)
+    explicit = fused(decoder, layout).gradients(stack, batch_of([sequences(*PACKED)]), weights)
+    monkeypatch.setattr(attention, "EXPLICIT", 4)
+    library = fused(decoder, layout).gradients(stack, batch_of([sequences(*PACKED)]), weights)
+
+    assert all(gap(a, b) < 1e-12 for a, b in zip(library, explicit, strict=True))
 
 
 @pytest.mark.parametrize("rows", [PADDED, PACKED], ids=["padded", "packed"])

@@ -110,7 +110,18 @@ def test_every_way_to_load_refuses_it(llama, unet, tmp_path):
     refused(lambda: lora.pretrained(text, lora.layout(hub.skeleton(text), whole)), "lacks")
     images, _ = spoilt(unet, tmp_path / "images", IMAGES, lambda name: "mid_block" in name, None)
     layout = denoiser_lora.layout(denoisers.skeleton(images), whole)
-    refused(lambda: denoiser_lora.pretrained(images, layout), "lacks")
+    source = denoiser_lora.Source(images, "auto", whole, told=False)
+    refused(lambda: denoiser_lora.pretrained(source, layout), "lacks")
+
+
+def test_a_folder_that_others_have_quantised_is_told_what_to_do(llama, tmp_path):
+    shutil.copytree(llama, tmp_path / "coded")
+    path = tmp_path / "coded" / "config.json"
+    settings = json.loads(path.read_text()) | {"quantization_config": {"quant_method": "bitsandbytes"}}
+    path.write_text(json.dumps(settings))
+
+    head = refused(lambda: hub.skeleton(str(path.parent)), "its weights are stored quantised")
+    assert "bitsandbytes" in head
 
 
 @pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.float8_e4m3fn, torch.int32])

@@ -10,6 +10,7 @@ from worlds import causal_models
 from fedsim.config.learning import LoraConfig
 from fedsim.errors import ExperimentError
 from fedsim.training import hub, lora, text_shape
+from fedsim.training.loading import unadaptable
 from fedsim.training.loading.weights import multiplying
 
 HEAD = 320 * 32
@@ -108,7 +109,7 @@ def test_layers_that_peft_refuses_are_left_out_of_all_linear_and_refused_by_name
     adapted = {m.name.rpartition(".")[2] for m in lora.chosen(model, "all-linear")}
 
     assert adapted == leaves - wrong
-    assert bool(wrong) == (kind in lora.STATE_SPACE)
+    assert bool(wrong) == (kind in unadaptable.STATE_SPACE)
     for leaf in wrong:
         with pytest.raises(ExperimentError, match=f"no adapter can be put on it in a {kind} model"):
             lora.chosen(model, leaf)
@@ -118,8 +119,8 @@ def test_our_list_is_peft_s_list():
     """Of every type of model and every leaf that PEFT asks about."""
     for kind in causal_models.types():
         model = type("Model", (), {"config": type("Config", (), {"model_type": kind})})
-        for leaf in (*lora.WITHOUT_ADAPTER, "in_proj", "q_proj"):
-            ours = kind in lora.STATE_SPACE and leaf in lora.WITHOUT_ADAPTER
+        for leaf in (*unadaptable.WITHOUT_ADAPTER, "in_proj", "q_proj"):
+            ours = kind in unadaptable.STATE_SPACE and leaf in unadaptable.WITHOUT_ADAPTER
             assert refused_by_peft(model, leaf) == ours
 
 

@@ -109,8 +109,11 @@ def test_in_float64_a_client_is_stock_peft_with_lower_adapters_frozen_to_1e_9(na
         assert not ends(found)[:, ~whole.layout.slots(depth=depth)].any()
 
 
+SWAPPED = pytest.param("swapped", marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize("how", ["momentum", "adamw-all"])
-@pytest.mark.parametrize("path", ["swapped", "fused"])
+@pytest.mark.parametrize("path", [SWAPPED, "fused"])
 def test_with_ranks_anchors_and_every_term_of_the_objective_the_paths_agree(path, how):
     name = three_layers()
     whole, peft = backbone(name, path), oracle(name, R4)
@@ -121,7 +124,7 @@ def test_with_ranks_anchors_and_every_term_of_the_objective_the_paths_agree(path
     assert distance(at_depth(whole, data, jobs, 2), expected, jobs) < 1e-9
 
 
-@pytest.mark.parametrize("path", ["swapped", "fused"])
+@pytest.mark.parametrize("path", [SWAPPED, "fused"])
 def test_dropout_is_addressed_by_the_layers_that_a_client_has(path):
     name = three_layers()
     whole, peft = backbone(name, path), oracle(name, R4)
@@ -135,7 +138,7 @@ def test_dropout_is_addressed_by_the_layers_that_a_client_has(path):
     assert distance(plain, expected, jobs) > 1e-3
 
 
-@pytest.mark.parametrize("path", ["swapped", "fused"])
+@pytest.mark.parametrize("path", [SWAPPED, "fused"])
 def test_the_whole_model_is_as_it_was_after_a_part_of_it_has_trained(path):
     name = three_layers()
     whole = backbone(name, path)
@@ -148,6 +151,7 @@ def test_the_whole_model_is_as_it_was_after_a_part_of_it_has_trained(path):
     assert whole.at_depth(2).layout == whole.layout.last(2)
 
 
+@pytest.mark.slow
 def test_a_base_that_moved_above_is_under_a_part_too_and_gone_with_the_next_job():
     name = three_layers()
     base = np.random.default_rng(3).normal(0, 0.01, sum(i * o for i, o in _sizes(name))).astype(np.float32)
