@@ -68,16 +68,18 @@ def windows_in_words(times: OnlineTimes) -> tuple[Names, float]:
     assert isinstance(plain, Availability)
     offsets, starts_s, stops_s = plain.offsets.tolist(), plain.starts_s, plain.stops_s
     if len(starts_s) > WINDOWS_WRITTEN:
-        starts_s, stops_s = starts_s.astype("<f8", copy=False), stops_s.astype("<f8", copy=False)
-        texts = [_sha256(starts_s[begin:end], stops_s[begin:end]) for begin, end in pairwise(offsets)]
+        starts, stops = (times_s.astype("<f8", copy=False).data.cast("B") for times_s in (starts_s, stops_s))
+        texts = [_sha256(starts[8 * a : 8 * b], stops[8 * a : 8 * b]) for a, b in pairwise(offsets)]
     else:
         spans = [f"{a!r}:{b!r}" for a, b in zip(starts_s.tolist(), stops_s.tolist(), strict=True)]
         texts = [" ".join(spans[begin:end]) for begin, end in pairwise(offsets)]
     return np.array(texts, dtype=object), plain.period_s
 
 
-def _sha256(starts_s: Floats, stops_s: Floats) -> str:
-    return hashlib.sha256(starts_s.tobytes() + stops_s.tobytes()).hexdigest()
+def _sha256(starts: memoryview, stops: memoryview) -> str:
+    sha = hashlib.sha256(starts)
+    sha.update(stops)
+    return sha.hexdigest()
 
 
 def charged_facts(plan: Plan) -> Charged:

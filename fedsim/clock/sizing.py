@@ -135,11 +135,12 @@ class Sizing:
 
     def tokens(self, client: int, local: LocalConfig) -> int:
         """Return the tokens charged for a training; `charge_as` may declare those of a whole visit."""
-        trained, whole = self._task.tokens(client, local), self._tokens_declared
+        whole = self._tokens_declared
+        if whole is not None and local is self._experiment.local:
+            return whole
+        trained = self._task.tokens(client, local)
         if whole is None:
             return trained
-        if local is self._experiment.local:
-            return whole
         return max(1, round(whole * trained / self._task.tokens(client, self._experiment.local)))
 
     def mean_sequence(self, client: int) -> float | None:
