@@ -173,9 +173,10 @@ def moved_bytes(shape: ModelShape, steps: int, updates: int, *, copied: bool = F
             into the product (llama.cpp).
     """
     weight = shape.weight_bytes + (COPY_BYTES if copied and shape.weight_bytes < 2 else 0)
-    coded, codes = shape.multiplied_quantised, shape.quantised_weight_bytes + (COPY_BYTES if copied else 0)
-    reads = 1 + shape.phi * (1 + int(shape.full) + int(shape.checkpoint))
-    read = steps * weight * (shape.matmul_params - coded) * reads + steps * codes * coded * reads
+    backward = 1 + int(shape.full) + int(shape.checkpoint)
+    read = steps * weight * shape.matmul_params * (1 + shape.phi * backward)
+    narrower = shape.quantised_weight_bytes + (COPY_BYTES if copied else 0) - weight
+    read += steps * narrower * shape.multiplied_quantised * (1 + shape.quantised_above * backward)
     return read + float(UPDATE_BYTES * updates) * shape.trained_params
 
 
@@ -198,7 +199,8 @@ def expanded_bytes(shape: ModelShape) -> float:
 
     Forward, backward as far down as it goes, and once more with checkpointing: bitsandbytes keeps nothing unpacked.
     """
-    again, coded = shape.phi * (1 + int(shape.checkpoint)), shape.multiplied_quantised
-    plain = 0 if shape.weight_bytes >= 2 else shape.matmul_params - coded
-    unpacked = plain * (shape.weight_bytes + 2) * (1 + again)
-    return unpacked + coded * (shape.quantised_weight_bytes + 2) * (1 + again)
+    passes = 1 + int(shape.checkpoint)
+    all_alike = shape.matmul_params if shape.weight_bytes < 2 else 0
+    unpacked = all_alike * (shape.weight_bytes + 2) * (1 + shape.phi * passes)
+    each = shape.quantised_weight_bytes + 2
+    return unpacked + shape.multiplied_quantised * each * (1 + shape.quantised_above * passes)

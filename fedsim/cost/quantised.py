@@ -50,9 +50,8 @@ class Quantise(Config):
     @property
     def names(self) -> tuple[str, ...]:
         """The names in `modules`; none where it is all linear layers."""
-        if self.modules == ALL_LINEAR:
-            return ()
-        return (self.modules,) if isinstance(self.modules, str) else self.modules
+        names = (self.modules,) if isinstance(self.modules, str) else self.modules
+        return () if ALL_LINEAR in names else names
 
     def bytes_of(self, weights: int) -> int:
         """Return the bytes of a matrix of so many weights: codes, and scales.

@@ -79,8 +79,19 @@ class ModelShape:
     @property
     def multiplied_quantised(self) -> int:
         """Quantised weights that multiply a token: all, but of experts those that see it."""
+        return min(self.quantised_params, self._layer_params)
+
+    @property
+    def quantised_above(self) -> float:
+        """Share of the quantised weights that the backward pass goes through: of the layers, where `phi` counts the head, too."""
+        below = (1.0 - self.phi) * self.matmul_params
+        return max(0.0, 1.0 - below / self._layer_params) if self._layer_params else 1.0
+
+    @property
+    def _layer_params(self) -> int:
+        """Weights that multiply a token, the head apart."""
         head = 0 if self.operations is not None else self.head_params
-        return min(self.quantised_params, max(self.matmul_params - head, 0))
+        return max(self.matmul_params - head, 0)
 
     @property
     def head_params(self) -> int:

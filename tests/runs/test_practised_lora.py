@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from worlds.whole_runs import finished
 
+import fedsim
 from fedsim.clock.plan import prepare
 from fedsim.config.experiment import Experiment
+from fedsim.records.verify import verify
 from fedsim.runs.simulation import simulate
+from fedsim.training.backbone import Stack
 from fedsim.training.beside import saved_adapter
 
 C_ATTN = 2 * (32 + 96)
@@ -97,3 +100,68 @@ def test_dora_is_charged_for_its_lengths_in_every_pass(language):
     assert visits[1].flops - visits[0].flops == passes * maps * 2 * 2 * 32 * (32 + 96)
     assert visits[1].memory_bytes > visits[0].memory_bytes
     assert visits[1].up_bytes - visits[0].up_bytes == 4 * maps * 96
+
+
+def test_a_run_is_verified_and_goes_on_after_a_commit_as_if_it_had_not_ended(language, tmp_path):
+    runtime = {"executor": "inline", "checkpoint_commits": 1}
+    asked = language(**ASYNC, budget={"commits": 3}, runtime=runtime)
+    whole = simulate(asked, out=tmp_path / "whole", report=False)
+    assert verify(whole) == []
+    short = language(**ASYNC, budget={"commits": 2}, runtime=runtime)
+    simulate(short, out=tmp_path / "cut", report=False)
+    fedsim.resume(tmp_path / "cut", budget={"commits": 3}, report=False)
+    files = [
+        (tmp_path / run / "adapter" / "adapter_model.safetensors").read_bytes() for run in ("whole", "cut")
+    ]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("quantise", ["none", "nf4"])
+def test_at_version_0_dora_is_the_frozen_model_also_a_quantised_one(language, quantise):
+    task = {**language().task.model_dump(mode="json"), "quantise": quantise}
+    plain, dora = (
+        finished(language(task=task, lora={"r": 2, "alpha": 4.0, "dora": on}, budget={"commits": 1}))[
+            0
+        ].scores
+        for on in (False, True)
+    )
+    assert dora.value.iloc[0] == pytest.approx(plain.value.iloc[0], rel=1e-5)
+
+
+def test_a_denoiser_trains_with_dora_biases_and_patterns_and_stock_peft_loads_it(tmp_path):
+    import torch
+    from peft import PeftModel
+
+    from fedsim.training.diffusion import models as denoisers
+    from fedsim.training.diffusion import process as diffusion
+
+    lora = {"r": 2, "alpha": 2, "targets": ["attention", "conv1"], "dora": True, "bias": "lora_only",
+            "rank_pattern": {"to_q": 1}, "lr_ratio": 2.0}  # fmt: skip
+    asked = Experiment.model_validate({
+        "population": {"preset": "homogeneous", "clients": 3},
+        "task": {"kind": "images", "partition": {"kind": "iid"}, "samples": 0, "grid": 2},
+        "lora": lora,
+        "local": {"lr": 3e-3, "steps": 2, "batch": 8},
+        **SYNC,
+        "budget": {"commits": 1},
+        "evaluate": {"every_commits": 1, "splits": ["test"], "windows": 32},
+        "runtime": {"executor": "inline"},
+    })  # fmt: skip
+    run = simulate(asked, out=tmp_path / "run", report=False)
+    assert verify(run) == []
+    task = prepare(asked).task
+    assert task.suggested_training() == "swapped"
+    assert set(run.visits.up_bytes) == {4 * task.layout.size}
+    vector = saved_adapter.read_saved(str(tmp_path / "run" / "adapter"), task.layout)
+    assert not np.array_equal(vector, task.initial())
+    how, backbone = denoisers.signature(task.model), task.image_model._backbone()
+    x, t = torch.randn(2, *how.shape, generator=torch.Generator().manual_seed(0)), torch.tensor([3, 40])
+    told = torch.tensor([1, 2]) if how.takes_classes else None
+    loaded = PeftModel.from_pretrained(
+        denoisers.weights(task.model), str(tmp_path / "run" / "adapter")
+    ).eval()
+    with torch.no_grad():
+        theirs = diffusion.predicted(loaded, how, x, t, told)
+    scales = torch.tensor([[m.scale for m in task.layout.modules]])
+    ours = backbone.predictor(Stack(torch.from_numpy(vector)[None], scales), told)(x, t)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)

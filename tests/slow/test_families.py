@@ -34,19 +34,21 @@ class Swapped(Case):
 
 @pytest.mark.parametrize("kind", list(dict.fromkeys(families.FAMILIES)))
 def test_client_batches_of_a_family_are_stock_peft(kind):
-    """In float64, which some families leave for float32 in places; those differ by that rounding."""
+    """In float64, which some families leave for float32 in places, and experts do not have; those differ by that rounding."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         way = families.trained(kind).path
         if way in ("sequential", "refused"):
             pytest.skip("it is trained by stock PEFT, or not at all")
-        c = Swapped(perturbed(loaded(kind)), LoraConfig(r=2, alpha=4.0))
+        wide = families.OWN_WAYS.get(kind) != "experts"
+        dtype, near = (torch.float64, 1e-5) if wide else (torch.float32, 1e-4)
+        c = Swapped(perturbed(loaded(kind), dtype), LoraConfig(r=2, alpha=4.0))
         losses, grads = c.decoder().gradients(c.stack(), c.tokens, c.weights)
         stock_losses, stock_grads, stock_tokens = c.stock()
 
-        assert gap(losses, stock_losses) < 1e-5
-        assert gap(grads, stock_grads) < 1e-4
-        assert gap(c.decoder().losses(c.stack(), c.tokens), stock_tokens) < 1e-5
+        assert gap(losses, stock_losses) < near
+        assert gap(grads, stock_grads) < 10 * near
+        assert gap(c.decoder().losses(c.stack(), c.tokens), stock_tokens) < near
 
 
 @pytest.mark.parametrize("kind", list(dict.fromkeys(families.FAMILIES)))

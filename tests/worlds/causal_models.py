@@ -29,6 +29,8 @@ LARGEST = 20_000_000
 """Parameters of what is still built."""
 OWN = {
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 1},
+    "gptj": {"rotary_dim": 8},
+    "codegen": {"rotary_dim": 8},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "falcon_mamba": {"intermediate_size": 64},
     "reformer": {"axial_pos_shape": (8, 8), "axial_pos_embds_dim": (16, 16), "attention_head_size": 8},

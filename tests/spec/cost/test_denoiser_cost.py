@@ -57,6 +57,25 @@ def test_flops_are_those_of_torch_s_counter(tmp_path, kind, targets):
     assert ours.forward + ours.backward == pytest.approx(theirs, rel=1e-12)
 
 
+def test_lengths_of_dora_are_paid_once_a_pass_and_all_else_once_an_image(tmp_path):
+    """Of a Linear B A is a product with the unit matrix, of a convolution one of the factors."""
+    name = image_models.folder(tmp_path, "unet")
+    how, config = denoisers.signature(name), LoraConfig(r=2, alpha=2.0, targets="all", dora=True)
+    real, bare = image_models.made("unet"), image_models.made("unet")
+    for model in (real, bare):
+        for module in model.modules():
+            if hasattr(module, "set_processor"):
+                module.set_processor(AttnProcessor())
+    layout, theirs = counted_by_torch(real, how, config, images=3)
+    found = denoiser_cost.shape(bare, how, "unet", layout, 3)
+    assert found.operations is not None
+    each = found.operations.forward + found.operations.backward
+    assert 3 * each + found.pass_flops == pytest.approx(3 * theirs, rel=1e-12)
+    assert found.beside_params == sum(m.b_shape[0] for m in layout.modules)
+    assert adapter_bytes(found) == 4 * layout.size
+    assert with_rank(found, 1).pass_flops * 2 == found.pass_flops
+
+
 def test_attention_is_counted_alike_by_plain_products_and_by_the_fused_kernel(tmp_path):
     name = image_models.folder(tmp_path, "unet")
     how, layout = (

@@ -80,13 +80,27 @@ def test_a_pass_reads_codes_and_unpacks_them_where_it_is_asked_to():
     assert moved_bytes(NF4, 3, 2) == 3 * 2 * read + 2 * 28 * 300
     assert moved_bytes(NF4, 1, 0, copied=True) == 2 * (read + 4 * 3_200)
     assert moved_bytes(replace(NF4, checkpoint=True), 1, 0) == 3 * read
-    assert moved_bytes(replace(NF4, phi=0.25), 1, 0) == 1.25 * read
+    above = 2 * 800 + 1_800 * 200 / 3_200  # the head, and 200 of the 1,000 weights that phi stands for
+    assert moved_bytes(replace(NF4, phi=0.25), 1, 0) == read + above
 
 
 def test_only_what_is_quantised_is_unpacked():
     assert expanded_bytes(SMALL) == 0.0
     assert expanded_bytes(NF4) == 2 * (1_800 + 2 * 3_200)
-    assert expanded_bytes(replace(NF4, phi=0.5, checkpoint=True)) == 2 * (1_800 + 2 * 3_200)
+    # half of 4,000 weights are the head's 800 and 1,200 of 3,200, which are unpacked twice more
+    assert expanded_bytes(replace(NF4, phi=0.5, checkpoint=True)) == (1_800 + 2 * 3_200) * (
+        1 + 2 * 1_200 / 3_200
+    )
+
+
+@pytest.mark.parametrize("lowest", [0, 5, 17])
+def test_the_backward_pass_goes_through_the_adapted_layers_whatever_the_head_weighs(lowest):
+    charge = ChargeAs(preset="gemma-3-270m", adapted_layers=tuple(range(lowest, 18)))
+    shape = charged(charge, full=False, quantise=Quantise(kind="nf4"))
+    layers = shape.quantised_bytes + 2 * shape.quantised_params
+
+    assert shape.quantised_above == pytest.approx((18 - lowest) / 18)
+    assert expanded_bytes(shape) == pytest.approx(layers * (1 + (18 - lowest) / 18))
 
 
 def test_of_experts_those_that_see_a_token_are_read():

@@ -13,7 +13,7 @@ ROWS = {
     for line, kind in re.findall(r"^(\| `(\w+)` \|.*)$", TEXT, re.MULTILINE)
     if kind != "model_type"
 }
-FEW = ("gemma3_text", "qwen3", "smollm3", "gemma2", "mixtral", "gpt_neox")
+FEW = ("gemma3_text", "gemma2", "mixtral", "gpt_neox")
 """Of the others tests/slow/test_families.py sees to it."""
 
 

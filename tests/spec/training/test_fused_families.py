@@ -18,7 +18,6 @@ from fedsim.training import lora, paths
 from fedsim.training.fused import attention, fused, kernels, norms, refusal
 
 EXACT = 1e-12
-ONE_OF_EACH = ("mistral", "qwen2", "qwen3", "smollm3", "gemma3")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -52,12 +51,11 @@ def test_gradients_and_losses_are_those_of_stock_peft(name, float64_norms):
     ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj", ("k_proj", "gate_proj")],
     ids=str,
 )
+def test_every_target_alone_agrees(targets, float64_norms):
+    agrees(case("gemma3", targets))
+
+
 @pytest.mark.parametrize("name", ["qwen3", "gemma3"])
-def test_every_target_alone_agrees(name, targets, float64_norms):
-    agrees(case(name, targets))
-
-
-@pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_factors_merged_into_the_weights_of_long_sequences_agree(name, float64_norms):
     c = case(name, length=40)
     assert any(m.merges(c.rows * c.length) for block in c.decoder()._blocks for m in block.matrices)
@@ -65,14 +63,14 @@ def test_factors_merged_into_the_weights_of_long_sequences_agree(name, float64_n
     agrees(c)
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH)
+@pytest.mark.parametrize("name", ["mistral", "gemma3"])
 def test_the_librarys_attention_agrees_within_windows_too(name, float64_norms, monkeypatch):
     monkeypatch.setattr(attention, "EXPLICIT", 0)
 
     agrees(case(name))
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH)
+@pytest.mark.parametrize("name", ["qwen3", "gemma3"])
 def test_float32_and_what_other_devices_use_agree_to_float32(name, monkeypatch):
     agrees(case(name, dtype=torch.float32), 5e-5)
     for module in (attention, kernels, norms):
