@@ -156,7 +156,9 @@ class Run:
             ),
             "uploaded": said("bytes", totals.up_bytes),
             "energy": said("joules", totals.joules),
-            "last score": "" if score is None else f"{score.metric} {number(math.nan if score.value is None else score.value)} ({score.split})",
+            "last score": ""
+            if score is None
+            else f"{score.metric} {number(math.nan if score.value is None else score.value)} ({score.split})",
             "folder": "" if self.folder is None else str(self.folder),
         }
         cells = "".join(
