@@ -173,6 +173,11 @@ class Layout:
         """Slots of each factor, the largest over the modules; 0 without any."""
         return max((m.rank for m in self.modules), default=0)
 
+    @cached_property
+    def scales(self) -> frozenset[float]:
+        """What B A is multiplied with in the modules, each number once."""
+        return frozenset(m.scale for m in self.modules)
+
     def slots(
         self, rank: int | None = None, factors: str = "AB", depth: int | None = None
     ) -> NDArray[np.bool_]:
@@ -233,8 +238,8 @@ class Adapter:
             scale: what B A will be multiplied with; B is then module.scale / scale times as large, so that the
                 product keeps its value. None: the layout's; so is any where the modules differ in it.
         """
-        scales = {m.scale for m in self.layout.modules}
-        rescaled = scale is not None and len(scales) == 1 and scales != {scale}
+        scales = self.layout.scales
+        rescaled = scale is not None and len(scales) == 1 and scale not in scales
         if rank >= self.layout.rank and not rescaled:
             return self.vector
         key = (rank, scale if rescaled else None)

@@ -18,11 +18,11 @@ def server_units(layout: Layout, scale: float | None) -> NDArray[np.float64] | N
     None where that changes nothing: equal scales, no scale of its own (None), whole tensors, or modules that
     differ in their scale (a client then uses theirs).
     """
-    scales = {m.scale for m in layout.modules}
-    if scale is None or len(scales) != 1 or scales == {scale}:
+    scales = layout.scales
+    if scale is None or len(scales) != 1 or scale in scales:
         return None
     units = np.ones(layout.size)
-    units[layout.of_factor("B")] = scale / scales.pop()
+    units[layout.of_factor("B")] = scale / next(iter(scales))
     return units
 
 

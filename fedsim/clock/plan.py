@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.adapters.largest_rank import refuse_larger_ranks
-from fedsim.adapters.payload import NOTHING
+from fedsim.adapters.payload import NOTHING, Payload
 from fedsim.aggregators._base import Offer
 from fedsim.clock.auto import context_of, keys_filled, with_auto_filled
 from fedsim.clock.components import Parts, parts_of
 from fedsim.clock.ranks import Adapters, adapters_of, kinds, refuse_depths
 from fedsim.clock.reach import Candidates, refuse_what_cannot_land
-from fedsim.clock.sizing import Sizing, TrainingPlan
+from fedsim.clock.sizing import MOST_SENT, Sizing, TrainingPlan
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig
 from fedsim.cost.shape import ModelShape, with_magnitudes
@@ -97,11 +97,35 @@ class Plan:
             steps: optimiser steps, if not those of a whole visit.
             rank: slots of each factor, if fewer than the client's.
         """
+        if offer is not None and steps is None and (rank is None or rank >= self.ranks.item(client)):
+            return self._whole_work(client, offer)
         usable_bytes, slots = self._memory_and_rank(client, rank)
         if offer is None:
             offer = self.sizing.first_offer(client, slots, self.depth(client))
         model, local = self.population.memory_model(client), self.local(client, steps)
         return self.sizing.work(client, local, usable_bytes, slots, offer, model, self.depth(client))
+
+    def _whole_work(self, client: int, offer: Offer) -> Work:
+        """Return the work of a whole visit; clients that train alike on as much and send the same share one look-up."""
+        sizing, local = self.sizing, self.experiment.local
+        tokens, sequence = sizing.tokens(client, local), sizing.mean_sequence(client)
+        key = (self.training_plans[1].item(client), tokens, sequence, id(offer.down), id(offer.up))
+        known = self._whole_works.get(key)
+        if known is not None and known[0] is offer.down and known[1] is offer.up:
+            return known[2]
+        model, depth = self.population.memory_model(client), self.depth(client)
+        work = sizing.work(client, local, *self._memory_and_rank(client, None), offer, model, depth)
+        if (
+            self.parts.personal.alongside(local) is None
+        ):  # else it also depends on the tokens of the second training
+            if len(self._whole_works) >= MOST_SENT:
+                self._whole_works.clear()
+            self._whole_works[key] = offer.down, offer.up, work
+        return work
+
+    @cached_property
+    def _whole_works(self) -> dict[tuple[int, int, float | None, int, int], tuple[Payload, Payload, Work]]:
+        return {}
 
     def training_plan(self, client: int, rank: int | None = None) -> TrainingPlan:
         """Return how a client trains, at its own rank or at a smaller one."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from fedsim.arrays import Floats, Names
 from fedsim.clock.plan import Plan
-from fedsim.cost.formulas import expanded_bytes, layer_passes, moved_bytes, train_memory_bytes
+from fedsim.cost.formulas import expanded_bytes, layer_passes, moved_bytes, pass_flops, train_memory_bytes
 from fedsim.cost.shape import ModelShape, adapter_bytes
 from fedsim.devices.availability import Availability, OnlineTimes
 from fedsim.devices.outages import Interrupted
@@ -51,6 +51,10 @@ def _visit_flops(plan: Plan) -> Floats:
         lengths = map(plan.sizing.mean_sequence, range(len(of)))
         of_lengths = [plans[at].flops(n, each) for (n, at), each in zip(whole, lengths, strict=True)]
         return np.array(of_lengths, dtype=np.float64)
+    of_pass = np.array([pass_flops(p.memory.shape) for p in plans], dtype=np.float64)
+    if of_pass.any():
+        together = np.array([p.memory.shape.sequence * p.memory.shape.batch for p in plans])
+        flops += np.ceil(plan.whole_tokens / together[of]) * of_pass[of]
     return flops
 
 
@@ -64,16 +68,18 @@ def windows_in_words(times: OnlineTimes) -> tuple[Names, float]:
     assert isinstance(plain, Availability)
     offsets, starts_s, stops_s = plain.offsets.tolist(), plain.starts_s, plain.stops_s
     if len(starts_s) > WINDOWS_WRITTEN:
-        starts_s, stops_s = starts_s.astype("<f8", copy=False), stops_s.astype("<f8", copy=False)
-        texts = [_sha256(starts_s[begin:end], stops_s[begin:end]) for begin, end in pairwise(offsets)]
+        starts, stops = (times_s.astype("<f8", copy=False).data.cast("B") for times_s in (starts_s, stops_s))
+        texts = [_sha256(starts[8 * a : 8 * b], stops[8 * a : 8 * b]) for a, b in pairwise(offsets)]
     else:
         spans = [f"{a!r}:{b!r}" for a, b in zip(starts_s.tolist(), stops_s.tolist(), strict=True)]
         texts = [" ".join(spans[begin:end]) for begin, end in pairwise(offsets)]
     return np.array(texts, dtype=object), plain.period_s
 
 
-def _sha256(starts_s: Floats, stops_s: Floats) -> str:
-    return hashlib.sha256(starts_s.tobytes() + stops_s.tobytes()).hexdigest()
+def _sha256(starts: memoryview, stops: memoryview) -> str:
+    sha = hashlib.sha256(starts)
+    sha.update(stops)
+    return sha.hexdigest()
 
 
 def charged_facts(plan: Plan) -> Charged:

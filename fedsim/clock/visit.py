@@ -1,10 +1,8 @@
 """One visit: a client downloads, trains and uploads, unless something ends it first.
 
 Where all of it is known when it begins (`fedsim.clock.foreseen`), it is one event, at its end. Elsewhere it is a SimPy
-process on the network of the run, raced in each phase with the device going offline (its window closes,
-an outage, its battery is low, it is too warm) and with the server's word to stop. What becomes of a visit whose
-device goes offline is `population.on_close`: lost, paused until it is online again, or cut to the steps it had
-made. What a visit had used when it ended is always accounted. `fedsim.clock.estimate` is the same without any of this.
+process, raced in each phase with the device going offline (a window, an outage, battery, heat) and with the server's word
+to stop; `population.on_close` says what becomes of it then. What it had used when it ended is always accounted.
 """
 
 from __future__ import annotations
@@ -37,6 +35,11 @@ class Visit(VisitAccount):
     Attributes:
         process: happens when the server knows how it went.
     """
+
+    __slots__ = (
+        *("_at", "_attendance", "_offline", "_on_close", "_on_cut", "_on_end", "_outcome_of_landing"),
+        *("_pause", "_stopped", "process"),
+    )
 
     def __init__(
         self,
@@ -156,8 +159,7 @@ class Visit(VisitAccount):
         else:
             self.away = self._attendance.why_offline(self.client)
             self._end("offline")
-            detected = self._env.timeout(self._world.detect_after_s)
-            detected.callbacks.append(self._tell)
+            self._env.timeout(self._world.detect_after_s).callbacks.append(self._tell)
             return
         self._tell()
 

@@ -32,6 +32,30 @@ class VisitRecord:
         pauses: how often it has waited for its device.
     """
 
+    __slots__ = (
+        *(
+            "_committed_version",
+            "_computed",
+            "_downloaded_s",
+            "_handed_over",
+            "_loss",
+            "_loss_square",
+            "_outcome",
+        ),
+        *(
+            "_paused_s",
+            "_trained_s",
+            "_usage",
+            "away",
+            "battery",
+            "client",
+            "dispatched_s",
+            "ended_s",
+            "landed_s",
+        ),
+        *("order", "pauses", "profile", "round", "start", "steps", "steps_made", "version", "visit", "work"),
+    )
+
     def __init__(self, order: VisitOrder, now_s: float) -> None:
         """Take what is asked of whom, now."""
         self.profile, self.work, self.start = order.profile, order.work, order.start
@@ -162,6 +186,8 @@ class VisitRecord:
 
 class VisitAccount(VisitRecord):
     """A visit's record with what it has used, of what has moved and been trained."""
+
+    __slots__ = ("_cut", "_env", "_known", "_left_bytes", "_training", "_transfers", "_world")
 
     def __init__(self, world: DeviceWorld, order: VisitOrder) -> None:
         """Take what is asked of whom, now."""

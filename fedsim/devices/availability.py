@@ -152,9 +152,12 @@ class Availability:
 
     def _base(self, now_s: float) -> tuple[float, float, float]:
         """Return when the previous, this and the next period begin, as one formula so that they agree."""
-        if math.isinf(self.period_s):
+        period_s = self.period_s
+        if period_s == math.inf:
             return -math.inf, 0.0, math.inf
-        k = math.floor(now_s / self.period_s)
+        k = math.floor(now_s / period_s)
+        if k * period_s <= now_s < (k + 1) * period_s:
+            return (k - 1) * period_s, k * period_s, (k + 1) * period_s
         while k * self.period_s > now_s:
             k -= 1
         while (k + 1) * self.period_s <= now_s:
@@ -171,21 +174,21 @@ class Availability:
         >>> nights.window(0, 85_000.0), nights.window(0, 10_000.0)
         ((80000.0, 90000.0), (80000.0, 90000.0))
         """
-        first, end = int(self.offsets[client]), int(self.offsets[client + 1])
+        first, end = self.offsets.item(client), self.offsets.item(client + 1)
         if first == end:
             return math.inf, math.inf
-        if math.isinf(self.stops_s[first]):
-            return float(self.starts_s[first]), math.inf
+        start_of, stop_of = self.starts_s.item, self.stops_s.item
+        if stop_of(first) == math.inf:
+            return start_of(first), math.inf
         before_s, base_s, after_s = self._base(now_s)
-        starts_s, stops_s = self.starts_s, self.stops_s
         at = first + self._begun(first, end, base_s, now_s)
-        if at > first and now_s < base_s + float(stops_s[at - 1]):
-            return base_s + float(starts_s[at - 1]), base_s + float(stops_s[at - 1])
-        if at == first and now_s < before_s + float(stops_s[end - 1]):
-            return max(0.0, before_s + float(starts_s[end - 1])), before_s + float(stops_s[end - 1])
+        if at > first and now_s < (until_s := base_s + stop_of(at - 1)):
+            return base_s + start_of(at - 1), until_s
+        if at == first and now_s < before_s + stop_of(end - 1):
+            return max(0.0, before_s + start_of(end - 1)), before_s + stop_of(end - 1)
         if at < end:
-            return base_s + float(starts_s[at]), base_s + float(stops_s[at])
-        return after_s + float(starts_s[first]), after_s + float(stops_s[first])
+            return base_s + start_of(at), base_s + stop_of(at)
+        return after_s + start_of(first), after_s + stop_of(first)
 
     def _begun(self, first: int, end: int, base_s: float, now_s: float) -> int:
         """Return how many of some windows begin by now in the period from `base_s` on."""

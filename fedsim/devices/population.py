@@ -7,6 +7,7 @@ any such law being imposed. Client i of a seed is the same client in a populatio
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -101,15 +102,16 @@ class Population:
         if not 0 <= client < self.n:
             raise IndexError(f"client {client} of a population of {self.n}")
         law = None if self.laws is None else self.laws.of(client)
-        values = [array.item(client) for array in self._arrays]
+        values = [item(client) for item in self._items]
         return Profile(client, *[*values, law])
 
     @cached_property
-    def _arrays(self) -> list[NDArray[Any]]:
-        """The arrays, text and float64, in the order of the fields of `Profile`."""
+    def _items(self) -> list[Callable[[int], Any]]:
+        """What tells the values of a client, text and floats, in the order of the fields of `Profile`."""
         arrays = [np.asarray(getattr(self, name)) for name in _ARRAYS]
         return [
-            array if array.dtype.kind in "OU" else array.astype(np.float64, copy=False) for array in arrays
+            (array if array.dtype.kind in "OU" else array.astype(np.float64, copy=False)).item
+            for array in arrays
         ]
 
     @property
