@@ -82,6 +82,8 @@ def whatever_the_rule() -> list[Case]:
         *((f, features["whole models"]) for f in cuts),
         *((f, features["server optimiser"]) for f in blends),
         *((features[kind], features["average of versions"]) for kind in kept),
+        *((features["depth by device"], features[name]) for name in ("whole models", "DoRA")),
+        *((features["depth by device"], f) for f in blends),
     ]
     cases = []
     for pair in together:
