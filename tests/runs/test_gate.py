@@ -79,6 +79,7 @@ def whatever_the_rule() -> list[Case]:
     blends = [f for f in protocol_features() if f.changes["blends"]]
     kept = [k for k in kinds("personal") if plain("personal", k).waits or plain("personal", k).adds_products]
     together = [
+        (features["quantised weights"], features["whole models"]),
         *((f, features["whole models"]) for f in cuts),
         *((f, features["server optimiser"]) for f in blends),
         *((features[kind], features["average of versions"]) for kind in kept),
