@@ -115,7 +115,7 @@ def test_what_is_kept_is_in_one_scale(kind):
     if kind == "fedper":
         privates.landed(3, 2, numbers(1), end, 4.0)
     else:
-        privates._keep(3, privates._view(None, 4.0), end)
+        privates._keep(3, privates._view(None, 4.0, None), end)
     names = [m.name for m in LAYOUT.modules][kind == "fedper" :]
 
     def products(scale):

@@ -158,8 +158,8 @@ def test_the_states_of_one_call_hold_no_more_than_their_bound_and_the_bound_roun
     jobs = [Job(c, 0, task.initial(), local, 0) for c in range(6)]
     alive, most, states = weakref.WeakSet(), [], Prefix.states
 
-    def counted(self, windows):
-        found = states(self, windows)
+    def counted(self, windows, *others):
+        found = states(self, windows, *others)
         alive.add(found)
         most.append(sum(one.numel() for one in alive))
         return found
