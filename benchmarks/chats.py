@@ -131,7 +131,7 @@ def _stock_batch(
     ids, labels = (np.full((len(lengths), int(lengths.max())), fill) for fill in (0, -100))
     ends = np.cumsum(lengths)
     for row, (length, end) in enumerate(zip(lengths.tolist(), ends.tolist(), strict=True)):
-        own, of_answer = tokens[end - length : end], learned[end - length : end]
+        own, of_answer = tokens[end - length : end].astype(np.int64), learned[end - length : end]
         ids[row, :length], labels[row, :length] = own, np.where(of_answer, own, -100)
     mask = np.arange(ids.shape[1]) < lengths[:, None]
     return torch.from_numpy(ids), torch.from_numpy(labels), torch.from_numpy(mask.astype(np.int64))

@@ -45,7 +45,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fedsim import views
+    from fedsim import plots, views
     from fedsim.adapters.payload import NOTHING, WHOLE, Payload
     from fedsim.aggregators import Aggregator, Contribution, Invitation, Offer, ServerModel, Traits
     from fedsim.checks.gate import read
@@ -95,6 +95,7 @@ __all__ = [
     "Update",
     "Verbs",
     "load",
+    "plots",
     "read",
     "resume",
     "simulate",
@@ -135,8 +136,8 @@ for _name, _value in {
 
 def __getattr__(name: str) -> object:
     """Import what is asked for on first use: `import fedsim` itself stays quick."""
-    if name == "views":
-        return importlib.import_module("fedsim.views")
+    if name in ("plots", "views"):
+        return importlib.import_module(f"fedsim.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module 'fedsim' has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)

@@ -18,6 +18,7 @@ from fedsim.records.comparisons import (
 from fedsim.records.scores import at, common_target, curve, headline, on_grid, scored, time_to_target
 from fedsim.records.statistics import kaplan_meier, mean_interval, median_time, restricted_mean
 from fedsim.records.views import (
+    depths,
     losses_by_cause,
     participation,
     participation_by_tier,
@@ -35,6 +36,7 @@ __all__ = [
     "configurations",
     "curve",
     "declared_targets",
+    "depths",
     "headline",
     "kaplan_meier",
     "losses_by_cause",

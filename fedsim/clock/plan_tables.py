@@ -12,7 +12,7 @@ import numpy as np
 
 from fedsim.arrays import Floats, Names
 from fedsim.clock.plan import Plan
-from fedsim.cost.formulas import expanded_bytes, layer_passes, moved_bytes, train_memory_bytes
+from fedsim.cost.formulas import expanded_bytes, layer_passes, moved_bytes, pass_flops, train_memory_bytes
 from fedsim.cost.shape import ModelShape, adapter_bytes
 from fedsim.devices.availability import Availability, OnlineTimes
 from fedsim.devices.outages import Interrupted
@@ -51,6 +51,10 @@ def _visit_flops(plan: Plan) -> Floats:
         lengths = map(plan.sizing.mean_sequence, range(len(of)))
         of_lengths = [plans[at].flops(n, each) for (n, at), each in zip(whole, lengths, strict=True)]
         return np.array(of_lengths, dtype=np.float64)
+    of_pass = np.array([pass_flops(p.memory.shape) for p in plans], dtype=np.float64)
+    if of_pass.any():
+        together = np.array([p.memory.shape.sequence * p.memory.shape.batch for p in plans])
+        flops += np.ceil(plan.whole_tokens / together[of]) * of_pass[of]
     return flops
 
 

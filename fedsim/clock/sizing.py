@@ -45,11 +45,18 @@ class TrainingPlan:
     flops_per_place: float = 0.0
 
     def flops(self, tokens: int, sequence: float | None = None) -> float:
-        """Return the FLOPs of training on so many tokens, in sequences of so many on average (None: the model's)."""
+        """Return the FLOPs of training on so many tokens, in sequences of so many on average (None: the model's).
+
+        They are those of the tokens, and of each pass (`fedsim.cost.formulas.pass_flops`).
+        """
         each = self.flops_per_token
         if sequence is not None:
             each += self.flops_per_place * (sequence - self.memory.shape.sequence)
-        return float(tokens) * each
+        return float(tokens) * each + self.passes(tokens) * pass_flops(self.memory.shape)
+
+    def passes(self, tokens: int) -> int:
+        """Return the forward and backward passes that so many tokens take."""
+        return math.ceil(tokens / (self.memory.shape.sequence * self.memory.shape.batch))
 
 
 class Sizing:
@@ -194,13 +201,13 @@ class Sizing:
 
     def _alone(self, tokens: int, sequence: float | None, plan: TrainingPlan) -> Work:
         shape = plan.memory.shape
-        passes = math.ceil(tokens / (shape.sequence * shape.batch))
+        passes = plan.passes(tokens)
         updates = math.ceil(tokens / (self.shape.sequence * self.shape.batch))
         copied = self._experiment.compute.dequantisation == "copy"
         return Work(
             down_bytes=0,
             up_bytes=0,
-            flops=plan.flops(tokens, sequence) + passes * pass_flops(shape),
+            flops=plan.flops(tokens, sequence),
             memory_bytes=plan.memory.memory_bytes,
             tokens=tokens,
             serialized_down_bytes=0,

@@ -30,6 +30,7 @@ from fedsim.report import (
 from fedsim.report.answers import section as answers
 from fedsim.report.cards import cards
 from fedsim.report.parts import Page, Section, listing, plural
+from fedsim.report.run_map.section import section as map_section
 from fedsim.report.several import draws, labels
 from fedsim.report.several import sections as several_sections
 from fedsim.report.several.differences import verdict
@@ -77,6 +78,7 @@ def single(run: Run) -> Page:
             *gallery_section.sections(run),
             *answers.sections(run),
             visit_sections.clients(run),
+            map_section(run),
             sections.devices(run),
             visit_sections.endings(run),
             visit_sections.staleness(run),

@@ -61,6 +61,11 @@ CASES = {
         experiment(data="builtin", client_column=None, time_column="at"),
         ["the shipped data have no columns (got 'at')"],
     ),
+    "times of a text file": (
+        {},
+        experiment(data="notes.txt", client_column=None, time_column="at"),
+        ["task.time_column: a text file has no columns", "notes.txt) (got 'at')"],
+    ),
     "a floor above the cap": (
         {},
         experiment(partition={"least": 200, "most": 100}),
@@ -100,11 +105,6 @@ CASES = {
         experiment(holdout="last", holdout_from="windows"),
         ["task.holdout_from: `holdout: last` is `holdout_from: last` (got 'windows')"],
     ),
-    "the owners of a folder of pictures": (
-        {},
-        experiment(kind="images", data="pictures", sequence=None, client_column="who"),
-        ["task.client_column: a folder of images has no columns (got 'who')"],
-    ),
 }
 
 
@@ -113,7 +113,7 @@ def test_broken_owners_are_refused(case, tmp_path, capsys, monkeypatch):
     changes, settings, expected = CASES[case]
     monkeypatch.chdir(tmp_path)
     diary(tmp_path, **changes)
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "notes.txt").write_text("the ship sails on\n" * 50)
     task = {key: value for key, value in settings["task"].items() if value is not None}
     path = written(tmp_path / "exp.yaml", settings | {"task": task})
     assert call(["run", str(path)]) == 2

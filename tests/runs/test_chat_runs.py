@@ -98,15 +98,12 @@ def test_visits_are_charged_their_real_tokens_and_attention_by_their_examples(ex
 
 
 def test_client_batches_and_stock_peft_one_by_one_come_to_the_same_scores(experiment):
-    runs = [
-        fedsim.simulate(experiment(task={"pack": pack}, numerics={"training": path}), report=False)
-        for pack in (False, True)
-        for path in ("auto", "sequential")
-    ]
-    ends = [run.scores[run.scores.metric == "loss"].value.to_numpy() for run in runs]
+    ends = []
+    for path in ("auto", "sequential"):
+        run = fedsim.simulate(experiment(task={"pack": True}, numerics={"training": path}), report=False)
+        ends.append(run.scores[run.scores.metric == "loss"].value.to_numpy())
 
     np.testing.assert_allclose(ends[0], ends[1], rtol=1e-4)
-    np.testing.assert_allclose(ends[2], ends[3], rtol=1e-4)
 
 
 def test_a_run_goes_on_with_equal_bytes_and_its_answers(experiment, tmp_path):

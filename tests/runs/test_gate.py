@@ -78,10 +78,17 @@ def whatever_the_rule() -> list[Case]:
     cuts = [f for f in protocol_features() if f.changes["cuts_ranks"]]
     blends = [f for f in protocol_features() if f.changes["blends"]]
     kept = [k for k in kinds("personal") if plain("personal", k).waits or plain("personal", k).adds_products]
+    beside = ("DoRA", "biases", "whole modules")
+    patterns = features["patterns of rank and alpha"]
     together = [
+        (features["quantised weights"], features["whole models"]),
+        *((f, patterns) for f in (*cuts, features["unequal ranks"], features["feddpa"])),
+        *((features["feddpa"], features[name]) for name in beside),
         *((f, features["whole models"]) for f in cuts),
         *((f, features["server optimiser"]) for f in blends),
         *((features[kind], features["average of versions"]) for kind in kept),
+        *((features["depth by device"], features[name]) for name in ("whole models", "DoRA")),
+        *((features["depth by device"], f) for f in blends),
     ]
     cases = []
     for pair in together:

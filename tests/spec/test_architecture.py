@@ -84,7 +84,7 @@ def test_public_names_are_these():
         "NOTHING", "WHOLE", "Aggregator", "Component", "Contribution", "Executor", "Experiment", "FedsimError",
         "Invitation", "Job", "Offer", "Payload", "Personal", "PollingSampler", "Pool", "Run", "Sampler", "Seen", "ServerModel",
         "ServerOptimizer", "ServerProtocol", "Steps", "Task", "TaskComponent", "TaskContext", "TorchTask", "Traits", "Update",
-        "Verbs", "load", "read", "resume", "simulate", "views",
+        "Verbs", "load", "plots", "read", "resume", "simulate", "views",
     ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ ROOT = REPOSITORY / "fedsim"
 FLOORS = (
     ("__main__",),
     ("cli", "testing"),
-    ("__init__", "seen", "views"),
+    ("__init__", "plots", "seen", "views"),
     ("runs",),
     ("report",),
     ("checks",),
@@ -62,7 +62,7 @@ LIBRARIES = {
     "peft": {"training/"},
     "diffusers": {"training/"},
     "pandas": {"records/", "report/", "testing/"},
-    "plotly": {"report/"},
+    "plotly": {"plots.py", "report/"},
     "rich": {"cli/"},
     "typer": {"cli/"},
 }

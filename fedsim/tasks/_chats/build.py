@@ -17,7 +17,7 @@ from fedsim.tasks._chats.examples import Examples
 from fedsim.tasks._chats.packing import packed
 from fedsim.tasks._chats.reading import Source, digest, read
 from fedsim.tasks._chats.task import ChatTask, Held
-from fedsim.tasks._chats.tokens import Cutting, Tokenised, by_template, plainly, tokenised
+from fedsim.tasks._chats.tokens import Cutting, Tokenised, Write, by_template, plainly, tokenised
 from fedsim.tasks._language.build import described, model_name
 from fedsim.tasks._language.topics import divergence_bits, topics
 from fedsim.tasks._natural.last import last_at_the_end, said_of_owners
@@ -118,7 +118,7 @@ def _cutting(config: LanguageSettings, name: str, vocabulary: int) -> Cutting:
         return list(batch.encodings)
 
     plain = config.format == "completion"
-    write = plainly
+    write: Write = plainly
     if not plain:
         template = template_of(tokenizer, config.chat_template, name)
         write = by_template(template, on_answers=config.on_answers)

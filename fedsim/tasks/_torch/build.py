@@ -100,5 +100,8 @@ def _facts(config: TorchSettings, deal: Deal, tried: Trial) -> dict[str, object]
         "metrics": ["loss", *tried.metrics],
     }
     if tried.why is not None:
-        facts["notices"] = [f"clients train one after the other: {tried.why}"]
+        why = f"clients train one after the other: {tried.why}"
+        facts["notices"] = [*deal.notices, why]
+    elif deal.notices:
+        facts["notices"] = deal.notices
     return facts

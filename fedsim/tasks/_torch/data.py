@@ -10,6 +10,7 @@ from fedsim.arrays import Ints
 from fedsim.errors import DataError, ExperimentError, message
 from fedsim.jobs import TaskContext
 from fedsim.rng import stream
+from fedsim.tasks._natural.last import said_of_owners
 from fedsim.tasks._splits import Ragged, Splits
 from fedsim.tasks._torch.settings import TorchSettings
 from fedsim.tasks.partition import Blocks, Dirichlet, Natural, Pathological, partition
@@ -26,11 +27,12 @@ TEST_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Deal:
-    """Who has which examples, where they are, and facts about that."""
+    """Who has which examples, where they are, facts about that, and sentences about what nobody has."""
 
     data: Data
     splits: Splits
     facts: dict[str, object]
+    notices: list[str]
 
 
 def dealt(config: TorchSettings, source: Source, context: TaskContext) -> Deal:
@@ -70,14 +72,15 @@ def _pooled(
     )
     rng = stream(context.seed, "partition")
     shares, repaired = partition(how, blocks, context.clients, LEAST, rng, unit="examples")
-    shares = Ragged(rows[shares.rows], shares.stops)
     apart_sizes = {"test": len(test or ()) if test_rows is None else len(test_rows)}
-    splits = Splits.dealt(shares, config.holdout, apart_sizes, context.seed)
-    facts: dict[str, object] = {"partition": how.kind, "repaired_blocks": repaired}
+    of_owners, notices = said_of_owners(how, blocks, shares, "examples")
+    shares = Ragged(rows[shares.rows], shares.stops)
+    splits = Splits.dealt(shares, config.holdout, apart_sizes, context.seed, last=_last(config))
+    facts: dict[str, object] = {"partition": how.kind, "repaired_blocks": repaired, **of_owners}
     if labels is not None:
         facts["classes"] = int(np.unique(labels).size)
     checksums = np.array([examples.checksum], dtype=np.int64)
-    return Deal(Data(source, None, test_rows, checksums), splits, facts)
+    return Deal(Data(source, None, test_rows, checksums), splits, facts, notices)
 
 
 def _check_partition(config: TorchSettings, source: Source, labelled: bool, owned: bool) -> None:
@@ -121,8 +124,9 @@ def _own(config: TorchSettings, source: Source, context: TaskContext, test: Exam
         if few := np.flatnonzero(counts[:, 0] < LEAST).tolist():
             what = f"`{source.name}.data({few[0]})` has one example, and one is to be held out"
             raise DataError(message(WHERE, what, fix="give each client two, or define `held_out`"))
-        splits = Splits.dealt(Ragged(rows, starts[1:]), config.holdout, apart_sizes, context.seed)
-        return Deal(data, splits, {"partition": "data of each client"})
+        whole, share = Ragged(rows, starts[1:]), config.holdout
+        splits = Splits.dealt(whole, share, apart_sizes, context.seed, last=_last(config))
+        return Deal(data, splits, {"partition": "data of each client"}, [])
     if (counts[:, 1] == 0).any():
         client = int(np.flatnonzero(counts[:, 1] == 0)[0])
         what = f"`{source.name}.held_out({client})` has no example, and those of other clients have"
@@ -135,7 +139,11 @@ def _own(config: TorchSettings, source: Source, context: TaskContext, test: Exam
         apart_sizes,
         context.seed,
     )
-    return Deal(data, splits, {"partition": "data of each client"})
+    return Deal(data, splits, {"partition": "data of each client"}, [])
+
+
+def _last(config: TorchSettings) -> bool:
+    return config.holdout_from == "last"
 
 
 def _counts(source: Source, clients: int) -> tuple[Ints, Ints]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -12,6 +12,7 @@ from fedsim.cost.charge_as import ChargeAs
 from fedsim.errors import ExperimentError, FedsimError, as_invalid, invalid, nearest
 from fedsim.seams import misfit
 from fedsim.tasks._base import TaskComponent
+from fedsim.tasks._sources import HELD_OUT, Holdout, spelled_out
 from fedsim.tasks.partition import Iid, Partition
 from fedsim.training.own.base import TorchTask
 
@@ -36,7 +37,9 @@ class TorchSettings(TaskComponent):
         module: `package.module:Class` of a `fedsim.TorchTask`.
         settings: values of the fields of that class.
         partition: who has which examples of the class's `pool`; None: `iid`. With `data` of each client there is none.
-        holdout: share of its examples that a client does not train on, at least one; where the class has no `held_out`.
+        holdout: share of its examples that a client does not train on, at least one; where the class has no `held_out`. `last`
+            is short for 0.1 with `holdout_from: last`.
+        holdout_from: `drawn`: any of a client's examples; `last`: its last ones, in the order of `data` or of the pool.
         work: what an example costs; None: it is counted.
         tokens_per_example: what an example counts as in the column of tokens, and where `charge_as` charges tokens.
         charge_as: the model that the clock charges instead of the one that trains.
@@ -45,10 +48,16 @@ class TorchSettings(TaskComponent):
     module: str
     settings: dict[str, Any] = Field(default_factory=dict)
     partition: Partition | None = None
-    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    holdout: Holdout = HELD_OUT
+    holdout_from: Literal["drawn", "last"] = "drawn"
     work: WorkConfig | None = None
     tokens_per_example: Count = 1
     charge_as: ChargeAs | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _last(cls, values: object) -> object:
+        return spelled_out(values)
 
     @model_validator(mode="after")
     def _a_class_with_its_settings(self) -> TorchSettings:

@@ -26,6 +26,7 @@ SINGLE = (
     "What was run",
     "How good the model became",
     "Who took part",
+    "Who did what when",
     "The devices",
     "Who was lost, and why",
     "How stale the updates were",

@@ -252,15 +252,15 @@ def test_sigterm_ends_a_timeline_soon_and_its_folder_can_be_read(tmp_path, rows)
 
 def test_a_signal_in_the_middle_of_a_visit_s_end_leaves_a_whole_folder(tmp_path, monkeypatch):
     """It has an outcome then, and what it used is not worked out yet: it counts as in flight."""
-    usage_until, asked = Visit._usage_until, []
+    end_whole, asked = Visit._end_whole, []
 
-    def interrupted(visit, now_s):
+    def interrupted(visit, course, training):
         asked.append(visit)
         if len(asked) == 3:
             raise KeyboardInterrupt
-        return usage_until(visit, now_s)
+        end_whole(visit, course, training)
 
-    monkeypatch.setattr(Visit, "_usage_until", interrupted)
+    monkeypatch.setattr(Visit, "_end_whole", interrupted)
     made = plan({"kind": "synchronous", "cohort": 2}, [1.0, 2.0], budget={"commits": 9})
     with pytest.raises(KeyboardInterrupt):
         simulate(made, timeline_only=True, out=tmp_path / "run")

@@ -6,6 +6,7 @@ import datetime as dt
 import io
 import json
 import re
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -22,6 +23,7 @@ from fedsim.builtin import model_folder
 from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.errors import DataError
 from fedsim.jobs import TaskContext
+from fedsim.tasks._images.data import Source, read
 from fedsim.tasks._natural.last import last_at_the_end, owner_facts
 from fedsim.tasks._natural.owners import rooms
 from fedsim.tasks._natural.times import in_order, moments
@@ -126,7 +128,7 @@ def test_a_floor_that_nobody_reaches_and_a_cap_below_a_client_are_refused():
         READ({"kind": "natural", "least": 5, "most": 4})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     whose=st.lists(st.integers(0, 6), min_size=8, max_size=60),
     clients=st.integers(1, 5),
@@ -351,6 +353,15 @@ def test_makers_of_images_are_clients_that_hold_out_their_last_pictures(tmp_path
     ]  # the last in time of makers 1 and 0, who come in the order of their first picture
     assert seen == [[*range(27, 18, -1)], [*range(17, 10, -1)]]  # of twelve, ten
     assert task.facts["images_over_the_cap"] == 2
+
+
+def test_a_folder_of_pictures_says_neither_whose_they_are_nor_when_they_were_made(tmp_path):
+    (tmp_path / "cats").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "cats" / "a.png")
+    plain = Source(str(tmp_path), None, None, None, None, 1, 8)
+    for name in ("client_column", "time_column"):
+        with pytest.raises(DataError, match=rf"task.{name}: a folder of images has no columns \(got 'who'\)"):
+            read(replace(plain, **{name: "who"}))
 
 
 def test_people_who_chat_are_clients_that_hold_out_their_last_answers(tmp_path):

@@ -191,6 +191,13 @@ def test_every_client_has_its_own_data_and_keeps_a_share_apart():
     assert torch.equal(task.data.at(both[0]).tensors[0], task.recipe.source.client(1)[0].tensors[0])
 
 
+def test_the_last_examples_are_held_out_where_that_is_asked_for():
+    task = own("Lines", holdout="last")
+
+    assert [rows.tolist() for rows in task.splits.held_out] == [[5], [13], [23]]
+    assert task.splits.training[1].tolist() == list(range(6, 13))
+
+
 def test_what_the_class_keeps_apart_is_held_out_and_all_else_trains():
     task = own("Kept")
 

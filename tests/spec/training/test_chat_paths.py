@@ -84,7 +84,10 @@ class Oracle:
         return loss.detach(), torch.cat([p.grad.flatten() for p in self.trainee.parameters])
 
 
-@pytest.fixture(params=["gpt2", "smollm2", "qwen2", "smollm3", "gemma3"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("smollm2", "qwen2")]
+
+
+@pytest.fixture(params=["gpt2", "smollm3", "gemma3", *SLOW])
 def decoder(request, monkeypatch):
     widen_norms(monkeypatch)
     name = request.param
@@ -200,7 +203,9 @@ def clients(packed):
 
 @pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
 @pytest.mark.parametrize("path", [fused, Swapped], ids=["fused", "swapped"])
-@pytest.mark.parametrize("build", [small_gpt2, small_llama], ids=["gpt2", "llama"])
+@pytest.mark.parametrize(
+    "build", [pytest.param(small_gpt2, marks=pytest.mark.slow), small_llama], ids=["gpt2", "llama"]
+)
 def test_visits_of_many_clients_end_where_stock_peft_ends_one_by_one(build, path, packed):
     model = build().eval()
     layout, data = lora.layout(model, R2), clients(packed)

@@ -1,0 +1,55 @@
+"""The experiment on chats of natural users: its files run at a tiny size, and its table is filled."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "experiments" / "instructions"
+TINY = {
+    "task.model": "builtin",
+    "task.data": "builtin",
+    "task.client_column": "null",
+    "task.time_column": "null",
+    "task.partition": "{kind: iid}",
+    "task.holdout": "0.1",
+    "task.sequence": "48",
+    "task.generate": "{examples: 2, tokens: 4, shown: 0}",
+    "population.clients": "20",
+    "population.availability": "always",
+    "local": "{steps: 1, batch: 2, lr: 1.0e-3}",
+    "budget": "{commits: 1}",
+    "evaluate": "{every_commits: 1, windows: 4, splits: [test, answers]}",
+    "runtime": "{executor: inline}",
+}
+
+
+@pytest.fixture(scope="module")
+def compare():
+    spec = importlib.util.spec_from_file_location("compare_instructions", FOLDER / "compare.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+def test_every_way_runs_and_has_a_row(compare, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("torchmetrics")
+    monkeypatch.setattr(
+        compare, "WAYS", {way: compare.WAYS[way] for way in ("sync", "fedbuff-dora", "fedbuff-nf4")}
+    )
+    settings = [word for key, value in TINY.items() for word in ("-s", f"{key}={value}")]
+
+    assert compare.main(["run", str(tmp_path), *settings]) == 0, capsys.readouterr().err
+    capsys.readouterr()
+    assert compare.main(["table", str(tmp_path), str(tmp_path / "answers.png")]) == 0
+
+    printed = capsys.readouterr().out
+    rows = [line for line in printed.splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0].strip("| ") for row in rows[2:]] == list(compare.WAYS.values())
+    assert "–" not in "".join(rows[2:])
+    assert (tmp_path / "answers.png").stat().st_size > 5_000
