@@ -65,7 +65,9 @@ def ours(path, folder, practice, layout, job, windows):
     return both[0].end
 
 
-@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+@pytest.mark.parametrize(
+    "optimizer", [pytest.param(torch.optim.SGD, marks=pytest.mark.slow), torch.optim.AdamW]
+)
 def test_one_and_several_steps_end_where_stock_peft_ends_in_float64(practice, folder, optimizer):
     layout, windows = layout_of(folder, practice), token_windows(WINDOWS)
     start = a_start(layout, folder)
@@ -265,7 +267,7 @@ def test_the_configuration_that_is_written_without_peft_is_the_one_that_peft_wri
 # any layer ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", CONVOLUTIONS)
+@pytest.mark.parametrize("kind", ["stride", "oblong"])
 def test_dora_over_convolutions_has_stock_peft_s_losses_and_gradients(kind):
     model, settings = pictures(**CONVOLUTIONS[kind]), LoraConfig(dora=True)
     layout, batch = with_beside(layout_of_pictures(model, 3), model, settings, []), images(2, 4)
