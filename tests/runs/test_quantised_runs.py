@@ -148,6 +148,7 @@ def test_unpacking_takes_time_where_a_stack_does_it_in_memory(asked):
     assert taken_s == pytest.approx(work.expanded_bytes / 1e9)
 
 
+@pytest.mark.slow
 def test_the_floor_of_the_bandwidth_is_lower_and_copies_are_charged(asked):
     def moved(how, dequantisation):
         compute = {"bandwidth_floor": True, "dequantisation": dequantisation}
