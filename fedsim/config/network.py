@@ -59,7 +59,7 @@ class LossBursts(Config):
 
     @model_validator(mode="after")
     def _calm_for_a_second(self) -> LossBursts:
-        if self.mean_s * (1 - self.share) / self.share < 1:
+        if self.mean_s * (1 - self.share) < self.share * (1 - 1e-12):
             least_s = self.share / (1 - self.share)
             what = f"has spells with less than a second between them: mean_s must be at least {least_s:.3g}"
             raise invalid(what, fix="make mean_s longer, or share smaller")

@@ -159,7 +159,9 @@ class TableVersion:
     def __str__(self) -> str:
         """Return it in words."""
         year = f"{self.year}, " if self.year else ""
-        return f"{self.role} {Path(self.name).name} ({year}sha256 {self.sha256[:DIGITS]})"
+        digests = ", ".join(digest[:DIGITS] for digest in self.sha256.split())
+        names = " and ".join(Path(name).name for name in self.name.split(" ", self.sha256.count(" ")))
+        return f"{self.role} {names} ({year}sha256 {digests})"
 
 
 def tables_of(sources: Mapping[str, str]) -> list[TableVersion]:

@@ -73,6 +73,7 @@ def leads_somewhere(name):
 
 
 FORMER = {
+    "fedsim.config.schema",
     "fedsim.devices.measured_speeds",
     "fedsim.experiment",
     "fedsim.simulation",

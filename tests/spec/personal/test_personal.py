@@ -24,7 +24,7 @@ from fedsim.jobs import Job
 from fedsim.personal import Home, tuned, values, with_values
 from fedsim.personal.ditto import Ditto
 from fedsim.personal.feddpa import FedDPA
-from fedsim.personal.fedper import FedPer, blocks
+from fedsim.personal.fedper import FedPer
 from fedsim.personal.fine_tune import FineTune
 from fedsim.personal.folding import Fold, scale_of, weighted
 from fedsim.personal.none import Nothing
@@ -60,9 +60,9 @@ def test_a_block_is_what_shares_the_path_up_to_the_first_number():
     names = ("wte", "h.0.attn.q", "h.0.attn.v", "h.1.mlp.up", "h.10.mlp.up", "ln_f")
     layout = Layout(modules=tuple(Module(name, 1, (1, 2), (2, 1), 1.0) for name in names))
 
-    assert blocks(layout) == [
+    assert layout.blocks == (
         ("wte",), ("h.0.attn.q", "h.0.attn.v"), ("h.1.mlp.up",), ("h.10.mlp.up",), ("ln_f",)
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
 def test_fedper_keeps_the_factors_of_the_last_blocks():
