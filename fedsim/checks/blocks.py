@@ -179,6 +179,8 @@ def _stacks(experiment: Experiment) -> list[Problem]:
 
 
 def _compute(experiment: Experiment) -> list[Problem]:
+    from fedsim.devices.presets import says_what_devices_are
+
     compute, problems = experiment.compute, list[Problem]()
     absent = no_such_file("compute.calibration", compute.calibration)
     if absent is not None:
@@ -187,7 +189,8 @@ def _compute(experiment: Experiment) -> list[Problem]:
         fix = "check the path; it is taken from the YAML file's folder"
         problems.append(Problem(("compute", "stacks"), "no such file", fix, str(compute.stacks)))
     problems += _stacks(experiment)
-    if compute.dequantisation == "copy" and not compute.bandwidth_floor:
+    has_speeds = not says_what_devices_are(experiment.population)
+    if compute.dequantisation == "copy" and not compute.bandwidth_floor and has_speeds:
         what, fix = (
             "has no effect without the bandwidth floor",
             "remove it, or set compute.bandwidth_floor: true",

@@ -32,7 +32,7 @@ app = typer.Typer(
 profiles.command(
     "import", epilog="Example: fedsim profiles import sabre log.json --direction down --out lte.csv"
 )(import_profiles)
-app.add_typer(profiles, name="profiles", epilog="Example: fedsim profiles show mixed_edge_2025")
+app.add_typer(profiles, name="profiles", epilog="Example: fedsim profiles show mixed_edge_2026")
 
 
 def _version(value: bool) -> None:

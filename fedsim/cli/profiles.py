@@ -38,7 +38,11 @@ def profiles_show(
     """
     from fedsim.cli.printing import listing
     from fedsim.devices import population, summary
+    from fedsim.errors import ProfileError, message
 
+    if Path(preset).suffix in (".csv", ".parquet"):
+        fix = f"fedsim profiles check {preset}; or name it in an experiment, and show that: fedsim profiles show my.yaml"
+        raise ProfileError(message(preset, "is a table, and no preset", fix=fix))
     if Path(preset).suffix not in (".yaml", ".yml"):
         figures = summary.cited(preset)
         _show(population.draw_devices(preset, summary.SHOWN, seed=0), [listing(figures)] if figures else [])

@@ -34,6 +34,8 @@ HARDWARE_COLUMNS = (
     RAM,
     *POWER,
 )
+MOST_GFLOPS = 1e9
+"""An exaflop a second: no device of one client has that."""
 _PEAKS = {
     "cpu": ("a large float32 product on all cores; 20 to 170 of phones, 20 to 110 of boards", "97"),
     "gpu": ("float32 peak of the shaders; 700 to 3,400 of phones, 2,600 to 14,000 of Macs", ""),
@@ -41,7 +43,7 @@ _PEAKS = {
 }
 OPTIONAL_HARDWARE_COLUMNS = (
     *(
-        Column(name, positive=True, unit=GFLOPS, meaning=meaning, usual=usual)
+        Column(name, positive=True, high=MOST_GFLOPS, unit=GFLOPS, meaning=meaning, usual=usual)
         for name, (meaning, usual) in zip(PEAK_COLUMNS.values(), _PEAKS.values(), strict=True)
     ),
     Column("npu_int8_gop_per_s", positive=True, unit="10^9 op/s", meaning="for the reader: no stack uses it"),

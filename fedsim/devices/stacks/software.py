@@ -137,6 +137,10 @@ def _pairs(table: Hardware, row: int, compute: ComputeConfig, stacks: StackTable
             if not usual:
                 fix += f"; or name stacks by class, as in compute.stack: {{{table.tier[row]}: auto}}"
             raise ProfileError(message(where, what, got=name, fix=fix))
+        if _lacks_vram(table, row, stack):
+            what = f"computes on a card, and {table.device[row]} has no vram_gb"
+            fix = "fill vram_gb of its row [10^9 bytes], as in 8; where the card shares the RAM, with what it may use"
+            raise ProfileError(message(where, what, got=name, fix=fix))
         yield _Pair(row, stack, share)
 
 
@@ -153,12 +157,22 @@ def _shares(where: str, text: str) -> list[tuple[str, float]]:
             fix = "write a stack, or several with their shares, as in cpp 0.5, llama.cpp-phone 0.5"
             raise ProfileError(message(where, "must have a share greater than 0", got=part.strip(), fix=fix))
         shares.append((name, share))
+    if len(shares) > 1 and not all(" " in part.strip() for part in text.split(",")):
+        fix = "give each its share, as in cpp 0.5, llama.cpp-phone 0.5"
+        raise ProfileError(
+            message(where, "names several stacks, and not every one has a share", got=text, fix=fix)
+        )
     whole = sum(share for _, share in shares)
     return [(name, share / whole) for name, share in shares]
 
 
 def _runs(table: Hardware, row: int, stack: Stack) -> bool:
     return str(table.os[row]) in stack.os and bool(np.isfinite(table.peaks[stack.peak][row]))
+
+
+def _lacks_vram(table: Hardware, row: int, stack: Stack) -> bool:
+    """Tell whether a stack computes on a card of whose memory nothing is said; a Jetson's GPU shares the RAM."""
+    return stack.peak == "matrix" and str(table.tier[row]) != "jetson" and np.isnan(table.vram_bytes[row])
 
 
 def _chosen(pairs: list[_Pair], row: Ints, seed: int) -> Ints:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,6 +157,10 @@ def read_stacks(path: Path | None = None) -> StackTable:
 def stack_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a table of stacks."""
     yield from problems(rows, STACK_COLUMNS)
+    for row, name in enumerate(map(str, rows.cells.get("stack", []))):
+        if re.search(r"[\s,]", name.strip()):
+            fix = "write - in their place: in `compute.stack` a share follows a blank, another stack a comma"
+            yield rows.say(row, "stack", "has a blank or a comma in its name", name, fix)
     for row, cell in enumerate(rows.cells.get("os", [])):
         for name in sorted(set(str(cell).split()) - set(OS)):
             yield rows.say(row, "os", "no such operating system", name, f"choose from: {', '.join(OS)}")

@@ -158,7 +158,7 @@ def test_a_transfer_ends_where_walking_from_step_to_step_does(link, start_s, lap
     assert_same_end(link, end_s, max(arrival_s(link, start_s, n_bytes), start_s + SHORTEST_S), n_bytes)
     if end_s > start_s + SHORTEST_S:
         carried = carried_bytes(link, start_s, end_s)
-        assert carried == pytest.approx(n_bytes, rel=1e-7, abs=1e-6 * link.scale)
+        assert carried == pytest.approx(n_bytes, rel=1e-7, abs=2e-6 * link.scale)  # of an instant of rounding
 
 
 @settings(deadline=None)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,13 +15,15 @@ from worlds.shipped_tables import said_of_changed
 import hetero_profiles
 from fedsim.checks.blocks import misfits
 from fedsim.config.devices import ComputeConfig
+from fedsim.config.population import PopulationConfig
 from fedsim.cost.charge_as import ChargeAs
 from fedsim.cost.declared import charged
 from fedsim.cost.formulas import expanded_bytes, layer_passes
 from fedsim.cost.work import Work
 from fedsim.devices.compute import training
-from fedsim.devices.population import draw_devices, with_software
+from fedsim.devices.population import draw, draw_devices, with_software
 from fedsim.devices.presets import says_what_devices_are
+from fedsim.devices.schemas.template import template
 from fedsim.devices.stacks.fitting import TimedPass, law_of
 from fedsim.devices.stacks.law import StepLaw, soft_maximum
 from fedsim.devices.stacks.table import read_stacks
@@ -293,3 +297,44 @@ def test_the_law_of_a_machine_is_found_from_three_passes(speed, launch_s):
 def test_passes_of_one_size_do_not_tell_speed_from_launches():
     with pytest.raises(ProfileError, match="passes of one size"):
         law_of([TimedPass(1e9, 60.0, 1.0)] * 3)
+
+
+def owned(tmp_path, **cells):
+    """A population of one device, a laptop with a card; `cells` of its row replace those of the shipped table."""
+    rows = list(csv.DictReader(line for line in shipped_hardware().splitlines() if not line.startswith("#")))
+    row = next(row for row in rows if row["device"] == "laptop-rtx-3060") | cells | {"share": "1"}
+    devices, networks = tmp_path / "devices.csv", tmp_path / "networks.csv"
+    devices.write_text(",".join(row) + "\n" + ",".join(f'"{cell}"' for cell in row.values()) + "\n")
+    networks.write_text(template("networks"))
+    return draw(PopulationConfig(devices=devices, networks=networks, clients=4), 0)
+
+
+def shipped_hardware():
+    return (Path(hetero_profiles.__file__).parent / "devices_2026.csv").read_text(encoding="utf-8")
+
+
+def test_a_card_without_its_memory_is_not_given_the_ram(tmp_path):
+    with_it = with_software(owned(tmp_path), ComputeConfig(), 0)
+    assert with_it.profile(0).usable_memory_bytes == pytest.approx(0.9 * 6e9)
+
+    with pytest.raises(
+        ProfileError, match=r"computes on a card, and laptop-rtx-3060 has no vram_gb .*\n  fix: fill vram_gb"
+    ):
+        with_software(owned(tmp_path, vram_gb=""), ComputeConfig(), 0)
+
+
+def test_of_several_stacks_all_have_a_share(tmp_path):
+    asked = "pytorch-cuda 0.9, torchtune"
+    with pytest.raises(ProfileError, match="names several stacks, and not every one has a share"):
+        with_software(owned(tmp_path, stack=asked), ComputeConfig(), 0)
+
+
+def test_what_is_said_of_times_leaves_out_software_that_nobody_has_measured():
+    half = np.where(np.arange(len(PEOPLE)) % 2, "cpp", "mesp").astype(object)
+    assumed = replace(PEOPLE, laws=replace(PEOPLE.laws, stack=half))
+
+    assert trust(assumed).startswith(
+        "how good the times of 50 % of the clients are is not known: the figures of mesp are assumed"
+    )
+    measured = replace(PEOPLE, laws=replace(PEOPLE.laws, stack=np.full(len(PEOPLE), "cpp", dtype=object)))
+    assert trust(measured).startswith("times of this population are good to a factor of")

@@ -101,12 +101,14 @@ BROKEN = [
     ("hardware", "os", "dos", "os: its operating system"),
     ("hardware", "memory_bandwidth_gb_per_s", "x", "15 of slow phones"),
     ("hardware", "cpu_gflop_per_s", "0", "20 to 170 of phones"),
+    ("hardware", "cpu_gflop_per_s", "1e300", "cpu_gflop_per_s: a large float32 product on all cores"),
     ("hardware", "cpu_quota", "half", "cpu_quota: share of a CPU that the device is"),
     ("hardware", "cpu_quota", "0", "cpu_quota: share of a CPU that the device is"),
     ("hardware", "cpu_quota", "50", "cpu_quota: share of a CPU that the device is"),
     ("hardware", "cpu_period_ms", "", "cpu_period_ms: how often that share is given out"),
     ("speeds", "tokens_per_s", "0", "tokens_per_s: measured, while training [1/s], for example 3.0"),
     ("stacks", "share_of_peak", "3", "0.03 of plain C++"),
+    ("stacks", "stack", "my stack", "stack: "),
     ("stacks", "peak", "tpu", "peak: which of a device's peaks it uses"),
     ("regions", "share", "0.8", "share: how much of it that part is"),
 ]
@@ -229,3 +231,10 @@ def test_own_tables_have_a_digest_and_no_year(tmp_path):
         "devices devices.csv (sha256 ",
         "networks networks.csv (sha25",
     ]
+
+
+def test_a_table_is_no_preset_and_who_shows_one_is_pointed_to_its_check():
+    answer = RUNNER.invoke(app, ["profiles", "show", "mine.csv"])
+
+    assert isinstance(answer.exception, ProfileError)
+    assert "mine.csv: is a table, and no preset" in str(answer.exception)
