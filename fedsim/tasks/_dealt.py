@@ -39,6 +39,10 @@ class Batching:
         return max(self.fewest, min(self.most, self.together // step))
 
 
+QUICK_FLOPS = 2e12
+"""An evaluation of fewer operations takes some seconds of a core, and is never cut."""
+
+
 @dataclass(frozen=True)
 class DealtTask(FileTask):
     """A model by name, and who has which of its examples; weights are loaded where they are first needed.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fedsim.errors import DataError, Shown, message, nearest
 from fedsim.files.text_file import half_character, shown
 from fedsim.tasks._chats.settings import PARTS, Columns, Format
-from fedsim.tasks._language.units import Texts
+from fedsim.tasks._language.units import Texts, chosen
 from fedsim.tasks._natural.times import Moment, in_order
 from fedsim.training.chats.template import ANSWERS
 
@@ -79,10 +79,7 @@ class Examples:
 
     def take(self, rows: Sequence[int]) -> Examples:
         """Return some examples."""
-        labels = None if self.labels is None else [self.labels[i] for i in rows]
-        times = None if self.times is None else [self.times[i] for i in rows]
-        examples, owners = [self.examples[i] for i in rows], [self.owners[i] for i in rows]
-        return Examples(examples, owners, labels, self.rows, times)
+        return Examples([self.examples[i] for i in rows], **chosen(self, rows))
 
     def in_time(self, where: str) -> Examples:
         """Return the examples from the earliest to the latest, in their order where nobody says when they were written."""

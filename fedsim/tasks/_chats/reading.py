@@ -15,6 +15,7 @@ from fedsim.tasks._chats.examples import Example, Examples, examples_of
 from fedsim.tasks._chats.settings import Columns, Format
 from fedsim.tasks._language.folder import TextFile, is_file_name, refuse_kind, split_files
 from fedsim.tasks._language.held_out import TENTH, groups
+from fedsim.tasks._language.units import joined
 from fedsim.tasks._natural.times import moments
 from fedsim.tasks._tables import SUFFIXES, column, columns, from_hub, unreadable
 from fedsim.training.chats.template import ANSWERS
@@ -111,12 +112,8 @@ def _shipped() -> Examples:
 
 def _joined(files: Iterable[TextFile], source: Source) -> Examples:
     parts = [_file(file, source) for file in files]
-    labels = None
-    if all(part.labels is not None for part in parts):
-        labels = [label for part in parts for label in part.labels or ()]
-    examples, owners = [e for p in parts for e in p.examples], [o for p in parts for o in p.owners]
-    times = None if source.time_column is None else [t for p in parts for t in p.times or ()]
-    return Examples(examples, owners, labels, rows=all(part.rows for part in parts), times=times)
+    timed = source.time_column is not None
+    return Examples([e for p in parts for e in p.examples], **joined(parts, timed=timed))
 
 
 def _file(file: TextFile, source: Source) -> Examples:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -13,20 +12,16 @@ import numpy as np
 from fedsim.adapters.adapter import Vector
 from fedsim.arrays import Ints
 from fedsim.config.learning import LocalConfig
-from fedsim.cost.quantised import Quantise
 from fedsim.jobs import SPLIT, Job, Probe, Sums, Update
 from fedsim.tasks._chats.answering import AnsweringTask, Shown
 from fedsim.tasks._chats.settings import Generate
-from fedsim.tasks._dealt import Batching, DealtTask
-from fedsim.tasks._language.task import QUICK_FLOPS, SAMPLE, exponential, ratio
-from fedsim.tasks._splits import PIECE, Rows
+from fedsim.tasks._language.causal import CausalTask, exponential, ratio
+from fedsim.tasks._splits import Rows
 from fedsim.training.chats.rouge import check_rouge
 from fedsim.training.chats.sequences import Sequences
 
 if TYPE_CHECKING:
     from fedsim.training.chats.generation import Answers
-    from fedsim.training.paths import Trained
-    from fedsim.training.text_model import TextModel
 
 ANSWERS = "answers"
 """The split of test examples whose answers are generated."""
@@ -46,28 +41,24 @@ class Held:
 
 
 @dataclass(frozen=True)
-class ChatTask(DealtTask, AnsweringTask):
+class ChatTask(CausalTask, AnsweringTask):
     """Who has which examples, and a model by name.
 
     Attributes:
-        cache_bytes: as of the language task.
         dealt: the clients' rows: those that they train on, and single examples that they keep apart.
         test, valid: examples that nobody trains on.
         generate: what is answered.
         ends: tokens that end an answer.
-        quantise: how the frozen weights are held; None: as the model has them.
     """
 
-    cache_bytes: float
     dealt: Held
     test: Held
     valid: Held | None
     generate: Generate
     ends: tuple[int, ...]
-    quantise: Quantise | None = None
 
     unit: ClassVar[str] = "rows"
-    batching: ClassVar[Batching] = Batching(fewest=8, most=64, together=2**17)
+    uncut: ClassVar[frozenset[str]] = frozenset({"samples", ANSWERS})
     choose_split: ClassVar[str] = "choose test, clients or answers, or give a folder with a *valid* file"
 
     @property
@@ -95,14 +86,6 @@ class ChatTask(DealtTask, AnsweringTask):
         """Return how long the example is, on average, that a token of this client's data is in: attention costs as much."""
         total, squares = self._read[client].tolist()
         return float(squares / total)
-
-    def pretrained(self) -> Vector:
-        """Return the model's own weights."""
-        return self.text_model.pretrained()
-
-    def suggested_training(self) -> Trained:
-        """Return what `numerics.training` stands for with this model and these targets."""
-        return self.text_model.path()
 
     def warm(self) -> None:
         """Load the weights, and see whether packed examples are kept apart.
@@ -179,15 +162,6 @@ class ChatTask(DealtTask, AnsweringTask):
             vector, held.sequences[rows], held.asked[rows], base, self.generate.tokens, self.ends
         )
 
-    def suggested_windows(self, visits: float, local: LocalConfig, splits: Sequence[str]) -> int | None:
-        """Return how many examples take as long to score as so many visits to train; see the language task."""
-        clients = range(0, self.clients, max(1, self.clients // SAMPLE))
-        tokens = visits * sum(self.tokens(client, local) for client in clients) / len(clients)
-        score_flops = 2.0 * self.shape.matmul_params * self.example_tokens
-        most = max(PIECE, int(2.0 * tokens / self.example_tokens), int(QUICK_FLOPS / score_flops))
-        sizes = [len(self.rows(split, None)) for split in splits if split not in ("samples", ANSWERS)]
-        return most if max(sizes, default=0) > most else None
-
     def metrics(self, sums: Sums) -> dict[str, float]:
         """Return perplexity, token_accuracy and loss [nats] per token of the answers; of generated ones rouge_l and exact_match."""
         if "generated" in sums:
@@ -195,24 +169,3 @@ class ChatTask(DealtTask, AnsweringTask):
         loss = ratio(sums["nll"], sums["tokens"])
         accuracy = ratio(sums["hits"], sums["tokens"])
         return {"perplexity": exponential(loss), "token_accuracy": accuracy, "loss": loss}
-
-    def save_adapter(self, vector: Vector, folder: Path, base: Vector | None = None) -> int:
-        """Write the final adapter as a PEFT folder, or the model as a transformers folder; return its rank."""
-        return self.text_model.save(vector, folder, base)
-
-    @property
-    def text_model(self) -> TextModel:
-        """The model, as this process trains and scores it; torch is imported here and not before."""
-        from fedsim.training.text_model import TextModel
-
-        width, vocabulary = self.shape.width, self.shape.vocab
-        return TextModel(
-            self.model,
-            self.lora,
-            self.numerics,
-            self.layout,
-            width,
-            vocabulary,
-            self.cache_bytes,
-            self.quantise,
-        )

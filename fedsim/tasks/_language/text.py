@@ -17,7 +17,7 @@ from fedsim.files.opened import UnreadableError
 from fedsim.files.text_file import half_character, read_text, shown
 from fedsim.tasks._language.folder import TextFile, is_file_name, refuse_kind, split_files
 from fedsim.tasks._language.held_out import held_out
-from fedsim.tasks._language.units import Texts
+from fedsim.tasks._language.units import Texts, joined
 from fedsim.tasks._natural.times import moments
 from fedsim.tasks._tables import (
     CHAT_FIX,
@@ -118,12 +118,7 @@ def _read(source: Source, notices: list[str]) -> dict[str, Texts]:
 
 def _joined(files: Iterable[TextFile], source: Source) -> Texts:
     parts = [_file(file, source) for file in files]
-    labels = None
-    if all(part.labels is not None for part in parts):
-        labels = [label for part in parts for label in part.labels or ()]
-    texts, owners = [t for p in parts for t in p.texts], [o for p in parts for o in p.owners]
-    times = None if source.time_column is None else [t for p in parts for t in p.times or ()]
-    return Texts(texts, owners, labels, rows=all(part.rows for part in parts), times=times)
+    return Texts([t for p in parts for t in p.texts], **joined(parts, timed=source.time_column is not None))
 
 
 def _file(file: TextFile, source: Source) -> Texts:

@@ -15,7 +15,7 @@ from fedsim.adapters.adapter import Vector
 from fedsim.config.learning import LocalConfig
 from fedsim.jobs import FileKind, Job, Probe, Sums, Update
 from fedsim.rng import seed_of
-from fedsim.tasks._dealt import Batching, DealtTask
+from fedsim.tasks._dealt import QUICK_FLOPS, Batching, DealtTask
 from fedsim.tasks._splits import PIECE
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 TOGETHER_BYTES = 2**26
 """Activations of a client batch on a CPU: about as much as its caches and memory take at once."""
-QUICK_FLOPS = 2e12
-"""An evaluation of fewer operations takes some seconds of a core, and is never cut."""
 COUNT = "examples"
 
 

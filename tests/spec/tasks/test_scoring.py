@@ -12,7 +12,7 @@ from fedsim.checks.gate import prepared
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig, LoraConfig, NumericsConfig
 from fedsim.jobs import Probe, ScoreJob, TaskContext
-from fedsim.tasks._language.task import QUICK_FLOPS
+from fedsim.tasks._dealt import QUICK_FLOPS
 from fedsim.tasks._splits import PIECE
 from fedsim.tasks.language import Language
 from fedsim.training.text_model import LOGITS, STATES
@@ -85,7 +85,7 @@ def test_a_split_is_cut_where_scoring_it_took_longer_than_the_training_between(l
 def test_the_bound_is_written_down_with_the_run_unless_it_is_given(
     llama, text_folder, monkeypatch, evaluate, bound
 ):
-    monkeypatch.setattr("fedsim.tasks._language.task.QUICK_FLOPS", 0.0)
+    monkeypatch.setattr("fedsim.tasks._language.causal.QUICK_FLOPS", 0.0)
     blocks = {
         "population": {"preset": "homogeneous", "clients": 4},
         "task": {"kind": "language", "model": llama, "data": str(text_folder), "sequence": 16},
