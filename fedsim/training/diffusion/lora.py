@@ -26,6 +26,7 @@ from fedsim.training.diffusion import models as denoisers
 from fedsim.training.diffusion.denoising import Denoiser
 from fedsim.training.diffusion.process import Process
 from fedsim.training.direct.adapter_config import plain_lora
+from fedsim.training.direct.sites import Site
 from fedsim.training.direct.targets import refuse_idle_patterns
 from fedsim.training.lora import Trainee, peft_config
 from fedsim.training.quantised.base import in_place
@@ -40,21 +41,6 @@ ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 RESNETS = ("conv1", "conv2", "conv_shortcut", "time_emb_proj")
 GROUPS = ("all", "all-linear", "attention", "resnets")
 """Names that stand for several layers: everything; every Linear; the maps of attention; the blocks beside it."""
-
-
-@dataclass(frozen=True)
-class Site:
-    """A layer that can carry an adapter: a Linear, or a Conv2d with its `kernel`."""
-
-    name: str
-    inputs: int
-    outputs: int
-    kernel: tuple[int, ...] = ()
-
-    def module(self, r: int, scale: float) -> Module:
-        """Return A (r, in, *kernel) and B (out, r, 1, 1): PEFT's shapes; no more axes than that for a Linear."""
-        ones = (1,) * len(self.kernel)
-        return Module(self.name, r, (r, self.inputs, *self.kernel), (self.outputs, r, *ones), scale)
 
 
 def sites(model: Any) -> list[Site]:
@@ -103,7 +89,7 @@ def _matches(site: Site, target: str) -> bool:
     if target == "all-linear":
         return not site.kernel
     ends = {"attention": ATTENTION, "resnets": RESNETS}.get(target, (target,))
-    return any(site.name == end or site.name.endswith(f".{end}") for end in ends)
+    return any(map(site.ends_with, ends))
 
 
 def layout(model: Any, lora: LoraConfig) -> Layout:

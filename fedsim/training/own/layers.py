@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from fedsim.adapters.adapter import Layout, Module, Tensor
+from fedsim.adapters.adapter import Layout, Tensor
 from fedsim.config.learning import LoraConfig
 from fedsim.errors import ExperimentError, message, nearest
 from fedsim.training.beside.tensors import with_beside
 from fedsim.training.direct.architecture import Matrix
+from fedsim.training.direct.sites import Site
 from fedsim.training.direct.targets import in_layers, refuse_idle_patterns
 
 GROUPS = ("all", "all-linear")
 """Names that stand for several layers: every layer that can carry an adapter; every linear map."""
 
 
-@dataclass(frozen=True)
-class Site:
-    """A layer that can carry an adapter: a linear map, or a Conv2d of one group with its `kernel`."""
-
-    name: str
-    inputs: int
-    outputs: int
-    kernel: tuple[int, ...] = ()
-
-    def module(self, r: int, scale: float) -> Module:
-        """Return A (r, in, *kernel) and B (out, r, 1, 1), PEFT's shapes; no more axes than two for a linear map."""
-        ones = (1,) * len(self.kernel)
-        return Module(self.name, r, (r, self.inputs, *self.kernel), (self.outputs, r, *ones), scale)
-
-    def matches(self, target: str) -> bool:
-        """Tell whether a target names this layer: by `GROUPS`, its whole path, or its end."""
-        if target in GROUPS:
-            return target == "all" or not self.kernel
-        return self.name == target or self.name.endswith(f".{target}")
+def _matches(site: Site, target: str) -> bool:
+    """Tell whether a target names a layer: by `GROUPS`, its whole path, or its end."""
+    if target in GROUPS:
+        return target == "all" or not site.kernel
+    return site.ends_with(target)
 
 
 def sites(model: nn.Module) -> list[Site]:
@@ -78,7 +64,7 @@ def chosen(model: nn.Module, targets: str | Iterable[str]) -> list[Site]:
         raise ExperimentError(message("lora.targets", what, fix="train it whole: set lora.full: true"))
     names = (targets,) if isinstance(targets, str) else tuple(targets)
     for name in names:
-        if not any(site.matches(name) for site in layers):
+        if not any(_matches(site, name) for site in layers):
             shown = ", ".join(site.name for site in layers[:12]) + (", ..." if len(layers) > 12 else "")
             known = [*GROUPS, *{site.name.rpartition(".")[2] for site in layers}, *(s.name for s in layers)]
             fix = f"{nearest(name, known)}; this model has {shown} (or all)"
@@ -87,7 +73,7 @@ def chosen(model: nn.Module, targets: str | Iterable[str]) -> list[Site]:
             raise ExperimentError(message("lora.targets", "no layer has this name", got=name, fix=fix))
     if not names:
         raise ExperimentError(message("lora.targets", "is empty", fix=f"name some of {', '.join(GROUPS)}"))
-    return [site for site in layers if any(site.matches(name) for name in names)]
+    return [site for site in layers if any(_matches(site, name) for name in names)]
 
 
 def adapted(model: nn.Module, lora: LoraConfig) -> Layout:
