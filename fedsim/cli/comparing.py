@@ -82,20 +82,13 @@ def _targets(given: Sequence[str]) -> tuple[str | None, list[float]]:
 
 def _tables(found: Contest, values: Sequence[float]) -> Iterator[Table]:
     from fedsim.report.parts import Table
-    from fedsim.report.several.differences import differences, levels
-    from fedsim.report.several.fronts import front
-    from fedsim.report.several.targets import tables
+    from fedsim.report.several.sections import tables
 
     if found.c.differing:
         yield Table(
             ("setting", *found.c.names), [(key, *said) for key, said in found.c.differing], "What differs"
         )
-    if len(found.c.present) > 1:
-        yield differences(found)
-    yield levels(found)
     yield from tables(found, values)
-    if len(found.c.present) > 1:
-        yield front(found)
 
 
 def _text(found: Contest, values: Sequence[float], lead: str) -> Iterator[str]:
@@ -115,7 +108,7 @@ def _text(found: Contest, values: Sequence[float], lead: str) -> Iterator[str]:
 def _numbers(found: Contest, values: Sequence[float]) -> dict[str, object]:
     """Return the comparison as plain numbers: `null` where there is none."""
     from fedsim.records import comparisons, views
-    from fedsim.report.several.differences import KINDS, spent_of
+    from fedsim.report.several.differences import KINDS
 
     configurations = []
     for group in found.c.present:
@@ -130,8 +123,8 @@ def _numbers(found: Contest, values: Sequence[float]) -> dict[str, object]:
                 "runs": [str(run.folder) for run in runs],
                 "seeds": [str(comparisons.seeds_of(run)) for run in runs],
                 "settings": {key: said[group] for key, said in found.c.differing},
-                "last": [float(views.scored(run, found.metric)["value"].iloc[-1]) for run in runs],
-                "spent": [spent_of(run) for run in runs],
+                "last": found.last(group),
+                "spent": [found.spent[i] for i in found.c.members(group)],
                 "targets": reached,
             }
         )

@@ -28,11 +28,13 @@ class Contest:
     Attributes:
         c: the runs; `metric`: of the test split.
         budgets: equal amounts of virtual time, uploads and energy: the largest that all runs spent which spent any.
+        spent: virtual seconds, uploaded bytes and joules of each whole run.
     """
 
     c: Compared
     metric: str
     budgets: Mapping[Unit, float]
+    spent: Sequence[Mapping[Unit, float]]
 
     @property
     def shown(self) -> str:
@@ -42,6 +44,14 @@ class Contest:
     def runs(self, group: int) -> list[Run]:
         """Return a configuration's runs."""
         return [self.c.runs[i] for i in self.c.members(group)]
+
+    def took(self, group: int, unit: Unit) -> list[float]:
+        """Return what each run of a configuration took of a unit."""
+        return [self.spent[i][unit] for i in self.c.members(group)]
+
+    def last(self, group: int) -> list[float]:
+        """Return the last score of each run of a configuration."""
+        return [float(views.scored(run, self.metric)["value"].iloc[-1]) for run in self.runs(group)]
 
     def difference(self, group: int, unit: Unit = "time_s") -> pd.Series:
         """Return by how much a configuration differs from the first at an equal budget."""
@@ -59,13 +69,12 @@ def contest(c: Compared, metric: str | None = None) -> Contest | None:
     if not any(has):
         return None
     chosen = c.only([i for i, scored in enumerate(has) if scored])
-    spent = [spent_of(run) for run in chosen.runs]
+    spent = [_spent(run) for run in chosen.runs]
     budgets = {unit: min((one[unit] for one in spent if one[unit] > 0), default=0.0) for unit in KINDS}
-    return Contest(chosen, metric, budgets)
+    return Contest(chosen, metric, budgets, spent)
 
 
-def spent_of(run: Run) -> dict[Unit, float]:
-    """Return the virtual seconds, uploaded bytes and joules of a whole run."""
+def _spent(run: Run) -> dict[Unit, float]:
     sums = run.frame("visits", "up_bytes", "joules").sum()
     return {
         "time_s": run.info.end_time_s,

@@ -11,7 +11,7 @@ from fedsim.records.comparisons import Unit
 from fedsim.records.quantities import number, said
 from fedsim.records.statistics import median_time, restricted_mean
 from fedsim.report.parts import Table
-from fedsim.report.several.differences import KINDS, Contest, spent_of, spread
+from fedsim.report.several.differences import KINDS, Contest, spread
 
 COSTS: tuple[Unit, ...] = ("up_bytes", "joules")
 
@@ -40,7 +40,7 @@ def costs(found: Contest, target: float) -> Table:
         target: value of the metric.
     """
     rows = []
-    spent = {unit: [_spent(found, group, unit) for group in found.c.present] for unit in COSTS}
+    spent = {unit: [found.took(group, unit) for group in found.c.present] for unit in COSTS}
     until = {unit: min(max(values) for values in spent[unit]) for unit in COSTS}
     grid_s = comparisons.common_grid_s(found.c.runs)
     for place, group in enumerate(found.c.present):
@@ -64,32 +64,18 @@ def costs(found: Contest, target: float) -> Table:
 
 def front(found: Contest) -> Table:
     """Return every configuration's end, and whether another one ended better, sooner, and with fewer bytes and joules."""
-    ends = np.array([_ends(found, group) for group in found.c.present])
+    ends = np.array(
+        [
+            [np.mean(found.last(group)), *(np.mean(found.took(group, unit)) for unit in KINDS)]
+            for group in found.c.present
+        ]
+    )
     signs = np.array([-1.0 if rises(found.metric) else 1.0, 1.0, 1.0, 1.0])
     best = pareto(ends * signs)
     rows = []
     for group, on_front in zip(found.c.present, best, strict=True):
-        amounts = [said(KINDS[unit], float(np.mean(_spent(found, group, unit)))) for unit in KINDS]
-        rows.append(
-            (found.c.names[group], spread(_lasts(found, group)), *amounts, "yes" if on_front else "no")
-        )
+        amounts = [said(KINDS[unit], float(np.mean(found.took(group, unit)))) for unit in KINDS]
+        rows.append((found.c.names[group], spread(found.last(group)), *amounts, "yes" if on_front else "no"))
     header = ("configuration", found.shown, "virtual time", "uploaded", "energy", "on the Pareto front")
     caption = "The ends of the runs, means over seeds. On the front: no other is as good in all four, and better in one"
     return Table(header, rows, caption)
-
-
-def _ends(found: Contest, group: int) -> list[float]:
-    return [
-        float(np.mean(_lasts(found, group))),
-        *(float(np.mean(_spent(found, group, unit))) for unit in KINDS),
-    ]
-
-
-def _lasts(found: Contest, group: int) -> list[float]:
-    """Return the last score of each run of a configuration."""
-    return [float(views.scored(run, found.metric)["value"].iloc[-1]) for run in found.runs(group)]
-
-
-def _spent(found: Contest, group: int, unit: Unit) -> list[float]:
-    """Return what each run of a configuration took of a unit."""
-    return [spent_of(run)[unit] for run in found.runs(group)]

@@ -14,7 +14,7 @@ from fedsim.records.quantities import number, percent, said
 from fedsim.records.rows import OUTCOMES
 from fedsim.report import figures, visit_figures
 from fedsim.report.parts import Section, Table, plural
-from fedsim.report.several.differences import contest, differences, levels, verdict
+from fedsim.report.several.differences import Contest, contest, differences, levels, verdict
 from fedsim.report.several.fronts import front
 from fedsim.report.several.labels import Compared
 from fedsim.report.several.targets import tables as target_tables
@@ -63,7 +63,6 @@ def progress(c: Compared, targets: Sequence[float] = ()) -> Section:
         text.append(
             f"{plural(left_out, 'run')} without this metric {'is' if left_out == 1 else 'are'} not drawn."
         )
-    several = len(found.c.present) > 1
     return Section(
         "progress",
         title,
@@ -71,13 +70,19 @@ def progress(c: Compared, targets: Sequence[float] = ()) -> Section:
         figures.comparison(found.c.runs, found.c.labels, found.c.groups, found.c.names, found.metric),
         f"T{found.shown[1:]} against virtual time, against everything uploaded so far and against the energy the "
         f"devices had spent. Of several seeds: the mean, as far as the shortest run goes, in a band of one standard deviation.",
-        tables=[
-            *([differences(found)] if several else []),
-            levels(found),
-            *target_tables(found, targets),
-            *([front(found)] if several else []),
-        ],
+        tables=tables(found, targets),
     )
+
+
+def tables(found: Contest, targets: Sequence[float] = ()) -> list[Table]:
+    """Return what configurations reached at equal amounts, what targets took, and, of several, differences and the front."""
+    several = len(found.c.present) > 1
+    return [
+        *([differences(found)] if several else []),
+        levels(found),
+        *target_tables(found, targets),
+        *([front(found)] if several else []),
+    ]
 
 
 def endings(c: Compared) -> Section:
