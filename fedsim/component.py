@@ -56,16 +56,26 @@ def kinds(package: str) -> list[str]:
     return sorted(name.replace("_", "-") for name in found if component_in(package, name) is not None)
 
 
-OF_OTHER_NAME = {"optimizers": "server_optimizer", "personal": "personal"}
+_OF_OTHER_NAME = {"optimizers": "server_optimizer", "personal": "personal"}
 """Packages whose block is not called by the singular of their name."""
 PACKAGES = ("aggregators", "protocols", "samplers", "optimizers", "personal", "tasks")
+
+
+def block_of(package: str) -> str:
+    """Return the block of an experiment whose kinds a package offers: `sampler` of `samplers`."""
+    return _OF_OTHER_NAME.get(package, package[:-1])
+
+
+def package_of(block: str) -> str:
+    """Return the package that offers the kinds of a block."""
+    return next((package for package, name in _OF_OTHER_NAME.items() if name == block), f"{block}s")
 
 
 def kind_pointer(package: str, kind: str) -> str:
     """Return the way out where a package has no such kind: another block's kind, a known name, a slip, or all kinds."""
     for other in PACKAGES:
         if other != package and kind in kinds(other) and kind != "none":
-            return f"write {OF_OTHER_NAME.get(other, other[:-1])}.kind: {kind}"
+            return f"write {block_of(other)}.kind: {kind}"
     return nearest_kind(kind, kinds(package))
 
 

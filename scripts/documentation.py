@@ -20,7 +20,7 @@ import typer
 
 import fedsim
 from fedsim.cli.app import app
-from fedsim.component import OF_OTHER_NAME, PACKAGES, find, kinds
+from fedsim.component import PACKAGES, block_of, find, kinds
 from fedsim.config.experiment import Experiment
 from fedsim.config.reference.attributes import prose, summary
 from fedsim.config.reference.entries import Entry, entries
@@ -224,7 +224,7 @@ def components() -> str:
     """Return the page of all kinds of components, with what their docstrings say."""
     lines = ["# Components", "", "What `kind:` may be in each block, with equations and sources.", ""]
     for package in PACKAGES:
-        block = OF_OTHER_NAME.get(package, package[:-1])
+        block = block_of(package)
         lines += [f"## {block}", ""]
         for kind in kinds(package):
             cls = find(package, kind)

@@ -64,11 +64,11 @@ def _lines(key: str | None) -> Iterator[str]:
 
 
 def _components(kind: str) -> Iterator[tuple[str, type[Component]]]:
-    from fedsim.component import OF_OTHER_NAME, PACKAGES, find, kinds
+    from fedsim.component import PACKAGES, block_of, find, kinds
 
     for package in PACKAGES:
         if kind in kinds(package):
-            yield OF_OTHER_NAME.get(package, package[:-1]), find(package, kind)
+            yield block_of(package), find(package, kind)
 
 
 def _of_component(block: str, kind: str, component: type[Component]) -> Iterator[str]:

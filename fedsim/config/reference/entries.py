@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Union, get_args, get_origin
 
@@ -13,10 +14,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from fedsim.component import Component, find, kinds
+from fedsim.component import Component, find, kinds, package_of
 from fedsim.config.fields import MOST
 from fedsim.config.reference.attributes import meanings, summary
-from fedsim.config.reference.schema import PACKAGES, models_of
+from fedsim.config.reference.schema import models_of
 
 UNITS = {
     "_flops_per_s": "floating-point operations a second",
@@ -51,7 +52,6 @@ class Entry:
         meaning: in a sentence.
         values: what may be given.
         default: what stands where nothing is given; `required` if something must be.
-        source: module of the block.
     """
 
     path: str
@@ -59,12 +59,12 @@ class Entry:
     meaning: str
     values: str
     default: str
-    source: str
 
 
-def entries(root: type[BaseModel]) -> Iterator[Entry]:
-    """Yield every key of an experiment, blocks before what is in them, kinds one after the other."""
-    yield from _of_block(root, "", "")
+@cache
+def entries(root: type[BaseModel]) -> tuple[Entry, ...]:
+    """Return every key of an experiment, blocks before what is in them, kinds one after the other."""
+    return tuple(_of_block(root, "", ""))
 
 
 def blocks(root: type[BaseModel]) -> Iterator[tuple[str, str, type[BaseModel]]]:
@@ -89,7 +89,7 @@ def _of_block(model: type[BaseModel], path: str, kind: str) -> Iterator[Entry]:
         at = f"{path}.{name}" if path else name
         inner = list(_blocks_of(name, field))
         meaning = said.get(name, "")
-        yield Entry(at, kind, meaning, values_of(name, field), _default(field), model.__module__)
+        yield Entry(at, kind, meaning, values_of(name, field), _default(field))
         for block, of_kind in inner:
             yield from _of_block(block, at, of_kind or kind)
 
@@ -97,7 +97,7 @@ def _of_block(model: type[BaseModel], path: str, kind: str) -> Iterator[Entry]:
 def _blocks_of(name: str, field: FieldInfo) -> Iterator[tuple[type[BaseModel], str]]:
     for model in models_of(field.annotation):
         if model is Component:
-            package = PACKAGES.get(name, f"{name}s")
+            package = package_of(name)
             yield from ((find(package, kind), kind) for kind in kinds(package))
         else:
             own = model.model_fields.get("kind")
@@ -112,7 +112,7 @@ def values_of(name: str, field: FieldInfo) -> str:
         field: as pydantic has it.
     """
     if models_of(field.annotation) == [Component]:
-        return "a block with `kind:` " + ", ".join(kinds(PACKAGES.get(name, f"{name}s")))
+        return "a block with `kind:` " + ", ".join(kinds(package_of(name)))
     of_kinds = [
         str(m.model_fields["kind"].default) for m in models_of(field.annotation) if "kind" in m.model_fields
     ]

@@ -7,13 +7,10 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from fedsim.component import Component, find, kinds
+from fedsim.component import Component, find, kinds, package_of
 from fedsim.config.reference.attributes import meanings, summary
 from fedsim.errors import ExperimentError
 from fedsim.known_names import key_pointer
-
-PACKAGES = {"server_optimizer": "optimizers", "personal": "personal"}
-"""Packages of kinds that are not called by the block's plural."""
 
 
 def json_schema(root: type[BaseModel]) -> dict[str, Any]:
@@ -24,7 +21,7 @@ def json_schema(root: type[BaseModel]) -> dict[str, Any]:
         if models_of(field.annotation) != [Component]:
             continue
         choices: list[dict[str, Any]] = []
-        package = PACKAGES.get(block, f"{block}s")
+        package = package_of(block)
         for kind in kinds(package):
             component = find(package, kind)
             block_schema = component.model_json_schema(ref_template="#/$defs/{model}")
@@ -95,7 +92,7 @@ def kinds_with(root: type[BaseModel], path: Sequence[str]) -> list[str]:
     field = root.model_fields.get(path[0]) if len(path) == 2 else None
     if field is None or models_of(field.annotation) != [Component]:
         return []
-    package = PACKAGES.get(path[0], f"{path[0]}s")
+    package = package_of(path[0])
     return [kind for kind in kinds(package) if path[1] in find(package, kind).model_fields]
 
 
@@ -126,7 +123,7 @@ def _choose(models: list[type[BaseModel]], name: str, value: Any) -> type[BaseMo
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if models == [Component]:
         try:
-            return find(PACKAGES.get(name, f"{name}s"), str(kind))
+            return find(package_of(name), str(kind))
         except (ExperimentError, ImportError):
             return None
     if len(models) == 1:

@@ -13,7 +13,7 @@ from fedsim.config.reference.attributes import meanings, prose, summary
 from fedsim.config.reference.entries import below, entries, of_key
 from fedsim.config.reference.schema import json_schema
 
-EVERY = list(entries(Experiment))
+EVERY = entries(Experiment)
 FILLED_IN = {"budget.commits", "population.clients", "local.epochs", "evaluate.every_commits"}
 """Given, or filled in where none of several is given."""
 
