@@ -57,15 +57,11 @@ def device_problems(rows: Rows) -> Iterator[Message]:
     yield from _share_sums(rows)
 
 
-QUOTA_COLUMNS = tuple(column for column in OPTIONAL_DEVICE_COLUMNS if column.name.startswith("cpu_"))
-"""Columns of a share of a CPU, which tables of both kinds may have."""
-
-
-@explaining(*HARDWARE_COLUMNS, *OPTIONAL_HARDWARE_COLUMNS, *QUOTA_COLUMNS, SHARE_COLUMN)
+@explaining(*HARDWARE_COLUMNS, *OPTIONAL_HARDWARE_COLUMNS, *OPTIONAL_DEVICE_COLUMNS, SHARE_COLUMN)
 def hardware_table_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a table that says what devices are."""
     yield from hardware_problems(rows)
-    yield from problems(rows, (*_present(rows, QUOTA_COLUMNS), *_share_checks(rows)))
+    yield from problems(rows, (*_present(rows, OPTIONAL_DEVICE_COLUMNS), *_share_checks(rows)))
     yield from _ordered(rows, "idle_w", "train_w")
     yield from _share_sums(rows)
 

@@ -18,7 +18,7 @@ from fedsim.files.disk import telling
 from fedsim.files.opened import SETTINGS_BYTES, UnreadableError, bytes_of
 from fedsim.records import tables
 from fedsim.records.info import RunInfo, read_info
-from fedsim.records.integrity.seals import sealed
+from fedsim.records.integrity.seals import FILES, FOLDERS, sealed
 from fedsim.records.liveness.standing import standing
 from fedsim.records.stored.columns import StoredColumns
 from fedsim.records.stored.lines import joined_lines, read_lines
@@ -89,14 +89,13 @@ def refuse_links(folder: Path) -> None:
 
 def refuse_misplaced(folder: Path) -> None:
     """Raise a RunFolderError where a file of a run is a folder, or one of its folders is a file: nothing could be written."""
-    files = ("run.json", "experiment.yaml", "wall.jsonl", "report.html")
-    tabled = (f"{table}.{end}" for table in tables.TABLES for end in ("parquet", "jsonl"))
-    for name in (*files, *tabled):
+    lines = (lines_of(folder, table).name for table in tables.TABLES)
+    for name in ("run.json", "report.html", *FILES, *lines):
         if (folder / name).is_dir():
             raise RunFolderError(
                 message(str(folder / name), "is a folder, where a file belongs", fix="remove it")
             )
-    for name in ("adapter", "samples", "kept", "checkpoints", FOLDER):
+    for name in (*FOLDERS, "checkpoints", FOLDER):
         if (folder / name).exists() and not (folder / name).is_dir():
             raise RunFolderError(
                 message(str(folder / name), "is a file, where a folder belongs", fix="remove it")

@@ -147,6 +147,7 @@ def _pairs(table: Hardware, row: int, compute: ComputeConfig, stacks: StackTable
 def _shares(where: str, text: str) -> list[tuple[str, float]]:
     """Return the stacks of a cell with their shares: `mlx`, or `cpp 0.5, llama.cpp-phone 0.5`."""
     shares: list[tuple[str, float]] = []
+    without = 0
     for part in text.split(","):
         name, _, number = part.strip().partition(" ")
         try:
@@ -157,7 +158,8 @@ def _shares(where: str, text: str) -> list[tuple[str, float]]:
             fix = "write a stack, or several with their shares, as in cpp 0.5, llama.cpp-phone 0.5"
             raise ProfileError(message(where, "must have a share greater than 0", got=part.strip(), fix=fix))
         shares.append((name, share))
-    if len(shares) > 1 and not all(" " in part.strip() for part in text.split(",")):
+        without += not number
+    if without and len(shares) > 1:
         fix = "give each its share, as in cpp 0.5, llama.cpp-phone 0.5"
         raise ProfileError(
             message(where, "names several stacks, and not every one has a share", got=text, fix=fix)
