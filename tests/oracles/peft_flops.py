@@ -5,16 +5,8 @@ from __future__ import annotations
 ROWS, TOKENS = 3, 16
 
 
-def stock_flops(arch, depth, *, rank, checkpoint=False):
-    """Return the FLOPs of a forward and a backward pass over 3 x 16 tokens, adapters on every linear layer.
-
-    Those below the last `depth` layers have `requires_grad` False. PEFT computes them forward all the same, and a device
-    that does not have them does not: 2 r (in + out) a token each are taken off.
-    """
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from torch.utils.checkpoint import set_checkpoint_early_stop
-    from torch.utils.flop_counter import FlopCounterMode
+def stock_model(arch):
+    """Return a model of an architecture (GPT-2 or Llama), from transformers, its weights drawn."""
     from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
     ends = {"bos_token_id": 0, "eos_token_id": 1, "attn_implementation": "eager"}
@@ -26,7 +18,21 @@ def stock_flops(arch, depth, *, rank, checkpoint=False):
         size = {"hidden_size": arch.width, "intermediate_size": arch.ffn, "num_hidden_layers": arch.layers}
         heads = {"num_attention_heads": arch.heads, "num_key_value_heads": arch.kv_heads}
         config = LlamaConfig(vocab_size=arch.vocab, tie_word_embeddings=True, **size, **heads, **ends)
-    model = AutoModelForCausalLM.from_config(config)
+    return AutoModelForCausalLM.from_config(config)
+
+
+def stock_flops(arch, depth, *, rank, checkpoint=False):
+    """Return the FLOPs of a forward and a backward pass over 3 x 16 tokens, adapters on every linear layer.
+
+    Those below the last `depth` layers have `requires_grad` False. PEFT computes them forward all the same, and a device
+    that does not have them does not: 2 r (in + out) a token each are taken off.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch.utils.checkpoint import set_checkpoint_early_stop
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = stock_model(arch)
     lora = LoraConfig(
         r=rank, target_modules="all-linear", fan_in_fan_out=arch.family == "gpt2", task_type="CAUSAL_LM"
     )

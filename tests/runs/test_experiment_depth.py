@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from worlds.loaded_scripts import loaded_script
 
 import fedsim
 from fedsim.clock.plan import prepare
@@ -39,12 +38,8 @@ TINY = [
 
 @pytest.fixture(scope="module")
 def compare():
-    spec = importlib.util.spec_from_file_location("compare_depth", FOLDER / "compare.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with loaded_script(FOLDER / "compare.py", "compare_depth") as module:
+        yield module
 
 
 def asked(way, overrides):

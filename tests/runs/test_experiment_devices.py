@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
+from worlds.loaded_scripts import loaded_script
 
 import fedsim
 
@@ -15,12 +14,8 @@ FOLDER = Path(__file__).parents[2] / "experiments" / "devices"
 
 @pytest.fixture(scope="module")
 def compare():
-    spec = importlib.util.spec_from_file_location("compare_devices", FOLDER / "compare.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with loaded_script(FOLDER / "compare.py", "compare_devices") as module:
+        yield module
 
 
 def test_the_page_says_what_the_runs_say(compare):

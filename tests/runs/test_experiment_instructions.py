@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
+from worlds.loaded_scripts import loaded_script
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "instructions"
 TINY = {
@@ -29,12 +28,8 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def compare():
-    spec = importlib.util.spec_from_file_location("compare_instructions", FOLDER / "compare.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with loaded_script(FOLDER / "compare.py", "compare_instructions") as module:
+        yield module
 
 
 def test_every_way_runs_and_has_a_row(compare, tmp_path, capsys, monkeypatch):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
+from worlds.loaded_scripts import loaded_script
 
 import fedsim
 from fedsim.cli.app import app
@@ -20,12 +19,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def site():
-    spec = importlib.util.spec_from_file_location("fedsim_site", ROOT / "scripts" / "documentation.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with loaded_script(ROOT / "scripts" / "documentation.py", "fedsim_site") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

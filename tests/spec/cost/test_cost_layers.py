@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles.peft_flops import stock_model
 
 from fedsim.cost.architecture import PRESETS, Architecture
 from fedsim.cost.charge_as import ChargeAs
@@ -92,18 +93,8 @@ def _stock(arch, targets, adapted, *, checkpoint):
     from peft import LoraConfig, get_peft_model
     from torch.utils.checkpoint import set_checkpoint_early_stop
     from torch.utils.flop_counter import FlopCounterMode
-    from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-    ends = {"bos_token_id": 0, "eos_token_id": 1, "attn_implementation": "eager"}
-    if arch.family == "gpt2":
-        off = dict.fromkeys(["attn_pdrop", "resid_pdrop", "embd_pdrop"], 0.0)
-        size = {"n_embd": arch.width, "n_layer": arch.layers, "n_head": arch.heads, "n_positions": 64}
-        config = GPT2Config(vocab_size=arch.vocab, **size, **off, **ends)
-    else:
-        size = {"hidden_size": arch.width, "intermediate_size": arch.ffn, "num_hidden_layers": arch.layers}
-        heads = {"num_attention_heads": arch.heads, "num_key_value_heads": arch.kv_heads}
-        config = LlamaConfig(vocab_size=arch.vocab, tie_word_embeddings=True, **size, **heads, **ends)
-    model = AutoModelForCausalLM.from_config(config)
+    model = stock_model(arch)
     ends_with = tuple(f".{name}" for target in targets for name in arch._expand(target))
     layers = {f".{i}." for i in adapted}
     names = [n for n, _ in model.named_modules() if n.endswith(ends_with) and any(at in n for at in layers)]
