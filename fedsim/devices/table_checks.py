@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from fedsim.devices.schemas.networks import (
     OPTIONAL_NETWORK_COLUMNS,
     VARIATION_COLUMNS,
 )
-from fedsim.devices.schemas.people import REGION_COLUMNS, WINDOW_COLUMNS, WINDOW_OWNERS
+from fedsim.devices.schemas.people import LATEST_S, REGION_COLUMNS, WINDOW_COLUMNS, WINDOW_OWNERS
 from fedsim.devices.stacks.hardware import (
     HARDWARE_COLUMNS,
     OPTIONAL_HARDWARE_COLUMNS,
@@ -41,6 +41,7 @@ from fedsim.devices.stacks.memory_limits import LIMIT_COLUMNS
 from fedsim.devices.stacks.memory_models import MEMORY_COLUMNS, memory_problems
 from fedsim.devices.stacks.table import STACK_COLUMNS, stack_problems
 from fedsim.errors import Message, ProfileError
+from fedsim.files.plain_number import plain_number
 from fedsim.files.user_tables import Checks, Column, Rows, explaining, numbers, problems, read_rows
 from fedsim.network.rate_tables import RATE_COLUMNS, RATES_OF, rate_problems
 
@@ -107,11 +108,13 @@ def speed_problems(rows: Rows) -> Iterator[Message]:
 def window_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a table of windows."""
     owner = "trace" if "trace" in rows.cells and "client" not in rows.cells else "client"
-    column = Column(owner, "text") if owner == "trace" else Column(owner, low=0.0)
+    column = next(column for column in WINDOW_OWNERS if column.name == owner)
     period_s = period_of(rows)
-    if period_s is not None and not (0 < period_s < math.inf):
-        got = rows.facts["period_s"]
-        yield rows.say(None, "period_s", "must be a number greater than 0", got, "write `# period_s: 604800`")
+    if period_s is not None and not (0 < period_s <= LATEST_S):
+        what = "must be a number greater than 0"
+        if LATEST_S < period_s < math.inf:
+            what = f"must be at most {LATEST_S:g}"
+        yield rows.say(None, "period_s", what, rows.facts["period_s"], "write `# period_s: 604800`")
         return
     bad_cells = list(problems(rows, (column, *WINDOW_COLUMNS)))
     yield from bad_cells
@@ -153,10 +156,7 @@ def owners(rows: Rows) -> Ints:
 def period_of(rows: Rows) -> float | None:
     """Return the period that the file states [s], NaN if it is no number, None if there is none."""
     text = rows.facts.get("period_s")
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return math.nan
+    return None if text is None else plain_number(text)
 
 
 def share_columns(rows: Rows) -> list[str]:
@@ -169,7 +169,7 @@ def _present(rows: Rows, columns: tuple[Column, ...]) -> list[Column]:
 
 
 def _share_checks(rows: Rows) -> list[Column]:
-    return [Column(name, low=0.0) for name in share_columns(rows)]
+    return [replace(SHARE_COLUMN, name=name) for name in share_columns(rows)]
 
 
 def _share_sums(rows: Rows) -> Iterator[Message]:

@@ -12,7 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedsim.arrays import Floats, Ints, Names
-from fedsim.devices.schemas.devices import BANDWIDTH, GB, GFLOPS, NAME, POWER, RAM, TIER
+from fedsim.devices.schemas.devices import (
+    BANDWIDTH,
+    GB,
+    GFLOPS,
+    LEAST,
+    MOST,
+    MOST_GFLOPS,
+    NAME,
+    POWER,
+    RAM,
+    TIER,
+)
 from fedsim.devices.stacks.table import OS, PEAKS, Peak
 from fedsim.errors import Message
 from fedsim.files.user_tables import Column, Rows, filled, numbers, problems
@@ -34,8 +45,6 @@ HARDWARE_COLUMNS = (
     RAM,
     *POWER,
 )
-MOST_GFLOPS = 1e9
-"""An exaflop a second: no device of one client has that."""
 _PEAKS = {
     "cpu": ("a large float32 product on all cores; 20 to 170 of phones, 20 to 110 of boards", "97"),
     "gpu": ("float32 peak of the shaders; 700 to 3,400 of phones, 2,600 to 14,000 of Macs", ""),
@@ -43,11 +52,18 @@ _PEAKS = {
 }
 OPTIONAL_HARDWARE_COLUMNS = (
     *(
-        Column(name, positive=True, high=MOST_GFLOPS, unit=GFLOPS, meaning=meaning, usual=usual)
+        Column(name, positive=True, low=LEAST, high=MOST_GFLOPS, unit=GFLOPS, meaning=meaning, usual=usual)
         for name, (meaning, usual) in zip(PEAK_COLUMNS.values(), _PEAKS.values(), strict=True)
     ),
     Column("npu_int8_gop_per_s", positive=True, unit="10^9 op/s", meaning="for the reader: no stack uses it"),
-    Column("vram_gb", positive=True, unit=GB, meaning="memory of a card of its own; 6 to 24"),
+    Column(
+        "vram_gb",
+        positive=True,
+        low=LEAST,
+        high=MOST,
+        unit=GB,
+        meaning="memory of a card of its own; 6 to 24",
+    ),
 )
 """Columns whose cells may be empty, and which a table of one's own may leave out."""
 SOURCED = {

@@ -22,6 +22,7 @@ from fedsim.devices.stacks.memory_models import memory_models_sha256
 from fedsim.devices.stacks.table import Stack, StackTable, beside, read_stacks
 from fedsim.elementary import exp
 from fedsim.errors import ProfileError, message, nearest
+from fedsim.files.plain_number import plain_number
 from fedsim.rng import stream
 
 
@@ -150,10 +151,7 @@ def _shares(where: str, text: str) -> list[tuple[str, float]]:
     without = 0
     for part in text.split(","):
         name, _, number = part.strip().partition(" ")
-        try:
-            share = float(number) if number else 1.0
-        except ValueError:
-            share = -1.0
+        share = plain_number(number) if number else 1.0
         if not 0 < share < np.inf:
             fix = "write a stack, or several with their shares, as in cpp 0.5, llama.cpp-phone 0.5"
             raise ProfileError(message(where, "must have a share greater than 0", got=part.strip(), fix=fix))

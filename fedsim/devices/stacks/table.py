@@ -17,6 +17,8 @@ from fedsim.files.user_tables import Column, Rows, explaining, numbers, problems
 Peak = Literal["cpu", "gpu", "matrix"]
 PEAKS: tuple[Peak, ...] = get_args(Peak)
 """Which column of a table of hardware a stack's share is of: `cpu_gflop_per_s`, `gpu_gflop_per_s`, `matrix_gflop_per_s`."""
+LEAST_SHARE, MOST_TOKENS = 1e-5, 1e9
+"""The slowest program of the table reaches 600 times as much; no device has passes of so many tokens."""
 OS = ("android", "ios", "macos", "linux", "windows")
 
 STACK_COLUMNS = (
@@ -27,6 +29,7 @@ STACK_COLUMNS = (
     Column(
         "share_of_peak",
         positive=True,
+        low=LEAST_SHARE,
         high=2.0,
         meaning="with many tokens a pass; 0.03 of plain C++, 0.3 of a good library, 0.5 of tensor cores",
         usual="0.28",
@@ -49,7 +52,12 @@ STACK_COLUMNS = (
     Column("launch_sigma_ln", low=0.0, high=3.0, meaning="spread of its logarithm", usual="0.5"),
     Column("pass_overhead_s", low=0.0, high=100.0, unit="s", meaning="fixed time of a pass", usual="0"),
     Column(
-        "bandwidth_share", positive=True, high=1.0, meaning="of memory bandwidth, for weights", usual="0.7"
+        "bandwidth_share",
+        positive=True,
+        low=LEAST_SHARE,
+        high=1.0,
+        meaning="of memory bandwidth, for weights",
+        usual="0.7",
     ),
     Column(
         "expand_share",
@@ -58,8 +66,14 @@ STACK_COLUMNS = (
         meaning="of it, for unpacking quantised weights in memory; 0: on the way",
         usual="0",
     ),
-    Column("least_tokens", low=1.0, meaning="fewest tokens a pass that it was fitted to", usual="64"),
-    Column("most_tokens", low=1.0, meaning="most of them", usual="512"),
+    Column(
+        "least_tokens",
+        low=1.0,
+        high=MOST_TOKENS,
+        meaning="fewest tokens a pass that it was fitted to",
+        usual="64",
+    ),
+    Column("most_tokens", low=1.0, high=MOST_TOKENS, meaning="most of them", usual="512"),
     Column(
         "kind",
         "text",
