@@ -7,14 +7,14 @@ import math
 import numpy as np
 
 import hetero_profiles
-from fedsim.arrays import Bools, Floats, Names
+from fedsim.arrays import Bools, Floats
 from fedsim.config.classes import CLASSES
 from fedsim.config.fields import DAY_S
 from fedsim.devices.availability import Availability
 from fedsim.devices.people.places import carried_by, share_by_hour
 from fedsim.devices.population import Population, draw_devices
 from fedsim.devices.presets import preset
-from fedsim.devices.stacks.table import read_stacks
+from fedsim.devices.stacks.software import Laws
 from fedsim.files.user_tables import read_rows
 from fedsim.network.base import MBPS
 from fedsim.records.resolved import tables_of
@@ -113,10 +113,11 @@ def tables(population: Population) -> str:
     return f"tables: {'; '.join(map(str, tables_of(population.sources)))}"
 
 
-def _unknown(stacks: Names) -> str:
+def _unknown(laws: Laws) -> str:
     """Return a sentence about clients whose software nobody has measured: its figures are assumed, or its user's own."""
-    kinds = {name: stack.kind for name, stack in read_stacks().stacks.items()}
-    names = sorted({str(name) for name in stacks if kinds.get(str(name), "own") != "fitted"})
+    stacks = laws.stack
+    fitted = {name for name, stack in laws.rows.items() if stack.kind == "fitted" and not stack.own}
+    names = sorted({str(name) for name in stacks} - fitted)
     if not names:
         return ""
     share = float(np.isin(stacks.astype(str), names).mean())
@@ -132,7 +133,7 @@ def trust(population: Population) -> str:
         sigma = float(np.sqrt(np.mean(population.laws.sigma_ln**2)))
         within, nine = math.exp(P75 * sigma), math.exp(P95 * sigma)
         return (
-            _unknown(population.laws.stack)
+            _unknown(population.laws)
             + f"times of this population are good to a factor of {within:.2g} for half of its devices, "
             f"and of {nine:.2g} for nine in ten if they are what their rows say (stacks.csv: the spread of public measurements of devices left out of the fit)"
         )

@@ -5,6 +5,7 @@ Columns that are not named in `fedsim.devices.schemas` (notes, sources) are the 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -39,11 +40,15 @@ from fedsim.devices.stacks.hardware import (
 from fedsim.devices.stacks.measurements import MEASUREMENT_COLUMNS, measurement_problems
 from fedsim.devices.stacks.memory_limits import LIMIT_COLUMNS
 from fedsim.devices.stacks.memory_models import MEMORY_COLUMNS, memory_problems
-from fedsim.devices.stacks.table import STACK_COLUMNS, stack_problems
+from fedsim.devices.stacks.table import MEMORY_COLUMN, STACK_COLUMNS, stack_problems
 from fedsim.errors import Message, ProfileError
+from fedsim.files.near_columns import nearly_named
 from fedsim.files.plain_number import plain_number
 from fedsim.files.user_tables import Checks, Column, Rows, explaining, numbers, problems, read_rows
 from fedsim.network.rate_tables import RATE_COLUMNS, RATES_OF, rate_problems
+
+OPEN_NETWORK_COLUMNS = (*VARIATION_COLUMNS, *OPTIONAL_NETWORK_COLUMNS, *HOP_COLUMNS, *CELL_COLUMNS)
+"""Columns of networks that a table of one's own may leave out."""
 
 
 @explaining(*DEVICE_COLUMNS, *OPTIONAL_DEVICE_COLUMNS, SHARE_COLUMN)
@@ -52,6 +57,7 @@ def device_problems(rows: Rows) -> Iterator[Message]:
     yield from problems(
         rows, (*DEVICE_COLUMNS, *_present(rows, OPTIONAL_DEVICE_COLUMNS), *_share_checks(rows))
     )
+    yield from nearly_named(rows, DEVICE_COLUMNS, OPTIONAL_DEVICE_COLUMNS)
     yield from _ordered(rows, *SPEEDS[:2])
     yield from _ordered(rows, *SPEEDS[1:])
     yield from _ordered(rows, "idle_w", "train_w")
@@ -62,6 +68,8 @@ def device_problems(rows: Rows) -> Iterator[Message]:
 def hardware_table_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a table that says what devices are."""
     yield from hardware_problems(rows)
+    optional = (*OPTIONAL_HARDWARE_COLUMNS, *OPTIONAL_DEVICE_COLUMNS)
+    yield from nearly_named(rows, HARDWARE_COLUMNS, optional)
     yield from problems(rows, (*_present(rows, OPTIONAL_DEVICE_COLUMNS), *_share_checks(rows)))
     yield from _ordered(rows, "idle_w", "train_w")
     yield from _share_sums(rows)
@@ -74,7 +82,7 @@ def limit_problems(rows: Rows) -> Iterator[Message]:
 
 
 @explaining(
-    *(*NETWORK_COLUMNS, *VARIATION_COLUMNS, *OPTIONAL_NETWORK_COLUMNS, *HOP_COLUMNS, *CELL_COLUMNS),
+    *(*NETWORK_COLUMNS, *OPEN_NETWORK_COLUMNS),
     SHARE_COLUMN,
 )
 def network_problems(rows: Rows) -> Iterator[Message]:
@@ -82,6 +90,11 @@ def network_problems(rows: Rows) -> Iterator[Message]:
     optional = _present(rows, (*VARIATION_COLUMNS, *OPTIONAL_NETWORK_COLUMNS))
     yield from problems(rows, (*NETWORK_COLUMNS, *optional, *_share_checks(rows)))
     yield from between_problems(rows)
+    yield from nearly_named(rows, NETWORK_COLUMNS, OPEN_NETWORK_COLUMNS)
+    for name, other in itertools.permutations((column.name for column in OPTIONAL_NETWORK_COLUMNS), 2):
+        if name not in rows.cells and other in rows.cells:
+            what = f"the column is missing, and {other} is there"
+            yield rows.say(None, name, what, fix=f"add it, or remove {other}: a tail has both")
     yield from _share_sums(rows)
     if {"outage_share", "outage_mean_s"} <= set(rows.cells):
         share, mean_s = numbers(rows, "outage_share"), numbers(rows, "outage_mean_s")
@@ -214,7 +227,7 @@ KINDS = (
         "networks",
         NETWORK_COLUMNS,
         network_problems,
-        optional=(*VARIATION_COLUMNS, *OPTIONAL_NETWORK_COLUMNS, SHARE_COLUMN),
+        optional=(*OPEN_NETWORK_COLUMNS, SHARE_COLUMN),
     ),
     TableKind("windows", WINDOW_COLUMNS, window_problems, optional=WINDOW_OWNERS),
     TableKind("rates", RATE_COLUMNS, rate_problems, optional=RATES_OF),
@@ -223,9 +236,9 @@ KINDS = (
         "hardware",
         HARDWARE_COLUMNS,
         hardware_table_problems,
-        optional=(*OPTIONAL_HARDWARE_COLUMNS, SHARE_COLUMN),
+        optional=(*OPTIONAL_HARDWARE_COLUMNS, *OPTIONAL_DEVICE_COLUMNS, SHARE_COLUMN),
     ),
-    TableKind("stacks", STACK_COLUMNS, stack_problems),
+    TableKind("stacks", STACK_COLUMNS, stack_problems, optional=(MEMORY_COLUMN,)),
     TableKind("measurements", MEASUREMENT_COLUMNS, measurement_problems),
     TableKind("memory limits", LIMIT_COLUMNS, limit_problems),
     TableKind("memory models", MEMORY_COLUMNS, memory_problems),

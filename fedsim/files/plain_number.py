@@ -18,7 +18,7 @@ def plain_number(cell: object) -> float:
             return float(cell) if cell.isascii() and "_" not in cell else math.nan
         except ValueError:
             return math.nan
-    if cell is None or isinstance(cell, bool):
+    if cell is None or isinstance(cell, bool | bytes):
         return math.nan
     return _float_of(cell)
 

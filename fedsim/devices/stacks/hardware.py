@@ -57,6 +57,14 @@ OPTIONAL_HARDWARE_COLUMNS = (
     ),
     Column("npu_int8_gop_per_s", positive=True, unit="10^9 op/s", meaning="for the reader: no stack uses it"),
     Column(
+        "ram_bandwidth_gb_per_s",
+        positive=True,
+        low=LEAST,
+        high=MOST,
+        unit=f"{GB}/s",
+        meaning="peak of the RAM beside a card, for stacks of the processor; 51 of two channels of DDR4-3200, 90 of DDR5-5600",
+    ),
+    Column(
         "vram_gb",
         positive=True,
         low=LEAST,
@@ -88,6 +96,7 @@ class Hardware:
         peaks: FLOP/s by unit; NaN: it has none.
         memory_bytes, vram_bytes: RAM, and that of a card of its own (NaN: the GPU shares the RAM).
         memory_bytes_per_s: bandwidth; of the card where there is one.
+        ram_bytes_per_s: of the RAM beside a card; NaN: not known, or there is no card.
     """
 
     device: Names
@@ -98,6 +107,7 @@ class Hardware:
     memory_bytes: Floats
     vram_bytes: Floats
     memory_bytes_per_s: Floats
+    ram_bytes_per_s: Floats
 
 
 @dataclass(frozen=True)
@@ -128,6 +138,7 @@ def hardware_of(rows: Rows) -> Hardware:
         memory_bytes=1e9 * numbers(rows, "ram_gb"),
         vram_bytes=1e9 * _optional(rows, "vram_gb"),
         memory_bytes_per_s=1e9 * numbers(rows, "memory_bandwidth_gb_per_s"),
+        ram_bytes_per_s=1e9 * _optional(rows, "ram_bandwidth_gb_per_s"),
     )
 
 

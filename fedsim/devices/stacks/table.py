@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
+
 import hetero_profiles
 from fedsim.cost.memory.model import PLAIN, MemoryModel
 from fedsim.devices.stacks.memory_models import memory_models
-from fedsim.errors import Message, ProfileError, nearest
+from fedsim.errors import Message, ProfileError
+from fedsim.files.near_columns import nearly_named
 from fedsim.files.user_tables import Column, Rows, explaining, numbers, problems, read_rows
 
 Peak = Literal["cpu", "gpu", "matrix"]
@@ -83,6 +86,15 @@ STACK_COLUMNS = (
     ),
 )
 
+MEMORY_COLUMN = Column(
+    "memory",
+    "text",
+    choices=tuple(memory_models()),
+    meaning="what it keeps in memory: a row of memory_models.csv; without the column `plain`, weights as the experiment has them",
+    usual="pytorch-float32",
+)
+"""A table of one's own may leave it out."""
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -102,6 +114,8 @@ class Stack:
         memory: what it keeps in memory.
         tokens: fewest and most tokens a pass of what it is fitted to.
         kind: fitted, derived from a single point, or assumed.
+        own: it is of a table of its user's.
+        memory_said: its table says what it keeps in memory; else that is taken as `plain`.
     """
 
     stack: str
@@ -117,6 +131,8 @@ class Stack:
     tokens: tuple[int, int]
     kind: str
     memory: MemoryModel = PLAIN
+    own: bool = False
+    memory_said: bool = True
 
 
 @dataclass(frozen=True)
@@ -145,7 +161,7 @@ def read_stacks(path: Path | None = None) -> StackTable:
     if problem is not None:
         raise ProfileError(problem)
     figures = {c.name: numbers(rows, c.name).tolist() for c in STACK_COLUMNS if c.kind == "number"}
-    stacks = {}
+    stacks, memory_said = {}, MEMORY_COLUMN.name in rows.cells
     for k, name in enumerate(map(str, rows.cells["stack"])):
         peak = next(p for p in PEAKS if p == rows.cells["peak"][k])
         least, most = (int(figures[column][k]) for column in ("least_tokens", "most_tokens"))
@@ -162,15 +178,19 @@ def read_stacks(path: Path | None = None) -> StackTable:
             expand_share=figures["expand_share"][k],
             tokens=(least, most),
             kind=str(rows.cells["kind"][k]),
-            memory=memory_models()[str(rows.cells["memory"][k])] if "memory" in rows.cells else PLAIN,
+            memory=memory_models()[str(rows.cells["memory"][k])] if memory_said else PLAIN,
+            own=path is not None,
+            memory_said=memory_said,
         )
     return StackTable(stacks, rows.sha256)
 
 
-@explaining(*STACK_COLUMNS)
+@explaining(*STACK_COLUMNS, MEMORY_COLUMN)
 def stack_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a table of stacks."""
-    yield from problems(rows, STACK_COLUMNS)
+    with_memory = (MEMORY_COLUMN,) if MEMORY_COLUMN.name in rows.cells else ()
+    yield from problems(rows, (*STACK_COLUMNS, *with_memory))
+    yield from nearly_named(rows, STACK_COLUMNS, (MEMORY_COLUMN,))
     for row, name in enumerate(map(str, rows.cells.get("stack", []))):
         if re.search(r"[\s,]", name.strip()):
             fix = "write - in their place: in `compute.stack` a share follows a blank, another stack a comma"
@@ -178,9 +198,8 @@ def stack_problems(rows: Rows) -> Iterator[Message]:
     for row, cell in enumerate(rows.cells.get("os", [])):
         for name in sorted(set(str(cell).split()) - set(OS)):
             yield rows.say(row, "os", "no such operating system", name, f"choose from: {', '.join(OS)}")
-    for row, cell in enumerate(
-        rows.cells.get("memory", [])
-    ):  # a table of one's own may leave the column out: plain
-        if cell not in memory_models():
-            fix = nearest(str(cell), memory_models())
-            yield rows.say(row, "memory", "no such memory model", cell, fix)
+    if {"least_tokens", "most_tokens"} <= set(rows.cells):
+        least, most = numbers(rows, "least_tokens"), numbers(rows, "most_tokens")
+        for row in np.flatnonzero(least > most).tolist():
+            what = f"must be at least least_tokens = {least[row]:g}"
+            yield rows.say(row, "most_tokens", what, float(most[row]), "swap them, or correct one")
