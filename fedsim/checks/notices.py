@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from fedsim.arrays import Ints
 from fedsim.clock.plan import Plan
 from fedsim.config.thermal import Thermal
+from fedsim.devices.groups.shared_links import Groups
+from fedsim.devices.stacks.memory_limits import usable_share
 from fedsim.devices.stacks.software import Laws
 from fedsim.records.quantities import percent
 
@@ -74,7 +76,7 @@ def _plain_memory(laws: Laws) -> Iterator[str]:
 
 def _for_nobody(plan: Plan) -> Iterator[str]:
     """Yield the settings that are for clients of which none was drawn, and one that another makes idle."""
-    keys = [*_classes_of_nobody(plan), *_links_of_nobody(plan)]
+    keys = [*_classes_of_nobody(plan), *_stacks_of_nobody(plan), *_links_of_nobody(plan)]
     if keys:
         yield f"no client that was drawn is one that these are for, and they have no effect: {', '.join(keys)}"
     population = plan.experiment.population
@@ -103,17 +105,28 @@ def _classes_of_nobody(plan: Plan) -> Iterator[str]:
     for name, value in by_class:
         if isinstance(value, Mapping):
             yield from (f"{name}.{tier}" for tier in value if tier not in tiers)
-    if isinstance(compute.stack, dict) and plan.population.laws is not None:
-        yield from (f"compute.stack.{key}" for key in _stacks_of_nobody(plan, compute.stack))
 
 
-def _stacks_of_nobody(plan: Plan, stack: Mapping[str, str]) -> Iterable[str]:
-    """Return the keys of `compute.stack` by which no client's stack is chosen: a class comes before a system."""
-    owned = plan.population.hardware
-    assert owned is not None  # where there are laws, there is hardware
-    pairs = set(zip(map(str, plan.population.tier), map(str, owned.table.os[owned.row]), strict=True))
-    chosen = {tier if tier in stack else os for tier, os in pairs}
-    return [key for key in stack if key not in chosen]
+def _stacks_of_nobody(plan: Plan) -> Iterator[str]:
+    """Yield the settings of stacks that change no client's: keys by which nobody's is chosen, a table that nobody runs, and so on."""
+    laws, owned, compute = plan.population.laws, plan.population.hardware, plan.experiment.compute
+    if laws is None or owned is None:
+        return
+    systems = owned.table.os[owned.row]
+    if isinstance(compute.stack, dict):
+        pairs = set(zip(map(str, plan.population.tier), map(str, systems), strict=True))
+        chosen = {tier if tier in compute.stack else system for tier, system in pairs}
+        yield from (f"compute.stack.{key}" for key in compute.stack if key not in chosen)
+    rows = [laws.rows[name] for name in set(map(str, laws.stack))]
+    if compute.stacks is not None and not any(stack.own for stack in rows):
+        yield "compute.stacks"
+    if compute.uncertainty != "none" and not any(
+        stack.share_sigma_ln or stack.launch_sigma_ln for stack in rows
+    ):
+        yield "compute.uncertainty"
+    shares = ((usable_share(system, "foreground"), usable_share(system)) for system in set(map(str, systems)))
+    if compute.app == "foreground" and all(foreground == background for foreground, background in shares):
+        yield "compute.app"
 
 
 def _links_of_nobody(plan: Plan) -> Iterator[str]:
@@ -126,3 +139,10 @@ def _links_of_nobody(plan: Plan) -> Iterator[str]:
     yield from (f"population.rates_for.{name}" for name in config.rates_for or () if name not in networks)
     if plan.experiment.energy.tail and not np.any(columns["tail_s"] * columns["tail_w"] > 0):
         yield "energy.tail"
+    shared, groups = config.shared_links, plan.population.groups
+    if shared is not None and isinstance(groups, Groups):
+        names = {layer.kind: len(layer.names) for layer in groups.layers}
+        asked = (("home", shared.homes is not None), ("cell", shared.cells is not None))
+        yield from (
+            f"population.shared_links.{kind}s" for kind, is_asked in asked if is_asked and not names.get(kind)
+        )

@@ -227,7 +227,10 @@ def network_weights(
         if wifi_only or mobile_devices < 1:
             where = f"{nets.shares.where}: access"
             what = "every network is cellular, but some clients must be on Wi-Fi"
-            raise ProfileError(message(where, what, fix="add a row with access wifi, or wifi_only: false"))
+            fix = "add a row with access wifi"
+            if wifi_only and mobile_devices == 1:
+                fix += ", or wifi_only: false"
+            raise ProfileError(message(where, what, fix=fix))
         return weight, weight
     if wifi_only or mobile_devices == 0 or fixed.sum() == 1:
         return fixed, fixed

@@ -18,6 +18,7 @@ from fedsim.devices.groups.columns import between_problems
 from fedsim.devices.people.region_rows import region_problems
 from fedsim.devices.schemas.devices import (
     DEVICE_COLUMNS,
+    MOST_SHARE,
     OPTIONAL_DEVICE_COLUMNS,
     SHARE_COLUMN,
     SPEED_COLUMNS,
@@ -194,6 +195,9 @@ def _share_sums(rows: Rows) -> Iterator[Message]:
         values = numbers(rows, name)
         if np.all(values == 0):
             yield rows.say(None, name, "all shares are 0", fix="give at least one row a positive share")
+        for row in np.flatnonzero((values > 0) & (values * MOST_SHARE < values.max())).tolist():
+            what = f"is less than {1 / MOST_SHARE:g} of the largest share"
+            yield rows.say(row, name, what, float(values[row]), "write 0 for a row that nobody has")
 
 
 def _ordered(rows: Rows, low: str, high: str) -> Iterator[Message]:

@@ -24,8 +24,8 @@ from fedsim.devices.schemas.devices import (
     RAM,
     TIER,
 )
-from fedsim.devices.stacks.table import OS, PEAKS, Peak
-from fedsim.errors import Message
+from fedsim.devices.stacks.table import OS, PEAKS, Peak, shares_of
+from fedsim.errors import Message, ProfileError
 from fedsim.files.user_tables import Column, Rows, filled, numbers, problems
 
 KINDS = ("measured", "specification", "derived", "assumed")
@@ -153,11 +153,29 @@ def hardware_problems(rows: Rows) -> Iterator[Message]:
         if kind in rows.cells and figure in rows.cells:
             cells = filled(rows, figure)
             yield from problems(cells, (Column(kind, "text", choices=KINDS), Column(source, "text")))
+    for row, cell in enumerate(map(str, rows.cells.get("stack", []))):
+        try:
+            shares_of("stack", cell)
+        except ProfileError as problem:
+            yield rows.say(row, "stack", problem.message.what, problem.message.got, problem.message.fix)
+    yield from _of_cards(rows)
     peaks = [rows.cells[name] for name in PEAK_COLUMNS.values() if name in rows.cells]
     for row in range(len(rows.numbers)):
         if all(cells[row] in ("", None) for cells in peaks):
             fix = f"give one of {', '.join(PEAK_COLUMNS.values())}"
             yield rows.say(row, "", "has no peak: nothing can be computed on it", fix=fix)
+
+
+def _of_cards(rows: Rows) -> Iterator[Message]:
+    """Yield the rows that say what the RAM beside a card delivers, and have none."""
+    name = "ram_bandwidth_gb_per_s"
+    for row, cell in enumerate(rows.cells.get(name, [])):
+        if cell not in ("", None) and (
+            "vram_gb" not in rows.cells or rows.cells["vram_gb"][row] in ("", None)
+        ):
+            what = "is of the RAM beside a card, and the row has no vram_gb"
+            fix = "leave the cell empty: memory_bandwidth_gb_per_s is of the RAM here; or fill vram_gb"
+            yield rows.say(row, name, what, cell, fix)
 
 
 def _optional(rows: Rows, name: str) -> Floats:

@@ -19,10 +19,9 @@ from fedsim.devices.stacks.hardware import PEAK_COLUMNS, Hardware, OwnedHardware
 from fedsim.devices.stacks.law import StepLaw
 from fedsim.devices.stacks.memory_limits import App, usable_share
 from fedsim.devices.stacks.memory_models import memory_models_sha256
-from fedsim.devices.stacks.table import Stack, StackTable, beside, read_stacks
+from fedsim.devices.stacks.table import Stack, StackTable, beside, read_stacks, shares_of
 from fedsim.elementary import exp
 from fedsim.errors import ProfileError, message, nearest
-from fedsim.files.plain_number import plain_number
 from fedsim.rng import stream
 
 
@@ -132,7 +131,7 @@ def _pairs(table: Hardware, row: int, compute: ComputeConfig, stacks: StackTable
         asked = asked.get(str(table.tier[row]), asked.get(str(table.os[row])))
     usual = asked in (None, "auto")
     where = f"stack of {table.device[row]}" if usual else "compute.stack"
-    for name, share in _shares(where, str(table.stack[row] if usual else asked)):
+    for name, share in shares_of(where, str(table.stack[row] if usual else asked)):
         if name not in stacks.stacks:
             raise ProfileError(message(where, "no such stack", got=name, fix=nearest(name, stacks.stacks)))
         stack = stacks.stacks[name]
@@ -156,27 +155,6 @@ def _pairs(table: Hardware, row: int, compute: ComputeConfig, stacks: StackTable
             fix = "fill ram_bandwidth_gb_per_s of its row [10^9 bytes/s], as in 51.2 of two channels of DDR4-3200"
             raise ProfileError(message(where, what, got=name, fix=fix))
         yield _Pair(row, stack, share)
-
-
-def _shares(where: str, text: str) -> list[tuple[str, float]]:
-    """Return the stacks of a cell with their shares: `mlx`, or `cpp 0.5, llama.cpp-phone 0.5`."""
-    shares: list[tuple[str, float]] = []
-    without = 0
-    for part in text.split(","):
-        name, _, number = part.strip().partition(" ")
-        share = plain_number(number) if number else 1.0
-        if not 0 < share < np.inf:
-            fix = "write a stack, or several with their shares, as in cpp 0.5, llama.cpp-phone 0.5"
-            raise ProfileError(message(where, "must have a share greater than 0", got=part.strip(), fix=fix))
-        shares.append((name, share))
-        without += not number
-    if without and len(shares) > 1:
-        fix = "give each its share, as in cpp 0.5, llama.cpp-phone 0.5"
-        raise ProfileError(
-            message(where, "names several stacks, and not every one has a share", got=text, fix=fix)
-        )
-    whole = sum(share for _, share in shares)
-    return [(name, share / whole) for name, share in shares]
 
 
 def _runs(table: Hardware, row: int, stack: Stack) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ import numpy as np
 import hetero_profiles
 from fedsim.cost.memory.model import PLAIN, MemoryModel
 from fedsim.devices.stacks.memory_models import memory_models
-from fedsim.errors import Message, ProfileError
+from fedsim.errors import Message, ProfileError, message
 from fedsim.files.near_columns import nearly_named
+from fedsim.files.plain_number import plain_number
 from fedsim.files.user_tables import Column, Rows, explaining, numbers, problems, read_rows
 
 Peak = Literal["cpu", "gpu", "matrix"]
@@ -195,6 +197,9 @@ def stack_problems(rows: Rows) -> Iterator[Message]:
         if re.search(r"[\s,]", name.strip()):
             fix = "write - in their place: in `compute.stack` a share follows a blank, another stack a comma"
             yield rows.say(row, "stack", "has a blank or a comma in its name", name, fix)
+        if name == "auto":
+            what = "means what a device's row says, in `compute.stack`"
+            yield rows.say(row, "stack", what, name, "give the stack another name")
     for row, cell in enumerate(rows.cells.get("os", [])):
         for name in sorted(set(str(cell).split()) - set(OS)):
             yield rows.say(row, "os", "no such operating system", name, f"choose from: {', '.join(OS)}")
@@ -203,3 +208,27 @@ def stack_problems(rows: Rows) -> Iterator[Message]:
         for row in np.flatnonzero(least > most).tolist():
             what = f"must be at least least_tokens = {least[row]:g}"
             yield rows.say(row, "most_tokens", what, float(most[row]), "swap them, or correct one")
+
+
+def shares_of(where: str, text: str) -> list[tuple[str, float]]:
+    """Return the stacks of a cell with their shares: `mlx`, or `cpp 0.5, llama.cpp-phone 0.5`.
+
+    Raises:
+        ProfileError: a share that is none, or that only some of several stacks have.
+    """
+    shares: list[tuple[str, float]] = []
+    without = 0
+    for part in text.split(","):
+        name, _, number = part.strip().partition(" ")
+        share = plain_number(number) if number else 1.0
+        if not 0 < share < math.inf:
+            fix = "write a stack, or several with their shares, as in cpp 0.5, llama.cpp-phone 0.5"
+            raise ProfileError(message(where, "must have a share greater than 0", got=part.strip(), fix=fix))
+        shares.append((name, share))
+        without += not number
+    if without and len(shares) > 1:
+        fix = "give each its share, as in cpp 0.5, llama.cpp-phone 0.5"
+        what = "names several stacks, and not every one has a share"
+        raise ProfileError(message(where, what, got=text, fix=fix))
+    whole = sum(share for _, share in shares)
+    return [(name, share / whole) for name, share in shares]

@@ -371,6 +371,43 @@ def test_settings_for_clients_that_nobody_is_are_said_to_have_no_effect():
     assert notice.endswith("no effect: compute.unit_sigma.mcu, compute.stack.server")
 
 
+def test_stacks_that_nobody_runs_and_spreads_of_nothing_are_said_to_have_no_effect(tmp_path):
+    text = template("stacks")
+    (tmp_path / "s.csv").write_text(text)
+    [unused] = [n for n in said(compute={"stacks": str(tmp_path / "s.csv")}) if "no effect" in n]
+    assert unused.endswith("no effect: compute.stacks")
+
+    cells = text.splitlines()[-1].split(",")
+    cells[1:4] = ["certain", "cpu", "android ios macos linux windows"]
+    cells[5] = cells[7] = "0"  # share_sigma_ln, launch_sigma_ln
+    people = {name: tmp_path / f"{name}.csv" for name in ("devices", "networks")}
+    people["devices"].write_text(template("hardware").replace("android", "linux"))
+    people["networks"].write_text(template("networks"))
+    (tmp_path / "s.csv").write_text("\n".join([*text.splitlines()[:-1], ",".join(cells)]))
+    compute = {
+        "stacks": str(tmp_path / "s.csv"),
+        "stack": "my-stack",
+        "uncertainty": "stacks",
+        "app": "foreground",
+    }
+    [certain] = [n for n in said({k: str(v) for k, v in people.items()}, compute=compute) if "no effect" in n]
+    assert certain.endswith("no effect: compute.uncertainty, compute.app")
+
+
+def test_cells_of_nobody_are_said_to_have_no_effect(tmp_path):
+    shared = {"homes": {}, "cells": {"clients": 5, "down_mbps": 40, "up_mbps": 10}}
+    people = {name: tmp_path / f"{name}.csv" for name in ("devices", "networks")}
+    people["devices"].write_text(template("hardware"))
+    both = {name: str(path) for name, path in people.items()} | {"shared_links": shared}
+    people["networks"].write_text(template("networks"))
+    assert not any("no effect" in notice for notice in said(both))
+    people["networks"].write_text(
+        template("networks").rstrip()[:-1] + "0"
+    )  # nobody is on the last row, `mobile`
+    [cells] = [notice for notice in said(both) if "no effect" in notice]
+    assert cells.endswith("no effect: population.shared_links.cells")
+
+
 def test_a_system_whose_classes_are_named_too_chooses_nobodys_stack():
     stack = {"ios": "mesp", "phone-high": "auto", "tablet": "auto"}  # iPhones and iPads are of these classes
     [notice] = [n for n in said(compute={"stack": stack}) if "no effect" in n]
@@ -398,8 +435,8 @@ def test_a_stack_of_ones_own_is_no_measured_one_whatever_it_is_called(tmp_path):
     text = template("stacks").replace("my-stack", "cpp").replace("derived", "fitted")
     (tmp_path / "s.csv").write_text(text)
     own = with_software(PEOPLE, ComputeConfig(stacks=tmp_path / "s.csv"), 0)
-    assert "the figures of cpp, " in trust(own)
-    assert "the figures of cpp, " not in trust(PEOPLE)
+    assert "the figures of cpp are your own, and of pytorch-cpu, " in trust(own)
+    assert "the figures of pytorch-cpu, pytorch-cuda-jetson follow from a single measurement" in trust(PEOPLE)
 
 
 def test_a_tail_of_which_the_networks_say_nothing_is_refused(tmp_path):
@@ -429,10 +466,12 @@ def test_of_several_stacks_all_have_a_share(tmp_path):
 
 def test_what_is_said_of_times_leaves_out_software_that_nobody_has_measured():
     half = np.where(np.arange(len(PEOPLE)) % 2, "cpp", "mesp").astype(object)
-    assumed = replace(PEOPLE, laws=replace(PEOPLE.laws, stack=half))
+    rows = read_stacks().stacks
+    assumed = replace(PEOPLE, laws=replace(PEOPLE.laws, stack=half, rows=rows))
 
     assert trust(assumed).startswith(
         "how good the times of 50 % of the clients are is not known: the figures of mesp are assumed"
     )
-    measured = replace(PEOPLE, laws=replace(PEOPLE.laws, stack=np.full(len(PEOPLE), "cpp", dtype=object)))
+    cpp = np.full(len(PEOPLE), "cpp", dtype=object)
+    measured = replace(PEOPLE, laws=replace(PEOPLE.laws, stack=cpp, rows=rows))
     assert trust(measured).startswith("times of this population are good to a factor of")
