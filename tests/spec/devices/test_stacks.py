@@ -33,6 +33,7 @@ from fedsim.devices.summary import trust
 from fedsim.devices.table_checks import check
 from fedsim.errors import ProfileError
 from fedsim.records.verify import verify
+from fedsim.report.setup import section
 from fedsim.runs.simulation import simulate
 
 SYNC = {"kind": "synchronous", "cohort": 2}
@@ -251,6 +252,8 @@ def test_a_run_over_hardware_is_simulated_recorded_and_sound(tmp_path):
     assert run.info.population["stacks"] == "stacks.csv"
     assert "cpp" in run.info.population["stacks_run"]
     assert verify(run) == []
+    facts = dict(section(run).tables[0].rows)
+    assert "lie outside what is known of the stacks" in facts["Notes"]
 
 
 # tables -----------------------------------------------------------------------------------------
