@@ -134,7 +134,7 @@ def _gone_on(
         with suppress(Exception):  # what is wrong with it is said below
             importable_by_workers(Settings.model_validate(stored), folder)
     with Progress() as progress, tables_named(folder):
-        done = again(folder, changes=changes, experiment=experiment, on_event=progress, trust=trust)
+        done = again(folder, changes=changes, experiment=experiment, callbacks=[progress], trust=trust)
     print(verdict(done))
 
 
@@ -158,7 +158,7 @@ def sweep(
     on; `fedsim status` on the folder says from elsewhere how they stand.
     """
     from fedsim.cli.printing import table
-    from fedsim.cli.progress import Progress
+    from fedsim.cli.progress import watched
     from fedsim.report import write
     from fedsim.runs.sweep import points, run_all, summary
 
@@ -171,7 +171,7 @@ def sweep(
         grid,
         timeline_only=timeline_only,
         say=say,
-        watch=lambda head: Progress(head=head),
+        watch=watched,
         debug=debug,
         parallel=parallel,
         fail_fast=fail_fast,
@@ -213,4 +213,4 @@ def _simulated(
     from fedsim.runs.simulation import simulate
 
     with Progress(notes=notes) as progress, tables_named(folder):
-        return simulate(plan, executor, out=folder, timeline_only=timeline_only, on_event=progress)
+        return simulate(plan, executor, out=folder, timeline_only=timeline_only, callbacks=[progress])

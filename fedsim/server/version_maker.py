@@ -134,4 +134,6 @@ class VersionMaker:
             return
         self._scored = version
         models = self.versions.client_models()
+        if self._trainer.executor is not None:
+            self._ledger.expect_score(version)
         self._trainer.evaluations.queue(version, self.ready_s, self.average.model, models)

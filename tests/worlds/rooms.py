@@ -30,6 +30,7 @@ FLOORS = (
     ("aggregators",),
     ("importers",),
     ("devices",),
+    ("callbacks",),
     ("records",),
     ("network",),
     ("jobs",),
