@@ -28,6 +28,7 @@ room uses those below it and none above (DESIGN.md has the table, a test holds i
     aggregators  Rules: pure functions of (state, model, contributions)
     importers    Data of others as tables of ours: devices, networks, availability, rates
     devices      Who the clients are: tables, speed, heat, batteries, availability
+    trackers     Runs shown in TensorBoard, Weights & Biases and MLflow, live or afterwards
     callbacks    What is told of a run while it goes: typed events, and who listens to them
     records      The tables of a run: written, read, viewed, audited
     network      From bytes to seconds, and the bytes themselves

@@ -119,6 +119,7 @@ _MADE: Mapping[str, Callable[[Facts], Event]] = {
     "refused": lambda facts: Refused(facts["client"], facts["visit"], facts["reason"]),
     "checkpoint": _checkpointed,
     "no_checkpoint": lambda facts: Noted(str(facts["reason"])),
+    "note": lambda facts: Noted(str(facts["text"])),
     "nothing_to_do": lambda _: Noted(NOTHING_TO_DO),
     "done": _ended,
     "stopped": _ended,

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -26,7 +25,6 @@ from fedsim.callbacks import (
     Starting,
     TimePassed,
 )
-from fedsim.callbacks.telling import Telling
 from fedsim.cli.watching.words import left_said
 from fedsim.errors import visible
 from fedsim.records.quantities import duration, plural, said
@@ -212,13 +210,6 @@ class Progress(Callback):
             print(visible(f"{self._head}{text}", also="\n"), file=self._stream, flush=True)
         else:
             self._bar.title(text)
-
-
-@contextmanager
-def watched(head: str) -> Iterator[Telling]:
-    """Show how one run of several goes; yields what takes what happens in it."""
-    with Progress(head=head) as progress:
-        yield Telling([progress])
 
 
 class _Bar:

@@ -23,6 +23,7 @@ from fedsim.instants import Clock, Closing, Instant
 from fedsim.network.build import network_of
 from fedsim.records.info import RunInfo
 from fedsim.records.run import Run
+from fedsim.records.watching.pace import USED
 from fedsim.records.writer import Writer, portable
 from fedsim.runs.finish import ended, finish, on_processors
 from fedsim.runs.resuming.checkpoints import Checkpoints, leave_no_residuals
@@ -116,7 +117,11 @@ def tell_start(
     """Tell what begins."""
     workers = 0 if executor is None else executor.workers
     settings = portable(plan.experiment)
-    facts = {"workers": workers, "clients": len(plan.population), "budget": dict(settings["budget"])}
+    facts = {
+        "workers": workers,
+        "clients": len(plan.population),
+        "budget": {limit: settings["budget"][limit] for limit in USED},
+    }
     about = {"name": info.name, "folder": None if folder is None else str(folder), "settings": settings}
     tell("start", {**facts, **about, "resolved": info.resolved, "visits_after": info.visits_after})
 

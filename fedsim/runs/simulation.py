@@ -25,6 +25,11 @@ from fedsim.runs.finish import write_report
 from fedsim.runs.resuming.checkpoints import refuse_unholdable
 from fedsim.runs.stopping import stoppable
 
+NO_TARGET = (
+    "budget.target has no effect without training: the timeline goes to the other limits of the budget"
+)
+"""What is said where nothing is scored."""
+
 
 def executor_for(experiment: Experiment) -> Executor:
     """Return the executor that `runtime` asks for, not opened yet."""
@@ -90,6 +95,8 @@ def simulate(
     _refuse_other_executors(executor)
     if timeline_only:
         _refuse_values(settings)
+        if settings.budget.target is not None:
+            tell("note", {"text": NO_TARGET})
     with ExitStack() as stack:
         stop = stack.enter_context(stoppable())
         worker = None if timeline_only else executor

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fedsim.runs.sweeps.standing import How
     from fedsim.server.ledger import OnEvent
 
-TOLD = ("starting", "start", "resumed", "score", "commit", "stopped")
+TOLD = ("starting", "note", "start", "resumed", "score", "commit", "stopped")
 """Events that the parent is told at once."""
 TIMES_S = 1.0
 """Real seconds between two words on the virtual time."""
