@@ -119,6 +119,9 @@ def _budget(block: Mapping[str, Any]) -> str:
         limits.append(plural(block["commits"], "commit"))
     if block.get("up_bytes"):
         limits.append(f"{said('bytes', block['up_bytes'])} of uploads")
+    target = block.get("target")
+    if isinstance(target, Mapping):
+        limits.append(f"{target.get('metric')} {target.get('value')} on {target.get('split')} reached")
     return " or ".join(limits) + (", whichever comes first" if len(limits) > 1 else "")
 
 

@@ -30,6 +30,8 @@ FLOORS = (
     ("aggregators",),
     ("importers",),
     ("devices",),
+    ("trackers",),
+    ("callbacks",),
     ("records",),
     ("network",),
     ("jobs",),
@@ -64,6 +66,9 @@ LIBRARIES = {
     "pandas": {"records/", "report/", "testing/"},
     "plotly": {"plots.py", "report/"},
     "rich": {"cli/"},
+    "tensorboard": {"trackers/"},
+    "wandb": {"trackers/"},
+    "mlflow": {"trackers/"},
     "typer": {"cli/"},
 }
 """Which rooms (or files) may import a library of others that is heavy or belongs to one thing."""
