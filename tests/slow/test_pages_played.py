@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 from worlds import page_checks as checks
-from worlds.page_runs import PLAYED_SLOWLY, play
-from worlds.pages import commands as commands_of
-from worlds.pages import every, lines_of, of_fedsim, pages
+from worlds.page_runs import ELSEWHERE, PLAYED_SLOWLY, importable, play
+from worlds.pages import blocks, commands, every, lines_of, of_fedsim, pages, write_files
 
 import fedsim
 
@@ -45,7 +44,7 @@ def test_what_is_said_to_ray_is_what_ray_takes():
         line for block in every("console") for line in lines_of(block) if line.startswith(("ray ", "RAY_"))
     ]
     for line in lines:
-        for _, *words in commands_of(line):
+        for _, *words in commands(line):
             command = cli
             while words and words[0] in getattr(command, "commands", {}):
                 command = command.commands[words.pop(0)]

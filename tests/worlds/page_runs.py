@@ -11,10 +11,11 @@ from pathlib import Path
 from fedsim.cli.app import call
 from worlds.pages import Block, blocks, commands, lines_of
 
-PLAYED = ("docs/quickstart.md", "docs/how_to/continue.md", "docs/how_to/tables.md")
+PLAYED = ("docs/quickstart.md", "docs/how_to/tables.md")
 """Pages that the default suite plays."""
 PLAYED_SLOWLY = {
     "README.md": ("budget={commits: 1}", "evaluate.windows=8", "local.steps=1", "runtime.executor=inline"),
+    "docs/how_to/continue.md": (),
     "docs/how_to/editor.md": (),
     "docs/how_to/million_clients.md": (),
     "docs/how_to/own_devices.md": (),
