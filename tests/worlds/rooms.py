@@ -63,6 +63,7 @@ LIBRARIES = {
     "diffusers": {"training/"},
     "pandas": {"records/", "report/", "testing/"},
     "plotly": {"plots.py", "report/"},
+    "matplotlib": {"report/printed/"},
     "rich": {"cli/"},
     "typer": {"cli/"},
 }
