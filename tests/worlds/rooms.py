@@ -65,6 +65,7 @@ LIBRARIES = {
     "diffusers": {"training/"},
     "pandas": {"records/", "report/", "testing/"},
     "plotly": {"plots.py", "report/"},
+    "matplotlib": {"report/printed/"},
     "rich": {"cli/"},
     "tensorboard": {"trackers/"},
     "wandb": {"trackers/"},
