@@ -66,7 +66,7 @@ def _span(least: int, most: int) -> str:
 
 def _plain_memory(laws: Laws) -> Iterator[str]:
     """Yield the stacks of one's own of which no table says what they keep in memory."""
-    names = [name for name in sorted(set(map(str, laws.stack))) if not laws.rows[name].memory_said]
+    names = [name for name in sorted(set(laws.stack.tolist())) if not laws.rows[name].memory_said]
     if names:
         yield (
             f"what {', '.join(names)} keeps in memory is taken as `plain`, frozen weights as the experiment has them: "
@@ -89,7 +89,7 @@ def _for_nobody(plan: Plan) -> Iterator[str]:
 def _classes_of_nobody(plan: Plan) -> Iterator[str]:
     """Yield the keys of settings by class, or by operating system, that no client has."""
     compute, battery = plan.experiment.compute, plan.experiment.energy.battery
-    tiers = set(map(str, plan.population.columns()["tier"]))
+    tiers = set(plan.population.columns()["tier"].tolist())
     by_class: list[tuple[str, object]] = [
         ("compute.unit_sigma", compute.unit_sigma),
         ("compute.step_sigma", compute.step_sigma),
@@ -114,17 +114,17 @@ def _stacks_of_nobody(plan: Plan) -> Iterator[str]:
         return
     systems = owned.table.os[owned.row]
     if isinstance(compute.stack, dict):
-        pairs = set(zip(map(str, plan.population.tier), map(str, systems), strict=True))
+        pairs = set(zip(plan.population.tier.tolist(), systems.tolist(), strict=True))
         chosen = {tier if tier in compute.stack else system for tier, system in pairs}
         yield from (f"compute.stack.{key}" for key in compute.stack if key not in chosen)
-    rows = [laws.rows[name] for name in set(map(str, laws.stack))]
+    rows = [laws.rows[name] for name in set(laws.stack.tolist())]
     if compute.stacks is not None and not any(stack.own for stack in rows):
         yield "compute.stacks"
     if compute.uncertainty != "none" and not any(
         stack.share_sigma_ln or stack.launch_sigma_ln for stack in rows
     ):
         yield "compute.uncertainty"
-    shares = ((usable_share(system, "foreground"), usable_share(system)) for system in set(map(str, systems)))
+    shares = ((usable_share(system, "foreground"), usable_share(system)) for system in set(systems.tolist()))
     if compute.app == "foreground" and all(foreground == background for foreground, background in shares):
         yield "compute.app"
 
@@ -132,7 +132,7 @@ def _stacks_of_nobody(plan: Plan) -> Iterator[str]:
 def _links_of_nobody(plan: Plan) -> Iterator[str]:
     """Yield the settings of links that no client is on."""
     config, columns = plan.experiment.population, plan.population.columns()
-    networks, tiers = (set(map(str, columns[name])) for name in ("network", "tier"))
+    networks, tiers = (set(columns[name].tolist()) for name in ("network", "tier"))
     if isinstance(config.rates, dict):
         known = networks | tiers | {"wifi", "wired", "cellular"}
         yield from (f"population.rates.{key}" for key in config.rates if key not in known)
