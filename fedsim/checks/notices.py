@@ -10,8 +10,10 @@ from fedsim.arrays import Ints
 from fedsim.clock.plan import Plan
 from fedsim.config.thermal import Thermal
 from fedsim.devices.groups.shared_links import Groups
+from fedsim.devices.presets import preset
 from fedsim.devices.stacks.memory_limits import usable_share
 from fedsim.devices.stacks.software import Laws
+from fedsim.devices.thermal import thermal_of
 from fedsim.records.quantities import percent
 
 
@@ -76,10 +78,17 @@ def _plain_memory(laws: Laws) -> Iterator[str]:
 
 def _for_nobody(plan: Plan) -> Iterator[str]:
     """Yield the settings that are for clients of which none was drawn, and one that another makes idle."""
-    keys = [*_classes_of_nobody(plan), *_stacks_of_nobody(plan), *_links_of_nobody(plan)]
+    keys = [
+        *_classes_of_nobody(plan),
+        *_states_of_nobody(plan),
+        *_stacks_of_nobody(plan),
+        *_links_of_nobody(plan),
+    ]
     if keys:
         yield f"no client that was drawn is one that these are for, and they have no effect: {', '.join(keys)}"
     population = plan.experiment.population
+    if population.shares == "exact" and population.preset is not None and preset(population.preset).latency:
+        yield f"population.shares: exact is of networks alone: the devices of {population.preset} follow from a law of speeds"
     if population.links == "by-place" and population.availability == "eligible":
         yield (
             "population.links: by-place moves no transfer: with availability: eligible devices take part at home alone"
@@ -105,6 +114,17 @@ def _classes_of_nobody(plan: Plan) -> Iterator[str]:
     for name, value in by_class:
         if isinstance(value, Mapping):
             yield from (f"{name}.{tier}" for tier in value if tier not in tiers)
+
+
+def _states_of_nobody(plan: Plan) -> Iterator[str]:
+    """Yield batteries and heat, where no device has a battery, or one that heats up."""
+    compute, battery = plan.experiment.compute, plan.experiment.energy.battery
+    columns = plan.population.columns()
+    if battery is not None and battery.capacity_wh is None and not np.any(columns["battery_wh"] > 0):
+        yield "energy.battery"
+    heats = (thermal_of(compute, tier) is not None for tier in set(columns["tier"].tolist()))
+    if compute.thermal != "none" and not any(heats):
+        yield "compute.thermal"
 
 
 def _stacks_of_nobody(plan: Plan) -> Iterator[str]:
