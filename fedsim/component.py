@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from types import ModuleType
 from typing import Any, TypeVar, get_args
 
@@ -51,9 +52,14 @@ class Component(Config):
 
 def kinds(package: str) -> list[str]:
     """Return the kinds a package (`aggregators`, `protocols`, ...) offers, sorted."""
+    return list(_kinds(package))
+
+
+@cache
+def _kinds(package: str) -> tuple[str, ...]:
     path = importlib.import_module(f"fedsim.{package}").__path__
     found = [m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_")]
-    return sorted(name.replace("_", "-") for name in found if component_in(package, name) is not None)
+    return tuple(sorted(n.replace("_", "-") for n in found if component_in(package, n) is not None))
 
 
 _OF_OTHER_NAME = {"optimizers": "server_optimizer", "personal": "personal"}

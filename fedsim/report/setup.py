@@ -64,6 +64,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Budget", _budget(blocks.get("budget", {}))),
         ("Seed", _seeds(run)),
         ("Set by other keys", _followed(info)),
+        ("Notes", _notes(info)),
         ("Real work", _real(info)),
     ]
 
@@ -88,6 +89,13 @@ def _population(block: Mapping[str, Any]) -> str:
 
 def _followed(info: RunInfo) -> str:
     return "" if info.resolved is None else "; ".join(map(str, info.resolved.followed))
+
+
+def _notes(info: RunInfo) -> str:
+    """Return what was said before the start, beside what stands under model and data."""
+    told = info.task.get("notices", ())
+    notices = () if info.resolved is None else info.resolved.notices
+    return "; ".join(notice for notice in notices if notice not in told)
 
 
 def _trained(block: Mapping[str, Any], charged: Charged | None) -> str:
