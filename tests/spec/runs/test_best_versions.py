@@ -13,12 +13,9 @@ from fedsim.errors import ExperimentError
 from fedsim.records.info import BestVersion
 from fedsim.runs.audit import audit
 
-BLOCKS = {**BASE, **FEDBUFF, "local": {"optimizer": "sgd", "lr": 0.05, "steps": 3, "batch": 8}}
-DIVERGES = {
-    "local": {"optimizer": "sgd", "lr": 0.05, "steps": 3, "batch": 8},
-    "aggregator": {"kind": "fedit", "server_lr": 2.6},
-}
-"""A server step this large overshoots: after some versions the loss rises again."""
+BLOCKS = {**BASE, **FEDBUFF}
+DIVERGES = {"aggregator": {"kind": "fedit", "server_lr": 4.0}, "budget": {"commits": 8}}
+"""A server step this large overshoots: version 2 is the best of them."""
 
 
 def experiment(kind="fedbuff", metric="loss", **blocks):
@@ -59,7 +56,7 @@ def _overshooting(kind):
 
 def test_the_best_is_not_the_last_where_the_loss_rises_again(tmp_path):
     run = fedsim.simulate(experiment(**DIVERGES), out=tmp_path / "run", report=False)
-    assert 0 <= run.info.best.version < 9
+    assert run.info.best.version == 2
     assert files(run.folder / "best") != files(run.folder / "adapter")
     stored = json.loads((run.folder / "run.json").read_text())
     assert stored["best"] == {
@@ -76,10 +73,10 @@ def test_the_best_is_not_the_last_where_the_loss_rises_again(tmp_path):
     )
 
 
-@pytest.mark.parametrize("at", [5, 8])
+@pytest.mark.parametrize("at", [5, 7])
 def test_it_is_the_same_after_a_kill_though_it_lies_before_the_checkpoint(at, tmp_path):
     whole = fedsim.simulate(experiment(**DIVERGES), out=tmp_path / "whole", report=False)
-    assert whole.info.best.version < 4
+    assert whole.info.best.version == 2
     gone_through(
         lambda watch: fedsim.simulate(
             experiment(**DIVERGES), out=tmp_path / "cut", on_event=watch, report=False
