@@ -66,6 +66,7 @@ NOT_PLAYED = {
     ("docs/quantised.md", ""): "converts a model of hundreds of megabytes: tests/runs/test_quantised_runs.py",
     ("docs/resume.md", ""): "needs a run that was killed: docs/how_to/continue.md, tests/runs/test_resume.py",
     ("docs/sources.md", ""): "fetches from package registries",
+    ("docs/site/front.md", ""): "installs; the demo takes minutes, and is in tests/spec/cli",
     ("docs/statistics.md", ""): "reads ten runs of hours: tests/spec/records",
     **{
         (f"experiments/{name}/README.md", ""): _HOURS
