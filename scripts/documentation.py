@@ -1,13 +1,15 @@
 """Gather the pages of the documentation and build the site: `make docs` writes build/site/index.html.
 
 Pages keep their places, so that links between them are the same in the repository and on the site. The reference is
-written anew from what it is about: settings, commands, tables, components, public names.
+written anew from what it is about: settings, commands, tables, components, public names. Notebooks are not executed here:
+`make notebooks` does that, once, for the tests and for the site.
 """
 
 from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import re
 import shutil
 import subprocess
@@ -17,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import typer
+from plotly.io import to_html
+from plotly.offline import get_plotlyjs
 
 import fedsim
 from fedsim.cli.app import app
@@ -92,6 +96,9 @@ LEFT_OUT = {"docs/index.md"}
 FRONT = "docs/site/front.md"
 WRITTEN = {"fedsim/records/rows.py": "reference/tables.md"}
 """Files of the code that a page of the reference is written from: links to them lead there."""
+EXECUTED = ROOT / "build" / "notebooks"
+"""Notebooks with their outputs."""
+FIGURE = "application/vnd.plotly.v1+json"
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)")
 FENCED_BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 ADDRESS = re.compile(r"https?://[^\s<>\"'`]+")
@@ -103,15 +110,19 @@ class Site:
 
     Attributes:
         source: folder of the gathered pages, made anew.
+        executed: folder of the notebooks with their outputs; None: without outputs.
     """
 
     source: Path
+    executed: Path | None = None
 
     def gather(self) -> None:
         """Copy all pages and what they show, and write the reference, the front page, and `links.txt` beside them."""
         shutil.rmtree(self.source, ignore_errors=True)
         self.source.mkdir(parents=True)
         shutil.copy(ROOT / "docs" / "site" / "conf.py", self.source)
+        (self.source / "_static").mkdir()
+        (self.source / "_static" / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
         for name, text in reference():
             path = self.source / "reference" / f"{name}.md"
             path.parent.mkdir(exist_ok=True)
@@ -147,7 +158,10 @@ class Site:
         target = self.source / page
         target.parent.mkdir(parents=True, exist_ok=True)
         if not page.endswith(".md"):
-            shutil.copy(ROOT / page, target)
+            notebook = json.loads((ROOT / page).read_text(encoding="utf-8"))
+            if self.executed is not None:
+                notebook = with_outputs(notebook, self.executed / target.name)
+            target.write_text(json.dumps(notebook), encoding="utf-8")
             return
         text = (ROOT / page).read_text(encoding="utf-8")
         for image in re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", text):
@@ -157,6 +171,36 @@ class Site:
                 beside.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(picture, beside)
         target.write_text(linked(text, page, pages), encoding="utf-8")
+
+
+def with_outputs(notebook: dict[str, list[dict]], executed: Path) -> dict[str, list[dict]]:
+    """Return a notebook with its outputs, its figures drawn by the one plotly.js of the site.
+
+    Args:
+        notebook: as it is kept, without outputs.
+        executed: the file of the same notebook with outputs.
+
+    Raises:
+        FileNotFoundError: there is none, or it is of other cells.
+    """
+    fix = "make notebooks"
+    if not executed.is_file():
+        raise FileNotFoundError(f"{executed}: the notebook was not executed: {fix}")
+    done = json.loads(executed.read_text(encoding="utf-8"))
+    if [cell["source"] for cell in done["cells"]] != [cell["source"] for cell in notebook["cells"]]:
+        raise FileNotFoundError(f"{executed}: is of an older notebook: {fix}")
+    script = '<script src="../_static/plotly.min.js"></script>'
+    for cell in done["cells"]:
+        for output in cell.get("outputs", []):
+            figure = output.get("data", {}).pop(FIGURE, None)
+            if figure is not None:
+                plain = {name: figure[name] for name in ("data", "layout")}
+                shown = to_html(
+                    plain, full_html=False, include_plotlyjs=False, config={"displayModeBar": False}
+                )
+                output["data"] = {"text/html": script + shown}
+                script = ""
+    return done
 
 
 def linked(text: str, page: str, pages: set[str]) -> str:
@@ -378,9 +422,11 @@ def main() -> int:
     """Build the site; returns what sphinx-build returns: warnings are errors."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "site")
-    parser.add_argument("--gather", action="store_true", help="gather the pages and stop")
+    parser.add_argument(
+        "--gather", action="store_true", help="gather the pages, notebooks without outputs, and stop"
+    )
     args = parser.parse_args()
-    site = Site(ROOT / "build" / "pages")
+    site = Site(ROOT / "build" / "pages", None if args.gather else EXECUTED)
     site.gather()
     if args.gather:
         return 0
