@@ -54,6 +54,7 @@ CHAPTERS: dict[str, list[str]] = {
     ],
     "Reference": ["reference/*.md", "docs/words.md", "docs/combinations.md"],
     "Results": [
+        "docs/claims.md",
         "experiments/README.md",
         "experiments/*/README.md",
         "benchmarks/README.md",
