@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,9 @@ from fedsim.component import Config
 from fedsim.config.fields import Count, NonNegative, Positive
 from fedsim.config.lora.depth import LoraDepth
 from fedsim.errors import invalid
+
+Split: TypeAlias = Literal["test", "valid", "clients", "samples", "answers"]
+"""What of the data is scored."""
 
 
 class LoraConfig(LoraDepth):
@@ -193,7 +196,7 @@ class EvaluateConfig(Config):
     every_s: Positive | None = None
     every_bytes: Positive | None = None
     targets: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = ()
-    splits: tuple[Literal["test", "valid", "clients", "samples", "answers"], ...] = ("test",)
+    splits: tuple[Split, ...] = ("test",)
     windows: Count | Literal["all"] | None = None
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
 

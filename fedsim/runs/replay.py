@@ -110,7 +110,8 @@ def job_of(plan: Plan, client: int, visit: int) -> Job:
     scoring = experiment.evaluate.model_copy(
         update={"every_commits": None, "every_s": None, "every_bytes": None, "windows": 1}
     )
-    short = experiment.model_copy(update={"evaluate": scoring})
+    budget = experiment.budget.model_copy(update={"target": None})  # no version is scored as the run did
+    short = experiment.model_copy(update={"evaluate": scoring, "budget": budget})
     executor = simulation.executor_for(short)
     jobs: list[Job] = []
 

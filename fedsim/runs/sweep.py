@@ -160,6 +160,8 @@ def _apart(course: Course, orders: _Orders, watch: Watch) -> None:
                     kind = "done" if news.kind == "finished" else news.kind
                     observers[child.number](kind, dict(news.facts))
                 elif child.problem is not None:
+                    facts = {"status": "killed", "reason": child.problem.line, "folder": None}
+                    observers[child.number]("stopped", facts)  # unless it could say so itself
                     course.fail(turn, child.problem)
                 elif child.stopped:
                     course.stop(turn)

@@ -97,7 +97,7 @@ def file_sha256(path: Path) -> str:
     """
     sha = hashlib.sha256()
     with opened(path) as file:
-        if is_hollow(file):
+        if is_hollow(file.fileno()):
             raise UnreadableError("is long, and consists of holes", fix="remove it")
         while chunk := file.read(CHUNK_BYTES):
             sha.update(chunk)

@@ -44,6 +44,7 @@ class Evaluations:
 
     Attributes:
         queued: version and time of its commit of all evaluations [virtual s], also without an executor.
+        newest: split -> the version that was scored last on it, and its metrics.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Evaluations:
         self._open: deque[_Evaluation] = deque()
         self._clients_per_call = max(PROBES_PER_CALL, experiment.numerics.clients_per_call)
         self.queued: list[tuple[int, float]] = []
+        self.newest: dict[str, tuple[int, dict[str, float]]] = {}
 
     def attach(self, executor: Executor, handles: Handles) -> None:
         """Have scores made from now on."""
@@ -138,6 +140,7 @@ class Evaluations:
                 self._tell("scoring", done | {"of": sum(first.rows)})
                 parts += ticket.result()
             metrics = returned.metrics(self._task, parts)
+            self.newest[first.split] = (first.version, metrics)
             self._on_score(first.version, first.time_s, first.split, metrics)
 
     def losses(self, models: Sequence[tuple[int, Vector, Vector | None]]) -> list[float]:
