@@ -1,4 +1,4 @@
-"""What others published, in shape: the runs of studies.yaml, and what is kept of them.
+"""What others published, in shape: the runs of studies.yml, and what is kept of them.
 
     python experiments/published/compare.py run OUT [STUDY ...]     run folders OUT/STUDY/WAY/seed-N; what is finished stays
     python experiments/published/compare.py remake OUT [STUDY ...]  runs.csv from the folders, and of it all tables and figures
@@ -28,7 +28,7 @@ from fedsim.config.experiment import Experiment
 from fedsim.records.stragglers import fairness
 
 HERE = Path(__file__).parent
-STUDIES, ROWS = HERE / "studies.yaml", HERE / "runs.csv"
+STUDIES, ROWS = HERE / "studies.yml", HERE / "runs.csv"
 LOST = ("offline", "late", "memory")
 NOT_ASKED_TO_THE_END = ("surplus", "in_flight", "polled")
 NIGHT_ENDS_H, HOUR_S = 9, 3600.0
@@ -37,7 +37,7 @@ Key = tuple[str, str, int]
 
 @dataclass(frozen=True)
 class Study:
-    """Runs that differ by one thing each; `ways` are what they change of `base`."""
+    """Runs that differ by one thing each; `ways` are what they change of `base`, `stops` ends them at the target."""
 
     name: str
     trained: bool
@@ -46,10 +46,11 @@ class Study:
     ways: Mapping[str, Mapping[str, Any]]
     metric: str | None = None
     target: float = math.nan
+    stops: bool = False
 
 
 def studies() -> dict[str, Study]:
-    """Return the studies of studies.yaml by name."""
+    """Return the studies of studies.yml by name."""
     read = yaml.safe_load(STUDIES.read_text("utf-8"))
     return {name: Study(name=name, **block) for name, block in read.items() if name != "anchors"}
 
@@ -63,6 +64,8 @@ def experiment(study: Study, way: str, seed: int) -> Experiment:
     for name in ("devices", "networks"):
         if name in population:
             population[name] = str(HERE / population[name])
+    if study.stops:
+        values["budget"] = {**values["budget"], "target": {"metric": study.metric, "value": study.target}}
     name = f"{study.name}-{slug(way)}-{seed}"
     return Experiment.model_validate({**values, "population": population, "name": name, "seed": seed})
 
@@ -142,6 +145,10 @@ def swing(run: fedsim.Run) -> float:
 def costs(run: fedsim.Run, metric: str, target: float) -> dict[str, float]:
     """Return what the target has cost: NaN where it was not reached."""
     row = views.time_to_target([run], metric, target).iloc[0]
+    scores = views.scored(run, metric)
+    worse = scores[scores["value"] > target]
+    settled = scores[scores["version"] > (worse["version"].max() if len(worse) else -1)]
+    after = scores[scores["version"] >= row["version"]] if row["reached"] else scores
     before = run.commits["version"] <= (row["version"] if row["reached"] else -1)
     updates = float(run.commits.loc[before, "updates"].sum()) if row["reached"] else math.nan
     return {
@@ -149,7 +156,9 @@ def costs(run: fedsim.Run, metric: str, target: float) -> dict[str, float]:
         "target_s": float(row["time_s"]),
         "target_up_bytes": float(row["up_bytes"]),
         "target_updates": updates,
-        "last": float(views.scored(run, metric)["value"].iloc[-1]),
+        "last": float(scores["value"].iloc[-1]),
+        "worst_after": float(after["value"].max()),
+        "settled_s": float(settled["time_s"].iloc[0]) if len(settled) else math.nan,
     }
 
 

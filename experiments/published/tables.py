@@ -136,6 +136,7 @@ SHOWN = {
     "fedscale": ("commits_per_hour",),
     "timelyfl": ("clients_share", "updates_per_commit", "commits", "target_s"),
     "timelyfl-horizon": ("clients_share", "updates_per_commit", "commits", "target_s"),
+    "overshoot": ("target_s", "worst_after", "settled_s"),
     "refl": ("wasted_joules", "clients_share", "offline", "commits"),
 }
 TO_TARGET = ("reached", "target_s", "target_updates", "target_up_bytes", "hours_per_commit", "last")
@@ -156,8 +157,10 @@ LABELS = {
     "target_updates": "updates to the target",
     "target_up_bytes": "GB up to the target",
     "last": "last score",
+    "worst_after": "worst score after it",
+    "settled_s": "hours until it stays there",
 }
-UNITS = {"target_s": 3600.0, "target_up_bytes": 1e9}
+UNITS = {"target_s": 3600.0, "settled_s": 3600.0, "target_up_bytes": 1e9}
 
 
 def details(rows: Rows) -> Iterator[str]:
