@@ -76,10 +76,7 @@ CHAPTERS: dict[str, list[str]] = {
     "Reference": ["docs/words.md", "reference/*.md", "docs/combinations.md"],
     "Results": [
         "docs/claims.md",
-<<<<<<< HEAD
         "docs/simulators.md",
-=======
->>>>>>> published
         "experiments/README.md",
         "experiments/*/README.md",
         "benchmarks/README.md",
