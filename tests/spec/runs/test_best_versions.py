@@ -10,7 +10,7 @@ from worlds.resumed_runs import BASE, FEDBUFF, KINDS, gone_through
 import fedsim
 from fedsim.config.experiment import Experiment
 from fedsim.errors import ExperimentError
-from fedsim.records.info import BestVersion
+from fedsim.records.watching.score import BestVersion
 from fedsim.runs.audit import audit
 
 BLOCKS = {**BASE, **FEDBUFF}
