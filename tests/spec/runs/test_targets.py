@@ -9,10 +9,13 @@ from worlds.resumed_runs import BASE, KINDS, experiment_of, gone_through
 
 import fedsim
 from fedsim.callbacks import Callback
+from fedsim.checks.gate import prepared
+from fedsim.cli.printing import estimates
 from fedsim.config.experiment import Experiment
 from fedsim.config.target import TargetConfig
 from fedsim.errors import ExperimentError, RunFolderError
 from fedsim.runs.audit import audit
+from fedsim.runs.dry_run import dry_run
 from fedsim.runs.replay import replay
 
 TABLES = ("clients", "visits", "commits", "scores", "personal")
@@ -170,6 +173,13 @@ def test_a_timeline_goes_to_the_other_limits_and_says_so(whole):
     assert notes == [
         "budget.target has no effect without training: the timeline goes to the other limits of the budget"
     ]
+
+
+def test_an_estimate_says_that_it_may_end_sooner():
+    estimated = dry_run(prepared(with_target("fedbuff", 1.0)), measure=False)
+    assert estimated.totals.commits == 9
+    assert "note: at most, since budget.target may end it sooner" in estimates(estimated)
+    assert "note: at most" not in estimates(dry_run(prepared(experiment_of("fedbuff")), measure=False))
 
 
 def test_one_visit_is_trained_again_as_it_was(stopped):
