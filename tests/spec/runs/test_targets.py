@@ -50,10 +50,13 @@ def whole():
     return run
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["sync", "fedbuff", "fedasync", "fedat", "tifl", "ditto", "fedex", "busy-server", "semi-synchronous"],
-)
+MORE = [
+    pytest.param(k, marks=pytest.mark.slow)
+    for k in ("fedasync", "tifl", "ditto", "fedex", "semi-synchronous")
+]
+
+
+@pytest.mark.parametrize("kind", ["sync", "fedbuff", "fedat", "busy-server", *MORE])
 def test_a_run_that_reaches_it_is_the_run_of_so_many_commits(whole, kind):
     """Version 4 is the first that is as good as itself, so a budget of 4 commits is the same run, to the bit."""
     scores = values(whole(kind))
@@ -128,7 +131,9 @@ def test_verify_replays_it_and_finds_a_score_that_was_changed(stopped, tmp_path)
     assert "visits" in problems  # the schedule goes on where nothing has reached the target
 
 
-@pytest.mark.parametrize("at", [1, 3, 4])
+@pytest.mark.parametrize(
+    "at", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_it_goes_on_after_a_kill_and_ends_at_the_same_version(stopped, tmp_path, at):
     experiment, folder = Experiment.model_validate(fedsim.load(stopped).experiment), tmp_path / "run"
     gone_through(lambda watch: fedsim.simulate(experiment, out=folder, on_event=watch, report=False), stop=at)
