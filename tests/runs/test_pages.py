@@ -22,7 +22,6 @@ OF_EXPERIMENTS = [page for page in WITH_BLOCKS if page.startswith("experiments/"
 OUTSIDE = {
     "ray": "tests/slow/test_pages_played.py has them parsed by Ray",
     "docker": "is not there in CI",
-    "jq": "is not there in CI",
 }
 """Programs of others that pages name, and who knows them."""
 

@@ -60,12 +60,13 @@ NOT_PLAYED: dict[str, dict[str, str]] = {
     "docs/how_to/million_clients.md": {
         "fedsim run million.yaml --timeline-only --out runs/million": "minutes: python -m benchmarks engine",
     },
-    "docs/json.md": {"": "needs jq: tests/spec/cli/test_json.py"},
+    "docs/json.md": {"": "of a run of hours: tests/spec/cli/test_json.py"},
     "docs/quantised.md": {"": "converts a model of megabytes: tests/runs/test_quantised_runs.py"},
     "docs/resume.md": {"class Drawing": "shows two methods of a class"},
     "docs/sources.md": {"": "fetches from package registries"},
     "docs/site/front.md": {"": "installs; the demo takes minutes, and is in tests/spec/cli"},
-    "docs/trackers.md": {"": "needs trackers that are installed: tests/spec/trackers/test_trackers.py"},
+    "docs/sweeps.md": {"": "of a grid of hours: tests/spec/runs/test_sweep_contract.py holds every sentence"},
+    "docs/trackers.md": {"": "needs the packages of the extras: tests/spec/trackers/test_trackers.py"},
     **{f"experiments/{name}/README.md": _HOURS for name in _EXPERIMENTS},
 }
 """What is shown and not played, and why: page, what the command or block begins with (nothing: all of the page), reason."""
