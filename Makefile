@@ -43,6 +43,7 @@ cover: .venv/.dev .venv/.wheel ## lines of fedsim that the default suite runs, w
 
 slow: .venv/.dev .venv/.wheel ## the tests that take minutes
 	$(BIN)/pytest -m slow --timeout 1800
+	FEDSIM_CASES=many $(BIN)/pytest -n 2 --dist loadfile -m "hypothesis and not slow"
 
 bench: .venv/.dev             ## the measurements of benchmarks/README.md, 45 minutes on a quiet machine
 	$(BIN)/python -m benchmarks
