@@ -111,8 +111,9 @@ costs.round(1)
 #
 # * After the run, a little more training on one's own text helps nearly everybody, those most whom the shared model serves badly (the
 #   correlation of the gain with `metric_global`).
-# * Ditto's second adapter starts at version 0 and learns in the client's own visits alone. Who was seen once or twice has an adapter of a
-#   few steps, behind the shared one, which all visits have trained; who was never seen begins from the shared one after the
-#   run. Ditto wants many visits of each client, and this population is asked too seldom for it.
+# * Ditto's second adapter starts at version 0 and learns in the client's own visits alone. Who was seen has an adapter of a
+#   few small steps, behind the shared one, which all visits have trained; who was never seen begins from the shared one after the
+#   run. Ditto wants many visits of each client, and this population is asked too seldom for it. (A row has four to seven
+#   clients: it does not tell how the gap changes with the number of visits.)
 # * Its second training is paid in virtual time and energy, not in bytes: nothing personal travels.
 # * Sixteen clients and one seed: a hint, not a finding. More visits a client, another `lam` or another learning rate may turn it.
