@@ -185,17 +185,20 @@ def _paint(axes: Axes, name: str, *, grid: bool) -> None:
 def _shapes(figure: go.Figure, panel: Panel) -> None:
     """Draw vertical and horizontal lines through a whole panel."""
     for shape in figure.layout.shapes:
-        across = {"x": shape.xref == panel.x, "y": shape.yref == panel.y}
-        look = {
-            "color": colour_of(shape.line.color),
-            "linewidth": 0.75 * (shape.line.width or 2),
-            "linestyle": LINES[shape.line.dash],
-            "alpha": 1.0 if shape.opacity is None else shape.opacity,
-        }
-        if shape.type == "line" and across["x"] and shape.x0 == shape.x1:
-            panel.axes.axvline(shape.x0, **look)
-        elif shape.type == "line" and across["y"] and shape.y0 == shape.y1:
-            panel.axes.axhline(shape.y0, **look)
+        if shape.type != "line":
+            continue
+        for ends, reference, own, draw_line in (
+            ((shape.x0, shape.x1), shape.xref, panel.x, panel.axes.axvline),
+            ((shape.y0, shape.y1), shape.yref, panel.y, panel.axes.axhline),
+        ):
+            if reference == own and ends[0] == ends[1]:
+                draw_line(
+                    float(ends[0]),
+                    color=colour_of(shape.line.color or INK),
+                    linewidth=0.75 * (shape.line.width or 2),
+                    linestyle=LINES[shape.line.dash],
+                    alpha=1.0 if shape.opacity is None else shape.opacity,
+                )
 
 
 def _legend(figure: go.Figure, paper: Figure, handles: Mapping[str, Artist]) -> None:

@@ -20,6 +20,7 @@ from matplotlib.patches import Patch, Rectangle
 from fedsim.report.style import INK
 
 Numbers: TypeAlias = npt.NDArray[np.float64]
+Colour: TypeAlias = str | tuple[float, float, float, float]
 PT_PER_PX = 0.75
 MARKERS: Mapping[str | None, str] = MappingProxyType(
     {
@@ -52,13 +53,15 @@ def plain(text: str) -> str:
     return f"\u200b{escaped}" if escaped.startswith("_") else escaped
 
 
-def colour_of(text: str | None) -> str | tuple[float, float, float, float] | None:
-    """Return a colour of Plotly as matplotlib takes it.
+def colour_of(text: str | None) -> Colour:
+    """Return a colour of Plotly as matplotlib takes it; matplotlib's first one where none is given.
 
     >>> colour_of("#0072B2"), colour_of("rgba(0, 51, 255, 0.2)")
     ('#0072B2', (0.0, 0.2, 1.0, 0.2))
     """
-    if text is None or not text.startswith("rgb"):
+    if text is None:
+        return "C0"
+    if not text.startswith("rgb"):
         return text
     red, green, blue, *opacity = (float(part) for part in text[text.index("(") + 1 : -1].split(","))
     return (red / 255, green / 255, blue / 255, opacity[0] if opacity else 1.0)
@@ -119,7 +122,7 @@ def scatter(
         linewidth=PT_PER_PX * width,
         marker=MARKERS.get(trace.marker.symbol, "o") if marked else "none",
         markersize=PT_PER_PX * float(trace.marker.size or 6),
-        color=colour_of(colour),
+        color=None if colour is None else colour_of(colour),
         alpha=trace.marker.opacity if marked and not drawn else trace.opacity,
         markeredgewidth=0,
     )
@@ -163,21 +166,20 @@ def _bar(
     axes: Axes, trace: go.Bar, where: tuple[Numbers, Numbers, Numbers], thick: float, *, flat: bool
 ) -> Artist:
     place, begin, lengths = where
-    colours = trace.marker.color
-    colours = (
-        [colour_of(each) for each in colours] if isinstance(colours, tuple | list) else colour_of(colours)
-    )
-    edge, line = trace.marker.line.color, PT_PER_PX * float(trace.marker.line.width or 0)
+    given = trace.marker.color
+    colours = [colour_of(each) for each in (given if isinstance(given, tuple | list) else [given])]
+    colours *= len(place) if len(colours) == 1 else 1
+    edge = colour_of(trace.marker.line.color or "none")
+    line = PT_PER_PX * float(trace.marker.line.width or 0)
     if flat:
         drawn = axes.barh(place, lengths, height=thick, left=begin, color=colours, linewidth=line)
     else:
         drawn = axes.bar(place, lengths, width=thick, bottom=begin, color=colours, linewidth=line)
-    hatch = (
-        2 * (trace.marker.pattern.shape or "") if isinstance(trace.marker.pattern.shape, str | None) else ""
-    )
+    pattern = trace.marker.pattern.shape
+    hatch = 2 * pattern if isinstance(pattern, str) else ""
     for patch in drawn.patches:
-        patch.set_edgecolor(colour_of(edge) or "none")
-        patch.set_hatch(hatch or None)
+        patch.set_edgecolor(edge)
+        patch.set_hatch(hatch)
     words = [] if trace.text is None else list(trace.text)
     for patch, word in zip(drawn.patches, words, strict=False):
         if word:
@@ -186,8 +188,8 @@ def _bar(
             _number(
                 axes, patch, plain(str(word)), ink or trace.textfont.color or INK, flat=flat, inside=inside
             )
-    first = colours[0] if isinstance(colours, list) and colours else colours
-    return Patch(facecolor=first, edgecolor=colour_of(edge) or "none", hatch=hatch or None, linewidth=0)
+    first = colours[0] if colours else colour_of(None)
+    return Patch(facecolor=first, edgecolor=edge, hatch=hatch, linewidth=0)
 
 
 def _number(axes: Axes, patch: Rectangle, word: str, ink: str, *, flat: bool, inside: bool) -> None:
