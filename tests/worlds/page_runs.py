@@ -70,6 +70,7 @@ NOT_PLAYED = {
             "fidelity",
             "instructions",
             "ptb",
+            "published",
             "rules",
         ]
     },
