@@ -10,8 +10,10 @@ from fedsim.arrays import Ints
 from fedsim.clock.plan import Plan
 from fedsim.config.thermal import Thermal
 from fedsim.devices.groups.shared_links import Groups
+from fedsim.devices.presets import preset
 from fedsim.devices.stacks.memory_limits import usable_share
 from fedsim.devices.stacks.software import Laws
+from fedsim.devices.thermal import thermal_of
 from fedsim.records.quantities import percent
 
 
@@ -66,7 +68,7 @@ def _span(least: int, most: int) -> str:
 
 def _plain_memory(laws: Laws) -> Iterator[str]:
     """Yield the stacks of one's own of which no table says what they keep in memory."""
-    names = [name for name in sorted(set(map(str, laws.stack))) if not laws.rows[name].memory_said]
+    names = [name for name in sorted(set(laws.stack.tolist())) if not laws.rows[name].memory_said]
     if names:
         yield (
             f"what {', '.join(names)} keeps in memory is taken as `plain`, frozen weights as the experiment has them: "
@@ -76,10 +78,17 @@ def _plain_memory(laws: Laws) -> Iterator[str]:
 
 def _for_nobody(plan: Plan) -> Iterator[str]:
     """Yield the settings that are for clients of which none was drawn, and one that another makes idle."""
-    keys = [*_classes_of_nobody(plan), *_stacks_of_nobody(plan), *_links_of_nobody(plan)]
+    keys = [
+        *_classes_of_nobody(plan),
+        *_states_of_nobody(plan),
+        *_stacks_of_nobody(plan),
+        *_links_of_nobody(plan),
+    ]
     if keys:
         yield f"no client that was drawn is one that these are for, and they have no effect: {', '.join(keys)}"
     population = plan.experiment.population
+    if population.shares == "exact" and population.preset is not None and preset(population.preset).latency:
+        yield f"population.shares: exact is of networks alone: the devices of {population.preset} follow from a law of speeds"
     if population.links == "by-place" and population.availability == "eligible":
         yield (
             "population.links: by-place moves no transfer: with availability: eligible devices take part at home alone"
@@ -89,7 +98,7 @@ def _for_nobody(plan: Plan) -> Iterator[str]:
 def _classes_of_nobody(plan: Plan) -> Iterator[str]:
     """Yield the keys of settings by class, or by operating system, that no client has."""
     compute, battery = plan.experiment.compute, plan.experiment.energy.battery
-    tiers = set(map(str, plan.population.columns()["tier"]))
+    tiers = set(plan.population.columns()["tier"].tolist())
     by_class: list[tuple[str, object]] = [
         ("compute.unit_sigma", compute.unit_sigma),
         ("compute.step_sigma", compute.step_sigma),
@@ -107,6 +116,17 @@ def _classes_of_nobody(plan: Plan) -> Iterator[str]:
             yield from (f"{name}.{tier}" for tier in value if tier not in tiers)
 
 
+def _states_of_nobody(plan: Plan) -> Iterator[str]:
+    """Yield batteries and heat, where no device has a battery, or one that heats up."""
+    compute, battery = plan.experiment.compute, plan.experiment.energy.battery
+    columns = plan.population.columns()
+    if battery is not None and battery.capacity_wh is None and not np.any(columns["battery_wh"] > 0):
+        yield "energy.battery"
+    heats = (thermal_of(compute, tier) is not None for tier in set(columns["tier"].tolist()))
+    if compute.thermal != "none" and not any(heats):
+        yield "compute.thermal"
+
+
 def _stacks_of_nobody(plan: Plan) -> Iterator[str]:
     """Yield the settings of stacks that change no client's: keys by which nobody's is chosen, a table that nobody runs, and so on."""
     laws, owned, compute = plan.population.laws, plan.population.hardware, plan.experiment.compute
@@ -114,17 +134,17 @@ def _stacks_of_nobody(plan: Plan) -> Iterator[str]:
         return
     systems = owned.table.os[owned.row]
     if isinstance(compute.stack, dict):
-        pairs = set(zip(map(str, plan.population.tier), map(str, systems), strict=True))
+        pairs = set(zip(plan.population.tier.tolist(), systems.tolist(), strict=True))
         chosen = {tier if tier in compute.stack else system for tier, system in pairs}
         yield from (f"compute.stack.{key}" for key in compute.stack if key not in chosen)
-    rows = [laws.rows[name] for name in set(map(str, laws.stack))]
+    rows = [laws.rows[name] for name in set(laws.stack.tolist())]
     if compute.stacks is not None and not any(stack.own for stack in rows):
         yield "compute.stacks"
     if compute.uncertainty != "none" and not any(
         stack.share_sigma_ln or stack.launch_sigma_ln for stack in rows
     ):
         yield "compute.uncertainty"
-    shares = ((usable_share(system, "foreground"), usable_share(system)) for system in set(map(str, systems)))
+    shares = ((usable_share(system, "foreground"), usable_share(system)) for system in set(systems.tolist()))
     if compute.app == "foreground" and all(foreground == background for foreground, background in shares):
         yield "compute.app"
 
@@ -132,7 +152,7 @@ def _stacks_of_nobody(plan: Plan) -> Iterator[str]:
 def _links_of_nobody(plan: Plan) -> Iterator[str]:
     """Yield the settings of links that no client is on."""
     config, columns = plan.experiment.population, plan.population.columns()
-    networks, tiers = (set(map(str, columns[name])) for name in ("network", "tier"))
+    networks, tiers = (set(columns[name].tolist()) for name in ("network", "tier"))
     if isinstance(config.rates, dict):
         known = networks | tiers | {"wifi", "wired", "cellular"}
         yield from (f"population.rates.{key}" for key in config.rates if key not in known)

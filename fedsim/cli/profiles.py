@@ -143,11 +143,13 @@ def profiles_calibrate(
     Trains on one thread with batches of three sizes. Prints a row of a device table with the speed of the first, and the law that
     they tell; with --stacks the machine as hardware and its software as a stack, for population.devices and compute.stacks.
     """
-    from fedsim.runs import calibrate, measured_stack
+    from fedsim.runs import calibrate, measured_stack, row_names
 
     for path in (out, stacks):
         if path is not None:
             calibrate.refuse_existing(path)
+    row_names.like_row("devices.csv" if stacks is None else "devices_2026.csv", like)
+    row_names.refuse_name(name, of_a_stack=stacks is not None)
     plan = _plan_of(task, changes or ())
     measured = measured_stack.measure_batches(plan, repeats=repeats, steps=steps, quota=quota is not None)
     if stacks is None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fedsim.arrays import Floats, Ints
+from fedsim.config.fields import least_shown
 from fedsim.devices.groups.columns import between_problems
 from fedsim.devices.people.region_rows import region_problems
 from fedsim.devices.schemas.devices import (
@@ -99,8 +100,8 @@ def network_problems(rows: Rows) -> Iterator[Message]:
     yield from _share_sums(rows)
     if {"outage_share", "outage_mean_s"} <= set(rows.cells):
         share, mean_s = numbers(rows, "outage_share"), numbers(rows, "outage_mean_s")
-        for row in np.flatnonzero(mean_s * (1 - share) < 1):
-            what = f"must be at least 1 / (1 - outage_share) = {1 / (1 - share[row]):g}"
+        for row in np.flatnonzero(mean_s * (1 - share) < 1 - 1e-12):
+            what = f"must be at least 1 / (1 - outage_share) = {least_shown(1 / (1 - share[row]))}"
             fix = "outages, and the times between them, last at least a second"
             yield rows.say(int(row), "outage_mean_s", what, float(mean_s[row]), fix)
 

@@ -15,6 +15,7 @@ PLAYED = ("docs/quickstart.md", "docs/how_to/tables.md")
 """Pages that the default suite plays."""
 PLAYED_SLOWLY = {
     "README.md": ("budget={commits: 1}", "evaluate.windows=8", "local.steps=1", "runtime.executor=inline"),
+    "docs/callbacks.md": (),
     "docs/how_to/continue.md": (),
     "docs/how_to/editor.md": (),
     "docs/how_to/million_clients.md": (),
@@ -55,10 +56,17 @@ NOT_PLAYED = {
     ("docs/how_to/million_clients.md", "fedsim run million.yaml --timeline-only --out runs/million"): (
         "minutes and gigabytes: python -m benchmarks engine"
     ),
+    ("docs/json.md", ""): "of a run of hours: tests/spec/cli/test_json.py has every command, small",
+    ("docs/sweeps.md", ""): "of a grid of hours: tests/spec/runs/test_sweep_contract.py holds every sentence",
+    (
+        "docs/trackers.md",
+        "",
+    ): "needs the packages of the extras: tests/spec/trackers/test_trackers.py reads what they read",
     ("docs/long_runs.md", ""): "reads runs of hours: tests/spec/records and tests/slow/test_sweep_ends.py",
     ("docs/quantised.md", ""): "converts a model of hundreds of megabytes: tests/runs/test_quantised_runs.py",
     ("docs/resume.md", ""): "needs a run that was killed: docs/how_to/continue.md, tests/runs/test_resume.py",
     ("docs/sources.md", ""): "fetches from package registries",
+    ("docs/site/front.md", ""): "installs; the demo takes minutes, and is in tests/spec/cli",
     ("docs/statistics.md", ""): "reads ten runs of hours: tests/spec/records",
     **{
         (f"experiments/{name}/README.md", ""): _HOURS

@@ -194,12 +194,8 @@ def stack_problems(rows: Rows) -> Iterator[Message]:
     yield from problems(rows, (*STACK_COLUMNS, *with_memory))
     yield from nearly_named(rows, STACK_COLUMNS, (MEMORY_COLUMN,))
     for row, name in enumerate(map(str, rows.cells.get("stack", []))):
-        if re.search(r"[\s,]", name.strip()):
-            fix = "write - in their place: in `compute.stack` a share follows a blank, another stack a comma"
-            yield rows.say(row, "stack", "has a blank or a comma in its name", name, fix)
-        if name == "auto":
-            what = "means what a device's row says, in `compute.stack`"
-            yield rows.say(row, "stack", what, name, "give the stack another name")
+        if (wrong := unfit_name(name)) is not None:
+            yield rows.say(row, "stack", wrong[0], name, wrong[1])
     for row, cell in enumerate(rows.cells.get("os", [])):
         for name in sorted(set(str(cell).split()) - set(OS)):
             yield rows.say(row, "os", "no such operating system", name, f"choose from: {', '.join(OS)}")
@@ -208,6 +204,16 @@ def stack_problems(rows: Rows) -> Iterator[Message]:
         for row in np.flatnonzero(least > most).tolist():
             what = f"must be at least least_tokens = {least[row]:g}"
             yield rows.say(row, "most_tokens", what, float(most[row]), "swap them, or correct one")
+
+
+def unfit_name(name: str) -> tuple[str, str] | None:
+    """Return what is wrong with the name of a stack, and a way out; None: nothing, `compute.stack` can name it."""
+    if re.search(r"[\s,]", name.strip()):
+        fix = "write - in their place: in `compute.stack` a share follows a blank, another stack a comma"
+        return "has a blank or a comma in its name", fix
+    if name.strip() == "auto":
+        return "means what a device's row says, in `compute.stack`", "give the stack another name"
+    return None
 
 
 def shares_of(where: str, text: str) -> list[tuple[str, float]]:

@@ -70,7 +70,7 @@ def test_a_sweep_tells_a_listener_of_each_point(here, parallel):
         == 0
     )
     lines = sorted((here / "log.txt").read_text().split("\n")[:-1])
-    assert lines == [f"seed={s} v{v}" for s in (0, 1) for v in (1, 2, 3, 4)]
+    assert lines == [f"seed-{s} v{v}" for s in (0, 1) for v in (1, 2, 3, 4)]
 
 
 def test_a_tracker_writes_beside_the_run(here, monkeypatch):

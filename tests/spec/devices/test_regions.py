@@ -250,6 +250,10 @@ def test_a_region_without_phones_needs_no_row_that_says_none(tmp_path):
     population = draw(config, 0)
     assert set(population.tier) <= {"laptop", "laptop-dgpu", "desktop"}
     assert np.all(population.unmetered)
+    with pytest.raises(
+        ProfileError, match="by-place needs a cellular network with a share, and none has one"
+    ):
+        draw(config.model_copy(update={"links": "by-place"}), 0)
 
 
 @pytest.mark.parametrize("n", [50_000, pytest.param(1_000_000, marks=pytest.mark.slow)])

@@ -397,6 +397,25 @@ def test_stacks_that_nobody_runs_and_spreads_of_nothing_are_said_to_have_no_effe
     assert certain.endswith("no effect: compute.uncertainty, compute.app")
 
 
+def test_batteries_and_heat_of_nobody_are_said_to_have_no_effect(tmp_path):
+    people = {name: tmp_path / f"{name}.csv" for name in ("devices", "networks")}
+    lines = template("hardware").splitlines()
+    cells = lines[-1].split(",")
+    cells[1], cells[8] = "server", "0"  # class, battery_wh
+    people["devices"].write_text("\n".join([*lines[:-2], ",".join(cells)]))
+    people["networks"].write_text(template("networks"))
+    asked = {"compute": {"thermal": "moderate"}, "energy": {"battery": {}}}
+    [notice] = [n for n in said({k: str(v) for k, v in people.items()}, **asked) if "no effect" in n]
+    assert notice.endswith("no effect: energy.battery, compute.thermal")
+    assert not any("no effect" in notice for notice in said(**asked))
+
+
+def test_exact_shares_of_a_law_of_speeds_are_said_to_be_of_networks_alone():
+    assert said({"preset": "fedscale_like", "shares": "exact"}) == [
+        "population.shares: exact is of networks alone: the devices of fedscale_like follow from a law of speeds"
+    ]
+
+
 def test_cells_of_nobody_are_said_to_have_no_effect(tmp_path):
     shared = {"homes": {}, "cells": {"clients": 5, "down_mbps": 40, "up_mbps": 10}}
     people = {name: tmp_path / f"{name}.csv" for name in ("devices", "networks")}
