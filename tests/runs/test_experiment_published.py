@@ -153,3 +153,12 @@ def test_claims_have_an_outcome_each_and_their_pages_are_there(tables):
         assert re.match(r"\*\*(confirmed|refuted|not decided|did not come out|not run)\*\*", claim[-1])
     for link in re.findall(r"\]\(([^)]+)\)", CLAIMS.read_text("utf-8")):
         assert (CLAIMS.parent / link).exists()
+
+
+def test_claims_about_steps_and_overshoot_are_of_the_stored_runs(tables):
+    known, claims = tables.read(), CLAIMS.read_text("utf-8")
+    led = tables.numbers(known, "asynchrony", "target_updates", "ratio", "sync 300, lr 1 | fedbuff 300, lr 1")
+    runs = [row for (study, way, _), row in known.items() if (study, way) == ("overshoot", "fedbuff 1000")]
+    later = [row["settled_s"] / row["target_s"] for row in runs]
+    for values in (led, later):
+        assert f"| {tables.said(tables.mean_interval(values))}; n = 3 |" in claims
