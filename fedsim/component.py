@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from types import ModuleType
 from typing import Any, TypeVar, get_args
 
@@ -23,7 +24,7 @@ from fedsim.errors import ExperimentError, FedsimError, Message, as_invalid, inv
 from fedsim.known_names import method_pointer, nearest_kind
 from fedsim.seams import adopted, misfit, seam_for
 
-C = TypeVar("C", bound=BaseModel)
+C = TypeVar("C")
 
 
 class Config(BaseModel):
@@ -51,9 +52,14 @@ class Component(Config):
 
 def kinds(package: str) -> list[str]:
     """Return the kinds a package (`aggregators`, `protocols`, ...) offers, sorted."""
+    return list(_kinds(package))
+
+
+@cache
+def _kinds(package: str) -> tuple[str, ...]:
     path = importlib.import_module(f"fedsim.{package}").__path__
     found = [m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_")]
-    return sorted(name.replace("_", "-") for name in found if component_in(package, name) is not None)
+    return tuple(sorted(n.replace("_", "-") for n in found if component_in(package, n) is not None))
 
 
 _OF_OTHER_NAME = {"optimizers": "server_optimizer", "personal": "personal"}
@@ -164,7 +170,7 @@ def imported(place: str, base: type[C], where: str = "kind") -> type[C]:
     return found
 
 
-def _is_a(value: object, base: type[BaseModel]) -> bool:
+def _is_a(value: object, base: type) -> bool:
     return isinstance(value, type) and issubclass(value, base)
 
 

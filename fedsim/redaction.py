@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from functools import cache
 
 HIDDEN = "***"
 _TOKENS = re.compile(
@@ -26,6 +27,7 @@ _LEAST = 8
 """Characters that the value of a variable has at least, to be looked for."""
 
 
+@cache
 def is_secret_name(name: str) -> bool:
     """Tell whether what is called so is a secret.
 
@@ -53,6 +55,6 @@ def holds_secret(text: str) -> bool:
 
 def _secrets() -> Iterator[tuple[str, str]]:
     """Yield name and value of the variables of the environment that hold a secret."""
-    for name, value in os.environ.items():
-        if len(value) >= _LEAST and is_secret_name(name):
+    for name in os.environ:
+        if is_secret_name(name) and len(value := os.environ[name]) >= _LEAST:
             yield name, value

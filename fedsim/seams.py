@@ -21,6 +21,7 @@ def hooks(seam: type[BaseModel]) -> dict[str, Any]:
     return {name: value for c in classes for name, value in vars(c).items() if _is_hook(c, name, value)}
 
 
+@cache
 def misfit(cls: type[BaseModel], seam: type[BaseModel]) -> tuple[str, str] | None:
     """Return (what is wrong, the fix) if a class cannot stand at a seam, else None.
 

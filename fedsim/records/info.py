@@ -123,6 +123,16 @@ class SavedAdapter:
 
 
 @dataclass(frozen=True, slots=True)
+class BestVersion:
+    """The version whose adapter is in `best/`, and the score that it was chosen by."""
+
+    version: int
+    split: str
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
 class RunInfo:
     """Everything about a run that is not in its tables; what is not known yet is None, empty or 0.
 
@@ -138,6 +148,7 @@ class RunInfo:
             resolved: who was drawn, and which settings follow from others; None in runs of before.
             refused: the first updates that were not taken; `totals.refused` counts all.
             saved_adapter: about the folder `adapter`, where it is not the plain adapter.
+            best: the version in the folder `best`; None: none was asked for, or had a score.
             executor, workers: what trained; processors: kinds, with torch's instruction set -> nodes; mixed: a word on several.
         visits_after: trainings that follow the last version, in visits.
         end_time_s: virtual time of the end [s]; totals: counts and sums.
@@ -172,6 +183,7 @@ class RunInfo:
     resolved: Resolved | None = None
     refused: tuple[Refusal, ...] = ()
     saved_adapter: SavedAdapter | None = None
+    best: BestVersion | None = None
     executor: str = ""
     workers: int = 0
     visits_after: float = 0.0

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 from worlds import plan
-from worlds.rooms import ROOT, file_of, named, uses
+from worlds.rooms import ROOT, file_of, files, named, syntax, uses
 
 import fedsim
 from fedsim.adapters.largest_rank import smaller_side
@@ -132,11 +132,11 @@ def test_what_does_not_go_together_is_refused_from_python_and_on_the_command_lin
 def test_the_cases_are_as_many_as_the_page_says_and_meet_every_limit():
     page = (ROOT.parent / "docs" / "combinations.md").read_text(encoding="utf-8")
     lines = page.partition("## Whatever the rule")[2].count("\n* ")
+    choices = [choice_of(fedsim.Experiment.model_validate(case.blocks)) for case in CASES]
     met = {
         limit
-        for case in CASES
         for limit in (*LIMITS, *EVER)
-        for choice in [choice_of(fedsim.Experiment.model_validate(case.blocks))]
+        for choice in choices
         if limit.asked(choice) and not limit.able(choice)
     }
 
@@ -328,8 +328,8 @@ def test_components_of_a_user_are_held_to_their_traits(blocks, sentence, tmp_pat
 def test_nothing_but_the_gate_makes_a_plan_of_an_experiment():
     users = {
         named(path)
-        for path in ROOT.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for path in files()
+        for node in syntax(path)
         if isinstance(node, ast.ImportFrom) and node.module == "fedsim.clock.plan"
         if "prepare" in {alias.name for alias in node.names}
     }

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from worlds.rooms import FLOOR, LIBRARIES, edges, libraries, named, place, room
+from worlds.rooms import FLOOR, LIBRARIES, edges, files, libraries, named, place, room
 from worlds.rooms import ROOT as SOURCE
 
 import fedsim
@@ -18,7 +18,7 @@ DATA = Path(hetero_profiles.__file__).parent
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_a_library_is_imported_in_its_own_rooms_only(library):
-    users = [path for path in SOURCE.rglob("*.py") if library in libraries(path)]
+    users = [path for path in files() if library in libraries(path)]
     places = {place(path, LIBRARIES[library]) or named(path) for path in users}
 
     assert places == LIBRARIES[library]
@@ -30,9 +30,7 @@ def test_the_two_times_meet_where_values_are_read_and_after_the_run():
     outside = {name for name in below if room(SOURCE / name) != "executors" and not name.startswith(meeting)}
 
     assert outside == set()
-    assert not [
-        named(p) for p in SOURCE.rglob("*.py") if named(p).startswith(meeting) and "simpy" in libraries(p)
-    ]
+    assert not [named(p) for p in files() if named(p).startswith(meeting) and "simpy" in libraries(p)]
 
 
 def test_the_data_package_needs_nothing_but_the_standard_library():
@@ -81,7 +79,7 @@ def test_the_source_never_seeds_globally_nor_unpickles_from_disk():
 
 def test_public_names_are_these():
     assert fedsim.__all__ == [
-        "NOTHING", "WHOLE", "Aggregator", "Component", "Contribution", "Executor", "Experiment", "FedsimError",
+        "NOTHING", "WHOLE", "Aggregator", "Callback", "Component", "Contribution", "Executor", "Experiment", "FedsimError",
         "Invitation", "Job", "Offer", "Payload", "Personal", "PollingSampler", "Pool", "Run", "Sampler", "Seen", "ServerModel",
         "ServerOptimizer", "ServerProtocol", "Steps", "Task", "TaskComponent", "TaskContext", "TorchTask", "Traits", "Update",
         "Verbs", "load", "plots", "read", "resume", "simulate", "views",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
+from functools import cache
 
 import pytest
-from worlds.rooms import ROOT
+from worlds.rooms import files, named, syntax
 
 OWN_BYTES = ("executors/packing.py", "executors/calls.py", "testing/tasks.py")
 """Where pickles of our own processes travel; none of them reads a file."""
@@ -77,14 +77,29 @@ READERS = {
     "runs/calibrate.py": "what Linux says of itself",
 }
 """Files that read others -> why they may do it by themselves."""
-FILES = {
-    path.relative_to(ROOT).as_posix(): list(ast.walk(ast.parse(path.read_text())))
-    for path in ROOT.rglob("*.py")
-}
-CALLED = {
-    file: [(ast.unparse(node.func), node) for node in nodes if isinstance(node, ast.Call)]
-    for file, nodes in FILES.items()
-}
+
+
+@cache
+def nodes_of_files():
+    """File -> its nodes."""
+    return {named(path): syntax(path) for path in files()}
+
+
+@cache
+def calls_of_files():
+    """File -> its calls, each with the name of what is called."""
+    return {
+        file: [(ast.unparse(node.func), node) for node in nodes if isinstance(node, ast.Call)]
+        for file, nodes in nodes_of_files().items()
+    }
+
+
+@cache
+def imports_of_files():
+    """File -> top-level names that it imports, and names that it takes from modules."""
+    return {
+        file: {name.split(".")[0] for name in imported(nodes)} for file, nodes in nodes_of_files().items()
+    }
 
 
 def arguments(call):
@@ -104,26 +119,23 @@ def constant(value, wanted):
     return isinstance(value, ast.Constant) and value.value is wanted
 
 
-IMPORTED = {file: {name.split(".")[0] for name in imported(nodes)} for file, nodes in FILES.items()}
-
-
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_a_dangerous_module_is_imported_only_where_it_is_said_why(module):
-    found = [file for file, names in IMPORTED.items() if module in names]
+    found = [file for file, names in imports_of_files().items() if module in names]
 
     assert sorted(found) == sorted(MODULES[module])
 
 
 @pytest.mark.parametrize("name", sorted(CALLS))
 def test_a_dangerous_call_is_made_only_where_it_is_said_why(name):
-    found = {file for file, calls in CALLED.items() if any(called == name for called, _ in calls)}
+    found = {file for file, calls in calls_of_files().items() if any(called == name for called, _ in calls)}
 
     assert found <= set(CALLS[name])
 
 
 def test_arrays_are_read_without_pickles_and_processes_start_without_a_shell():
     wrong = []
-    for file, calls in CALLED.items():
+    for file, calls in calls_of_files().items():
         for name, call in calls:
             words = arguments(call)
             if name == "np.load" and not constant(words.get("allow_pickle"), wanted=False):
@@ -141,7 +153,7 @@ def test_arrays_are_read_without_pickles_and_processes_start_without_a_shell():
 def test_models_of_others_bring_no_code_and_their_weights_are_safetensors():
     """Every way into transformers says so; what a configuration asks for is never taken for an answer."""
     loads, weights = [], []
-    for file, calls in CALLED.items():
+    for file, calls in calls_of_files().items():
         if not file.startswith("training/"):
             assert not any(n.endswith(".from_pretrained") for n, _ in calls if "network" not in n)
             continue
@@ -165,7 +177,7 @@ def test_files_are_opened_in_one_place():
     reading = (".read_text", ".read_bytes", "read_table", ".open", "open")
     found = {
         file
-        for file, calls in CALLED.items()
+        for file, calls in calls_of_files().items()
         for name, call in calls
         if name.endswith(reading) and (name == "open" or "." in name) and reads(name, call)
     }
@@ -186,5 +198,4 @@ def reads(name, call):
 def test_the_lists_above_have_no_file_that_is_gone():
     named = {file for files in (*MODULES.values(), *CALLS.values()) for file in files} | set(READERS)
 
-    assert named <= set(FILES)
-    assert isinstance(ROOT, Path)
+    assert named <= set(nodes_of_files())

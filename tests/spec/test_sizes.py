@@ -5,7 +5,7 @@ A number here is today's worst or the house's bound. Lower it whenever you can; 
 
 import ast
 
-from worlds.rooms import ROOT, named
+from worlds.rooms import files, named, syntax
 
 LINES_OF_A_FILE = 300
 LINES_OF_A_FUNCTION = 40  # its body, without the docstring
@@ -21,12 +21,9 @@ BY_NAME = {
 }
 """(file, attribute) of objects of other libraries that are asked whether they have it."""
 
-SOURCES = {path: path.read_text(encoding="utf-8") for path in sorted(ROOT.rglob("*.py"))}
-TREES = {path: ast.parse(text) for path, text in SOURCES.items()}
-
 
 def nodes(kind):
-    return [(path, node) for path, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, kind)]
+    return [(path, node) for path in files() for node in syntax(path) if isinstance(node, kind)]
 
 
 def lines_of(function):
@@ -45,7 +42,8 @@ def asked_by_name():
 
 
 def test_no_file_is_long():
-    long = {named(path): n for path, text in SOURCES.items() if (n := text.count("\n")) > LINES_OF_A_FILE}
+    lines = {named(path): path.read_text(encoding="utf-8").count("\n") for path in files()}
+    long = {name: n for name, n in lines.items() if n > LINES_OF_A_FILE}
 
     assert long == {}
 
@@ -64,11 +62,11 @@ def test_lines_are_counted_without_the_docstring():
 
 
 def test_no_room_has_many_files():
-    folders = {path.parent for path in SOURCES}
-    files = {f: sum(p.parent == f and p.stem != "__init__" for p in SOURCES) for f in folders}
+    folders = {path.parent for path in files()}
+    sizes = {f: sum(p.parent == f and p.stem != "__init__" for p in files()) for f in folders}
 
     assert {
-        named(f): n for f, n in files.items() if n > FILES_OF_A_ROOM and f.name not in A_FILE_A_KIND
+        named(f): n for f, n in sizes.items() if n > FILES_OF_A_ROOM and f.name not in A_FILE_A_KIND
     } == {}
 
 

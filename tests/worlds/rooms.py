@@ -6,6 +6,7 @@ first line of each room's docstring: `What lives there; uses what.`
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
@@ -30,6 +31,8 @@ FLOORS = (
     ("aggregators",),
     ("importers",),
     ("devices",),
+    ("trackers",),
+    ("callbacks",),
     ("records",),
     ("network",),
     ("jobs",),
@@ -63,7 +66,11 @@ LIBRARIES = {
     "diffusers": {"training/"},
     "pandas": {"records/", "report/", "testing/"},
     "plotly": {"plots.py", "report/"},
+    "matplotlib": {"report/printed/"},
     "rich": {"cli/"},
+    "tensorboard": {"trackers/"},
+    "wandb": {"trackers/"},
+    "mlflow": {"trackers/"},
     "typer": {"cli/"},
 }
 """Which rooms (or files) may import a library of others that is heavy or belongs to one thing."""
@@ -72,9 +79,27 @@ BEGIN, END = "<!-- rooms: written by `make rooms` -->", "<!-- end of rooms -->"
 CONTENTS = re.compile(r"(?<=holds it\):\n\n).*?(?=\"\"\")", re.DOTALL)
 
 
+@cache
+def files():
+    """Every file of the source, sorted."""
+    return sorted(ROOT.rglob("*.py"))
+
+
+@cache
+def tree(path):
+    """The syntax of a file; parsed once, for all who look at it."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def syntax(path):
+    """Every node of a file, as `ast.walk` has them."""
+    return tuple(ast.walk(tree(path)))
+
+
 def uses(path):
     """The fedsim modules that a file names: in functions, under TYPE_CHECKING and as text to import, too."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in syntax(path):
         if isinstance(node, ast.Import):
             yield from (a.name for a in node.names if is_ours(a.name))
         elif isinstance(node, ast.ImportFrom):
@@ -83,19 +108,28 @@ def uses(path):
                 for alias in node.names:
                     name = f"{node.module}.{alias.name}"
                     yield name if file_of(name) else node.module
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+        elif isinstance(node, ast.Call) and name_of(node.func) == "import_module":
             yield from (a.value for a in node.args if isinstance(a, ast.Constant) and is_ours(a.value))
 
 
+@cache
 def libraries(path):
     """Top-level names of all imports of a file, those inside functions and TYPE_CHECKING too."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in syntax(path):
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module.partition(".")[0])
     return names
+
+
+def name_of(function):
+    """The last word of what is called: `f` of `f()` and of `a.b.f()`; empty for what has no name."""
+    match function:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+    return ""
 
 
 def place(path, places):
@@ -127,9 +161,10 @@ def named(path):
     return path.relative_to(ROOT).as_posix()
 
 
+@cache
 def edges():
     """(file, file that it uses) of all of fedsim, sorted."""
-    return sorted({(path, file_of(module)) for path in ROOT.rglob("*.py") for module in uses(path)})
+    return sorted({(path, file_of(module)) for path in files() for module in uses(path)})
 
 
 def circles(pairs):

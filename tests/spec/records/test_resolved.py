@@ -22,7 +22,7 @@ BLOCKS = {
     "task": {"kind": "quadratic", "layout": "lora"},
     "local": {"optimizer": "sgd", "steps": 1},
     "protocol": {"kind": "synchronous", "cohort": 3},
-    "budget": {"time_s": 600},
+    "budget": {"time_s": 20},
     "runtime": {"executor": "inline"},
 }
 

@@ -140,7 +140,7 @@ def test_some_refusals_between_commits_end_nothing():
 
 def test_a_run_whose_windows_are_over_ends_with_what_it_has(tmp_path):
     made = plan(ROUND, [10.0], online=[[(0.0, 45.0), (100.0, 125.0)]], budget={"commits": 100})
-    run = simulate(made, out=tmp_path / "run")
+    run = simulate(made, out=tmp_path / "run", report=False)
 
     assert run.info.status == "done"
     assert "windows were over at" in run.info.reason
@@ -200,7 +200,7 @@ def test_who_was_given_up_is_counted(tmp_path):
     from dataclasses import replace
 
     made.population.profiles[1] = replace(made.population.profiles[1], down_bytes_per_s=1e-3)
-    run = simulate(made, timeline_only=True, out=tmp_path / "run")
+    run = simulate(made, timeline_only=True, out=tmp_path / "run", report=False)
 
     assert (run.visits.client == 1).sum() == 5
     assert run.info.never_equipped == 1
@@ -263,7 +263,7 @@ def test_a_signal_in_the_middle_of_a_visit_s_end_leaves_a_whole_folder(tmp_path,
     monkeypatch.setattr(Visit, "_end_whole", interrupted)
     made = plan({"kind": "synchronous", "cohort": 2}, [1.0, 2.0], budget={"commits": 9})
     with pytest.raises(KeyboardInterrupt):
-        simulate(made, timeline_only=True, out=tmp_path / "run")
+        simulate(made, timeline_only=True, out=tmp_path / "run", report=False)
     run = fedsim.load(tmp_path / "run")
 
     assert run.info.status == "interrupted"

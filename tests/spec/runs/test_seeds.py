@@ -7,7 +7,7 @@ import ast
 import numpy as np
 import pytest
 from pandas.testing import assert_frame_equal
-from worlds.rooms import ROOT, named
+from worlds.rooms import files, named, syntax
 from worlds.whole_runs import finished
 
 from fedsim.clock.plan import ground, prepare
@@ -137,8 +137,8 @@ def test_no_room_asks_for_the_one_seed_of_an_experiment():
     """Each draw belongs to one of the three; `seed` itself is for `config` and for the records."""
     asks = {
         named(path)
-        for path in ROOT.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for path in files()
+        for node in syntax(path)
         if isinstance(node, ast.Attribute)
         and node.attr == "seed"
         and ast.unparse(node.value).endswith("experiment")

@@ -20,12 +20,14 @@ save_config(LoraConfig(target_modules=["q", "k", "v", "o", "gate", "up"], r=2), 
 """
 
 
-def test_a_config_has_the_same_bytes_in_every_process_and_the_same_values(tmp_path):
-    texts = []
-    for seed in ("1", "2"):
-        env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        subprocess.run([sys.executable, "-c", CODE, str(tmp_path / seed)], check=True, env=env)
-        texts.append((tmp_path / seed / "adapter_config.json").read_bytes())
+def test_a_config_has_the_same_bytes_in_every_process_and_the_same_values(tmp_path, monkeypatch):
+    """Of this process, and of one whose sets have another order."""
+    monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "here")])
+    exec(CODE, {})
+    seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+    env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    subprocess.run([sys.executable, "-c", CODE, str(tmp_path / "there")], check=True, env=env)
+    texts = [(tmp_path / name / "adapter_config.json").read_bytes() for name in ("here", "there")]
 
     assert texts[0] == texts[1]
     assert json.loads(texts[0])["target_modules"] == ["gate", "k", "o", "q", "up", "v"]
