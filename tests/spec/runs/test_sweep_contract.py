@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,33 @@ def test_a_target_is_part_of_a_point_and_each_stops_at_its_own(tmp_path):
 def test_points_keep_their_best_version(tmp_path):
     results = swept(tmp_path, {"seed": [0, 1]}, evaluate={"every_commits": 2, "keep_best": "loss"})
     assert all((r.point.folder / "best" / "adapter_model.safetensors").is_file() for r in results)
+
+
+ON_ONE_RAY = """
+import sys
+from pathlib import Path
+from ray.cluster_utils import Cluster
+from fedsim.executors import ray_session
+ray_session.quiet_environment()
+from fedsim.runs.sweep import points, run_all
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
+try:
+    grid = points(sys.argv[1], [f"runtime.address={cluster.address}"], Path(sys.argv[2]))
+    results = run_all(grid, say=print, parallel=2)
+    assert [(r.status, r.problem) for r in results] == [("done", ""), ("done", "")]
+finally:
+    cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_points_at_the_same_time_share_the_ray_that_they_are_given(tmp_path):
+    runtime = {"executor": "ray", "workers": 1}
+    file, out = tmp_path / "grid.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump({**SETTINGS, "runtime": runtime, "sweep": {"seed": [0, 1]}}))
+    subprocess.run([sys.executable, "-c", ON_ONE_RAY, str(file), str(out)], check=True, timeout=250)
+
+    for seed in (0, 1):
+        alone = fedsim.simulate({**SETTINGS, "seed": seed}, report=False)
+        assert fedsim.load(out / f"seed-{seed}").scores.equals(alone.scores)
