@@ -138,3 +138,39 @@ def test_what_has_no_one_adapter_is_refused_before_anything_starts(blocks, said)
 def test_a_metric_that_nobody_scores_is_named(tmp_path):
     with pytest.raises(ExperimentError, match=r"evaluate.keep_best: no such metric is scored on test"):
         fedsim.simulate(experiment(metric="los"), out=tmp_path / "run", report=False)
+
+
+@pytest.mark.slow
+def test_stock_peft_gives_the_best_version_the_score_that_it_was_chosen_by(gpt2, text_folder, tmp_path):
+    """A tiny GPT-2, a learning rate that overshoots: the loss of `best/` on valid, by transformers and PEFT."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from fedsim.checks.gate import prepared
+
+    settings = {
+        "task": {"kind": "language", "model": str(gpt2), "data": str(text_folder), "sequence": 16},
+        "population": {"preset": "homogeneous", "clients": 4},
+        "protocol": {"kind": "synchronous", "cohort": 2},
+        "local": {"steps": 4, "lr": 0.3, "batch": 4},
+        "evaluate": {"every_commits": 1, "splits": ["test", "valid"], "windows": 16, "keep_best": "loss"},
+        "budget": {"commits": 4},
+        "runtime": {"executor": "inline"},
+    }
+    experiment = Experiment.model_validate(settings)
+    run = fedsim.simulate(experiment, out=tmp_path / "run", report=False)
+    assert run.info.best == best_by_hand(run, split="valid")
+    with torch.no_grad():
+        plain = AutoModelForCausalLM.from_pretrained(gpt2)
+        model = PeftModel.from_pretrained(plain, run.folder / "best").eval()
+        nll = tokens = 0.0
+        task = prepared(experiment).task
+        for ids, real in list(zip(task.valid.tokens.astype("int64"), task.valid.counts, strict=True))[:16]:
+            labels = torch.from_numpy(ids[None]).clone()
+            labels[:, 1 + real :] = -100
+            loss = torch.nn.functional.cross_entropy(
+                model(torch.from_numpy(ids[None, :-1])).logits[0], labels[0, 1:], reduction="sum"
+            )
+            nll, tokens = nll + float(loss), tokens + int(real)
+    assert nll / tokens == pytest.approx(run.info.best.value, rel=1e-3)
