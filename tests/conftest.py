@@ -9,11 +9,14 @@ import pytest
 from hypothesis import settings
 
 pytest.register_assert_rewrite("worlds", "oracles")
-settings.register_profile("same", derandomize=True, database=None)
+settings.register_profile("same", derandomize=True, database=None, max_examples=40)
+settings.register_profile("many", derandomize=True, database=None)
 settings.register_profile("new")
 settings.load_profile(
     os.environ.get("FEDSIM_CASES", "same")
-)  # `new`: other cases at each run, to look for faults
+)  # `many`: as `make slow` has them; `new`: other cases at each run, to look for faults
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: threads of torch would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a missing fixture must not become a download
 
 THEMES = {
@@ -96,6 +99,19 @@ def gpt2(tmp_path_factory):
         vocab_size=320, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=0, eos_token_id=1
     )
     return _save(config, tmp_path_factory.mktemp("gpt2"))
+
+
+@pytest.fixture(scope="module")
+def ray_here():
+    """A Ray of the user's own in this process, of 6 CPUs: the executors of a module use it and leave it running."""
+    from fedsim.executors import ray_session as session
+
+    session.quiet_environment()
+    import ray
+
+    session.start(ray, session.Needs(6, 0.0, 0, 0))
+    yield ray
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

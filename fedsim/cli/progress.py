@@ -25,10 +25,10 @@ from fedsim.callbacks import (
     Starting,
     TimePassed,
 )
-from fedsim.cli.watching.words import left_said
 from fedsim.errors import visible
 from fedsim.records.quantities import duration, plural, said
 from fedsim.records.watching.pace import Pace, shares_of
+from fedsim.records.watching.words import left_said
 
 STARTING = "starting Ray and its workers, some seconds (-s runtime.executor=inline needs none)"
 QUIET_S = 10.0

@@ -32,6 +32,7 @@ def facts(run: Run) -> dict[str, object]:
         "scores": list(_scores(run)),
         "personal_gain": float(run.personal["gain"].median()) if len(run.personal) else None,
         "saved_share": info.saved_share,
+        "best": info.best,
         "report": report if report is not None and report.exists() else None,
     }
 
@@ -84,6 +85,9 @@ def _learning(run: Run) -> Iterator[str]:
             f"{metric}: {first['value']:.4g} -> {last['value']:.4g} on the test split"
             f" (version {first['version']} -> {last['version']})"
         )
+    best = run.info.best
+    if best is not None:
+        yield f"best: {best.metric} {best.value:.4g} on the {best.split} split, version {best.version}, kept in best/"
     if len(run.personal):
         gain = run.personal["gain"]
         worse = percent(float((gain < 0).mean()))

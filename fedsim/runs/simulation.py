@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fedsim.blame import blaming
 from fedsim.callbacks import Callback
+from fedsim.callbacks.notebook import with_bar
 from fedsim.callbacks.telling import OnEvent, Telling
 from fedsim.checks.gate import admit, given, prepared
 from fedsim.clock.components import parts_of
@@ -68,6 +69,7 @@ def simulate(
     callbacks: Sequence[Callback] = (),
     on_event: OnEvent | None = None,
     report: bool = True,
+    progress: bool = True,
 ) -> Run:
     """Run an experiment to the end of its budget.
 
@@ -81,6 +83,7 @@ def simulate(
         callbacks: told of the run as it goes (`fedsim.Callback`, docs/callbacks.md); no result depends on them.
         on_event: called with (kind, facts) as things happen in virtual time: what callbacks are told, untyped.
         report: write `report.html` into the run folder, too.
+        progress: in a notebook, show a bar under the cell; elsewhere nothing is shown.
 
     Returns:
         The run with its tables.
@@ -89,7 +92,7 @@ def simulate(
         FedsimError: see `fedsim.errors`; the tables written so far are kept.
         KeyboardInterrupt: as raised; the tables written so far are kept, as when SIGTERM ends the run.
     """
-    tell = Telling(callbacks, on_event)
+    tell = Telling(with_bar(callbacks, progress=progress), on_event)
     experiment = given(experiment)
     settings = admit(experiment)
     _refuse_other_executors(executor)

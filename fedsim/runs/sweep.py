@@ -1,7 +1,7 @@
 """A plain grid: every point of `sweep:` in its own folder; what is done is skipped, what was begun goes on.
 
 One point after the other in this process, or several at the same time in processes of their own. The tables of a point are those of
-the same run alone, whichever way. docs/long_runs.md says what the folder of a sweep holds.
+the same run alone, whichever way. docs/sweeps.md says what the folder of a sweep holds.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fedsim.blame import blaming
 from fedsim.callbacks import Callback
+from fedsim.callbacks.notebook import with_bar
 from fedsim.callbacks.telling import OnEvent, Telling
 from fedsim.checks.gate import prepared
 from fedsim.clock.plan import Plan
@@ -62,6 +63,7 @@ def resume(
     callbacks: Sequence[Callback] = (),
     on_event: OnEvent | None = None,
     report: bool = True,
+    progress: bool = True,
     trust: bool = False,
 ) -> Run:
     """Go on with a run after any end; its tables, adapter and samples become those of a run that never ended.
@@ -75,6 +77,7 @@ def resume(
         callbacks: told of the run as it goes on (`fedsim.Callback`); what was told before the checkpoint is not told again.
         on_event: called with (kind, facts) as things happen in virtual time; `resumed` when the run goes on.
         report: write `report.html`, too.
+        progress: in a notebook, show a bar under the cell.
         trust: whether modules that its settings name are imported, and the cluster that they name is joined
             (`fedsim.runs.stored`); an `experiment` that is given is trusted as far as it goes.
 
@@ -86,7 +89,7 @@ def resume(
             says what differs. Nothing was written then.
         FedsimError: see `fedsim.simulate`.
     """
-    folder, tell = Path(folder), Telling(callbacks, on_event)
+    folder, tell = Path(folder), Telling(with_bar(callbacks, progress=progress), on_event)
     if run_folder.holds_run(folder) and not run_folder.has_begun(folder):
         what = "its run was killed before it had written anything"
         fix = "type `fedsim run` with --out and --resume, or remove the folder"

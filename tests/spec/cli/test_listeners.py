@@ -6,6 +6,7 @@ import json
 
 import pytest
 import yaml
+from worlds.no_pages import leave_out_pages
 from worlds.resumed_runs import BASE, FEDBUFF
 
 import fedsim
@@ -39,6 +40,7 @@ class Nothing:
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
+    leave_out_pages(monkeypatch)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(SETTINGS))
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump({**SETTINGS, "sweep": {"seed": [0, 1]}}))
@@ -70,7 +72,7 @@ def test_a_sweep_tells_a_listener_of_each_point(here, parallel):
         == 0
     )
     lines = sorted((here / "log.txt").read_text().split("\n")[:-1])
-    assert lines == [f"seed={s} v{v}" for s in (0, 1) for v in (1, 2, 3, 4)]
+    assert lines == [f"seed-{s} v{v}" for s in (0, 1) for v in (1, 2, 3, 4)]
 
 
 def test_a_tracker_writes_beside_the_run(here, monkeypatch):

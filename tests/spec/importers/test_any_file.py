@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from worlds import experiment
+from worlds.cases import tried
 from worlds.raw_logs import EXAMPLES
 
 from fedsim.devices.table_checks import check
@@ -28,7 +29,7 @@ PIECES = [
 RATES = "trace,time_s,down_kbps\na,0,8\na,5,16\nb,0,8\nb,1,8\n"
 CASES = settings(
     deadline=timedelta(seconds=10),
-    max_examples=400,
+    max_examples=tried(400),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
@@ -123,7 +124,7 @@ def test_a_name_with_a_line_break_is_said_on_one_line(tmp_path):
     assert refused_in_one_sentence(lambda: usable(path))
 
 
-@settings(CASES, max_examples=150, deadline=timedelta(seconds=20))
+@settings(CASES, max_examples=tried(150), deadline=timedelta(seconds=20))
 @given(data=st.data())
 def test_a_run_on_damaged_rates_ends_or_says_why_not(data, tmp_path):
     """An hour of virtual time at most, whatever the rates are."""

@@ -145,7 +145,7 @@ def test_a_forecast_changes_nothing_of_the_run():
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs /proc")
 def test_the_memory_of_a_driver_is_what_was_said(tmp_path):
     """Both in a process of its own: what is held already counts, and `ru_maxrss` would begin with that of the tests' process."""
-    plain = {**BASE, "budget": {"commits": 300}}
+    plain = {**BASE, "budget": {"commits": 60}}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(plain))
     code = """
 from pathlib import Path

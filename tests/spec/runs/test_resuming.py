@@ -99,18 +99,18 @@ def test_what_a_kill_left_half_written_is_swept_away(cut, whole):
 
 
 @pytest.mark.parametrize("tail", [b'{"order": 3, "cli', b"\0" * 300, b"\xff\n", b"\0\0\n\0\n{}"])
-def test_lines_torn_by_a_power_failure_are_cut(ran, tail, tmp_path, whole):
-    folder = as_killed(ran, tmp_path)
-    with (folder / "visits.jsonl").open("ab") as file:
+def test_lines_torn_by_a_power_failure_are_cut(killed, tail, whole):
+    with (killed / "visits.jsonl").open("ab") as file:
         file.write(tail)
-    resumed(folder)
+    resumed(killed)
 
-    assert contents(folder) == whole
+    assert contents(killed) == whole
 
 
-def as_killed(ran, tmp_path):
-    """The folder of the run as a kill at its seventh commit would have left it: lines, and a process that is gone."""
-    folder = tmp_path / "killed"
+@pytest.fixture(scope="module")
+def run_of_a_dead_process(tmp_path_factory):
+    """The run, by a process that was killed at its seventh commit."""
+    folder = tmp_path_factory.mktemp("killed") / "killed"
     code = f"""
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
@@ -124,14 +124,19 @@ fedsim.simulate(experiment_of("fedbuff-adam"), out={str(folder)!r}, report=False
     return folder
 
 
-def test_a_killed_run_goes_on_whether_it_was_read_meanwhile_or_not(ran, tmp_path, whole):
-    folder = as_killed(ran, tmp_path)
-    read = copied(folder, tmp_path / "read")
+@pytest.fixture
+def killed(run_of_a_dead_process, tmp_path):
+    """Its folder as the kill has left it: lines, and a process that is gone."""
+    return copied(run_of_a_dead_process, tmp_path / "killed")
+
+
+def test_a_killed_run_goes_on_whether_it_was_read_meanwhile_or_not(killed, tmp_path, whole):
+    read = copied(killed, tmp_path / "read")
     assert load(read).info.status == "killed"
-    for killed in (folder, read):
-        run = resumed(killed)
+    for folder in (killed, read):
+        run = resumed(folder)
         assert (run.info.status, run.info.resumed[0].after) == ("done", "killed")
-        assert contents(killed) == whole
+        assert contents(folder) == whole
 
 
 def test_wall_clock_lines_go_on_and_the_audit_finds_nothing(cut):
@@ -157,10 +162,9 @@ def test_a_run_that_is_over_has_nothing_to_go_on_with(ran, tmp_path):
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_what_a_kill_left_after_the_last_word_is_swept_away(ran, tmp_path, whole):
+def test_what_a_kill_left_after_the_last_word_is_swept_away(ran, killed, tmp_path, whole):
     """Killed once `run.json` said `done`: rows that were not removed yet, and half a page."""
-    folder = as_killed(ran, tmp_path)
-    lines = {path.name: path.read_bytes() for path in folder.glob("*.jsonl") if path.stem != "wall"}
+    lines = {path.name: path.read_bytes() for path in killed.glob("*.jsonl") if path.stem != "wall"}
     over = copied(ran / "whole", tmp_path / "over")
     for name, text in lines.items():
         (over / name).write_bytes(text)
