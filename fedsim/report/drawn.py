@@ -6,7 +6,8 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -73,21 +74,26 @@ def place(section: Section) -> Markup:
 def _plain(figure: go.Figure, name: str) -> dict[str, object]:
     """Return a figure as data that can be written down: its texts shown as they are."""
     plain = json.loads(figure.to_json(validate=False))
+    words = cache(_as_they_are)  # clients of a map have thousands of bars
     return {
-        "data": _worded(plain["data"]),
-        "layout": _worded(plain["layout"]),
+        "data": _worded(plain["data"], words),
+        "layout": _worded(plain["layout"], words),
         **({"name": name} if name else {}),
     }
 
 
-def _worded(value: object, key: str = "") -> object:
+def _as_they_are(text: str) -> str:
+    return html.escape(str(shown(text)), quote=False)
+
+
+def _worded(value: object, words: Callable[[str], str], key: str = "") -> object:
     """Return a part of a figure whose texts are shown as they are."""
     if isinstance(value, str):
-        return value if key in OURS else html.escape(str(shown(value)), quote=False)
+        return value if key in OURS else words(value)
     if isinstance(value, Mapping):
-        return {name: _worded(part, name) for name, part in value.items()}
+        return {name: _worded(part, words, name) for name, part in value.items()}
     if isinstance(value, list):
-        return [_worded(part, key) for part in value]
+        return [part if isinstance(part, float) else _worded(part, words, key) for part in value]
     return value
 
 

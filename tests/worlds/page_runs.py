@@ -37,7 +37,17 @@ ELSEWHERE = {
 }
 """Pages that are run by a test of their own."""
 _HOURS = {"": "hours of training; its results are kept beside it, and the slow suite has its commands read"}
-_EXPERIMENTS = ("availability", "cifar10", "depth", "devices", "fidelity", "instructions", "ptb", "published", "rules")
+_EXPERIMENTS = (
+    "availability",
+    "cifar10",
+    "depth",
+    "devices",
+    "fidelity",
+    "instructions",
+    "ptb",
+    "published",
+    "rules",
+)
 NOT_PLAYED: dict[str, dict[str, str]] = {
     "CONTRIBUTING.md": {"": "is what CI does itself"},
     "README.md": {

@@ -113,13 +113,13 @@ def _map(visits: pd.DataFrame, commits_s: pd.Series, from_s: float, until_s: flo
     for words, begin, end, colour in PHASES:
         _bars(figure, shown, (words, begin, end, colour), axis)
     _lost(figure, shown, axis)
-    _commits(figure, commits_s[commits_s.between(from_s, until_s)], axis)
     figure.update_xaxes(
         title_text=f"virtual time [{step.unit}]", range=[from_s / step.divisor, until_s / step.divisor]
     )
     order = [f"client {client}" for client in clients][::-1]
     figure.update_yaxes(categoryorder="array", categoryarray=order, tickfont={"size": 11})
-    figure.update_layout(barmode="overlay", bargap=0.15)
+    figure.update_layout(barmode="overlay")
+    _commits(figure, commits_s[commits_s.between(from_s, until_s)], axis)
     return style(figure, 90 + 17 * len(clients), legend=True)
 
 

@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from plotly.offline import get_plotlyjs
-from worlds.small_runs import small
+from worlds.small_runs import INFO, small
 
 from fedsim import report
+from fedsim.report.run_map import figure
 from fedsim.report.run_map.figure import MOST_CLIENTS, MOST_STRETCHES, MOST_VISITS, maps, stretches
 
 
 def repeated(times):
-    """The small run again and again, one after the other, each time by other clients."""
+    """The small run again and again, one after the other, by as many clients as a map has rows: its bars are most then."""
     run = small()
     visits, commits, clients = run.visits, run.commits, run.clients
     at = np.repeat(np.arange(times), len(visits))
     longer = visits.loc[np.tile(visits.index, times)].reset_index(drop=True)
     for name in ("dispatched_s", "downloaded_s", "trained_s", "landed_s", "ended_s"):
         longer[name] += 30.0 * at
-    longer["client"] += 4 * at
+    longer["client"] += 4 * (at % 10)
     longer["order"] = np.arange(len(longer))
     later = commits.loc[np.tile(commits.index, times)].reset_index(drop=True)
     later["version"] = np.arange(len(later)) + 1
     later["time_s"] += 30.0 * np.repeat(np.arange(times), len(commits))
-    many = clients.loc[np.tile(clients.index, times)].reset_index(drop=True)
+    many = clients.loc[np.tile(clients.index, 10)].reset_index(drop=True)
     many["client"] = np.arange(len(many))
-    return small(visits=longer, commits=later, clients=many)
+    return small(visits=longer, commits=later, clients=many, info=replace(INFO, end_time_s=30.0 * times))
 
 
 def page_of(run, place):
@@ -37,14 +39,18 @@ def page_of(run, place):
     return [len(text) for text in re.findall(r'class="figure">(.*?)</script>', html)], len(html)
 
 
-def test_ten_times_as_many_visits_make_no_larger_page(tmp_path):
-    """28,000 visits of 16,000 clients; a map of at most so many bars a stretch is the largest part."""
-    shorter, size = page_of(repeated(MOST_VISITS * MOST_STRETCHES // 7), tmp_path)
-    longer, largest = page_of(repeated(4000), tmp_path)
+def test_ten_times_as_many_visits_make_no_larger_page(tmp_path, monkeypatch):
+    """5,600 and 56,000 visits: the largest part is a map of at most so many bars a stretch."""
+    monkeypatch.setattr(figure, "MOST_STRETCHES", 4)
+    shorter, size = page_of(repeated(800), tmp_path)
+    longer, largest = page_of(repeated(8_000), tmp_path)
+    map_bytes = max(longer)
 
     assert len(shorter) == len(longer)
-    assert largest < 1.3 * size
-    assert largest < 4_000_000  # with Plotly's own 4.8 MB below 10 MB
+    assert largest < 1.1 * size
+    assert (
+        MOST_STRETCHES * map_bytes / 4 + (largest - map_bytes) < 4_000_000
+    )  # with Plotly's own 4.8 MB below 10 MB
 
 
 def test_a_run_is_cut_into_stretches_that_cover_it():
@@ -81,18 +87,16 @@ def test_every_stretch_of_the_page_is_the_map_of_that_stretch(tmp_path):
     html = report.write([run], tmp_path / "page.html").read_text(encoding="utf-8")
     blocks = [json.loads(text) for text in re.findall(r'class="figure">(.*?)</script>', html)]
     shown = next(block for block in blocks if "others" in block)
-    figures = [shown, *shown["others"]]
+    choices = [shown, *shown["others"]]
     drawn = list(maps(run))
 
     assert html.count('type="range"') == 1
     assert f'max="{len(drawn) - 1}"' in html
-    assert [figure["layout"]["xaxis"]["range"] for figure in figures] == [
-        list(figure.layout.xaxis.range) for _, _, figure in drawn
+    assert [made["layout"]["xaxis"]["range"] for made in choices] == [
+        list(each.layout.xaxis.range) for _, _, each in drawn
     ]
-    for figure in figures:
-        assert (
-            len({bar for trace in figure["data"] if trace["type"] == "bar" for bar in trace["y"]})
-            <= MOST_CLIENTS
-        )
-        assert any(trace["name"] == "commit" for trace in figure["data"])
-    assert len({figure["name"] for figure in figures}) == len(figures)
+    for made in choices:
+        rows = {bar for trace in made["data"] if trace["type"] == "bar" for bar in trace["y"]}
+        assert len(rows) <= MOST_CLIENTS
+        assert any(trace["name"] == "commit" for trace in made["data"])
+    assert len({made["name"] for made in choices}) == len(choices)
