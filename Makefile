@@ -4,16 +4,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 SOURCES := $(shell find fedsim hetero_profiles -type f -not -name '*.pyc') pyproject.toml README.md
 
-.PHONY: demo test check format lint types docs portable rooms cover slow bench dev clean
+.PHONY: demo test check format lint types notebooks docs portable rooms cover slow bench dev clean
 
 demo: .venv/.wheel            ## the main job on the embedded default, offline
 	$(BIN)/fedsim demo
 
 test: .venv/.dev .venv/.wheel ## the default suite, against the built wheel, and the notebooks
 	FEDSIM_TEST_WHEEL=1 PYTHONSAFEPATH=1 $(BIN)/pytest -n 2 --dist loadfile
-	$(BIN)/pytest --nbmake notebooks -p no:cacheprovider -m ""
+	$(MAKE) notebooks
+
+notebooks: build/notebooks/.done ## every notebook with its outputs: build/notebooks; executed once, for tests and site
 
 check: .venv/.dev format lint types test docs ## what CI runs
 
@@ -26,7 +29,7 @@ lint: .venv/.dev
 types: .venv/.dev
 	$(BIN)/mypy
 
-docs: .venv/.docs .venv/.wheel ## the documentation site: build/site/index.html; a warning is an error
+docs: .venv/.docs .venv/.wheel build/notebooks/.done ## the documentation site: build/site/index.html; a warning is an error
 	PYTHONSAFEPATH=1 $(BIN)/python scripts/documentation.py
 
 portable: .venv/.dev .venv/.wheel ## the default suite as other processors compute, 20 minutes
@@ -72,6 +75,11 @@ dev: .venv/.dev               ## an editable install, for work on fedsim itself
 	rm -rf .venv/dist
 	$(PIP) wheel -q --no-deps -w .venv/dist .
 	$(PIP) install -q --no-deps --force-reinstall .venv/dist/*.whl
+	touch $@
+
+build/notebooks/.done: .venv/.dev .venv/.wheel $(NOTEBOOKS)
+	rm -rf build/notebooks && mkdir -p build/notebooks && cp $(NOTEBOOKS) build/notebooks
+	PLOTLY_RENDERER=plotly_mimetype $(BIN)/pytest --nbmake --overwrite --nbmake-timeout 600 --timeout 900 --durations=0 -n 2 -p no:cacheprovider -m "" build/notebooks/*.ipynb
 	touch $@
 
 clean:

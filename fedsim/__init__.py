@@ -28,6 +28,8 @@ room uses those below it and none above (DESIGN.md has the table, a test holds i
     aggregators  Rules: pure functions of (state, model, contributions)
     importers    Data of others as tables of ours: devices, networks, availability, rates
     devices      Who the clients are: tables, speed, heat, batteries, availability
+    trackers     Runs shown in TensorBoard, Weights & Biases and MLflow, live or afterwards
+    callbacks    What is told of a run while it goes: typed events, and who listens to them
     records      The tables of a run: written, read, viewed, audited
     network      From bytes to seconds, and the bytes themselves
     cost         Operations, memory, traffic and joules of a model
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from fedsim import plots, views
     from fedsim.adapters.payload import NOTHING, WHOLE, Payload
     from fedsim.aggregators import Aggregator, Contribution, Invitation, Offer, ServerModel, Traits
+    from fedsim.callbacks import Callback
     from fedsim.checks.gate import read
     from fedsim.component import Component
     from fedsim.config.experiment import Experiment
@@ -68,6 +71,7 @@ __all__ = [
     "NOTHING",
     "WHOLE",
     "Aggregator",
+    "Callback",
     "Component",
     "Contribution",
     "Executor",
@@ -105,6 +109,7 @@ __all__ = [
 _HOMES = {
     "fedsim.adapters.payload": ("NOTHING", "WHOLE", "Payload"),
     "fedsim.aggregators": ("Aggregator", "Contribution", "Invitation", "Offer", "ServerModel", "Traits"),
+    "fedsim.callbacks": ("Callback",),
     "fedsim.checks.gate": ("read",),
     "fedsim.component": ("Component",),
     "fedsim.config.experiment": ("Experiment",),

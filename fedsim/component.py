@@ -24,7 +24,7 @@ from fedsim.errors import ExperimentError, FedsimError, Message, as_invalid, inv
 from fedsim.known_names import method_pointer, nearest_kind
 from fedsim.seams import adopted, misfit, seam_for
 
-C = TypeVar("C", bound=BaseModel)
+C = TypeVar("C")
 
 
 class Config(BaseModel):
@@ -170,7 +170,7 @@ def imported(place: str, base: type[C], where: str = "kind") -> type[C]:
     return found
 
 
-def _is_a(value: object, base: type[BaseModel]) -> bool:
+def _is_a(value: object, base: type) -> bool:
     return isinstance(value, type) and issubclass(value, base)
 
 

@@ -2,6 +2,7 @@
 
     figure = fedsim.plots.progress(run)          # shows itself in a notebook
     figure.write_html("progress.html")
+    fedsim.plots.to_matplotlib(figure).savefig("progress.pdf")
 
 Each returns None where a run has nothing to draw.
 """
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from fedsim.records import views
 from fedsim.report import figures, gain_figures, visit_figures
+from fedsim.report.printed.figure import to_matplotlib
 from fedsim.report.run_map.figure import gantt
 from fedsim.report.several.labels import compared
 from fedsim.report.visit_figures import participation, phases, spending, staleness
@@ -33,6 +35,7 @@ __all__ = [
     "progress",
     "spending",
     "staleness",
+    "to_matplotlib",
     "uplink",
 ]
 
@@ -69,12 +72,8 @@ def compare(runs: Sequence[Run], metric: str | None = None) -> go.Figure | None:
 
 
 def endings(run: Run) -> go.Figure | None:
-    """Draw how visits ended, a bar a tier."""
-    visits = run.frame("visits", "client", "outcome").merge(
-        run.frame("clients", "client", "tier"), on="client"
-    )
-    counts = visits.groupby(["tier", "outcome"], observed=True).size().unstack(fill_value=0)
-    return visit_figures.endings(counts)
+    """Draw how visits ended, a bar a tier, slowest first."""
+    return visit_figures.endings(views.losses_by_cause(run))
 
 
 def gains(run: Run, kind: str | None = None) -> go.Figure | None:

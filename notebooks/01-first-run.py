@@ -19,10 +19,8 @@
 # from each device's speed, link and charging hours, so what takes days out there takes seconds here.
 
 # %%
-import matplotlib.pyplot as plt
-
 import fedsim
-from fedsim import views
+from fedsim import plots, views
 
 # %% [markdown]
 # ## The experiment
@@ -65,13 +63,7 @@ run.commits[["version", "time_s", "updates", "total_up_bytes", "total_joules"]].
 # `scores` holds the metrics of every version that was evaluated on text that no client trains on.
 
 # %%
-metric = views.headline(run)
-curve = views.curve(run, metric, x="time_s")
-
-fig, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
-axes.plot(curve["time_s"] / 3600, curve["value"], marker="o", color="#0072B2")
-axes.set(xlabel="virtual time [h]", ylabel=metric, title="The global model on the test text")
-axes.grid(alpha=0.3)
+plots.progress(run)
 
 # %% [markdown]
 # ## Who was lost, and why?
@@ -80,15 +72,7 @@ axes.grid(alpha=0.3)
 # passes. What such a visit had used by then is paid for all the same.
 
 # %%
-losses = views.losses_by_cause(run)
-losses = losses[losses.sum(axis=1) > 0]
-colours = {"landed": "#009E73", "offline": "#E69F00", "memory": "#D55E00", "late": "#CC79A7"}
-
-fig, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
-losses.plot.barh(stacked=True, ax=axes, color=[colours.get(name, "#9AA0A6") for name in losses.columns])
-axes.invert_yaxis()
-axes.set(xlabel="visits", ylabel="", title="How visits ended, slowest tier first")
-axes.legend(frameon=False)
+plots.endings(run)
 
 # %%
 views.wasted_work(run)
@@ -97,13 +81,7 @@ views.wasted_work(run)
 # ## Where does a visit's time go?
 
 # %%
-phases = views.phase_seconds(run)[["download_s", "train_s", "upload_s"]] / 60
-
-fig, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
-phases.plot.barh(stacked=True, ax=axes, color=["#56B4E9", "#0072B2", "#E69F00"])
-axes.invert_yaxis()
-axes.set(xlabel="mean virtual time of a landed visit [min]", ylabel="")
-axes.legend(["download", "train", "upload"], frameon=False)
+plots.phases(run)
 
 # %% [markdown]
 # ## And the uplink?
@@ -112,6 +90,14 @@ axes.legend(["download", "train", "upload"], frameon=False)
 
 # %%
 views.uplink_reduction(run).T
+
+# %% [markdown]
+# ## For a paper
+#
+# Figures are Plotly figures, and with one call figures of matplotlib, which can be saved as PDF.
+
+# %%
+plots.to_matplotlib(plots.progress(run))
 
 # %% [markdown]
 # Next: `fedsim report` turns a run folder into a page with all of this, and compares several runs at equal

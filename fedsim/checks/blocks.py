@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
-from fedsim.checks import combinations, personal
+from fedsim.checks import combinations, devices, personal
 from fedsim.checks.practice import practice
 from fedsim.clock.components import Parts, parts_of
 from fedsim.config.classes import CLASSES
-from fedsim.config.devices import ComputeConfig
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LoraConfig
 from fedsim.config.network import NetworkConfig
 from fedsim.config.problem import Problem
-from fedsim.config.thermal import Thermal
 from fedsim.config.words import no_such_file
-from fedsim.devices.stacks.table import OS
 from fedsim.errors import ExperimentError, nearest, several
 from fedsim.server import returned
 
@@ -32,7 +28,7 @@ def misfits(experiment: Experiment) -> list[Problem]:
         *_network(experiment),
         *returned.problems(components.protocol, experiment.population.clients),
         *_training(experiment),
-        *_compute(experiment),
+        *devices.problems(experiment),
         *_ranks(experiment, components),
         *practice(experiment, components),
         *_sources(components),
@@ -49,7 +45,7 @@ def _population(experiment: Experiment, parts: Parts) -> list[Problem]:
     if population.preset is not None and population.preset not in preset_names():
         fix = f"{nearest(population.preset, preset_names())} (`fedsim profiles list` shows them)"
         problems.append(Problem(("population", "preset"), "no such preset", fix, population.preset))
-    for name in ("devices", "networks"):
+    for name in ("devices", "networks", "regions"):
         table = getattr(population, name)
         if table is not None and not table.is_file():
             fix = "give a CSV or Parquet file; `fedsim profiles check FILE` checks one"
@@ -104,9 +100,12 @@ def _shared_links(experiment: Experiment) -> list[Problem]:
         fix = "set population.links: one, or remove shared_links"
         problems.append(Problem(("population", "shared_links"), what, fix, list(shared.model_fields_set)))
     on_wifi = population.availability == "charging" if population.wifi_only is None else population.wifi_only
-    if shared.cells is not None and on_wifi:
+    if shared.cells is not None and (on_wifi or population.availability == "eligible"):
         what = "has no effect: no client is on a cellular network (population.wifi_only)"
         fix = "remove it, or set population.wifi_only: false"
+        if not on_wifi:
+            what = "has no effect: with availability: eligible devices take part on Wi-Fi alone"
+            fix = "remove it, or set population.availability: always"
         problems.append(
             Problem(("population", "shared_links", "cells"), what, fix, shared.cells.model_dump())
         )
@@ -145,72 +144,6 @@ def _training(experiment: Experiment) -> list[Problem]:
     if local.optimizer != "sgd" and local.momentum:
         what, fix = f"has no effect with {local.optimizer}", "remove it, or set local.optimizer: sgd"
         problems.append(Problem(("local", "momentum"), what, fix, local.momentum))
-    return problems
-
-
-def _stacks(experiment: Experiment) -> list[Problem]:
-    """Return what has no effect where devices are, or are not, told apart from the software that they run."""
-    from fedsim.devices.presets import says_what_devices_are
-
-    compute, problems = experiment.compute, list[Problem]()
-    if says_what_devices_are(experiment.population):
-        if compute.calibration != "none":
-            what = "has no effect: the speeds of this population follow from hardware and software"
-            fix = "remove it, or name the software in compute.stack"
-            problems.append(Problem(("compute", "calibration"), what, fix, compute.calibration))
-        if compute.bandwidth_floor:
-            what, fix = "has no effect: the law of stacks has the memory's bandwidth in it", "remove it"
-            problems.append(Problem(("compute", "bandwidth_floor"), what, fix, got=True))
-        if compute.uncertainty == "none" and compute.uncertainty_draw:
-            what, fix = "has no effect without uncertainty", "set compute.uncertainty: stacks, or remove it"
-            problems.append(Problem(("compute", "uncertainty_draw"), what, fix, compute.uncertainty_draw))
-        return problems
-    if isinstance(compute.stack, dict) or (compute.stack is not None and compute.calibration == "none"):
-        fix = "remove it, or set compute.calibration: measured, or population.preset: mixed_edge_2026"
-        what = "has no effect without a calibration, where the table of devices has speeds"
-        problems.append(Problem(("compute", "stack"), what, fix, compute.stack))
-    for name in ("stacks", "uncertainty", "uncertainty_draw", "app"):
-        value = getattr(compute, name)
-        if value != ComputeConfig.model_fields[name].default:
-            what = "has no effect: the table of devices has speeds, and not what devices are"
-            fix = f"remove compute.{name}, or set population.preset: mixed_edge_2026"
-            problems.append(Problem(("compute", name), what, fix, value))
-    return problems
-
-
-def _compute(experiment: Experiment) -> list[Problem]:
-    from fedsim.devices.presets import says_what_devices_are
-
-    compute, problems = experiment.compute, list[Problem]()
-    absent = no_such_file("compute.calibration", compute.calibration)
-    if absent is not None:
-        problems.append(absent)
-    if compute.stacks is not None and not compute.stacks.is_file():
-        fix = "check the path; it is taken from the YAML file's folder"
-        problems.append(Problem(("compute", "stacks"), "no such file", fix, str(compute.stacks)))
-    problems += _stacks(experiment)
-    has_speeds = not says_what_devices_are(experiment.population)
-    if compute.dequantisation == "copy" and not compute.bandwidth_floor and has_speeds:
-        what, fix = (
-            "has no effect without the bandwidth floor",
-            "remove it, or set compute.bandwidth_floor: true",
-        )
-        problems.append(Problem(("compute", "dequantisation"), what, fix, "copy"))
-    named: list[tuple[tuple[str, ...], Iterable[str]]] = [
-        (("compute", name), getattr(compute, name))
-        for name in ("unit_sigma", "step_sigma", "stack")
-        if isinstance(getattr(compute, name), dict)
-    ]
-    if isinstance(compute.thermal, Thermal):
-        named.append((("compute", "thermal", "tiers"), compute.thermal.tiers))
-    for name in ("capacity_wh", "charge_w", "use_w"):
-        by_tier = getattr(experiment.energy.battery, name, None)
-        if isinstance(by_tier, dict):
-            named.append((("energy", "battery", name), by_tier))
-    for path, tiers in named:
-        known = (*CLASSES, *OS) if path == ("compute", "stack") else tuple(CLASSES)
-        for tier in set(tiers) - set(known):
-            problems.append(Problem(path, "no such class of devices", nearest(tier, known), tier))
     return problems
 
 

@@ -29,6 +29,7 @@ class Choice:
         top_k: whether only the largest entries of an update are sent.
         feedback: whether clients add what one message left out to the next.
         average: whether an average of the versions is scored and kept (`evaluate.ema`).
+        best: whether the best version's adapter is kept (`evaluate.keep_best`).
         personal: the component; None for none.
         whole: whether whole models are trained, without factors.
         dora: whether the lengths of the adapted rows are trained.
@@ -51,6 +52,7 @@ class Choice:
     top_k: bool = False
     feedback: bool = False
     average: bool = False
+    best: bool = False
     personal: Personal | None = None
     whole: bool = False
     dora: bool = False

@@ -32,6 +32,7 @@ def choice_of(experiment: Experiment) -> Choice:
         top_k=experiment.wire.top_k < 1.0,
         feedback=experiment.wire.error_feedback,
         average=experiment.evaluate.ema > 0,
+        best=experiment.evaluate.keep_best is not None,
         personal=parts.personal,
         whole=experiment.lora.full or parts.task.whole(),
         dora=experiment.lora.dora,

@@ -93,6 +93,13 @@ LIMITS: tuple[Limit, ...] = (
         "remove evaluate.ema, or set aggregator.kind: fedit",
     ),
     Limit(
+        ("evaluate", "keep_best"),
+        lambda c: c.best,
+        lambda c: not c.traits.personal,
+        "clients keep a part under the rule {rule}, so no one adapter is what was scored",
+        "remove evaluate.keep_best, or set aggregator.kind: fedit",
+    ),
+    Limit(
         ("lora", "dora"),
         lambda c: c.dora,
         lambda c: c.traits.beside,
@@ -180,6 +187,13 @@ EVER: tuple[Limit, ...] = (
         lambda c: c.personal is None or not (c.personal.waits or c.personal.adds_products),
         "the part that clients keep was trained with the versions that they got, and not with an average of them",
         "remove evaluate.ema, or set personal.kind: fine-tune",
+    ),
+    Limit(
+        ("evaluate", "keep_best"),
+        lambda c: c.best,
+        lambda c: c.personal is None or not c.personal.waits,
+        "clients keep a part of the model that never travels, so no one adapter is what was scored",
+        "remove evaluate.keep_best, or set personal.kind: fine-tune",
     ),
     Limit(
         ("protocol",),

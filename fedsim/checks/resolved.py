@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from fedsim.checks.notices import notices
 from fedsim.clock.plan import Plan
 from fedsim.config.classes import CLASSES
 from fedsim.config.experiment import Experiment
@@ -18,8 +19,8 @@ from fedsim.records.resolved import Drawn, Followed, Resolved
 
 def resolved(plan: Plan) -> Resolved:
     """Return what a reader of the configuration cannot see; nothing is drawn anew."""
-    notices = (*map(str, plan.task.describe().get("notices", ())), *_silence(plan))
-    return replace(of_population(plan.population), followed=tuple(followed(plan)), notices=notices)
+    said = (*map(str, plan.task.describe().get("notices", ())), *notices(plan))
+    return replace(of_population(plan.population), followed=tuple(followed(plan)), notices=said)
 
 
 def of_population(population: Population) -> Resolved:
@@ -102,18 +103,6 @@ def _of_adapters(plan: Plan) -> Iterator[Followed]:
         most = lora.depth_choices(len(layout.blocks))[-1]
         yield Followed(
             "lora.depths", f"1 to {most}", f"depth_by: {lora.depth_by}, of {len(layout.blocks)} layers"
-        )
-
-
-def _silence(plan: Plan) -> Iterator[str]:
-    """Yield what a missing slot says where clients have fewer of their own."""
-    rule, whole = plan.parts.aggregator, plan.task.layout.rank
-    clients = range(len(plan.population)) if rule.votes_zero else ()
-    smaller = sum(plan.own_rank(client) < whole for client in clients)
-    if smaller:
-        yield (
-            f"{smaller} clients have fewer than {whole} slots and say 0 about the others under {rule.kind} as published: "
-            "what few have shrinks even where nobody learns (aggregator.padding: rows, or tail: kept, does not)"
         )
 
 

@@ -20,6 +20,7 @@ from fedsim.cli.importing import import_profiles
 from fedsim.cli.making import new
 from fedsim.cli.profiles import profiles
 from fedsim.cli.shell import answered, terminate
+from fedsim.cli.tracking.exporting import export
 from fedsim.cli.watching.status import status
 
 app = typer.Typer(
@@ -63,6 +64,7 @@ app.command(epilog="Example: fedsim sweep my-grid.yaml --out runs/my-grid")(runn
 app.command(epilog="Example: fedsim status runs/ptb-sync --watch")(status)
 app.command(epilog="Example: fedsim report runs/sync runs/fedbuff --out comparison.html")(reading.report)
 app.command(epilog="Example: fedsim compare runs/sync runs/fedbuff --target perplexity=16")(compare)
+app.command(epilog="Example: fedsim export runs/demo --to tensorboard")(export)
 app.command(epilog="Example: fedsim timeline runs/demo/demo-sync --out timeline.json")(reading.timeline)
 app.command(epilog="Example: fedsim verify runs/ptb-sync")(reading.verify)
 app.command(epilog="Example: fedsim replay runs/ptb-sync --client 3 --visit 0")(running.replay)

@@ -21,6 +21,7 @@ Trust = Annotated[
     ),
 ]
 TimelineOnly = Annotated[bool, typer.Option("--timeline-only", help="The same schedule without training.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs instead of text.")]
 Address = Annotated[
     str | None,
     typer.Option(

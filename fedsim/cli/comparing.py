@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedsim.cli.arguments import AsJson
 from fedsim.cli.reading import contradictions_told
 from fedsim.cli.shell import runs_in, say
 
@@ -22,7 +23,6 @@ Target = Annotated[
     typer.Option(help="Value to reach, as in perplexity=16; may be given again.", show_default=False),
 ]
 Out = Annotated[Path | None, typer.Option(help="Write the page, too.", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print numbers as JSON instead of text.")]
 
 
 def compare(runs: Runs, target: Target = None, out: Out = None, *, as_json: AsJson = False) -> None:

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedsim.cli.arguments import AsJson
+
 if TYPE_CHECKING:
     from fedsim.component import Component
     from fedsim.config.reference.entries import Entry
+    from fedsim.errors import ExperimentError
 
 Key = Annotated[
     str | None,
@@ -23,30 +26,76 @@ Key = Annotated[
 WIDTH = 100
 
 
-def explain(key: Key = None) -> None:
+def explain(key: Key = None, as_json: AsJson = False) -> None:
     """Say what a key of an experiment means, takes and is without being set."""
-    print("\n".join(_lines(key)))
+    from fedsim.cli.printing import print_json
+
+    if as_json:
+        print_json(_facts(key))
+    else:
+        print("\n".join(_lines(key)))
+
+
+def _facts(key: str | None) -> dict[str, object]:
+    """Return the entries of a key and of those below it, or those of the components of a kind, with what they are."""
+    from fedsim.config.experiment import Experiment
+    from fedsim.config.reference.attributes import prose, summary
+    from fedsim.config.reference.entries import below, entries
+
+    if key is None:
+        return {"keys": [e for e in entries(Experiment) if "." not in e.path]}
+    found = _entries(key)
+    if found:
+        return {"keys": [*found, *below(Experiment, found[0].path)]}
+    components = [
+        {
+            "block": block,
+            "kind": key,
+            "summary": summary(component),
+            "text": prose(component),
+            "keys": [e for e in below(Experiment, block) if e.kind == key],
+        }
+        for block, component in _components(key)
+    ]
+    if not components:
+        raise _unknown(key)
+    return {"kinds": components}
+
+
+def _entries(key: str) -> list[Entry]:
+    """Return what a key means: a path, a name that is known for one, or the last part of some."""
+    from fedsim.config.experiment import Experiment
+    from fedsim.config.reference.entries import entries, of_key
+    from fedsim.config.reference.schema import key_meant
+
+    found = of_key(Experiment, key) or of_key(Experiment, key_meant(Experiment, key) or "")
+    return found or [e for e in entries(Experiment) if e.path.rpartition(".")[2] == key]
+
+
+def _unknown(key: str) -> ExperimentError:
+    from fedsim.config.experiment import Experiment
+    from fedsim.config.reference.entries import entries
+    from fedsim.errors import ExperimentError, message, nearest
+
+    known = {part for e in entries(Experiment) for part in (e.path, e.path.rpartition(".")[2])} - {""}
+    return ExperimentError(message(key, "is no key of an experiment", fix=nearest(key, sorted(known))))
 
 
 def _lines(key: str | None) -> Iterator[str]:
     from fedsim.config.experiment import Experiment
-    from fedsim.config.reference.entries import about, below, entries, of_key
-    from fedsim.config.reference.schema import key_meant
-    from fedsim.errors import ExperimentError, message, nearest
+    from fedsim.config.reference.entries import about, below, entries
 
     if key is None:
         yield from _listed([e for e in entries(Experiment) if "." not in e.path])
         return
-    found = of_key(Experiment, key) or of_key(Experiment, key_meant(Experiment, key) or "")
-    found = found or [e for e in entries(Experiment) if e.path.rpartition(".")[2] == key]
+    found = _entries(key)
     if not found:
         components = list(_components(key))
         for block, component in components:
             yield from _of_component(block, key, component)
         if components:
             return
-        known = {part for e in entries(Experiment) for part in (e.path, e.path.rpartition(".")[2])} - {""}
-        raise ExperimentError(message(key, "is no key of an experiment", fix=nearest(key, sorted(known))))
+        raise _unknown(key)
     same: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in found:
         same.setdefault((entry.meaning, entry.values, entry.default), []).append(entry)

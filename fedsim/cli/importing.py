@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedsim.cli.arguments import AsJson
 from fedsim.cli.shell import say
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def import_profiles(
     gap_s: Gap = None,
     shortest_s: Shortest = None,
     longest_s: Longest = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make a table of others' data.
 
@@ -84,15 +86,19 @@ def import_profiles(
         shortest_s=shortest_s,
         longest_s=longest_s,
     )
-    _import(form, files, options, out)
+    _import(form, files, options, out, as_json=as_json)
 
 
-def _import(form: str, files: list[Path], options: Options, out: Path) -> None:
-    from fedsim.cli.printing import listing
+def _import(form: str, files: list[Path], options: Options, out: Path, *, as_json: bool) -> None:
+    from fedsim.cli.printing import listing, print_json
     from fedsim.importers import import_table
 
     imported = import_table(form, files, options)
     imported.write(out)
-    print(listing({"table": f"{out} ({imported.kind})", **imported.figures, **imported.facts}))
+    if as_json:
+        facts = {"figures": imported.figures, "facts": imported.facts}
+        print_json({"table": out, "kind": imported.kind, **facts})
+    else:
+        print(listing({"table": f"{out} ({imported.kind})", **imported.figures, **imported.facts}))
     if imported.facts["licence"] == "not stated":
         say("no licence is stated: give --licence before you pass this table on")

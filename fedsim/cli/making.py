@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from fedsim.cli.arguments import AsJson
+
 TEMPLATES = files("fedsim.cli") / "templates"
 
 
@@ -23,10 +25,12 @@ class TaskKind(StrEnum):
 def new(
     name: Annotated[str, typer.Argument(help="Of the experiment and its file.", show_default=True)] = "mine",
     task: Annotated[TaskKind, typer.Option(help="What is learned.")] = TaskKind.language,
+    as_json: AsJson = False,
 ) -> None:
     """Write a commented experiment that runs as it is."""
     import json
 
+    from fedsim.cli.printing import print_json
     from fedsim.cli.shell import say
     from fedsim.config.experiment import Experiment
     from fedsim.config.reference.schema import json_schema
@@ -53,4 +57,7 @@ def new(
     except OSError as problem:
         raise HostError(message(str(Path.cwd()), f"cannot be written to ({problem.strerror})")) from problem
     say(f"wrote {', '.join(map(str, texts))}; fedsim.json lets an editor complete it")
-    print(f"next: fedsim run {stem}.yaml --dry-run")
+    if as_json:
+        print_json({"files": list(texts), "schema": schema})
+    else:
+        print(f"next: fedsim run {stem}.yaml --dry-run")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fedsim.cli.watching.words import plain
 from fedsim.errors import visible
 from fedsim.records.quantities import duration, said
 
@@ -28,6 +30,11 @@ def table(rows: Sequence[Mapping[str, object]]) -> str:
     return "\n".join(
         "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells
     )
+
+
+def print_json(value: object) -> None:
+    """Print a value on stdout as one JSON object, as every command does that is given `--json`; what is not known is null."""
+    print(json.dumps(plain(value), indent=2, allow_nan=False))
 
 
 def listing(value: Any, indent: str = "") -> str:
@@ -63,6 +70,8 @@ def estimates(run: Estimates) -> str:
         f"energy of the devices: {energy} ({totals.joules:.0f} joules) above idle, {gross} in all",
         f"visits that really train: {run.trained_visits}",
     ]
+    if run.may_end_sooner:
+        lines.append("note: at most, since budget.target may end it sooner")
     if (work := run.real_work) is not None:
         each = f"{work.train_s_per_visit:.3g} s a visit, {work.score_s:.3g} s an evaluation"
         lines.append(f"this machine, one worker: about {duration(work.machine_s)} ({each})")

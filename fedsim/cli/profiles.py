@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsim.cli.arguments import Changes
+from fedsim.cli.arguments import AsJson, Changes
 from fedsim.cli.shell import error, importable
 
 if TYPE_CHECKING:
@@ -19,16 +19,21 @@ profiles = typer.Typer(no_args_is_help=True, help="Look at device, link and avai
 
 
 @profiles.command("list", epilog="Example: fedsim profiles list")
-def profiles_list() -> None:
+def profiles_list(as_json: AsJson = False) -> None:
     """List the population presets."""
+    from fedsim.cli.printing import print_json
     from fedsim.devices.presets import preset_names
 
-    print("\n".join(preset_names()))
+    if as_json:
+        print_json({"presets": list(preset_names())})
+    else:
+        print("\n".join(preset_names()))
 
 
 @profiles.command("show", epilog="Example: fedsim profiles show world_2026")
 def profiles_show(
     preset: Annotated[str, typer.Argument(metavar="PRESET|EXP.yaml", show_default=False)],
+    as_json: AsJson = False,
 ) -> None:
     """Show what a preset draws from.
 
@@ -45,7 +50,11 @@ def profiles_show(
         raise ProfileError(message(preset, "is a table, and no preset", fix=fix))
     if Path(preset).suffix not in (".yaml", ".yml"):
         figures = summary.cited(preset)
-        _show(population.draw_devices(preset, summary.SHOWN, seed=0), [listing(figures)] if figures else [])
+        drawn = population.draw_devices(preset, summary.SHOWN, seed=0)
+        if as_json:
+            _show_json(drawn, {"cited": figures})
+        else:
+            _show(drawn, [listing(figures)] if figures else [])
         return
     from fedsim.checks import gate, resolved
     from fedsim.cli.printing import table
@@ -55,8 +64,20 @@ def profiles_show(
     drawn = population.draw(experiment.population, experiment.population_seed)
     drawn = population.with_software(drawn, experiment.compute, experiment.population_seed)
     facts = resolved.of_population(drawn)
+    if as_json:
+        _show_json(drawn, {"drawn": facts})
+        return
     hours = summary.by_hour(drawn.availability.plain)
     _show(drawn, [table(facts.table()), f"online: {facts.online}", *([hours] if hours else [])])
+
+
+def _show_json(drawn: Population, facts: dict[str, object]) -> None:
+    """Print a population, and what else is known of it, as one JSON object."""
+    from fedsim.cli.printing import print_json
+    from fedsim.devices import summary
+
+    shares = {"classes": summary.summary(drawn), "systems": summary.shares(drawn)}
+    print_json({**shares, **facts, "tables": summary.tables(drawn), "trust": summary.trust(drawn)})
 
 
 def _show(drawn: Population, facts: list[str]) -> None:
@@ -122,11 +143,13 @@ def profiles_calibrate(
     Trains on one thread with batches of three sizes. Prints a row of a device table with the speed of the first, and the law that
     they tell; with --stacks the machine as hardware and its software as a stack, for population.devices and compute.stacks.
     """
-    from fedsim.runs import calibrate, measured_stack
+    from fedsim.runs import calibrate, measured_stack, row_names
 
     for path in (out, stacks):
         if path is not None:
             calibrate.refuse_existing(path)
+    row_names.like_row("devices.csv" if stacks is None else "devices_2026.csv", like)
+    row_names.refuse_name(name, of_a_stack=stacks is not None)
     plan = _plan_of(task, changes or ())
     measured = measured_stack.measure_batches(plan, repeats=repeats, steps=steps, quota=quota is not None)
     if stacks is None:
@@ -195,14 +218,20 @@ def _plan_of(task: Path | None, changes: Sequence[str]) -> Plan:
 
 
 @profiles.command("check", epilog="Example: fedsim profiles check my-devices.csv")
-def profiles_check(file: Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]) -> int:
+def profiles_check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", show_default=False)], as_json: AsJson = False
+) -> int:
     """Check a table of your own.
 
     Devices, networks or availability windows; problems are named by row.
     """
+    from fedsim.cli.printing import print_json
     from fedsim.devices.table_checks import check
 
     problems = check(file)
+    if as_json:
+        print_json({"table": file, "ok": not problems, "problems": list(map(str, problems))})
+        return 2 if problems else 0
     for problem in problems:
         error(problem)
     if not problems:

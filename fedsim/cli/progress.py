@@ -9,16 +9,26 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Self, TextIO
 
-from fedsim.cli.watching.words import left_said
+from fedsim.callbacks import (
+    Callback,
+    Committed,
+    Noted,
+    RunBegun,
+    RunEnded,
+    RunResumed,
+    Scored,
+    Scoring,
+    Starting,
+    TimePassed,
+)
 from fedsim.errors import visible
-from fedsim.records.liveness.resumption import Resumption
 from fedsim.records.quantities import duration, plural, said
-from fedsim.records.resolved import Resolved
 from fedsim.records.watching.pace import Pace, shares_of
+from fedsim.records.watching.words import left_said
 
 STARTING = "starting Ray and its workers, some seconds (-s runtime.executor=inline needs none)"
 QUIET_S = 10.0
@@ -29,29 +39,19 @@ AMONG_OTHERS_S = 5.0
 """Real seconds at least between two commits that are told, where several runs tell theirs."""
 
 
-def resumed(facts: Mapping[str, object]) -> str:
+def resumed(event: RunResumed) -> str:
     """Return from where a run goes on, and what was compared."""
-    again = facts["resumption"]
-    assert isinstance(again, Resumption)
-    if not again.version:
+    if not event.version:
         return "no checkpoint: the run begins again, and is compared with what was there"
-    rows = f"{plural(again.visits, 'visit')} and {plural(again.commits, 'commit')} replayed and compared"
-    text = f"resumed from version {again.version}: {rows} in {again.seconds:.1f} s"
-    if facts["cpu"] == again.cpu:
+    rows = f"{plural(event.visits, 'visit')} and {plural(event.commits, 'commit')} replayed and compared"
+    text = f"resumed from version {event.version}: {rows} in {event.seconds:.1f} s"
+    if event.cpu == event.cpu_before:
         return text
-    return f"{text}; on another processor ({again.cpu}, it was {facts['cpu']}): values agree to rounding"
+    return f"{text}; on another processor ({event.cpu}, it was {event.cpu_before}): values agree to rounding"
 
 
-_SENTENCES: Mapping[str, Callable[[Mapping[str, object]], str]] = {
-    "resumed": resumed,
-    "nothing_to_do": lambda _: "nothing to do: the run came to the end of its budget",
-    "no_checkpoint": lambda facts: str(facts["reason"]),
-}
-"""Events that are told in a sentence."""
-
-
-class Progress:
-    """An observer of `simulate` (`on_event`); use it in a `with` block, which ends the bar.
+class Progress(Callback):
+    """A callback of `simulate` that shows how a run goes; use it in a `with` block, which ends the bar.
 
     Args:
         stream: where to write; default the current `sys.stderr`.
@@ -72,13 +72,14 @@ class Progress:
         bar = False if head else bar
         self._pace, self._left_said = Pace(), (-ANEW_S, "")
         self._bar = _Bar(self._stream) if (self._stream.isatty() if bar is None else bar) else None
-        self._held: Mapping[str, Any] | None = None
+        self._held: Committed | None = None
         self._scored: tuple[int, float, str] | None = None
         self._shown = True
         self._wrote_s = time.monotonic()
         self._starting_s: float | None = None
         self._started_s = 0.0
-        self._budget: Mapping[str, Any] = {}
+        self._budget: Mapping[str, float | None] = {}
+        self._version = 0
 
     def __enter__(self) -> Self:
         return self
@@ -90,42 +91,53 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def __call__(self, kind: str, facts: Mapping[str, Any]) -> None:
-        """Take one event of a run."""
-        self._learn(kind, facts)
-        if kind == "starting" and facts["executor"] == "ray":
+    def on_starting(self, event: Starting) -> None:
+        """Say that Ray starts, which takes a while."""
+        if event.executor == "ray":
             self._starting_s = time.monotonic()
             self._say(STARTING)
-        elif kind == "start":
-            self._start(facts)
-        elif kind == "score":
-            self._score(facts)
-        elif kind == "scoring":
-            self._scoring(facts)
-        elif kind == "commit":
-            self._flush()
-            self._held = facts
-        elif kind == "done":
-            self._end()
-            self._hint()
-        elif kind in _SENTENCES:
-            self._say(_SENTENCES[kind](facts))
-        if self._bar is not None and kind in ("commit", "time"):
-            self._bar.move(self._pace.share, facts, self._left())
 
-    def _learn(self, kind: str, facts: Mapping[str, Any]) -> None:
-        """Let the pace know where the run is."""
-        if kind == "start":
-            self._pace = Pace(facts.get("visits_after", 0.0))
-            self._pace.note(time.monotonic(), {})
-        elif kind in ("resumed", "restarted"):  # what was replayed until here says nothing of the speed
-            self._pace = Pace(self._pace.visits_after)
-        elif kind in ("commit", "time"):
-            self._pace.note(
-                time.monotonic(),
-                shares_of(self._budget, facts),
-                facts.get("updates", 0) if kind == "commit" else 0,
-            )
+    def on_begin(self, event: RunBegun) -> None:
+        """Say what begins: who takes part, where, for how long, and what the configuration leaves open."""
+        self._pace = Pace(event.visits_after)
+        self._started_s = time.monotonic()
+        self._pace.note(self._started_s, {})
+        self._budget = event.budget
+        where = plural(event.workers, "worker") if event.workers else "no training"
+        self._say(f"{plural(event.clients, 'client')}, {where}, budget {_limits(self._budget)}")
+        for line in (*(() if event.resolved is None else event.resolved.lines()), *self._notes):
+            self._say(line)
+
+    def on_resume(self, event: RunResumed) -> None:
+        """Say from where the run goes on; what was replayed until here says nothing of the speed."""
+        self._pace = Pace(self._pace.visits_after)
+        self._say(resumed(event))
+
+    def on_note(self, event: Noted) -> None:
+        """Say it."""
+        self._say(event.text)
+
+    def on_commit(self, event: Committed) -> None:
+        """Hold a commit, which waits for its score, and show the one before."""
+        self._pace.note(time.monotonic(), shares_of(self._budget, event.used), event.updates)
+        self._flush()
+        self._held, self._version = event, event.version
+        self._move(event.time_s)
+
+    def on_time(self, event: TimePassed) -> None:
+        """Move the bar."""
+        self._pace.note(time.monotonic(), shares_of(self._budget, event.used))
+        self._move(event.time_s)
+
+    def on_end(self, event: RunEnded) -> None:
+        """Show what is still held."""
+        self._end()
+        if event.status == "done":
+            self._hint()
+
+    def _move(self, time_s: float) -> None:
+        if self._bar is not None:
+            self._bar.move(self._pace.share, time_s, self._version, self._left())
 
     def _left(self) -> str:
         """Return how long the run will take, in words; nothing as long as nobody knows, and at its end."""
@@ -135,31 +147,21 @@ class Progress:
             self._left_said = (now_s, "" if left is None or left.middle_s < 1.0 else left_said(left))
         return self._left_said[1]
 
-    def _start(self, facts: Mapping[str, Any]) -> None:
-        """Say what begins: who takes part, where, for how long, and what the configuration leaves open."""
-        self._started_s = time.monotonic()
-        self._budget = facts.get("budget", {})
-        where = plural(facts["workers"], "worker") if facts.get("workers") else "no training"
-        self._say(f"{plural(facts.get('clients', 0), 'client')}, {where}, budget {_limits(self._budget)}")
-        resolved: Resolved | None = facts.get("resolved")
-        for line in (*(() if resolved is None else resolved.lines()), *self._notes):
-            self._say(line)
-
-    def _score(self, facts: Mapping[str, Any]) -> None:
-        """Scores come when the workers have them, maybe some commits later; the newest one is shown."""
-        metric = _headline(facts["metrics"])
-        if facts.get("split") == "samples" and metric is not None:
-            self._line(facts["version"], facts["time_s"], f"samples: {metric}")
-        if facts.get("split") != "test" or metric is None:
+    def on_score(self, event: Scored) -> None:
+        """Take scores, which come when the workers have them, maybe some commits later; the newest one is shown."""
+        metric = _headline(event.metrics)
+        if event.split == "samples" and metric is not None:
+            self._line(event.version, event.time_s, f"samples: {metric}")
+        if event.split != "test" or metric is None:
             return
-        self._scored = (facts["version"], facts["time_s"], metric)
+        self._scored = (event.version, event.time_s, metric)
         self._shown = False
         if self._bar is not None:
             self._bar.note(metric)
 
-    def _scoring(self, facts: Mapping[str, Any]) -> None:
+    def on_scoring(self, event: Scoring) -> None:
         """Say what is waited for: at once in the bar, as a line when it was quiet for long."""
-        text = f"scoring v{facts['version']}: {facts['done']:,} of {facts['of']:,} of {facts['split']}"
+        text = f"scoring v{event.version}: {event.done:,} of {event.of:,} of {event.split}"
         if self._bar is not None:
             self._bar.doing(text)
         elif time.monotonic() - self._wrote_s >= QUIET_S:
@@ -174,14 +176,14 @@ class Progress:
         held, self._held = self._held, None
         if held is None or self._too_soon(last=last):
             return
-        updates = f"{plural(held['updates'], 'update')}, stale {held['mean_staleness']:.1f}"
+        updates = f"{plural(held.updates, 'update')}, stale {held.mean_staleness:.1f}"
         parts = [updates]
         if self._scored is not None:
             version, _, metric = self._scored
-            parts.append(metric if version == held["version"] else f"{metric} (v{version})")
+            parts.append(metric if version == held.version else f"{metric} (v{version})")
             self._shown = True
         left = self._left()
-        self._line(held["version"], held["time_s"], *parts, *([left] if left else []))
+        self._line(held.version, held.time_s, *parts, *([left] if left else []))
 
     def _end(self) -> None:
         self._flush(last=True)
@@ -226,7 +228,6 @@ class _Bar:
         self._rich = Progress(*columns, console=Console(file=stream), transient=True)
         self._task = self._rich.add_task("starting", total=1.0, now="")
         self._metric = ""
-        self._version = 0
         self._rich.start()
 
     def title(self, text: str) -> None:
@@ -239,11 +240,8 @@ class _Bar:
     def note(self, metric: str) -> None:
         self._metric = metric
 
-    def move(self, share: float, facts: Mapping[str, Any], left: str) -> None:
-        self._version = facts.get("version", self._version)
-        now = " | ".join(
-            p for p in (f"t={duration(facts['time_s'])}", f"v{self._version}", self._metric, left) if p
-        )
+    def move(self, share: float, time_s: float, version: int, left: str) -> None:
+        now = " | ".join(p for p in (f"t={duration(time_s)}", f"v{version}", self._metric, left) if p)
         task = self._rich.tasks[0]
         done = max(task.completed, share)
         self._rich.update(self._task, completed=done, now=now, description="virtual time")
@@ -256,12 +254,12 @@ def _headline(metrics: Mapping[str, float]) -> str | None:
     return next((f"{name} {value:.4g}" for name, value in metrics.items()), None)
 
 
-def _limits(budget: Mapping[str, Any]) -> str:
+def _limits(budget: Mapping[str, float | None]) -> str:
     shown = []
-    if budget.get("time_s"):
-        shown.append(duration(budget["time_s"]))
-    if budget.get("commits"):
-        shown.append(plural(budget["commits"], "commit"))
-    if budget.get("up_bytes"):
-        shown.append(f"{said('bytes', budget['up_bytes'])} up")
+    if time_s := budget.get("time_s"):
+        shown.append(duration(time_s))
+    if commits := budget.get("commits"):
+        shown.append(plural(int(commits), "commit"))
+    if up_bytes := budget.get("up_bytes"):
+        shown.append(f"{said('bytes', up_bytes)} up")
     return " or ".join(shown) or "none"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsim.cli.arguments import RunFolder, Trust
+from fedsim.cli.arguments import AsJson, RunFolder, Trust
 from fedsim.cli.shell import beside, from_a_folder, runs_in
 from fedsim.errors import FedsimError, RunFolderError, message, visible
 
@@ -50,6 +50,7 @@ def report(
             help="Value of the test metric to compare times to; may be given again.", show_default=False
         ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write an offline page about one run or several."""
     from fedsim.records.run import load
@@ -59,7 +60,18 @@ def report(
     loaded = [load(folder) for folder in folders]
     page = beside(folders) / "report.html" if out is None else out
     with contradictions_told(loaded):
-        print(visible(str(write(loaded, page, targets=target or ()))))
+        page = write(loaded, page, targets=target or ())
+    _tell_file("report", page, as_json=as_json)
+
+
+def _tell_file(what: str, path: Path, *, as_json: bool) -> None:
+    """Print where something was written."""
+    from fedsim.cli.printing import print_json
+
+    if as_json:
+        print_json({what: path})
+    else:
+        print(visible(str(path)))
 
 
 def timeline(
@@ -67,6 +79,7 @@ def timeline(
     out: Annotated[
         Path | None, typer.Option(help="The file [default: RUN/timeline.json].", show_default=False)
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write a trace for Perfetto.
 
@@ -79,7 +92,7 @@ def timeline(
     out = run / "timeline.json" if out is None else out
     with contradictions_told([loaded]):
         export(loaded, out)
-    print(out)
+    _tell_file("trace", out, as_json=as_json)
 
 
 def verify(
@@ -91,6 +104,7 @@ def verify(
         ),
     ] = False,
     trust: Trust = False,
+    as_json: AsJson = False,
 ) -> int:
     """Audit a run: replay its schedule, and recompute its accounts.
 
@@ -98,10 +112,14 @@ def verify(
     depend on training is compared; seconds, bytes, joules, rounds and sums are recomputed from the tables alone. Prints
     one line of what was checked, and exits with 1 after the problems if there are any.
     """
+    from fedsim.cli.printing import print_json
     from fedsim.records.run import load
     from fedsim.runs.audit import audit
 
     from_a_folder(trust=trust)
     found = audit(load(run), accounts_only=accounts_only, trust=trust)
-    print("\n".join(map(visible, [*found.problems, found.summary])))
+    if as_json:
+        print_json({"run": run, "ok": not found.problems, **vars(found)})
+    else:
+        print("\n".join(map(visible, [*found.problems, found.summary])))
     return int(bool(found.problems))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsim.cli.arguments import Address, Changes, File, RunFolder, TimelineOnly, Trust, on_cluster
+from fedsim.cli.arguments import Address, AsJson, Changes, File, RunFolder, TimelineOnly, Trust, on_cluster
 from fedsim.cli.shell import (
     from_a_folder,
     importable,
@@ -20,9 +20,12 @@ from fedsim.cli.shell import (
     tables_named,
     wants_traceback,
 )
+from fedsim.cli.tracking.listeners import Own, Track
 from fedsim.errors import RunFolderError, message
 
 if TYPE_CHECKING:
+    from fedsim.callbacks import Callback
+    from fedsim.cli.tracking.exporting import Program
     from fedsim.clock.plan import Plan
     from fedsim.config.experiment import Experiment
     from fedsim.executors import Executor
@@ -35,6 +38,7 @@ def demo(
     ] = None,
     images: Annotated[bool, typer.Option("--images", help="Generate images instead of text.")] = False,
     changes: Changes = None,
+    as_json: AsJson = False,
 ) -> None:
     """Compare sync rounds with FedBuff, offline.
 
@@ -43,7 +47,9 @@ def demo(
     from fedsim.checks.gate import admit
     from fedsim.cli.demos.images import IMAGES
     from fedsim.cli.demos.text import TEXT
+    from fedsim.cli.printing import print_json
     from fedsim.cli.progress import STARTING
+    from fedsim.cli.verdict import facts
     from fedsim.config import loading as config
     from fedsim.report import write
     from fedsim.runs.together import run_together
@@ -57,6 +63,9 @@ def demo(
         say(STARTING)
     runs = run_together(experiments, folder, _simulated)
     page = write(runs, folder / "report.html")
+    if as_json:
+        print_json({"runs": [facts(run) for run in runs], "report": page})
+        return
     print(shown.verdict(runs))
     print(f"runs: {folder}\nreport: {page}\nnext: fedsim run {runs[0].folder}/experiment.yaml -s seed=1")
 
@@ -73,6 +82,9 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run that --out holds, if it holds one.")
     ] = False,
+    track: Track = None,
+    callback: Own = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run one experiment."""
     from fedsim.checks import gate
@@ -88,7 +100,7 @@ def run(
         raise RunFolderError(message("--resume", "which run is not said", fix="give its folder with --out"))
     if resume and out is not None and holds_run(out):
         if has_begun(out):
-            _gone_on(out, (), read)
+            _tell(_gone_on(out, (), _listeners(track, callback, out), read), as_json=as_json)
             return
         clear_stillborn(out)
     folder = new_folder(out, read.name)
@@ -96,35 +108,66 @@ def run(
         plan = gate.prepared(read)
     needs = needs_of(plan, folder, forecast(plan), timeline_only=timeline_only)
     if dry_run:
-        from fedsim.cli.printing import estimates
+        from fedsim.cli.printing import estimates, print_json
         from fedsim.runs.dry_run import dry_run as estimate
 
-        print("\n".join([estimates(estimate(plan, measure=not timeline_only)), *needs.lines()]))
+        found = estimate(plan, measure=not timeline_only)
+        if as_json:
+            print_json({"estimates": found, "needs": needs})
+        else:
+            print("\n".join([estimates(found), *needs.lines()]))
         return
     needs.check()
-    done = _simulated(plan, folder, timeline_only=timeline_only, notes=(*needs.lines(), *needs.cautions()))
-
-    from fedsim.cli.verdict import verdict
-
-    print(verdict(done))
+    others, notes = _listeners(track, callback, folder), (*needs.lines(), *needs.cautions())
+    done = _simulated(plan, folder, timeline_only=timeline_only, notes=notes, others=others)
+    _tell(done, as_json=as_json)
 
 
-def resume(run: RunFolder, changes: Changes = None, trust: Trust = False) -> None:
+def _tell(run: Run, *, as_json: bool) -> None:
+    """Print what is printed at the end of a run."""
+    from fedsim.cli.printing import print_json
+    from fedsim.cli.verdict import facts, verdict
+
+    if as_json:
+        print_json(facts(run))
+    else:
+        print(verdict(run))
+
+
+def resume(
+    run: RunFolder,
+    changes: Changes = None,
+    trust: Trust = False,
+    track: Track = None,
+    callback: Own = None,
+    as_json: AsJson = False,
+) -> None:
     """Go on with a run after any end.
 
     A kill, Ctrl-C, a power failure, a full disk: the schedule is replayed and compared up to the last checkpoint, and the
     run goes on as if it had never ended. `-s budget.commits=200` continues a run that came to its end.
     """
     from_a_folder(trust=trust)
-    _gone_on(run, changes or (), trust=trust)
+    others = _listeners(track, callback, run)
+    _tell(_gone_on(run, changes or (), others, trust=trust), as_json=as_json)
+
+
+def _listeners(track: Sequence[Program] | None, own: Sequence[str] | None, folder: Path) -> list[Callback]:
+    from fedsim.cli.tracking.listeners import listeners
+
+    return listeners(track, own, folder.absolute().parent)
 
 
 def _gone_on(
-    folder: Path, changes: Sequence[str], experiment: Experiment | None = None, *, trust: bool = False
-) -> None:
-    """Go on with the run in a folder, and print what is printed at the end of a run."""
+    folder: Path,
+    changes: Sequence[str],
+    others: Sequence[Callback],
+    experiment: Experiment | None = None,
+    *,
+    trust: bool = False,
+) -> Run:
+    """Go on with the run in a folder."""
     from fedsim.cli.progress import Progress
-    from fedsim.cli.verdict import verdict
     from fedsim.config.experiment import Experiment as Settings
     from fedsim.records.folder import read_head
     from fedsim.runs.resuming.resume import resume as again
@@ -134,8 +177,9 @@ def _gone_on(
         with suppress(Exception):  # what is wrong with it is said below
             importable_by_workers(Settings.model_validate(stored), folder)
     with Progress() as progress, tables_named(folder):
-        done = again(folder, changes=changes, experiment=experiment, on_event=progress, trust=trust)
-    print(verdict(done))
+        return again(
+            folder, changes=changes, experiment=experiment, callbacks=[progress, *others], trust=trust
+        )
 
 
 def sweep(
@@ -151,14 +195,18 @@ def sweep(
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first point that fails.")
     ] = False,
+    track: Track = None,
+    callback: Own = None,
+    as_json: AsJson = False,
 ) -> int:
     """Run every point of a grid.
 
     The grid is the file's `sweep:` block. Points that are done already are skipped, and those that were begun go
     on; `fedsim status` on the folder says from elsewhere how they stand.
     """
-    from fedsim.cli.printing import table
-    from fedsim.cli.progress import Progress
+    from fedsim.cli.printing import print_json, table
+    from fedsim.cli.tracking.listeners import watcher
+    from fedsim.cli.verdict import point_facts
     from fedsim.report import write
     from fedsim.runs.sweep import points, run_all, summary
 
@@ -171,15 +219,19 @@ def sweep(
         grid,
         timeline_only=timeline_only,
         say=say,
-        watch=lambda head: Progress(head=head),
+        watch=watcher(track, callback, grid[0].folder.parent),
         debug=debug,
         parallel=parallel,
         fail_fast=fail_fast,
     )
     runs = [result.run for result in results if result.run is not None]
-    print(table(summary(results)))
-    if runs:
-        print(f"report: {write(runs, grid[0].folder.parent / 'report.html')}")
+    page = write(runs, grid[0].folder.parent / "report.html") if runs else None
+    if as_json:
+        print_json({"points": [point_facts(result) for result in results], "report": page})
+    else:
+        print(table(summary(results)))
+        if page is not None:
+            print(f"report: {page}")
     return max(result.exit_code for result in results)
 
 
@@ -188,17 +240,35 @@ def replay(
     client: Annotated[int, typer.Option(min=0, help="Index of the client.", show_default=False)],
     visit: Annotated[int, typer.Option(min=0, help="Which of its visits, from 0.")] = 0,
     trust: Trust = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train one visit again, for a debugger.
 
     Alone, in this process, from what the run had sent. Says whether the loss is the recorded one: to the
     bit, or to rounding where the other clients of a batch change the last digits.
     """
-    from fedsim.cli.printing import replayed
+    from fedsim.cli.printing import print_json, replayed
     from fedsim.runs.replay import replay as again
 
     from_a_folder(trust=trust)
-    print(replayed(again(run, client, visit, trust=trust)))
+    found = again(run, client, visit, trust=trust)
+    if not as_json:
+        print(replayed(found))
+        return
+    update, (before, after) = found.update, found.held_out
+    print_json(
+        {
+            "client": client,
+            "visit": visit,
+            "steps": update.steps,
+            "examples": update.examples,
+            "tokens": update.tokens,
+            "loss": float(update.loss),
+            "recorded_loss": found.recorded_loss,
+            "agreement": found.agreement,
+            "held_out": {"before": before, "after": after},
+        }
+    )
 
 
 def _simulated(
@@ -208,9 +278,12 @@ def _simulated(
     *,
     timeline_only: bool = False,
     notes: Sequence[str] = (),
+    others: Sequence[Callback] = (),
 ) -> Run:
     from fedsim.cli.progress import Progress
     from fedsim.runs.simulation import simulate
 
     with Progress(notes=notes) as progress, tables_named(folder):
-        return simulate(plan, executor, out=folder, timeline_only=timeline_only, on_event=progress)
+        return simulate(
+            plan, executor, out=folder, timeline_only=timeline_only, callbacks=[progress, *others]
+        )

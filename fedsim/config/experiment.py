@@ -31,6 +31,7 @@ from fedsim.config.fields import Count, NonNegative, Positive
 from fedsim.config.learning import EvaluateConfig, LocalConfig, LoraConfig, NumericsConfig
 from fedsim.config.network import NetworkConfig, WireConfig
 from fedsim.config.population import PopulationConfig
+from fedsim.config.target import TargetConfig
 from fedsim.config.validation import Place, mistaken_booleans, problems, secrets
 from fedsim.errors import invalid
 
@@ -49,17 +50,19 @@ PersonalBlock = Annotated[SerializeAsAny[Component], _built_from("personal")]
 
 
 class BudgetConfig(Config):
-    """When a run ends: the first limit reached; at least one must be given.
+    """When a run ends: the first limit reached; at least one of time, commits and bytes must be given.
 
     Attributes:
         time_s: virtual time [s] after which the run ends; 86,400 is a day.
         commits: server steps after which it ends.
         up_bytes: uploaded bytes, lost uploads included, after which it ends.
+        target: a score that ends it sooner, as in {metric: perplexity, value: 16}.
     """
 
     time_s: Positive | None = None
     commits: Count | None = None
     up_bytes: Positive | None = None
+    target: TargetConfig | None = None
 
     @model_validator(mode="after")
     def _some_limit(self) -> BudgetConfig:
@@ -199,6 +202,15 @@ class Experiment(Config):
     evaluate: EvaluateConfig = EvaluateConfig()
     numerics: NumericsConfig = NumericsConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _target_is_scored(self) -> Self:
+        """Refuse a target on a split that nobody scores."""
+        target, splits = self.budget.target, self.evaluate.splits
+        if target is not None and target.split not in splits:
+            fix = f"set evaluate.splits: [{', '.join((*splits, target.split))}]"
+            raise invalid("is not scored", where="budget.target.split", got=target.split, fix=fix)
+        return self
 
     @model_validator(mode="wrap")
     @classmethod

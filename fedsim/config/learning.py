@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,10 @@ from fedsim.component import Config
 from fedsim.config.fields import Count, NonNegative, Positive
 from fedsim.config.lora.depth import LoraDepth
 from fedsim.errors import invalid
+from fedsim.metrics.direction import ranks
+
+Split: TypeAlias = Literal["test", "valid", "clients", "samples", "answers"]
+"""What of the data is scored."""
 
 
 class LoraConfig(LoraDepth):
@@ -185,6 +189,8 @@ class EvaluateConfig(Config):
         windows: bounds how much of each split is scored, of `test` and `valid` the same part for every seed; `samples` are
             images that the model draws, in full. Without it a split is scored whole, unless that took longer than the
             training between two evaluations: `all` scores it whole even then.
+        keep_best: a metric: the adapter of the version with its best score is kept in `best/`, too; of `valid` if that is
+            scored, else of `test`, else of the first split. Version 0 counts; of equal scores the first does.
         ema: makes what is scored, drawn and kept a moving average of the server's models
             (`fedsim.server.values.averaging`); clients never get it.
     """
@@ -193,8 +199,9 @@ class EvaluateConfig(Config):
     every_s: Positive | None = None
     every_bytes: Positive | None = None
     targets: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = ()
-    splits: tuple[Literal["test", "valid", "clients", "samples", "answers"], ...] = ("test",)
+    splits: tuple[Split, ...] = ("test",)
     windows: Count | Literal["all"] | None = None
+    keep_best: str | None = None
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @model_validator(mode="before")
@@ -211,6 +218,20 @@ class EvaluateConfig(Config):
         if len(set(self.targets)) < len(self.targets):
             raise invalid("has a target twice", got=list(self.targets), fix="keep one")
         return self
+
+    @model_validator(mode="after")
+    def _best_of_something(self) -> EvaluateConfig:
+        if self.keep_best is not None and not ranks(self.keep_best):
+            fix = "name one of which less, or more, is better"
+            what = "is a metric without a better and a worse"
+            raise invalid(what, where="keep_best", got=self.keep_best, fix=fix)
+        return self
+
+    @property
+    def best_split(self) -> Split:
+        """The split by which `keep_best` chooses."""
+        preferred: tuple[Split, ...] = ("valid", "test")
+        return next((split for split in preferred if split in self.splits), self.splits[0])
 
     @property
     def most_windows(self) -> int | None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from fedsim.component import Config
-from fedsim.config.fields import Count, NonNegative, Positive
+from fedsim.config.fields import Count, NonNegative, Positive, least_shown
 from fedsim.errors import invalid
 
 KEEP_ALIVE_S = 7440.0
@@ -60,8 +60,8 @@ class LossBursts(Config):
     @model_validator(mode="after")
     def _calm_for_a_second(self) -> LossBursts:
         if self.mean_s * (1 - self.share) < self.share * (1 - 1e-12):
-            least_s = self.share / (1 - self.share)
-            what = f"has spells with less than a second between them: mean_s must be at least {least_s:.3g}"
+            least_s = least_shown(self.share / (1 - self.share))
+            what = f"has spells with less than a second between them: mean_s must be at least {least_s}"
             raise invalid(what, fix="make mean_s longer, or share smaller")
         return self
 

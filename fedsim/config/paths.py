@@ -15,6 +15,7 @@ PATHS = frozenset(
     {
         "population.devices",
         "population.networks",
+        "population.regions",
         "population.availability",
         "population.rates",
         "compute.calibration",

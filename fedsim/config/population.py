@@ -60,9 +60,10 @@ class PopulationConfig(Config):
     None: all links.
 
     `shares` says how the clients come by their devices and networks: `drawn`, each by itself, so that 80 clients of
-    which 60 % are phones may be 50 phones and 30 others; `exact`: every class of devices, every device in it and every
-    network has its share to within one client (largest remainders), and only who has which is drawn. A client of a
-    seed is then another one in a population of another size.
+    which 60 % are phones may be 50 phones and 30 others; `exact`: every class of devices (of a region: every group of its table, as
+    phones, and iPhones among them), every device in it, and every network among the devices that may be on it, has its share to
+    within one client (largest remainders), and only who has which is drawn. A client of a seed is then another one in a population
+    of another size.
 
     `shared_links` says which links clients of a home, a cell or a region share (`fedsim.devices.groups.shared_links`); None: none.
 
@@ -72,6 +73,9 @@ class PopulationConfig(Config):
         preset: a population that comes with fedsim: `fedsim profiles show` lists them. This, or `devices`.
         devices: a table of devices of your own (CSV or Parquet).
         networks: a table of links of your own; needed with `devices`.
+        regions: a table of shares of your own, who owns what and is on which networks, instead of those of the preset's table
+            (`world_2026` and other presets of a region) or of the column `share` of your tables of hardware and networks.
+        region: which region of `regions`; None: that of the preset, or the only one of the table.
         clients: how many there are.
         availability: `always`, `charging`, `eligible`, or a table of windows (see above).
         time_zones: hours by which the windows of clients are shifted; each client is given one in turn by
@@ -96,6 +100,8 @@ class PopulationConfig(Config):
     preset: str | None = None
     devices: Path | None = None
     networks: Path | None = None
+    regions: Path | None = None
+    region: str | None = None
     clients: Count
     availability: str = "always"
     time_zones: tuple[Annotated[float, Field(ge=-24, le=24, allow_inf_nan=False)], ...] = (0.0,)
@@ -118,6 +124,9 @@ class PopulationConfig(Config):
             raise invalid(f"has {both} `devices`", fix="give one: a preset, or a devices table")
         if self.devices is not None and self.networks is None:
             raise invalid("has `devices` without `networks`", fix="add networks: FILE")
+        if self.region is not None and self.regions is None:
+            fix = "add regions: FILE, or name the preset of that region (`fedsim profiles list`)"
+            raise invalid("has `region` without `regions`", fix=fix)
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -57,8 +60,59 @@ def allot(weight: Floats, chance: Floats, groups: Names | None = None) -> Ints:
     counts = np.zeros(len(weight), dtype=np.int64)
     for group, size in enumerate(remainders(np.bincount(of, weights=weight).astype(np.float64), len(chance))):
         counts[of == group] = remainders(weight[of == group], int(size))
+    return _handed_out(counts, chance)
+
+
+def allot_down(weight: Floats, chance: Floats, levels: Sequence[Names]) -> Ints:
+    """Return a row for each chance as `allot` does, down a tree: phones, then iPhones among them, then each of those.
+
+    Args:
+        weight: one a row; only ratios matter.
+        chance: (n,) in [0, 1).
+        levels: the group of each row, one array a level, from the widest groups to the narrowest.
+
+    Returns:
+        (n,) rows; no number of a group, at any level, nor of a row differs by one from n times its share of the whole.
+    """
+    exact = [Fraction(w) for w in weight.tolist()]
+    whole = sum(exact)
+    quotas = [len(chance) * w / whole for w in exact]
+    counts = np.zeros(len(weight), dtype=np.int64)
+    for row, count in _divided(quotas, list(range(len(quotas))), len(chance), list(levels)):
+        counts[row] = count
+    return _handed_out(counts, chance)
+
+
+def _divided(
+    quotas: list[Fraction], rows: list[int], n: int, levels: list[Names]
+) -> Iterator[tuple[int, int]]:
+    """Yield how many of n each row gets: parts have the whole numbers below their quotas, and the largest remainders one more.
+
+    The quotas are of the whole and exact, and n is the whole number below or above their sum: so there are always as many
+    remainders as are left to be given.
+    """
+    parts = [[row] for row in rows]
+    if levels:
+        names: dict[str, list[int]] = {}
+        for row in rows:
+            names.setdefault(str(levels[0][row]), []).append(row)
+        parts = list(names.values())
+    sums = [sum((quotas[row] for row in part), Fraction(0)) for part in parts]
+    counts = [math.floor(quota) for quota in sums]
+    order = sorted(range(len(parts)), key=lambda at: counts[at] - sums[at])
+    for at in order[: n - sum(counts)]:
+        counts[at] += 1
+    for part, count in zip(parts, counts, strict=True):
+        if levels:
+            yield from _divided(quotas, part, count, levels[1:])
+        else:
+            yield part[0], count
+
+
+def _handed_out(counts: Ints, chance: Floats) -> Ints:
+    """Return a row for each chance, (n,), each as often as it counts: who has the lowest chances has the first rows."""
     rows = np.empty(len(chance), dtype=np.int64)
-    rows[np.argsort(chance, kind="stable")] = np.repeat(np.arange(len(weight)), counts)
+    rows[np.argsort(chance, kind="stable")] = np.repeat(np.arange(len(counts)), counts)
     return rows
 
 
@@ -75,7 +129,15 @@ def remainders(weight: Floats, n: int) -> Ints:
     return counts
 
 
-def links(cellular: Bools, mobile: Floats, fixed: Floats, chance: Floats, *, exact: bool) -> Ints:
+def links(
+    cellular: Bools,
+    mobile: Floats,
+    fixed: Floats,
+    chance: Floats,
+    *,
+    exact: bool,
+    accesses: Bools | None = None,
+) -> Ints:
     """Return the row of each client's network, (n,): by chance, or so that each kind of device has its exact shares.
 
     Args:
@@ -84,12 +146,16 @@ def links(cellular: Bools, mobile: Floats, fixed: Floats, chance: Floats, *, exa
         fixed: those for the others.
         chance: (n,) in [0, 1).
         exact: as `allot` has it.
+        accesses: which networks are cellular, where those and the others get their shares first; None: nowhere.
     """
     if not exact:
         return np.where(cellular, choose(mobile, chance), choose(fixed, chance))
     link = np.empty(len(chance), dtype=np.int64)
     for members, weight in ((cellular, mobile), (~cellular, fixed)):
-        link[members] = allot(weight, chance[members])
+        mine = chance[members]
+        link[members] = (
+            allot(weight, mine) if accesses is None else allot_down(weight, mine, [accesses.astype(object)])
+        )
     return link
 
 
@@ -161,7 +227,10 @@ def network_weights(
         if wifi_only or mobile_devices < 1:
             where = f"{nets.shares.where}: access"
             what = "every network is cellular, but some clients must be on Wi-Fi"
-            raise ProfileError(message(where, what, fix="add a row with access wifi, or wifi_only: false"))
+            fix = "add a row with access wifi"
+            if wifi_only and mobile_devices == 1:
+                fix += ", or wifi_only: false"
+            raise ProfileError(message(where, what, fix=fix))
         return weight, weight
     if wifi_only or mobile_devices == 0 or fixed.sum() == 1:
         return fixed, fixed

@@ -19,7 +19,16 @@ from fedsim.arrays import Bools, Floats, Ints, Names
 from fedsim.config.devices import ComputeConfig
 from fedsim.cost.memory.model import PLAIN, MemoryModel
 from fedsim.devices.availability import Availability, OnlineTimes
-from fedsim.devices.draws import allot, choose, draws, links, nearest_row, network_weights, own_links
+from fedsim.devices.draws import (
+    allot,
+    allot_down,
+    choose,
+    draws,
+    links,
+    nearest_row,
+    network_weights,
+    own_links,
+)
 from fedsim.devices.groups.shared_links import Groups, written
 from fedsim.devices.link_rates import Clients, LinkRates, rates_by_link
 from fedsim.devices.online import in_time_zones, online_times
@@ -27,7 +36,7 @@ from fedsim.devices.people.habits import FILE, habits, habits_sha256
 from fedsim.devices.people.home_links import by_place
 from fedsim.devices.people.places import at_home, carried_by
 from fedsim.devices.people.profile import Profile
-from fedsim.devices.presets import Recipe, preset_names, recipe_of_files, recipe_of_preset
+from fedsim.devices.presets import Recipe, preset_names, recipe_of, recipe_of_preset
 from fedsim.devices.schemas.versions import versions
 from fedsim.devices.stacks.hardware import OwnedHardware
 from fedsim.devices.stacks.software import Laws, equipped
@@ -184,11 +193,7 @@ def draw_devices(
     """
     if isinstance(source, str):
         return _drawn(recipe_of_preset(source), n, seed, wifi_only=bool(wifi_only))
-    if source.preset is not None:
-        recipe = recipe_of_preset(source.preset)
-    else:
-        assert source.devices is not None and source.networks is not None  # noqa: PT018
-        recipe = recipe_of_files(source.devices, source.networks)
+    recipe = recipe_of(source)
     if wifi_only is None:
         wifi_only = source.availability == "charging" if source.wifi_only is None else source.wifi_only
     population = _drawn(recipe, n, seed, wifi_only=wifi_only, config=source)
@@ -220,15 +225,15 @@ def _drawn(
     chance, z = draws(n, seed)
     devices, nets, spread = recipe.devices, recipe.networks, recipe.spread
     if recipe.latency is None:
-        weight, tiers = recipe.device_weight, devices.tier
-        row = allot(weight, chance[0], tiers) if exact else choose(weight, chance[0])
+        row = _rows(recipe, chance[0], exact=exact)
         flops_per_s = devices.flops_per_s[row] * exp(spread * devices.sigma_ln[row] * z[0])
     else:
         flops_per_s = recipe.latency.flops_per_s(chance[0])
         row = nearest_row(devices.flops_per_s, recipe.nearest, flops_per_s)
     share_at_home = habits().at_home if by_home else None
     mobile, fixed = network_weights(recipe, wifi_only=wifi_only, at_home=share_at_home)
-    link = links(devices.cellular[row], mobile, fixed, chance[1], exact=exact)
+    accesses = nets.cellular if recipe.device_groups else None
+    link = links(devices.cellular[row], mobile, fixed, chance[1], exact=exact, accesses=accesses)
     own = own_links(recipe, link, z, None if config is None else config.shared_links, seed)
     asked = {"wifi_only": str(wifi_only).lower(), "availability": "always"}
     population = Population(
@@ -255,6 +260,15 @@ def _drawn(
         return population  # a table of one's own may name stacks of one's own: whoever knows them asks `with_software` again
 
 
+def _rows(recipe: Recipe, chance: Floats, *, exact: bool) -> Ints:
+    """Return the row of each client's device, (n,): by chance, or with exact shares, of a region down its groups."""
+    if not exact:
+        return choose(recipe.device_weight, chance)
+    if recipe.device_groups:
+        return allot_down(recipe.device_weight, chance, recipe.device_groups)
+    return allot(recipe.device_weight, chance, recipe.devices.tier)
+
+
 def with_software(population: Population, compute: ComputeConfig, seed: int) -> Population:
     """Return the population with what software makes of its hardware; the same where its table has speeds.
 
@@ -268,6 +282,7 @@ def with_software(population: Population, compute: ComputeConfig, seed: int) -> 
         population,
         flops_per_s=made.flops_per_s,
         usable_memory_bytes=made.usable_memory_bytes,
+        memory_bytes_per_s=made.memory_bytes_per_s,
         laws=made.laws,
         sources=population.sources | made.sources | versions(made.sources),
     )

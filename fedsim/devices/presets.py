@@ -6,7 +6,7 @@ A preset is a YAML file in `hetero_profiles/presets`; adding a file adds a prese
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -16,11 +16,11 @@ import yaml
 from pydantic import ValidationError, model_validator
 
 import hetero_profiles
-from fedsim.arrays import Floats, Ints
+from fedsim.arrays import Floats, Ints, Names
 from fedsim.component import Config
 from fedsim.config.fields import NonNegative, Positive
 from fedsim.config.population import PopulationConfig
-from fedsim.devices.people.regions import read_region
+from fedsim.devices.people.regions import Region, read_region
 from fedsim.devices.schemas.versions import versions
 from fedsim.devices.stacks.hardware import is_hardware
 from fedsim.devices.tables import DeviceTable, NetworkTable, read_devices, read_networks
@@ -90,6 +90,7 @@ class Recipe:
         spread: 1, or 0 for devices and links that are exactly the medians of their rows.
         latency: law of the speeds, where the device rows do not give it.
         sources: what was used, with the SHA-256 of each table, for the record of a run.
+        device_groups: of a region: the group of every device row, from the widest groups to the narrowest.
     """
 
     devices: DeviceTable
@@ -99,6 +100,7 @@ class Recipe:
     sources: dict[str, str]
     spread: float = 1.0
     latency: Latency | None = None
+    device_groups: tuple[Names, ...] = ()
 
     @property
     def nearest(self) -> Ints:
@@ -131,11 +133,32 @@ def preset(name: str) -> Preset:
         raise ProfileError(message(str(path), f"is not a preset ({problem})", fix=fix)) from problem
 
 
-def recipe_of_preset(name: str) -> Recipe:
-    """Return the recipe of a preset.
+def recipe_of(population: PopulationConfig) -> Recipe:
+    """Return the recipe of a configuration: of its preset or its own tables, with the shares of its own regions.
 
     Raises:
-        ProfileError: unknown preset, or it names a table, column or row that does not exist.
+        ProfileError: as `recipe_of_preset`, `recipe_of_files`, or regions for a preset that has none.
+    """
+    if population.preset is not None:
+        return recipe_of_preset(population.preset, population.regions, population.region)
+    assert population.devices is not None and population.networks is not None  # noqa: PT018
+    recipe = recipe_of_files(population.devices, population.networks)
+    if population.regions is None:
+        return recipe
+    return _of_region(recipe, read_region(population.regions, population.region), str(population.regions))
+
+
+def recipe_of_preset(name: str, regions: Path | None = None, region: str | None = None) -> Recipe:
+    """Return the recipe of a preset.
+
+    Args:
+        name: of the preset.
+        regions: a table of shares instead of the preset's.
+        region: which of them; None: that of the preset.
+
+    Raises:
+        ProfileError: unknown preset, one without a region where there is a table of them, or it names a table, column or
+            row that does not exist.
     """
     chosen = preset(name)
     devices, networks = (
@@ -150,17 +173,17 @@ def recipe_of_preset(name: str) -> Recipe:
         "networks_sha256": networks.sha256,
     }
     if chosen.region is None:
+        if regions is not None:
+            with_one = ", ".join(other for other in preset_names() if preset(other).region is not None)
+            fix = f"name a preset of a region: {with_one}; or devices and networks of your own"
+            raise ProfileError(
+                message("population.regions", "has no meaning for a preset of no region", got=name, fix=fix)
+            )
         share = chosen.device_share if chosen.latency is None else dict.fromkeys(chosen.latency.nearest, 1.0)
         weights = devices.shares.pick(share), networks.shares.pick(chosen.network_share)
     else:
-        region = read_region(_table(name, chosen.regions), chosen.region)
-        weights = region.device_weights(devices), region.network_weights(networks)
-        sources |= {
-            "region": chosen.region,
-            "regions": chosen.regions,
-            "regions_sha256": region.sha256,
-        }
-    return Recipe(
+        weights = np.empty(0), np.empty(0)  # those of its region
+    recipe = Recipe(
         devices=devices,
         device_weight=weights[0],
         networks=networks,
@@ -168,6 +191,27 @@ def recipe_of_preset(name: str) -> Recipe:
         sources=sources | versions(sources),
         spread=float(chosen.spread),
         latency=chosen.latency,
+    )
+    if chosen.region is None:
+        return recipe
+    path = _table(name, chosen.regions) if regions is None else regions
+    shares = read_region(path, chosen.region if region is None else region)
+    return _of_region(recipe, shares, chosen.regions if regions is None else str(regions))
+
+
+def _of_region(recipe: Recipe, region: Region, table: str) -> Recipe:
+    """Return a recipe with the shares of a region, and with its table among the sources.
+
+    Raises:
+        ProfileError: devices or networks that the tables do not have.
+    """
+    sources = recipe.sources | {"region": region.name, "regions": table, "regions_sha256": region.sha256}
+    return replace(
+        recipe,
+        device_weight=region.device_weights(recipe.devices),
+        network_weight=region.network_weights(recipe.networks),
+        device_groups=region.device_groups(recipe.devices),
+        sources=sources | versions(sources),
     )
 
 

@@ -7,14 +7,14 @@ import math
 import numpy as np
 
 import hetero_profiles
-from fedsim.arrays import Bools, Floats, Names
+from fedsim.arrays import Bools, Floats
 from fedsim.config.classes import CLASSES
 from fedsim.config.fields import DAY_S
 from fedsim.devices.availability import Availability
 from fedsim.devices.people.places import carried_by, share_by_hour
 from fedsim.devices.population import Population, draw_devices
 from fedsim.devices.presets import preset
-from fedsim.devices.stacks.table import read_stacks
+from fedsim.devices.stacks.software import Laws
 from fedsim.files.user_tables import read_rows
 from fedsim.network.base import MBPS
 from fedsim.records.resolved import tables_of
@@ -113,29 +113,40 @@ def tables(population: Population) -> str:
     return f"tables: {'; '.join(map(str, tables_of(population.sources)))}"
 
 
-def _unknown(stacks: Names) -> str:
-    """Return a sentence about clients whose software nobody has measured: its figures are assumed, or its user's own."""
-    kinds = {name: stack.kind for name, stack in read_stacks().stacks.items()}
-    names = sorted({str(name) for name in stacks if kinds.get(str(name), "own") != "fitted"})
-    if not names:
-        return ""
-    share = float(np.isin(stacks.astype(str), names).mean())
-    return (
-        f"how good the times of {100 * share:.3g} % of the clients are is not known: the figures of {', '.join(names)} are "
-        f"assumed, or your own; else "
-    )
-
-
 def trust(population: Population) -> str:
     """Return a sentence that says how good the times of a population are, and what an old preset has wrong."""
     if population.laws is not None:
-        sigma = float(np.sqrt(np.mean(population.laws.sigma_ln**2)))
-        within, nine = math.exp(P75 * sigma), math.exp(P95 * sigma)
-        return (
-            _unknown(population.laws.stack)
-            + f"times of this population are good to a factor of {within:.2g} for half of its devices, "
-            f"and of {nine:.2g} for nine in ten if they are what their rows say (stacks.csv: the spread of public measurements of devices left out of the fit)"
-        )
+        return _trust_in(population.laws)
     if "preset" in population.sources and preset(population.sources["preset"]).caution:
         return f"caution: {preset(population.sources['preset']).caution}"
     return "how good its times are is not known: its table has speeds, whatever software and batch"
+
+
+def _trust_in(laws: Laws) -> str:
+    """Return how good times are whose software was measured, and who runs software that was measured once, or by nobody."""
+    fitted = {name for name, stack in laws.rows.items() if stack.kind == "fitted" and not stack.own}
+    known = np.isin(laws.stack.astype(str), sorted(fitted))
+    parts = []
+    if not np.all(known):
+        rests: dict[str, list[str]] = {}
+        for name in sorted(set(map(str, laws.stack)) - fitted):
+            stack = laws.rows[name]
+            rests.setdefault("are your own" if stack.own else _RESTS[stack.kind], []).append(name)
+        told = ", and ".join(f"of {', '.join(names)} {why}" for why, names in rests.items())
+        share = 100 * float(1 - known.mean())
+        parts.append(
+            f"how good the times of {share:.3g} % of the clients are is not known: the figures {told}"
+        )
+    if np.any(known):
+        sigma = float(np.sqrt(np.mean(laws.sigma_ln[known] ** 2)))
+        within, nine = math.exp(P75 * sigma), math.exp(P95 * sigma)
+        whose = "the others" if parts else "this population"
+        parts.append(
+            f"times of {whose} are good to a factor of {within:.2g} for half of the devices, and of {nine:.2g} for nine in ten "
+            "if they are what their rows say (stacks.csv: the spread of public measurements of devices left out of the fit)"
+        )
+    return "; ".join(parts)
+
+
+_RESTS = {"derived": "follow from a single measurement", "assumed": "are assumed", "fitted": "are fitted"}
+"""Kind of a row of the table of stacks -> what its figures rest on."""

@@ -5,18 +5,21 @@ Columns that are not named in `fedsim.devices.schemas` (notes, sources) are the 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from fedsim.arrays import Floats, Ints
+from fedsim.config.fields import least_shown
 from fedsim.devices.groups.columns import between_problems
 from fedsim.devices.people.region_rows import region_problems
 from fedsim.devices.schemas.devices import (
     DEVICE_COLUMNS,
+    MOST_SHARE,
     OPTIONAL_DEVICE_COLUMNS,
     SHARE_COLUMN,
     SPEED_COLUMNS,
@@ -29,7 +32,7 @@ from fedsim.devices.schemas.networks import (
     OPTIONAL_NETWORK_COLUMNS,
     VARIATION_COLUMNS,
 )
-from fedsim.devices.schemas.people import REGION_COLUMNS, WINDOW_COLUMNS, WINDOW_OWNERS
+from fedsim.devices.schemas.people import LATEST_S, REGION_COLUMNS, WINDOW_COLUMNS, WINDOW_OWNERS
 from fedsim.devices.stacks.hardware import (
     HARDWARE_COLUMNS,
     OPTIONAL_HARDWARE_COLUMNS,
@@ -39,10 +42,15 @@ from fedsim.devices.stacks.hardware import (
 from fedsim.devices.stacks.measurements import MEASUREMENT_COLUMNS, measurement_problems
 from fedsim.devices.stacks.memory_limits import LIMIT_COLUMNS
 from fedsim.devices.stacks.memory_models import MEMORY_COLUMNS, memory_problems
-from fedsim.devices.stacks.table import STACK_COLUMNS, stack_problems
+from fedsim.devices.stacks.table import MEMORY_COLUMN, STACK_COLUMNS, stack_problems
 from fedsim.errors import Message, ProfileError
+from fedsim.files.near_columns import nearly_named
+from fedsim.files.plain_number import plain_number
 from fedsim.files.user_tables import Checks, Column, Rows, explaining, numbers, problems, read_rows
 from fedsim.network.rate_tables import RATE_COLUMNS, RATES_OF, rate_problems
+
+OPEN_NETWORK_COLUMNS = (*VARIATION_COLUMNS, *OPTIONAL_NETWORK_COLUMNS, *HOP_COLUMNS, *CELL_COLUMNS)
+"""Columns of networks that a table of one's own may leave out."""
 
 
 @explaining(*DEVICE_COLUMNS, *OPTIONAL_DEVICE_COLUMNS, SHARE_COLUMN)
@@ -51,6 +59,7 @@ def device_problems(rows: Rows) -> Iterator[Message]:
     yield from problems(
         rows, (*DEVICE_COLUMNS, *_present(rows, OPTIONAL_DEVICE_COLUMNS), *_share_checks(rows))
     )
+    yield from nearly_named(rows, DEVICE_COLUMNS, OPTIONAL_DEVICE_COLUMNS)
     yield from _ordered(rows, *SPEEDS[:2])
     yield from _ordered(rows, *SPEEDS[1:])
     yield from _ordered(rows, "idle_w", "train_w")
@@ -61,6 +70,8 @@ def device_problems(rows: Rows) -> Iterator[Message]:
 def hardware_table_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a table that says what devices are."""
     yield from hardware_problems(rows)
+    optional = (*OPTIONAL_HARDWARE_COLUMNS, *OPTIONAL_DEVICE_COLUMNS)
+    yield from nearly_named(rows, HARDWARE_COLUMNS, optional)
     yield from problems(rows, (*_present(rows, OPTIONAL_DEVICE_COLUMNS), *_share_checks(rows)))
     yield from _ordered(rows, "idle_w", "train_w")
     yield from _share_sums(rows)
@@ -73,7 +84,7 @@ def limit_problems(rows: Rows) -> Iterator[Message]:
 
 
 @explaining(
-    *(*NETWORK_COLUMNS, *VARIATION_COLUMNS, *OPTIONAL_NETWORK_COLUMNS, *HOP_COLUMNS, *CELL_COLUMNS),
+    *(*NETWORK_COLUMNS, *OPEN_NETWORK_COLUMNS),
     SHARE_COLUMN,
 )
 def network_problems(rows: Rows) -> Iterator[Message]:
@@ -81,11 +92,16 @@ def network_problems(rows: Rows) -> Iterator[Message]:
     optional = _present(rows, (*VARIATION_COLUMNS, *OPTIONAL_NETWORK_COLUMNS))
     yield from problems(rows, (*NETWORK_COLUMNS, *optional, *_share_checks(rows)))
     yield from between_problems(rows)
+    yield from nearly_named(rows, NETWORK_COLUMNS, OPEN_NETWORK_COLUMNS)
+    for name, other in itertools.permutations((column.name for column in OPTIONAL_NETWORK_COLUMNS), 2):
+        if name not in rows.cells and other in rows.cells:
+            what = f"the column is missing, and {other} is there"
+            yield rows.say(None, name, what, fix=f"add it, or remove {other}: a tail has both")
     yield from _share_sums(rows)
     if {"outage_share", "outage_mean_s"} <= set(rows.cells):
         share, mean_s = numbers(rows, "outage_share"), numbers(rows, "outage_mean_s")
-        for row in np.flatnonzero(mean_s * (1 - share) < 1):
-            what = f"must be at least 1 / (1 - outage_share) = {1 / (1 - share[row]):g}"
+        for row in np.flatnonzero(mean_s * (1 - share) < 1 - 1e-12):
+            what = f"must be at least 1 / (1 - outage_share) = {least_shown(1 / (1 - share[row]))}"
             fix = "outages, and the times between them, last at least a second"
             yield rows.say(int(row), "outage_mean_s", what, float(mean_s[row]), fix)
 
@@ -107,11 +123,13 @@ def speed_problems(rows: Rows) -> Iterator[Message]:
 def window_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a table of windows."""
     owner = "trace" if "trace" in rows.cells and "client" not in rows.cells else "client"
-    column = Column(owner, "text") if owner == "trace" else Column(owner, low=0.0)
+    column = next(column for column in WINDOW_OWNERS if column.name == owner)
     period_s = period_of(rows)
-    if period_s is not None and not (0 < period_s < math.inf):
-        got = rows.facts["period_s"]
-        yield rows.say(None, "period_s", "must be a number greater than 0", got, "write `# period_s: 604800`")
+    if period_s is not None and not (0 < period_s <= LATEST_S):
+        what = "must be a number greater than 0"
+        if LATEST_S < period_s < math.inf:
+            what = f"must be at most {LATEST_S:g}"
+        yield rows.say(None, "period_s", what, rows.facts["period_s"], "write `# period_s: 604800`")
         return
     bad_cells = list(problems(rows, (column, *WINDOW_COLUMNS)))
     yield from bad_cells
@@ -153,10 +171,7 @@ def owners(rows: Rows) -> Ints:
 def period_of(rows: Rows) -> float | None:
     """Return the period that the file states [s], NaN if it is no number, None if there is none."""
     text = rows.facts.get("period_s")
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return math.nan
+    return None if text is None else plain_number(text)
 
 
 def share_columns(rows: Rows) -> list[str]:
@@ -169,7 +184,7 @@ def _present(rows: Rows, columns: tuple[Column, ...]) -> list[Column]:
 
 
 def _share_checks(rows: Rows) -> list[Column]:
-    return [Column(name, low=0.0) for name in share_columns(rows)]
+    return [replace(SHARE_COLUMN, name=name) for name in share_columns(rows)]
 
 
 def _share_sums(rows: Rows) -> Iterator[Message]:
@@ -181,6 +196,9 @@ def _share_sums(rows: Rows) -> Iterator[Message]:
         values = numbers(rows, name)
         if np.all(values == 0):
             yield rows.say(None, name, "all shares are 0", fix="give at least one row a positive share")
+        for row in np.flatnonzero((values > 0) & (values * MOST_SHARE < values.max())).tolist():
+            what = f"is less than {1 / MOST_SHARE:g} of the largest share"
+            yield rows.say(row, name, what, float(values[row]), "write 0 for a row that nobody has")
 
 
 def _ordered(rows: Rows, low: str, high: str) -> Iterator[Message]:
@@ -214,7 +232,7 @@ KINDS = (
         "networks",
         NETWORK_COLUMNS,
         network_problems,
-        optional=(*VARIATION_COLUMNS, *OPTIONAL_NETWORK_COLUMNS, SHARE_COLUMN),
+        optional=(*OPEN_NETWORK_COLUMNS, SHARE_COLUMN),
     ),
     TableKind("windows", WINDOW_COLUMNS, window_problems, optional=WINDOW_OWNERS),
     TableKind("rates", RATE_COLUMNS, rate_problems, optional=RATES_OF),
@@ -223,9 +241,9 @@ KINDS = (
         "hardware",
         HARDWARE_COLUMNS,
         hardware_table_problems,
-        optional=(*OPTIONAL_HARDWARE_COLUMNS, SHARE_COLUMN),
+        optional=(*OPTIONAL_HARDWARE_COLUMNS, *OPTIONAL_DEVICE_COLUMNS, SHARE_COLUMN),
     ),
-    TableKind("stacks", STACK_COLUMNS, stack_problems),
+    TableKind("stacks", STACK_COLUMNS, stack_problems, optional=(MEMORY_COLUMN,)),
     TableKind("measurements", MEASUREMENT_COLUMNS, measurement_problems),
     TableKind("memory limits", LIMIT_COLUMNS, limit_problems),
     TableKind("memory models", MEMORY_COLUMNS, memory_problems),

@@ -100,9 +100,9 @@ def opened(path: Path, most: int | None = None, *, folder: Path | None = None) -
         yield file
 
 
-def is_hollow(file: BinaryIO) -> bool:
-    """Tell whether a file is long and consists of holes: nobody wrote it, and reading it has no end."""
-    status = os.fstat(file.fileno())
+def is_hollow(descriptor: int) -> bool:
+    """Tell whether an open file is long and consists of holes: nobody wrote it, and reading it has no end."""
+    status = os.fstat(descriptor)
     return os.name != "nt" and status.st_size > GIB and 512 * status.st_blocks < status.st_size // 100
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fedsim.adapters.adapter import Vector
 from fedsim.arrays import Ints
 from fedsim.errors import HostError, RunFolderError, message
-from fedsim.files.opened import NO_LINKS
+from fedsim.files.opened import NO_LINKS, is_hollow
 
 HEAD = struct.Struct("<8sq")
 RECORD = struct.Struct("<qqI")
@@ -94,7 +94,12 @@ class RecordFile:
 
         Returns:
             Clients, ascending, their slots, and the stamps in these, (n,) each.
+
+        Raises:
+            RunFolderError: the file is long and consists of holes.
         """
+        if is_hollow(self._descriptor):
+            raise RunFolderError(message(self.where, "consists of holes", fix="restore it from a copy"))
         last: dict[int, tuple[int, int]] = {}
         self._slots = max(0, os.fstat(self._descriptor).st_size - HEAD.size) // self._bytes
         for slot in range(self._slots):
@@ -122,14 +127,23 @@ class RecordFile:
             raise RunFolderError(message(self.where, what))
 
     def go_on(self) -> None:
-        """Use every slot again to which no page points, with stamps that no record has."""
-        self._slots = max(0, os.fstat(self._descriptor).st_size - HEAD.size) // self._bytes
+        """Use every slot again to which no page points, with stamps that no record has.
+
+        What comes after the last one in use is cut off, however long it is.
+
+        Raises:
+            HostError: the file cannot be cut.
+        """
+        in_use = np.flatnonzero(self._users)
+        self._slots = int(in_use[-1]) + 1 if in_use.size else 0
+        try:
+            os.ftruncate(self._descriptor, self._at(self._slots))
+        except OSError as problem:
+            raise HostError(message(self.where, f"cannot be cut ({problem.strerror})")) from problem
         for slot in range(self._slots):
             _, stamp, _ = RECORD.unpack(os.pread(self._descriptor, RECORD.size, self._at(slot)))
             self._stamp = max(self._stamp, stamp)
-        users = self._users[: self._slots]
-        free = np.concatenate([np.flatnonzero(users == 0), np.arange(users.size, self._slots)])
-        self._free = free[::-1].tolist()
+        self._free = np.flatnonzero(self._users[: self._slots] == 0)[::-1].tolist()
 
     def sync(self) -> None:
         """Have on the disk what was written.

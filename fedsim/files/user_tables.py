@@ -23,6 +23,7 @@ from fedsim.errors import ABSENT, Message, ProfileError, message, nearest
 from fedsim.files.delimited import SEPARATORS, ragged_row, read_grid
 from fedsim.files.opened import UnreadableError, read_bytes
 from fedsim.files.parquet_file import read_parquet
+from fedsim.files.plain_number import plain_number
 from fedsim.files.text_file import decoded, read_text, shown
 
 
@@ -215,11 +216,7 @@ def explaining(*columns: Column) -> Callable[[Checks], Checks]:
 
 def numbers(rows: Rows, name: str) -> Floats:
     """Return a column as float64, NaN where a cell is no number."""
-    cells = rows.cells[name]
-    try:
-        return np.array([float(cell) for cell in cells], dtype=np.float64)
-    except (TypeError, ValueError):
-        return np.array([_number(cell) for cell in cells], dtype=np.float64)
+    return np.array([plain_number(cell) for cell in rows.cells[name]], dtype=np.float64)
 
 
 def filled(rows: Rows, name: str) -> Rows:
@@ -227,13 +224,6 @@ def filled(rows: Rows, name: str) -> Rows:
     kept = [k for k, cell in enumerate(rows.cells[name]) if cell not in ("", None)]
     cells = {column: [column_cells[k] for k in kept] for column, column_cells in rows.cells.items()}
     return Rows(rows.path, [rows.numbers[k] for k in kept], cells, rows.facts, rows.sha256)
-
-
-def _number(cell: Any) -> float:
-    try:
-        return float(cell)
-    except (TypeError, ValueError):
-        return math.nan
 
 
 def _number_problems(rows: Rows, column: Column) -> Iterator[Message]:
@@ -250,6 +240,8 @@ def _number_problems(rows: Rows, column: Column) -> Iterator[Message]:
 def _complaint(column: Column, cell: Any, value: float) -> str:
     if cell is None or cell == "":
         return "is empty"
+    if isinstance(cell, str) and not (cell.isascii() and "_" not in cell):
+        return "must be a number in the digits 0 to 9, without _ or marks of other scripts"
     if not math.isfinite(value):
         return "must be a finite number"
     if column.positive and value <= 0:
@@ -258,9 +250,9 @@ def _complaint(column: Column, cell: Any, value: float) -> str:
 
 
 def _fix(column: Column) -> str:
-    if column.positive:
+    if column.positive and not math.isfinite(column.high):
         return "write a number greater than 0, without a unit"
-    low = f" from {column.low:g}" if math.isfinite(column.low) else ""
+    low = f" from {column.low:g}" if math.isfinite(column.low) else " above 0" if column.positive else ""
     high = f" to {column.high:g}" if math.isfinite(column.high) else ""
     return f"write a number{low}{high}, without a unit"
 

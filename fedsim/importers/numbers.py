@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from fedsim.errors import ProfileError, message
+from fedsim.files.plain_number import plain_number
 
 HIGHEST = 1e10
 """Seconds, milliseconds or kilobits a second: nothing measured comes near."""
@@ -28,10 +29,7 @@ def number(where: str, field: str, value: Any, *, high: float = HIGHEST, positiv
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         fix = "write a number, without a unit"
         raise ProfileError(message(place, f"must be a number, not {_named(value)}", fix=fix))
-    try:
-        result = float(value) if "_" not in str(value) else math.nan
-    except (ValueError, OverflowError):
-        result = math.nan
+    result = plain_number(value)
     if math.isnan(result) or result > high:
         what = "must be a finite number" if not math.isfinite(result) else f"must be at most {high:g}"
         raise ProfileError(message(place, what, got=shown(value), fix="write a number, without a unit"))

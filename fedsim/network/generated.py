@@ -48,7 +48,7 @@ class RateLaw:
         within = 0 <= self.within_cv <= 5 and 0 <= self.autocorrelation_1s <= 0.99
         if not (within and 0 <= self.outage_share <= 0.9 and 1 <= self.outage_mean_s < math.inf):
             raise ValueError(f"{self} is out of range")
-        if self.ends + self.begins > 1:
+        if self.ends + self.begins > 1 + 1e-12:
             raise ValueError(f"outage_mean_s must be at least 1 / (1 - outage_share) (got {self})")
 
     @property

@@ -13,6 +13,7 @@ import numpy as np
 
 from fedsim.arrays import Floats, Ints
 from fedsim.errors import Message, ProfileError
+from fedsim.files.near_columns import nearly_named
 from fedsim.files.text_file import shown
 from fedsim.files.user_tables import Column, Rows, explaining, numbers, problems, read_rows
 from fedsim.network.base import DIRECTIONS, KBPS, MBPS, Direction
@@ -109,6 +110,12 @@ def _refuse_a_dead_end(rows: Rows, places: dict[str, Ints]) -> None:
                     raise ProfileError(rows.say(int(at[-1]), name, what, 0.0, fix))
 
 
+def _open(rows: Rows) -> list[Column]:
+    """Return the columns of rates of a table, and those of a direction that it does not have."""
+    without = [way for way in DIRECTIONS if not any(_rate_columns(rows, way))]
+    return [c for c in RATES_OF if c.name in rows.cells or c.name.startswith(tuple(without))]
+
+
 @explaining(*RATE_COLUMNS, *RATES_OF)
 def rate_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a table of rates."""
@@ -125,12 +132,11 @@ def rate_problems(rows: Rows) -> Iterator[Message]:
         twice = [name for name, _ in _rate_columns(rows, direction)]
         if len(twice) > 1:
             yield rows.say(None, direction, "has a rate in two units", twice, "keep one of the columns")
-    bad_cells = list(
-        problems(rows, (*RATE_COLUMNS, *(column for column in RATES_OF if column.name in rates)))
-    )
+    bad_cells = list(problems(rows, (*RATE_COLUMNS, *(c for c in RATES_OF if c.name in rates))))
     yield from bad_cells
     if bad_cells:
         return
+    yield from nearly_named(rows, RATE_COLUMNS, _open(rows))
     times_s, values = numbers(rows, "time_s"), {name: numbers(rows, name) for name in rates}
     for label, at in _places(rows).items():
         if times_s[at[0]] != 0:

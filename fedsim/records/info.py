@@ -21,7 +21,7 @@ from fedsim.records.liveness.resumption import Resumption
 from fedsim.records.resolved import DeviceLaw, PassWork, Resolved
 from fedsim.records.rows import OUTCOMES, Cause
 from fedsim.records.tables import UNREADABLE, Arrays, first_line, plain
-from fedsim.records.watching.score import LastScore
+from fedsim.records.watching.score import BestVersion, LastScore
 from fedsim.redaction import redacted
 
 Status = Literal["running", "done", "failed", "interrupted", "killed"]
@@ -138,6 +138,7 @@ class RunInfo:
             resolved: who was drawn, and which settings follow from others; None in runs of before.
             refused: the first updates that were not taken; `totals.refused` counts all.
             saved_adapter: about the folder `adapter`, where it is not the plain adapter.
+            best: the version in the folder `best`; None: none was asked for, or had a score.
             executor, workers: what trained; processors: kinds, with torch's instruction set -> nodes; mixed: a word on several.
         visits_after: trainings that follow the last version, in visits.
         end_time_s: virtual time of the end [s]; totals: counts and sums.
@@ -172,6 +173,7 @@ class RunInfo:
     resolved: Resolved | None = None
     refused: tuple[Refusal, ...] = ()
     saved_adapter: SavedAdapter | None = None
+    best: BestVersion | None = None
     executor: str = ""
     workers: int = 0
     visits_after: float = 0.0

@@ -27,22 +27,25 @@ class ClientRow:
     """A client of the population.
 
     Attributes:
-        client: its index; device, tier, network: names in the tables of devices.
+        client: its number, from 0; device: its row in the table of devices; tier: that row's class, such as `phone-mid`;
+            network: its row in the table of networks.
         rank: of its adapter, 0 where whole models are trained.
         flops_per_s: effective speed of its training [FLOP/s].
-        memory_bytes, usable_memory_bytes, needed_memory_bytes: what it has, may use, and needs for its rank.
+        memory_bytes: what its device has; usable_memory_bytes: what training may use of it; needed_memory_bytes: what
+            training at its rank takes, as `memory_plan` has it.
         memory_plan: how its training fits into the memory, in words.
         idle_w: what it draws without our work [W].
-        down_bytes_per_s, up_bytes_per_s, rtt_s: mean rates and round trip of its link.
+        down_bytes_per_s: mean rate of its link, down; up_bytes_per_s: the same, up; rtt_s: round trip of its link.
         online_share: share of time in which its windows are open.
-        examples, tokens: of a visit.
+        examples: that a whole visit trains on; tokens: the same, or what is charged for them (`tokens_per_visit`).
         visit_flops: of the training of a whole visit at its own rank [FLOP].
         train_w: what it draws while it trains, idle power included [W].
-        down_radio_w, up_radio_w, down_radio_j_per_byte, up_radio_j_per_byte: of an active radio, above idle.
-        tail_w, tail_s: power of a radio that stays up after a transfer, and for how long.
+        down_radio_w: power of its radio in a download at no load, above idle; up_radio_w: the same in an upload;
+            down_radio_j_per_byte: what each byte takes on top, down; up_radio_j_per_byte: the same, up.
+        tail_w: power of a radio that stays up after a transfer; tail_s: how long it stays up.
         framing: bytes on its link per byte of payload.
         battery_wh: capacity of its row in the table of devices, 0 without one.
-        cpu_quota, cpu_period_s: share of a processor that it is, given out once a period; 1: all of it.
+        cpu_quota: share of a processor that it is, 1: all of it; cpu_period_s: how often that share is given out.
         windows: when it is online, outages left out: `start:stop` one after the other [s], or the SHA-256 of such a
             text in a population whose windows are very many.
         window_period_s: with which period they repeat, inf if they do not.
@@ -86,18 +89,23 @@ class VisitRow:
     """A dispatched visit, once its fate is final.
 
     Attributes:
-        order: place among all dispatches; client: whose; visit: k-th of this client, from 0.
+        order: its place among all dispatches of the run, from 0; client: who was asked; visit: how many times that
+            client was asked before.
         version: of the model that was sent; round: of the protocol, -1 without rounds.
-        dispatched_s, downloaded_s, trained_s, landed_s, ended_s: virtual instants; NaN where it never came to that.
-        outcome: how it ended; away: why its device went away last, empty if it never did.
+        dispatched_s: virtual instant at which it was asked; downloaded_s: instant at which it had the model, NaN if it never had;
+            trained_s: instant at which it had trained, on its device, NaN if it never had; landed_s: instant at which its update had arrived, NaN
+            if it never did; ended_s: instant at which its fate was final.
+        outcome: how it ended, one of `OUTCOMES`; away: why its device went away last (`window`, `outage`, `battery`,
+            `heat`), empty if it never did.
         paused_s: how long its device was away while it waited; work_share: share of its steps in its update.
         battery: level at its end, NaN without a battery.
         staleness: commits between dispatch and use, -1 if unused.
-        down_bytes, up_bytes: charged to the links; serialized_*: of the tensors really serialised.
-        flops, joules: used above idle; gross_joules: with the idle power of its time.
-        rank, memory_plan: what it trained with.
+        down_bytes: charged to its downlink; up_bytes: charged to its uplink; serialized_down_bytes: of the tensors that really
+            went down, serialised; serialized_up_bytes: of those that came up, serialised.
+        flops: of its training, as far as it came; joules: used above idle; gross_joules: with the idle power of its time.
+        rank: that it trained with; memory_plan: how it fitted into the memory, in words.
         computed: whether its training was really computed, here and not on the virtual clock.
-        examples, tokens: of its training data.
+        examples: that it trained on; tokens: the same, or what was charged for them.
         loss: mean training loss, or what a polled client answered; NaN if nobody read it.
         loss_square: mean square of the losses, which Oort reads; NaN likewise.
         committed_version: the version that its update is in, -1 if in none.
@@ -141,13 +149,13 @@ class CommitRow:
     """A server step.
 
     Attributes:
-        version: the one it made; time_s: when; updates: how many it took.
-        mean_staleness, max_staleness, up_bytes: of the updates it took.
-        total_up_bytes, total_down_bytes, total_joules: of all visits that had ended when the server took these updates,
-            lost ones included: at `time_s`, or before it where commits take time (`server.compute`), so that what comes
-            in while the server works is in the totals of a later commit.
-        update_norm: Euclidean length of the change of the adapter; mean_cosine: between pairs of updates;
-            both NaN if nothing was trained.
+        version: the one it made; time_s: virtual instant at which that was ready; updates: how many it took.
+        mean_staleness: of the updates it took; max_staleness: the largest of them; up_bytes: of the updates it took.
+        total_up_bytes: of all visits that had ended when the server took these updates, lost ones included;
+            total_down_bytes: the same, down; total_joules: the same, above idle. Where commits take time
+            (`server.compute`) that is before `time_s`: what comes in while the server works is in a later commit's totals.
+        update_norm: Euclidean length of the change of the adapter, NaN if nothing was trained; mean_cosine: between
+            pairs of updates, NaN likewise.
     """
 
     version: int
@@ -165,7 +173,13 @@ class CommitRow:
 
 @dataclass(frozen=True, slots=True)
 class ScoreRow:
-    """One metric of one version on one split; `time_s` is of the version's commit."""
+    """One metric of one version on one split.
+
+    Attributes:
+        version: that was scored; time_s: when it was committed, 0 for version 0.
+        split: on which data: `test`, `valid`, `clients`, `samples`, `answers`.
+        metric: its name; value: its value, a mean over the split.
+    """
 
     version: int
     time_s: float
@@ -179,10 +193,10 @@ class PersonalRow:
     """What a client gains from a model of its own, on its own held-out part.
 
     Attributes:
-        client: whose; kind: of personalisation, or the rule's if clients keep a part under it.
+        client: who; kind: of personalisation, or the rule's if clients keep a part under it.
         unseen: whether the client was held out of the training; seen: its visits that are in the model.
-        metric: what is compared; metric_global, metric_personal, metric_local: of the shared model, of its own,
-            and of one trained on its data alone (NaN without one).
+        metric: what is compared; metric_global: its value of the shared model; metric_personal: of the client's own;
+            metric_local: of one trained on its data alone, NaN without one.
         gain: by how much its own model is better than the shared one, below 0 if it is worse.
         tokens: that were scored, 0 where the task counts none.
     """

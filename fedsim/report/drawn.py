@@ -6,31 +6,29 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from fedsim.errors import visible
 from fedsim.redaction import redacted
+from fedsim.report.parts import Section
+from fedsim.report.style import DARK
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 OURS = ("hovertemplate",)
 """Settings of a figure that hold tags of Plotly's, written by us; names of others go into them by `worded`."""
 CONFIG: Mapping[str, object] = {"displayModeBar": False, "responsive": True}
-SCRIPT = """
-// A figure's data follow its place; nothing else on this page is a program.
-for (const block of document.querySelectorAll("script.figure")) {
-  const figure = JSON.parse(block.textContent);
-  Plotly.newPlot(block.previousElementSibling.firstElementChild, figure.data, figure.layout, figure.config);
-}
-// Paper is narrower than a screen: draw the figures to its width, then back.
-const figures = () => document.querySelectorAll(".js-plotly-plot");
-addEventListener("beforeprint", () => figures().forEach((f) => Plotly.relayout(f, { autosize: false, width: 680 })));
-addEventListener("afterprint", () => figures().forEach((f) => Plotly.relayout(f, { autosize: true, width: null })));
-"""
+WEB = files("fedsim.report").joinpath("web")
+STYLE = WEB.joinpath("page.css").read_text(encoding="utf-8")
+"""How a page looks."""
+SCRIPT = WEB.joinpath("figures.js").read_text(encoding="utf-8").replace("{/* colours */}", json.dumps(DARK))
 """Draws the figures of a page."""
-
-
 SPACES = "\n\t\u00a0\u2009\u202f"
 """What is not printed and may stand on a page."""
 
@@ -51,34 +49,51 @@ def worded(text: object) -> str:
     return html.escape(str(shown(text)), quote=False).replace("%{", "%&#123;")
 
 
-def place(figure: Any, name: str) -> Markup:
-    """Return the place of a Plotly figure in a page, and its data, which `SCRIPT` draws there.
+def place(section: Section) -> Markup:
+    """Return the place of a section's figure in a page, and its data, which `SCRIPT` draws there.
 
-    Args:
-        figure: a `plotly.graph_objects.Figure`.
-        name: id of the place.
+    Of a section with stretches the data hold a figure each.
     """
-    plain = json.loads(figure.to_json(validate=False))
-    plain = {"data": _worded(plain["data"]), "layout": _worded(plain["layout"]), "config": CONFIG}
-    height = plain["layout"].get("height", 400)
-    text = json.dumps(plain, separators=(",", ":"), allow_nan=False)  # ASCII
+    shown_figure, *others = [_plain(figure, name) for name, figure in section.stretches] or [
+        _plain(section.figure, "")
+    ]
+    figure = {**shown_figure, "config": CONFIG, **({"others": others} if others else {})}
+    text = json.dumps(figure, separators=(",", ":"), allow_nan=False)  # ASCII
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
+    layout = shown_figure["layout"]
+    height = layout.get("height", 400) if isinstance(layout, dict) else 400
     return Markup(
-        '<div style="height:{height}px; width:100%;"><div id="{name}" class="plotly-graph-div" '
-        'style="height:100%; width:100%;"></div></div>\n'
+        '<div class="plot" style="height:{height}px"><div id="figure-{name}" class="plotly-graph-div" role="img" '
+        'aria-label="{reading}" style="height:100%; width:100%;"></div></div>\n'
         '<script type="application/json" class="figure">{data}</script>'
-    ).format(height=int(height), name=name, data=Markup(text))  # noqa: S704  without any of < > &
+    ).format(height=int(height), name=section.anchor, reading=shown(f"{section.title}: {section.reading}"),
+             data=Markup(text))  # fmt: skip  # noqa: S704  without any of < > &
 
 
-def _worded(value: object, key: str = "") -> object:
+def _plain(figure: go.Figure, name: str) -> dict[str, object]:
+    """Return a figure as data that can be written down: its texts shown as they are."""
+    plain = json.loads(figure.to_json(validate=False))
+    words = cache(_as_they_are)  # clients of a map have thousands of bars
+    return {
+        "data": _worded(plain["data"], words),
+        "layout": _worded(plain["layout"], words),
+        **({"name": name} if name else {}),
+    }
+
+
+def _as_they_are(text: str) -> str:
+    return html.escape(str(shown(text)), quote=False)
+
+
+def _worded(value: object, words: Callable[[str], str], key: str = "") -> object:
     """Return a part of a figure whose texts are shown as they are."""
     if isinstance(value, str):
-        return value if key in OURS else html.escape(str(shown(value)), quote=False)
+        return value if key in OURS else words(value)
     if isinstance(value, Mapping):
-        return {name: _worded(part, name) for name, part in value.items()}
+        return {name: _worded(part, words, name) for name, part in value.items()}
     if isinstance(value, list):
-        return [_worded(part, key) for part in value]
+        return [part if isinstance(part, float) else _worded(part, words, key) for part in value]
     return value
 
 

@@ -5,21 +5,38 @@ A function returns None when the run has nothing to draw.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from fedsim.arrays import Floats
 from fedsim.records import quantities, views
 from fedsim.records.comparisons import mean_curve
 from fedsim.records.run import Run
 from fedsim.report.drawn import worded
-from fedsim.report.style import BLUE, DASHES, GREY, RUN_COLOURS, axis_of, listed, logarithmic, style, thinned
+from fedsim.report.style import (
+    BLUE,
+    DASHES,
+    GREY,
+    RUN_COLOURS,
+    SYMBOLS,
+    axis_of,
+    faint,
+    listed,
+    logarithmic,
+    style,
+    thinned,
+)
 
 LEGEND = 44
 """Longest name in a legend."""
+WIDE = 50.0
+"""Largest value over the least from which an axis is logarithmic."""
 
 
 def progress(run: Run, metric: str) -> go.Figure:
@@ -44,13 +61,35 @@ def progress(run: Run, metric: str) -> go.Figure:
                 mode="lines+markers",
                 cliponaxis=False,
                 line=line,
-                marker={"size": 5},
+                marker={"size": 6, "symbol": SYMBOLS[i]},
                 hovertemplate=f"%{{x:.4g}} {title}<br>{worded(metric)} %{{y:.4g}}<extra>{worded(split)}</extra>",
             )
             figure.add_trace(trace, row=1, col=column)
             figure.update_xaxes(title_text=title, rangemode="tozero", row=1, col=column)
     figure.update_yaxes(title_text=metric.replace("_", " "), row=1, col=1)
+    _widen(figure, _values([run], metric, splits))
     return style(figure, 290, legend=len(splits) > 1)
+
+
+def _widen(figure: go.Figure, values: Floats) -> None:
+    """Give values of very different size, as of runs that diverged, a logarithmic axis."""
+    if math.isfinite(_floor(values)):
+        figure.update_yaxes(**logarithmic(values))
+        title = f"{figure.layout.yaxis.title.text or ''} (logarithmic)"
+        figure.update_yaxes(title_text=title, row=1, col=1)
+
+
+def _floor(values: Floats) -> float:
+    """Return the least value that the axis of some values can show: above 0 on a logarithmic one."""
+    finite = values[np.isfinite(values)]
+    is_wide = len(finite) and finite.min() > 0 and finite.max() >= WIDE * finite.min()
+    return float(finite.min()) if is_wide else -math.inf
+
+
+def _values(runs: Sequence[Run], metric: str, splits: Sequence[str] = ("test",)) -> Floats:
+    return np.concatenate(
+        [views.scored(run, metric, split)["value"].to_numpy(np.float64) for run in runs for split in splits]
+    )
 
 
 def comparison(
@@ -74,16 +113,23 @@ def comparison(
     entries = [labels[i] for i in alone]
     for group in dict.fromkeys(group for group in groups if list(groups).count(group) > 1):
         members = [run for run, g in zip(runs, groups, strict=True) if g == group]
-        _band(figure, axes, members, names[group], group, metric)
+        _band(figure, axes, members, (names[group], group), metric, _floor(_values(runs, metric)))
         entries.append(names[group])
+    _widen(figure, _values(runs, metric))
     rows = -(-sum(min(len(entry), LEGEND) + 8 for entry in entries) // 130)  # lines that the legend takes
     return style(figure, 310 + 20 * rows, legend=True)
 
 
 def _band(
-    figure: go.Figure, axes: Sequence[views.X], runs: Sequence[Run], name: str, group: int, metric: str
+    figure: go.Figure,
+    axes: Sequence[views.X],
+    runs: Sequence[Run],
+    configuration: tuple[str, int],
+    metric: str,
+    floor: float,
 ) -> None:
-    """Draw a configuration: the mean over its runs, and one standard deviation around it."""
+    """Draw a configuration, by name and number: the mean over its runs, and one standard deviation around it."""
+    name, group = configuration
     colour = RUN_COLOURS[group % len(RUN_COLOURS)]
     for column, x in enumerate(axes, start=1):
         mean = thinned(mean_curve(runs, metric, x))
@@ -91,16 +137,16 @@ def _band(
         at = listed(mean[x] / divisor)
         for edge, fill in (
             (mean["mean"] + mean["deviation"], None),
-            (mean["mean"] - mean["deviation"], "tonexty"),
+            ((mean["mean"] - mean["deviation"]).clip(lower=floor), "tonexty"),
         ):
             band = go.Scatter(
                 x=at, y=listed(edge), mode="lines", line={"width": 0, "shape": "hv", "color": colour}, fill=fill,
-                legendgroup=name, showlegend=False, hoverinfo="skip", opacity=0.2, name=f"{name}, one standard deviation",
+                legendgroup=name, showlegend=False, hoverinfo="skip", fillcolor=faint(colour), name=f"{name}, one standard deviation",
             )  # fmt: skip
             figure.add_trace(band, row=1, col=column)
         line = go.Scatter(
             x=at, y=listed(mean["mean"]), name=_shortened(name), legendgroup=name, showlegend=column == 1,
-            mode="lines", line={"color": colour, "width": 2.5, "shape": "hv"}, cliponaxis=False,
+            mode="lines", line={"color": colour, "width": 2.5, "shape": "hv", "dash": DASHES[group % len(DASHES)]}, cliponaxis=False,
             hovertemplate=f"%{{x:.4g}} {title}<br>{worded(metric)} %{{y:.4g}}<extra>{worded(name)}, mean of {len(runs)} seeds</extra>",
         )  # fmt: skip
         figure.add_trace(line, row=1, col=column)
@@ -150,7 +196,7 @@ def _curves(
                 mode="lines+markers",
                 cliponaxis=False,
                 line=_line(colours, i),
-                marker={"size": 5},
+                marker={"size": 6, "symbol": SYMBOLS[colours[i] % len(SYMBOLS)]},
                 hovertemplate=f"%{{x:.4g}} {title}<br>{worded(metric)} %{{y:.4g}}<extra>{worded(label)}</extra>",
             )
             figure.add_trace(trace, row=row, col=column)
@@ -178,14 +224,14 @@ def uplink(run: Run) -> go.Figure | None:
             y=names[::-1],
             x=[v / step.divisor for v in values[::-1]],
             orientation="h",
-            marker_color=["#B8C1CC", BLUE],
+            marker_color=[GREY, BLUE],
             text=[quantities.said("bytes", v) for v in values[::-1]],
             textposition="outside",
             cliponaxis=False,
             hovertemplate=f"%{{y}}: %{{x:.4g}} {step.unit}<extra></extra>",
         )
     )
-    figure.update_xaxes(title_text=f"uploaded [{step.unit}]", range=[0, 1.12 * max(values) / step.divisor])
+    figure.update_xaxes(title_text=f"uploaded [{step.unit}]", range=[0, 1.3 * max(values) / step.divisor])
     return style(figure, 140)
 
 
@@ -205,11 +251,9 @@ def devices(run: Run, most: int = 2000) -> go.Figure | None:
             mode="markers",
             marker={
                 "size": 7,
-                "opacity": 0.75,
+                "opacity": 0.9,
                 "color": (*RUN_COLOURS, GREY)[i % 8],
-                "symbol": ("circle", "square", "diamond", "triangle-up", "x", "cross", "star", "pentagon")[
-                    i % 8
-                ],
+                "symbol": SYMBOLS[i % 8],
             },
             text=listed(part["device"]),
             hovertemplate="%{text}<br>%{x:.3g} GFLOP/s, %{y:.3g} Mbit/s up<extra>"

@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 
 from fedsim.records import views
 from fedsim.records.run import Run
-from fedsim.report.style import BLUE, GREEN, INK, PURPLE, RED, listed, style
+from fedsim.report.style import BLUE, GREEN, INK, PAPER, PURPLE, RED, listed, style
 
 GROUPS = 8
 """Groups that are drawn beside the distribution."""
@@ -46,7 +46,7 @@ def _histogram(figure: go.Figure, gain: np.ndarray[tuple[int], np.dtype[np.float
             y=listed(counts[chosen]),
             width=width,
             name=words,
-            marker={"color": colour, "line": {"color": "white", "width": 1}},
+            marker={"color": colour, "line": {"color": PAPER, "width": 1}},
             hovertemplate="gain about %{x:.3g}: %{y} clients<extra></extra>",
             row=1,
             col=1,

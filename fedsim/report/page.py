@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from markupsafe import Markup
 
 from fedsim.errors import RunFolderError, message
 from fedsim.files.atomic import write_atomically
@@ -29,11 +30,14 @@ from fedsim.report import (
 )
 from fedsim.report.answers import section as answers
 from fedsim.report.cards import cards
-from fedsim.report.parts import Page, Section, listing, plural
+from fedsim.report.parts import Page, Table, listing, plural
 from fedsim.report.run_map.section import section as map_section
 from fedsim.report.several import draws, labels
 from fedsim.report.several import sections as several_sections
 from fedsim.report.several.differences import verdict
+
+LONG = 20
+"""Letters of a word that a column has room for; a longer one may be broken anywhere."""
 
 
 def write(runs: Sequence[Run], path: Path, *, targets: Sequence[float] = ()) -> Path:
@@ -73,10 +77,10 @@ def single(run: Run) -> Page:
         notes=_notes(run),
         cards=cards(run),
         sections=[
-            setup.section(run),
             sections.progress(run, metric),
             *gallery_section.sections(run),
             *answers.sections(run),
+            setup.section(run),
             visit_sections.clients(run),
             map_section(run),
             sections.devices(run),
@@ -161,13 +165,18 @@ def _versions(run: Run) -> str:
     return ", ".join(f"{name} {version}" for name, version in run.info.versions.items())
 
 
+def _look(table: Table, column: int, name: object) -> Markup:
+    """Return the class of a cell: of a column of words, or of a name with a word that no column is as wide as."""
+    classes = [
+        *(["words"] if column in table.columns_of_words else []),
+        *(["long"] if any(len(word) > LONG for word in re.split(r"[\s-]", str(name))) else []),
+    ]
+    return Markup(' class="{}"').format(" ".join(classes)) if classes else Markup("")
+
+
 def _rendered(page: Page) -> str:
     from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
     from plotly.offline import get_plotlyjs
-
-    def placed(section: Section) -> object:
-        return drawn.place(section.figure, f"figure-{section.anchor}")
 
     def unbroken(text: str) -> Any:
         """Keep a number and its unit on one line."""
@@ -185,7 +194,9 @@ def _rendered(page: Page) -> str:
     plotly, script = Markup(get_plotlyjs()), Markup(drawn.SCRIPT)  # noqa: S704  Plotly's own, and ours
     return environment.from_string(source).render(
         page=page,
-        drawn=placed,
+        drawn=drawn.place,
+        look=_look,
+        style=Markup(drawn.STYLE),  # noqa: S704  ours
         plotly=plotly,
         script=script,
         policy=Markup(drawn.policy([plotly, script])),  # noqa: S704

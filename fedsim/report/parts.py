@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from fedsim.records.quantities import plural
 
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
 __all__ = ["Card", "Page", "Picture", "Section", "Table", "listing", "plural"]
+
+WORDS = 54
+"""Longest cell that is a number with what belongs to it: `-1.25 (-2.00 to -0.500) no difference shown`."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,16 @@ class Table:
     rows: Sequence[Sequence[str]]
     caption: str = ""
 
+    @cached_property
+    def columns_of_words(self) -> frozenset[int]:
+        """Places of the columns, the first one apart, of which a cell is longer than any number."""
+        return frozenset(
+            column
+            for row in self.rows
+            for column, cell in enumerate(row)
+            if column and len(str(cell)) > WORDS
+        )
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -45,6 +62,7 @@ class Section:
         anchor: id in the page; `title`: the question's name.
         text: paragraphs, plain text.
         figure: a Plotly figure, or None.
+        stretches: (name, figure) to choose from in the figure's place, the first of them the figure; empty: no choice.
         reading: what the figure shows, for the caption and for a screen reader.
         formula: lines shown as they are, in a box.
         tables: below the figure.
@@ -59,6 +77,7 @@ class Section:
     formula: Sequence[str] = ()
     tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
+    stretches: Sequence[tuple[str, go.Figure]] = ()
 
 
 @dataclass(frozen=True)

@@ -34,13 +34,26 @@ def progress(run: Run, metric: str | None) -> Section:
     return Section(
         "progress",
         "How good the model became",
-        [sentence(run, metric)],
+        _of_words(run),
         figures.progress(run, metric),
         f"{metric.replace('_', ' ').capitalize()} against virtual time, against commits and against everything "
         f"uploaded so far, lost uploads included. {'More' if rises(metric) else 'Less'} is better."
         + (f" {MOST_POINTS:,} of {longest:,} scores are drawn." if longest > MOST_POINTS else ""),
         tables=[Table(("metric", "before", "at the end", "best"), rows, CHOSEN)],
     )
+
+
+def _of_words(run: Run) -> list[str]:
+    """Return why a perplexity of words is so much larger than that of tokens, where both were scored."""
+    words, tokens = (run.info.task.get(name) for name in ("train_words", "train_tokens"))
+    if "word_perplexity" not in set(run.scores["metric"]) or not words or not tokens:
+        return []
+    ratio = number(tokens / words)
+    text = (
+        f"A word of this text is {ratio} tokens of this model, so the perplexity of words is about that of tokens to the "
+        f"power of {ratio}: compare it between models that cut words in other ways, and with nothing else."
+    )
+    return [text]
 
 
 def sentence(run: Run, metric: str) -> str:

@@ -64,6 +64,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Budget", _budget(blocks.get("budget", {}))),
         ("Seed", _seeds(run)),
         ("Set by other keys", _followed(info)),
+        ("Notes", _notes(info)),
         ("Real work", _real(info)),
     ]
 
@@ -90,6 +91,13 @@ def _followed(info: RunInfo) -> str:
     return "" if info.resolved is None else "; ".join(map(str, info.resolved.followed))
 
 
+def _notes(info: RunInfo) -> str:
+    """Return what was said before the start, beside what stands under model and data."""
+    told = info.task.get("notices", ())
+    notices = () if info.resolved is None else info.resolved.notices
+    return "; ".join(notice for notice in notices if notice not in told)
+
+
 def _trained(block: Mapping[str, Any], charged: Charged | None) -> str:
     if block.get("full"):
         return "the whole model (full-model FedAvg, no adapters)"
@@ -111,6 +119,9 @@ def _budget(block: Mapping[str, Any]) -> str:
         limits.append(plural(block["commits"], "commit"))
     if block.get("up_bytes"):
         limits.append(f"{said('bytes', block['up_bytes'])} of uploads")
+    target = block.get("target")
+    if isinstance(target, Mapping):
+        limits.append(f"{target.get('metric')} {target.get('value')} on {target.get('split')} reached")
     return " or ".join(limits) + (", whichever comes first" if len(limits) > 1 else "")
 
 

@@ -9,7 +9,7 @@ from fedsim.records import stragglers
 from fedsim.records.quantities import number, percent, said
 from fedsim.records.run import Run
 from fedsim.report.parts import Section, Table, listing, plural
-from fedsim.report.style import BLUE, GREEN, GREY, ORANGE, SKY, listed, style, thinned
+from fedsim.report.style import BLUE, GREEN, GREY, INK, ORANGE, SKY, listed, style, thinned
 from fedsim.report.visit_figures import times
 
 WORDS = {
@@ -183,7 +183,7 @@ def _lorenz(run: Run) -> go.Figure:
                 hovertemplate=f"%{{x:.0%}} of the clients: %{{y:.1%}} {words}<extra></extra>",
             )
     figure.add_scatter(
-        x=[0, 1], y=[0, 1], name="all the same", mode="lines", line={"color": "#C9CED6", "dash": "dot"}
+        x=[0, 1], y=[0, 1], name="all the same", mode="lines", line={"color": INK, "width": 1, "dash": "dot"}
     )
     figure.update_xaxes(title_text="share of the clients", tickformat=".0%", range=[0, 1])
     figure.update_yaxes(title_text="share of the total", tickformat=".0%", range=[0, 1.02])

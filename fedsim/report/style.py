@@ -1,11 +1,14 @@
 """How every figure looks: colours, type, margins, axes.
 
-Colours are those of Okabe and Ito, which people with any common colour blindness can tell apart.
+Lines and fills have a contrast of 3 and more with the page, light or dark, and the colours of runs are 15 and more apart (CIE76)
+for people with normal, deuteranopic and protanopic sight (`tests/spec/report/test_colours.py`). Where more than a few stand
+beside each other, patterns, symbols and dashes tell them apart as well.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,30 +19,54 @@ from fedsim.records import quantities
 
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY, INK = (
     "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#D55E00",
-    "#CC79A7",
-    "#56B4E9",
-    "#9AA0A6",
+    "#CB8400",
+    "#2B9470",
+    "#B8431F",
+    "#A83E86",
+    "#3D9AD8",
+    "#8A929C",
     "#1F2933",
 )
+PAPER, RULE, AXIS = "white", "#E4E8EE", "#9AA5B1"
+ON_LIGHT, ON_DARK = "#111827", "#FFFFFF"
+"""Of words on a bar: on a light and on a dark one; the same in a dark page, as bars are."""
+DARK: Mapping[str, str] = {
+    PAPER: "#14191F",
+    INK: "#E6EBF1",
+    RULE: "#2B333D",
+    AXIS: "#66727F",
+}
+"""Colour of a figure -> what it is in a dark page; the others stay."""
 ENDINGS = {
     "landed": ("landed", GREEN),
     "committed": ("committed", GREEN),
-    "uncommitted": ("landed, not used", "#8FD3BD"),
+    "uncommitted": ("landed, not used", GREEN),
     "offline": ("went offline", ORANGE),
     "memory": ("out of memory", RED),
-    "late": ("after the deadline", PURPLE),
+    "late": ("after the deadline", "#C774AC"),
     "surplus": ("surplus", SKY),
-    "rejected": ("rejected", "#5B4B8A"),
-    "stale": ("too stale", "#8C564B"),
-    "polled": ("polled only", "#B8A100"),
-    "failed": ("failed", INK),
-    "in_flight": ("in flight at the end", "#C9CED6"),
+    "rejected": ("rejected", "#7563B0"),
+    "stale": ("too stale", "#9A5F52"),
+    "polled": ("polled only", "#8F8700"),
+    "failed": ("failed", "#5C6672"),
+    "in_flight": ("in flight at the end", GREY),
 }
 """What a visit became -> the words and the colour for it, the same in every figure."""
+PATTERNS = {
+    "uncommitted": ".",
+    "offline": "/",
+    "memory": "x",
+    "late": "\\",
+    "surplus": "-",
+    "rejected": "+",
+    "stale": "|",
+    "polled": ".",
+    "failed": "x",
+    "in_flight": "/",
+}
+"""What a visit became -> how its bars are hatched; those without are plain."""
 RUN_COLOURS = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, INK)
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star", "pentagon")
 DASHES = ("solid", "dash", "dot", "dashdot")
 AXIS_WORDS = {
     "time_s": ("virtual time", "time_s"),
@@ -62,8 +89,8 @@ def style(figure: go.Figure, height: int, *, legend: bool = False, bottom: int =
         autosize=True,
         height=height + top,
         margin={"l": 64, "r": 28, "t": top, "b": bottom},
-        paper_bgcolor="white",
-        plot_bgcolor="white",
+        paper_bgcolor=PAPER,
+        plot_bgcolor=PAPER,
         font={"family": FONT, "size": 13, "color": INK},
         showlegend=legend,
         legend={
@@ -75,21 +102,72 @@ def style(figure: go.Figure, height: int, *, legend: bool = False, bottom: int =
             "yref": "paper",
             "traceorder": "normal",
             "font": {"size": 12},
+            "maxheight": 2000,  # of a narrow page; else it scrolls over the plot
         },
         hoverlabel={"font": {"family": FONT}},
         bargap=0.28,
         uniformtext={"minsize": 11, "mode": "hide"},  # a number that does not fit stands in the table only
     )
     axis = {
-        "gridcolor": "#E4E8EE",
+        "gridcolor": RULE,
         "zeroline": False,
-        "linecolor": "#9AA5B1",
+        "linecolor": AXIS,
         "ticks": "",
         "automargin": True,
     }
     figure.update_xaxes(**axis, title_standoff=10, title_font_size=13)
     figure.update_yaxes(**axis, title_standoff=10, title_font_size=13)
     return figure
+
+
+def hatched(colour: str, outcome: str) -> dict[str, Any]:
+    """Return how a bar of visits that ended in some way is filled: colour, hatching, an edge of the page's colour."""
+    pattern = {
+        "shape": PATTERNS.get(outcome, ""),
+        "fgcolor": words_on(colour),
+        "fgopacity": 0.5,
+        "fillmode": "overlay",
+        "size": 6,
+        "solidity": 0.14,
+    }
+    return {"color": colour, "pattern": pattern, "line": {"color": PAPER, "width": 1}}  # fmt: skip
+
+
+def faint(colour: str) -> str:
+    """Return a colour through which another one is seen.
+
+    >>> faint("#0072B2")
+    'rgba(0, 114, 178, 0.2)'
+    """
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, 0.2)"
+
+
+def words_on(colour: str) -> str:
+    """Return the colour of words on a bar: dark or light, whichever is easier to read there.
+
+    >>> words_on("#0072B2"), words_on("#CB8400")
+    ('#FFFFFF', '#111827')
+    """
+    return ON_DARK if contrast(colour, ON_DARK) > contrast(colour, ON_LIGHT) else ON_LIGHT
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast of two colours, 1 to 21.
+
+    Source: Web Content Accessibility Guidelines 2.2, "contrast ratio" and "relative luminance".
+
+    >>> round(contrast("#FFFFFF", "#000000"), 3)
+    21.0
+    """
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    parts = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def axis_of(x: str, largest: float) -> tuple[float, str]:
@@ -109,6 +187,7 @@ def logarithmic(values: Any) -> dict[str, Any]:
         return {}
     low, high = math.log10(positive.min()), math.log10(positive.max())
     pad = 0.05 * (high - low) + 0.05
+    pad += max(0.0, 0.8 - (high - low + 2 * pad)) / 2  # a factor of 6 has two ticks at least
     powers = range(int(np.floor(low - pad)), int(np.ceil(high + pad)) + 1)
     steps = (1, 2, 5) if high - low < 2.5 else (1,)
     ticks = [step * 10.0**power for power in powers for step in steps]

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from fedsim.records import quantities, views
 from fedsim.records.run import Run
-from fedsim.report.style import BLUE, ENDINGS, ORANGE, SKY, listed, style
+from fedsim.report.style import BLUE, ENDINGS, GREY, ORANGE, PAPER, SKY, hatched, listed, style, words_on
 
 MOST_BARS = 300
 """Bars of a histogram."""
@@ -26,7 +26,7 @@ def participation(run: Run) -> go.Figure | None:
     figure = go.Figure()
     for column, words, colour in (
         ("update_share", "share of the committed updates", BLUE),  # the last one drawn is on top
-        ("client_share", "share of the clients", "#B8C1CC"),
+        ("client_share", "share of the clients", GREY),
     ):
         figure.add_bar(
             y=list(tiers.index)[::-1],
@@ -40,7 +40,7 @@ def participation(run: Run) -> go.Figure | None:
             hovertemplate=f"%{{y}}: %{{x:.1%}} {words[6:]}<extra></extra>",
         )
     largest = float(tiers[["client_share", "update_share"]].max().max())
-    figure.update_xaxes(tickformat=".0%", range=[0, 1.12 * largest])
+    figure.update_xaxes(tickformat=".0%", range=[0, 1.2 * largest])
     figure.update_layout(barmode="group")
     style(figure, 30 + 44 * len(tiers), legend=True, bottom=28)
     return figure.update_layout(legend_traceorder="reversed")
@@ -62,8 +62,9 @@ def endings(counts: pd.DataFrame) -> go.Figure | None:
             x=listed(share)[::-1],
             name=words,
             orientation="h",
-            marker={"color": colour, "line": {"color": "white", "width": 1}},
+            marker=hatched(colour, str(outcome)),
             text=[quantities.number(n) if n else "" for n in listed(visited[outcome])[::-1]],
+            insidetextfont={"color": words_on(colour)},
             textposition="inside",
             insidetextanchor="middle",
             textangle=0,
@@ -129,7 +130,7 @@ def times(times_s: pd.DataFrame, parts: Sequence[tuple[str, str, str]], title: s
             x=listed(times_s[column] / step.divisor)[::-1],
             name=words,
             orientation="h",
-            marker={"color": colour, "line": {"color": "white", "width": 1}},
+            marker={"color": colour, "line": {"color": PAPER, "width": 1}},
             hovertemplate=f"%{{y}}: {said}<extra></extra>",
         )
     figure.update_xaxes(title_text=f"{title} [{step.unit}]", rangemode="tozero")
@@ -161,8 +162,9 @@ def spending(run: Run) -> go.Figure | None:
             x=values,
             name=words,
             orientation="h",
-            marker={"color": colour, "line": {"color": "white", "width": 1}},
+            marker=hatched(colour, str(ending)),
             text=[quantities.percent(v) for v in values],
+            insidetextfont={"color": words_on(colour)},
             textposition="inside",
             insidetextanchor="middle",
             textangle=0,

@@ -25,10 +25,11 @@ from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig
 from fedsim.cost.formulas import layer_passes, train_flops
 from fedsim.devices.schemas.devices import DEVICE_COLUMNS, OPTIONAL_DEVICE_COLUMNS
-from fedsim.errors import HostError, ProfileError, message, nearest
+from fedsim.errors import HostError, message
 from fedsim.executors.inline import Inline
 from fedsim.files.user_tables import read_rows
 from fedsim.jobs import Job
+from fedsim.runs.row_names import like_row
 
 COPIED_BYTES = 2**26
 """Copied to measure the memory's bandwidth: larger than any cache of a CPU core."""
@@ -166,10 +167,7 @@ def row(measured: Measured, device: str, like: str, quota: float | None = None) 
     Raises:
         ProfileError: no such row.
     """
-    cells = read_rows(hetero_profiles.locate("devices.csv")).cells
-    if like not in cells["device"]:
-        raise ProfileError(message("--like", "no such device", got=like, fix=nearest(like, cells["device"])))
-    other = {name: str(column[cells["device"].index(like)]) for name, column in cells.items()}
+    other = like_row("devices.csv", like)
     seconds = "s of CPU" if quota is not None else "s"
     source = (
         f"measured by fedsim profiles calibrate on {processor()}, one thread, {torch_version()}: {measured.model}, "

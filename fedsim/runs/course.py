@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import simpy
@@ -22,7 +23,8 @@ from fedsim.instants import Clock, Closing, Instant
 from fedsim.network.build import network_of
 from fedsim.records.info import RunInfo
 from fedsim.records.run import Run
-from fedsim.records.writer import Writer
+from fedsim.records.watching.pace import USED
+from fedsim.records.writer import Writer, portable
 from fedsim.runs.finish import ended, finish, on_processors
 from fedsim.runs.resuming.checkpoints import Checkpoints, leave_no_residuals
 from fedsim.runs.stopping import Stop
@@ -103,18 +105,25 @@ def course(
     server = world(plan, executor, writer, tell, on_dispatch)
     if executor is not None:
         Checkpoints(server, writer, tell).begin()
-    tell_start(plan, executor, writer.info, tell)
+    tell_start(plan, executor, writer.info, tell, writer.folder)
     server.evaluate()
     ended_s = run_to_the_end(server, tell, stop)
     return concluded(server, executor, writer, ended_s)
 
 
-def tell_start(plan: Plan, executor: Executor | None, info: RunInfo, tell: OnEvent) -> None:
+def tell_start(
+    plan: Plan, executor: Executor | None, info: RunInfo, tell: OnEvent, folder: Path | None
+) -> None:
     """Tell what begins."""
     workers = 0 if executor is None else executor.workers
-    budget = plan.experiment.budget.model_dump()
-    facts = {"workers": workers, "clients": len(plan.population), "budget": budget}
-    tell("start", {**facts, "resolved": info.resolved, "visits_after": info.visits_after})
+    settings = portable(plan.experiment)
+    facts = {
+        "workers": workers,
+        "clients": len(plan.population),
+        "budget": {limit: settings["budget"][limit] for limit in USED},
+    }
+    about = {"name": info.name, "folder": None if folder is None else str(folder), "settings": settings}
+    tell("start", {**facts, **about, "resolved": info.resolved, "visits_after": info.visits_after})
 
 
 def concluded(

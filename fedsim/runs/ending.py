@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from fedsim.callbacks.telling import Telling
 from fedsim.errors import FedsimError, HostError, Message, message
 from fedsim.executors.calls import LESS_MEMORY, REPLAY
 from fedsim.files.disk import refused
+from fedsim.records.info import RunInfo
 from fedsim.records.writer import Writer
 
 
@@ -39,6 +41,23 @@ def closed_whatever_happens(writer: Writer) -> Iterator[None]:
         raise told from problem
     finally:
         writer.release()
+
+
+@contextmanager
+def end_told(telling: Telling, info: Callable[[], RunInfo], folder: Path | None) -> Iterator[None]:
+    """Tell callbacks of a run that ends early how it has ended, once its tables are written.
+
+    Args:
+        telling: of the run.
+        info: returns its `run.json`.
+        folder: of the run; None: it is in memory.
+    """
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):  # what has ended the run must be what is said
+            telling.stopped(info(), folder)
+        raise
 
 
 def _reason(problem: BaseException) -> str:

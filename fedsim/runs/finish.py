@@ -14,6 +14,7 @@ from fedsim.server.after.answers import keep
 from fedsim.server.after.gallery import hang
 from fedsim.server.after.personalize import FinalState
 from fedsim.server.server import Server
+from fedsim.server.values.goals import Best
 
 MIXED = "the processors differ: the schedule is the same on all of them, losses and weights agree to rounding only"
 """The word for nodes that do not compute alike."""
@@ -32,8 +33,16 @@ def finish(server: Server, executor: Executor, writer: Writer) -> None:
         saved = save_adapter(final, writer.folder / "adapter")
         if saved is not None:
             writer.note(replace(writer.info, saved_adapter=saved))
+    keep_best(final, server.trainer.evaluations.best, writer)
     hang(final, writer.folder / "samples")
     keep(final, writer.folder / "samples")
+
+
+def keep_best(final: FinalState, best: Best, writer: Writer) -> None:
+    """Write the best scored version for stock libraries, if one is kept."""
+    if writer.folder is not None and best.model is not None:
+        save_adapter(replace(final, model=best.model), writer.folder / "best")
+        writer.note(replace(writer.info, best=best.version))
 
 
 def save_adapter(final: FinalState, folder: Path) -> SavedAdapter | None:

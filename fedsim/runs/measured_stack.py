@@ -15,14 +15,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-import hetero_profiles
 from fedsim.clock.plan import Plan
 from fedsim.devices.stacks.fitting import MachineLaw, TimedPass, law_of
 from fedsim.devices.stacks.hardware import HARDWARE_COLUMNS
 from fedsim.devices.stacks.table import STACK_COLUMNS
-from fedsim.errors import ProfileError, message, nearest
-from fedsim.files.user_tables import read_rows
 from fedsim.runs.calibrate import Measured, measure, processor, torch_version
+from fedsim.runs.row_names import like_row
 
 TIMES = (1, 4, 16)
 """Batches that are measured, in those of the experiment."""
@@ -84,7 +82,7 @@ def hardware_table(
     Raises:
         ProfileError: no such row.
     """
-    other = _like(like)
+    other = like_row("devices_2026.csv", like)
     row = {
         "device": device,
         "class": other["class"],
@@ -148,10 +146,3 @@ def _csv(heading: str, header: Sequence[str], row: dict[str, str]) -> str:
     writer.writeheader()
     writer.writerow(row)
     return text.getvalue()
-
-
-def _like(name: str) -> dict[str, str]:
-    cells = read_rows(hetero_profiles.locate("devices_2026.csv")).cells
-    if name not in cells["device"]:
-        raise ProfileError(message("--like", "no such device", got=name, fix=nearest(name, cells["device"])))
-    return {column: str(values[cells["device"].index(name)]) for column, values in cells.items()}

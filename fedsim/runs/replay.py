@@ -108,9 +108,16 @@ def job_of(plan: Plan, client: int, visit: int) -> Job:
     """Return what this client was sent to train, by running the experiment up to that dispatch."""
     experiment = plan.experiment
     scoring = experiment.evaluate.model_copy(
-        update={"every_commits": None, "every_s": None, "every_bytes": None, "windows": 1}
+        update={
+            "every_commits": None,
+            "every_s": None,
+            "every_bytes": None,
+            "windows": 1,
+            "keep_best": None,
+        }
     )
-    short = experiment.model_copy(update={"evaluate": scoring})
+    budget = experiment.budget.model_copy(update={"target": None})  # no version is scored as the run did
+    short = experiment.model_copy(update={"evaluate": scoring, "budget": budget})
     executor = simulation.executor_for(short)
     jobs: list[Job] = []
 

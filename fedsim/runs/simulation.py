@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 from fedsim.blame import blaming
+from fedsim.callbacks import Callback
+from fedsim.callbacks.notebook import with_bar
+from fedsim.callbacks.telling import OnEvent, Telling
 from fedsim.checks.gate import admit, given, prepared
 from fedsim.clock.components import parts_of
 from fedsim.clock.plan import Plan
@@ -18,11 +21,15 @@ from fedsim.records.folder import check_free
 from fedsim.records.run import Run
 from fedsim.records.writer import Writer, started
 from fedsim.runs.course import begun, course
-from fedsim.runs.ending import closed_whatever_happens
+from fedsim.runs.ending import closed_whatever_happens, end_told
 from fedsim.runs.finish import write_report
 from fedsim.runs.resuming.checkpoints import refuse_unholdable
 from fedsim.runs.stopping import stoppable
-from fedsim.server.ledger import OnEvent, quiet
+
+NO_TARGET = (
+    "budget.target has no effect without training: the timeline goes to the other limits of the budget"
+)
+"""What is said where nothing is scored."""
 
 
 def executor_for(experiment: Experiment) -> Executor:
@@ -59,8 +66,10 @@ def simulate(
     *,
     out: Path | str | None = None,
     timeline_only: bool = False,
+    callbacks: Sequence[Callback] = (),
     on_event: OnEvent | None = None,
     report: bool = True,
+    progress: bool = True,
 ) -> Run:
     """Run an experiment to the end of its budget.
 
@@ -71,8 +80,10 @@ def simulate(
             belongs to the caller: it is opened on this experiment's task, and open afterwards.
         out: run folder to write as the run goes; None keeps the tables in memory.
         timeline_only: the same schedule without weights or training.
-        on_event: called with (kind, facts) as things happen in virtual time.
+        callbacks: told of the run as it goes (`fedsim.Callback`, docs/callbacks.md); no result depends on them.
+        on_event: called with (kind, facts) as things happen in virtual time: what callbacks are told, untyped.
         report: write `report.html` into the run folder, too.
+        progress: in a notebook, show a bar under the cell; elsewhere nothing is shown.
 
     Returns:
         The run with its tables.
@@ -81,12 +92,14 @@ def simulate(
         FedsimError: see `fedsim.errors`; the tables written so far are kept.
         KeyboardInterrupt: as raised; the tables written so far are kept, as when SIGTERM ends the run.
     """
-    tell = on_event or quiet
+    tell = Telling(with_bar(callbacks, progress=progress), on_event)
     experiment = given(experiment)
     settings = admit(experiment)
     _refuse_other_executors(executor)
     if timeline_only:
         _refuse_values(settings)
+        if settings.budget.target is not None:
+            tell("note", {"text": NO_TARGET})
     with ExitStack() as stack:
         stop = stack.enter_context(stoppable())
         worker = None if timeline_only else executor
@@ -103,7 +116,8 @@ def simulate(
             refuse_unholdable(plan)
         info = begun(started(plan.experiment), plan, timeline_only=worker is None)
         writer = Writer(folder, plan.experiment, began_s, info)
-        with closed_whatever_happens(writer), blaming(plan.parts.everything):
+        told = end_told(tell, lambda: writer.info, folder)
+        with told, closed_whatever_happens(writer), blaming(plan.parts.everything):
             run, _ = course(plan, worker, writer, tell, stop=stop)
             if report:
                 write_report(run)

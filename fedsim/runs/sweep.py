@@ -1,7 +1,7 @@
 """A plain grid: every point of `sweep:` in its own folder; what is done is skipped, what was begun goes on.
 
 One point after the other in this process, or several at the same time in processes of their own. The tables of a point are those of
-the same run alone, whichever way. docs/long_runs.md says what the folder of a sweep holds.
+the same run alone, whichever way. docs/sweeps.md says what the folder of a sweep holds.
 """
 
 from __future__ import annotations
@@ -160,6 +160,8 @@ def _apart(course: Course, orders: _Orders, watch: Watch) -> None:
                     kind = "done" if news.kind == "finished" else news.kind
                     observers[child.number](kind, dict(news.facts))
                 elif child.problem is not None:
+                    facts = {"status": "killed", "reason": child.problem.line, "folder": None}
+                    observers[child.number]("stopped", facts)  # unless it could say so itself
                     course.fail(turn, child.problem)
                 elif child.stopped:
                     course.stop(turn)

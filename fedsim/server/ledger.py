@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,14 +11,14 @@ import numpy as np
 
 from fedsim.adapters.adapter import Adapter
 from fedsim.adapters.sums import Moves, length
+from fedsim.callbacks import telling
 from fedsim.clock.visit import Visit
 from fedsim.jobs import Task
 from fedsim.records.info import Refusal, Totals
 from fedsim.records.rows import CommitRow, ScoreRow, VisitRow, plain
 from fedsim.records.writer import Writer
 
-OnEvent = Callable[[str, dict[str, Any]], None]
-"""(kind, facts) of something that has happened in virtual time."""
+OnEvent = telling.OnEvent
 
 
 def quiet(_kind: str, _facts: dict[str, Any]) -> None:
@@ -44,6 +44,8 @@ class Ledger:
         self.refused = 0
         self.visits = 0
         self._serialized_up_bytes = self._serialized_down_bytes = 0
+        self._spent: dict[str, float] = {"up_bytes": 0, "down_bytes": 0, "joules": 0.0}
+        self._spent_by: dict[int, Mapping[str, float]] = {}
 
     def count(self, visit: Visit) -> None:
         """Add what an ended visit has used to the totals."""
@@ -153,12 +155,20 @@ class Ledger:
             update_norm=norm,
             mean_cosine=cosine,
         )
+        self._spent = {"up_bytes": self.up_bytes, "down_bytes": self.down_bytes, "joules": self.joules}
         self.writer.commit(row)
         self.writer.wall({"version": version})
         self._on_event("commit", plain(row))
+
+    def expect_score(self, version: int) -> None:
+        """Remember what was spent by the last version, whose scores come later."""
+        self._spent_by[version] = self._spent
 
     def score(self, version: int, time_s: float, split: str, metrics: dict[str, float]) -> None:
         """Write the metrics of one split at one version."""
         for metric, value in metrics.items():
             self.writer.score(ScoreRow(version, time_s, split, metric, value))
-        self._on_event("score", {"version": version, "time_s": time_s, "split": split, "metrics": metrics})
+        for older in [known for known in self._spent_by if known < version]:
+            del self._spent_by[older]
+        facts = {"version": version, "time_s": time_s, "split": split, "metrics": metrics}
+        self._on_event("score", {**facts, **self._spent_by.get(version, {})})

@@ -263,29 +263,33 @@ class Server(IdleClients):
             blend: makes the shared adapter of what the rule makes of the one that was sent, instead of a server
                 optimiser.
         """
-        if self.over or self.version == self.experiment.budget.commits:
+        if self.over or self.maker.is_last():
             return
         self.visits.check_landed(landed)
-        if not self.maker.commit(landed, blend, self.now_s):
+        if self.maker.commit(landed, blend, self.now_s):
+            self._alarm.wait_until(self.last_commit_s)
+        elif self.maker.target.version is None:
             return
-        self._alarm.wait_until(self.last_commit_s)
-        if self.version == self.experiment.budget.commits:
+        if self.maker.is_last():
             self._end_when_ready()
 
     def evaluate(self) -> None:
         """Queue the scores of this version, once: of the shared model, or of every client's own where there are any."""
         self.maker.evaluate()
+        if self.maker.target.version is not None and not self.over:
+            self._end_when_ready()
 
     # the end ------------------------------------------------------------------------------------
 
     def _end_when_ready(self) -> None:
         """End the run as soon as the version that the server works on is there."""
         self._alarm.stop()
+        why = self.maker.target.why
         if self.last_commit_s <= self.now_s:
-            self.end()
+            self.end(why)
         else:
             ready = At(self.env, self.last_commit_s - self.now_s, Instant.EVALUATE)
-            ready.callbacks.append(lambda _event: self.end())
+            ready.callbacks.append(lambda _event: self.end(why))
 
     def next_landing_s(self) -> float:
         """Return when the first update that is on its way lands [virtual s]; inf: none is."""

@@ -14,6 +14,7 @@ from fedsim.server.ledger import Ledger
 from fedsim.server.open_visits import OpenVisits
 from fedsim.server.values.averaging import Average
 from fedsim.server.values.commits import BlankCommit, Commit, LoggedCommit, RefusedCommits
+from fedsim.server.values.goals import Target
 from fedsim.server.values.private_parts import PrivateParts
 from fedsim.server.values.trainer import Trainer
 from fedsim.server.values.versions import Versions
@@ -31,6 +32,7 @@ class VersionMaker:
         ready_s: when the last version was, or will be, ready [virtual s]; 0 for version 0.
         memory: what a protocol's own blends remember; None: none was made yet, or it cannot be said.
         forgets: whether a blend was made whose memory cannot be said.
+        target: the version that has reached `budget.target`, if one has.
         on_version: called when a version is made and its books are closed, before anything is sent of it.
     """
 
@@ -52,6 +54,7 @@ class VersionMaker:
         self.ready_s, self._refused = 0.0, RefusedCommits()
         self._made_at, self._scored = (0.0, 0.0), -1
         self._time = CommitTime(plan)
+        self.target = Target(plan.experiment.budget.target, trainer.log)
         self.on_version: Callable[[], None] = _nothing
         self.memory: Memory | None = None
         self.forgets = False
@@ -63,6 +66,8 @@ class VersionMaker:
         if time_s is not None and ready_s > now_s and not in_time(ready_s, time_s):
             return False
         self._score_by_grid(ready_s)
+        if self.target.version is not None:
+            return False
         before, commit = self.versions.model.adapter, self._made(landed, blend)
         self._refused.note(commit.accepted, commit.refused)
         if not commit.accepted:
@@ -83,6 +88,10 @@ class VersionMaker:
         self._private_parts.committed(jobs)
         self.on_version()
         return True
+
+    def is_last(self) -> bool:
+        """Tell whether no version follows this one: the budget has no more commits, or the target is reached."""
+        return self.versions.number == self._experiment.budget.commits or self.target.version is not None
 
     def _seconds(self, landed: Sequence[Visit]) -> float:
         """Return how long the server works on a commit [s]."""
@@ -134,4 +143,18 @@ class VersionMaker:
             return
         self._scored = version
         models = self.versions.client_models()
+        if self._trainer.executor is not None:
+            self._ledger.expect_score(version)
         self._trainer.evaluations.queue(version, self.ready_s, self.average.model, models)
+        self._look_at_the_target(version)
+
+    def _look_at_the_target(self, version: int) -> None:
+        """Wait for the scores of a version if they may end the run; in a replay the run's tables tell."""
+        trainer = self._trainer
+        if self.target.wanted is None:
+            return
+        if trainer.log is not None:
+            self.target.note_logged(version)
+        elif trainer.executor is not None:
+            trainer.evaluations.hand_over(all_of_them=True)
+            self.target.note(version, trainer.evaluations.newest)

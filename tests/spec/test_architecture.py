@@ -79,7 +79,7 @@ def test_the_source_never_seeds_globally_nor_unpickles_from_disk():
 
 def test_public_names_are_these():
     assert fedsim.__all__ == [
-        "NOTHING", "WHOLE", "Aggregator", "Component", "Contribution", "Executor", "Experiment", "FedsimError",
+        "NOTHING", "WHOLE", "Aggregator", "Callback", "Component", "Contribution", "Executor", "Experiment", "FedsimError",
         "Invitation", "Job", "Offer", "Payload", "Personal", "PollingSampler", "Pool", "Run", "Sampler", "Seen", "ServerModel",
         "ServerOptimizer", "ServerProtocol", "Steps", "Task", "TaskComponent", "TaskContext", "TorchTask", "Traits", "Update",
         "Verbs", "load", "plots", "read", "resume", "simulate", "views",

@@ -56,6 +56,7 @@ class World:
     links: dict = field(default_factory=dict)
     groups: object = None
     laws = None
+    hardware = None
 
     @property
     def rooms(self):

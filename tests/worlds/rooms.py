@@ -31,6 +31,8 @@ FLOORS = (
     ("aggregators",),
     ("importers",),
     ("devices",),
+    ("trackers",),
+    ("callbacks",),
     ("records",),
     ("network",),
     ("jobs",),
@@ -64,7 +66,11 @@ LIBRARIES = {
     "diffusers": {"training/"},
     "pandas": {"records/", "report/", "testing/"},
     "plotly": {"plots.py", "report/"},
+    "matplotlib": {"report/printed/"},
     "rich": {"cli/"},
+    "tensorboard": {"trackers/"},
+    "wandb": {"trackers/"},
+    "mlflow": {"trackers/"},
     "typer": {"cli/"},
 }
 """Which rooms (or files) may import a library of others that is heavy or belongs to one thing."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedsim.cli.arguments import AsJson
+
 if TYPE_CHECKING:
     from fedsim.records.watching.status import RunStatus
     from fedsim.records.watching.sweep import SweepStatus
@@ -22,7 +24,7 @@ def status(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="A run folder, or that of a sweep.", show_default=False)
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Values for programs, one object.")] = False,
+    as_json: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", help="Look again until it has ended.")] = False,
 ) -> None:
     """Say how a run or a sweep stands.

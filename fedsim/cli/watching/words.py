@@ -10,37 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsim.records.quantities import duration, number, percent, plural, said
+from fedsim.records.watching.words import left_said, rounded
 
 if TYPE_CHECKING:
-    from fedsim.records.watching.pace import Left
     from fedsim.records.watching.score import LastScore
     from fedsim.records.watching.status import RunStatus
     from fedsim.records.watching.sweep import SweepStatus
 
-NARROW = 0.2
-"""A band this narrow, by its half width over its middle, is said as one number."""
 ASLEEP_S = 600.0
 """Real seconds without a row after which that is said."""
-
-
-def left_said(left: Left) -> str:
-    """Return how long it will take: one number, or the band where that is wide.
-
-    >>> from fedsim.records.watching.pace import Left
-    >>> left_said(Left(3000.0, 2800.0, 3200.0)), left_said(Left(3000.0, 1800.0, 4500.0))
-    ('about 50m left', '30m to 1h15m left')
-    """
-    if left.most_s - left.middle_s <= NARROW * left.middle_s or left.most_s < 10.0:
-        return f"about {_rounded(left.middle_s)} left"
-    return f"{_rounded(left.least_s)} to {_rounded(left.most_s)} left"
-
-
-def _rounded(seconds: float) -> str:
-    """Return a duration with no more digits than an estimate has."""
-    for unit in (3600.0, 60.0, 10.0):
-        if seconds >= 10.0 * unit:
-            return duration(round(seconds / unit) * unit)
-    return duration(round(seconds))
 
 
 def lines_of(run: RunStatus) -> list[str]:
@@ -91,14 +69,14 @@ def _how_fast(run: RunStatus) -> Iterator[str]:
         until = time.strftime("%a %H:%M", time.localtime(time.time() + run.left.middle_s))
         yield f"{left_said(run.left)}, until {until}"
     if run.quiet_s is not None and run.quiet_s > ASLEEP_S:
-        yield f"no row for {_rounded(run.quiet_s)}"
+        yield f"no row for {rounded(run.quiet_s)}"
 
 
 def _disk(run: RunStatus) -> Iterator[str]:
     yield f"disk: {said('bytes', run.disk_bytes)} here, {said('bytes', run.free_bytes)} free"
     if run.checkpoint is not None and run.status != "done":
         of = "" if run.checkpoint.version is None else f" of v{run.checkpoint.version}"
-        yield f"last checkpoint{of}, {_rounded(run.checkpoint.age_s)} old"
+        yield f"last checkpoint{of}, {rounded(run.checkpoint.age_s)} old"
     if run.status in ("killed", "interrupted", "failed"):
         yield f"next: fedsim report {run.folder}"
 

@@ -14,7 +14,10 @@ from fedsim.known_names import key_pointer
 
 
 def json_schema(root: type[BaseModel]) -> dict[str, Any]:
-    """Return the JSON schema of an experiment (`root`), with every kind that ships and room for the user's own."""
+    """Return the JSON schema of an experiment (`root`), with every kind that ships and room for the user's own.
+
+    A file that extends another one says a part of what there must be, at every depth: nothing is required there.
+    """
     schema = root.model_json_schema()
     _describe(schema, root)
     for block, field in root.model_fields.items():
@@ -40,7 +43,38 @@ def json_schema(root: type[BaseModel]) -> dict[str, Any]:
         "type": "object",
         "description": "Key paths and their values; for `fedsim sweep`.",
     }
-    return schema
+    return _whole_or_part(schema)
+
+
+_PART = ".part"
+"""End of the names of definitions in which nothing is required."""
+
+
+def _whole_or_part(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema that asks for everything where a file starts from no other one, and else for nothing."""
+    whole = {key: schema.pop(key) for key in ("properties", "required")}
+    definitions = schema.setdefault("$defs", {})
+    definitions |= {f"{name}{_PART}": _part(inner) for name, inner in definitions.items()}
+    return {
+        **schema,
+        "properties": _part(whole["properties"]),
+        "if": {"not": {"required": ["extends"]}},
+        "then": whole,
+    }
+
+
+def _part(value: Any) -> Any:
+    """Return a part of a schema in which nothing is required but the `kind` that names a user's own component."""
+    if isinstance(value, list):
+        return [_part(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    of_user = value.get("properties", {}).get("kind", {}).get("pattern") == ":"
+    return {
+        key: f"{inner}{_PART}" if key == "$ref" else _part(inner)
+        for key, inner in value.items()
+        if key != "required" or of_user or not isinstance(inner, list)
+    }
 
 
 def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:

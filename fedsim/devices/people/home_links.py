@@ -117,8 +117,15 @@ def by_place(
     nets = recipe.networks
     weight = np.where(nets.cellular, recipe.network_weight, 0.0)
     if not weight.sum() > 0:
+        where, what = f"{nets.shares.where}: access", "no network is cellular"
         fix = "add a row with access cellular and a share, or set population.links: one"
-        raise ProfileError(message(f"{nets.shares.where}: access", "no network is cellular", fix=fix))
+        if np.any(nets.cellular):
+            where, what = (
+                "population.links",
+                "by-place needs a cellular network with a share, and none has one",
+            )
+            fix = "give one a share (of a region: phone-link cellular, and phones), or set population.links: one"
+        raise ProfileError(message(where, what, fix=fix))
     chance, z = _draws(len(moves), seed)
     link = allot(weight, chance) if exact else choose(weight, chance)
     means = _rates(recipe, link, z)

@@ -25,11 +25,13 @@ class Region:
 
     Attributes:
         where: file and region, for errors.
+        name: of the region.
         shares: what is divided -> part -> share of it.
         sha256: of the file.
     """
 
     where: str
+    name: str
     shares: dict[str, dict[str, float]]
     sha256: str
 
@@ -64,7 +66,9 @@ class Region:
         """
         rows = {str(name): row for row, name in enumerate(table.network)}
         weight = np.zeros(len(rows))
-        on_cellular = self.shares["devices"]["phone"] * self.shares["phone-link"]["cellular"]
+        on_cellular = self.shares["devices"].get("phone", 0.0) * self.shares["phone-link"].get(
+            "cellular", 0.0
+        )
         for link, whole in (("cellular", on_cellular), ("wifi", 1.0 - on_cellular)):
             for name, share in self.shares[link].items():
                 if name not in rows:
@@ -77,6 +81,19 @@ class Region:
                 weight[rows[name]] += whole * share
         return weight
 
+    def device_groups(self, table: DeviceTable) -> tuple[Names, ...]:
+        """Return the group of every row of a table of hardware, (rows,) a level: phones; iPhones; and so on; empty: in none.
+
+        A row whose group is not divided further stays in it.
+        """
+        assert table.hardware is not None  # as `device_weights` has refused
+        paths = np.full((DEPTH, len(table.device)), "", dtype=object)
+        for path in _paths("devices"):
+            members = _members(path[-1], table.tier, table.hardware.os)
+            for level in range(DEPTH):
+                paths[level, members] = path[min(level, len(path) - 1)]
+        return tuple(paths)
+
     def _of_devices(self, whole: str, share: float) -> Iterator[tuple[str, float]]:
         for part, of_it in self.shares[whole].items():
             if part in TREE:
@@ -85,13 +102,23 @@ class Region:
                 yield part, share * of_it
 
 
+def _paths(whole: str) -> Iterator[tuple[str, ...]]:
+    """Yield the way down to every group that is not divided further: phone, android-phone, phone-low."""
+    for part in TREE[whole]:
+        yield from ((part, *path) for path in _paths(part)) if part in TREE else ((part,),)
+
+
+DEPTH = max(map(len, _paths("devices")))
+"""Levels of groups."""
+
+
 def _members(group: str, tier: Names, os: Names) -> Bools:
     classes, systems = LEAVES[group]
     return np.isin(tier.astype(str), classes) & np.isin(os.astype(str), systems)
 
 
-def read_region(path: Path, name: str) -> Region:
-    """Return the shares of one region of a table.
+def read_region(path: Path, name: str | None = None) -> Region:
+    """Return the shares of one region of a table; of the only one, where no name is given.
 
     Raises:
         ProfileError: the first problem of the table, or it has no such region.
@@ -101,10 +128,15 @@ def read_region(path: Path, name: str) -> Region:
     if problem is not None:
         raise ProfileError(problem)
     known = list(dict.fromkeys(map(str, rows.cells["region"])))
+    if name is None and len(known) > 1:
+        fix = f"name one in population.region: {', '.join(known)}"
+        raise ProfileError(message(str(path), "has several regions", got=len(known), fix=fix))
+    name = known[0] if name is None else name
     if name not in known:
-        raise ProfileError(message(str(path), "no such region", got=name, fix=nearest(name, known)))
+        fix = f"{nearest(name, known)} (population.region says which of a table of your own)"
+        raise ProfileError(message(str(path), "no such region", got=name, fix=fix))
     shares: dict[str, dict[str, float]] = {}
     for row, share in enumerate(numbers(rows, "share").tolist()):
         if rows.cells["region"][row] == name:
             shares.setdefault(str(rows.cells["of"][row]), {})[str(rows.cells["group"][row])] = share
-    return Region(f"{path} region {name}", shares, rows.sha256)
+    return Region(f"{path} region {name}", name, shares, rows.sha256)

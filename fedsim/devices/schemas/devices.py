@@ -7,6 +7,10 @@ from fedsim.files.user_tables import Column
 
 SPEEDS = ("eff_lora_lo_gflop_per_s", "eff_lora_gflop_per_s", "eff_lora_hi_gflop_per_s")
 GFLOPS, GB = "10^9 FLOP/s", "10^9 bytes"
+LEAST, MOST = 1e-6, 1e6
+"""What a figure of a device is at least, where it is not 0, and at most: from 1 kB to a petabyte, from a microwatt to a megawatt."""
+MOST_GFLOPS, MOST_SHARE = 1e9, 1e12
+"""An exaflop a second: no device of one client has that. Shares may be counts of people, and sums of them are exact."""
 
 NAME = Column("device", "key", meaning="name of the row, once in the table", usual="my-phone")
 TIER = Column(
@@ -16,10 +20,14 @@ TIER = Column(
     meaning="kind of device, the tier in every table of a run",
     usual="phone-mid",
 )
-RAM = Column("ram_gb", positive=True, unit=GB, meaning="memory of the device", usual="8")
+RAM = Column(
+    "ram_gb", positive=True, low=LEAST, high=MOST, unit=GB, meaning="memory of the device", usual="8"
+)
 BANDWIDTH = Column(
     "memory_bandwidth_gb_per_s",
     positive=True,
+    low=LEAST,
+    high=MOST,
     unit=f"{GB}/s",
     meaning="peak of the memory that trains; 15 of slow phones, 60 of fast ones, 100 of laptops, 1,000 of cards",
     usual="25.6",
@@ -28,21 +36,24 @@ POWER = (
     Column(
         "train_w",
         positive=True,
+        low=LEAST,
+        high=MOST,
         unit="W",
         meaning="of the whole device while training; 3 to 6 of phones, 20 to 60 of laptops",
         usual="4.2",
     ),
-    Column("idle_w", low=0.0, unit="W", meaning="of the whole device while idle", usual="0.45"),
+    Column("idle_w", low=0.0, high=MOST, unit="W", meaning="of the whole device while idle", usual="0.45"),
     Column(
         "battery_wh",
         low=0.0,
+        high=MOST,
         unit="Wh",
         meaning="capacity; 12 to 20 of phones, 0: on the mains",
         usual="15.4",
     ),
 )
 SPEED_COLUMNS_OF_A_DEVICE = tuple(
-    Column(name, positive=True, unit=GFLOPS, meaning=meaning, usual=usual)
+    Column(name, positive=True, low=LEAST, high=MOST_GFLOPS, unit=GFLOPS, meaning=meaning, usual=usual)
     for name, meaning, usual in zip(
         SPEEDS,
         (
@@ -56,10 +67,14 @@ SPEED_COLUMNS_OF_A_DEVICE = tuple(
 )
 DEVICE_COLUMNS = (NAME, TIER, *SPEED_COLUMNS_OF_A_DEVICE, RAM, BANDWIDTH, *POWER)
 OPTIONAL_DEVICE_COLUMNS = (
-    Column("cpu_quota", positive=True, high=1.0, meaning="share of a CPU that the device is", usual="1"),
+    Column(
+        "cpu_quota", positive=True, low=1e-3, high=1.0, meaning="share of a CPU that the device is", usual="1"
+    ),
     Column(
         "cpu_period_ms",
         positive=True,
+        low=1e-2,
+        high=MOST,
         unit="ms",
         meaning="how often that share is given out",
         usual="100",
@@ -70,15 +85,29 @@ SPEED_COLUMNS = (
     Column("device", "text", meaning="a row of the device table", usual="my-phone"),
     Column("model", "text", meaning="a preset of charge_as, or the model that trains", usual="gemma-3-270m"),
     Column("stack", "text", meaning="software and weight format", usual="cpp"),
-    Column("tokens_per_s", positive=True, unit="1/s", meaning="measured, while training", usual="3.0"),
+    Column(
+        "tokens_per_s",
+        positive=True,
+        low=LEAST,
+        high=MOST_GFLOPS,
+        unit="1/s",
+        meaning="measured, while training",
+        usual="3.0",
+    ),
     Column(
         "gflop_per_token",
         positive=True,
+        low=LEAST,
+        high=MOST_GFLOPS,
         unit="10^9 FLOP",
         meaning="of what was measured; 4 times the parameters in 10^9",
         usual="1.07",
     ),
 )
 SHARE_COLUMN = Column(
-    "share", low=0.0, meaning="how often the row occurs, in any unit: only ratios count", usual="1"
+    "share",
+    low=0.0,
+    high=MOST_SHARE,
+    meaning="how often the row occurs, in any unit: only ratios count",
+    usual="1",
 )

@@ -11,6 +11,11 @@ _RATES: dict[Direction, tuple[str, str]] = {
 }
 """Direction -> what its rate is of, and a typical one."""
 
+LEAST_MBPS, MOST_MBPS = 1e-6, 1e6
+"""A bit and a terabit a second: no link of one client is slower or faster."""
+MOST_MS, MOST_W = 1e6, 1e3
+"""A quarter of an hour there and back; a kilowatt of a radio."""
+
 
 def _spread(name: str, of: str) -> Column:
     meaning = f"sigma of the natural logarithm of {of} over clients: 0.7 is a factor of 2 either way"
@@ -21,7 +26,15 @@ def _way(direction: Direction) -> tuple[Column, Column]:
     meaning, usual = _RATES[direction]
     rate = f"median rate of {meaning}"
     return (
-        Column(f"{direction}_mbps", positive=True, unit="10^6 bit/s", meaning=rate, usual=usual),
+        Column(
+            f"{direction}_mbps",
+            positive=True,
+            low=LEAST_MBPS,
+            high=MOST_MBPS,
+            unit="10^6 bit/s",
+            meaning=rate,
+            usual=usual,
+        ),
         _spread(f"{direction}_sigma_ln", f"that of {direction}loads"),
     )
 
@@ -45,7 +58,13 @@ NETWORK_COLUMNS = (
         usual="0.6",
     ),
     Column(
-        "rtt_ms", positive=True, unit="ms", meaning="median round trip; 10 of fibre, 50 of LTE", usual="20"
+        "rtt_ms",
+        positive=True,
+        low=1e-3,
+        high=MOST_MS,
+        unit="ms",
+        meaning="median round trip; 10 of fibre, 50 of LTE",
+        usual="20",
     ),
     _spread("rtt_sigma_ln", "the round trip"),
     Column(
@@ -60,6 +79,7 @@ NETWORK_COLUMNS = (
         Column(
             f"{direction}_radio_w",
             low=0.0,
+            high=MOST_W,
             unit="W",
             meaning="an active radio at no load; 0.6 of Wi-Fi, 2.7 to 5 of cellular",
             usual="0.6",
@@ -70,6 +90,7 @@ NETWORK_COLUMNS = (
         Column(
             f"{direction}_radio_mw_per_mbps",
             low=0.0,
+            high=1e3 * MOST_W,
             unit="mW per 10^6 bit/s",
             meaning="on top of it; 6 to 9 of Wi-Fi, 15 to 80 of LTE",
             usual="6",
@@ -102,17 +123,20 @@ OPTIONAL_NETWORK_COLUMNS = (
     Column(
         "tail_s",
         low=0.0,
+        high=1e-3 * MOST_MS,
         unit="s",
         meaning="how long the radio stays up after a transfer; 0.2 of Wi-Fi, 12 of LTE",
         usual="0.238",
     ),
-    Column("tail_w", low=0.0, unit="W", meaning="its power then", usual="0.119"),
+    Column("tail_w", low=0.0, high=MOST_W, unit="W", meaning="its power then", usual="0.119"),
 )
 """How long the radio stays up after a transfer, and its power then; 0 without them."""
 HOP_COLUMNS = (
     Column(
         "hop_mbps",
         positive=True,
+        low=LEAST_MBPS,
+        high=MOST_MBPS,
         unit="10^6 bit/s",
         meaning="median rate of the Wi-Fi before a line; rates are then of the line, and a client has the slower of both",
         usual="500",
@@ -123,6 +147,8 @@ CELL_COLUMNS = tuple(
     Column(
         f"cell_{direction}_mbps",
         positive=True,
+        low=LEAST_MBPS,
+        high=MOST_MBPS,
         unit="10^6 bit/s",
         meaning=f"what a cell carries for all, {direction}; LTE 44 down and 28 up, 5G 585 and 135",
         usual=usual,

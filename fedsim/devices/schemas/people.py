@@ -6,6 +6,8 @@ from fedsim.files.user_tables import Column
 
 SHARE_SUM = 0.002
 """By how much shares of one whole may miss 1: figures are rounded."""
+LATEST_S, MOST_CLIENTS = 1e10, 1e12
+"""Three centuries; more clients than there are people."""
 SOURCE_KINDS = ("read", "second-hand", "derived", "assumed")
 
 REGION_COLUMNS = (
@@ -31,17 +33,27 @@ REGION_COLUMNS = (
     Column("source", "text", meaning="who says so, and how it follows", usual="our estimate"),
 )
 WINDOW_COLUMNS = (
-    Column("start_s", low=0.0, unit="s", meaning="when the window opens, virtual time", usual="82800"),
+    Column(
+        "start_s",
+        low=0.0,
+        high=LATEST_S,
+        unit="s",
+        meaning="when the window opens, virtual time",
+        usual="82800",
+    ),
     Column(
         "stop_s",
         low=0.0,
+        high=LATEST_S,
         unit="s",
         meaning="when it closes: after start_s, and not later than period_s",
         usual="86400",
     ),
 )
 WINDOW_OWNERS = (
-    Column("client", low=0.0, meaning="whose window it is, a whole number from 0", usual="0"),
+    Column(
+        "client", low=0.0, high=MOST_CLIENTS, meaning="whose window it is, a whole number from 0", usual="0"
+    ),
     Column("trace", "text", meaning="any label; its windows go to one client after the other", usual="a"),
 )
 """A table of windows has one of these two."""

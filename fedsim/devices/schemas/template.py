@@ -13,7 +13,16 @@ NAMES = ("devices", "hardware", "networks", "windows", "rates", "speeds", "stack
 """What there is a template of; `fedsim profiles contribute` writes rows of measurements."""
 _MORE: dict[str, tuple[str, ...]] = {
     "devices": ("share",),
-    "networks": ("within_cv", "autocorrelation_1s", "outage_share", "outage_mean_s", "share"),
+    "networks": (
+        "within_cv",
+        "autocorrelation_1s",
+        "outage_share",
+        "outage_mean_s",
+        "tail_s",
+        "tail_w",
+        "share",
+    ),
+    "stacks": ("memory",),
     "windows": ("client",),
     "rates": ("down_mbps", "up_mbps"),
     "hardware": ("cpu_gflop_per_s", "share"),
@@ -48,6 +57,8 @@ _ROWS: dict[str, tuple[dict[str, str], ...]] = {
             "up_radio_w": "2.9",
             "down_radio_mw_per_mbps": "15",
             "up_radio_mw_per_mbps": "80",
+            "tail_s": "11.6",
+            "tail_w": "1.06",
             "within_cv": "0.5",
             "outage_share": "0.01",
             "outage_mean_s": "2",
@@ -86,6 +97,17 @@ _ROWS: dict[str, tuple[dict[str, str], ...]] = {
     ),
 }
 """Kind -> rows of its template, by what differs from the usual cells; one row of usual cells without an entry."""
+_KEYS = {
+    "devices": "population.devices",
+    "hardware": "population.devices",
+    "networks": "population.networks",
+    "windows": "population.availability",
+    "rates": "population.rates, with rates_at_end",
+    "speeds": "compute.calibration",
+    "stacks": "compute.stacks, and its names for compute.stack",
+    "regions": "population.regions, beside a preset of a region as world_2026 or tables of your own",
+}
+"""Kind -> the keys of an experiment that take such a table."""
 _FACTS = {"windows": {"period_s": "86400"}}
 
 
@@ -102,10 +124,13 @@ def template(name: str) -> str:
     columns = _columns(kind)
     left_out = [column for column in kind.optional if column not in columns and column.meaning]
     lines = ["# source: say here where the figures are from", "# licence: say here who may use them"]
+    lines.append(f"# goes to {_KEYS[name]}")
     lines += [f"# {key}: {value}" for key, value in _FACTS.get(name, {}).items()]
     lines += [f"# column {column.described}{_allowed(column)}" for column in columns]
     lines += [f"# may have {column.described}" for column in left_out]
-    lines.append("# numbers have no unit, decimals a point; columns of other names are yours")
+    lines.append(
+        "# numbers have no unit, decimals a point; columns of names that are not like these are yours"
+    )
     text = io.StringIO()
     writer = csv.DictWriter(text, [column.name for column in columns], lineterminator="\n")
     writer.writeheader()

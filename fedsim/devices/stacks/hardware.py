@@ -12,9 +12,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedsim.arrays import Floats, Ints, Names
-from fedsim.devices.schemas.devices import BANDWIDTH, GB, GFLOPS, NAME, POWER, RAM, TIER
-from fedsim.devices.stacks.table import OS, PEAKS, Peak
-from fedsim.errors import Message
+from fedsim.devices.schemas.devices import (
+    BANDWIDTH,
+    GB,
+    GFLOPS,
+    LEAST,
+    MOST,
+    MOST_GFLOPS,
+    NAME,
+    POWER,
+    RAM,
+    TIER,
+)
+from fedsim.devices.stacks.table import OS, PEAKS, Peak, shares_of
+from fedsim.errors import Message, ProfileError
 from fedsim.files.user_tables import Column, Rows, filled, numbers, problems
 
 KINDS = ("measured", "specification", "derived", "assumed")
@@ -34,8 +45,6 @@ HARDWARE_COLUMNS = (
     RAM,
     *POWER,
 )
-MOST_GFLOPS = 1e9
-"""An exaflop a second: no device of one client has that."""
 _PEAKS = {
     "cpu": ("a large float32 product on all cores; 20 to 170 of phones, 20 to 110 of boards", "97"),
     "gpu": ("float32 peak of the shaders; 700 to 3,400 of phones, 2,600 to 14,000 of Macs", ""),
@@ -43,11 +52,26 @@ _PEAKS = {
 }
 OPTIONAL_HARDWARE_COLUMNS = (
     *(
-        Column(name, positive=True, high=MOST_GFLOPS, unit=GFLOPS, meaning=meaning, usual=usual)
+        Column(name, positive=True, low=LEAST, high=MOST_GFLOPS, unit=GFLOPS, meaning=meaning, usual=usual)
         for name, (meaning, usual) in zip(PEAK_COLUMNS.values(), _PEAKS.values(), strict=True)
     ),
     Column("npu_int8_gop_per_s", positive=True, unit="10^9 op/s", meaning="for the reader: no stack uses it"),
-    Column("vram_gb", positive=True, unit=GB, meaning="memory of a card of its own; 6 to 24"),
+    Column(
+        "ram_bandwidth_gb_per_s",
+        positive=True,
+        low=LEAST,
+        high=MOST,
+        unit=f"{GB}/s",
+        meaning="peak of the RAM beside a card, for stacks of the processor; 51 of two channels of DDR4-3200, 90 of DDR5-5600",
+    ),
+    Column(
+        "vram_gb",
+        positive=True,
+        low=LEAST,
+        high=MOST,
+        unit=GB,
+        meaning="memory of a card of its own; 6 to 24",
+    ),
 )
 """Columns whose cells may be empty, and which a table of one's own may leave out."""
 SOURCED = {
@@ -72,6 +96,7 @@ class Hardware:
         peaks: FLOP/s by unit; NaN: it has none.
         memory_bytes, vram_bytes: RAM, and that of a card of its own (NaN: the GPU shares the RAM).
         memory_bytes_per_s: bandwidth; of the card where there is one.
+        ram_bytes_per_s: of the RAM beside a card; NaN: not known, or there is no card.
     """
 
     device: Names
@@ -82,6 +107,7 @@ class Hardware:
     memory_bytes: Floats
     vram_bytes: Floats
     memory_bytes_per_s: Floats
+    ram_bytes_per_s: Floats
 
 
 @dataclass(frozen=True)
@@ -112,6 +138,7 @@ def hardware_of(rows: Rows) -> Hardware:
         memory_bytes=1e9 * numbers(rows, "ram_gb"),
         vram_bytes=1e9 * _optional(rows, "vram_gb"),
         memory_bytes_per_s=1e9 * numbers(rows, "memory_bandwidth_gb_per_s"),
+        ram_bytes_per_s=1e9 * _optional(rows, "ram_bandwidth_gb_per_s"),
     )
 
 
@@ -126,11 +153,29 @@ def hardware_problems(rows: Rows) -> Iterator[Message]:
         if kind in rows.cells and figure in rows.cells:
             cells = filled(rows, figure)
             yield from problems(cells, (Column(kind, "text", choices=KINDS), Column(source, "text")))
+    for row, cell in enumerate(map(str, rows.cells.get("stack", []))):
+        try:
+            shares_of("stack", cell)
+        except ProfileError as problem:
+            yield rows.say(row, "stack", problem.message.what, problem.message.got, problem.message.fix)
+    yield from _of_cards(rows)
     peaks = [rows.cells[name] for name in PEAK_COLUMNS.values() if name in rows.cells]
     for row in range(len(rows.numbers)):
         if all(cells[row] in ("", None) for cells in peaks):
             fix = f"give one of {', '.join(PEAK_COLUMNS.values())}"
             yield rows.say(row, "", "has no peak: nothing can be computed on it", fix=fix)
+
+
+def _of_cards(rows: Rows) -> Iterator[Message]:
+    """Yield the rows that say what the RAM beside a card delivers, and have none."""
+    name = "ram_bandwidth_gb_per_s"
+    for row, cell in enumerate(rows.cells.get(name, [])):
+        if cell not in ("", None) and (
+            "vram_gb" not in rows.cells or rows.cells["vram_gb"][row] in ("", None)
+        ):
+            what = "is of the RAM beside a card, and the row has no vram_gb"
+            fix = "leave the cell empty: memory_bandwidth_gb_per_s is of the RAM here; or fill vram_gb"
+            yield rows.say(row, name, what, cell, fix)
 
 
 def _optional(rows: Rows, name: str) -> Floats:

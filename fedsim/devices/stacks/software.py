@@ -6,7 +6,7 @@ known of the stacks, within the spread of what was measured, by address.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from fedsim.devices.stacks.hardware import PEAK_COLUMNS, Hardware, OwnedHardware
 from fedsim.devices.stacks.law import StepLaw
 from fedsim.devices.stacks.memory_limits import App, usable_share
 from fedsim.devices.stacks.memory_models import memory_models_sha256
-from fedsim.devices.stacks.table import Stack, StackTable, beside, read_stacks
+from fedsim.devices.stacks.table import Stack, StackTable, beside, read_stacks, shares_of
 from fedsim.elementary import exp
 from fedsim.errors import ProfileError, message, nearest
 from fedsim.rng import stream
@@ -30,7 +30,7 @@ class Laws:
     """The law of every client's steps, (clients,) each: the fields of `StepLaw`, and the spread of ln(time) that is not known of it.
 
     `pair` is the number of each client's device with its stack, of those that the population may have; `memory` the place of its
-    memory model among `memory_models`.
+    memory model among `memory_models`. `rows` has the stacks by name.
     """
 
     stack: Names
@@ -42,6 +42,7 @@ class Laws:
     pair: Ints
     memory: Ints
     memory_models: tuple[MemoryModel, ...]
+    rows: Mapping[str, Stack]
 
     def of(self, client: int) -> StepLaw:
         """Return one client's."""
@@ -62,12 +63,14 @@ class Equipped:
     Attributes:
         flops_per_s: share of peak x peak.
         usable_memory_bytes: what training may take.
+        memory_bytes_per_s: bandwidth of the memory that trains: of the card, or of the RAM.
         laws: of their steps.
         sources: table and stacks, for the record of a run.
     """
 
     flops_per_s: Floats
     usable_memory_bytes: Floats
+    memory_bytes_per_s: Floats
     laws: Laws
     sources: dict[str, str]
 
@@ -99,8 +102,9 @@ def equipped(owned: OwnedHardware, compute: ComputeConfig, seed: int) -> Equippe
     pairs = [pair for row in rows for pair in _pairs(table, row, compute, stacks)]
     chosen = _chosen(pairs, owned.row, seed)
     figures = np.array([_figures(table, pair, compute.app) for pair in pairs])[chosen]
-    flops_per_s, launch_s, overhead_s, moved, expanded, usable, sigma, launch_sigma = figures.T
+    flops_per_s, launch_s, overhead_s, bandwidth, moved, expanded, usable, sigma, launch_sigma = figures.T
     names = np.array([pair.stack.stack for pair in pairs], dtype=object)[chosen]
+    used = {pair.stack.stack: pair.stack for pair in pairs}
     if compute.uncertainty != "none":
         z = _normals([pair.stack.stack for pair in pairs], chosen, compute, seed)
         flops_per_s, launch_s = flops_per_s * exp(sigma * z[0]), launch_s * exp(launch_sigma * z[1])
@@ -110,7 +114,8 @@ def equipped(owned: OwnedHardware, compute: ComputeConfig, seed: int) -> Equippe
     return Equipped(
         flops_per_s=flops_per_s,
         usable_memory_bytes=usable,
-        laws=Laws(names, launch_s, overhead_s, moved, expanded, sigma, chosen, memory, kept),
+        memory_bytes_per_s=bandwidth,
+        laws=Laws(names, launch_s, overhead_s, moved, expanded, sigma, chosen, memory, kept, used),
         sources={
             "stacks": stacks.names,
             "stacks_sha256": stacks.sha256,
@@ -126,7 +131,7 @@ def _pairs(table: Hardware, row: int, compute: ComputeConfig, stacks: StackTable
         asked = asked.get(str(table.tier[row]), asked.get(str(table.os[row])))
     usual = asked in (None, "auto")
     where = f"stack of {table.device[row]}" if usual else "compute.stack"
-    for name, share in _shares(where, str(table.stack[row] if usual else asked)):
+    for name, share in shares_of(where, str(table.stack[row] if usual else asked)):
         if name not in stacks.stacks:
             raise ProfileError(message(where, "no such stack", got=name, fix=nearest(name, stacks.stacks)))
         stack = stacks.stacks[name]
@@ -141,31 +146,15 @@ def _pairs(table: Hardware, row: int, compute: ComputeConfig, stacks: StackTable
             what = f"computes on a card, and {table.device[row]} has no vram_gb"
             fix = "fill vram_gb of its row [10^9 bytes], as in 8; where the card shares the RAM, with what it may use"
             raise ProfileError(message(where, what, got=name, fix=fix))
+        if (
+            stack.peak == "cpu"
+            and np.isfinite(table.vram_bytes[row])
+            and np.isnan(table.ram_bytes_per_s[row])
+        ):
+            what = f"computes in the RAM of {table.device[row]}, and its memory_bandwidth_gb_per_s is of the card"
+            fix = "fill ram_bandwidth_gb_per_s of its row [10^9 bytes/s], as in 51.2 of two channels of DDR4-3200"
+            raise ProfileError(message(where, what, got=name, fix=fix))
         yield _Pair(row, stack, share)
-
-
-def _shares(where: str, text: str) -> list[tuple[str, float]]:
-    """Return the stacks of a cell with their shares: `mlx`, or `cpp 0.5, llama.cpp-phone 0.5`."""
-    shares: list[tuple[str, float]] = []
-    without = 0
-    for part in text.split(","):
-        name, _, number = part.strip().partition(" ")
-        try:
-            share = float(number) if number else 1.0
-        except ValueError:
-            share = -1.0
-        if not 0 < share < np.inf:
-            fix = "write a stack, or several with their shares, as in cpp 0.5, llama.cpp-phone 0.5"
-            raise ProfileError(message(where, "must have a share greater than 0", got=part.strip(), fix=fix))
-        shares.append((name, share))
-        without += not number
-    if without and len(shares) > 1:
-        fix = "give each its share, as in cpp 0.5, llama.cpp-phone 0.5"
-        raise ProfileError(
-            message(where, "names several stacks, and not every one has a share", got=text, fix=fix)
-        )
-    whole = sum(share for _, share in shares)
-    return [(name, share / whole) for name, share in shares]
 
 
 def _runs(table: Hardware, row: int, stack: Stack) -> bool:
@@ -174,7 +163,9 @@ def _runs(table: Hardware, row: int, stack: Stack) -> bool:
 
 def _lacks_vram(table: Hardware, row: int, stack: Stack) -> bool:
     """Tell whether a stack computes on a card of whose memory nothing is said; a Jetson's GPU shares the RAM."""
-    return stack.peak == "matrix" and str(table.tier[row]) != "jetson" and np.isnan(table.vram_bytes[row])
+    tier = str(table.tier[row])
+    on_card = tier != "jetson" if stack.peak == "matrix" else stack.peak == "gpu" and tier == "laptop-dgpu"
+    return on_card and bool(np.isnan(table.vram_bytes[row]))
 
 
 def _chosen(pairs: list[_Pair], row: Ints, seed: int) -> Ints:
@@ -197,15 +188,18 @@ def _chosen(pairs: list[_Pair], row: Ints, seed: int) -> Ints:
 
 
 def _figures(table: Hardware, pair: _Pair, app: App) -> tuple[float, ...]:
-    """Return speed, launch, overhead, rate of reads, rate of expansion, usable memory, and both spreads."""
+    """Return speed, launch, overhead, bandwidth, rate of reads, rate of expansion, usable memory, and both spreads."""
     stack, row = pair.stack, pair.row
-    bandwidth = float(table.memory_bytes_per_s[row])
-    own_memory = stack.peak != "cpu" and bool(np.isfinite(table.vram_bytes[row]))
+    has_card = bool(np.isfinite(table.vram_bytes[row]))
+    own_memory = stack.peak != "cpu" and has_card
+    in_ram = has_card and not own_memory
+    bandwidth = float(table.ram_bytes_per_s[row] if in_ram else table.memory_bytes_per_s[row])
     memory = float(table.vram_bytes[row] if own_memory else table.memory_bytes[row])
     return (
         stack.share_of_peak * float(table.peaks[stack.peak][row]),
         stack.launch_s,
         stack.pass_overhead_s,
+        bandwidth,
         stack.bandwidth_share * bandwidth,
         stack.expand_share * bandwidth if stack.expand_share else np.inf,
         memory * usable_share("vram" if own_memory else str(table.os[row]), app),

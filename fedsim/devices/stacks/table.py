@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
+
 import hetero_profiles
 from fedsim.cost.memory.model import PLAIN, MemoryModel
 from fedsim.devices.stacks.memory_models import memory_models
-from fedsim.errors import Message, ProfileError, nearest
+from fedsim.errors import Message, ProfileError, message
+from fedsim.files.near_columns import nearly_named
+from fedsim.files.plain_number import plain_number
 from fedsim.files.user_tables import Column, Rows, explaining, numbers, problems, read_rows
 
 Peak = Literal["cpu", "gpu", "matrix"]
 PEAKS: tuple[Peak, ...] = get_args(Peak)
 """Which column of a table of hardware a stack's share is of: `cpu_gflop_per_s`, `gpu_gflop_per_s`, `matrix_gflop_per_s`."""
+LEAST_SHARE, MOST_TOKENS = 1e-5, 1e9
+"""The slowest program of the table reaches 600 times as much; no device has passes of so many tokens."""
 OS = ("android", "ios", "macos", "linux", "windows")
 
 STACK_COLUMNS = (
@@ -27,6 +34,7 @@ STACK_COLUMNS = (
     Column(
         "share_of_peak",
         positive=True,
+        low=LEAST_SHARE,
         high=2.0,
         meaning="with many tokens a pass; 0.03 of plain C++, 0.3 of a good library, 0.5 of tensor cores",
         usual="0.28",
@@ -49,7 +57,12 @@ STACK_COLUMNS = (
     Column("launch_sigma_ln", low=0.0, high=3.0, meaning="spread of its logarithm", usual="0.5"),
     Column("pass_overhead_s", low=0.0, high=100.0, unit="s", meaning="fixed time of a pass", usual="0"),
     Column(
-        "bandwidth_share", positive=True, high=1.0, meaning="of memory bandwidth, for weights", usual="0.7"
+        "bandwidth_share",
+        positive=True,
+        low=LEAST_SHARE,
+        high=1.0,
+        meaning="of memory bandwidth, for weights",
+        usual="0.7",
     ),
     Column(
         "expand_share",
@@ -58,8 +71,14 @@ STACK_COLUMNS = (
         meaning="of it, for unpacking quantised weights in memory; 0: on the way",
         usual="0",
     ),
-    Column("least_tokens", low=1.0, meaning="fewest tokens a pass that it was fitted to", usual="64"),
-    Column("most_tokens", low=1.0, meaning="most of them", usual="512"),
+    Column(
+        "least_tokens",
+        low=1.0,
+        high=MOST_TOKENS,
+        meaning="fewest tokens a pass that it was fitted to",
+        usual="64",
+    ),
+    Column("most_tokens", low=1.0, high=MOST_TOKENS, meaning="most of them", usual="512"),
     Column(
         "kind",
         "text",
@@ -68,6 +87,15 @@ STACK_COLUMNS = (
         usual="derived",
     ),
 )
+
+MEMORY_COLUMN = Column(
+    "memory",
+    "text",
+    choices=tuple(memory_models()),
+    meaning="what it keeps in memory: a row of memory_models.csv; without the column `plain`, weights as the experiment has them",
+    usual="pytorch-float32",
+)
+"""A table of one's own may leave it out."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +116,8 @@ class Stack:
         memory: what it keeps in memory.
         tokens: fewest and most tokens a pass of what it is fitted to.
         kind: fitted, derived from a single point, or assumed.
+        own: it is of a table of its user's.
+        memory_said: its table says what it keeps in memory; else that is taken as `plain`.
     """
 
     stack: str
@@ -103,6 +133,8 @@ class Stack:
     tokens: tuple[int, int]
     kind: str
     memory: MemoryModel = PLAIN
+    own: bool = False
+    memory_said: bool = True
 
 
 @dataclass(frozen=True)
@@ -131,7 +163,7 @@ def read_stacks(path: Path | None = None) -> StackTable:
     if problem is not None:
         raise ProfileError(problem)
     figures = {c.name: numbers(rows, c.name).tolist() for c in STACK_COLUMNS if c.kind == "number"}
-    stacks = {}
+    stacks, memory_said = {}, MEMORY_COLUMN.name in rows.cells
     for k, name in enumerate(map(str, rows.cells["stack"])):
         peak = next(p for p in PEAKS if p == rows.cells["peak"][k])
         least, most = (int(figures[column][k]) for column in ("least_tokens", "most_tokens"))
@@ -148,25 +180,61 @@ def read_stacks(path: Path | None = None) -> StackTable:
             expand_share=figures["expand_share"][k],
             tokens=(least, most),
             kind=str(rows.cells["kind"][k]),
-            memory=memory_models()[str(rows.cells["memory"][k])] if "memory" in rows.cells else PLAIN,
+            memory=memory_models()[str(rows.cells["memory"][k])] if memory_said else PLAIN,
+            own=path is not None,
+            memory_said=memory_said,
         )
     return StackTable(stacks, rows.sha256)
 
 
-@explaining(*STACK_COLUMNS)
+@explaining(*STACK_COLUMNS, MEMORY_COLUMN)
 def stack_problems(rows: Rows) -> Iterator[Message]:
     """Yield the problems of a table of stacks."""
-    yield from problems(rows, STACK_COLUMNS)
+    with_memory = (MEMORY_COLUMN,) if MEMORY_COLUMN.name in rows.cells else ()
+    yield from problems(rows, (*STACK_COLUMNS, *with_memory))
+    yield from nearly_named(rows, STACK_COLUMNS, (MEMORY_COLUMN,))
     for row, name in enumerate(map(str, rows.cells.get("stack", []))):
-        if re.search(r"[\s,]", name.strip()):
-            fix = "write - in their place: in `compute.stack` a share follows a blank, another stack a comma"
-            yield rows.say(row, "stack", "has a blank or a comma in its name", name, fix)
+        if (wrong := unfit_name(name)) is not None:
+            yield rows.say(row, "stack", wrong[0], name, wrong[1])
     for row, cell in enumerate(rows.cells.get("os", [])):
         for name in sorted(set(str(cell).split()) - set(OS)):
             yield rows.say(row, "os", "no such operating system", name, f"choose from: {', '.join(OS)}")
-    for row, cell in enumerate(
-        rows.cells.get("memory", [])
-    ):  # a table of one's own may leave the column out: plain
-        if cell not in memory_models():
-            fix = nearest(str(cell), memory_models())
-            yield rows.say(row, "memory", "no such memory model", cell, fix)
+    if {"least_tokens", "most_tokens"} <= set(rows.cells):
+        least, most = numbers(rows, "least_tokens"), numbers(rows, "most_tokens")
+        for row in np.flatnonzero(least > most).tolist():
+            what = f"must be at least least_tokens = {least[row]:g}"
+            yield rows.say(row, "most_tokens", what, float(most[row]), "swap them, or correct one")
+
+
+def unfit_name(name: str) -> tuple[str, str] | None:
+    """Return what is wrong with the name of a stack, and a way out; None: nothing, `compute.stack` can name it."""
+    if re.search(r"[\s,]", name.strip()):
+        fix = "write - in their place: in `compute.stack` a share follows a blank, another stack a comma"
+        return "has a blank or a comma in its name", fix
+    if name.strip() == "auto":
+        return "means what a device's row says, in `compute.stack`", "give the stack another name"
+    return None
+
+
+def shares_of(where: str, text: str) -> list[tuple[str, float]]:
+    """Return the stacks of a cell with their shares: `mlx`, or `cpp 0.5, llama.cpp-phone 0.5`.
+
+    Raises:
+        ProfileError: a share that is none, or that only some of several stacks have.
+    """
+    shares: list[tuple[str, float]] = []
+    without = 0
+    for part in text.split(","):
+        name, _, number = part.strip().partition(" ")
+        share = plain_number(number) if number else 1.0
+        if not 0 < share < math.inf:
+            fix = "write a stack, or several with their shares, as in cpp 0.5, llama.cpp-phone 0.5"
+            raise ProfileError(message(where, "must have a share greater than 0", got=part.strip(), fix=fix))
+        shares.append((name, share))
+        without += not number
+    if without and len(shares) > 1:
+        fix = "give each its share, as in cpp 0.5, llama.cpp-phone 0.5"
+        what = "names several stacks, and not every one has a share"
+        raise ProfileError(message(where, what, got=text, fix=fix))
+    whole = sum(share for _, share in shares)
+    return [(name, share / whole) for name, share in shares]

@@ -110,7 +110,7 @@ def read_tensors(path: Path) -> tuple[str, dict[str, Array]]:
     """
     try:
         with opened(path, folder=path.parent) as file:
-            data = b"" if is_hollow(file) else file.read()
+            data = b"" if is_hollow(file.fileno()) else file.read()
     except UnreadableError as problem:
         raise RunFolderError(problem.message(str(path))) from problem
     except OSError as problem:

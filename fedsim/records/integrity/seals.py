@@ -29,8 +29,9 @@ VALUES = {
 }
 """Columns that training computes: no replay of the schedule gives them."""
 FILES = ("experiment.yaml", "wall.jsonl", *(f"{table}.parquet" for table in TABLES))
-FOLDERS = ("adapter", "samples", "kept")
+FOLDERS = ("adapter", "best", "samples", "kept")
 FACTS = (
+    "best",
     "executor",
     "faulty_personal",
     "last_score",
@@ -68,7 +69,7 @@ def facts_sha256(info: RunInfo) -> dict[str, str]:
 
 
 def written(folder: Path) -> Iterator[str]:
-    """Yield the files of a run folder that are sealed, by name: tables, settings, clock, adapter, pictures, what clients keep."""
+    """Yield the files of a run folder that are sealed, by name: tables, settings, clock, adapters, pictures, what clients keep."""
     for name in FILES:
         if _is_own(folder / name):
             yield name
@@ -97,7 +98,7 @@ def file_sha256(path: Path) -> str:
     """
     sha = hashlib.sha256()
     with opened(path) as file:
-        if is_hollow(file):
+        if is_hollow(file.fileno()):
             raise UnreadableError("is long, and consists of holes", fix="remove it")
         while chunk := file.read(CHUNK_BYTES):
             sha.update(chunk)

@@ -56,7 +56,7 @@ def _named_outcomes(path: Path) -> Iterator[str]:
     try:
         with opened(path, folder=path.parent) as file:
             rest = b""
-            while not is_hollow(file) and (data := file.read(_PIECE_BYTES)):
+            while not is_hollow(file.fileno()) and (data := file.read(_PIECE_BYTES)):
                 whole, newline, rest = (rest[-LINE_BYTES:] + data).rpartition(b"\n")
                 if newline:
                     yield from (match[1].decode() for match in _OUTCOME.finditer(whole))

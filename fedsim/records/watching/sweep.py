@@ -1,6 +1,6 @@
 """`sweep.json` of a folder of runs: which points the grid has, and how each of them stands.
 
-The folder's contract (docs/long_runs.md): a point is its experiment, by digest, and not its place in the list. Its run lies in a
+The folder's contract (docs/sweeps.md): a point is its experiment, by digest, and not its place in the list. Its run lies in a
 folder named after what was changed; what that folder holds says how the point stands.
 """
 

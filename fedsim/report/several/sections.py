@@ -14,7 +14,7 @@ from fedsim.records.quantities import number, percent, said
 from fedsim.records.rows import OUTCOMES
 from fedsim.report import figures, visit_figures
 from fedsim.report.parts import Section, Table, plural
-from fedsim.report.several.differences import Contest, contest, differences, levels, verdict
+from fedsim.report.several.differences import Contest, contest, differences, levels
 from fedsim.report.several.fronts import front
 from fedsim.report.several.labels import Compared
 from fedsim.report.several.targets import tables as target_tables
@@ -57,12 +57,9 @@ def progress(c: Compared, targets: Sequence[float] = ()) -> Section:
     found = contest(c)
     if found is None:
         return Section("progress", title, ["None of the runs scored a model."])
-    text = [verdict(c)]
     left_out = len(c.runs) - len(found.c.runs)
-    if left_out:
-        text.append(
-            f"{plural(left_out, 'run')} without this metric {'is' if left_out == 1 else 'are'} not drawn."
-        )
+    verb = "is" if left_out == 1 else "are"
+    text = [f"{plural(left_out, 'run')} without this metric {verb} not drawn."] if left_out else []
     return Section(
         "progress",
         title,

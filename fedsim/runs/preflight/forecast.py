@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fedsim.clock.plan import Plan
 from fedsim.config.experiment import Experiment
-from fedsim.records.watching.pace import shares_of
+from fedsim.records.watching.pace import USED, shares_of
 from fedsim.records.writer import Writer
 from fedsim.runs.course import no_garbage_pauses, world
 from fedsim.server.ledger import quiet
@@ -88,7 +88,8 @@ def _carried_on(server: Server, visited: int, *, whole: bool) -> Forecast | None
         "version": server.version,
         "total_up_bytes": server.ledger.up_bytes,
     }
-    share = max(shares_of(server.experiment.budget.model_dump(), used).values(), default=0.0)
+    limits = {limit: value for limit, value in server.experiment.budget if limit in USED}
+    share = max(shares_of(limits, used).values(), default=0.0)
     if share <= 0.0 or not ended:
         return None
     to_come = min(server.clients, math.ceil(visited / share))

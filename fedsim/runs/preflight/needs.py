@@ -224,7 +224,8 @@ def state_bytes(plan: Plan) -> int:
 
 
 def _adapter_bytes(plan: Plan, commits: int) -> int:
-    layout, copies = plan.task.layout, 2 if "samples" in plan.experiment.evaluate.splits else 1
+    layout, evaluate = plan.task.layout, plan.experiment.evaluate
+    copies = 1 + ("samples" in evaluate.splits) + (evaluate.keep_best is not None)
     size = 4 * layout.size
     if (
         plan.parts.aggregator.traits.moves_base

@@ -110,7 +110,7 @@ class Checkpoints:
 
     def _is_due(self, version: int) -> bool:
         runtime, now_s = self._runtime, time.perf_counter()
-        last, since_s = version == self._server.experiment.budget.commits, now_s - self._last_s
+        last, since_s = self._server.maker.is_last(), now_s - self._last_s
         every = runtime.checkpoint_commits
         if every is not None and (version % every == 0 or last):
             return True

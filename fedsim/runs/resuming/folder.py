@@ -102,7 +102,7 @@ def cut_back(
         (folder / f"{table}.parquet").unlink(missing_ok=True)
     wall = [line for line in wall_lines(folder) if _at_s(line) <= wall_s]
     write_atomically(folder / "wall.jsonl", "".join(tables.encode(line) + "\n" for line in wall).encode())
-    for inner in ("adapter", "samples"):
+    for inner in ("adapter", "best", "samples"):
         shutil.rmtree(folder / inner, ignore_errors=True)
     (folder / "report.html").unlink(missing_ok=True)
     _sweep(folder)

@@ -67,7 +67,7 @@ class GoingOn:
         server.versions.lent.replay(self.values.data["lent"])
         server.versions.coder.idle = True
         server.maker.on_version = lambda: self._at(server)
-        tell_start(self.plan, self.executor, self.info, self.tell)
+        tell_start(self.plan, self.executor, self.info, self.tell, self._folder)
         server.evaluate()
         try:
             ended_s = run_to_the_end(server, self._heard, stop)

@@ -14,6 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedsim.blame import blaming
+from fedsim.callbacks import Callback
+from fedsim.callbacks.notebook import with_bar
+from fedsim.callbacks.telling import OnEvent, Telling
 from fedsim.checks.gate import prepared
 from fedsim.clock.plan import Plan
 from fedsim.config.experiment import Experiment
@@ -29,7 +32,7 @@ from fedsim.records.liveness.standing import standing
 from fedsim.records.run import Run, load, run_of
 from fedsim.records.writer import installed_versions, portable, started
 from fedsim.runs.course import begun, course
-from fedsim.runs.ending import closed_whatever_happens
+from fedsim.runs.ending import closed_whatever_happens, end_told
 from fedsim.runs.finish import write_report
 from fedsim.runs.resuming import heads
 from fedsim.runs.resuming.common import clients_columns, columns_of, cut, resumption
@@ -48,7 +51,6 @@ from fedsim.runs.resuming.settings import (
 from fedsim.runs.simulation import begin, executor_for
 from fedsim.runs.stopping import Stop, stoppable
 from fedsim.runs.stored import stored_experiment
-from fedsim.server.ledger import OnEvent, quiet
 
 
 def resume(
@@ -58,8 +60,10 @@ def resume(
     budget: Mapping[str, float | None] | None = None,
     changes: Sequence[str] = (),
     experiment: Experiment | None = None,
+    callbacks: Sequence[Callback] = (),
     on_event: OnEvent | None = None,
     report: bool = True,
+    progress: bool = True,
     trust: bool = False,
 ) -> Run:
     """Go on with a run after any end; its tables, adapter and samples become those of a run that never ended.
@@ -70,8 +74,10 @@ def resume(
         budget: limits in place of the run's, each at least as large: a run that came to its end is continued.
         changes: `key.path=value` as `-s` gives them, of `budget` and `runtime`.
         experiment: what the run must be of; None: what its folder says.
+        callbacks: told of the run as it goes on (`fedsim.Callback`); what was told before the checkpoint is not told again.
         on_event: called with (kind, facts) as things happen in virtual time; `resumed` when the run goes on.
         report: write `report.html`, too.
+        progress: in a notebook, show a bar under the cell.
         trust: whether modules that its settings name are imported, and the cluster that they name is joined
             (`fedsim.runs.stored`); an `experiment` that is given is trusted as far as it goes.
 
@@ -83,7 +89,7 @@ def resume(
             says what differs. Nothing was written then.
         FedsimError: see `fedsim.simulate`.
     """
-    folder, tell = Path(folder), on_event or quiet
+    folder, tell = Path(folder), Telling(with_bar(callbacks, progress=progress), on_event)
     if run_folder.holds_run(folder) and not run_folder.has_begun(folder):
         what = "its run was killed before it had written anything"
         fix = "type `fedsim run` with --out and --resume, or remove the folder"
@@ -103,7 +109,8 @@ def resume(
         refuse_other_settings(folder, before.experiment, settings)
         if before.info.status == "done" and not grown(before.experiment, settings):
             return _as_it_is(folder, tell, report=report)
-        return _gone_on(before, plan, executor, tell, report=report)
+        with end_told(tell, lambda: run_folder.read_head(folder)[0], folder):
+            return _gone_on(before, plan, executor, tell, report=report)
 
 
 def _refuse_one_that_goes(folder: Path) -> None:

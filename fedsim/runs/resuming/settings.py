@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from fedsim.config.target import TargetConfig
 from fedsim.errors import Message, RunFolderError, message, several
 from fedsim.records.info import json_values
 
@@ -63,11 +64,21 @@ def _smaller_budgets(
 ) -> Iterator[Message]:
     for name in dict.fromkeys([*before, *after]):
         old, new = before.get(name), after.get(name)
-        larger = new is None or (isinstance(old, int | float) and isinstance(new, int | float) and new >= old)
+        larger = new is None or _is_larger(old, new)
         if old != new and not larger:
             what = "a budget may grow, not shrink" if old is not None else "the run had no such limit"
             fix = "leave it out" if old is None else f"give at least {old!r}"
+            fix = f"give one as hard as {old!r}, or null" if isinstance(old, Mapping) else fix
             yield message(f"{folder}: budget.{name}", what, got=new, fix=fix)
+
+
+def _is_larger(old: object, new: object) -> bool:
+    """Tell whether a limit allows for as much as another one: a number, or a target that is as hard to reach."""
+    if isinstance(old, int | float) and isinstance(new, int | float):
+        return new >= old
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return TargetConfig.model_validate(new).is_harder_than(TargetConfig.model_validate(old))
+    return False
 
 
 def refuse_other_packages(folder: Path, before: Mapping[str, str], here: Mapping[str, str]) -> None:

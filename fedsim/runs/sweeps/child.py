@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fedsim.runs.sweeps.standing import How
     from fedsim.server.ledger import OnEvent
 
-TOLD = ("starting", "start", "score", "commit")
+TOLD = ("starting", "note", "start", "resumed", "score", "commit", "stopped")
 """Events that the parent is told at once."""
 TIMES_S = 1.0
 """Real seconds between two words on the virtual time."""
@@ -92,16 +92,22 @@ def _stop_with_the_parent() -> None:
 
 
 class _Teller:
-    """Writes events for the parent."""
+    """Writes events for the parent.
+
+    Attributes:
+        ended: what is known of the run that has ended.
+    """
 
     def __init__(self, file: TextIO) -> None:
         self._file, self._time_told_s = file, 0.0
+        self.ended: dict[str, object] = {}
 
     def tell(self, kind: str, facts: Mapping[str, object]) -> None:
         """Write a line."""
+        from fedsim.records.info import json_values
         from fedsim.records.tables import encode
 
-        self._file.write(encode({"kind": kind, "facts": facts}) + "\n")
+        self._file.write(encode({"kind": kind, "facts": json_values(facts)}) + "\n")
         self._file.flush()
 
     def say(self, text: str) -> None:
@@ -117,11 +123,12 @@ class _Teller:
         if kind == "time" and time.monotonic() - self._time_told_s >= TIMES_S:
             self._time_told_s = time.monotonic()
             self.tell(kind, facts)
-        elif kind == "resumed":
-            self.say(f"goes on from version {facts['resumption'].version}")
-            self.tell("restarted", {})
         elif kind in TOLD:
             self.tell(kind, {name: fact for name, fact in facts.items() if name != "resolved"})
+        elif kind == "done":
+            from fedsim.callbacks.telling import ended
+
+            self.ended = ended(facts["run"].info, facts["run"].folder)
 
 
 def _run(order: Order, teller: _Teller) -> int:
@@ -139,7 +146,7 @@ def _run(order: Order, teller: _Teller) -> int:
         problem = problem_of(error)
         teller.tell("failed", {"text": problem.text, "exit_code": problem.exit_code})
         return problem.exit_code
-    teller.tell("finished", {})
+    teller.tell("finished", teller.ended)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""How a point stands, by what its folder holds: the contract of a sweep's folder (docs/long_runs.md)."""
+"""How a point stands, by what its folder holds: the contract of a sweep's folder (docs/sweeps.md)."""
 
 from __future__ import annotations
 

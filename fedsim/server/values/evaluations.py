@@ -16,6 +16,7 @@ from fedsim.jobs import ScoreJob, Task
 from fedsim.server import returned
 from fedsim.server.ledger import OnEvent
 from fedsim.server.values.batches import batches
+from fedsim.server.values.goals import Best
 from fedsim.server.values.handles import Handles, read_only
 from fedsim.server.values.score_calls import ScoreCalls
 
@@ -37,6 +38,7 @@ class _Evaluation:
     split: str
     tickets: list[Ticket]
     rows: list[int]
+    model: ServerModel | None
 
 
 class Evaluations:
@@ -44,6 +46,8 @@ class Evaluations:
 
     Attributes:
         queued: version and time of its commit of all evaluations [virtual s], also without an executor.
+        best: the best version, if one is kept.
+        newest: split -> the version that was scored last on it, and its metrics.
     """
 
     def __init__(
@@ -62,6 +66,8 @@ class Evaluations:
         self._open: deque[_Evaluation] = deque()
         self._clients_per_call = max(PROBES_PER_CALL, experiment.numerics.clients_per_call)
         self.queued: list[tuple[int, float]] = []
+        self.best = Best(experiment.evaluate)
+        self.newest: dict[str, tuple[int, dict[str, float]]] = {}
 
     def attach(self, executor: Executor, handles: Handles) -> None:
         """Have scores made from now on."""
@@ -97,7 +103,9 @@ class Evaluations:
             calls = [jobs[cut] for cut in batches(len(jobs), together)]
             tickets = [self._executor.score(call) for call in calls]
             rows = [sum(job.probe.stop - job.probe.start for job in call) for call in calls]
-            self._open.append(_Evaluation(version, float(time_s), split, tickets, rows))
+            looked_at = self.best.metric is not None and split == self.best.split
+            kept = model if looked_at else None
+            self._open.append(_Evaluation(version, float(time_s), split, tickets, rows, kept))
 
     def _of_shared(self, model: ServerModel, split: str) -> list[ScoreJob]:
         assert self._handles is not None
@@ -138,6 +146,9 @@ class Evaluations:
                 self._tell("scoring", done | {"of": sum(first.rows)})
                 parts += ticket.result()
             metrics = returned.metrics(self._task, parts)
+            self.newest[first.split] = (first.version, metrics)
+            if first.model is not None:
+                self.best.note(first.version, metrics, first.model)
             self._on_score(first.version, first.time_s, first.split, metrics)
 
     def losses(self, models: Sequence[tuple[int, Vector, Vector | None]]) -> list[float]:

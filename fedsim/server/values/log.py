@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedsim.clock.visit import Visit
+from fedsim.config.target import TargetConfig
 from fedsim.records.run import Run
 
 
@@ -56,6 +57,7 @@ class Log:
             np.asarray(visits[n][order], np.float64).data for n in ("loss", "loss_square")
         ]
         self._outcome = visits["outcome"][order]
+        self._scores = run.columns("scores")
 
     def of(self, visit: Visit) -> LoggedVisit:
         """Return what is written of a visit; one without a row has landed, and nothing was read of it."""
@@ -66,6 +68,17 @@ class Log:
             return UNWRITTEN
         loss, square = (column[at] for column in self._losses)
         return LoggedVisit(self._outcome[at], self._version[at], loss, square)
+
+    def first_reaching(self, target: TargetConfig) -> tuple[int, float] | None:
+        """Return the first version whose score reached a target, and the score; None: none did."""
+        scores = self._scores
+        rows = (scores["split"] == target.split) & (scores["metric"] == target.metric)
+        reached = [
+            (int(version), float(value))
+            for version, value in zip(scores["version"][rows], scores["value"][rows], strict=True)
+            if target.reached(value)
+        ]
+        return min(reached, default=None)
 
     def ask(self, landed: Sequence[Visit]) -> None:
         """Let a commit of these visits be made, or mark them as the run left them when it stopped there.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from fedsim.executors import Executor
 from fedsim.jobs import Update
 from fedsim.server.server import Server
 from fedsim.server.values.dispatched import Dispatched, PolledModel
+from fedsim.server.values.goals import BestData
 from fedsim.server.values.private_parts import PrivateData
 from fedsim.server.values.versions import VersionsData
 
@@ -49,6 +50,7 @@ class ValuesData(TypedDict):
     sent: dict[int, SentData]
     updates: dict[int, Update]
     lent: dict[int, Vector]
+    best: NotRequired[BestData | None]
 
 
 def values_of(server: Server) -> ValuesData:
@@ -66,6 +68,7 @@ def values_of(server: Server) -> ValuesData:
         "sent": {order: _sent(sent, visits.polled.get(order)) for order, sent in visits.dispatched.items()},
         "updates": server.trainer.dump(),
         "lent": server.versions.lent.held(),
+        "best": server.trainer.evaluations.best.dump(),
     }
 
 
@@ -110,6 +113,7 @@ def put_values(server: Server, data: ValuesData, executor: Executor) -> None:
     server.average.load(server.model, data["average"])
     server.private_parts.go_on(executor, data["private_parts"])
     server.visits.go_on_from(dispatched, polled)
+    server.trainer.evaluations.best.load(data.get("best"), server.model)
     server.trainer.go_on(executor, dispatched, _updates(data["updates"], server))
 
 

@@ -77,7 +77,8 @@ def _moment(value: object) -> Moment | None:
 def _of_text(text: str) -> Moment | None:
     """Return a moment that is written as a number or as a date."""
     try:
-        return _of_number(int(text) if text.lstrip("+-").isdecimal() else float(text))
+        plain = text.isascii() and "_" not in text  # as in every other table
+        return _of_number(int(text) if text.lstrip("+-").isdecimal() else float(text)) if plain else None
     except ValueError:
         pass
     try:

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 import fedsim
+from fedsim.callbacks.telling import Telling
 from fedsim.checks.resolved import of_population
 from fedsim.cli.app import call
 from fedsim.cli.printing import estimates, listing, table
@@ -392,17 +393,16 @@ def test_the_schema_is_json(capsys):
 def test_a_late_score_is_shown_with_its_version_and_the_last_one_is_never_lost(capsys):
     score = {"split": "test", "metrics": {"perplexity": 40.0}}
     with Progress(bar=False) as progress:
-        progress("start", {"workers": 2, "clients": 9, "budget": {"time_s": 86400}})
-        progress("commit", {"version": 1, "time_s": 75.0, "updates": 3, "mean_staleness": 0.0})
-        progress("score", score | {"version": 0, "time_s": 0.0})
-        progress("commit", {"version": 2, "time_s": 13260.0, "updates": 3, "mean_staleness": 1.5})
-        progress(
-            "score", {"split": "test", "metrics": {"perplexity": 31.25}, "version": 2, "time_s": 13260.0}
-        )
-        progress("time", {"time_s": 14000.0})
-        progress("commit", {"version": 3, "time_s": 20000.0, "updates": 1, "mean_staleness": 0.0})
-        progress("done", {})
-        progress("score", {"split": "test", "metrics": {"perplexity": 22.5}, "version": 3, "time_s": 20000.0})
+        tell = Telling([progress])
+        tell("start", {"workers": 2, "clients": 9, "budget": {"time_s": 86400}})
+        tell("commit", {"version": 1, "time_s": 75.0, "updates": 3, "mean_staleness": 0.0})
+        tell("score", score | {"version": 0, "time_s": 0.0})
+        tell("commit", {"version": 2, "time_s": 13260.0, "updates": 3, "mean_staleness": 1.5})
+        tell("score", {"split": "test", "metrics": {"perplexity": 31.25}, "version": 2, "time_s": 13260.0})
+        tell("time", {"time_s": 14000.0})
+        tell("commit", {"version": 3, "time_s": 20000.0, "updates": 1, "mean_staleness": 0.0})
+        tell("done", {})
+        tell("score", {"split": "test", "metrics": {"perplexity": 22.5}, "version": 3, "time_s": 20000.0})
     assert capsys.readouterr().err.splitlines() == [
         "9 clients, 2 workers, budget 1d",
         "v1 | t=1m15s | 3 updates, stale 0.0 | perplexity 40 (v0)",
@@ -418,7 +418,8 @@ def test_a_start_that_takes_most_of_the_time_names_the_executor_without_one(
 ):
     now_s = [100.0]
     monkeypatch.setattr("fedsim.cli.progress.time.monotonic", lambda: now_s[0])
-    with Progress(bar=False) as tell:
+    with Progress(bar=False) as progress:
+        tell = Telling([progress])
         tell("starting", {"executor": "ray"})
         first = capsys.readouterr().err
         now_s[0] += start_s
@@ -434,7 +435,8 @@ def test_a_start_that_takes_most_of_the_time_names_the_executor_without_one(
 
 
 def test_nothing_is_said_of_ray_where_there_is_none(capsys):
-    with Progress(bar=False) as tell:
+    with Progress(bar=False) as progress:
+        tell = Telling([progress])
         tell("starting", {"executor": "inline"})
         tell("start", {"workers": 1, "clients": 9, "budget": {"commits": 1}})
         tell("done", {})
@@ -447,18 +449,20 @@ def test_waiting_for_samples_shows_how_many_are_there(capsys, monkeypatch):
 
     scoring = {"version": 8, "split": "samples", "done": 200, "of": 480}
     with Progress(bar=False) as progress:
-        progress("scoring", scoring)  # only just started: not a word
+        tell = Telling([progress])
+        tell("scoring", scoring)  # only just started: not a word
         monkeypatch.setattr("fedsim.cli.progress.QUIET_S", 0.0)
-        progress("scoring", scoring)
-        progress("score", {"split": "samples", "metrics": {"FD(x)": 362.0}, "version": 8, "time_s": 75.0})
+        tell("scoring", scoring)
+        tell("score", {"split": "samples", "metrics": {"FD(x)": 362.0}, "version": 8, "time_s": 75.0})
     assert capsys.readouterr().err.splitlines() == [
         "scoring v8: 200 of 480 of samples",
         "v8 | t=1m15s | samples: FD(x) 362",
     ]
     with Progress(io.StringIO(), bar=True) as progress:
-        progress("scoring", scoring)
+        tell = Telling([progress])
+        tell("scoring", scoring)
         assert progress._bar._rich.tasks[0].description == "scoring v8: 200 of 480 of samples"
-        progress("time", {"time_s": 75.0})
+        tell("time", {"time_s": 75.0})
         assert progress._bar._rich.tasks[0].description == "virtual time"
 
 
@@ -467,10 +471,11 @@ def test_a_bar_moves_in_virtual_time_and_leaves_a_clean_terminal():
 
     stream = io.StringIO()
     with Progress(stream, bar=True) as progress:
-        progress("start", {"workers": 1, "clients": 9, "budget": {"time_s": 100.0}})
-        progress("commit", {"version": 1, "time_s": 50.0, "updates": 3, "mean_staleness": 0.0})
+        tell = Telling([progress])
+        tell("start", {"workers": 1, "clients": 9, "budget": {"time_s": 100.0}})
+        tell("commit", {"version": 1, "time_s": 50.0, "updates": 3, "mean_staleness": 0.0})
         assert progress._bar._rich.tasks[0].percentage == 50.0
-        progress("time", {"time_s": 75.0})
+        tell("time", {"time_s": 75.0})
         assert progress._bar._rich.tasks[0].percentage == 75.0
     assert progress._bar._rich.finished or not progress._bar._rich.live.is_started
 

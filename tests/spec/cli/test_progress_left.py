@@ -6,8 +6,10 @@ import io
 
 import pytest
 
-from fedsim.cli import progress
+from fedsim.callbacks.telling import Telling
+from fedsim.cli import progress as module
 from fedsim.cli.progress import Progress
+from fedsim.records.liveness.resumption import Resumption
 
 
 class Wall:
@@ -23,14 +25,15 @@ class Wall:
 @pytest.fixture
 def wall(monkeypatch):
     clock = Wall()
-    monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr(module, "time", clock)
     return clock
 
 
 def told(wall, budget, step_s, *, commits=10, head="", resumed_at=0, **start):
     """The lines of a run whose commits come every `step_s` real seconds; each is worth 100 virtual seconds and 5 bytes."""
     stream = io.StringIO()
-    with Progress(stream, head=head) as shown:
+    with Progress(stream, head=head) as progress:
+        shown = Telling([progress])
         shown("start", {"workers": 1, "clients": 4, "budget": budget, **start})
         for version in range(1, commits + 1):
             if version <= resumed_at:
@@ -41,7 +44,7 @@ def told(wall, budget, step_s, *, commits=10, head="", resumed_at=0, **start):
             shown("time", {"time_s": facts["time_s"]})
             shown("commit", {**facts, "updates": 2, "mean_staleness": 0.0})
             if version == resumed_at:
-                shown("restarted", {})
+                shown("resumed", {"resumption": Resumption("", "killed", version, 2, version, 0.1)})
     return [line.removeprefix(head) for line in stream.getvalue().splitlines()]
 
 
@@ -86,21 +89,22 @@ def test_of_several_runs_each_line_has_a_head_and_not_every_commit_is_told(wall)
 
 def test_notes_are_said_when_the_run_starts():
     stream = io.StringIO()
-    with Progress(stream, notes=("disk: about 5 MB",)) as shown:
-        shown("start", {"workers": 1, "clients": 4, "budget": {"commits": 1}})
+    with Progress(stream, notes=("disk: about 5 MB",)) as progress:
+        Telling([progress])("start", {"workers": 1, "clients": 4, "budget": {"commits": 1}})
 
     assert stream.getvalue().splitlines() == ["4 clients, 1 worker, budget 1 commit", "disk: about 5 MB"]
 
 
 def test_the_bar_shows_what_is_left(wall):
     stream = io.StringIO()
-    with Progress(stream, bar=True) as shown:
+    with Progress(stream, bar=True) as progress:
+        shown = Telling([progress])
         shown("start", {"workers": 1, "clients": 4, "budget": {"commits": 20}})
         for version in range(1, 11):
             wall.now_s += 60.0
             shown(
                 "commit", {"version": version, "time_s": 1.0 * version, "updates": 1, "mean_staleness": 0.0}
             )
-        task = shown._bar._rich.tasks[0]
+        task = progress._bar._rich.tasks[0]
         assert task.completed == 0.5
         assert task.fields["now"].endswith("about 10m left")

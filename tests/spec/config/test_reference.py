@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -12,6 +13,7 @@ from fedsim.config.experiment import BudgetConfig, Experiment
 from fedsim.config.reference.attributes import meanings, prose, summary
 from fedsim.config.reference.entries import below, entries, of_key
 from fedsim.config.reference.schema import json_schema
+from fedsim.files import yaml_file
 
 EVERY = entries(Experiment)
 FILLED_IN = {"budget.commits", "population.clients", "local.epochs", "evaluate.every_commits"}
@@ -105,7 +107,8 @@ def test_a_docstring_is_cut_into_what_it_says_first_what_of_its_fields_and_the_r
             commits: of the child.
         """
 
-    assert meanings(Child) == {"time_s": "both alike.", "up_bytes": "both alike.", "commits": "of the child."}
+    own = {name: text for name, text in meanings(Child).items() if name != "target"}  # of the grandparent
+    assert own == {"time_s": "both alike.", "up_bytes": "both alike.", "commits": "of the child."}
     assert (summary(Child), prose(Child)) == ("A child in two lines.", "More of it.")
 
 
@@ -152,3 +155,60 @@ def test_the_schema_is_printed_with_its_meanings(capsys):
 
     printed = json.loads(capsys.readouterr().out)
     assert printed["properties"]["seed"]["description"] == "of everything that is drawn."
+
+
+ROOT = Path(__file__).parents[3]
+WRITTEN = sorted(
+    path
+    for folder in ("experiments", "fedsim/cli/templates")
+    for path in (ROOT / folder).rglob("*.yaml")
+    if "runs" not in path.parts and {"population", "task", "extends"} & yaml_file.read(path).values.keys()
+)
+
+
+@pytest.fixture(scope="module")
+def validator():
+    return jsonschema.Draft202012Validator(json_schema(Experiment))
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_an_editor_finds_nothing_wrong_with_the_experiments_that_ship(path, validator):
+    values = yaml_file.read(path).values
+
+    assert [f"{list(e.absolute_path)}: {e.message[:80]}" for e in validator.iter_errors(values)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("task: {kind: quadratic}\nbudget: {commits: 1}", []),  # population is missing
+        ("extends: base.yaml\nbuget: {commits: 1}", []),
+        ("extends: base.yaml\nbudget: {comits: 1}", ["budget"]),
+        ("extends: base.yaml\nprotocol: {bufer: 1}", ["protocol"]),
+        ("extends: base.yaml\nseed: no", ["seed"]),
+        ("population: {preset: world_2026}\ntask: {kind: quadratic}\nbudget: {commits: 1}", ["population"]),
+        ("population: {clients: 2}\ntask: {}\nbudget: {commits: 1}", ["task"]),
+        ("population: {clients: 2}\ntask: {kind: torch}\nbudget: {commits: 1}", ["task"]),
+    ],
+)
+def test_an_editor_sees_a_wrong_key_and_one_that_is_missing(text, wrong, validator, tmp_path):
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    errors = list(validator.iter_errors(yaml_file.read(tmp_path / "mine.yaml").values))
+
+    assert errors
+    assert {tuple(e.absolute_path)[:1] for e in errors} == {tuple(wrong)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "extends: base.yaml\npopulation: {preset: world_2026}",
+        "extends: base.yaml\nprotocol: {buffer: 1}\ntask: {charge_as: {tokens_per_visit: 5}}",
+        "extends: base.yaml\naggregator: {kind: 'mine:Mine', whatever: 1}",
+    ],
+)
+def test_a_file_that_extends_another_says_as_little_as_it_likes(text, validator, tmp_path):
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    values = yaml_file.read(tmp_path / "mine.yaml").values
+
+    assert [e.message for e in validator.iter_errors(values)] == []

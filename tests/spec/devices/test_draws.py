@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from fedsim.devices.availability import BLOCK
-from fedsim.devices.draws import allot, choose, draws, nearest_row, network_weights, remainders
+from fedsim.devices.draws import (
+    allot,
+    allot_down,
+    choose,
+    draws,
+    links,
+    nearest_row,
+    network_weights,
+    remainders,
+)
 from fedsim.devices.presets import recipe_of_preset
 from fedsim.errors import ProfileError
 
@@ -71,6 +80,40 @@ def test_groups_come_before_their_rows():
 
     got = np.bincount(allot(weight, np.linspace(0, 0.9, 10), groups), minlength=12)
     assert got[:10].sum() == got[10:].sum() == 5
+
+
+def test_down_a_tree_no_group_at_any_level_and_no_row_is_off_by_a_client():
+    rng = np.random.default_rng(1)
+    for _ in range(100):
+        rows, n = int(rng.integers(1, 15)), int(rng.integers(0, 200))
+        weight = rng.exponential(size=rows) * (rng.random(rows) > 0.2)
+        weight[0] = 1.0
+        narrow = rng.integers(0, 6, size=rows)
+        levels = [(narrow // 3).astype(str), narrow.astype(str)]
+        got = np.bincount(allot_down(weight, rng.random(n), levels), minlength=rows)
+
+        assert got.sum() == n
+        assert not got[weight == 0].any()
+        for names in (*levels, np.arange(rows)):
+            for name in np.unique(names):
+                of = names == name
+                assert abs(got[of].sum() - n * weight[of].sum() / weight.sum()) < 1
+
+
+def test_the_whole_numbers_of_a_tree_by_hand():
+    """Ten clients: 4.4 and 5.6; of the 4.4 two rows of 2.2, and of the 5.6 rows of 2.8, 1.4 and 1.4."""
+    weight, wide = np.array([2.2, 2.2, 2.8, 1.4, 1.4]), np.array(["a", "a", "b", "b", "b"])
+    got = np.bincount(allot_down(weight, np.linspace(0, 0.9, 10), [wide]))
+    assert got.tolist() == [2, 2, 3, 2, 1]
+
+
+def test_those_who_may_be_on_cellular_networks_are_on_one_by_their_share_whatever_its_rows_round_to():
+    """Of 10 phones 4 are on cellular networks: five rows of 0.8 clients each, and six of 1."""
+    weight = np.array([0.08] * 5 + [0.1] * 6)
+    cellular = np.array([True] * 5 + [False] * 6)
+    everybody = np.ones(10, dtype=bool)
+    chosen = links(everybody, weight, weight, np.linspace(0, 0.9, 10), exact=True, accesses=cellular)
+    assert np.sum(cellular[chosen]) == 4
 
 
 def test_the_largest_remainders_are_rounded_up():

@@ -10,14 +10,16 @@ import pytest
 
 import hetero_profiles
 from fedsim.config.population import PopulationConfig
+from fedsim.devices.draws import allot_down
 from fedsim.devices.people.places import carried_by
 from fedsim.devices.people.region_rows import LEAVES, TREE
 from fedsim.devices.people.regions import read_region
-from fedsim.devices.population import draw_devices
+from fedsim.devices.population import draw, draw_devices
 from fedsim.devices.presets import recipe_of_preset
 from fedsim.devices.table_checks import check
 from fedsim.devices.tables import read_devices, read_networks
 from fedsim.errors import ProfileError
+from fedsim.records.resolved import tables_of
 
 N = 60_000
 REGIONS = ("world", "north_america", "india", "europe")
@@ -134,10 +136,124 @@ def test_inside_a_group_devices_have_the_shares_of_their_own_table():
     assert recipe.network_weight.sum() == pytest.approx(1)
 
 
-def test_exact_shares_are_those_of_the_region_to_within_a_client():
+@pytest.mark.parametrize("name", REGIONS)
+def test_exact_shares_of_every_group_are_those_of_the_region_to_within_a_client(name):
+    """Where groups lie across classes, too: iPhones among phones of the high class, Macs among laptops and desktops."""
+    shares = {(row["of"], row["group"]): float(row["share"]) for row in rows() if row["region"] == name}
+    recipe = recipe_of_preset(f"{name}_2026")
+    tier, os = recipe.devices.tier.astype(str), recipe.devices.hardware.os.astype(str)
+
+    def of(whole):
+        """Yield every group below one, with its share of all clients."""
+        for part in TREE[whole]:
+            yield part, shares[whole, part]
+            if part in TREE:
+                yield from ((below, share * shares[whole, part]) for below, share in of(part))
+
+    def members(group):
+        if group in TREE:
+            return np.logical_or.reduce([members(part) for part in TREE[group]])
+        return np.isin(tier, LEAVES[group][0]) & np.isin(os, LEAVES[group][1])
+
+    groups = [(members(group), share) for group, share in of("devices")]
+    for n in (1, 3, 20, 24, 385, 393):
+        drawn = allot_down(recipe.device_weight, np.linspace(0, 1, n, endpoint=False), recipe.device_groups)
+        counts = np.bincount(drawn, minlength=len(tier))
+        for who, share in groups:
+            assert abs(counts[who].sum() - n * share) < 1
+
+
+def test_exact_phones_are_on_wifi_for_their_share_to_within_a_client():
     config = PopulationConfig(preset="north_america_2026", clients=1000, shares="exact")
     population = draw_devices(config, 1000, seed=3)
-    assert np.sum(carried_by(population.tier)) == pytest.approx(433, abs=3)  # three classes of phones
+    phones = carried_by(population.tier)
+    assert np.sum(phones) == 433
+    assert np.sum(on_cellular(population)[phones]) == pytest.approx(433 * 0.42, abs=1)
+
+
+# a table of one's own -----------------------------------------------------------------------------
+
+
+def brazil(tmp_path, region="brazil"):
+    """The world with iPhones at 60 % of phones, under another name."""
+    table = changed("phone", "iphone", share="0.6")
+    table = [
+        row | {"share": "0.4"} if (row["of"], row["group"]) == ("phone", "android-phone") else row
+        for row in table
+    ]
+    return write(tmp_path / "mine.csv", [row | {"region": region} for row in table])
+
+
+def iphones(population):
+    phones = carried_by(population.tier)
+    return np.mean(systems(population)[phones] == "ios")
+
+
+@pytest.mark.parametrize("region", ["brazil", "world"])
+def test_a_preset_of_a_region_takes_the_shares_of_ones_own_table(tmp_path, region):
+    asked = {} if region == "world" else {"region": "brazil"}  # else that of the preset
+    path = brazil(tmp_path, region)
+    config = PopulationConfig(preset="world_2026", clients=2000, regions=path, **asked)
+    population = draw(config, 0)
+    assert iphones(population) == pytest.approx(0.6, abs=0.05)
+    assert (population.sources["region"], population.sources["regions"]) == (region, str(path))
+    tables = {table.role: table for table in tables_of(population.sources)}
+    assert tables["regions"].sha256 == read_region(path).sha256
+    assert (tables["regions"].year, tables["devices"].year) == ("", "2026")
+
+
+def test_the_same_shares_draw_the_same_clients(tmp_path):
+    path = write(tmp_path / "same.csv", WORLD)
+    of_preset = draw_devices("world_2026", 500, seed=1)
+    of_table = draw_devices(PopulationConfig(preset="world_2026", clients=500, regions=path), 500, seed=1)
+    for name, values in of_preset.columns().items():
+        assert np.array_equal(values, of_table.columns()[name]), name
+
+
+def test_own_tables_of_devices_and_networks_take_them_too(tmp_path):
+    tables = {
+        "devices": hetero_profiles.locate("devices_2026.csv"),
+        "networks": hetero_profiles.locate("networks_2026.csv"),
+        "regions": brazil(tmp_path),
+    }
+    assert iphones(draw(PopulationConfig(**tables, clients=2000), 0)) == pytest.approx(0.6, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"preset": "mixed_edge_2026"}, "has no meaning for a preset of no region"),
+        ({"preset": "india_2026"}, r"no such region \(got 'india'\)"),
+        ({"preset": "world_2026", "region": "brasil"}, "did you mean 'brazil'"),
+    ],
+)
+def test_regions_that_do_not_fit_are_refused(tmp_path, asked, said):
+    with pytest.raises(ProfileError, match=said):
+        draw(PopulationConfig(**asked, clients=5, regions=brazil(tmp_path)), 0)
+    with pytest.raises(ValueError, match="has `region` without `regions`"):
+        PopulationConfig(preset="world_2026", clients=5, region="india")
+
+
+def test_of_a_table_of_several_regions_one_is_named(tmp_path):
+    two = write(tmp_path / "two.csv", [*WORLD, *[row | {"region": "mars"} for row in WORLD]])
+    with pytest.raises(ProfileError, match=r"has several regions .*\n  fix: name one .*world, mars"):
+        read_region(two)
+
+
+def test_a_region_without_phones_needs_no_row_that_says_none(tmp_path):
+    table = [row for row in WORLD if row["of"] not in ("devices", "phone-link")]
+    cells = {"region": "world", "kind": "assumed", "source": "an office", "share": "1"}
+    table += [cells | {"of": "devices", "group": "computer"}, cells | {"of": "phone-link", "group": "wifi"}]
+    config = PopulationConfig(
+        preset="world_2026", clients=50, regions=write(tmp_path / "o.csv", table), shares="exact"
+    )
+    population = draw(config, 0)
+    assert set(population.tier) <= {"laptop", "laptop-dgpu", "desktop"}
+    assert np.all(population.unmetered)
+    with pytest.raises(
+        ProfileError, match="by-place needs a cellular network with a share, and none has one"
+    ):
+        draw(config.model_copy(update={"links": "by-place"}), 0)
 
 
 @pytest.mark.parametrize("n", [50_000, pytest.param(1_000_000, marks=pytest.mark.slow)])

@@ -14,6 +14,8 @@ from worlds.shipped_tables import said_of_changed
 
 import hetero_profiles
 from fedsim.checks.blocks import misfits
+from fedsim.checks.notices import notices
+from fedsim.clock.plan import prepare
 from fedsim.config.devices import ComputeConfig
 from fedsim.config.population import PopulationConfig
 from fedsim.cost.charge_as import ChargeAs
@@ -31,6 +33,7 @@ from fedsim.devices.summary import trust
 from fedsim.devices.table_checks import check
 from fedsim.errors import ProfileError
 from fedsim.records.verify import verify
+from fedsim.report.setup import section
 from fedsim.runs.simulation import simulate
 
 SYNC = {"kind": "synchronous", "cohort": 2}
@@ -221,6 +224,7 @@ def test_a_population_says_how_good_its_times_are():
         ("mixed_edge_2026", {"stack": {"toaster": "mlx"}}, "stack"),
         ("mixed_edge_2026", {"bandwidth_floor": True}, "bandwidth_floor"),
         ("mixed_edge_2026", {"uncertainty_draw": 3}, "uncertainty_draw"),
+        ("mixed_edge_2026", {"dequantisation": "copy"}, "dequantisation"),
     ],
 )
 def test_settings_without_an_effect_and_names_that_are_not_there_are_refused(preset, compute, key):
@@ -248,6 +252,8 @@ def test_a_run_over_hardware_is_simulated_recorded_and_sound(tmp_path):
     assert run.info.population["stacks"] == "stacks.csv"
     assert "cpp" in run.info.population["stacks_run"]
     assert verify(run) == []
+    facts = dict(section(run).tables[0].rows)
+    assert "lie outside what is known of the stacks" in facts["Notes"]
 
 
 # tables -----------------------------------------------------------------------------------------
@@ -321,6 +327,159 @@ def test_a_card_without_its_memory_is_not_given_the_ram(tmp_path):
         ProfileError, match=r"computes on a card, and laptop-rtx-3060 has no vram_gb .*\n  fix: fill vram_gb"
     ):
         with_software(owned(tmp_path, vram_gb=""), ComputeConfig(), 0)
+    with pytest.raises(ProfileError, match="laptop-rtx-3060 has no vram_gb"):  # by its shaders, too
+        with_software(owned(tmp_path, vram_gb="", stack="llama.cpp"), ComputeConfig(), 0)
+
+
+def test_what_computes_in_the_ram_beside_a_card_reads_at_the_rate_of_the_ram(tmp_path):
+    cells = {"stack": "pytorch-cpu", "cpu_gflop_per_s": "300", "cpu_kind": "assumed", "cpu_source": "me"}
+    with pytest.raises(ProfileError, match=r"computes in the RAM of laptop-rtx-3060.*\n  fix: fill ram_band"):
+        with_software(owned(tmp_path, **cells), ComputeConfig(), 0)
+
+    beside = with_software(owned(tmp_path, **cells, ram_bandwidth_gb_per_s="51.2"), ComputeConfig(), 0)
+    assert beside.profile(0).law.moved_bytes_per_s == pytest.approx(0.7 * 51.2e9)
+    assert beside.profile(0).memory_bytes_per_s == 51.2e9
+    assert beside.profile(0).usable_memory_bytes < 16e9  # of the RAM
+
+    on_it = with_software(owned(tmp_path, ram_bandwidth_gb_per_s="51.2"), ComputeConfig(), 0)
+    assert on_it.profile(0).law.moved_bytes_per_s == pytest.approx(0.7 * 336e9)
+
+
+# what is said before a run starts ------------------------------------------------------------------
+
+
+def said(population=None, charge=None, **blocks):
+    people = {"preset": "mixed_edge_2026"} if population is None else population
+    task = {"kind": "quadratic", "charge_as": {"preset": "gemma-3-270m"} | (charge or {})}
+    made = prepare(experiment(SYNC, 20, population=people | {"clients": 20}, task=task, **blocks))
+    return list(notices(made))
+
+
+def test_passes_outside_what_stacks_were_fitted_to_are_said_to_be_extrapolated(tmp_path):
+    """Phones with `cpp`, fitted to 512 tokens a pass, and laptops with `pytorch-cpu`, to 64."""
+    people = {name: tmp_path / f"{name}.csv" for name in ("devices", "networks")}
+    people["devices"].write_text(template("hardware"))
+    people["networks"].write_text(template("networks"))
+    people = {name: str(path) for name, path in people.items()}
+    [both] = said(people, {"sequence": 64, "batch": 2})
+    outside = "passes of 128 tokens lie outside what is known of the stacks of 100 % of the clients"
+    assert both == f"{outside}, whose times are extrapolated: cpp 512, pytorch-cpu 64"
+    [laptops] = said(people, {"sequence": 512, "batch": 1})
+    assert laptops.endswith("extrapolated: pytorch-cpu 64")
+    [phones] = said(people, {"sequence": 64, "batch": 1})
+    assert phones.endswith("extrapolated: cpp 512")
+
+
+def test_settings_for_clients_that_nobody_is_are_said_to_have_no_effect():
+    compute = {"stack": {"ios": "mesp", "server": "auto"}, "unit_sigma": {"mcu": 0.1, "phone-mid": 0.1}}
+    [notice] = [n for n in said(compute=compute) if "no effect" in n]
+    assert notice.endswith("no effect: compute.unit_sigma.mcu, compute.stack.server")
+
+
+def test_stacks_that_nobody_runs_and_spreads_of_nothing_are_said_to_have_no_effect(tmp_path):
+    text = template("stacks")
+    (tmp_path / "s.csv").write_text(text)
+    [unused] = [n for n in said(compute={"stacks": str(tmp_path / "s.csv")}) if "no effect" in n]
+    assert unused.endswith("no effect: compute.stacks")
+
+    cells = text.splitlines()[-1].split(",")
+    cells[1:4] = ["certain", "cpu", "android ios macos linux windows"]
+    cells[5] = cells[7] = "0"  # share_sigma_ln, launch_sigma_ln
+    people = {name: tmp_path / f"{name}.csv" for name in ("devices", "networks")}
+    people["devices"].write_text(template("hardware").replace("android", "linux"))
+    people["networks"].write_text(template("networks"))
+    (tmp_path / "s.csv").write_text("\n".join([*text.splitlines()[:-1], ",".join(cells)]))
+    compute = {
+        "stacks": str(tmp_path / "s.csv"),
+        "stack": "my-stack",
+        "uncertainty": "stacks",
+        "app": "foreground",
+    }
+    [certain] = [n for n in said({k: str(v) for k, v in people.items()}, compute=compute) if "no effect" in n]
+    assert certain.endswith("no effect: compute.uncertainty, compute.app")
+
+
+def test_batteries_and_heat_of_nobody_are_said_to_have_no_effect(tmp_path):
+    people = {name: tmp_path / f"{name}.csv" for name in ("devices", "networks")}
+    lines = template("hardware").splitlines()
+    cells = lines[-1].split(",")
+    cells[1], cells[8] = "server", "0"  # class, battery_wh
+    people["devices"].write_text("\n".join([*lines[:-2], ",".join(cells)]))
+    people["networks"].write_text(template("networks"))
+    asked = {"compute": {"thermal": "moderate"}, "energy": {"battery": {}}}
+    [notice] = [n for n in said({k: str(v) for k, v in people.items()}, **asked) if "no effect" in n]
+    assert notice.endswith("no effect: energy.battery, compute.thermal")
+    assert not any("no effect" in notice for notice in said(**asked))
+
+
+def test_exact_shares_of_a_law_of_speeds_are_said_to_be_of_networks_alone():
+    assert said({"preset": "fedscale_like", "shares": "exact"}) == [
+        "population.shares: exact is of networks alone: the devices of fedscale_like follow from a law of speeds"
+    ]
+
+
+def test_cells_of_nobody_are_said_to_have_no_effect(tmp_path):
+    shared = {"homes": {}, "cells": {"clients": 5, "down_mbps": 40, "up_mbps": 10}}
+    people = {name: tmp_path / f"{name}.csv" for name in ("devices", "networks")}
+    people["devices"].write_text(template("hardware"))
+    both = {name: str(path) for name, path in people.items()} | {"shared_links": shared}
+    people["networks"].write_text(template("networks"))
+    assert not any("no effect" in notice for notice in said(both))
+    people["networks"].write_text(
+        template("networks").rstrip()[:-1] + "0"
+    )  # nobody is on the last row, `mobile`
+    [cells] = [notice for notice in said(both) if "no effect" in notice]
+    assert cells.endswith("no effect: population.shared_links.cells")
+
+
+def test_a_system_whose_classes_are_named_too_chooses_nobodys_stack():
+    stack = {"ios": "mesp", "phone-high": "auto", "tablet": "auto"}  # iPhones and iPads are of these classes
+    [notice] = [n for n in said(compute={"stack": stack}) if "no effect" in n]
+    assert notice.endswith("no effect: compute.stack.ios")
+
+
+def test_by_place_is_said_to_move_nothing_where_devices_take_part_at_home_alone():
+    people = {"preset": "world_2026", "availability": "eligible", "links": "by-place"}
+    assert any("by-place moves no transfer" in notice for notice in said(population=people))
+    assert not any("by-place" in notice for notice in said(population=people | {"availability": "always"}))
+
+
+def test_own_stacks_of_which_no_table_says_their_memory_are_said_to_be_plain(tmp_path):
+    lines = [line for line in template("stacks").splitlines() if not line.startswith("#")]
+    (tmp_path / "s.csv").write_text("\n".join(line.rpartition(",")[0] for line in lines))
+    compute = {"stacks": str(tmp_path / "s.csv"), "stack": {"phone-mid": "my-stack"}}
+    assert any(
+        "what my-stack keeps in memory is taken as `plain`" in notice for notice in said(compute=compute)
+    )
+    (tmp_path / "s.csv").write_text("\n".join(lines))
+    assert not any("plain" in notice for notice in said(compute=compute))
+
+
+def test_a_stack_of_ones_own_is_no_measured_one_whatever_it_is_called(tmp_path):
+    text = template("stacks").replace("my-stack", "cpp").replace("derived", "fitted")
+    (tmp_path / "s.csv").write_text(text)
+    own = with_software(PEOPLE, ComputeConfig(stacks=tmp_path / "s.csv"), 0)
+    assert "the figures of cpp are your own, and of pytorch-cpu, " in trust(own)
+    assert "the figures of pytorch-cpu, pytorch-cuda-jetson follow from a single measurement" in trust(PEOPLE)
+
+
+def test_a_tail_of_which_the_networks_say_nothing_is_refused(tmp_path):
+    tables = {name: tmp_path / f"{name}.csv" for name in ("hardware", "networks")}
+    for name, path in tables.items():
+        path.write_text(template(name))
+    people = {"devices": str(tables["hardware"]), "networks": str(tables["networks"]), "clients": 3}
+    asked = {"population": people, "energy": {"tail": True}}
+    assert misfits(experiment(SYNC, 3, **asked)) == []
+    lines = [line for line in template("networks").splitlines() if not line.startswith("#")]
+    bare = list(csv.DictReader(lines))
+    with tables["networks"].open("w") as file:
+        writer = csv.DictWriter(
+            file, [name for name in bare[0] if not name.startswith("tail")], extrasaction="ignore"
+        )
+        writer.writeheader()
+        writer.writerows(bare)
+    [problem] = misfits(experiment(SYNC, 3, **asked))
+    assert (problem.name, problem.what[:13]) == ("energy.tail", "has no effect")
 
 
 def test_of_several_stacks_all_have_a_share(tmp_path):
@@ -331,10 +490,12 @@ def test_of_several_stacks_all_have_a_share(tmp_path):
 
 def test_what_is_said_of_times_leaves_out_software_that_nobody_has_measured():
     half = np.where(np.arange(len(PEOPLE)) % 2, "cpp", "mesp").astype(object)
-    assumed = replace(PEOPLE, laws=replace(PEOPLE.laws, stack=half))
+    rows = read_stacks().stacks
+    assumed = replace(PEOPLE, laws=replace(PEOPLE.laws, stack=half, rows=rows))
 
     assert trust(assumed).startswith(
         "how good the times of 50 % of the clients are is not known: the figures of mesp are assumed"
     )
-    measured = replace(PEOPLE, laws=replace(PEOPLE.laws, stack=np.full(len(PEOPLE), "cpp", dtype=object)))
+    cpp = np.full(len(PEOPLE), "cpp", dtype=object)
+    measured = replace(PEOPLE, laws=replace(PEOPLE.laws, stack=cpp, rows=rows))
     assert trust(measured).startswith("times of this population are good to a factor of")

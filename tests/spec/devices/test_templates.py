@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import hetero_profiles
 from fedsim.cli.app import app
+from fedsim.config.experiment import Experiment
 from fedsim.config.population import PopulationConfig
 from fedsim.devices.population import draw
 from fedsim.devices.schemas.template import NAMES, template
@@ -55,6 +56,9 @@ def test_a_template_passes_its_own_check_and_is_told_for_what_it_is(tmp_path, na
 @pytest.mark.parametrize("name", NAMES)
 def test_a_template_says_what_every_column_means(name):
     text = template(name)
+    key = next(line for line in text.splitlines() if line.startswith("# goes to ")).split()[3].rstrip(",")
+    block, _, field = key.partition(".")
+    assert field in Experiment.model_fields[block].annotation.model_fields
     for column in SCHEMAS[name].columns:
         assert column.meaning
         assert f"# column {column.described}" in text
@@ -102,6 +106,21 @@ BROKEN = [
     ("hardware", "memory_bandwidth_gb_per_s", "x", "15 of slow phones"),
     ("hardware", "cpu_gflop_per_s", "0", "20 to 170 of phones"),
     ("hardware", "cpu_gflop_per_s", "1e300", "cpu_gflop_per_s: a large float32 product on all cores"),
+    ("hardware", "cpu_gflop_per_s", "1e-9", "cpu_gflop_per_s: a large float32 product on all cores"),
+    ("hardware", "cpu_gflop_per_s", "1_097", "cpu_gflop_per_s: a large float32 product on all cores"),
+    ("hardware", "cpu_gflop_per_s", "\u0669\u0667", "cpu_gflop_per_s: a large float32 product on all cores"),
+    ("hardware", "ram_gb", "1e30", "ram_gb: memory of the device"),
+    ("networks", "down_mbps", "1e99", "down_mbps: median rate of downloads"),
+    ("networks", "tail_w", None, "tail_w: its power then"),
+    ("networks", "tail_s", None, "tail_s: how long the radio stays up"),
+    ("windows", "stop_s", "86_400", "stop_s: when it closes"),
+    ("stacks", "share_of_peak", "1e-12", "0.03 of plain C++"),
+    ("stacks", "most_tokens", "2", "most_tokens: most of them"),
+    ("stacks", "memory", "pytorch-flaot32", "memory: what it keeps in memory"),
+    ("hardware", "stack", "cpp, mesp 0.5", "stack: what its owner runs"),
+    ("hardware", "share", "1e-300", "share: how often the row occurs"),
+    ("hardware", "ram_bandwidth_gb_per_s", "51.2", "peak of the RAM beside a card"),
+    ("stacks", "stack", "auto", "stack: name of the row"),
     ("hardware", "cpu_quota", "half", "cpu_quota: share of a CPU that the device is"),
     ("hardware", "cpu_quota", "0", "cpu_quota: share of a CPU that the device is"),
     ("hardware", "cpu_quota", "50", "cpu_quota: share of a CPU that the device is"),
@@ -112,6 +131,45 @@ BROKEN = [
     ("stacks", "peak", "tpu", "peak: which of a device's peaks it uses"),
     ("regions", "share", "0.8", "share: how much of it that part is"),
 ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_template_names_every_column_that_its_table_may_have(name):
+    for column in SCHEMAS[name].optional:
+        assert f"# may have {column.described}" in template(
+            name
+        ) or f"# column {column.described}" in template(name)
+        assert column.meaning
+
+
+NEARLY = [
+    ("hardware", "cpu_gflop_per_s", "CPU_gflop_per_s"),
+    ("hardware", "cpu_gflop_per_s", "cpu gflop per s"),
+    ("networks", "tail_s", "tail"),
+    ("networks", "tail_w", "tail_W"),
+    ("networks", "outage_share", "outage_shares"),
+    ("stacks", "memory", "memroy"),
+    ("rates", "up_mbps", "up_mpbs"),
+]
+
+
+@pytest.mark.parametrize(("name", "column", "typed"), NEARLY)
+def test_a_column_that_looks_like_one_that_is_not_there_is_not_read_past(tmp_path, name, column, typed):
+    """Without the word, a card would get the RAM, a radio no tail and a link its constant rate."""
+    text = template(name)
+    head = next(line for line in text.splitlines() if not line.startswith("#"))
+    path = written(tmp_path, name, text.replace(head, head.replace(column, typed)))
+    said = [problem for problem in check(path) if f": {typed}: is read by nobody" in problem]
+    assert f"looks like {column}, which is not there" in said[0]
+
+
+def test_notes_of_people_are_theirs(tmp_path):
+    """Text is no figure, whatever its column is called; and figures of other names are left alone."""
+    text = template("networks").splitlines()
+    at = next(k for k, line in enumerate(text) if not line.startswith("#"))
+    more = ["hop,tail_kind,loss_percent,name", "none,assumed,1,Home", "none,assumed,2,Mobile"]
+    text[at:] = [f"{line},{cells}" for line, cells in zip(text[at:], more, strict=True)]
+    assert check(written(tmp_path, "networks", "\n".join(text))) == []
 
 
 @pytest.mark.parametrize(("name", "column", "value", "explained"), BROKEN)

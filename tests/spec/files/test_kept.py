@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import struct
 import tracemalloc
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsim.errors import RunFolderError
+from fedsim.files.checkpoint.kept_again import KeptAgain
 from fedsim.files.client_vectors import NO_VECTORS, ClientVectors
 
 
@@ -170,6 +172,32 @@ def test_other_files_are_refused(tmp_path, content):
         ClientVectors.read(path)
     with pytest.raises(RunFolderError, match="cannot be read"):
         ClientVectors.read(tmp_path / "none")
+
+
+def test_a_long_file_of_holes_is_refused_at_once(tmp_path):
+    path = tmp_path / "own.f32"
+    ClientVectors(path).including({1: vector(1, 1)})
+    os.truncate(path, 2**40)  # reading it slot by slot would take hours
+
+    with pytest.raises(RunFolderError, match="consists of holes"):
+        ClientVectors.read(path)
+
+
+def test_a_run_that_goes_on_cuts_off_what_lies_behind_its_last_slot(tmp_path):
+    path = tmp_path / "own.f32"
+    kept = ClientVectors(path).including({1: vector(1, 1), 2: vector(2, 2), 3: vector(3, 3)})
+    clients, slots, stamps = (column[1:2] for column in kept.places())  # a checkpoint knew client 2 alone
+    os.truncate(path, 2**40)
+
+    again = KeptAgain(tmp_path)
+    found = again.view(path.name, path.name, clients, slots, stamps)
+    again.go_on()
+
+    assert path.stat().st_size == 16 + 2 * (20 + 8)
+    newer = found.including({7: vector(7, 7), 8: vector(8, 8)})
+    assert plain(newer) == {2: [2, 2], 7: [7, 7], 8: [8, 8]}
+    assert path.stat().st_size == 16 + 3 * (20 + 8)
+    assert plain(ClientVectors.read(path)) == plain(newer)
 
 
 def test_vectors_of_one_view_are_equally_long_and_flat():

@@ -114,7 +114,7 @@ def test_holes_are_told_from_what_somebody_wrote(tmp_path):
     (tmp_path / "whole").write_bytes(b"x" * 4096)
     for path, hollow in ((sparse(tmp_path / "holes"), True), (tmp_path / "whole", False)):
         with opened(path) as file:
-            assert is_hollow(file) == hollow
+            assert is_hollow(file.fileno()) == hollow
 
 
 # Parquet ----------------------------------------------------------------------------------------

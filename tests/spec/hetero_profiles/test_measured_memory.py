@@ -121,7 +121,7 @@ def test_the_page_says_what_the_tables_say():
         ("memory_models.csv", 'plain,"everything', ',"everything', "memory: is empty"),
         ("memory_models.csv", ",resident_gb,", ",resident,", "resident_gb: the column is missing"),
         ("memory_limits.csv", "0.58", "5.8", "foreground: must be at most 1"),
-        ("stacks.csv", ",fitted,mlx,", ",fitted,mlxx,", "memory: no such memory model"),
+        ("stacks.csv", ",fitted,mlx,", ",fitted,mlxx,", "memory: no such memory (got 'mlxx')"),
         ("measurements/public.csv", ",footprint,mesp,", ",footprint,mess,", "memory_model: no such memory model"),
         ("measurements/public.csv", ",footprint,mesp,", ",footprint,,", "memory_model: is empty"),
         ("measurements/public.csv", ",footprint,mesp,", ",guess,mesp,", "memory_kind: no such kind"),

@@ -8,11 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import simpy
+from pydantic import ValidationError
 from worlds import experiment, plan, simulated
 
 from fedsim.checks.blocks import misfits
-from fedsim.config.network import NetworkConfig
+from fedsim.config.fields import least_shown
+from fedsim.config.network import LossBursts, NetworkConfig
 from fedsim.network.build import network_of
+from fedsim.network.generated import RateLaw
 from fedsim.network.private import PrivateLinks
 from fedsim.network.shared import FluidNetwork
 from fedsim.network.traces import RateTrace
@@ -130,3 +133,18 @@ def test_a_dry_run_tells_of_the_shared_timeline():
     assert dry_run(made, measure=False).virtual_s == run.info.end_time_s
     private = plan(ROUNDS, [1.0] * 6, network=SHARED | {"sharing": "private"}, budget={"commits": 3})
     assert run.info.end_time_s > simulate(private, timeline_only=True).info.end_time_s
+
+
+@pytest.mark.parametrize("share", [0.62, 0.7, 0.71, 0.77, 0.83, 0.9])
+def test_the_least_length_of_a_spell_that_is_shown_is_one_that_is_taken(share):
+    with pytest.raises(ValidationError) as refused:
+        LossBursts(loss=0.05, share=share, mean_s=1.0)
+    shown = float(str(refused.value).partition("mean_s must be at least ")[2].split()[0].rstrip(","))
+    assert LossBursts(loss=0.05, share=share, mean_s=shown).mean_s == shown
+
+
+@pytest.mark.parametrize("share", [0.3, 0.62, 0.7, 0.71, 0.77, 0.83, 0.9])
+def test_and_so_is_that_of_an_outage(share):
+    shown = float(least_shown(1 / (1 - share)))
+    assert shown * (1 - share) < 1.01
+    RateLaw(0.3, 0.7, share, shown)

@@ -15,13 +15,14 @@ from worlds.small_runs import small
 import fedsim
 from fedsim import views
 from fedsim.cli.app import call
-from fedsim.cli.watching.words import left_said, lines_of, plain
+from fedsim.cli.watching.words import lines_of, plain
 from fedsim.errors import RunFolderError
 from fedsim.records.watching.lines import disk_bytes, last_rows, outcomes
 from fedsim.records.watching.pace import Left
 from fedsim.records.watching.score import LastScore, last_score
 from fedsim.records.watching.status import newest_checkpoint, run_status
 from fedsim.records.watching.sweep import StoredPoint, StoredSweep, sweep_status
+from fedsim.records.watching.words import left_said
 
 EXPERIMENT = {
     "name": "tiny",

@@ -187,3 +187,25 @@ def test_a_device_to_be_like_must_exist_and_a_file_is_not_overwritten(tmp_path):
     calibrate.write(calibrate.table([calibrate.row(DONE, "mine", "laptop-n100")]), path)
     with pytest.raises(HostError, match="the file exists"):
         calibrate.write("", path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--name", "my box", "--stacks", "s.csv"], "has a blank or a comma in its name"),
+        (["--name", "auto", "--stacks", "s.csv"], "means what a device's row says"),
+        (["--name", "a\nb"], "is no name of a row"),
+        (["--name", " "], "is no name of a row"),
+        (["--like", "laptop-n10"], "no such device"),
+        (["--like", "laptop-n10", "--stacks", "s.csv"], "no such device"),
+    ],
+)
+def test_names_that_no_row_can_have_are_refused_before_anything_is_measured(
+    monkeypatch, capsys, arguments, said
+):
+    def measured(*_args, **_settings):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(measured_stack, "measure_batches", measured)
+    assert call(["profiles", "calibrate", *arguments]) == 2
+    assert said in capsys.readouterr().err

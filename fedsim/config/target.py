@@ -1,0 +1,43 @@
+"""A score that ends a run: `budget.target`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from fedsim.component import Config
+from fedsim.config.learning import Split
+from fedsim.errors import invalid
+from fedsim.metrics.direction import ranks, rises
+
+
+class TargetConfig(Config):
+    """A score that ends a run as soon as a scored version reaches it; without training it has no effect.
+
+    Attributes:
+        metric: what is scored, as in perplexity.
+        value: to reach: at most this where less is better, at least this where more is.
+        split: on which it is scored; one of `evaluate.splits`.
+    """
+
+    metric: str
+    value: Annotated[float, Field(allow_inf_nan=False)]
+    split: Split = "test"
+
+    @model_validator(mode="after")
+    def _ranks(self) -> TargetConfig:
+        if not ranks(self.metric):
+            fix = "name one of which less, or more, is better"
+            raise invalid(
+                "is a metric without a better and a worse", where="metric", got=self.metric, fix=fix
+            )
+        return self
+
+    def reached(self, value: float) -> bool:
+        """Tell whether a score reaches it; NaN reaches nothing."""
+        return value >= self.value if rises(self.metric) else value <= self.value
+
+    def is_harder_than(self, other: TargetConfig) -> bool:
+        """Tell whether whatever reaches this has reached the other one, too."""
+        return (self.metric, self.split) == (other.metric, other.split) and other.reached(self.value)

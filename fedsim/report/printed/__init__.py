@@ -1,0 +1,1 @@
+"""Figures for paper: what a Plotly figure of ours shows, drawn by matplotlib."""

@@ -1,0 +1,164 @@
+"""Others' results in shape: marks that stand as they were stated, how one is judged, a run that comes out again, and the pages."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+from worlds.loaded_scripts import loaded_script
+
+import fedsim
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "experiments" / "published"
+CLAIMS = ROOT / "docs" / "claims.md"
+MARK = (
+    "mark",
+    "study",
+    "measure",
+    "form",
+    "ways",
+    "low",
+    "high",
+    "null",
+    "control_form",
+    "control_ways",
+    "control_low",
+    "control_high",
+)
+"""What a mark asks for; the other columns say it in words."""
+STATED = "a1de03425dd27c688d1be2e8ea695df0c7ce999c3bef4a97d57608b60c434fcd"
+"""SHA-256 of these columns as they were committed before anything was run."""
+
+
+@pytest.fixture(scope="module")
+def compare():
+    with loaded_script(FOLDER / "compare.py", "compare_published") as module:
+        yield module
+
+
+@pytest.fixture(scope="module")
+def tables():
+    with loaded_script(FOLDER / "tables.py", "tables_published") as module:
+        yield module
+
+
+def mark(**changed):
+    plain = {
+        "study": "s",
+        "measure": "m",
+        "form": "ratio",
+        "ways": "a | b",
+        "low": "1.5",
+        "high": "4",
+        "null": "1",
+        "control_form": "ratio",
+        "control_ways": "c | d",
+        "control_low": "0.9",
+        "control_high": "1.1",
+    }
+    return plain | changed
+
+
+def rows(**values):
+    """Runs of study s: way -> values of the measure m, one a seed."""
+    return {("s", way, seed): {"m": m} for way, ms in values.items() for seed, m in enumerate(ms)}
+
+
+STILL = {"c": [1.0, 1.0, 1.0], "d": [1.0, 1.0, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("a", "changed", "verdict"),
+    [
+        ([2.0, 2.1, 2.2], {}, "yes"),
+        ([1.2, 1.25, 1.3], {}, "direction, another size"),
+        ([6.0, 6.1, 6.2], {}, "direction, another size"),
+        ([0.5, 3.0, 1.5], {}, "not decided"),
+        ([0.5, 0.55, 0.6], {}, "no: the other way"),
+        ([0.5, 0.55, 0.6], {"low": "0", "high": "0.8"}, "yes"),
+        ([2.0, 2.1, 2.2], {"control_low": "1.2"}, "direction, but the control has it too"),
+        ([2.0, 2.0, 2.0], {}, "yes"),
+        ([1.0, 1.0, 1.0], {}, "not decided"),
+        ([2.0, 2.1, 2.2], {"control_ways": "c | e"}, "not decided"),
+    ],
+)
+def test_a_mark_is_met_where_interval_size_and_control_agree(tables, a, changed, verdict):
+    found = tables.judged(rows(a=a, b=[1.0, 1.0, 1.0], **STILL), mark(**changed))
+    assert found.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("a", "verdict"), [([2.0, 2.1, 2.2], "yes"), ([1.2, 1.3, 1.4], "did not come out"), ([], "not run")]
+)
+def test_a_share_below_its_figure_is_no_confirmation(tables, a, verdict):
+    assert tables.judged(rows(a=a, **STILL), mark(form="value", ways="a")).verdict == verdict
+
+
+def test_a_seed_that_did_not_get_there_leaves_a_mark_open(tables):
+    found = tables.judged(rows(a=[2.0, float("nan"), 2.2], b=[1.0, 1.0, 1.0], **STILL), mark())
+    assert (found.verdict, found.missing) == ("not decided", 1)
+
+
+def test_forms_of_a_mark_by_hand(tables):
+    known = rows(a=[6.0], b=[3.0], c=[4.0], d=[8.0])
+    by_form = {
+        form: tables.numbers(known, "s", "m", form, ways)
+        for form, ways in [
+            ("value", "a"),
+            ("ratio", "a | b"),
+            ("difference", "a | b"),
+            ("double", "a | b | c | d"),
+        ]
+    }
+    assert by_form == {"value": [6.0], "ratio": [2.0], "difference": [3.0], "double": [4.0]}
+
+
+def test_marks_stand_as_they_were_stated(tables):
+    asked = "\n".join("\t".join(row[name] for name in MARK) for row in tables.marks())
+    assert hashlib.sha256(asked.encode()).hexdigest() == STATED
+
+
+def test_every_mark_names_ways_with_three_seeds_or_more(tables, compare):
+    studies, known = compare.studies(), tables.read()
+    for row in tables.marks():
+        for way in f"{row['ways']} | {row['control_ways']}".split(" | "):
+            assert way in studies[row["study"]].ways
+            seeds = {seed for study, of, seed in known if (study, of) == (row["study"], way)}
+            assert not seeds or len(seeds) >= 3
+            assert len(seeds) <= studies[row["study"]].seeds
+
+
+def test_the_pages_say_what_the_runs_say(tables):
+    assert "\n".join(tables.table()) in (FOLDER / "README.md").read_text("utf-8")
+    assert "\n".join(tables.claims()) in CLAIMS.read_text("utf-8")
+
+
+def test_a_run_comes_out_as_it_stands_in_the_table(compare, tables):
+    study = compare.studies()["fedscale"]
+    run = fedsim.simulate(compare.experiment(study, "async", 1), timeline_only=True)
+    found = {name: float(f"{value:.6g}") for name, value in compare.figures(run, study).items()}
+    stored = tables.read()["fedscale", "async", 1]
+    assert {name: found[name] for name in stored} == stored
+
+
+def test_claims_have_an_outcome_each_and_their_pages_are_there(tables):
+    lines = [line for line in CLAIMS.read_text("utf-8").splitlines() if line.startswith("| ")]
+    claims = [line.strip("| ").split(" | ") for line in lines if not line.startswith(("| claim |", "|---"))]
+    assert len(claims) >= 20
+    for claim in claims:
+        assert len(claim) == 5
+        assert re.match(r"\*\*(confirmed|refuted|not decided|did not come out|not run)\*\*", claim[-1])
+    for link in re.findall(r"\]\(([^)]+)\)", CLAIMS.read_text("utf-8")):
+        assert (CLAIMS.parent / link).exists()
+
+
+def test_claims_about_steps_and_overshoot_are_of_the_stored_runs(tables):
+    known, claims = tables.read(), CLAIMS.read_text("utf-8")
+    led = tables.numbers(known, "asynchrony", "target_updates", "ratio", "sync 300, lr 1 | fedbuff 300, lr 1")
+    runs = [row for (study, way, _), row in known.items() if (study, way) == ("overshoot", "fedbuff 1000")]
+    later = [row["settled_s"] / row["target_s"] for row in runs]
+    for values in (led, later):
+        assert f"| {tables.said(tables.mean_interval(values))}; n = 3 |" in claims
