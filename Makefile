@@ -79,7 +79,7 @@ dev: .venv/.dev               ## an editable install, for work on fedsim itself
 
 build/notebooks/.done: .venv/.dev .venv/.wheel $(NOTEBOOKS)
 	rm -rf build/notebooks && mkdir -p build/notebooks && cp $(NOTEBOOKS) build/notebooks
-	PLOTLY_RENDERER=plotly_mimetype $(BIN)/pytest --nbmake --overwrite --durations=0 -n 2 -p no:cacheprovider -m "" build/notebooks/*.ipynb
+	PLOTLY_RENDERER=plotly_mimetype $(BIN)/pytest --nbmake --overwrite --nbmake-timeout 600 --timeout 900 --durations=0 -n 2 -p no:cacheprovider -m "" build/notebooks/*.ipynb
 	touch $@
 
 clean:

@@ -90,5 +90,7 @@ visits.groupby("outcome", observed=True).sum()
 #
 # * A thousand reports take about as long as the slowest of those that the server waits for, whatever the size of the population: what
 #   grows with it is the choice, not the round.
-# * Classes of devices are not in the model as they are in the world; the table says by how much.
+# * Classes of devices are not in the model as they are in the world. The slowest phones, more than a quarter of the population, are in
+#   no version at all, because the training does not fit their memory; fast phones and laptops are in it about twice as often as
+#   their share.
 # * One seed and eight rounds of one afternoon: who charges when is the rhythm of a day, and eight rounds do not see a night.

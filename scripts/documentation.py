@@ -8,30 +8,23 @@ written anew from what it is about: settings, commands, tables, components, publ
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import typer
 from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 
-import fedsim
-from fedsim.cli.app import app
-from fedsim.component import PACKAGES, block_of, find, kinds
-from fedsim.config.experiment import Experiment
-from fedsim.config.reference.attributes import prose, summary
-from fedsim.config.reference.entries import Entry, entries
-from fedsim.records import rows
-from fedsim.records.stored.column_words import columns
-
 ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "scripts"))  # under PYTHONSAFEPATH Python does not look beside a script
+
+from site_links import addresses, linked, read, up  # noqa: E402
+from site_reference import reference  # noqa: E402
+
 CHAPTERS: dict[str, list[str]] = {
     "Begin": [
         "docs/quickstart.md",
@@ -50,10 +43,15 @@ CHAPTERS: dict[str, list[str]] = {
         "docs/torch.md",
         "docs/how_to/tables.md",
         "docs/statistics.md",
+        "docs/sweeps.md",
+        "docs/targets.md",
+        "docs/trackers.md",
         "docs/how_to/continue.md",
         "docs/how_to/million_clients.md",
         "docs/how_to/gpu.md",
         "docs/cluster.md",
+        "docs/callbacks.md",
+        "docs/json.md",
         "docs/how_to/*.md",
     ],
     "Devices and the clock": [
@@ -94,14 +92,16 @@ CHAPTERS: dict[str, list[str]] = {
 """Pages of the site, each in the first chapter that names it."""
 LEFT_OUT = {"docs/index.md"}
 FRONT = "docs/site/front.md"
-WRITTEN = {"fedsim/records/rows.py": "reference/tables.md"}
-"""Files of the code that a page of the reference is written from: links to them lead there."""
+TITLES = {
+    "README.md": "All of it on one page",
+    "hetero_profiles/README.md": "Tables of devices and networks",
+    "benchmarks/fidelity/README.md": "The clock beside real transfers",
+    "benchmarks/devices/README.md": "How fast devices train",
+}
+"""What the contents call a page whose own title says less there."""
 EXECUTED = ROOT / "build" / "notebooks"
 """Notebooks with their outputs."""
 FIGURE = "application/vnd.plotly.v1+json"
-LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)")
-FENCED_BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-ADDRESS = re.compile(r"https?://[^\s<>\"'`]+")
 
 
 @dataclass(frozen=True)
@@ -203,219 +203,19 @@ def with_outputs(notebook: dict[str, list[dict]], executed: Path) -> dict[str, l
     return done
 
 
-def linked(text: str, page: str, pages: set[str]) -> str:
-    """Return a page's text whose links lead to pages of the site; of what is no page, the path in the repository stays.
-
-    Raises:
-        FileNotFoundError: a link leads nowhere.
-    """
-
-    def of_site(link: re.Match[str]) -> str:
-        said, target, part = link[1], link[2], link[3] or ""
-        if "://" in target or target.startswith("mailto:"):
-            return link[0]
-        path = ((ROOT / page).parent / target).resolve() if target else ROOT / page
-        if not path.exists():
-            raise FileNotFoundError(f"{page}: no such file: {target}")
-        inside = path.relative_to(ROOT).as_posix()
-        if inside == "docs/index.md":
-            return f"[{said}]({up(page)}index.md)"
-        if part and part[1:] not in anchors(read(inside)):
-            raise FileNotFoundError(f"{page}: no such heading: {target}{part}")
-        if not target:
-            return link[0]
-        written = WRITTEN.get(inside, inside)
-        for known in (written, f"{inside}/README.md", f"{inside.removesuffix('.py')}.ipynb"):
-            if known in pages:
-                return f"[{said}]({up(page)}{known}{part})"
-        return f"{said} (`{inside}`)"
-
-    return LINK.sub(of_site, text)
-
-
-def read(page: str) -> str:
-    """Return the text of a page of the repository, or of its folder's README; empty if it is no page."""
-    path = ROOT / page / "README.md" if (ROOT / page).is_dir() else ROOT / page
-    return path.read_text(encoding="utf-8") if path.suffix == ".md" else ""
-
-
-def anchors(text: str) -> set[str]:
-    """Return what links to the headings of a page end with, as GitHub and MyST make them."""
-    found: dict[str, int] = {}
-    for heading in re.findall(r"^#{1,6} +(.*?) *$", FENCED_BLOCK.sub("", text), re.MULTILINE):
-        plain = LINK.sub(r"\1", heading).replace("`", "").lower()
-        slug = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
-        found[slug] = found.get(slug, -1) + 1
-        if found[slug]:
-            found[f"{slug}-{found[slug]}"] = 0
-    return set(found)
-
-
-def addresses(text: str) -> Iterator[str]:
-    """Yield the addresses outside that a page leads to or names in its prose, without the punctuation behind them."""
-    for match in ADDRESS.finditer(re.sub(r"`[^`\n]*`", "", FENCED_BLOCK.sub("", text))):
-        address = match[0].rstrip(".,;:!?*|")
-        while address.endswith(")") and address.count(")") > address.count("("):
-            address = address[:-1].rstrip(".,;:")
-        yield address
-
-
-def up(page: str) -> str:
-    """Return the way from a page's folder to the root."""
-    return "../" * page.count("/")
-
-
 def front(chapters: dict[str, list[str]], pages: set[str]) -> str:
     """Return the front page: what fedsim is, how to begin, where to go, and all chapters beside it."""
     lines = [linked(read(FRONT), FRONT, pages).replace(f"]({up(FRONT)}", "](")]
     for chapter, named in chapters.items():
-        inside = "\n".join(page.removesuffix(".md").removesuffix(".ipynb") for page in named)
+        inside = "\n".join(map(_entry, named))
         lines += [f"```{{toctree}}\n:caption: {chapter}\n:maxdepth: 1\n:hidden:\n\n{inside}\n```", ""]
     return "\n\n".join(lines)
 
 
-def reference() -> Iterator[tuple[str, str]]:
-    """Yield the pages of the reference: name and text."""
-    yield "configuration", configuration()
-    yield "components", components()
-    yield "commands", commands()
-    yield "tables", tables()
-    yield "python", public()
-
-
-def configuration() -> str:
-    """Return the page of all keys of an experiment."""
-    lines = [
-        "# Configuration",
-        "",
-        (
-            "Every key of an experiment: what it means, what it takes, and what it is when it is not given. `fedsim explain KEY` prints the "
-            "same. An editor with a YAML server completes and checks a file that begins with"
-        ),
-        "",
-        "```yaml",
-        "# yaml-language-server: $schema=fedsim.json",
-        "```",
-        "",
-        "where `fedsim schema > fedsim.json` has written the schema.",
-        "",
-    ]
-    block, kind = "", ""
-    for entry in entries(Experiment):
-        top = entry.path.partition(".")[0]
-        if top != block:
-            block, kind = top, ""
-            lines += ["", f"## {block}", "", *_said(entry)]
-            continue
-        if entry.kind != kind and entry.path.count(".") == 1 and entry.kind:
-            kind = entry.kind
-            lines += ["", f"### {block}: {kind}", ""]
-        lines += [f"`{entry.path}`", f": {_cell(entry)}", ""]
-    return "\n".join(lines) + "\n"
-
-
-def _said(entry: Entry) -> list[str]:
-    return [f"{entry.meaning} Takes {entry.values}; default: `{entry.default}`.", ""]
-
-
-def _cell(entry: Entry) -> str:
-    """Return what is said of a key, on one line."""
-    return f"{entry.meaning} *Takes* {entry.values}; *default* `{entry.default}`."
-
-
-def components() -> str:
-    """Return the page of all kinds of components, with what their docstrings say."""
-    lines = ["# Components", "", "What `kind:` may be in each block, with equations and sources.", ""]
-    for package in PACKAGES:
-        block = block_of(package)
-        lines += [f"## {block}", ""]
-        for kind in kinds(package):
-            cls = find(package, kind)
-            lines += [f"### {block}: {kind}", "", f"**{summary(cls)}**", "", prose(cls), ""]
-    return "\n".join(lines)
-
-
-def commands() -> str:
-    """Return the page of the command line: what `--help` of every command says."""
-    lines = ["# Commands", ""]
-    for name, command in _commands(typer.main.get_command(app), "fedsim"):
-        with typer.Context(command, info_name=name) as context:  # type: ignore[attr-defined]
-            lines += [f"## {name}", "", "```text", command.get_help(context), "```", ""]
-    return "\n".join(lines)
-
-
-def _commands(command: object, name: str) -> Iterator[tuple[str, object]]:
-    yield name, command
-    for inner, below in getattr(command, "commands", {}).items():
-        yield from _commands(below, f"{name} {inner}")
-
-
-def tables() -> str:
-    """Return the page of the tables of a run: every column with its type, unit and meaning."""
-    lines = ["# Tables", "", inspect.cleandoc(rows.__doc__ or ""), ""]
-    for table, row in rows.ROWS.items():
-        said = inspect.cleandoc(row.__doc__ or "").partition("\n\n")[0]
-        lines += [f"## {table}.parquet", "", f"One row: {said[0].lower()}{said[1:]}", ""]
-        lines += ["| column | type | unit | meaning |", "|---|---|---|---|"]
-        lines += [f"| `{c.name}` | {c.dtype} | {c.unit} | {c.meaning} |" for c in columns(table)]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def public() -> str:
-    """Return the page of the public names of the package."""
-    lines = [
-        "# Python",
-        "",
-        _as_markdown(inspect.cleandoc(fedsim.__doc__ or "").partition("Public names")[0]),
-        "",
-    ]
-    for name in sorted(fedsim.__all__):
-        value = getattr(fedsim, name)
-        said = inspect.getdoc(value) or ""
-        head = f"fedsim.{name}" + (_signature(value) if inspect.isroutine(value) else "")
-        lines += [f"## {name}", "", "```python", head, "```", "", _as_markdown(said), ""]
-        if inspect.isclass(value):
-            lines += _methods(name, value)
-    return "\n".join(lines)
-
-
-def _methods(name: str, cls: type) -> Iterator[str]:
-    for method, value in vars(cls).items():
-        if method.startswith("_") or not inspect.isroutine(value) or not value.__doc__:
-            continue
-        yield from (
-            f"`{name}.{method}{_signature(value)}`",
-            "",
-            _as_markdown(inspect.getdoc(value) or ""),
-            "",
-        )
-
-
-def _signature(value: object) -> str:
-    try:
-        return str(inspect.signature(value))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return "(...)"
-
-
-def _as_markdown(docstring: str) -> str:
-    """Return a docstring as Markdown: its sections become lists."""
-    out: list[str] = []
-    section = False
-    for line in docstring.splitlines():
-        head = re.match(r"^(Args|Attributes|Raises|Returns|Yields|Example):$", line)
-        if head:
-            section = True
-            out += ["", f"*{head[1]}*", ""]
-        elif section and line.startswith("    ") and not line.startswith("     "):
-            out.append(f"- {line.strip()}")
-        elif section and line.startswith("     "):
-            out.append(f"  {line.strip()}")
-        else:
-            section = section and not line.strip()
-            out.append(line)
-    return "\n".join(out)
+def _entry(page: str) -> str:
+    """Return a page's line of the contents."""
+    plain = page.removesuffix(".md").removesuffix(".ipynb")
+    return f"{TITLES[page]} <{plain}>" if page in TITLES else plain
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ import fedsim
 
 project = "fedsim"
 author = "the fedsim authors"
+copyright = f"2026, {author}"  # noqa: A001  # Sphinx reads this name
 release = fedsim.__version__
 version = release
 extensions = ["myst_nb", "sphinx_copybutton"]

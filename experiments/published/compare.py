@@ -87,7 +87,8 @@ def folder_of(out: Path, study: Study, way: str, seed: int) -> Path:
 
 def run(out: Path, names: Sequence[str]) -> None:
     """Make the runs that are not there yet."""
-    for study in (study for name, study in studies().items() if not names or name in names):
+    known = studies()
+    for study in (known[name] for name in names or known):
         for seed in range(study.seeds):
             for way in study.ways:
                 folder = folder_of(out, study, way, seed)

@@ -89,12 +89,17 @@ def judged(rows: Rows, mark: Mapping[str, str]) -> Found:
             ours.mean != null and (ours.mean > null) == up,
             ours.mean != null and (ours.mean > null) != up,
         )
-    if not right or math.isnan(control.mean):
+    inside = low <= ours.mean <= high
+    if not values:
+        verdict = "not run"
+    elif mark["form"] == "value" and not inside and not math.isnan(ours.mean):
+        verdict = "did not come out"
+    elif not right or math.isnan(control.mean):
         verdict = "no: the other way" if wrong else "not decided"
     elif not least <= control.mean <= most:
         verdict = "direction, but the control has it too"
     else:
-        verdict = "yes" if low <= ours.mean <= high else "direction, another size"
+        verdict = "yes" if inside else "direction, another size"
     return Found(ours, control, sum(map(math.isnan, values)), verdict)
 
 
@@ -218,6 +223,8 @@ OUTCOMES = {
     "direction, another size": "**confirmed** in direction, not in size",
     "direction, but the control has it too": "**not decided**: the control has it, too",
     "not decided": "**not decided**",
+    "not run": "**not run**",
+    "did not come out": "**did not come out**",
     "no: the other way": "**refuted**",
 }
 
@@ -231,7 +238,7 @@ def claims() -> Iterator[str]:
         found = judged(rows, mark)
         ran = f"[`{mark['study']}`](../experiments/published/README.md): {mark['ways'].replace(' | ', ', ')}"
         n = f"; n = {found.ours.n}" + (f", {found.missing} without" if found.missing else "")
-        told = f"{said(found.ours)}{n}"
+        told = f"{said(found.ours)}{n}" if found.ours.n else "–"
         yield f"| {mark['figure']}: {mark['theirs']} | {mark['source']} | {ran} | {told} | {OUTCOMES[found.verdict]} |"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import difflib
+import inspect
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -35,6 +37,8 @@ Facts: TypeAlias = Mapping[str, Any]
 OnEvent: TypeAlias = Callable[[str, dict[str, Any]], None]
 """(kind, facts) of something that has happened in virtual time."""
 
+ALIKE = 0.8
+"""How alike two names are, 0 to 1, of which one is taken for a slip."""
 NOTHING_TO_DO = "nothing to do: the run came to the end of its budget"
 
 
@@ -249,9 +253,34 @@ class Telling:
 
 
 def _refuse_what_is_none(callback: object) -> None:
+    """Refuse what is no callback, and methods that would never be called, or not with an event."""
     if isinstance(callback, Callback):
+        _refuse_mistaken_methods(callback)
         return
     what, fix = "must be callbacks", "derive the class from fedsim.Callback"
     if isinstance(callback, type) and issubclass(callback, Callback):
         fix = f"write {callback.__name__}(): an instance"
     raise ExperimentError(message("callbacks", what, got=Shown(repr(callback)), fix=fix))
+
+
+def _refuse_mistaken_methods(callback: Callback) -> None:
+    hooks = [name for name in vars(Callback) if name.startswith("on_")]
+    for name in dir(type(callback)):
+        place = f"{name_of(callback)}.{name}"
+        if name in hooks:
+            if not _takes_an_event(getattr(callback, name)):
+                what = "is called with one event"
+                raise ExperimentError(message(place, what, fix=f"define `{name}(self, event)`"))
+        elif name.startswith("on") and (meant := difflib.get_close_matches(name, hooks, n=1, cutoff=ALIKE)):
+            what, fix = "is never called: there is no such event", f"did you mean {meant[0]!r}?"
+            raise ExperimentError(message(place, what, fix=fix))
+
+
+def _takes_an_event(method: Callable[..., object]) -> bool:
+    try:
+        inspect.signature(method).bind(object())
+    except TypeError:
+        return False
+    except ValueError:  # it has none that Python knows
+        return True
+    return True

@@ -30,13 +30,6 @@ LIMITS: tuple[Limit, ...] = (
         "set protocol.across: turns, or aggregator.kind: fedit",
     ),
     Limit(
-        ("evaluate", "keep_best"),
-        lambda c: c.best,
-        lambda c: c.personal is None or not c.personal.waits,
-        "clients keep a part of the model that never travels, so no one adapter is what was scored",
-        "remove evaluate.keep_best, or set personal.kind: fine-tune",
-    ),
-    Limit(
         ("protocol",),
         lambda c: c.cuts_ranks,
         lambda c: c.traits.unequal_ranks,
@@ -152,13 +145,6 @@ EVER: tuple[Limit, ...] = (
         lambda c: not c.whole,
         "quantised weights are frozen, and a whole model trains all of its weights",
         "set task.quantise: none, or remove lora.full",
-    ),
-    Limit(
-        ("evaluate", "keep_best"),
-        lambda c: c.best,
-        lambda c: c.personal is None or not c.personal.waits,
-        "clients keep a part of the model that never travels, so no one adapter is what was scored",
-        "remove evaluate.keep_best, or set personal.kind: fine-tune",
     ),
     Limit(
         ("protocol",),

@@ -70,6 +70,8 @@ def estimates(run: Estimates) -> str:
         f"energy of the devices: {energy} ({totals.joules:.0f} joules) above idle, {gross} in all",
         f"visits that really train: {run.trained_visits}",
     ]
+    if run.may_end_sooner:
+        lines.append("note: at most, since budget.target may end it sooner")
     if (work := run.real_work) is not None:
         each = f"{work.train_s_per_visit:.3g} s a visit, {work.score_s:.3g} s an evaluation"
         lines.append(f"this machine, one worker: about {duration(work.machine_s)} ({each})")

@@ -21,7 +21,7 @@ from fedsim.records.liveness.resumption import Resumption
 from fedsim.records.resolved import DeviceLaw, PassWork, Resolved
 from fedsim.records.rows import OUTCOMES, Cause
 from fedsim.records.tables import UNREADABLE, Arrays, first_line, plain
-from fedsim.records.watching.score import LastScore
+from fedsim.records.watching.score import BestVersion, LastScore
 from fedsim.redaction import redacted
 
 Status = Literal["running", "done", "failed", "interrupted", "killed"]
@@ -120,16 +120,6 @@ class SavedAdapter:
     rank: int
     base_version: int
     holds: str
-
-
-@dataclass(frozen=True, slots=True)
-class BestVersion:
-    """The version whose adapter is in `best/`, and the score that it was chosen by."""
-
-    version: int
-    split: str
-    metric: str
-    value: float
 
 
 @dataclass(frozen=True, slots=True)

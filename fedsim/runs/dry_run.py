@@ -43,6 +43,7 @@ class Estimates:
         resolved: who was drawn, and which settings follow from others.
         real_work: on this machine; None: not measured.
         holding: who can hold the training in memory.
+        may_end_sooner: whether scores may end it (`budget.target`), which no timeline knows.
     """
 
     totals: Totals
@@ -52,6 +53,7 @@ class Estimates:
     resolved: Resolved
     real_work: RealWork | None = None
     holding: tuple[Holding, ...] = ()
+    may_end_sooner: bool = False
 
 
 def dry_run(plan: Plan, *, measure: bool = True) -> Estimates:
@@ -71,6 +73,7 @@ def dry_run(plan: Plan, *, measure: bool = True) -> Estimates:
         evaluations=_evaluations(plan.experiment.evaluate, run),
         resolved=info.resolved,
         holding=tuple(holding(plan)),
+        may_end_sooner=plan.experiment.budget.target is not None,
     )
     if not measure:
         return estimates

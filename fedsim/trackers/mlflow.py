@@ -18,7 +18,7 @@ TAG = "fedsim.run"
 """Names a run of ours; MLflow's own identifiers are new each time."""
 LONGEST = 500
 """Characters of a setting that are kept."""
-STATUS = {"done": "FINISHED", "interrupted": "KILLED", "killed": "KILLED"}
+STATUS = {"done": "FINISHED", "running": "RUNNING", "interrupted": "KILLED", "killed": "KILLED"}
 
 
 class Mlflow(Tracker):

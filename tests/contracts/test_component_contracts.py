@@ -55,13 +55,6 @@ def test_the_inline_executor_has_every_property():
     check_executor(Inline())
 
 
-@pytest.mark.ray
-def test_the_ray_executor_has_every_property():
-    from fedsim.executors.ray import RayExecutor
-
-    check_executor(RayExecutor(workers=1))
-
-
 @pytest.mark.parametrize(
     ("check", "component", "sentence"),
     [

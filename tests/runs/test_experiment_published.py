@@ -90,6 +90,13 @@ def test_a_mark_is_met_where_interval_size_and_control_agree(tables, a, changed,
     assert found.verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("a", "verdict"), [([2.0, 2.1, 2.2], "yes"), ([1.2, 1.3, 1.4], "did not come out"), ([], "not run")]
+)
+def test_a_share_below_its_figure_is_no_confirmation(tables, a, verdict):
+    assert tables.judged(rows(a=a, **STILL), mark(form="value", ways="a")).verdict == verdict
+
+
 def test_a_seed_that_did_not_get_there_leaves_a_mark_open(tables):
     found = tables.judged(rows(a=[2.0, float("nan"), 2.2], b=[1.0, 1.0, 1.0], **STILL), mark())
     assert (found.verdict, found.missing) == ("not decided", 1)
@@ -143,6 +150,15 @@ def test_claims_have_an_outcome_each_and_their_pages_are_there(tables):
     assert len(claims) >= 20
     for claim in claims:
         assert len(claim) == 5
-        assert re.match(r"\*\*(confirmed|refuted|not decided)\*\*", claim[-1])
+        assert re.match(r"\*\*(confirmed|refuted|not decided|did not come out|not run)\*\*", claim[-1])
     for link in re.findall(r"\]\(([^)]+)\)", CLAIMS.read_text("utf-8")):
         assert (CLAIMS.parent / link).exists()
+
+
+def test_claims_about_steps_and_overshoot_are_of_the_stored_runs(tables):
+    known, claims = tables.read(), CLAIMS.read_text("utf-8")
+    led = tables.numbers(known, "asynchrony", "target_updates", "ratio", "sync 300, lr 1 | fedbuff 300, lr 1")
+    runs = [row for (study, way, _), row in known.items() if (study, way) == ("overshoot", "fedbuff 1000")]
+    later = [row["settled_s"] / row["target_s"] for row in runs]
+    for values in (led, later):
+        assert f"| {tables.said(tables.mean_interval(values))}; n = 3 |" in claims

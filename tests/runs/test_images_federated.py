@@ -30,7 +30,7 @@ def asked(**blocks):
     experiment = Experiment.model_validate({
         "name": "images",
         "population": {"preset": "homogeneous", "clients": 5},
-        "task": {"kind": "images", "partition": {"kind": "pathological", "classes": 1}, "samples": 50, "sampling_steps": 2, "grid": 4},
+        "task": {"kind": "images", "partition": {"kind": "pathological", "classes": 1}, "samples": 16, "sampling_steps": 2, "grid": 4},
         "lora": {"r": 4, "alpha": 4, "targets": ["attention", "resnets"]},
         "local": {"lr": 3e-3, "steps": 3, "batch": 16},
         "protocol": {"kind": "synchronous", "cohort": 5},
@@ -41,6 +41,12 @@ def asked(**blocks):
     })  # fmt: skip
     check(experiment)
     return experiment
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The run of these settings, in a folder."""
+    return fedsim.simulate(asked(), out=tmp_path_factory.mktemp("plain") / "run", report=False)
 
 
 def losses(run):
@@ -59,7 +65,7 @@ def test_flora_moves_the_base_of_a_denoiser_and_stock_peft_loads_what_is_left(tm
     from peft import PeftModel
 
     experiment = asked(aggregator={"kind": "flora"})
-    run = fedsim.simulate(experiment, out=tmp_path / "run")
+    run = fedsim.simulate(experiment, out=tmp_path / "run", report=False)
     assert losses(run)[-1] < losses(run)[0]
     assert run.info.saved_adapter.base_version == 2
     assert same_schedule(experiment, run)
@@ -103,7 +109,7 @@ def test_ranks_by_tier_under_flexlora_train_and_are_charged_slot_by_slot(tmp_pat
     )  # fmt: skip
     plan = prepare(experiment)
     assert len(set(plan.ranks.tolist())) > 1
-    run = fedsim.simulate(experiment, out=tmp_path / "run")
+    run = fedsim.simulate(experiment, out=tmp_path / "run", report=False)
     landed = run.visits[run.visits["outcome"] == "landed"]
     assert (
         dict(zip(landed["client"], landed["rank"], strict=True)).items()
@@ -120,10 +126,8 @@ def test_ranks_by_tier_under_flexlora_train_and_are_charged_slot_by_slot(tmp_pat
     assert verify(run) == []
 
 
-def test_eight_bits_on_the_wire_carry_a_quarter_and_still_teach(tmp_path):
-    plain, coded = (
-        fedsim.simulate(asked(wire={"dtype": dtype}), out=tmp_path / dtype) for dtype in ("float32", "int8")
-    )
+def test_eight_bits_on_the_wire_carry_a_quarter_and_still_teach(plain):
+    coded = fedsim.simulate(asked(wire={"dtype": "int8"}))
     share = coded.visits["up_bytes"].sum() / plain.visits["up_bytes"].sum()
     assert 0.25 < share < 0.32  # a scale for each block besides
     assert losses(coded)[-1] < losses(coded)[0]
@@ -141,7 +145,7 @@ def test_eight_bits_on_the_wire_carry_a_quarter_and_still_teach(tmp_path):
     ],
 )
 def test_what_clients_keep_is_scored_and_shown(tmp_path, blocks, shown):
-    run = fedsim.simulate(asked(**blocks), out=tmp_path / "run")
+    run = fedsim.simulate(asked(**blocks), out=tmp_path / "run", report=False)
     listed = [e["file"] for e in json.loads((run.folder / "samples" / "samples.json").read_text())]
     common = "aggregator" not in blocks
     assert ("after.png" in listed) == common == (run.folder / "adapter").exists()
@@ -173,10 +177,9 @@ def test_polls_of_images_cost_a_forward_pass_and_are_answered():
         assert flops == pytest.approx(plan.task.examples(client) * plan.shape.operations.forward)
 
 
-def test_an_average_of_versions_is_what_is_scored_shown_and_saved(tmp_path):
+def test_an_average_of_versions_is_what_is_scored_shown_and_saved(plain, tmp_path):
     experiment = asked(evaluate={"every_commits": 2, "splits": ["test"], "windows": 48, "ema": 0.9})
-    plain = fedsim.simulate(asked(), out=tmp_path / "plain")
-    run = fedsim.simulate(experiment, out=tmp_path / "run")
+    run = fedsim.simulate(experiment, out=tmp_path / "run", report=False)
     for table in ("visits", "commits"):
         assert getattr(run, table).equals(getattr(plain, table))
     saved = [(r.folder / "adapter" / "adapter_model.safetensors").read_bytes() for r in (plain, run)]

@@ -267,19 +267,6 @@ def test_the_same_run_with_more_clients_a_call_gives_the_same_rows():
     assert_same(runs[0], runs[2])
 
 
-@pytest.mark.ray
-def test_workers_and_random_delays_change_no_row():
-    from fedsim.executors.ray import RayExecutor
-
-    asked = {"kind": "ditto", "lam": 0.5, "unseen": 2, "local_epochs": 1}
-    slow = {"kind": "quadratic", "delay_s": 0.02}
-    reference, model = finished(quadratic(asked, protocol=BUFFERED))
-    run, other = finished(quadratic(asked, protocol=BUFFERED, task=slow), RayExecutor(workers=2))
-
-    assert_same(reference, run)
-    assert model.adapter.vector.tobytes() == other.adapter.vector.tobytes()
-
-
 def test_the_timeline_alone_is_charged_the_second_training_too():
     trained, _ = finished(quadratic({"kind": "ditto"}, protocol=BUFFERED))
     alone = simulate(quadratic({"kind": "ditto"}, protocol=BUFFERED), timeline_only=True)

@@ -1,12 +1,6 @@
-"""One experiment, one result: whatever the executor, the workers, the delays or the weights."""
+"""One experiment, one result: whatever the batches, the durations or the weights."""
 
 import dataclasses
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
 
 import numpy as np
 import pandas as pd
@@ -14,7 +8,6 @@ import pytest
 from worlds import plan
 from worlds.same_runs import BUFFERED, DEADLINE, RULES, planned, ruled, with_vector
 
-from fedsim.config.classes import CLASSES
 from fedsim.config.experiment import Experiment
 from fedsim.records.tables import TABLES
 from fedsim.records.verify import verify
@@ -61,64 +54,6 @@ def test_ranks_and_a_base_that_moves_do_not_change_that(protocol, rule):
     assert_equal_runs(one, alone, {"visits": SCHEDULE, "clients": list(TABLES["clients"])})
     assert set(one.visits["rank"]) == ({1, 2, 4} if "rank_by" in RULES[rule]["lora"] else {4})
     assert verify(one) == []
-
-
-@pytest.mark.ray
-def test_unequal_ranks_and_a_moved_base_are_the_same_bits_in_two_workers_and_in_batches_of_any_size():
-    from fedsim.executors.ray import RayExecutor
-
-    reference, expected = with_vector(ruled(BUFFERED, "flora", numerics={"client_batch": 1}))
-    delayed = ruled(BUFFERED, "flora", delay_s=0.02, numerics={"client_batch": 3})
-    run, vector = with_vector(delayed, RayExecutor(workers=2))
-
-    assert_equal_runs(reference, run)
-    assert vector.tobytes() == expected.tobytes()
-
-
-@pytest.mark.ray
-def test_inline_one_worker_and_two_workers_with_random_delays_agree_to_the_bit():
-    from fedsim.executors.ray import RayExecutor
-
-    for protocol in (DEADLINE, BUFFERED):
-        reference, expected = with_vector(planned(protocol))
-        for workers in (1, 2):
-            run, vector = with_vector(planned(protocol, delay_s=0.02), RayExecutor(workers=workers))
-            assert_equal_runs(reference, run)
-            assert vector.tobytes() == expected.tobytes()
-
-
-@pytest.mark.ray
-def test_killing_a_worker_in_mid_run_changes_no_table():
-    from fedsim.executors.ray import RayExecutor
-
-    reference, expected = with_vector(planned(BUFFERED))
-    executor = RayExecutor(workers=2)
-    killed = []
-
-    def kill_when_busy():
-        # the first worker process, once some commits have been made
-        while not done.is_set() and not killed:
-            if commits:
-                pid = int(executor.places()[0].split()[1])
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
-            time.sleep(0.01)
-
-    commits, done = [], threading.Event()
-    plan_ = planned(BUFFERED, delay_s=0.1)
-    thread = threading.Thread(target=kill_when_busy)
-    thread.start()
-    try:
-        tell = lambda kind, facts: commits.append(facts) if kind == "commit" else None
-        run, model = course(plan_, executor, Writer(None, plan_.experiment), tell)
-    finally:
-        done.set()
-        thread.join()
-        executor.close()
-
-    assert killed
-    assert_equal_runs(reference, run)
-    assert model.adapter.vector.tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("protocol", [DEADLINE, BUFFERED])
@@ -258,85 +193,3 @@ def test_training_converges_to_the_mean_of_the_optima():
     _, vector = with_vector(everybody)
 
     np.testing.assert_allclose(vector, everybody.task.optima.mean(axis=0), atol=1e-4)
-
-
-BY_TIER = {"r": 8, "rank_by": "tier", "ranks": {tier: (2, 4, 8)[i % 3] for i, tier in enumerate(CLASSES)}}
-
-
-@pytest.mark.ray
-@pytest.mark.parametrize(
-    "rule", [pytest.param({}, marks=pytest.mark.slow), {"aggregator": {"kind": "flora"}, "lora": BY_TIER}]
-)
-def test_real_adapters_are_the_same_bits_inline_and_in_two_ray_workers(tmp_path, rule):
-    """Torch, PEFT, the embedded model and text: every table, and the adapter's file."""
-    blocks = {
-        "population": {"preset": "mixed_edge_2025", "clients": 12, "availability": "charging"},
-        "task": {"kind": "language", "charge_as": {"preset": "gemma-3-270m", "tokens_per_visit": 20000}},
-        "local": {"lr": 5e-3, "steps": 2, "batch": 4},
-        "protocol": {"kind": "buffered", "concurrency": 3, "buffer": 2},
-        "budget": {"commits": 3},
-        "evaluate": {"every_commits": 2, "windows": 64},
-        "personal": {"kind": "fine-tune", "clients": 2},
-        **rule,
-    }
-    runs = {}
-    for name, runtime in {"inline": {"executor": "inline"}, "ray": {"executor": "ray", "workers": 2}}.items():
-        runs[name] = simulate(Experiment.model_validate({**blocks, "runtime": runtime}), out=tmp_path / name)
-
-    assert_equal_runs(runs["inline"], runs["ray"])
-    for table in TABLES:
-        assert (tmp_path / "inline" / f"{table}.parquet").read_bytes() == (
-            tmp_path / "ray" / f"{table}.parquet"
-        ).read_bytes()
-    inline_adapter, ray_adapter = (
-        tmp_path / n / "adapter" / "adapter_model.safetensors" for n in ("inline", "ray")
-    )
-    assert inline_adapter.read_bytes() == ray_adapter.read_bytes()
-    assert verify(runs["ray"]) == []
-    assert runs["ray"].clients["rank"].nunique() == (3 if rule else 1)
-    perplexity = runs["ray"].scores[runs["ray"].scores.metric == "perplexity"].value
-    assert perplexity.iloc[-1] < perplexity.iloc[0]
-
-
-TWO_RAYLETS = """
-import sys
-from pathlib import Path
-import ray
-from ray.cluster_utils import Cluster
-from fedsim import Experiment, simulate
-
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-cluster.add_node(num_cpus=1)
-cluster.wait_for_nodes()
-blocks = {
-    "population": {"preset": "mixed_edge_2025", "clients": 30, "availability": "charging"},
-    "task": {"kind": "quadratic", "delay_s": 0.02, "charge_as": {"preset": "gemma-3-270m", "tokens_per_visit": 20000}},
-    "local": {"optimizer": "sgd", "lr": 0.1, "steps": 2},
-    "protocol": {"kind": "synchronous", "cohort": 3, "over_select": 1.5, "deadline_s": 3600},
-    "budget": {"commits": 10},
-    "personal": {"kind": "fine-tune"},
-}
-folder = Path(sys.argv[1])
-inline = simulate(Experiment.model_validate({**blocks, "runtime": {"executor": "inline"}}), out=folder / "inline")
-joined = simulate(Experiment.model_validate({**blocks, "runtime": {"address": cluster.address}}), out=folder / "joined")
-assert joined.info.workers == 2, joined.info
-assert len(inline.commits) == 10 and inline.visits.outcome.nunique() >= 3
-for table in ("clients", "visits", "commits", "scores", "personal"):
-    assert (folder / "inline" / f"{table}.parquet").read_bytes() == (folder / "joined" / f"{table}.parquet").read_bytes()
-cluster.shutdown()
-print("equal")
-"""
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_two_raylets_joined_by_their_address_give_the_same_tables(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", TWO_RAYLETS, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-
-    assert done.stdout.splitlines()[-1:] == ["equal"], done.stderr[-2000:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,6 +26,12 @@ ROOT = Path(__file__).parents[2]
 def site():
     with loaded_script(ROOT / "scripts" / "documentation.py", "fedsim_site") as module:
         yield module
+
+
+@pytest.fixture(scope="module")
+def links(site):
+    """The script beside it that knows links."""
+    return importlib.import_module("site_links")
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +97,11 @@ PAGES = sorted(
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_links_lead_to_headings_that_there_are_and_addresses_are_well_formed(site, page):
+def test_links_lead_to_headings_that_there_are_and_addresses_are_well_formed(links, page):
     name = page.relative_to(ROOT).as_posix()
-    site.linked(site.read(name), name, set())
+    links.linked(links.read(name), name, set())
 
-    for address in site.addresses(site.read(name)):
+    for address in links.addresses(links.read(name)):
         parts = urlsplit(address)
         assert parts.scheme == "https", address
         assert re.fullmatch(r"[\w-]+(\.[\w-]+)+", parts.netloc), address
@@ -118,11 +125,11 @@ def test_addresses_outside_are_listed_beside_the_pages(gathered):
     assert listed == sorted(set(listed))
 
 
-def test_anchors_are_made_as_github_makes_them(site):
+def test_anchors_are_made_as_github_makes_them(links):
     text = "# A `b`: c, d?\n## Same\n## Same\n```python\n# no heading\n```\n### [x](y.md) ..."
 
-    assert site.anchors(text) == {"a-b-c-d", "same", "same-1", "x-"}
-    assert list(site.addresses("see https://a.b/c_(d), (https://e.f/g). `https://no.no`")) == [
+    assert links.anchors(text) == {"a-b-c-d", "same", "same-1", "x-"}
+    assert list(links.addresses("see https://a.b/c_(d), (https://e.f/g). `https://no.no`")) == [
         "https://a.b/c_(d)",
         "https://e.f/g",
     ]

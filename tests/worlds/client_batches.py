@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from copy import deepcopy
+from functools import cache
 
 import numpy as np
 import pytest
@@ -32,8 +34,18 @@ HOW = {
 }  # fmt: skip
 
 
+CURVES = [how if how in ("sgd", "adamw-all") else pytest.param(how, marks=pytest.mark.slow) for how in HOW]
+"""How clients train whose whole loss curves are compared: the plainest and the fullest way by default."""
+
+
+@cache
+def stored(name):
+    return hub.weights(name)
+
+
 def loaded(name, dtype=torch.float64):
-    return hub.weights(name).to(dtype)
+    """A model of one's own, read from its folder once a session."""
+    return deepcopy(stored(name)).to(dtype)
 
 
 def oracle(name, lora_config=R4, dtype=torch.float64):
@@ -94,6 +106,7 @@ def assert_loss_curves_agree(peft, ours, data, how):
         assert found == pytest.approx(expected, abs=1e-3)
 
 
+@cache
 def rows_do_not_depend_on_their_neighbours():
     """Whether this machine's product, in the models' shapes, gives a row the same bits whatever their number.
 

@@ -99,7 +99,7 @@ def _goes_on(line: str) -> bool:
 
 
 def commands(line: str) -> Iterator[list[str]]:
-    """Yield the words of every simple command in a line: loops unrolled, variables before it and pipes left out."""
+    """Yield the words of every simple command in a line: loops unrolled, variables before it and files behind it left out."""
     loop = _LOOP.match(line)
     if loop:
         for value in loop[2].split():
@@ -108,12 +108,14 @@ def commands(line: str) -> Iterator[list[str]]:
                 yield from commands(inner)
         return
     words = shlex.split(line, comments=True)
-    ends = [-1, *(at for at, word in enumerate(words) if word in ("|", "&&", ";", ">")), len(words)]
+    for at in reversed([at for at, word in enumerate(words) if word in (">", ">>", "2>")]):
+        del words[at : at + 2]
+    ends = [-1, *(at for at, word in enumerate(words) if word in ("|", "&&", ";")), len(words)]
     for begin, end in pairwise(ends):
         simple = words[begin + 1 : end]
         while simple and re.fullmatch(r"[A-Z_]+=.*", simple[0]):
             simple.pop(0)
-        if simple and (begin < 0 or words[begin] != ">"):
+        if simple:
             yield simple
 
 

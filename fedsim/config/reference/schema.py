@@ -55,14 +55,11 @@ def _whole_or_part(schema: dict[str, Any]) -> dict[str, Any]:
     whole = {key: schema.pop(key) for key in ("properties", "required")}
     definitions = schema.setdefault("$defs", {})
     definitions |= {f"{name}{_PART}": _part(inner) for name, inner in definitions.items()}
-    named = {key: {"description": inner.get("description", "")} for key, inner in whole["properties"].items()}
-    extending = {"required": ["extends"]}
     return {
         **schema,
-        "properties": named,
-        "if": extending,
-        "then": {"properties": _part(whole["properties"])},
-        "else": whole,
+        "properties": _part(whole["properties"]),
+        "if": {"not": {"required": ["extends"]}},
+        "then": whole,
     }
 
 

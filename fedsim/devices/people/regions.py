@@ -133,7 +133,7 @@ def read_region(path: Path, name: str | None = None) -> Region:
         raise ProfileError(message(str(path), "has several regions", got=len(known), fix=fix))
     name = known[0] if name is None else name
     if name not in known:
-        fix = f"{nearest(name, known)}, in population.region where the table is your own"
+        fix = f"{nearest(name, known)} (population.region says which of a table of your own)"
         raise ProfileError(message(str(path), "no such region", got=name, fix=fix))
     shares: dict[str, dict[str, float]] = {}
     for row, share in enumerate(numbers(rows, "share").tolist()):

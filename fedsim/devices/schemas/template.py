@@ -97,6 +97,17 @@ _ROWS: dict[str, tuple[dict[str, str], ...]] = {
     ),
 }
 """Kind -> rows of its template, by what differs from the usual cells; one row of usual cells without an entry."""
+_KEYS = {
+    "devices": "population.devices",
+    "hardware": "population.devices",
+    "networks": "population.networks",
+    "windows": "population.availability",
+    "rates": "population.rates, with rates_at_end",
+    "speeds": "compute.calibration",
+    "stacks": "compute.stacks, and its names for compute.stack",
+    "regions": "population.regions, beside a preset of a region as world_2026 or tables of your own",
+}
+"""Kind -> the keys of an experiment that take such a table."""
 _FACTS = {"windows": {"period_s": "86400"}}
 
 
@@ -113,6 +124,7 @@ def template(name: str) -> str:
     columns = _columns(kind)
     left_out = [column for column in kind.optional if column not in columns and column.meaning]
     lines = ["# source: say here where the figures are from", "# licence: say here who may use them"]
+    lines.append(f"# goes to {_KEYS[name]}")
     lines += [f"# {key}: {value}" for key, value in _FACTS.get(name, {}).items()]
     lines += [f"# column {column.described}{_allowed(column)}" for column in columns]
     lines += [f"# may have {column.described}" for column in left_out]

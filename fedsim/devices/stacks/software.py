@@ -163,7 +163,9 @@ def _runs(table: Hardware, row: int, stack: Stack) -> bool:
 
 def _lacks_vram(table: Hardware, row: int, stack: Stack) -> bool:
     """Tell whether a stack computes on a card of whose memory nothing is said; a Jetson's GPU shares the RAM."""
-    return stack.peak == "matrix" and str(table.tier[row]) != "jetson" and np.isnan(table.vram_bytes[row])
+    tier = str(table.tier[row])
+    on_card = tier != "jetson" if stack.peak == "matrix" else stack.peak == "gpu" and tier == "laptop-dgpu"
+    return on_card and bool(np.isnan(table.vram_bytes[row]))
 
 
 def _chosen(pairs: list[_Pair], row: Ints, seed: int) -> Ints:

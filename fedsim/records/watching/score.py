@@ -1,4 +1,4 @@
-"""The last score of a run: what `run.json` keeps of its table for those who ask how it stands."""
+"""The last score of a run, and its best: what `run.json` keeps of its table for those who ask how it stands."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ class LastScore:
     split: str
     metric: str
     value: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class BestVersion:
+    """The version whose adapter is in `best/`, and the score that it was chosen by."""
+
+    version: int
+    split: str
+    metric: str
+    value: float
 
 
 def last_score(rows: Sequence[Mapping[str, object]]) -> LastScore | None:

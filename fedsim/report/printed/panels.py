@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, MultipleLocator, NullLocator, PercentFormatter
 
-from fedsim.report.printed.traces import Categories, bars, box, fitting, plain, scatter
+from fedsim.report.printed.traces import Categories, bars, box, colour_of, fitting, plain, scatter
 from fedsim.report.style import DASHES, INK
 
 DRAWN = ("scatter", "bar", "box")
@@ -31,15 +31,24 @@ class Panel:
     """One pair of axes.
 
     Attributes:
-        axes: of matplotlib.
         x, y: Plotly's names of the axes, as in `x2`.
         traces: that are drawn here.
     """
 
-    axes: Axes
     x: str
     y: str
     traces: list[go.Scatter]
+    _axes: Axes | None = None
+
+    @property
+    def axes(self) -> Axes:
+        """The axes of matplotlib, once the panel has its place."""
+        assert self._axes is not None, "a panel over another one is drawn where that is"
+        return self._axes
+
+    def place(self, axes: Axes) -> None:
+        """Give the panel its axes."""
+        self._axes = axes
 
     def setting(self, figure: go.Figure, name: str) -> go.layout.XAxis:
         """Return Plotly's settings of the axis `x` or `y` of this panel."""
@@ -54,7 +63,7 @@ def draw(figure: go.Figure, paper: Figure) -> None:
     for panel in panels:
         names = {name: Categories.of(panel.traces, panel.setting(figure, name), name) for name in ("x", "y")}
         handles |= _traces(figure, panel, names)
-        for name in ("x", "y"):
+        for name in ("x", "y") if panel.setting(figure, "y").overlaying is None else ("y",):
             _axis(panel, panel.setting(figure, name), name, names[name])
         _shapes(figure, panel)
     if figure.layout.showlegend:
@@ -65,8 +74,11 @@ def draw(figure: go.Figure, paper: Figure) -> None:
 def _panels(figure: go.Figure, paper: Figure) -> list[Panel]:
     """Lay the panels out as Plotly does: a column for each part of the width, a row for each part of the height."""
     pairs = list(dict.fromkeys((trace.xaxis or "x", trace.yaxis or "y") for trace in figure.data))
-    panels = [Panel(Axes(paper, (0, 0, 1, 1)), x, y, []) for x, y in pairs]
-    spans = [[_span(panel.setting(figure, name).domain) for name in ("x", "y")] for panel in panels]
+    panels = [
+        Panel(x, y, [t for t in figure.data if (t.xaxis or "x", t.yaxis or "y") == (x, y)]) for x, y in pairs
+    ]
+    below = [panel for panel in panels if panel.setting(figure, "y").overlaying is None]
+    spans = [[_span(panel.setting(figure, name).domain) for name in ("x", "y")] for panel in below]
     columns = sorted({x for x, _ in spans})
     rows = sorted({y for _, y in spans}, reverse=True)
     grid = paper.add_gridspec(
@@ -75,10 +87,13 @@ def _panels(figure: go.Figure, paper: Figure) -> list[Panel]:
         width_ratios=[stop - start for start, stop in columns] or None,
         height_ratios=[stop - start for start, stop in rows] or None,
     )
-    for panel, (x, y) in zip(panels, spans, strict=True):
-        panel.axes = paper.add_subplot(grid[rows.index(y), columns.index(x)])
-        panel.traces = [t for t in figure.data if (t.xaxis or "x", t.yaxis or "y") == (panel.x, panel.y)]
-    _share(figure, panels)
+    for panel, (x, y) in zip(below, spans, strict=True):
+        panel.place(paper.add_subplot(grid[rows.index(y), columns.index(x)]))
+    _share(figure, below)
+    for panel in panels:
+        for base in below:
+            if panel.setting(figure, "y").overlaying == base.y and panel.x == base.x:
+                panel.place(base.axes.twinx())
     return panels
 
 
@@ -121,6 +136,7 @@ def _axis(panel: Panel, settings: go.layout.XAxis, name: str, categories: Catego
     axes = panel.axes
     axis = axes.xaxis if name == "x" else axes.yaxis
     limits = axes.set_xlim if name == "x" else axes.set_ylim
+    axis.set_visible(settings.visible is not False)
     if settings.type == "log":
         (axes.set_xscale if name == "x" else axes.set_yscale)("log")
         axis.set_minor_locator(NullLocator())
@@ -146,7 +162,7 @@ def _axis(panel: Panel, settings: go.layout.XAxis, name: str, categories: Catego
         axis.set_label_text(plain(settings.title.text), fontsize=FONT_PT)
     if settings.showticklabels is False:
         axis.set_tick_params(labelleft=False, labelbottom=False)
-    _paint(axes, name, grid=not categories.words)
+    _paint(axes, name, grid=not categories.words and settings.overlaying is None)
 
 
 def _to_zero(limits: tuple[float, float]) -> tuple[float, float]:
@@ -169,17 +185,20 @@ def _paint(axes: Axes, name: str, *, grid: bool) -> None:
 def _shapes(figure: go.Figure, panel: Panel) -> None:
     """Draw vertical and horizontal lines through a whole panel."""
     for shape in figure.layout.shapes:
-        across = {"x": shape.xref == panel.x, "y": shape.yref == panel.y}
-        look = {
-            "color": shape.line.color,
-            "linewidth": 0.75 * (shape.line.width or 2),
-            "linestyle": LINES[shape.line.dash],
-            "alpha": 1.0 if shape.opacity is None else shape.opacity,
-        }
-        if shape.type == "line" and across["x"] and shape.x0 == shape.x1:
-            panel.axes.axvline(shape.x0, **look)
-        elif shape.type == "line" and across["y"] and shape.y0 == shape.y1:
-            panel.axes.axhline(shape.y0, **look)
+        if shape.type != "line":
+            continue
+        for ends, reference, own, draw_line in (
+            ((shape.x0, shape.x1), shape.xref, panel.x, panel.axes.axvline),
+            ((shape.y0, shape.y1), shape.yref, panel.y, panel.axes.axhline),
+        ):
+            if reference == own and ends[0] == ends[1]:
+                draw_line(
+                    float(ends[0]),
+                    color=colour_of(shape.line.color or INK),
+                    linewidth=0.75 * (shape.line.width or 2),
+                    linestyle=LINES[shape.line.dash],
+                    alpha=1.0 if shape.opacity is None else shape.opacity,
+                )
 
 
 def _legend(figure: go.Figure, paper: Figure, handles: Mapping[str, Artist]) -> None:

@@ -17,7 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from fedsim.report.style import INK
+
 Numbers: TypeAlias = npt.NDArray[np.float64]
+Colour: TypeAlias = str | tuple[float, float, float, float]
 PT_PER_PX = 0.75
 MARKERS: Mapping[str | None, str] = MappingProxyType(
     {
@@ -50,6 +53,20 @@ def plain(text: str) -> str:
     return f"\u200b{escaped}" if escaped.startswith("_") else escaped
 
 
+def colour_of(text: str | None) -> Colour:
+    """Return a colour of Plotly as matplotlib takes it; matplotlib's first one where none is given.
+
+    >>> colour_of("#0072B2"), colour_of("rgba(0, 51, 255, 0.2)")
+    ('#0072B2', (0.0, 0.2, 1.0, 0.2))
+    """
+    if text is None:
+        return "C0"
+    if not text.startswith("rgb"):
+        return text
+    red, green, blue, *opacity = (float(part) for part in text[text.index("(") + 1 : -1].split(","))
+    return (red / 255, green / 255, blue / 255, opacity[0] if opacity else 1.0)
+
+
 @dataclass(frozen=True)
 class Categories:
     """The words along an axis, in their order from its zero; none on an axis of numbers."""
@@ -59,14 +76,15 @@ class Categories:
     @classmethod
     def of(cls, traces: Sequence[go.Scatter], settings: go.layout.XAxis, name: str) -> Categories:
         """Return the words of an axis `x` or `y`: in the order that its settings give, then as they come."""
-        words: list[str] = list(settings.categoryarray or ())
+        words: list[str] = []
         for trace in traces:
             if trace.type == "box":
                 along = [trace.name] if (name == "y") == (trace.orientation == "h") else []
             else:
                 along = [*((trace.x if name == "x" else trace.y) or ())]
             words += [value for value in along if isinstance(value, str)]
-        return cls(tuple(dict.fromkeys(words)))
+        first = (settings.categoryarray or ()) if words else ()
+        return cls(tuple(dict.fromkeys([*first, *words])))
 
     def places(self, values: Sequence[str | float] | Numbers) -> Numbers:
         """Return where values are along the axis."""
@@ -89,7 +107,7 @@ def scatter(
     if trace.fill == "tonexty" and before is not None:
         step: Literal["post"] | None = "post" if trace.line.shape == "hv" else None
         below = names["y"].places(before.y)
-        axes.fill_between(x, y, below, step=step, color=trace.line.color, alpha=BAND, linewidth=0)
+        axes.fill_between(x, y, below, step=step, color=colour_of(trace.line.color), alpha=BAND, linewidth=0)
     width = 2.0 if trace.line.width is None else float(trace.line.width)
     drawn = "lines" in mode and width > 0
     marked = "markers" in mode
@@ -104,8 +122,8 @@ def scatter(
         linewidth=PT_PER_PX * width,
         marker=MARKERS.get(trace.marker.symbol, "o") if marked else "none",
         markersize=PT_PER_PX * float(trace.marker.size or 6),
-        color=colour,
-        alpha=trace.marker.opacity if marked and not drawn else None,
+        color=None if colour is None else colour_of(colour),
+        alpha=trace.marker.opacity if marked and not drawn else trace.opacity,
         markeredgewidth=0,
     )
     return line
@@ -148,24 +166,33 @@ def _bar(
     axes: Axes, trace: go.Bar, where: tuple[Numbers, Numbers, Numbers], thick: float, *, flat: bool
 ) -> Artist:
     place, begin, lengths = where
-    colours = trace.marker.color
-    colours = list(colours) if isinstance(colours, tuple | list) else colours
-    edge, line = trace.marker.line.color, PT_PER_PX * float(trace.marker.line.width or 0)
+    given = trace.marker.color
+    colours = [colour_of(each) for each in (given if isinstance(given, tuple | list) else [given])]
+    colours *= len(place) if len(colours) == 1 else 1
+    edge = colour_of(trace.marker.line.color or "none")
+    line = PT_PER_PX * float(trace.marker.line.width or 0)
     if flat:
         drawn = axes.barh(place, lengths, height=thick, left=begin, color=colours, linewidth=line)
     else:
         drawn = axes.bar(place, lengths, width=thick, bottom=begin, color=colours, linewidth=line)
+    pattern = trace.marker.pattern.shape
+    hatch = 2 * pattern if isinstance(pattern, str) else ""
     for patch in drawn.patches:
-        patch.set_edgecolor(edge or "none")
+        patch.set_edgecolor(edge)
+        patch.set_hatch(hatch)
     words = [] if trace.text is None else list(trace.text)
     for patch, word in zip(drawn.patches, words, strict=False):
         if word:
-            _number(axes, patch, plain(str(word)), flat=flat, inside=trace.textposition == "inside")
-    first = colours[0] if isinstance(colours, list) and colours else colours
-    return Patch(color=first)
+            inside = trace.textposition == "inside"
+            ink = trace.insidetextfont.color if inside else None
+            _number(
+                axes, patch, plain(str(word)), ink or trace.textfont.color or INK, flat=flat, inside=inside
+            )
+    first = colours[0] if colours else colour_of(None)
+    return Patch(facecolor=first, edgecolor=edge, hatch=hatch, linewidth=0)
 
 
-def _number(axes: Axes, patch: Rectangle, word: str, *, flat: bool, inside: bool) -> None:
+def _number(axes: Axes, patch: Rectangle, word: str, ink: str, *, flat: bool, inside: bool) -> None:
     """Write a number on a bar, or at its end."""
     left, low, wide, high = patch.get_x(), patch.get_y(), patch.get_width(), patch.get_height()
     middle = (left + wide / 2, low + high / 2)
@@ -178,9 +205,11 @@ def _number(axes: Axes, patch: Rectangle, word: str, *, flat: bool, inside: bool
         ha="center" if inside or not flat else "left",
         va="center" if inside or flat else "bottom",
         fontsize=NUMBER_PT,
-        color="black",
+        color=colour_of(ink),
         annotation_clip=False,
     )
+    if inside and patch.get_hatch():  # hatching stops around a number
+        text.set_bbox({"facecolor": patch.get_facecolor(), "edgecolor": "none", "pad": 1.0})
     text.set_gid(INSIDE if inside else OUTSIDE)
     patch.set_gid(INSIDE if inside else OUTSIDE)
 

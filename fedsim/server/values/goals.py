@@ -14,7 +14,7 @@ from fedsim.config.learning import EvaluateConfig
 from fedsim.config.target import TargetConfig
 from fedsim.errors import ExperimentError, message, nearest
 from fedsim.metrics.direction import rises
-from fedsim.records.info import BestVersion
+from fedsim.records.watching.score import BestVersion
 from fedsim.server.values.log import Log
 
 

@@ -70,6 +70,7 @@ def test_a_rule_that_can_do_everything_is_refused_nothing_but_what_no_rule_can()
         "whole": True,
         "optimizer": "adam",
         "average": True,
+        "best": True,
         "patterned": True,
         "dora": True,
         "ranks": "memory",

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import yaml
+from worlds.no_pages import leave_out_pages
 from worlds.resumed_runs import BASE, FEDBUFF
 
 import fedsim
@@ -39,6 +40,7 @@ class Nothing:
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
+    leave_out_pages(monkeypatch)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(SETTINGS))
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump({**SETTINGS, "sweep": {"seed": [0, 1]}}))

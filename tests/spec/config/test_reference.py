@@ -162,7 +162,7 @@ WRITTEN = sorted(
     path
     for folder in ("experiments", "fedsim/cli/templates")
     for path in (ROOT / folder).rglob("*.yaml")
-    if "runs" not in path.parts
+    if "runs" not in path.parts and {"population", "task", "extends"} & yaml_file.read(path).values.keys()
 )
 
 

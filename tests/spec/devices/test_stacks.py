@@ -327,6 +327,8 @@ def test_a_card_without_its_memory_is_not_given_the_ram(tmp_path):
         ProfileError, match=r"computes on a card, and laptop-rtx-3060 has no vram_gb .*\n  fix: fill vram_gb"
     ):
         with_software(owned(tmp_path, vram_gb=""), ComputeConfig(), 0)
+    with pytest.raises(ProfileError, match="laptop-rtx-3060 has no vram_gb"):  # by its shaders, too
+        with_software(owned(tmp_path, vram_gb="", stack="llama.cpp"), ComputeConfig(), 0)
 
 
 def test_what_computes_in_the_ram_beside_a_card_reads_at_the_rate_of_the_ram(tmp_path):

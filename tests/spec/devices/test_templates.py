@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import hetero_profiles
 from fedsim.cli.app import app
+from fedsim.config.experiment import Experiment
 from fedsim.config.population import PopulationConfig
 from fedsim.devices.population import draw
 from fedsim.devices.schemas.template import NAMES, template
@@ -55,6 +56,9 @@ def test_a_template_passes_its_own_check_and_is_told_for_what_it_is(tmp_path, na
 @pytest.mark.parametrize("name", NAMES)
 def test_a_template_says_what_every_column_means(name):
     text = template(name)
+    key = next(line for line in text.splitlines() if line.startswith("# goes to ")).split()[3].rstrip(",")
+    block, _, field = key.partition(".")
+    assert field in Experiment.model_fields[block].annotation.model_fields
     for column in SCHEMAS[name].columns:
         assert column.meaning
         assert f"# column {column.described}" in text

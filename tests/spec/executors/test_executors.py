@@ -25,6 +25,7 @@ from fedsim.executors.queue import AHEAD, JobQueue, ahead
 from fedsim.executors.ray import RayExecutor
 from fedsim.executors.ray_worker import SEEN
 from fedsim.jobs import Job, Probe, ScoreJob
+from fedsim.testing import check_executor
 
 
 @pytest.fixture(scope="module")
@@ -271,22 +272,16 @@ def test_an_executor_with_nothing_to_start_ahead_needs_no_method_for_it():
 # Ray --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def ray_here():
-    """A Ray of the user's own in this process: executors use it and leave it running."""
-    session.quiet_environment()
-    import ray
-
-    session.start(ray, session.Needs(3, 0.0, 0, 0))
-    yield ray
-    ray.shutdown()
-
-
 @contextmanager
 def on_ray(task, **settings):
     with closing(RayExecutor(**settings)) as executor:
         executor.open(task)
         yield executor
+
+
+@pytest.mark.ray
+def test_the_ray_executor_has_every_property(ray_here):
+    check_executor(RayExecutor(workers=1))
 
 
 @pytest.mark.ray
@@ -392,7 +387,7 @@ def test_a_task_that_cannot_load_in_a_worker_says_why(ray_here):
     ("settings", "said"),
     [
         ({"workers": 1, "gpus_per_worker": 0.5}, "runtime.gpus_per_worker=0"),
-        ({"workers": 50}, "Ray has 3 CPUs"),
+        ({"workers": 50}, "Ray has 6 CPUs"),
     ],
 )
 def test_workers_that_would_wait_forever_are_refused_at_once(ray_here, settings, said):

@@ -70,14 +70,21 @@ def parquet(folder):
     return {table: (folder / f"{table}.parquet").read_bytes() for table in tables.TABLES}
 
 
-@pytest.fixture
-def whole(tmp_path, monkeypatch):
-    """The bytes of the tables of a run without parts, with the same row groups."""
-    with monkeypatch.context() as long:
+@pytest.fixture(scope="module")
+def without_parts(tmp_path_factory):
+    """The folder of a run without parts, with the same row groups."""
+    folder = tmp_path_factory.mktemp("long") / "whole"
+    with pytest.MonkeyPatch.context() as long:
         long.setattr(parts, "PART", 10**9)
         long.setattr(tables, "GROUP", GROUP)
-        filled(begun(tmp_path / "whole")).close(status="done")
-    return parquet(tmp_path / "whole")
+        filled(begun(folder)).close(status="done")
+    return folder
+
+
+@pytest.fixture
+def whole(without_parts):
+    """The bytes of its tables."""
+    return parquet(without_parts)
 
 
 def killed(folder):
@@ -95,7 +102,9 @@ def names(folder):
 # written ----------------------------------------------------------------------------------------
 
 
-def test_rows_become_parts_and_parts_the_table_of_a_run_without_any(tmp_path, whole, short_parts):
+def test_rows_become_parts_and_parts_the_table_of_a_run_without_any(
+    tmp_path, whole, without_parts, short_parts
+):
     writer = filled(begun(tmp_path / "a"))
     inner = tmp_path / "a" / "unfolded"
     assert len(list(inner.glob("visits-*.parquet"))) == len(VISITS) // PART > 2
@@ -106,7 +115,7 @@ def test_rows_become_parts_and_parts_the_table_of_a_run_without_any(tmp_path, wh
 
     assert parquet(tmp_path / "a") == whole
     assert not [name for name in names(tmp_path / "a") if "unfolded" in name or "jsonl" in name]
-    pd.testing.assert_frame_equal(run.visits, load(tmp_path / "whole").visits)
+    pd.testing.assert_frame_equal(run.visits, load(without_parts).visits)
 
 
 def test_a_run_that_was_killed_with_parts_loses_no_row(tmp_path, whole, short_parts):
@@ -171,8 +180,12 @@ def test_whatever_ends_the_making_of_a_part_no_row_is_lost_or_there_twice(
     assert parquet(tmp_path / "a") == whole
 
 
-@pytest.mark.parametrize("renames", [0, 1, 3, 5, 6])
-def test_a_fold_of_parts_that_is_cut_off_is_done_again(tmp_path, whole, short_parts, monkeypatch, renames):
+@pytest.mark.parametrize(
+    "renames", [0, pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(5, marks=pytest.mark.slow), 6]
+)
+def test_a_fold_of_parts_that_is_cut_off_is_done_again(
+    tmp_path, without_parts, short_parts, monkeypatch, renames
+):
     writer, real = filled(begun(tmp_path / "a")), type(tmp_path).replace
     left = iter([False] * renames)
 
@@ -188,7 +201,7 @@ def test_a_fold_of_parts_that_is_cut_off_is_done_again(tmp_path, whole, short_pa
     writer.release()
     again = load(killed(tmp_path / "a"))
 
-    pd.testing.assert_frame_equal(again.visits, load(tmp_path / "whole").visits)
+    pd.testing.assert_frame_equal(again.visits, load(without_parts).visits)
     assert not [name for name in names(tmp_path / "a") if "unfolded" in name]
 
 
@@ -305,9 +318,16 @@ def tampered():
     }
 
 
-@pytest.mark.parametrize("column", tampered())
+TAMPERED = tampered()
+OF_EACH_KIND = ("order", "joules", "dispatched_s", "loss_square", "up_bytes")
+"""Of numbers, sums, times, values and bytes one each; `-m slow` tries the others."""
+
+
+@pytest.mark.parametrize(
+    "column", [c if c in OF_EACH_KIND else pytest.param(c, marks=pytest.mark.slow) for c in TAMPERED]
+)
 def test_the_auditor_finds_in_a_long_table_what_it_finds_in_memory(tmp_path, short_parts, column):
-    wrong = tampered()[column]
+    wrong = TAMPERED[column]
     wrong.save(tmp_path / "a")
     problems = verify(load(tmp_path / "a"))
 

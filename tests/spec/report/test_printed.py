@@ -139,3 +139,26 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
     with pytest.raises(HostError, match="matplotlib is not installed") as refused:
         drawn(go.Figure())
     assert "fedsim-edge[notebooks]" in refused.value.message.fix
+
+
+def test_commits_of_the_map_are_lines_over_its_bars_from_bottom_to_top():
+    bars, over = drawn(fedsim.plots.gantt(small())).axes
+
+    (line,) = over.get_lines()
+    assert line.get_ydata()[:2].tolist() == [0.0, 1.0]
+    assert over.get_ylim() == (0.0, 1.0)
+    assert not over.yaxis.get_visible()
+    assert over.get_position().bounds == bars.get_position().bounds
+
+
+def test_words_of_an_axis_do_not_reach_an_axis_of_numbers():
+    figure = go.Figure(
+        [go.Bar(y=["a", "b"], x=[1, 2], orientation="h"), go.Scatter(x=[0, 1], y=[3, 4], yaxis="y2")]
+    )
+    figure.update_layout(
+        yaxis2={"overlaying": "y", "categoryarray": ["b", "a"]}, yaxis={"categoryarray": ["b", "a"]}
+    )
+    bars, over = drawn(figure).axes
+
+    assert [label.get_text() for label in bars.get_yticklabels()] == ["b", "a"]
+    assert over.get_lines()[0].get_ydata().tolist() == [3.0, 4.0]

@@ -10,7 +10,7 @@ from worlds.resumed_runs import BASE, FEDBUFF, KINDS, gone_through
 import fedsim
 from fedsim.config.experiment import Experiment
 from fedsim.errors import ExperimentError
-from fedsim.records.info import BestVersion
+from fedsim.records.watching.score import BestVersion
 from fedsim.runs.audit import audit
 
 BLOCKS = {**BASE, **FEDBUFF}
@@ -35,7 +35,10 @@ def best_by_hand(run, split="test", metric="loss"):
     return BestVersion(int(row["version"]), split, metric, float(row["value"]))
 
 
-@pytest.mark.parametrize("kind", ["fedbuff", "ditto", "fedex", "flora", "fedat"])
+MORE = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("ditto", "flora", "fedat")]
+
+
+@pytest.mark.parametrize("kind", ["fedbuff", "fedex", *MORE])
 def test_what_is_kept_is_the_adapter_of_a_run_that_ends_there(kind, tmp_path):
     """The scores of all these fall, so the run is made to forget at the end: its best version is not its last."""
     run = fedsim.simulate(experiment(kind, **_overshooting(kind)), out=tmp_path / "run", report=False)
@@ -73,7 +76,7 @@ def test_the_best_is_not_the_last_where_the_loss_rises_again(tmp_path):
     )
 
 
-@pytest.mark.parametrize("at", [5, 7])
+@pytest.mark.parametrize("at", [5, pytest.param(7, marks=pytest.mark.slow)])
 def test_it_is_the_same_after_a_kill_though_it_lies_before_the_checkpoint(at, tmp_path):
     whole = fedsim.simulate(experiment(**DIVERGES), out=tmp_path / "whole", report=False)
     assert whole.info.best.version == 2

@@ -9,10 +9,13 @@ from worlds.resumed_runs import BASE, KINDS, experiment_of, gone_through
 
 import fedsim
 from fedsim.callbacks import Callback
+from fedsim.checks.gate import prepared
+from fedsim.cli.printing import estimates
 from fedsim.config.experiment import Experiment
 from fedsim.config.target import TargetConfig
 from fedsim.errors import ExperimentError, RunFolderError
 from fedsim.runs.audit import audit
+from fedsim.runs.dry_run import dry_run
 from fedsim.runs.replay import replay
 
 TABLES = ("clients", "visits", "commits", "scores", "personal")
@@ -47,10 +50,13 @@ def whole():
     return run
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["sync", "fedbuff", "fedasync", "fedat", "tifl", "ditto", "fedex", "busy-server", "semi-synchronous"],
-)
+MORE = [
+    pytest.param(k, marks=pytest.mark.slow)
+    for k in ("fedasync", "tifl", "ditto", "fedex", "semi-synchronous")
+]
+
+
+@pytest.mark.parametrize("kind", ["sync", "fedbuff", "fedat", "busy-server", *MORE])
 def test_a_run_that_reaches_it_is_the_run_of_so_many_commits(whole, kind):
     """Version 4 is the first that is as good as itself, so a budget of 4 commits is the same run, to the bit."""
     scores = values(whole(kind))
@@ -125,7 +131,9 @@ def test_verify_replays_it_and_finds_a_score_that_was_changed(stopped, tmp_path)
     assert "visits" in problems  # the schedule goes on where nothing has reached the target
 
 
-@pytest.mark.parametrize("at", [1, 3, 4])
+@pytest.mark.parametrize(
+    "at", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_it_goes_on_after_a_kill_and_ends_at_the_same_version(stopped, tmp_path, at):
     experiment, folder = Experiment.model_validate(fedsim.load(stopped).experiment), tmp_path / "run"
     gone_through(lambda watch: fedsim.simulate(experiment, out=folder, on_event=watch, report=False), stop=at)
@@ -170,6 +178,13 @@ def test_a_timeline_goes_to_the_other_limits_and_says_so(whole):
     assert notes == [
         "budget.target has no effect without training: the timeline goes to the other limits of the budget"
     ]
+
+
+def test_an_estimate_says_that_it_may_end_sooner():
+    estimated = dry_run(prepared(with_target("fedbuff", 1.0)), measure=False)
+    assert estimated.totals.commits == 9
+    assert "note: at most, since budget.target may end it sooner" in estimates(estimated)
+    assert "note: at most" not in estimates(dry_run(prepared(experiment_of("fedbuff")), measure=False))
 
 
 def test_one_visit_is_trained_again_as_it_was(stopped):

@@ -79,6 +79,7 @@ def run_with(clients, broken, out=None, **blocks):
         plan(ROUND, [1.0, 2.0, 3.0], **blocks),
         executor=Corrupting(clients, broken),
         out=out,
+        report=False,
         on_event=lambda kind, facts: events.append((kind, facts)),
     )
     return run, [facts for kind, facts in events if kind == "refused"]

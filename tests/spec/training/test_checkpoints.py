@@ -225,13 +225,12 @@ def test_names_of_weights_are_held_against_the_configuration():
     refused(lambda: checkpoint.check_names(big, small, "it"), "one is bias")
 
 
-@pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=pytest.mark.ray)])
-def test_a_model_that_lacks_weights_leaves_no_run_folder(llama, tmp_path, capsys, executor):
+def test_a_model_that_lacks_weights_leaves_no_run_folder(llama, tmp_path, capsys):
     path, _ = spoilt(llama, tmp_path, TEXT, lambda name: ".0.mlp." in name, None)
     (tmp_path / "exp.yaml").write_text(
         f"task: {{kind: language, model: {path}, sequence: 16}}\n"
         "population: {preset: homogeneous, clients: 2}\nlocal: {steps: 1}\n"
-        f"runtime: {{executor: {executor}, workers: 1}}\n"
+        "runtime: {executor: inline}\n"
         "protocol: {kind: synchronous, cohort: 2}\nbudget: {commits: 1}\n"
     )
     code = app.call(["run", str(tmp_path / "exp.yaml"), "--out", str(tmp_path / "out")])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from oracles.fused_oracle import VOCAB, Case, agree_in_company, perturbed
 from worlds.client_batches import (
-    HOW,
+    CURVES,
     WHOLE,
     assert_loss_curves_agree,
     clients,
@@ -99,7 +99,7 @@ def test_in_float32_sgd_is_stock_peft_to_1e_5_of_the_largest_move(both):
     assert distance(found, sequential.train(peft, data, jobs), jobs) < 1e-5
 
 
-@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("how", CURVES)
 def test_in_float32_every_loss_curve_is_stock_peft_s_to_1e_3(both, how):
     peft, ours = both(torch.float32)
     assert_loss_curves_agree(peft, ours, [token_windows(6, seed=i) % VOCAB for i in range(2)], how)

@@ -224,6 +224,58 @@ def test_what_is_no_callback_is_refused_before_anything_starts(given, fix):
     assert caught.value.message.fix == fix
 
 
+class Plural(Callback):
+    def on_commits(self, event):
+        pass
+
+
+class Joined(Callback):
+    def onscore(self, event):
+        pass
+
+
+class Deaf(Callback):
+    def on_commit(self):
+        pass
+
+
+class Greedy(Callback):
+    def on_commit(self, event, more):
+        pass
+
+
+class Fine(Callback):
+    on_my_own = 3
+
+    def on_commit(self, event, digits=3):
+        pass
+
+    def commit(self):
+        pass
+
+    def _end(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        (Plural, "Plural.on_commits: is never called: there is no such event"),
+        (Joined, "did you mean 'on_score'?"),
+        (Deaf, "fix: define `on_commit(self, event)`"),
+        (Greedy, "Greedy.on_commit: is called with one event"),
+    ],
+)
+def test_a_method_that_would_never_be_called_is_refused_before_anything_starts(odd, said):
+    with pytest.raises(ExperimentError) as caught:
+        fedsim.simulate(experiment_of("fedbuff"), callbacks=[odd()])
+    assert said in str(caught.value)
+
+
+def test_methods_of_other_names_and_further_defaults_are_the_user_s_own():
+    assert Telling([Fine()]).begun is False
+
+
 def test_a_timeline_has_commits_and_no_scores():
     heard = Heard()
     fedsim.simulate(experiment_of("fedbuff"), timeline_only=True, callbacks=[heard])
