@@ -217,6 +217,10 @@ INVALID = "fedsim"
 """Pydantic's type of the errors that our own validators raise."""
 
 
+MOST_NAMES = 40
+"""Names to choose from that a message lists."""
+
+
 def nearest(name: str, valid: Iterable[str], cutoff: float = 0.6) -> str:
     """Return a hint with the nearest valid name, or with all of them; `cutoff` is how alike two names must be, 0..1.
 
@@ -227,7 +231,10 @@ def nearest(name: str, valid: Iterable[str], cutoff: float = 0.6) -> str:
     """
     names = sorted(valid)
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=cutoff)
-    return f"did you mean {close[0]!r}?" if close else f"choose one of: {', '.join(names)}"
+    if close:
+        return f"did you mean {close[0]!r}?"
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"choose one of: {', '.join(names[:MOST_NAMES])}{more}"
 
 
 def _plain(value: Any) -> bool:

@@ -88,7 +88,8 @@ pd.concat(
 # target reached? A run that was not there when it ended is *censored*: its time is longer than it was watched.
 
 # %%
-views.time_to_target([*runs["rounds"], *runs["fedbuff"]], "perplexity", 23.0)
+reached = views.time_to_target([*runs["rounds"], *runs["fedbuff"]], "perplexity", 23.0)
+reached[["run", "version", "time_s", "up_bytes", "value", "reached", "watched_s"]].round(2)
 
 # %% [markdown]
 # ## Why?

@@ -76,7 +76,7 @@ run.visits.merge(run.clients[["client", "tier"]], on="client").pivot_table(
 # %% [markdown]
 # ## Several runs
 #
-# `configurations` puts runs together that differ in nothing but their seeds.
+# Runs that differ in nothing but their seeds are one configuration: a mean in a band.
 
 # %%
 runs = [fedsim.load(path) for path in sorted(folder.iterdir())]
@@ -114,7 +114,7 @@ printed
 # %% [markdown]
 # ## And without Python
 #
-# `fedsim compare RUN... --target perplexity=30` prints the same differences, `fedsim report RUN...` makes the page, and `fedsim verify RUN`
+# `fedsim compare RUN... --target perplexity=23` prints the same differences, `fedsim report RUN...` makes the page, and `fedsim verify RUN`
 # replays the schedule and recomputes the accounts.
 #
 # ## What we have seen

@@ -22,8 +22,12 @@
 
 # %%
 import os
+import warnings
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+warnings.filterwarnings(
+    "ignore", message="IProgress not found"
+)  # Ray asks for ipywidgets, and needs none here
 
 import pandas as pd
 from ray.cluster_utils import Cluster
@@ -31,9 +35,8 @@ from ray.cluster_utils import Cluster
 import fedsim
 
 # %%
-LOOPBACK = {"num_cpus": 1, "node_ip_address": "127.0.0.1"}  # nobody else reaches it
-cluster = Cluster(initialize_head=True, head_node_args=LOOPBACK)
-cluster.add_node(**LOOPBACK)
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+cluster.add_node(num_cpus=1)
 cluster.wait_for_nodes()
 cluster.address
 

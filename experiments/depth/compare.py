@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,8 @@ METRIC = "perplexity"
 SPEED_UP, TRAFFIC = (1.5, 2.8), 0.423
 """LEGEND (arXiv 2412.20004, abstract): so much sooner at a target accuracy, with so much less traffic."""
 
+STYLES = {"rank-by-memory": "--"}
+"""Dashed: at this size it is the same as all layers, and lies upon it."""
 Runs = dict[str, list[fedsim.Run]]
 
 
@@ -120,18 +123,61 @@ def costs(runs: Runs, target: float) -> list[str]:
 
 
 def beside(runs: Runs, target: float) -> list[str]:
-    """Return how much sooner and with how much less traffic than at full depth, seed by seed, beside LEGEND's claim."""
-    base = views.time_to_target(runs["full"], METRIC, target) if "full" in runs else None
+    """Return how much sooner and with how much less traffic than at full depth, seed by seed, beside LEGEND's claim.
+
+    A run at full depth that never gets there would have needed more than all its time: `over` what comes of that.
+    """
     rows = [["LEGEND, 80 devices", f"{SPEED_UP[0]} to {SPEED_UP[1]}", f"{100 * TRAFFIC:.1f} % less"]]
+    base = needed(runs["full"], target) if "full" in runs else []
     for way, some in runs.items():
-        if way == "full" or base is None:
+        if way == "full" or not base:
             continue
-        reached = views.time_to_target(some, METRIC, target)
-        sooner = base["time_s"].to_numpy() / reached["time_s"].to_numpy()
-        moved, before = (t["up_bytes"].to_numpy() + t["down_bytes"].to_numpy() for t in (reached, base))
-        less = spread(100 * (1 - moved / before), 0)
-        rows.append([WAYS[way], spread(sooner, 2), less if less == "–" else f"{less} % less"])
-    return table(["", f"times sooner at {target:g}", "traffic until then"], rows)
+        pairs = list(zip(base, needed(some, target), strict=True))
+        rows.append(
+            [WAYS[way], ", ".join(sooner(*pair) for pair in pairs), ", ".join(less(*pair) for pair in pairs)]
+        )
+    return table(["", f"times sooner at {target:g}, by seed", "traffic until then"], rows)
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a run took until the target, or in all where it never reached it."""
+
+    reached: bool
+    time_s: float
+    moved_bytes: float
+
+
+def needed(runs: Sequence[fedsim.Run], target: float) -> list[Need]:
+    """Return what each run took, in both directions of the network together."""
+    found = views.time_to_target(runs, METRIC, target)
+    moved = found["up_bytes"] + found["down_bytes"]
+    rows = zip(runs, found["reached"], found["time_s"], moved, strict=True)
+    return [
+        Need(True, time_s, moved_bytes)
+        if reached
+        else Need(False, run.info.end_time_s, float(all_bytes(run)))
+        for run, reached, time_s, moved_bytes in rows
+    ]
+
+
+def all_bytes(run: fedsim.Run) -> float:
+    """Return the bytes that all visits of a run moved, in both directions."""
+    return float(run.visits[["up_bytes", "down_bytes"]].sum().sum())
+
+
+def sooner(base: Need, own: Need) -> str:
+    """Return how many times sooner a run was there; `over` where the base never was."""
+    if not own.reached:
+        return "–"
+    return f"{'' if base.reached else 'over '}{base.time_s / own.time_s:.2f}"
+
+
+def less(base: Need, own: Need) -> str:
+    """Return how much less a run moved until it was there; nothing is known where the base never was."""
+    if not own.reached or not base.reached:
+        return "–"
+    return f"{100 * (1 - own.moved_bytes / base.moved_bytes):.0f} % less"
 
 
 def draw(runs: Runs, target: float, path: Path) -> None:
@@ -145,14 +191,21 @@ def draw(runs: Runs, target: float, path: Path) -> None:
         for way, some in runs.items():
             curve = views.mean_curve(some, METRIC, x)
             at = curve[x] / unit
-            (line,) = ax.plot(at, curve["mean"], label=WAYS[way], linewidth=1.6, drawstyle="steps-post")
+            (line,) = ax.plot(
+                at,
+                curve["mean"],
+                label=WAYS[way],
+                linewidth=1.6,
+                linestyle=STYLES.get(way, "-"),
+                drawstyle="steps-post",
+            )
             low, high = curve["mean"] - curve["deviation"], curve["mean"] + curve["deviation"]
             ax.fill_between(at, low, high, step="post", alpha=0.15, color=line.get_color())
         ax.axhline(target, color="grey", linewidth=0.8, linestyle=":")
         ax.set_yscale("log")
         ax.set_xlabel(label)
         ax.grid(visible=True, alpha=0.3, which="both")
-    figure.axes[0].set_ylabel("perplexity on unseen text (mean and standard deviation of seeds)")
+    figure.axes[0].set_ylabel("perplexity (mean and deviation of seeds)")
     figure.axes[0].legend(fontsize=8)
     figure.savefig(path, dpi=110)
 

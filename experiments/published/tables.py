@@ -142,6 +142,7 @@ SHOWN = {
     "timelyfl": ("clients_share", "updates_per_commit", "commits", "target_s"),
     "timelyfl-horizon": ("clients_share", "updates_per_commit", "commits", "target_s"),
     "overshoot": ("target_s", "worst_after", "settled_s"),
+    "tifl-schedule": ("hours_per_commit", "clients_share"),
     "refl": ("wasted_joules", "clients_share", "offline", "commits"),
 }
 TO_TARGET = ("reached", "target_s", "target_updates", "target_up_bytes", "hours_per_commit", "last")

@@ -76,7 +76,11 @@ def _unknown(key: str) -> ExperimentError:
     from fedsim.config.experiment import Experiment
     from fedsim.config.reference.entries import entries
     from fedsim.errors import ExperimentError, message, nearest
+    from fedsim.known_names import method_pointer
 
+    pointer = method_pointer(key)
+    if pointer is not None:
+        return ExperimentError(message(key, "is no key: it is a method", fix=f"write {pointer}"))
     known = {part for e in entries(Experiment) for part in (e.path, e.path.rpartition(".")[2])} - {""}
     return ExperimentError(message(key, "is no key of an experiment", fix=nearest(key, sorted(known))))
 

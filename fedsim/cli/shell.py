@@ -76,8 +76,9 @@ def _answer(problem: Exception, args: Sequence[str]) -> int:
             command = (
                 problem.ctx.command_path if isinstance(problem, _InContext) and problem.ctx else "fedsim"
             )
-            fix = _setting_meant(problem, args) or _command_meant(problem, args) or f"see `{command} --help`"
-            error(Message(problem.format_message().rstrip("."), fix=fix))
+            what, hint = _told(problem)
+            fix = _setting_meant(problem, args) or _command_meant(problem, args) or hint
+            error(Message(what, fix=fix or f"see `{command} --help`"))
         return 2
     if isinstance(problem, ModuleNotFoundError) and not str(problem.name).startswith("fedsim"):
         error(Message(f"the package {problem.name} is not installed", fix=f"pip install {problem.name}"))
@@ -93,6 +94,16 @@ def _answer(problem: Exception, args: Sequence[str]) -> int:
     what = f"unexpected {type(problem).__name__}: {first}"
     error(Message(what, fix="run again with --debug and report it"))
     return 1
+
+
+def _told(problem: _Usage) -> tuple[str, str]:
+    """Return what typer says of a command line, on one line, and its hint as a way out, if it has one."""
+    text = " ".join(problem.format_message().split()).replace("Value error, ", "").rstrip(".")
+    text, listed, choices = text.partition(". Choose from: ")
+    text += f" (one of: {choices})" if listed else ""
+    said, _, options = text.partition(" (Possible options: ")
+    said = said.partition(". Did you mean ")[0]
+    return said, f"did you mean {options.rstrip(')')}?" if options else ""
 
 
 def _setting_meant(problem: _Usage, args: Sequence[str]) -> str | None:

@@ -90,6 +90,10 @@ def _grid(draft: Draft, path: str | Path, overrides: Sequence[str]) -> dict[str,
     where = f"{draft.where}: sweep"
     fix = "write sweep: {key.path: [value, value], ...}"
     if grid is None:
+        lists = [text for text in overrides if text.partition("=")[2].lstrip().startswith("[")]
+        if lists:
+            axes = ", ".join("{}: {}".format(*text.split("=", 1)) for text in lists)
+            fix = f"write -s 'sweep={{{axes}}}'"
         raise ExperimentError(message(where, "is required", fix=f"{fix}, or use `fedsim run {path}`"))
     if not isinstance(grid, dict) or not grid:
         raise ExperimentError(message(where, "must be a block of key paths", got=grid, fix=fix))

@@ -29,6 +29,8 @@ _EXAMPLES = {
     "population.clients": "add `clients: 100`",
 }
 
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+"""First letter of a unit of time -> its seconds."""
 _WANTED = {
     "int": "a whole number",
     "float": "a number",
@@ -203,11 +205,29 @@ def _fix(
     value = details[0]["input"]
     if names and isinstance(value, str) and (hint := nearest_word(value, names)).startswith("did you mean"):
         return hint
+    meant = _meant(path, details[0]["type"], value)
+    if meant is not None:
+        return f"write {meant}"
     field = model.model_fields.get(path[-1]) if model is not None and path else None
     if field is None or field.is_required() or isinstance(field.default, BaseModel | dict):
         return f"give {wanted}"
     default = json.dumps(field.default) if isinstance(field.default, bool | None) else str(field.default)
     return f"give {wanted}, or leave it out (default: {default})"
+
+
+def _meant(path: tuple[str, ...], wrong: str, value: object) -> str | None:
+    """Return what was meant by a duration with its unit, or by a kind without its block; None: neither.
+
+    >>> _meant(("budget", "time_s"), "float_parsing", "4h")
+    '14400: seconds'
+    """
+    if not path or not isinstance(value, str):
+        return None
+    duration = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|sec|min|m|h|d|days)", value)
+    if path[-1].endswith("_s") and duration:
+        return f"{float(duration[1]) * _SECONDS[duration[2][0]]:g}: seconds"
+    is_block = wrong in ("model_type", "model_attributes_type", "dict_type")
+    return f"{path[-1]}: {{kind: {value}}}" if is_block and re.fullmatch(r"[\w-]+", value) else None
 
 
 def _wrong_kind(path: tuple[str, ...], detail: ErrorDetails) -> Problem:

@@ -196,7 +196,8 @@ def _share_sums(rows: Rows) -> Iterator[Message]:
         values = numbers(rows, name)
         if np.all(values == 0):
             yield rows.say(None, name, "all shares are 0", fix="give at least one row a positive share")
-        for row in np.flatnonzero((values > 0) & (values * MOST_SHARE < values.max())).tolist():
+        largest = values.max(initial=0.0, where=values <= MOST_SHARE)
+        for row in np.flatnonzero((values > 0) & (values * MOST_SHARE < largest)).tolist():
             what = f"is less than {1 / MOST_SHARE:g} of the largest share"
             yield rows.say(row, name, what, float(values[row]), "write 0 for a row that nobody has")
 

@@ -137,6 +137,9 @@ def _neighbours(path: Path) -> str:
     if not folder.is_dir():
         return f"there is no folder {str(folder)!r}; check the path"
     names = [p.name for p in folder.iterdir() if p.suffix in (".yaml", ".yml")]
+    same = [name for name in names if Path(name).stem == path.stem]
+    if same:
+        return f"did you mean {same[0]!r}?"
     return nearest(path.name, names) if names else "check the path; the folder holds no YAML file"
 
 

@@ -24,6 +24,7 @@ from fedsim.records.stored.columns import StoredColumns
 from fedsim.records.stored.lines import joined_lines, read_lines
 from fedsim.records.stored.parts import FOLDER, drop, has_parts, parts_of
 from fedsim.records.stored.sorting import read_parts
+from fedsim.records.watching.missing import no_run
 
 WRITTEN = ("visits", "commits", "scores", "personal")
 """Tables that are written row by row; `clients` comes whole."""
@@ -142,12 +143,9 @@ def read_head(folder: Path) -> tuple[RunInfo, dict[str, Any]]:
     Raises:
         RunFolderError: the folder does not exist, holds no run, or one that cannot be read.
     """
-    if not folder.is_dir():
-        fix = "give the folder that `fedsim run` named at its end"
-        raise RunFolderError(message(str(folder), "no such folder", fix=fix))
     for name in ("run.json", "experiment.yaml"):
         if not (folder / name).is_file():
-            raise RunFolderError(message(str(folder), f"holds no run (no {name})"))
+            raise RunFolderError(no_run(folder, name))
     return read_info(folder / "run.json"), _read_experiment(folder / "experiment.yaml")
 
 

@@ -142,13 +142,24 @@ def _real(info: RunInfo) -> str:
 
 def _block(block: Mapping[str, Any], skip: Sequence[str] = ()) -> str:
     """Return a block of the configuration as `kind: key value, key value`; what is not set is left out."""
-    kind = block.get("kind")
-    settings = ", ".join(
-        f"{_words(name)} {_value(name, value)}"
-        for name, value in _flat(block)
-        if name != "kind" and name.split(".")[0] not in skip and value not in (None, "")
-    )
+    kind, settings = block.get("kind"), _settings(block, skip)
     return f"{kind}: {settings}" if kind and settings else str(kind or settings)
+
+
+def _settings(block: Mapping[str, Any], skip: Sequence[str] = ()) -> str:
+    """Return the settings of a block but for its kind; a block in it stands as `partition dirichlet (alpha 0.3)`."""
+    settings = []
+    for name, value in block.items():
+        if name == "kind" or name in skip or value in (None, "", {}):
+            continue
+        if not isinstance(value, Mapping):
+            settings.append(f"{_words(name)} {_value(name, value)}")
+            continue
+        inner = _settings(value)
+        head = f"{_words(name)} {value['kind']}" if value.get("kind") else _words(name)
+        if inner or value.get("kind"):
+            settings.append(f"{head} ({inner})" if inner else head)
+    return ", ".join(settings)
 
 
 def _flat(block: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -47,7 +47,7 @@ def trained(name):
     if name in SCHEDULE_ONLY:
         return columns(fedsim.simulate(experiment, timeline_only=True))
     with tempfile.TemporaryDirectory() as folder:
-        run = fedsim.simulate(experiment, out=Path(folder) / "run")
+        run = fedsim.simulate(experiment, out=Path(folder) / "run", report=False)
         return {**columns(run), **adapter(Path(folder) / "run")}
 
 

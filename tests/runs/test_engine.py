@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.slow_engine import slow_engine
 from worlds import plan, ungated
+from worlds.cases import tried
 from worlds.covering import cover
 
 from fedsim.clock.visit import Visit
@@ -142,7 +143,7 @@ def test_visits_that_are_known_have_no_process_and_others_have_one(monkeypatch):
 TIES = st.sampled_from((1.0, 2.0, 3.0, 4.0))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=tried(25), deadline=None)
 @given(
     train_s=st.lists(TIES, min_size=4, max_size=7),
     closes=st.lists(st.sampled_from((3.0, 4.0, 6.0, 50.0)), min_size=7, max_size=7),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from pathlib import Path
 
@@ -162,3 +163,15 @@ def test_claims_about_steps_and_overshoot_are_of_the_stored_runs(tables):
     later = [row["settled_s"] / row["target_s"] for row in runs]
     for values in (led, later):
         assert f"| {tables.said(tables.mean_interval(values))}; n = 3 |" in claims
+
+
+def test_tiers_of_five_speeds_take_the_time_that_they_take_by_hand(tables):
+    """A round of FedAvg waits for the slowest of five of fifty, ten a speed; one of TiFL for its tier, each as often."""
+    times = [0.25, 0.5, 1.0, 2.0, 10.0]
+    among = [math.comb(10 * (k + 1), 5) / math.comb(50, 5) for k in range(5)]  # none is slower than the k-th
+    slowest = sum(t * (p - q) for t, p, q in zip(times, among, [0.0, *among], strict=False))
+    known = tables.read()
+    ratio = tables.numbers(known, "tifl-schedule", "hours_per_commit", "ratio", "fedavg | tifl")
+    found = tables.mean_interval(ratio)
+    assert found.low < slowest / (sum(times) / 5) < found.high
+    assert f"| {tables.said(found)}; n = 5 |" in CLAIMS.read_text("utf-8")

@@ -92,11 +92,11 @@ def check_clients(server, layout, first, whole):
 
 
 def in_turns(*sides):
-    """Every combination of values; of those that differ in one side only, half is for `slow`, turn by turn."""
+    """Every combination of values; of those that differ in one side of four values, one is not for `slow`, in turns."""
     found = []
     for chosen in itertools.product(*map(enumerate, sides)):
         places, values = zip(*chosen, strict=True)
-        found.append(pytest.param(*values, marks=[pytest.mark.slow] * (sum(places) % 2)))
+        found.append(pytest.param(*values, marks=[pytest.mark.slow] * bool(sum(places) % 4)))
     return found
 
 
@@ -126,9 +126,10 @@ def test_what_a_client_keeps_stays_as_it_is(personal, protocol, ranks, scale):
     check_nothing_changed(plan)
 
 
-@pytest.mark.parametrize("ranks", ["fixed", "tier"])
-@pytest.mark.parametrize("personal", PERSONAL)
-@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "fedit"])
+@pytest.mark.parametrize(
+    ("rule", "personal", "ranks"),
+    in_turns([rule for rule in RULES if rule != "fedit"], PERSONAL, ["fixed", "tier"]),
+)
 def test_so_it_does_under_every_rule_that_goes_with_it(rule, personal, ranks):
     plan = made(rule, "timely rank", ranks, personal)
     if plan is None:

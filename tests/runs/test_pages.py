@@ -71,6 +71,12 @@ def test_every_command_and_block_is_run_or_says_why_not(page):
     ] == []
 
 
+def test_every_how_to_is_played_but_the_one_that_needs_a_gpu():
+    how_to = {page for page in WITH_BLOCKS if page.startswith("docs/how_to/")}
+
+    assert how_to - {*PLAYED, *PLAYED_SLOWLY} == {"docs/how_to/gpu.md"}
+
+
 def test_reasons_are_of_something_that_is_there():
     used = {excuse(page, unit) for page in WITH_BLOCKS for _, unit in units(page)}
 
@@ -162,6 +168,7 @@ def test_keys_and_options_that_are_named_in_prose_exist(page):
         key = re.fullmatch(r"([a-z_]+(?:\.[a-z_]+)+)(?:[:=] ?.*)?", span)
         named = [*settings, *([key[1]] if key and key[1].split(".")[0] in Experiment.model_fields else [])]
         wrong += [k for k in named if not checks.is_key(k) and k not in NO_KEYS]
+        wrong += [key for key in checks.unknown_keys(span) if key != "aggregator.kind: my-rule"]
         if span.startswith("fedsim "):
             try:
                 words = shlex.split(span)[1:]
@@ -200,6 +207,16 @@ def test_a_wrong_command_is_seen(line, tmp_path):
         else:
             checks.OTHERS[words[0]](words)
     assert not isinstance(caught.value, KeyError | NameError | TypeError | KeyboardInterrupt)
+
+
+def test_a_wrong_key_in_a_sentence_is_seen():
+    assert checks.unknown_keys("protocol: {kind: buffered, buffer: 3}") == []
+    assert checks.unknown_keys("protocol: {kind: buffered, cohort: 3}") == ["protocol.cohort"]
+    assert checks.unknown_keys("protocol: {kind: bufered}") == ["protocol.kind: bufered"]
+    assert checks.unknown_keys("population: {clints: 3}") == ["population.clints"]
+    assert checks.unknown_options(["run", "my.yaml", "--dry-run"]) == []
+    assert checks.unknown_options(["run", "my.yaml", "--dryrun"]) == ["--dryrun"]
+    assert checks.unknown_options(["profiles", "shw"]) == ["shw"]
 
 
 @pytest.mark.parametrize(

@@ -480,7 +480,7 @@ def test_a_size_that_is_given_stays_and_one_that_is_found_is_written_down(tmp_pa
     given_ = experiment(SYNC, 20, numerics={"client_batch": 7})
     assert with_auto_filled(given_, Sized(8)).numerics.client_batch == 7
     asked = experiment(SYNC, 20, budget={"commits": 1})
-    run = simulate(asked, out=tmp_path / "run")
+    run = simulate(asked, out=tmp_path / "run", report=False)
 
     assert run.experiment["numerics"]["client_batch"] == 3
     assert with_auto_as_stored(asked, run.experiment).digest == run.info.digest

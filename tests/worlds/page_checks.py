@@ -17,7 +17,7 @@ from typer.main import get_command
 import fedsim
 from fedsim.checks.gate import admit, read
 from fedsim.cli.app import app
-from fedsim.component import PACKAGES, kinds
+from fedsim.component import PACKAGES, block_of, kinds
 from fedsim.config.experiment import Experiment
 from fedsim.config.loading import sweep_points
 from fedsim.config.reference.entries import entries, of_key
@@ -27,7 +27,8 @@ from worlds.pages import ROOT, Block
 
 CLI = get_command(app)
 KEYS = {entry.path for entry in entries(Experiment)}
-KINDS = {kind for package in PACKAGES for kind in kinds(package)}
+KINDS_OF = {block_of(package): kinds(package) for package in PACKAGES}
+KINDS = {kind for of_block in KINDS_OF.values() for kind in of_block}
 REST: dict[str, Any] = {
     "population": {"preset": "mixed_edge_2026", "clients": 20},
     "task": {"kind": "language"},
@@ -309,6 +310,26 @@ def is_key(name: str) -> bool:
         return True
     block, _, last = name.rpartition(".")
     return (last == "kind" and (block in KEYS)) or last in ("py", "parquet", "yaml", "json", "html")
+
+
+def unknown_keys(span: str) -> list[str]:
+    """The keys and kinds of `block: {key: value}` in a sentence that no experiment has."""
+    try:
+        shown = yaml_file.scalar(span, "")
+    except ExperimentError:
+        return []
+    wrong = []
+    for block, values in shown.items() if isinstance(shown, dict) else ():
+        if block not in Experiment.model_fields or not isinstance(values, dict):
+            continue
+        kind = values.get("kind")
+        if kind is not None and block in KINDS_OF and ":" not in kind and kind not in KINDS_OF[block]:
+            wrong.append(f"{block}.kind: {kind}")
+        for key in values.keys() - {"kind"}:
+            of_kinds = {entry.kind for entry in of_key(Experiment, f"{block}.{key}")}
+            if not of_kinds or (kind in KINDS and not of_kinds & {"", kind}):
+                wrong.append(f"{block}.{key}")
+    return wrong
 
 
 def unknown_options(words: list[str]) -> list[str]:

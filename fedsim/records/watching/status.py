@@ -17,6 +17,7 @@ from pathlib import Path
 from fedsim.errors import ExperimentError, RunFolderError, message
 from fedsim.files.opened import FACTS_BYTES, SETTINGS_BYTES, UnreadableError, bytes_of
 from fedsim.records.watching.lines import Facts, disk_bytes, last_rows
+from fedsim.records.watching.missing import no_run
 from fedsim.records.watching.pace import USED, Left, Pace, shares_of
 from fedsim.records.watching.parts import endings, is_folded, newest_rows
 from fedsim.records.watching.score import LastScore, last_score
@@ -130,11 +131,8 @@ def run_status(folder: Path) -> RunStatus:
 
 def _head(folder: Path) -> Facts:
     path = folder / "run.json"
-    if not folder.is_dir():
-        fix = "give the folder that `fedsim run` named at its end"
-        raise RunFolderError(message(str(folder), "no such folder", fix=fix))
     if not path.is_file():
-        raise RunFolderError(message(str(folder), "holds no run (no run.json)"))
+        raise RunFolderError(no_run(folder, path.name))
     try:
         head = json.loads(bytes_of(path, FACTS_BYTES, folder=folder))
     except (UnreadableError, OSError, ValueError, RecursionError) as problem:

@@ -73,7 +73,7 @@ def test_a_device_at_work_is_not_put_away():
     assert devices[4] is not resting
 
 
-@pytest.mark.parametrize("on_close", ["lost", "pause", "partial"])
+@pytest.mark.parametrize("on_close", ["lost", "pause", pytest.param("partial", marks=pytest.mark.slow)])
 def test_a_run_with_few_objects_is_the_run_with_all_of_them(monkeypatch, on_close):
     plain = {**PLAIN, "population": {**PLAIN["population"], "on_close": on_close}}
     experiment = Experiment.model_validate(plain)

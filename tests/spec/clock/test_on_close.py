@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from worlds import experiment, plan, simulated
+from worlds.cases import tried
 
 from fedsim.checks.blocks import check
 from fedsim.errors import ExperimentError
@@ -126,7 +127,7 @@ def test_a_window_that_ends_where_the_next_begins_changes_nothing():
     lengths=st.lists(st.tuples(st.floats(0.01, 5.0), st.floats(0.01, 5.0)), min_size=1, max_size=12),
     train_s=st.floats(0.1, 20.0),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=tried(25), deadline=None)
 def test_a_paused_training_ends_when_its_windows_add_up_to_it(lengths, train_s):
     cuts = np.cumsum(np.array(lengths).ravel())
     online = [[(float(a), float(b)) for a, b in zip([0.0, *cuts[1::2]], [*cuts[::2], 1e9], strict=True)]]

@@ -8,6 +8,7 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import plan, simulated
+from worlds.cases import tried
 
 from fedsim.instants import At, Closing, Instant, in_time, tie_s
 from fedsim.runs.simulation import simulate
@@ -68,7 +69,7 @@ def test_a_window_as_long_as_a_visit_never_loses_it(on_close, sharing):
     assert run.visits.paused_s.max() == 0.0
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=tried(30))
 @given(beat_s=st.floats(0.1, 1e4), rounds=st.integers(1, 20))
 def test_what_lands_at_the_end_of_the_budget_is_in_its_version(beat_s, rounds):
     """Visits of t, and a budget of k t: k commits, whatever t."""

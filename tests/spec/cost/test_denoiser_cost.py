@@ -183,7 +183,7 @@ def test_an_unknown_preset_is_told_the_known_ones():
         ChargeImages(preset="ddpm-cifar10")
 
 
-@pytest.mark.parametrize("kind", ["unet", "condition", "dit"])
+@pytest.mark.parametrize("kind", ["unet", pytest.param("condition", marks=pytest.mark.slow), "dit"])
 def test_what_another_rank_costs_is_what_is_counted_at_it(tmp_path, kind):
     name = image_models.folder(tmp_path, kind)
 

@@ -450,7 +450,7 @@ def test_eight_hours_ahead_brings_everything_eight_hours_earlier_for_half_of_the
 
 def test_time_zones_flatten_the_day_of_a_population():
     def share(**settings):
-        config = PopulationConfig(preset="homogeneous", clients=4000, availability="charging", **settings)
+        config = PopulationConfig(preset="homogeneous", clients=2000, availability="charging", **settings)
         return share_by_hour(draw(config, 0).availability)
 
     one, many = share(), share(time_zones=tuple(range(24)))

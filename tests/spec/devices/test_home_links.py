@@ -11,6 +11,7 @@ from fedsim.devices.availability import Availability
 from fedsim.devices.people.home_links import PlaceRate
 from fedsim.devices.people.places import carried_by
 from fedsim.devices.population import draw, draw_devices
+from fedsim.devices.schemas.template import template
 from fedsim.errors import ProfileError
 from fedsim.network.traces import ConstantRate, RateTrace
 from fedsim.records.resolved import tables_of
@@ -89,9 +90,17 @@ def test_it_is_the_same_client_in_a_population_of_any_size(people):
 
 
 def test_a_table_without_cellular_networks_has_no_place_elsewhere():
-    with pytest.raises(ProfileError, match="no network is cellular") as caught:
+    with pytest.raises(ProfileError, match="a cellular network with a share, and none has one") as caught:
         population(preset="homogeneous", clients=5)
     assert "population.links: one" in str(caught.value)
+
+
+def test_nor_has_one_that_names_none(tmp_path):
+    tables = {name: tmp_path / f"{name}.csv" for name in ("devices", "networks")}
+    tables["devices"].write_text(template("devices"))
+    tables["networks"].write_text(template("networks").replace(",cellular,", ",wifi,"))
+    with pytest.raises(ProfileError, match="access: no network is cellular"):
+        population(preset=None, clients=5, **tables)
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ def test_a_run_over_hardware_is_simulated_recorded_and_sound(tmp_path):
         compute={"uncertainty": "units"},
         budget={"commits": 3},
     )
-    run = simulate(settings, out=tmp_path / "run")
+    run = simulate(settings, out=tmp_path / "run", report=False)
     assert run.info.population["stacks"] == "stacks.csv"
     assert "cpp" in run.info.population["stacks_run"]
     assert verify(run) == []

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import simulated
 from worlds.by_hand import NEAR, committed
+from worlds.cases import tried
 
 from fedsim.records.verify import verify
 
@@ -70,7 +71,7 @@ def test_a_beat_drops_what_has_missed_too_many():
 
 
 @given(st.integers(0, 4), st.integers(1, 3), st.integers(0, 10))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=tried(15), deadline=None)
 def test_nothing_too_stale_is_committed_and_the_schedule_does_not_depend_on_values(most, buffer, seed):
     protocol = {"kind": "buffered", "concurrency": 4, "buffer": buffer, "max_staleness": most}
     train_s = np.random.default_rng(seed).uniform(0.5, 5.0, 5).tolist()

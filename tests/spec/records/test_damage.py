@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from worlds.audited import DEADLINE
+from worlds.cases import tried
 
 from fedsim.cli.app import call
 from fedsim.config.experiment import Experiment
@@ -116,7 +117,7 @@ def sentence_of(folder):
     return ""
 
 
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=tried(50), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_folder_is_a_run_whose_damage_is_found_or_one_sentence(whole, data):
     folder = copied(whole, "damaged")
@@ -127,7 +128,7 @@ def test_a_damaged_folder_is_a_run_whose_damage_is_found_or_one_sentence(whole, 
     assert sorted(whole.parent.iterdir()) == around
 
 
-@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=tried(8), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_command_meets_damage_with_a_traceback(whole, data, capsys):
     folder = copied(whole, "commanded")

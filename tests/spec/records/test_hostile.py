@@ -20,7 +20,7 @@ from fedsim.records.run import load
 from fedsim.runs.audit import audit
 from fedsim.runs.stored import stored_experiment
 
-COUNT = 10
+COUNT = 4
 
 
 def commands_of(number):

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from worlds.cases import tried
 from worlds.handmade_run import by_hand, made, played
 
 from fedsim.records.timeline import CLIENTS, SERVER, events, export
@@ -75,7 +76,7 @@ def test_two_exports_of_one_run_are_equal_to_the_byte(tmp_path):
 SECONDS = st.integers(1, 3).map(float) | st.floats(1e-7, 1e5)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=tried(40))
 @given(
     phases=st.lists(st.tuples(SECONDS, SECONDS, SECONDS, st.booleans()), max_size=25),
     clients=st.integers(1, 5),

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from worlds.cases import tried
 from worlds.handmade_run import IDLE_W, by_hand, made, played
 
 from fedsim.records.info import Batteries, Totals
@@ -29,7 +30,7 @@ def test_a_run_in_which_nothing_happened_has_no_problem():
 SECONDS = st.integers(1, 3).map(float) | st.floats(0.01, 100)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=tried(40))
 @given(
     phases=st.lists(st.tuples(SECONDS, SECONDS, SECONDS, st.booleans()), min_size=1, max_size=30),
     clients=st.integers(1, 6),

@@ -29,7 +29,8 @@ def played(tmp_path=None, protocol=None, **compute):
         task={"kind": "quadratic", "charge_as": CHARGE | {"tokens_per_visit": 7000}},
         budget={"commits": 6},
     )
-    return simulate(settings, out=None if tmp_path is None else tmp_path / "run", timeline_only=True)
+    out = None if tmp_path is None else tmp_path / "run"
+    return simulate(settings, out=out, timeline_only=True, report=False)
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,13 @@ def test_a_run_is_replayed_from_its_settings_and_what_it_has_stored(world):
     assert found.summary.startswith(f"ok: {len(run.visits):,} visits and {len(run.commits):,} commits, ")
 
 
-@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize(
+    "world",
+    [
+        world if world in ("deadline", "polled", "tiers") else pytest.param(world, marks=pytest.mark.slow)
+        for world in WORLDS
+    ],
+)
 def test_refused_updates_are_refused_in_the_replay_too(world, sometimes_infinite):
     run = simulate(experiment(world), report=False)
 
@@ -129,7 +135,7 @@ def killed(world, folder, events):
     return load(folder)
 
 
-@pytest.mark.parametrize("events", [3, 23, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("events", [23, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 10))])
 @pytest.mark.parametrize("world", ["deadline", "buffered", "polled", "few reports"])
 def test_a_killed_run_is_replayed_up_to_where_it_got(world, events, tmp_path):
     run = killed(world, tmp_path / "run", events)
@@ -149,8 +155,18 @@ def test_a_row_that_a_killed_run_lost_is_noticed(tmp_path):
     assert any("is missing" in problem for problem in audit(without).problems)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("enough"), KeyboardInterrupt()])
-@pytest.mark.parametrize("events", [3, 11])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("events", "error"),
+    [
+        (3, RuntimeError("enough")),
+        (11, KeyboardInterrupt()),
+        pytest.param(11, RuntimeError("enough"), marks=SLOW),
+        pytest.param(3, KeyboardInterrupt(), marks=SLOW),
+    ],
+)
 @pytest.mark.parametrize("world", ["deadline", "buffered", "polled", "few reports"])
 def test_a_run_that_was_stopped_is_replayed_up_to_where_it_got(world, events, error, tmp_path):
     left = iter(range(events))

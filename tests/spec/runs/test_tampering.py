@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds.audited import audited, consistent, with_info, with_rows, with_settings
+from worlds.cases import tried
 
 from fedsim.config.experiment import Experiment
 from fedsim.records.info import Batteries, Refusal
@@ -258,7 +259,7 @@ def other(value):
     return numbers.filter(lambda number: number != value)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=tried(25))
 @given(data=st.data())
 def test_any_cell_of_any_table_that_is_changed_is_noticed(data):
     table = data.draw(st.sampled_from([name for name in TABLES if len(SMALL.tables[name])]))

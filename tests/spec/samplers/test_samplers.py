@@ -513,7 +513,7 @@ def test_what_a_poll_costs_by_hand():
 
 
 def test_a_poll_cannot_be_trained_again(tmp_path):
-    simulate(plan_of_preset(), out=tmp_path / "run")
+    simulate(plan_of_preset(), out=tmp_path / "run", report=False)
     run = load(tmp_path / "run")
     polls, trained = (run.visits[run.visits.outcome == name].iloc[-1] for name in ("polled", "landed"))
     assert replay(tmp_path / "run", int(trained.client), int(trained.visit)).update.loss == trained.loss

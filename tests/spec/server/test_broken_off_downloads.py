@@ -6,6 +6,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from worlds import plan, simulated
+from worlds.cases import tried
 
 from fedsim.adapters.payload import NOTHING, WHOLE
 from fedsim.cost.shape import backbone_bytes
@@ -116,7 +117,7 @@ def test_a_client_whose_windows_are_too_short_is_equipped_in_pieces():
     assert all(of_run.outcome.iloc[-1] == "landed" for of_run in visits.values())
 
 
-@settings(deadline=None, max_examples=25, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(deadline=None, max_examples=tried(25), phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(
     lengths=st.lists(st.floats(0.05, 0.9), min_size=3, max_size=6),
     sharing=st.sampled_from(["private", "max-min"]),

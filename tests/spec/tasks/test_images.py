@@ -552,7 +552,7 @@ def run(tmp_path_factory):
         "name": "images",
         "population": {"preset": "homogeneous", "clients": 5},
         "task": {
-            "kind": "images", "partition": {"kind": "pathological", "classes": 1}, "samples": 60, "sampling_steps": 4,
+            "kind": "images", "partition": {"kind": "pathological", "classes": 1}, "samples": 30, "sampling_steps": 4,
         },
         "lora": {"r": 2, "alpha": 2, "targets": ["attention", "resnets"]},
         "local": {"lr": 3e-3, "steps": 3, "batch": 16},
@@ -573,7 +573,7 @@ def test_a_run_scores_losses_distances_and_shares(run):
     assert all(map(math.isfinite, fd))
     facts = run.info.task
     assert (facts["samples"], facts["extractor"], facts["resize"]) == (
-        60,
+        30,
         "digits-cnn",
         "8-bit pixels, as they are",
     )

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
+from worlds.cases import tried
 from worlds.text_files import written
 from worlds.tokenizers_of_all_kinds import PLAIN, STORED, tokenizer
 
@@ -48,7 +49,7 @@ def refused(model, data):
 
 @pytest.mark.parametrize("kind", PLAIN)
 @pytest.mark.parametrize("stored", STORED)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=tried(25), deadline=None)
 @given(lines=LINES)
 def test_as_many_tokens_as_the_tokenizer_gives_and_the_same(kind, stored, lines):
     made = MADE[kind, stored]

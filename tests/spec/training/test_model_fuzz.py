@@ -159,7 +159,7 @@ NAMES = [f"{model} {file}" for model, _, file, _ in CASES]
 
 @pytest.mark.parametrize(("model", "load", "file", "damage"), CASES, ids=NAMES)
 def test_damaged_folders_are_loaded_or_refused(model, load, file, damage, tmp_path, request):
-    cases = 4 if model == "unet" else 25
+    cases = 2 if model == "unet" else 8
     assert wrong_of(request.getfixturevalue(model), load, file, damage, cases, 1, tmp_path) == []
 
 
