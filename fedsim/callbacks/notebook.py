@@ -18,6 +18,7 @@ from fedsim.callbacks.events import (
     Starting,
     TimePassed,
 )
+from fedsim.errors import ExperimentError, Shown, message
 from fedsim.records.quantities import duration, number, percent
 from fedsim.records.watching.pace import Pace, shares_of
 from fedsim.records.watching.words import left_said
@@ -38,7 +39,16 @@ def in_notebook() -> bool:
 
 
 def with_bar(callbacks: Sequence[Callback], *, progress: bool) -> list[Callback]:
-    """Return callbacks and, in a notebook, the bar, unless it is among them or is not wanted."""
+    """Return callbacks and, in a notebook, the bar, unless it is among them or is not wanted.
+
+    Raises:
+        ExperimentError: a callback, or its class, stands where a list of callbacks belongs.
+    """
+    given: object = callbacks
+    if isinstance(given, Callback | type):
+        name = given.__name__ if isinstance(given, type) else type(given).__name__
+        fix = f"write callbacks=[{name}()]"
+        raise ExperimentError(message("callbacks", "must be a list", got=Shown(repr(given)), fix=fix))
     has_bar = any(isinstance(callback, NotebookProgress) for callback in callbacks)
     if has_bar or not progress or not in_notebook():
         return [*callbacks]

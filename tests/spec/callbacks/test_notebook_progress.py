@@ -11,6 +11,7 @@ from worlds.small_runs import EXPERIMENT
 import fedsim
 from fedsim.callbacks import Committed, RunBegun, RunEnded, Scored, Scoring, Starting
 from fedsim.callbacks.notebook import NotebookProgress, in_notebook, with_bar
+from fedsim.errors import ExperimentError
 
 
 class ZMQInteractiveShell:
@@ -71,6 +72,14 @@ def test_there_is_one_bar_and_none_where_it_is_not_wanted(monkeypatch):
 
     assert with_bar([mine], progress=True) == [mine]
     assert with_bar([], progress=False) == []
+
+
+@pytest.mark.parametrize("given", [NotebookProgress, NotebookProgress()], ids=["class", "instance"])
+def test_a_callback_without_its_list_is_refused_with_the_list(given):
+    with pytest.raises(ExperimentError, match="callbacks: must be a list") as refused:
+        fedsim.simulate(EXPERIMENT, timeline_only=True, callbacks=given)
+
+    assert refused.value.message.fix == "write callbacks=[NotebookProgress()]"
 
 
 def test_the_line_says_share_time_version_score_and_what_is_waited_for(lines):
