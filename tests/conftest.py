@@ -17,6 +17,7 @@ settings.load_profile(
 )  # `many`: as `make slow` has them; `new`: other cases at each run, to look for faults
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: threads of torch would wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_worker_niceness", "0")  # else its workers stand behind whatever else runs
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a missing fixture must not become a download
 
 THEMES = {
