@@ -29,15 +29,18 @@ class Card:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of ready text; the first column is the row's name, the others are numbers."""
+    """A table of ready text; the first column is the row's name, the others are numbers, or words (`is_words`)."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
+    is_words: bool = False
 
     @cached_property
     def columns_of_words(self) -> frozenset[int]:
-        """Places of the columns, the first one apart, of which a cell is longer than any number."""
+        """Places of the columns of words, the first one apart: all, or those of which a cell is longer than any number."""
+        if self.is_words:
+            return frozenset(range(1, len(self.header)))
         return frozenset(
             column
             for row in self.rows

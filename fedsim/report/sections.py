@@ -51,7 +51,7 @@ def _of_words(run: Run) -> list[str]:
     ratio = number(tokens / words)
     text = (
         f"A word of this text is {ratio} tokens of this model, so the perplexity of words is about that of tokens to the "
-        f"power of {ratio}: compare it between models that cut words in other ways, and with nothing else."
+        f"power of {ratio}. It is for comparing models whose tokens differ."
     )
     return [text]
 

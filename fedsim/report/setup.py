@@ -173,10 +173,9 @@ def _flat(block: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _words(name: str) -> str:
-    last = name.rsplit(".", maxsplit=1)[-1]
-    if name.endswith(".kind"):
-        last = name.split(".")[-2]
-    return last.removesuffix("_s").removesuffix("_mbps").removesuffix("_bytes").replace("_", " ")
+    parts = name.removesuffix(".kind").split(".")
+    parts[-1] = parts[-1].removesuffix("_s").removesuffix("_mbps").removesuffix("_bytes")
+    return " ".join(parts).replace("_", " ")
 
 
 def _value(name: str, value: Any) -> str:

@@ -58,6 +58,7 @@ READERS = {
     "devices/presets.py": "comes with fedsim",
     "devices/schemas/versions.py": "comes with fedsim",
     "training/diffusion/cost.py": "comes with fedsim",
+    "report/drawn.py": "our own style and script",
     "report/page.py": "comes with fedsim",
     "cli/making.py": "comes with fedsim",
     "cli/shell.py": "the null device",

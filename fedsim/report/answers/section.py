@@ -75,7 +75,12 @@ def _tables(entries: list[Mapping[str, object]]) -> Iterator[Table]:
         ),
     ):
         if chosen:
-            yield Table(names, [tuple(_cell(entry.get(name)) for name in names) for entry in chosen], caption)
+            yield Table(
+                names,
+                [tuple(_cell(entry.get(name)) for name in names) for entry in chosen],
+                caption,
+                is_words=True,
+            )
 
 
 def _cell(value: object) -> str:
