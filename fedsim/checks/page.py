@@ -91,6 +91,7 @@ def other_features() -> list[Feature]:
         Feature("top-k", {"top_k": True}, {"wire": {"top_k": 0.1}}),
         Feature("error feedback", {"feedback": True}, {"wire": {"dtype": "int8", "error_feedback": True}}),
         Feature("average of versions", {"average": True}, {"evaluate": {"ema": 0.9}}),
+        Feature("best version kept", {"best": True}, {"evaluate": {"keep_best": "loss"}}),
         *(
             Feature(kind, {"personal": plain("personal", kind)}, {"personal": {"kind": kind}})
             for kind in kinds("personal")

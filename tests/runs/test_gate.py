@@ -87,6 +87,11 @@ def whatever_the_rule() -> list[Case]:
         *((f, features["whole models"]) for f in cuts),
         *((f, features["server optimiser"]) for f in blends),
         *((features[kind], features["average of versions"]) for kind in kept),
+        *(
+            (features[kind], features["best version kept"])
+            for kind in kinds("personal")
+            if plain("personal", kind).waits
+        ),
         *((features["depth by device"], features[name]) for name in ("whole models", "DoRA")),
         *((features["depth by device"], f) for f in blends),
     ]
