@@ -78,7 +78,7 @@ def _disk(run: RunStatus) -> Iterator[str]:
         of = "" if run.checkpoint.version is None else f" of v{run.checkpoint.version}"
         yield f"last checkpoint{of}, {rounded(run.checkpoint.age_s)} old"
     if run.status in ("killed", "interrupted", "failed"):
-        yield f"next: fedsim report {run.folder}"
+        yield f"next: fedsim resume {run.folder}; or fedsim report {run.folder}, for what there is"
 
 
 def sweep_lines(sweep: SweepStatus) -> tuple[list[str], list[dict[str, str]]]:

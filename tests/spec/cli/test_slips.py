@@ -68,3 +68,9 @@ def test_an_option_that_lacks_its_value_says_which_there_are(here, capsys):
         capsys.readouterr().err.splitlines()[0]
         == "error: Missing option '--to' (one of: tensorboard, wandb, mlflow)"
     )
+
+
+def test_a_run_that_was_killed_is_told_how_it_goes_on(here, capsys):
+    assert call(["status", "runs/mine"]) == 0
+
+    assert capsys.readouterr().out.splitlines()[-1].startswith("next: fedsim resume runs/mine")
