@@ -230,7 +230,7 @@ OUTCOMES = {
     "not decided": "**not decided**",
     "not run": "**not run**",
     "did not come out": "**did not come out**",
-    "no: the other way": "**refuted**",
+    "no: the other way": "**refuted** in this setting",
 }
 
 
