@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +133,9 @@ def table() -> Iterator[str]:
             found.verdict,
         ]
         yield f"| {' | '.join(cells)} |"
+    verdicts = Counter(judged(rows, mark).verdict for mark in marks())
+    yield ""
+    yield f"Of {verdicts.total()} marks: {', '.join(f'{n} {verdict}' for verdict, n in verdicts.most_common())}."
     yield from details(rows)
 
 
@@ -226,7 +230,7 @@ OUTCOMES = {
     "not decided": "**not decided**",
     "not run": "**not run**",
     "did not come out": "**did not come out**",
-    "no: the other way": "**refuted**",
+    "no: the other way": "**refuted** in this setting",
 }
 
 
