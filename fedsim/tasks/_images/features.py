@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.errors import DataError, message
-from fedsim.metrics import within
+from fedsim.metrics.kernel import within
 from fedsim.tasks._images.extractor import SIZES, Features, lite_packages
 from fedsim.training.local import device
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.jobs import Sums
-from fedsim.metrics import Moments, frechet
+from fedsim.metrics.frechet import Moments, frechet
 from fedsim.metrics.direction import CLIENTS_CLASSES, SAMPLES_DRAWN
 from fedsim.tasks._images.extractor import Features
 

@@ -30,7 +30,7 @@ from fedsim.tasks._images.pictures import Pictures
 from fedsim.tasks._splits import Rows
 
 if TYPE_CHECKING:
-    from fedsim.metrics import Moments
+    from fedsim.metrics.frechet import Moments
     from fedsim.tasks._images.scores import Loss, Samples
     from fedsim.training.diffusion.denoising import Shard
     from fedsim.training.diffusion.image_model import ImageModel
@@ -162,7 +162,8 @@ class ImagesTask(DealtTask, DrawingTask):
 
     def seen(self, vector: Vector, probe: Probe, base: Vector | None) -> Samples:
         """Return what the extractor sees in a piece of samples."""
-        from fedsim.metrics import Moments, kernel_distance
+        from fedsim.metrics.frechet import Moments
+        from fedsim.metrics.kernel import kernel_distance
         from fedsim.tasks._images import features
         from fedsim.tasks._images.scores import Samples
         from fedsim.training.local import one_thread
@@ -201,7 +202,7 @@ class ImagesTask(DealtTask, DrawingTask):
     @cached_property
     def _reference(self) -> tuple[NDArray[np.float64], Moments, float]:
         """Features of the clients' images, held-out ones included, their sums and mean kernel; once a process."""
-        from fedsim.metrics import Moments
+        from fedsim.metrics.frechet import Moments
         from fedsim.tasks._images.features import reference
 
         assert self.features is not None
@@ -211,7 +212,7 @@ class ImagesTask(DealtTask, DrawingTask):
     @cached_property
     def _held_out(self) -> Moments:
         """Sums of the test images' features; once a process."""
-        from fedsim.metrics import Moments
+        from fedsim.metrics.frechet import Moments
         from fedsim.tasks._images.features import reference
 
         assert self.features is not None

@@ -16,7 +16,9 @@ from safetensors.torch import save_file
 
 from fedsim.builtin import digits
 from fedsim.errors import DataError
-from fedsim.metrics import Moments, frechet, kernel, kernel_distance, within
+from fedsim.metrics import kernel
+from fedsim.metrics.frechet import Moments, frechet
+from fedsim.metrics.kernel import kernel_distance, within
 from fedsim.tasks._images import features as _images_features
 from fedsim.tasks._images.features import Features
 from fedsim.training.diffusion import classifier, inception

@@ -28,7 +28,7 @@ from fedsim.config.learning import LocalConfig, LoraConfig, NumericsConfig
 from fedsim.errors import DataError, ExperimentError
 from fedsim.jobs import SPLIT, Job, Probe, TaskContext, add_sums
 from fedsim.metrics import direction as metrics
-from fedsim.metrics import frechet
+from fedsim.metrics.frechet import frechet
 from fedsim.records import views
 from fedsim.report.gallery_section import pictures
 from fedsim.server.after import gallery
@@ -373,7 +373,8 @@ def test_the_distances_of_pieces_add_up_to_those_of_all_samples(task):
     assert [(p.start, p.stop) for p in task.probes("samples")] == [(0, 50), (50, 60)]
     sums = total(task, vector, "samples")
     drawn = task.draw(vector, range(60))
-    from fedsim.metrics import Moments, kernel_distance
+    from fedsim.metrics.frechet import Moments
+    from fedsim.metrics.kernel import kernel_distance
     from fedsim.tasks._images import features as _images_features
 
     seen = _images_features.features(task.features, drawn)
@@ -594,7 +595,7 @@ def test_runs_are_compared_by_what_they_draw(run, tmp_path):
     blind = replace(run, info=replace(run.info, name="blind", task=task))
     (section,) = gallery_section.beside(labels.compared([run, other, blind]))
     (table,) = section.tables
-    assert [row[:2] for row in table.rows] == [(name, "60") for name in [row[0] for row in table.rows]]
+    assert [row[:2] for row in table.rows] == [(name, "30") for name in [row[0] for row in table.rows]]
     assert len(table.rows) == 2
     assert "1 run without this extractor left out." in section.text
     fd, kid = (views.scored(run, f"{name}(digits-cnn)", "samples")["value"] for name in ("FD", "KID"))
@@ -613,11 +614,11 @@ def test_a_report_says_how_many_samples_each_distance_rests_on(run):
 
     from fedsim.report import gallery_section
 
-    assert gallery_section.drawn(run) == [60, 60]
+    assert gallery_section.drawn(run) == [30, 30]
     more = run.scores.copy()
     more.loc[(more["metric"] == "samples drawn") & (more["version"] > 0), "value"] = 300.0
     (section,) = gallery_section.sections(replace(run, scores=more))
-    assert "N = 60 (at the end 300) samples against 719" in section.text[1]
+    assert "N = 30 (at the end 300) samples against 719" in section.text[1]
 
 
 def test_a_run_says_how_far_its_scores_are():
@@ -647,7 +648,7 @@ def test_a_run_leaves_pictures_in_its_folder_and_in_the_page(run):
     page = (run.folder / "report.html").read_text()
     assert page.count('<img src="data:image/png;base64,') == 5
     assert "FD(digits-cnn) between samples and the clients" in page
-    assert "N = 60 samples against 719 real images" in page
+    assert "N = 30 samples against 719 real images" in page
     assert "that of 177 real test images is 3.9" in page
     assert len(pictures(run.folder)) == 5
 
@@ -665,7 +666,7 @@ def test_the_demo_s_verdict_says_what_changed(run):
 
     text = IMAGES.verdict([replace(run, info=replace(run.info, name="images-sync"))])
     assert text.startswith(
-        "FD(digits-cnn) of 60 samples to the 719 images of the clients (real test images: 4):\n  images-sync "
+        "FD(digits-cnn) of 30 samples to the 719 images of the clients (real test images: 4):\n  images-sync "
     )
     assert "which the pretrained model never saw" in text
     assert "samples/after.png" in text
