@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.jobs import Sums
-from fedsim.metrics.frechet import Moments, frechet
 from fedsim.metrics.direction import CLIENTS_CLASSES, SAMPLES_DRAWN
+from fedsim.metrics.frechet import Moments, frechet
 from fedsim.tasks._images.extractor import Features
 
 OF_TEST = " of test images"
