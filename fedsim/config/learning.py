@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from fedsim.component import Config
 from fedsim.config.fields import Count, NonNegative, Positive
@@ -15,6 +15,17 @@ from fedsim.metrics.direction import ranks
 
 Split: TypeAlias = Literal["test", "valid", "clients", "samples", "answers"]
 """What of the data is scored."""
+
+
+def _ranked(metric: str) -> str:
+    if not ranks(metric):
+        fix = "name one of which less, or more, is better"
+        raise invalid("is a metric without a better and a worse", got=metric, fix=fix)
+    return metric
+
+
+RankedMetric: TypeAlias = Annotated[str, AfterValidator(_ranked)]
+"""A metric that has a best value."""
 
 
 class LoraConfig(LoraDepth):
@@ -201,7 +212,7 @@ class EvaluateConfig(Config):
     targets: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = ()
     splits: tuple[Split, ...] = ("test",)
     windows: Count | Literal["all"] | None = None
-    keep_best: str | None = None
+    keep_best: RankedMetric | None = None
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @model_validator(mode="before")
@@ -217,14 +228,6 @@ class EvaluateConfig(Config):
     def _targets_once(self) -> EvaluateConfig:
         if len(set(self.targets)) < len(self.targets):
             raise invalid("has a target twice", got=list(self.targets), fix="keep one")
-        return self
-
-    @model_validator(mode="after")
-    def _best_of_something(self) -> EvaluateConfig:
-        if self.keep_best is not None and not ranks(self.keep_best):
-            fix = "name one of which less, or more, is better"
-            what = "is a metric without a better and a worse"
-            raise invalid(what, where="keep_best", got=self.keep_best, fix=fix)
         return self
 
     @property

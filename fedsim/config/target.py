@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from fedsim.component import Config
-from fedsim.config.learning import Split
-from fedsim.errors import invalid
-from fedsim.metrics.direction import ranks, rises
+from fedsim.config.learning import RankedMetric, Split
+from fedsim.metrics.direction import rises
 
 
 class TargetConfig(Config):
@@ -21,18 +20,9 @@ class TargetConfig(Config):
         split: on which it is scored; one of `evaluate.splits`.
     """
 
-    metric: str
+    metric: RankedMetric
     value: Annotated[float, Field(allow_inf_nan=False)]
     split: Split = "test"
-
-    @model_validator(mode="after")
-    def _ranks(self) -> TargetConfig:
-        if not ranks(self.metric):
-            fix = "name one of which less, or more, is better"
-            raise invalid(
-                "is a metric without a better and a worse", where="metric", got=self.metric, fix=fix
-            )
-        return self
 
     def reached(self, value: float) -> bool:
         """Tell whether a score reaches it; NaN reaches nothing."""

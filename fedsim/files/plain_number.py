@@ -5,6 +5,11 @@ from __future__ import annotations
 import math
 
 
+def in_plain_digits(cell: object) -> bool:
+    """Tell whether a cell is no text, or text that a number may stand in: ASCII, and without `_`."""
+    return not isinstance(cell, str) or (cell.isascii() and "_" not in cell)
+
+
 def plain_number(cell: object) -> float:
     """Return a cell as a float; NaN where it is none.
 
@@ -13,18 +18,8 @@ def plain_number(cell: object) -> float:
     >>> [plain_number(cell) for cell in ("1.5e3", 7, "1_097", "\u0669\u0667", "", None, True)]
     [1500.0, 7.0, nan, nan, nan, nan, nan]
     """
-    if isinstance(cell, str):
-        try:
-            return float(cell) if cell.isascii() and "_" not in cell else math.nan
-        except ValueError:
-            return math.nan
-    if cell is None or isinstance(cell, bool | bytes):
+    if cell is None or isinstance(cell, bool | bytes) or not in_plain_digits(cell):
         return math.nan
-    return _float_of(cell)
-
-
-def _float_of(cell: object) -> float:
-    """Return what Parquet has for a number, whole, decimal or of floating point, as a float; NaN beyond all floats."""
     try:
         return float(cell)  # type: ignore[arg-type]  # whatever has no `__float__` is no number
     except (TypeError, ValueError, OverflowError):

@@ -23,7 +23,7 @@ from fedsim.errors import ABSENT, Message, ProfileError, message, nearest
 from fedsim.files.delimited import SEPARATORS, ragged_row, read_grid
 from fedsim.files.opened import UnreadableError, read_bytes
 from fedsim.files.parquet_file import read_parquet
-from fedsim.files.plain_number import plain_number
+from fedsim.files.plain_number import in_plain_digits, plain_number
 from fedsim.files.text_file import decoded, read_text, shown
 
 
@@ -240,7 +240,7 @@ def _number_problems(rows: Rows, column: Column) -> Iterator[Message]:
 def _complaint(column: Column, cell: Any, value: float) -> str:
     if cell is None or cell == "":
         return "is empty"
-    if isinstance(cell, str) and not (cell.isascii() and "_" not in cell):
+    if not in_plain_digits(cell):
         return "must be a number in the digits 0 to 9, without _ or marks of other scripts"
     if not math.isfinite(value):
         return "must be a finite number"

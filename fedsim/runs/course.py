@@ -14,6 +14,7 @@ import simpy
 
 from fedsim.adapters.adapter import Adapter, Vector
 from fedsim.aggregators._base import ServerModel
+from fedsim.callbacks.telling import OnEvent
 from fedsim.checks.resolved import resolved
 from fedsim.clock.plan import Plan
 from fedsim.clock.plan_tables import charged_facts, clients_table
@@ -30,7 +31,7 @@ from fedsim.runs.resuming.checkpoints import Checkpoints, leave_no_residuals
 from fedsim.runs.stopping import Stop
 from fedsim.server import returned
 from fedsim.server.after.personalize import visits_after
-from fedsim.server.ledger import Ledger, OnEvent
+from fedsim.server.ledger import Ledger
 from fedsim.server.server import OnDispatch, Server
 from fedsim.server.stall import Standstill, nothing_left
 from fedsim.server.values.log import Log

@@ -14,6 +14,7 @@ from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from fedsim.callbacks.telling import OnEvent
 from fedsim.errors import RunFolderError, message
 from fedsim.executors.host import cores
 from fedsim.files.disk import telling
@@ -24,7 +25,6 @@ from fedsim.runs.sweeps.children import Children
 from fedsim.runs.sweeps.course import Course, Turn
 from fedsim.runs.sweeps.grid import Point, Result, cautions, points
 from fedsim.runs.sweeps.work import Say, Shared, Watch, problem_of, run_point
-from fedsim.server.ledger import OnEvent
 
 __all__ = ["Point", "Result", "cautions", "points", "run_all", "summary"]
 

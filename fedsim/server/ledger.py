@@ -11,14 +11,12 @@ import numpy as np
 
 from fedsim.adapters.adapter import Adapter
 from fedsim.adapters.sums import Moves, length
-from fedsim.callbacks import telling
+from fedsim.callbacks.telling import OnEvent
 from fedsim.clock.visit import Visit
 from fedsim.jobs import Task
 from fedsim.records.info import Refusal, Totals
 from fedsim.records.rows import CommitRow, ScoreRow, VisitRow, plain
 from fedsim.records.writer import Writer
-
-OnEvent = telling.OnEvent
 
 
 def quiet(_kind: str, _facts: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from fedsim.adapters.adapter import Adapter
 from fedsim.aggregators._base import ServerModel
+from fedsim.callbacks.telling import OnEvent
 from fedsim.clock.plan import Plan
 from fedsim.errors import ExperimentError, FedsimError, RunError, message
 from fedsim.files.checkpoint.plain_values import Held, UnholdableError
@@ -26,7 +27,6 @@ from fedsim.records.writer import Writer, installed_versions
 from fedsim.runs.resuming.files import model_files
 from fedsim.runs.resuming.heads import KEPT, Head, found, held_by, known, modules_of, write
 from fedsim.runs.resuming.machine import processor
-from fedsim.server.ledger import OnEvent
 from fedsim.server.server import Server
 from fedsim.server.values.saved import values_of
 

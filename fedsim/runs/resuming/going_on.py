@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from fedsim.callbacks.telling import OnEvent
 from fedsim.clock.plan import Plan
 from fedsim.clock.plan_tables import clients_table
 from fedsim.errors import RunFolderError, message
@@ -22,7 +23,6 @@ from fedsim.runs.resuming.folder import WrittenRows
 from fedsim.runs.resuming.heads import Stored, Values
 from fedsim.runs.resuming.replayed import ReplayedRows, StoredRows
 from fedsim.runs.stopping import Stop
-from fedsim.server.ledger import OnEvent
 from fedsim.server.server import Server
 from fedsim.server.values.log import Log
 from fedsim.server.values.saved import put_values

@@ -21,8 +21,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
+    from fedsim.callbacks.telling import OnEvent
     from fedsim.runs.sweeps.standing import How
-    from fedsim.server.ledger import OnEvent
 
 TOLD = ("starting", "note", "start", "resumed", "score", "commit", "stopped")
 """Events that the parent is told at once."""

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from fedsim.blame import described
+from fedsim.callbacks.telling import OnEvent
 from fedsim.checks.gate import prepared
 from fedsim.clock.plan import Plan, ground
 from fedsim.config.experiment import RuntimeConfig
@@ -21,7 +22,6 @@ from fedsim.runs.resuming.folder import held
 from fedsim.runs.resuming.resume import resume
 from fedsim.runs.sweeps.grid import Point
 from fedsim.runs.sweeps.standing import Standing, put_aside
-from fedsim.server.ledger import OnEvent
 
 PLANS = 4
 """Populations and data sets that are kept for later points."""

@@ -9,12 +9,12 @@ from typing import Any
 
 from fedsim.adapters.adapter import Vector
 from fedsim.aggregators._base import ServerModel
+from fedsim.callbacks.telling import OnEvent
 from fedsim.config.experiment import Experiment
 from fedsim.errors import RunError, message
 from fedsim.executors import Executor, Ticket
 from fedsim.jobs import ScoreJob, Task
 from fedsim.server import returned
-from fedsim.server.ledger import OnEvent
 from fedsim.server.values.batches import batches
 from fedsim.server.values.goals import Best
 from fedsim.server.values.handles import Handles, read_only

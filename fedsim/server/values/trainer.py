@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fedsim.aggregators._base import ServerModel
+from fedsim.callbacks.telling import OnEvent
 from fedsim.clock.visit import Visit
 from fedsim.config.experiment import Experiment
 from fedsim.errors import FedsimError
 from fedsim.executors import Executor, Ticket
 from fedsim.jobs import Job, Task, Update
-from fedsim.server.ledger import OnEvent, quiet
+from fedsim.server.ledger import quiet
 from fedsim.server.values.batches import batches
 from fedsim.server.values.computed import Computed
 from fedsim.server.values.dispatched import Dispatched
