@@ -165,7 +165,8 @@ def costs(run: fedsim.Run, metric: str, target: float) -> dict[str, float]:
 
 def collect(out: Path, wanted: Sequence[str]) -> None:
     """Write runs.csv anew from run folders; rows whose run is not in the folder stay."""
-    known, rows = studies(), read()
+    known = studies()
+    rows: dict[Key, dict[str, float]] = runpy.run_path(str(HERE / "tables.py"))["read"]()
     for study in (study for name, study in known.items() if not wanted or name in wanted):
         for way in study.ways:
             for seed in range(study.seeds):
@@ -176,27 +177,13 @@ def collect(out: Path, wanted: Sequence[str]) -> None:
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     with ROWS.open("w", encoding="utf-8", newline="") as file:
         file.write(
-            "# written by experiments/published/compare.py collect: one run a row; empty: not asked, or not reached\n"
+            "# written by experiments/published/compare.py remake: one run a row; empty: not asked, or not reached\n"
         )
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["study", "way", "seed", *names])
         for key in (key for key in order if key in rows):
             cells = [rows[key].get(name, math.nan) for name in names]
             writer.writerow([*key, *("" if math.isnan(x) else f"{x:.6g}" for x in cells)])
-
-
-def read() -> dict[Key, dict[str, float]]:
-    """Return the rows of runs.csv."""
-    if not ROWS.exists():
-        return {}
-    with ROWS.open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
-    return {
-        (row.pop("study"), row.pop("way"), int(row.pop("seed"))): {
-            name: float(cell) for name, cell in row.items() if cell
-        }
-        for row in rows
-    }
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -128,6 +128,9 @@ class Scoring:
     done: int
     of: int
 
+    def __str__(self) -> str:
+        return f"scoring v{self.version}: {self.done:,} of {self.of:,} of {self.split}"
+
 
 @dataclass(frozen=True, slots=True)
 class TimePassed:

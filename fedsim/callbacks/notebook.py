@@ -18,10 +18,9 @@ from fedsim.callbacks.events import (
     Starting,
     TimePassed,
 )
+from fedsim.callbacks.pacing import Paced
 from fedsim.errors import ExperimentError, Shown, message
 from fedsim.records.quantities import duration, number, percent
-from fedsim.records.watching.pace import Pace, shares_of
-from fedsim.records.watching.words import left_said
 
 ANEW_S = 0.2
 """Real seconds between two writings at least."""
@@ -75,15 +74,14 @@ class Line:
         self._is_there = True
 
 
-class NotebookProgress(Callback):
+class NotebookProgress(Paced):
     """The bar that `fedsim.simulate` and `fedsim.resume` show in a notebook (`progress=False`: none)."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._line: Line | None = None
-        self._name, self._budget = "", dict[str, float | None]()
-        self._pace = Pace()
-        self._time_s, self._version, self._score, self._doing = 0.0, 0, "", ""
-        self._began_s = self._wrote_s = 0.0
+        self._name = self._score = self._doing = ""
+        self._wrote_s = 0.0
 
     def on_starting(self, event: Starting) -> None:
         """Say that Ray's workers take a while."""
@@ -94,26 +92,24 @@ class NotebookProgress(Callback):
 
     def on_begin(self, event: RunBegun) -> None:
         """Open the line."""
-        self._line, self._name, self._budget = self._line or Line(), event.name, dict(event.budget)
-        self._time_s, self._version, self._score, self._doing = 0.0, 0, "", ""
-        self._pace, self._began_s = Pace(event.visits_after), time.monotonic()
-        self._pace.note(self._began_s, {})
+        super().on_begin(event)
+        self._line, self._name, self._score, self._doing = self._line or Line(), event.name, "", ""
         self._write()
 
     def on_resume(self, event: RunResumed) -> None:
-        """Forget the speed of the replay."""
-        self._pace, self._version = Pace(self._pace.visits_after), event.version
+        """Stand at the version that the run goes on from."""
+        super().on_resume(event)
+        self._version = event.version
 
     def on_commit(self, event: Committed) -> None:
         """Go on by a version."""
-        self._pace.note(time.monotonic(), shares_of(self._budget, event.used), event.updates)
-        self._time_s, self._version, self._doing = event.time_s, event.version, ""
+        super().on_commit(event)
+        self._doing = ""
         self._write_soon()
 
     def on_time(self, event: TimePassed) -> None:
         """Go on in virtual time."""
-        self._pace.note(time.monotonic(), shares_of(self._budget, event.used))
-        self._time_s = event.time_s
+        super().on_time(event)
         self._write_soon()
 
     def on_score(self, event: Scored) -> None:
@@ -125,7 +121,7 @@ class NotebookProgress(Callback):
 
     def on_scoring(self, event: Scoring) -> None:
         """Say what is waited for."""
-        self._doing = f"scoring v{event.version}: {event.done:,} of {event.of:,} of {event.split}"
+        self._doing = str(event)
         self._write_soon()
 
     def on_end(self, event: RunEnded) -> None:
@@ -147,15 +143,13 @@ class NotebookProgress(Callback):
         if self._line is None:
             return
         self._wrote_s = time.monotonic()
-        left = self._pace.left(self._wrote_s)
         share = self._pace.share
-        wait = "" if left is None or left.middle_s < 1.0 else left_said(left)
         parts = (
             percent(round(share, 3)),
             f"t={duration(self._time_s)}",
             f"v{self._version}",
             self._score,
-            wait,
+            self._left_at(self._wrote_s),
             self._doing,
         )
         text = f"{self._name}: {' | '.join(part for part in parts if part)}"

@@ -7,7 +7,6 @@ import difflib
 import inspect
 import shlex
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -222,7 +221,7 @@ class Telling:
             raise first
 
     def stopped(self, info: RunInfo, folder: Path | None) -> None:
-        """Tell of an end that has a reason of its own: what callbacks raise now is not said.
+        """Tell of an end that has a reason of its own.
 
         Args:
             info: `run.json`; of a run that was killed it says that the run goes.
@@ -231,8 +230,7 @@ class Telling:
         facts = ended(info, folder)
         if info.status == "running":
             facts["status"] = "killed"
-        with suppress(Exception):
-            self("stopped", facts)
+        self("stopped", facts)
 
     def _told(self, callback: Callback, event: Event, problem: Exception) -> FedsimError:
         """Return what is raised of what a callback has raised: an error of fedsim's own kinds as it is."""

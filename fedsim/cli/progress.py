@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from fedsim.callbacks import (
-    Callback,
     Committed,
     Noted,
     RunBegun,
@@ -25,10 +24,9 @@ from fedsim.callbacks import (
     Starting,
     TimePassed,
 )
+from fedsim.callbacks.pacing import Paced
 from fedsim.errors import visible
 from fedsim.records.quantities import duration, plural, said
-from fedsim.records.watching.pace import Pace, shares_of
-from fedsim.records.watching.words import left_said
 
 STARTING = "starting Ray and its workers, some seconds (-s runtime.executor=inline needs none)"
 QUIET_S = 10.0
@@ -50,7 +48,7 @@ def resumed(event: RunResumed) -> str:
     return f"{text}; on another processor ({event.cpu}, it was {event.cpu_before}): values agree to rounding"
 
 
-class Progress(Callback):
+class Progress(Paced):
     """A callback of `simulate` that shows how a run goes; use it in a `with` block, which ends the bar.
 
     Args:
@@ -70,16 +68,14 @@ class Progress(Callback):
     ) -> None:
         self._stream, self._head, self._notes = sys.stderr if stream is None else stream, head, notes
         bar = False if head else bar
-        self._pace, self._left_said = Pace(), (-ANEW_S, "")
+        super().__init__()
+        self._left_said = (-ANEW_S, "")
         self._bar = _Bar(self._stream) if (self._stream.isatty() if bar is None else bar) else None
         self._held: Committed | None = None
         self._scored: tuple[int, float, str] | None = None
         self._shown = True
         self._wrote_s = time.monotonic()
         self._starting_s: float | None = None
-        self._started_s = 0.0
-        self._budget: Mapping[str, float | None] = {}
-        self._version = 0
 
     def __enter__(self) -> Self:
         return self
@@ -99,18 +95,15 @@ class Progress(Callback):
 
     def on_begin(self, event: RunBegun) -> None:
         """Say what begins: who takes part, where, for how long, and what the configuration leaves open."""
-        self._pace = Pace(event.visits_after)
-        self._started_s = time.monotonic()
-        self._pace.note(self._started_s, {})
-        self._budget = event.budget
+        super().on_begin(event)
         where = plural(event.workers, "worker") if event.workers else "no training"
         self._say(f"{plural(event.clients, 'client')}, {where}, budget {_limits(self._budget)}")
         for line in (*(() if event.resolved is None else event.resolved.lines()), *self._notes):
             self._say(line)
 
     def on_resume(self, event: RunResumed) -> None:
-        """Say from where the run goes on; what was replayed until here says nothing of the speed."""
-        self._pace = Pace(self._pace.visits_after)
+        """Say from where the run goes on."""
+        super().on_resume(event)
         self._say(resumed(event))
 
     def on_note(self, event: Noted) -> None:
@@ -119,15 +112,15 @@ class Progress(Callback):
 
     def on_commit(self, event: Committed) -> None:
         """Hold a commit, which waits for its score, and show the one before."""
-        self._pace.note(time.monotonic(), shares_of(self._budget, event.used), event.updates)
+        super().on_commit(event)
         self._flush()
-        self._held, self._version = event, event.version
-        self._move(event.time_s)
+        self._held = event
+        self._move()
 
     def on_time(self, event: TimePassed) -> None:
         """Move the bar."""
-        self._pace.note(time.monotonic(), shares_of(self._budget, event.used))
-        self._move(event.time_s)
+        super().on_time(event)
+        self._move()
 
     def on_end(self, event: RunEnded) -> None:
         """Show what is still held."""
@@ -135,16 +128,15 @@ class Progress(Callback):
         if event.status == "done":
             self._hint()
 
-    def _move(self, time_s: float) -> None:
+    def _move(self) -> None:
         if self._bar is not None:
-            self._bar.move(self._pace.share, time_s, self._version, self._left())
+            self._bar.move(self._pace.share, self._time_s, self._version, self._left())
 
     def _left(self) -> str:
-        """Return how long the run will take, in words; nothing as long as nobody knows, and at its end."""
+        """Return how long the run will take, in words, found anew now and then."""
         now_s = time.monotonic()
         if now_s - self._left_said[0] >= ANEW_S:
-            left = self._pace.left(now_s)
-            self._left_said = (now_s, "" if left is None or left.middle_s < 1.0 else left_said(left))
+            self._left_said = (now_s, self._left_at(now_s))
         return self._left_said[1]
 
     def on_score(self, event: Scored) -> None:
@@ -161,7 +153,7 @@ class Progress(Callback):
 
     def on_scoring(self, event: Scoring) -> None:
         """Say what is waited for: at once in the bar, as a line when it was quiet for long."""
-        text = f"scoring v{event.version}: {event.done:,} of {event.of:,} of {event.split}"
+        text = str(event)
         if self._bar is not None:
             self._bar.doing(text)
         elif time.monotonic() - self._wrote_s >= QUIET_S:
@@ -195,7 +187,7 @@ class Progress(Callback):
         """Name the executor without a start where Ray's took most of the time."""
         if self._starting_s is None:
             return
-        start_s, all_s = self._started_s - self._starting_s, time.monotonic() - self._starting_s
+        start_s, all_s = self._began_s - self._starting_s, time.monotonic() - self._starting_s
         if start_s > all_s / 2:
             took = f"starting took {duration(start_s)} of {duration(all_s)}"
             self._say(f"{took}: a run as small as this is quicker with -s runtime.executor=inline")

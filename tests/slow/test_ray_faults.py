@@ -14,7 +14,6 @@ from worlds.ray_faults import fedsim
 from worlds.whole_runs import assert_same
 
 from fedsim.errors import HostError, WorkerError
-from fedsim.executors import ray_session as session
 from fedsim.executors.inline import Inline
 from fedsim.executors.ray import RayExecutor
 from fedsim.records.run import load
@@ -22,17 +21,6 @@ from fedsim.runs.resuming.resume import resume
 from fedsim.runs.simulation import simulate
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def ray_here():
-    """A Ray of this process, shared by the tests below."""
-    session.quiet_environment()
-    import ray
-
-    session.start(ray, session.Needs(3, 0.0, 0, 0))
-    yield ray
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

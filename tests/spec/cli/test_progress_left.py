@@ -6,8 +6,9 @@ import io
 
 import pytest
 
+from fedsim.callbacks import pacing
 from fedsim.callbacks.telling import Telling
-from fedsim.cli import progress as module
+from fedsim.cli import progress
 from fedsim.cli.progress import Progress
 from fedsim.records.liveness.resumption import Resumption
 
@@ -25,7 +26,8 @@ class Wall:
 @pytest.fixture
 def wall(monkeypatch):
     clock = Wall()
-    monkeypatch.setattr(module, "time", clock)
+    for module in (pacing, progress):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 
