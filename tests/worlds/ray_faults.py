@@ -78,14 +78,13 @@ def fedsim(folder, experiment, command="run", **environment):
     (folder / "e.yaml").write_text(yaml.safe_dump(experiment.plain()))
     started = Command(folder)
     path = os.pathsep.join(filter(None, [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH")]))
-    patient = {"RAY_worker_niceness": "0"}  # as urgent as the test itself, on a machine that does more
     arguments = {"run": [folder / "e.yaml", "--out", started.run], "resume": [started.run, "--trust"]}[
         command
     ]
     with (folder / "said").open("w") as said:
         started.process = subprocess.Popen(
             [sys.executable, "-m", "fedsim", command, *map(str, arguments)],
-            env={**os.environ, started.mark: "1", "PYTHONPATH": path, **patient, **environment},
+            env={**os.environ, started.mark: "1", "PYTHONPATH": path, **environment},
             stdout=subprocess.DEVNULL,
             stderr=said,
             start_new_session=True,
