@@ -92,6 +92,11 @@ class World:
         return Experiment.model_validate(plain | blocks)
 
 
+PADDING = None
+"""Token of the rotary families' padding. torch gives one an embedding of zeros: the first token of a text would stay zero in every
+layer, and each norm multiplies the gradient of zero by hundreds, which 12 layers make infinite."""
+
+
 def made(world: World, cache: Path, rounds: int = 6, windows: int = WINDOWS) -> Path:
     """Return the folder of a world, written if it is not there yet.
 
@@ -102,6 +107,7 @@ def made(world: World, cache: Path, rounds: int = 6, windows: int = WINDOWS) -> 
         windows: of text for every client, before a tenth is held out.
     """
     facts = {**asdict(world), "targets": TARGETS[world.family], "rounds": rounds, "windows": windows}
+    facts["padding"] = PADDING
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     folder = cache / f"world-{key}"
     if not (folder / "world.json").is_file():
@@ -167,7 +173,7 @@ def _rotary(world: World) -> Any:
         tie_word_embeddings=True,
         bos_token_id=0,
         eos_token_id=0,
-        pad_token_id=0,
+        pad_token_id=PADDING,
         **own.get(family, {}),
     )
     return transformers.AutoModelForCausalLM.from_config(config)
