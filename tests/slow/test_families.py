@@ -34,13 +34,13 @@ class Swapped(Case):
 
 @pytest.mark.parametrize("kind", list(dict.fromkeys(families.FAMILIES)))
 def test_client_batches_of_a_family_are_stock_peft(kind):
-    """In float64, which some families leave for float32 in places, and experts do not have; those differ by that rounding."""
+    """In float64, which some families leave for float32 in places, and experts and `xglm` do not have; those differ by that rounding."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         way = families.trained(kind).path
         if way in ("sequential", "refused"):
             pytest.skip("it is trained by stock PEFT, or not at all")
-        wide = families.OWN_WAYS.get(kind) != "experts"
+        wide = families.OWN_WAYS.get(kind) != "experts" and kind != "xglm"
         dtype, near = (torch.float64, 1e-5) if wide else (torch.float32, 1e-4)
         c = Swapped(perturbed(loaded(kind), dtype), LoraConfig(r=2, alpha=4.0))
         losses, grads = c.decoder().gradients(c.stack(), c.tokens, c.weights)

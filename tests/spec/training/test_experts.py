@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from peft import LoraConfig as PeftLora
 from peft.tuners import tuners_utils
 from worlds import causal_models
@@ -106,10 +107,11 @@ def test_layers_that_peft_refuses_are_left_out_of_all_linear_and_refused_by_name
     model = hub.skeleton(name)
     leaves = {m.name.rpartition(".")[2] for m in lora.matrices(model)}
     wrong = {leaf for leaf in leaves if refused_by_peft(model, leaf)}
+    wrong |= leaves & {unadaptable.READ_PAST.get(kind)}
     adapted = {m.name.rpartition(".")[2] for m in lora.chosen(model, "all-linear")}
 
     assert adapted == leaves - wrong
-    assert bool(wrong) == (kind in unadaptable.STATE_SPACE)
+    assert bool(wrong) == (kind in unadaptable.STATE_SPACE or kind in unadaptable.READ_PAST)
     for leaf in wrong:
         with pytest.raises(ExperimentError, match=f"no adapter can be put on it in a {kind} model"):
             lora.chosen(model, leaf)
@@ -122,6 +124,24 @@ def test_our_list_is_peft_s_list():
         for leaf in (*unadaptable.WITHOUT_ADAPTER, "in_proj", "q_proj"):
             ours = kind in unadaptable.STATE_SPACE and leaf in unadaptable.WITHOUT_ADAPTER
             assert refused_by_peft(model, leaf) == ours
+
+
+@pytest.mark.parametrize("kind", unadaptable.READ_PAST)
+def test_a_layer_that_nobody_calls_carries_no_adapter(kind, tmp_path, tokenizer):
+    """Its weight is read as it is: an adapter on it would be sent and charged, and never act."""
+    name = causal_models.folder(tmp_path, kind, tokenizer)
+    model, called = hub.weights(name), set()
+    for path, module in model.named_modules():
+        module.register_forward_pre_hook(lambda *_, path=path: called.add(path))
+    with torch.no_grad():
+        model(torch.zeros((1, 3), dtype=torch.long))
+
+    linear = {m.name for m in lora.matrices(model)}
+    silent = {path for path in linear if path.endswith("." + unadaptable.READ_PAST[kind])}
+    assert silent
+    assert not silent & called
+    chosen = {m.name for m in lora.chosen(hub.skeleton(name), "all-linear")}
+    assert not silent & chosen
 
 
 @pytest.mark.parametrize(("kind", "leaf"), [("phimoe", "router"), ("deepseek_v4", "o_a_proj")])
