@@ -115,7 +115,7 @@ def _numbers(found: Contest, values: Sequence[float]) -> dict[str, object]:
         runs = found.runs(group)
         reached = {
             str(value): json.loads(views.time_to_target(runs, found.metric, value).to_json(orient="records"))
-            for value in (values or comparisons.declared_targets(found.c.runs))
+            for value in (values or comparisons.declared_targets(found.c.runs, found.metric))
         }
         configurations.append(
             {

@@ -165,9 +165,16 @@ def _difference(first: Mapping[Seeds, float], second: Mapping[Seeds, float], lev
 # targets ----------------------------------------------------------------------------------------
 
 
-def declared_targets(runs: Sequence[Run]) -> list[float]:
-    """Return the targets that runs declared before they ran (`evaluate.targets`), each once, in their order."""
+def declared_targets(runs: Sequence[Run], metric: str | None = None) -> list[float]:
+    """Return the targets that runs declared before they ran, each once, in their order.
+
+    Args:
+        runs: of any configurations.
+        metric: of the test split; with it also the scores of it that ended runs (`budget.target`), behind `evaluate.targets`.
+    """
     declared = [target for run in runs for target in run.experiment.get("evaluate", {}).get("targets") or ()]
+    ends = [run.experiment.get("budget", {}).get("target") or {} for run in runs]
+    declared += [end["value"] for end in ends if (end.get("metric"), end.get("split")) == (metric, "test")]
     return list(dict.fromkeys(float(target) for target in declared))
 
 

@@ -20,7 +20,9 @@ def tables(found: Contest, targets: Sequence[float]) -> list[Table]:
         found: what is compared.
         targets: as whoever makes the page asks for them, before those that the runs declare.
     """
-    declared = list(dict.fromkeys([*map(float, targets), *comparisons.declared_targets(found.c.runs)]))
+    declared = list(
+        dict.fromkeys([*map(float, targets), *comparisons.declared_targets(found.c.runs, found.metric)])
+    )
     if declared:
         return [
             made

@@ -160,6 +160,17 @@ def test_targets_are_those_declared():
     assert views.declared_targets(runs) == [20.0, 18.0, 15.5]
 
 
+def test_a_score_that_ends_a_run_is_a_target_of_its_metric():
+    end = {"metric": "perplexity", "value": 17, "split": "test"}
+    ends = [end, end | {"value": 20}, end | {"metric": "loss"}, None]
+    targets = {"targets": [20], "splits": ["test", "valid"]}
+    runs = [run_of(evaluate=targets, budget={"commits": 9, "target": target}) for target in ends]
+    runs.append(run_of(evaluate=targets, budget={"commits": 9, "target": end | {"split": "valid", "value": 5}}))
+
+    assert views.declared_targets(runs, "perplexity") == [20.0, 17.0]
+    assert views.declared_targets(runs) == [20.0]
+
+
 def test_a_mean_curve_goes_as_far_as_its_shortest_run():
     late = small(scores=small().scores.query("version < 2"))
     found = views.mean_curve([run_of(), run_of(1, 2.0, run=late)], "perplexity")
