@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,7 +83,7 @@ class ChatTemplate:
             return None
         start, end = len(before), len(until)
         if not told:
-            said = len(commonprefix([until, self.render(_otherwise(turns[: at + 1], at)).partition(ELSE)[0]]))
+            said = _common(until, self.render(_otherwise(turns[: at + 1], at)).partition(ELSE)[0])
             start = said if at == 0 or whole[start:said].strip() else start
         content = turns[at]["content"].strip()
         there = whole.find(content, start, end)
@@ -125,6 +124,11 @@ class ChatTemplate:
 def _otherwise(turns: Sequence[Mapping[str, str]], at: int) -> list[dict[str, str]]:
     """Return the turns with one of them saying something else."""
     return [{**turn, "content": ELSE} if i == at else dict(turn) for i, turn in enumerate(turns)]
+
+
+def _common(text: str, other: str) -> int:
+    """Return how many characters two texts have in common at their beginning."""
+    return next((at for at, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), len(other))
 
 
 def template_of(tokenizer: PreTrainedTokenizerBase, file: str | None, model: str) -> ChatTemplate:
