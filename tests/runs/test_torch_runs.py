@@ -190,6 +190,14 @@ REFUSED = {
     "odd metrics": ("OddMetrics", {}, ["`OddMetrics.metrics` gives 'pairs' the shape (3, 2)"]),
     "a metric called loss": ("TakenName", {}, ["calls a metric 'loss'"]),
     "a counter in a frozen model": ("Counting", {"lora": ADAPTERS}, ["changes its buffer calls"]),
+    "a frozen weight that moves": ("Moves", {"lora": ADAPTERS}, ["changes the frozen weight 0.bias"]),
+    "a part that moves": ("Teacher", {}, ["changes the frozen weight teacher.weight"]),
+    "two names of one end": (
+        "Twofold",
+        {"lora": {"targets": ["subhead"], "modules_to_save": ["head"]}},
+        ["lora.modules_to_save", "PEFT would train subhead whole, too"],
+    ),
+    "keys that are numbers": ("Numbered", {}, ["gives a dict with the key 0, where names are wanted"]),
     "a partition of own data": ("Lines", {"task.partition": {"kind": "iid"}}, ["task.partition", "nothing is left to deal"]),
     "no labels": (
         "Pictures",

@@ -83,6 +83,11 @@ def _saved(model: torch.nn.Module, names: Sequence[str], adapted: Sequence[Modul
                 what = f"cannot be trained whole: {inside[0]} carries an adapter"
                 fix = f"leave {inside[0]} out of lora.targets, or {name} out of lora.modules_to_save"
                 raise ExperimentError(message("lora.modules_to_save", what, got=name, fix=fix))
+            also = [other for other in paths if other.endswith(path) and other not in matching]
+            if also:
+                what = f"PEFT would train {also[0]} whole, too, because its name ends with this one"
+                fix = f"give one of the two another name in the model, or leave {name} out"
+                raise ExperimentError(message("lora.modules_to_save", what, got=name, fix=fix))
             parameters = dict(model.get_submodule(path).named_parameters())
             if not parameters:
                 fix = "name a module that has weights, such as lm_head"

@@ -108,6 +108,9 @@ def examples_of(value: object) -> Examples:
     if isinstance(value, Tensor | np.ndarray):
         return _checked((_tensor(value),), "tensor")
     if isinstance(value, Mapping):
+        strange = [name for name in value if not isinstance(name, str)]
+        if strange:
+            raise ValueError(f"a dict with the key {strange[0]!r}, where names are wanted")
         names = tuple(str(name) for name in value)
         return _checked(tuple(_tensor(column) for column in value.values()), names)
     if isinstance(value, tuple):
