@@ -361,6 +361,30 @@ class Fickle(Lines):
         return {"many" if len(batch[0]) > 4 else "few": torch.zeros(())}
 
 
+class Weightless(Lines):
+    def model(self):
+        return super().model().to("meta")
+
+
+class Scattered(Lines):
+    def data(self, client):
+        x, y = super().data(client)
+        return x.to_sparse(), y
+
+
+class Quits(Lines):
+    def loss(self, model, batch):
+        raise SystemExit(3)
+
+
+class Orphans(Lines):
+    """Some examples of the pool have no owner."""
+
+    def pool(self):
+        examples = self.drawn(30)
+        return Pool(examples, owners=[None, "ann", "bob"] * 10)
+
+
 class Numbered(Lines):
     """Examples in a dict whose keys are numbers."""
 
