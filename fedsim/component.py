@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from pathlib import PurePosixPath
 from types import ModuleType
 from typing import Any, TypeVar, get_args
 
@@ -203,15 +204,17 @@ def _loaded(module: str, kind: str, where: str) -> ModuleType:
         missing = str(problem.name or "")
         if missing and (module == missing or module.startswith(f"{missing}.")):
             fix = "give package.module:Class, the file beside the YAML, in the working directory or on PYTHONPATH"
-            raise ExperimentError(
-                message(where, f"there is no module {missing!r}", got=kind, fix=fix)
-            ) from problem
+            what = f"there is no module {missing!r}"
+            if module.endswith(".py") or "/" in module:
+                what = "names a file in the place of a module"
+                fix = f"write {PurePosixPath(module).stem}:{kind.rpartition(':')[2]}, the file beside the YAML, in the working directory or on PYTHONPATH"
+            raise ExperimentError(message(where, what, got=kind, fix=fix)) from problem
         raise ExperimentError(_broken(module, kind, where, problem)) from problem
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:  # a script calls sys.exit when it is imported
         raise ExperimentError(_broken(module, kind, where, problem)) from problem
 
 
-def _broken(module: str, kind: str, key: str, problem: Exception) -> Message:
+def _broken(module: str, kind: str, key: str, problem: BaseException) -> Message:
     place = (
         f"{problem.filename}, line {problem.lineno}"
         if isinstance(problem, SyntaxError)

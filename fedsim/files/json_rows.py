@@ -64,13 +64,13 @@ def _object(value: object, kind: str, number: int) -> Row:
 
 def _parsed(text: str, line: int) -> object:
     try:
-        value: object = json.loads(text, object_pairs_hook=_once)
+        value: object = json.loads(text, object_pairs_hook=once)
     except json.JSONDecodeError as problem:
         what = f"is not JSON ({problem.msg} at column {problem.colno})"
         raise UnreadableError(what, line=line + problem.lineno - 1, fix=FIX) from problem
     except RecursionError as problem:
         raise UnreadableError("is nested too deeply", line=line, fix=FIX) from problem
-    except _TwiceError as problem:
+    except TwiceError as problem:
         what = "gives one key twice"
         raise UnreadableError(what, line=line, got=str(problem), fix="keep one of the two") from problem
     except ValueError as problem:  # a number of thousands of digits
@@ -79,13 +79,18 @@ def _parsed(text: str, line: int) -> object:
     return value
 
 
-class _TwiceError(ValueError):
+class TwiceError(ValueError):
     """A key is given twice in one object."""
 
 
-def _once(pairs: list[tuple[str, object]]) -> Row:
+def once(pairs: list[tuple[str, object]]) -> Row:
+    """Return the object of some pairs, for `json.loads`.
+
+    Raises:
+        TwiceError: a key is given twice.
+    """
     row = dict(pairs)
     if len(row) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise _TwiceError(next(key for at, key in enumerate(keys) if key in keys[:at]))
+        raise TwiceError(next(key for at, key in enumerate(keys) if key in keys[:at]))
     return row

@@ -9,6 +9,7 @@ parameters.
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -205,10 +206,18 @@ def peft_config(model: Any, trained: Layout, lora: LoraConfig, base: str | None 
         bias=lora.bias,
         modules_to_save=saved_modules(trained, model) or None,
         **patterns(trained, lora),
-        target_modules=sorted(leaves if everywhere == wanted else wanted),
+        target_modules=sorted(leaves) if everywhere == wanted else _exactly(wanted, model),
         fan_in_fan_out=any(m.conv1d for m in matrices(model) if m.name in wanted),
         inference_mode=base is not None,
     )
+
+
+def _exactly(wanted: set[str], model: Any) -> list[str] | str:
+    """Return PEFT's `target_modules` of some layers and no others: their paths, or an expression where one ends another's."""
+    ends = tuple(f".{name}" for name in wanted)
+    if any(name.endswith(ends) and name not in wanted for name, _ in model.named_modules()):
+        return "|".join(map(re.escape, sorted(wanted)))
+    return sorted(wanted)
 
 
 def frozen(name: str, dtype: str, quantise: Quantise | None) -> PreTrainedModel:

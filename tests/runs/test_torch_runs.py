@@ -190,6 +190,23 @@ REFUSED = {
     "odd metrics": ("OddMetrics", {}, ["`OddMetrics.metrics` gives 'pairs' the shape (3, 2)"]),
     "a metric called loss": ("TakenName", {}, ["calls a metric 'loss'"]),
     "a counter in a frozen model": ("Counting", {"lora": ADAPTERS}, ["changes its buffer calls"]),
+    "a frozen weight that moves": ("Moves", {"lora": ADAPTERS}, ["changes the frozen weight 0.bias"]),
+    "a part that moves": ("Teacher", {}, ["changes the frozen weight teacher.weight"]),
+    "two names of one end": (
+        "Twofold",
+        {"lora": {"targets": ["subhead"], "modules_to_save": ["head"]}},
+        ["lora.modules_to_save", "PEFT would train subhead whole, too"],
+    ),
+    "a file": ("worlds/own_models.py:Lines", {}, ["names a file in the place of a module", "write own_models:Lines"]),
+    "no numbers": ("Weightless", {}, ["returns tensors on the device meta"]),
+    "a sparse tensor": ("Scattered", {}, ["gives a tensor of the kind sparse_coo"]),
+    "quits": ("Quits", {}, ["`Quits.loss` raised SystemExit: 3"]),
+    "owners that are missing": (
+        "Orphans",
+        {"task.partition": {"kind": "natural"}},
+        ["gives example 0 none of the owners"],
+    ),
+    "keys that are numbers": ("Numbered", {}, ["gives a dict with the key 0, where names are wanted"]),
     "a partition of own data": ("Lines", {"task.partition": {"kind": "iid"}}, ["task.partition", "nothing is left to deal"]),
     "no labels": (
         "Pictures",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from itertools import count
 
 import torch
@@ -313,6 +314,82 @@ class Counts(nn.Module):
     def forward(self, x):
         self.calls += 1
         return self.map(x)
+
+
+class Moves(Lines):
+    """The loss moves a weight that is frozen, each time that it is computed with a gradient."""
+
+    def loss(self, model, batch):
+        if torch.is_grad_enabled():
+            model[0].bias.data.add_(0.1)
+        return super().loss(model, batch)
+
+
+class Teacher(Lines):
+    """Of a model that trains whole a part does not, and the loss moves it."""
+
+    def model(self):
+        return nn.ModuleDict({"student": super().model(), "teacher": nn.Linear(3, 2).requires_grad_(False)})
+
+    def loss(self, model, batch):
+        with torch.no_grad():
+            model["teacher"].weight.mul_(0.9)
+        return super().loss(model["student"], batch)
+
+    def metrics(self, model, batch):
+        return {}
+
+
+class Nested(Lines):
+    """Names of layers that end as others do: 0 is a layer, and 1.0 is none."""
+
+    def model(self):
+        return nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Tanh(), nn.Linear(3, 2)))
+
+
+class Twofold(Lines):
+    """A name that is the end of another one, without a dot between."""
+
+    def model(self):
+        return nn.Sequential(OrderedDict(subhead=nn.Linear(3, 5), head=nn.Linear(5, 2)))
+
+
+class Fickle(Lines):
+    """The metrics of a long batch are others than those of a short one."""
+
+    def metrics(self, model, batch):
+        return {"many" if len(batch[0]) > 4 else "few": torch.zeros(())}
+
+
+class Weightless(Lines):
+    def model(self):
+        return super().model().to("meta")
+
+
+class Scattered(Lines):
+    def data(self, client):
+        x, y = super().data(client)
+        return x.to_sparse(), y
+
+
+class Quits(Lines):
+    def loss(self, model, batch):
+        raise SystemExit(3)
+
+
+class Orphans(Lines):
+    """Some examples of the pool have no owner."""
+
+    def pool(self):
+        examples = self.drawn(30)
+        return Pool(examples, owners=[None, "ann", "bob"] * 10)
+
+
+class Numbered(Lines):
+    """Examples in a dict whose keys are numbers."""
+
+    def data(self, client):
+        return dict(enumerate(super().data(client)))
 
 
 class Forgets(Lines):

@@ -41,6 +41,9 @@ class Practice:
 
 # The written-out Llama has RMSNorm in float64 where transformers rounds it to float32: fused is compared on GPT-2.
 BESIDE = ("swapped", "sequential")
+PATTERNS = {"rank_pattern": {"c_attn": 2, r"h\.[01]\.mlp\.c_.*": 6}, "alpha_pattern": {"mlp.c_proj": 3.0}}
+ALL = {**PATTERNS, "rslora": True, "dora": True, "bias": "all", "lr_ratio": 4.0}
+THEIR_ALL = {**PATTERNS, "use_rslora": True, "use_dora": True, "bias": "all"}
 PRACTICES = {
     "rslora": Practice("gpt2", {"rslora": True}, {"use_rslora": True}),
     "lora plus": Practice("gpt2", {"lr_ratio": 16.0}, {}),
@@ -66,6 +69,15 @@ PRACTICES = {
                      {"use_dora": True, "target_modules": ["q_proj", "down_proj"]}, BESIDE),
     "dora on Conv1D with biases": Practice("gpt2", {"dora": True, "bias": "lora_only"},
                                            {"use_dora": True, "bias": "lora_only"}, BESIDE),
+    "all but whole modules": Practice(
+        "gpt2", {**ALL, "layers_to_transform": (1,), "targets": ("c_attn", "c_fc", "c_proj")},
+        {**THEIR_ALL, "layers_to_transform": [1], "target_modules": ["c_attn", "c_fc", "c_proj"]}, BESIDE,
+    ),
+    "all of it": Practice(
+        "gpt2", {**ALL, "layers_to_transform": (0,), "targets": ("c_attn", "mlp.c_proj"), "modules_to_save": ("ln_f", "wpe")},
+        {**THEIR_ALL, "layers_to_transform": [0], "target_modules": ["c_attn", "mlp.c_proj"], "modules_to_save": ["ln_f", "wpe"]},
+        ("sequential",),
+    ),
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedsim.errors import DataError, Shown, message, nearest
+from fedsim.files.json_rows import TwiceError, once
 from fedsim.files.text_file import half_character, shown
 from fedsim.tasks._chats.settings import PARTS, Columns, Format
 from fedsim.tasks._language.units import Texts, chosen
@@ -171,9 +172,14 @@ def _chat(cell: object, place: str) -> list[Turn]:
 def _parsed(text: str, place: str) -> list[object]:
     """Return what JSON in a cell says, if it is a list."""
     try:
-        cell = json.loads(text)
+        cell = json.loads(text, object_pairs_hook=once)
         if isinstance(cell, list):
             return cell
+    except TwiceError as problem:
+        what = f"{place} gives one key twice"
+        raise DataError(
+            message("task.columns.messages", what, got=str(problem), fix="keep one of the two")
+        ) from problem
     except (ValueError, RecursionError):
         pass
     what, fix = f"{place} is no list of messages", 'write [{"role": "user", "content": "..."}, ...]'
@@ -186,19 +192,25 @@ def _turn(each: object, place: str) -> Turn:
         raise DataError(
             message("task.columns.messages", f"{place} is no message", got=Shown(repr(each)[:60]), fix=fix)
         )
-    role, content = (each.get(a, each.get(b)) for a, b in (("role", "from"), ("content", "value")))
+    role, content = (_first(each, *names) for names in (("role", "from"), ("content", "value")))
     if not isinstance(role, str) or role.lower() not in ROLES:
         known = ", ".join(dict.fromkeys(ROLES.values()))
         what = f"{place} has no role" if role is None else f"{place} has an unknown role"
         raise DataError(
             message("task.columns.messages", what, got=Shown(repr(role)[:60]), fix=f"give one of {known}")
         )
-    if content is None and each.get("tool_calls"):
+    if not content and (each.get("tool_calls") or each.get("function_call")):
         what, fix = f"{place} calls a tool and says nothing", "write the call as the text of the message"
         raise DataError(message("task.columns.messages", what, fix=fix))
     if isinstance(content, list):
         content = _joined(content, place)
     return {"role": ROLES[role.lower()], "content": _text(content, "content", place)}
+
+
+def _first(each: Mapping[str, object], name: str, other: str) -> object:
+    """Return what a message says under one of two names: tables with both in their columns leave one empty."""
+    said = each.get(name)
+    return each.get(other) if said is None else said
 
 
 def _joined(parts: Sequence[object], place: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,6 +107,11 @@ def _column(values: Labels | None, source: Source, name: str, n: int) -> Ints | 
     if column.shape != (n,):
         what = f"`{source.name}.pool` has {name} of shape {column.shape} for {n} examples"
         raise DataError(message(WHERE, what, fix=f"give one of the {name} an example"))
+    named = column.tolist() if column.dtype.kind in "fO" else []
+    missing = [v is None or (isinstance(v, float) and math.isnan(v)) for v in named]
+    if any(missing):
+        what = f"`{source.name}.pool` gives example {missing.index(True)} none of the {name}"
+        raise DataError(message(WHERE, what, fix=f"give each example one of the {name}, numbers or all text"))
     numbers: Ints = np.unique(column, return_inverse=True)[1].astype(np.int64)
     return numbers
 

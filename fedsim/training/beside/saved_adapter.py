@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import NoReturn
@@ -52,7 +52,7 @@ def check_saved(layout: Layout, lora: LoraConfig) -> None:
             folder,
             "make lora.targets, bias, modules_to_save and layers_to_transform those of the adapter",
         )
-    extra = sorted(stored.keys() - set(names.values()))
+    extra = sorted(key for key in stored.keys() - set(names.values()) if not _is_again(key, names.values()))
     if extra:
         what = f"has {len(extra)} arrays that are not trained here, {extra[0]} first"
         _refuse(
@@ -64,6 +64,12 @@ def check_saved(layout: Layout, lora: LoraConfig) -> None:
         if stored[key] != layout.slices[name][1]:
             _refuse_shape(name, stored[key], layout, folder)
     _check_scales(settings, layout, folder)
+
+
+def _is_again(key: str, trained: Collection[str]) -> bool:
+    """Tell whether PEFT has stored an array of a whole module once more, as it does with `bias: all`, or the one before it trained."""
+    copies = (key.replace(f".{part}.", ".") for part in ("modules_to_save", "original_module"))
+    return any(copy != key and copy in trained for copy in copies)
 
 
 def read_saved(folder: str, layout: Layout) -> Vector:

@@ -83,6 +83,11 @@ def _saved(model: torch.nn.Module, names: Sequence[str], adapted: Sequence[Modul
                 what = f"cannot be trained whole: {inside[0]} carries an adapter"
                 fix = f"leave {inside[0]} out of lora.targets, or {name} out of lora.modules_to_save"
                 raise ExperimentError(message("lora.modules_to_save", what, got=name, fix=fix))
+            also = [other for other in paths if other.endswith(path) and other != path]
+            if also:
+                what = f"PEFT would train {also[0]} whole, too, because its name ends with this one"
+                fix = f"give one of the two another name in the model, or leave {name} out"
+                raise ExperimentError(message("lora.modules_to_save", what, got=name, fix=fix))
             parameters = dict(model.get_submodule(path).named_parameters())
             if not parameters:
                 fix = "name a module that has weights, such as lm_head"
@@ -95,7 +100,11 @@ def _saved(model: torch.nn.Module, names: Sequence[str], adapted: Sequence[Modul
 
 
 def saved_modules(layout: Layout, model: torch.nn.Module) -> list[str]:
-    """Return the paths of the modules that are trained whole: the shortest that hold nothing else."""
+    """Return the paths of the modules that are trained whole: the shortest that hold nothing else and that end no other path.
+
+    PEFT takes what it is told for an end.
+    """
+    paths = [path for path, _ in model.named_modules()]
     names = {tensor.name for tensor in layout.beside if tensor.kind == "saved"}
     whole = [
         path
@@ -103,6 +112,7 @@ def saved_modules(layout: Layout, model: torch.nn.Module) -> list[str]:
         if path
         and (inside := [f"{path}.{key}" for key, _ in module.named_parameters()])
         and names >= set(inside)
+        and not any(other.endswith(path) for other in paths if other != path)
     ]
     return [path for path in whole if not any(path.startswith(f"{other}.") for other in whole)]
 

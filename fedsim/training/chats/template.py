@@ -76,24 +76,25 @@ class ChatTemplate:
 
     def _span(self, whole: str, turns: Sequence[Mapping[str, str]], at: int) -> tuple[int, int] | None:
         """Return where the answer of a turn is; None: what is written of it changes with what follows."""
-        content = turns[at]["content"].strip()
-        before = self.render(turns[:at], prompt=True) if at else whole[: max(0, whole.find(content))]
+        told = "add_generation_prompt" in self.text and at > 0
+        before = self.render(turns[:at], prompt=True) if at else ""
         until = self.render(turns[: at + 1])
         if not (whole.startswith(before) and whole.startswith(until)):
             return None
         start, end = len(before), len(until)
+        if not told:
+            said = _common(until, self.render(_otherwise(turns[: at + 1], at)).partition(ELSE)[0])
+            start = said if at == 0 or whole[start:said].strip() else start
+        content = turns[at]["content"].strip()
         there = whole.find(content, start, end)
         if there < 0:
             return start, end
-        if "add_generation_prompt" not in self.text and whole[start:there].strip():
-            start = there
         behind = whole[there + len(content) : end]
         return start, end - (len(behind) - len(behind.rstrip()) if behind.strip() else 0)
 
     def _said(self, whole: str, turns: Sequence[Mapping[str, str]], at: int) -> tuple[int, int]:
         """Return where what a turn says is, found by saying something else, with the mark that ends it."""
-        other = [dict(turn) for turn in turns]
-        other[at]["content"] = ELSE
+        other = _otherwise(turns, at)
         before, found, behind = self.render(other).partition(ELSE)
         start, end = len(before), len(whole) - len(behind)
         if not found or end < start or not (whole.startswith(before) and whole.endswith(behind)):
@@ -118,6 +119,16 @@ class ChatTemplate:
         except Exception as problem:  # whatever a template of others raises
             raise TemplateError(described(problem)) from problem
         return str(texts[0]), [(int(a), int(b)) for a, b in spans[0]] if marked else []
+
+
+def _otherwise(turns: Sequence[Mapping[str, str]], at: int) -> list[dict[str, str]]:
+    """Return the turns with one of them saying something else."""
+    return [{**turn, "content": ELSE} if i == at else dict(turn) for i, turn in enumerate(turns)]
+
+
+def _common(text: str, other: str) -> int:
+    """Return how many characters two texts have in common at their beginning."""
+    return next((at for at, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), len(other))
 
 
 def template_of(tokenizer: PreTrainedTokenizerBase, file: str | None, model: str) -> ChatTemplate:

@@ -56,8 +56,13 @@ def write_config(made: Architecture, trained: Layout, lora: LoraConfig, base: st
 
 
 def patterns(trained: Layout, lora: LoraConfig) -> dict[str, dict[str, float]]:
-    """Return PEFT's `rank_pattern` and `alpha_pattern`: the modules that differ from r and alpha, by their whole paths."""
-    of = {m.name: lora.of_module(m.name) for m in trained.modules}
+    """Return PEFT's `rank_pattern` and `alpha_pattern`: the modules that differ from r and alpha, by their whole paths.
+
+    A path with which another one ends has a ^ before it, as PEFT takes it for an end.
+    """
+    names = [m.name for m in trained.modules]
+    also = {name for name in names if any(other.endswith(f".{name}") for other in names)}
+    of = {f"^{name}" if name in also else name: lora.of_module(name) for name in names}
     return {
         "rank_pattern": {name: r for name, (r, _) in of.items() if r != lora.r},
         "alpha_pattern": {name: alpha for name, (_, alpha) in of.items() if alpha != lora.alpha},

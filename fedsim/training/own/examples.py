@@ -108,6 +108,9 @@ def examples_of(value: object) -> Examples:
     if isinstance(value, Tensor | np.ndarray):
         return _checked((_tensor(value),), "tensor")
     if isinstance(value, Mapping):
+        strange = [name for name in value if not isinstance(name, str)]
+        if strange:
+            raise ValueError(f"a dict with the key {strange[0]!r}, where names are wanted")
         names = tuple(str(name) for name in value)
         return _checked(tuple(_tensor(column) for column in value.values()), names)
     if isinstance(value, tuple):
@@ -125,10 +128,14 @@ def _checked(tensors: tuple[Tensor, ...], form: Form) -> Examples:
         raise ValueError("an empty collection of tensors")
     if any(tensor.dim() == 0 for tensor in tensors):
         raise ValueError("a tensor without axes, where the first axis counts the examples")
+    strange = [t for t in tensors if t.layout is not torch.strided or t.is_meta or t.is_quantized]
+    if strange:
+        kind = "meta" if strange[0].is_meta else str(strange[0].layout).removeprefix("torch.")
+        raise ValueError(f"a tensor of the kind {kind}, where a dense one with its numbers is wanted")
     lengths = [len(tensor) for tensor in tensors]
     if len(set(lengths)) > 1:
         raise ValueError(f"tensors of {' and '.join(map(str, lengths))} rows, where all need as many")
-    return Examples(tuple(tensor.detach() for tensor in tensors), form)
+    return Examples(tuple(tensor.detach().cpu() for tensor in tensors), form)
 
 
 def _tensor(value: object) -> Tensor:

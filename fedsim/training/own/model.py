@@ -25,7 +25,7 @@ from fedsim.training.local import device, one_thread
 from fedsim.training.lora import Trainee, peft_config
 from fedsim.training.own.chance import drawing
 from fedsim.training.own.examples import Examples
-from fedsim.training.own.losses import COUNT, Alone, bare, loss_of, metrics_of
+from fedsim.training.own.losses import COUNT, LOSS, Alone, bare, loss_of, metrics_of
 from fedsim.training.own.source import WHERE, Sketch, Source, difference, sketches
 from fedsim.training.own.together import Together
 from fedsim.training.own.trainee import Whole
@@ -45,6 +45,7 @@ class Recipe:
         path: together (`swapped`) or one by one.
         counters: buffers of whole numbers that training moves.
         sketches: what the model was like when the run was prepared.
+        metrics: names of the user's metrics.
         tokens: what an example counts as.
     """
 
@@ -54,6 +55,7 @@ class Recipe:
     path: Trained
     counters: tuple[str, ...]
     sketches: tuple[Sketch, ...]
+    metrics: tuple[str, ...]
     tokens: int = 1
 
     def __hash__(self) -> int:
@@ -114,6 +116,11 @@ class OwnModel:
         """
         with one_thread(), torch.no_grad(), self._with(vector, base) as model, drawing(seed, device()):
             values = metrics_of(self.recipe.source, model, examples.to(device()))
+        if set(values) != {LOSS, *self.recipe.metrics}:
+            told = ", ".join(name for name in values if name != LOSS) or "none"
+            what = f"`{self.recipe.source.name}.metrics` gives other metrics than for the first batch"
+            fix = f"give {', '.join(self.recipe.metrics) or 'none'} for every batch"
+            raise WorkerError(message(WHERE, what, got=told, fix=fix))
         sums: Sums = {name: float(each.sum()) for name, each in values.items()}
         return sums | {COUNT: float(len(examples))}
 

@@ -37,7 +37,7 @@ def asking(task: TorchTask, method: str) -> Iterator[None]:
         yield
     except FedsimError:
         raise
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         place = place_in(problem)
         at = f" ({place})" if place else ""
         what = f"`{type(task).__name__}.{method}` raised {described(problem)}{at}"
@@ -89,6 +89,9 @@ class Source:
             raise ExperimentError(
                 message(WHERE, what, fix="give their sizes, or run the model once in model()")
             )
+        if any(t.is_meta for t in [*model.parameters(), *model.buffers()]):
+            what = f"`{self.name}.model` returns tensors on the device meta, which have no numbers"
+            raise ExperimentError(message(WHERE, what, fix="build the module on the CPU, with its weights"))
         return model.eval()
 
     def client(self, client: int) -> tuple[Examples, int]:

@@ -6,6 +6,7 @@ update, what a step costs, and whether clients can train together.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from fedsim.cost.operations import Operations
 from fedsim.errors import ExperimentError, message
 from fedsim.rng import seed_of
 from fedsim.training.backbone import Path
+from fedsim.training.beside.tensors import plain_name
 from fedsim.training.local import one_thread
 from fedsim.training.lora import Trainee
 from fedsim.training.own import company, layers, work
@@ -24,7 +26,7 @@ from fedsim.training.own.bench import Bench
 from fedsim.training.own.chance import drawing
 from fedsim.training.own.examples import Examples
 from fedsim.training.own.losses import bare, loss_of, metrics_of
-from fedsim.training.own.model import Recipe
+from fedsim.training.own.model import Recipe, Trained
 from fedsim.training.own.source import WHERE, Sketch, Source, asking, difference, sketches
 
 
@@ -61,12 +63,13 @@ class _Asked:
 
 @dataclass(frozen=True, eq=False)
 class _Built:
-    """The model, built twice, what it is like, and the names of its metrics."""
+    """The model, built twice, what it is like, the names of its metrics, and checksums of its weights before it was run."""
 
     model: nn.Module
     second: nn.Module
     sketches: tuple[Sketch, ...]
     metrics: tuple[str, ...]
+    marks: dict[str, int]
 
 
 def trial(source: Source, lora: LoraConfig, path: Path, examples: Examples) -> Trial:
@@ -105,12 +108,13 @@ def _built(asked: _Asked) -> _Built:
     if other is not None:
         what = f"`{source.name}.model` builds another model when it is called again: {other}"
         raise ExperimentError(message(WHERE, what, fix=fix))
+    marks = _marks(model)
     with torch.no_grad(), drawing(seed_of(source.seed, "trial")):
         with asking(source.task, "loss"):
             loss_of(source, model, asked.examples)
         with asking(source.task, "metrics"):
             names = tuple(metrics_of(source, model, asked.examples))[1:]
-    return _Built(model, second, first, names)
+    return _Built(model, second, first, names, marks)
 
 
 def _whole(asked: _Asked, built: _Built) -> Trial:
@@ -122,11 +126,12 @@ def _whole(asked: _Asked, built: _Built) -> Trial:
     before = _buffers(model)
     model.train()
     costs = Bench(asked.source, model, asked.examples).step()
+    _unmoved_weights(asked, built, {name for name, p in model.named_parameters() if p.requires_grad})
     moved = [name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])]
     floats = [name for name in moved if before[name].is_floating_point()]
     counters = tuple(name for name in moved if name not in floats)
     layout = layers.whole(model, floats)
-    recipe = Recipe(asked.source, layout, asked.lora, "sequential", counters, built.sketches)
+    recipe = Recipe(asked.source, layout, asked.lora, "sequential", counters, built.sketches, built.metrics)
     still = _numbers(model) - layout.size
     return Trial(recipe, costs, still, layers.multiplying(model), None, built.metrics)
 
@@ -142,13 +147,15 @@ def _adapted(asked: _Asked, built: _Built) -> Trial:
     costs = bench.step()
     _through_all(trainee)
     _unmoved(bench.model, before)
+    _unmoved_weights(asked, built, set(layout.slices))
     if swap is not None:
         why = company.apart(swap, trainee, bench)
     if asked.path == "swapped" and why is not None:
         fix = "set numerics.training: auto or sequential"
         raise ExperimentError(message("numerics.training", f"clients cannot train together: {why}", fix=fix))
     together = swap is not None and why is None
-    recipe = Recipe(source, layout, lora, "swapped" if together else "sequential", (), built.sketches)
+    path: Trained = "swapped" if together else "sequential"
+    recipe = Recipe(source, layout, lora, path, (), built.sketches, built.metrics)
     costs = work.with_slot(costs, _wider(asked, built.second, layout), layout.rank)
     return Trial(recipe, costs, still, multiplying, why, built.metrics)
 
@@ -156,7 +163,9 @@ def _adapted(asked: _Asked, built: _Built) -> Trial:
 def _wider(asked: _Asked, model: nn.Module, layout: Layout) -> Operations:
     """Return what a step costs with adapters of one slot more."""
     wider = Layout(tuple(m.at_rank(m.rank + 1, m.scale) for m in layout.modules), layout.tensors)
-    lora = asked.lora.model_copy(update={"r": asked.lora.r + 1, "rank_by": "fixed", "ranks": None})
+    ranks = {key: r + 1 for key, r in (asked.lora.rank_pattern or {}).items()} or None
+    more = {"r": asked.lora.r + 1, "rank_by": "fixed", "ranks": None, "rank_pattern": ranks}
+    lora = asked.lora.model_copy(update=more)
     return Bench(asked.source, bare(Trainee(model, wider, lora)), asked.examples).step()
 
 
@@ -179,6 +188,25 @@ def _unmoved(model: nn.Module, before: dict[str, Tensor]) -> None:
             what = f"the frozen model changes its buffer {name} as it computes, which would go from client to client"
             fix = "let it change in training mode only (self.training), or set lora.full: true"
             raise ExperimentError(message(WHERE, what, fix=fix))
+
+
+def _unmoved_weights(asked: _Asked, built: _Built, trained: set[str]) -> None:
+    """Hold that a frozen weight is what it was before the model was scored and has made a step."""
+    after = _marks(built.model)
+    for name, mark in built.marks.items():
+        if name not in trained and after.get(name, mark) != mark:
+            what = (
+                f"`{asked.source.name}` changes the frozen weight {name} as its loss or its metrics are computed, "
+                "which would go from client to client"
+            )
+            fix = "leave frozen weights alone; with lora.full: true, make it a buffer that moves in training mode"
+            raise ExperimentError(message(WHERE, what, fix=fix))
+
+
+def _marks(model: nn.Module) -> dict[str, int]:
+    """Return a checksum of every parameter, by its name in the user's model."""
+    named = {plain_name(name): p.detach().cpu().contiguous() for name, p in model.named_parameters()}
+    return {name: zlib.crc32(p.view(-1).view(torch.uint8).numpy()) for name, p in named.items()}
 
 
 def _buffers(model: nn.Module) -> dict[str, Tensor]:

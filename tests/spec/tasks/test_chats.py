@@ -122,6 +122,15 @@ def test_a_template_without_a_beginning_of_answers_leaves_the_role_out_of_them()
     assert answers(bare, chat(("the ship", "sails")))[1] == ["sails\n"]
 
 
+@pytest.mark.parametrize("word", ["a", "start", "assistant", "<|im_end|>", ""])
+def test_an_answer_is_not_sought_in_the_words_of_the_template(word):
+    bare = "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>\n{% endfor %}"
+    first = [{"role": "assistant", "content": word}, *chat(("the ship", word))]
+
+    assert answers(bare, first)[1] == [f"{word}</s>"] * 2
+    assert answers(CHATML, first)[1] == [f"{word}<|im_end|>"] * 2
+
+
 def test_of_turns_that_are_written_otherwise_when_more_follows_what_they_say_is_the_answer():
     thinking = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and loop.last %}<think></think>"
@@ -248,6 +257,23 @@ def test_conversations_as_sharegpt_has_them_and_parts_of_text_are_chats(make, ch
     for rows in (named, parts):
         task = make(lines(tmp_path / "d.jsonl", rows))
         assert task.dealt.sequences.tokens.tolist() == make(chats).dealt.sequences.tokens.tolist()
+
+
+def test_a_table_with_both_names_of_a_role_has_it_under_the_one_that_is_filled(make, chats, tmp_path):
+    both = [
+        {
+            **row,
+            "messages": [
+                {"role": None, "content": None, "from": m["role"], "value": m["content"]}
+                for m in row["messages"]
+            ],
+        }
+        for row in CHATS
+    ]
+
+    other, task = make(lines(tmp_path / "both.jsonl", both)), make(chats)
+
+    assert other.facts["corpus_sha256"] == task.facts["corpus_sha256"]
 
 
 def test_named_columns_are_read_and_owners_are_natural_clients(make, tmp_path):
@@ -424,6 +450,21 @@ BAD = {
         [{"messages": [USER, {"role": "assistant", "content": None, "tool_calls": [1]}]}],
         {},
         "message 2 calls a tool",
+    ),
+    "a tool and an empty text": (
+        [{"messages": [USER, {"role": "assistant", "content": "", "tool_calls": [1]}]}],
+        {},
+        "message 2 calls a tool",
+    ),
+    "a function": (
+        [{"messages": [USER, {"role": "assistant", "content": "", "function_call": {"name": "f"}}]}],
+        {},
+        "message 2 calls a tool",
+    ),
+    "a key twice in a cell": (
+        [{"messages": '[{"role": "user", "content": "x"}, {"role": "assistant", "content": "x", "content": "y"}]'}],
+        {},
+        "row 1 gives one key twice",
     ),
     "no answer": ([CHATS[0], {"messages": [USER]}], {}, "row 2 has no message of the assistant's"),
     "half a character": ([{"messages": [USER, {**SAID, "content": "\ud83d"}]}], {}, "half of a character"),

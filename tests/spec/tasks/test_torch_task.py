@@ -168,6 +168,48 @@ def test_clients_that_cannot_train_together_train_one_by_one_and_the_run_says_wh
     assert why in task.describe()["notices"][0]
 
 
+PRACTISED = {
+    "patterns": LoraConfig(r=2, alpha=1.0, rank_pattern={"0": 1}, alpha_pattern={"1.1": 2.0}),
+    "a pattern of one of two names": LoraConfig(r=2, alpha=1.0, rank_pattern={"^0": 1}),
+    "all of it": LoraConfig(
+        r=2,
+        alpha=1.0,
+        rslora=True,
+        dora=True,
+        bias="all",
+        lr_ratio=4.0,
+        rank_pattern={"0": 3},
+        targets=("0",),
+    ),
+    "a head": LoraConfig(r=2, alpha=1.0, targets=("0",), modules_to_save=("1.1",), bias="lora_only"),
+}
+
+
+@pytest.mark.parametrize("lora", PRACTISED.values(), ids=PRACTISED)
+def test_layers_whose_names_end_alike_are_told_apart_and_stock_peft_loads_what_is_saved(lora, tmp_path):
+    from peft import PeftModel
+
+    alone = own("Nested", lora, training="sequential")
+    update = alone.train(jobs(alone))[1]
+    if not lora.modules_to_save:
+        together = own("Nested", lora, training="swapped")
+        assert np.abs(together.train(jobs(together))[1].end - update.end).max() < 1e-6
+    alone.save_adapter(update.end, tmp_path)
+    loaded_by_peft = PeftModel.from_pretrained(module_of(alone), str(tmp_path)).eval()
+    examples = alone.data.test(np.arange(40))
+    losses = alone.recipe.source.task.loss(loaded_by_peft.base_model.model, examples.batch)
+    sums = add_sums([alone.score(update.end, probe) for probe in alone.probes("test")])
+
+    assert moved(update, jobs(alone)[1]) > 1e-3
+    assert losses.mean().item() == pytest.approx(alone.metrics(sums)["loss"], rel=1e-5)
+
+
+def test_metrics_that_a_batch_lacks_are_no_part_of_a_mean():
+    task = own("Fickle")
+    with pytest.raises(WorkerError, match="gives other metrics than for the first batch"):
+        add_sums([task.score(task.initial(), probe) for probe in task.probes("test")])
+
+
 def test_clients_of_a_convolution_train_together():
     together, alone = own("Pictures", LORA), own("Pictures", LORA, training="sequential")
     ends = [task.train(jobs(task)) for task in (together, alone)]
