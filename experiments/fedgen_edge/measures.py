@@ -72,7 +72,7 @@ def figures(run: fedsim.Run) -> dict[str, float]:
         "skew_iid_bits": float(run.info.task.get("token_divergence_iid_bits", math.nan)),
         "wall_s": float(run.info.wall_s or math.nan),
     }
-    return kept | drift(run) | learned(run) | own_models(run)
+    return kept | drift(run) | (own_models(run) if len(run.personal) else learned(run))
 
 
 def drift(run: fedsim.Run) -> dict[str, float]:
@@ -112,8 +112,6 @@ def own_column(run: fedsim.Run) -> str:
 
 def own_models(run: fedsim.Run) -> dict[str, float]:
     """Return perplexity of the clients' own models on their own held-out text, the geometric mean over clients."""
-    if not len(run.personal):
-        return {}
     own = [math.log(x) for x in run.personal[own_column(run)]]
     shared = [math.log(x) for x in run.personal["metric_global"]]
     return {
@@ -125,7 +123,7 @@ def own_models(run: fedsim.Run) -> dict[str, float]:
 
 def curve(run: fedsim.Run) -> list[list[str]]:
     """Return the scores on test with what they had cost."""
-    if views.headline(run) != "perplexity":
+    if len(run.personal) or views.headline(run) != "perplexity":
         return []
     return [[f"{row[name]:.6g}" for name in CURVE] for _, row in views.scored(run, "perplexity").iterrows()]
 

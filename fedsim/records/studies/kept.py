@@ -25,9 +25,9 @@ Rows = Mapping[Key, Mapping[str, float]]
 
 
 def rows_of(text: str) -> dict[Key, dict[str, float]]:
-    """Return the rows of a CSV; lines that begin with `#` say something about it.
+    r"""Return the rows of a CSV; lines that begin with `#` say something about it.
 
-    >>> rows_of("# two runs\\nstudy,way,seed,last,hours\\na,b,0,1.5,\\na,b,1,2,3\\n")[Key("a", "b", 0)]
+    >>> rows_of("# two runs\nstudy,way,seed,last,hours\na,b,0,1.5,\na,b,1,2,3\n")[Key("a", "b", 0)]
     {'last': 1.5}
     """
     lines = (line for line in io.StringIO(text) if not line.startswith("#"))

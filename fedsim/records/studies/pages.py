@@ -47,10 +47,10 @@ def with_interval(interval: MeanInterval) -> str:
 
 
 def between(page: str, begin: str, end: str, lines: Iterable[str]) -> str:
-    """Return a page with other lines between two of its lines, which stay.
+    r"""Return a page with other lines between two of its lines, which stay.
 
-    >>> between("a\\n<!-- t -->\\nold\\n<!-- e -->\\nz\\n", "<!-- t -->", "<!-- e -->", ["new"])
-    'a\\n<!-- t -->\\nnew\\n<!-- e -->\\nz\\n'
+    >>> between("a\n<!-- t -->\nold\n<!-- e -->\nz\n", "<!-- t -->", "<!-- e -->", ["new"])
+    'a\n<!-- t -->\nnew\n<!-- e -->\nz\n'
 
     Raises:
         ValueError: one of them is not there.
