@@ -103,7 +103,10 @@ def slug(name: str) -> str:
 def planned() -> tuple[dict[str, list[Way]], dict[str, Search]]:
     """Return the ways of each study, and the searches, as studies.yml has them."""
     read = yaml.safe_load((HERE / "studies.yml").read_text("utf-8"))
-    ways = {study: [_way(study, block, name) for name in block["ways"]] for study, block in read["studies"].items()}
+    ways = {
+        study: [_way(study, block, name) for name in block["ways"]]
+        for study, block in read["studies"].items()
+    }
     known = {(way.study, way.name): way for of_study in ways.values() for way in of_study}
     searches = {
         name: Search(name, known[block.pop("study"), block.pop("way")], **block)
@@ -173,7 +176,9 @@ class Driver:
     def tried(self, search: Search, rate: float) -> float:
         """Return the score of a learning rate."""
         others = {
-            key: self.chosen(self.searches[name]) for key, name in search.way.rates.items() if key != search.key
+            key: self.chosen(self.searches[name])
+            for key, name in search.way.rates.items()
+            if key != search.key
         }
         changes = {"seed": TUNING_SEED, **search.set, **others, search.key: rate}
         folder = self.places.out / "rates" / search.name / f"{rate:g}"
@@ -200,7 +205,9 @@ class Driver:
 
 def arguments_of(arguments: Sequence[str]) -> argparse.Namespace:
     """Return what the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("command", choices=("run", "remake"))
     parser.add_argument("out", type=Path)
     parser.add_argument("studies", nargs="*")

@@ -46,7 +46,14 @@ def rounds(tables: Tables) -> None:
                 if way == f"{model}, {text}" and model in MODELS:
                     at = [float(point[x]) / unit for point in points]
                     values = [float(point["value"]) for point in points]
-                    ax.plot(at, values, marker="o", markersize=3, color=MODELS[model], label=model if seed == "0" else None)
+                    ax.plot(
+                        at,
+                        values,
+                        marker="o",
+                        markersize=3,
+                        color=MODELS[model],
+                        label=model if seed == "0" else None,
+                    )
             ax.set_xlabel(label)
             ax.grid(visible=True, alpha=0.3)
         row_of_panels[1].set_xscale("symlog", linthresh=0.01)
@@ -88,7 +95,11 @@ def drift(tables: Tables) -> None:
     drawn.append(over(tables, right, "rank", "last", "", label="by role"))
     if not any(drawn):
         return
-    for ax, x, y in ((left, "local epochs", "perplexity"), (middle, "local epochs", "cosine"), (right, "rank", "perplexity")):
+    for ax, x, y in (
+        (left, "local epochs", "perplexity"),
+        (middle, "local epochs", "cosine"),
+        (right, "rank", "perplexity"),
+    ):
         ax.set_xscale("log", base=2)
         ax.set_xlabel(x)
         ax.set_ylabel(y)
@@ -109,7 +120,9 @@ def over(tables: Tables, ax: Axes, study: str, measure: str, ending: str, *, lab
     at, found = [x for x, _ in points], [mean_interval(values) for _, values in points]
     low = [max(0.0, i.mean - i.low) if i.n > 1 else 0.0 for i in found]
     high = [max(0.0, i.high - i.mean) if i.n > 1 else 0.0 for i in found]
-    ax.errorbar(at, [i.mean for i in found], yerr=[low, high], marker="o", markersize=4, capsize=3, label=label)
+    ax.errorbar(
+        at, [i.mean for i in found], yerr=[low, high], marker="o", markersize=4, capsize=3, label=label
+    )
     return True
 
 

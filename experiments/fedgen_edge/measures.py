@@ -82,7 +82,9 @@ def drift(run: fedsim.Run) -> dict[str, float]:
     is the length of the mean over that cosine: the mean length of the moves, weighted by how much they have in common with it.
     """
     commits = run.commits[run.commits["updates"] == run.experiment["protocol"]["cohort"]]
-    whole = commits[commits["mean_cosine"] > 0] if len(commits) and commits["updates"].max() > 1 else commits[:0]
+    whole = (
+        commits[commits["mean_cosine"] > 0] if len(commits) and commits["updates"].max() > 1 else commits[:0]
+    )
     cosine = whole["mean_cosine"].to_numpy(dtype=float)
     if not cosine.size:
         return {}
@@ -96,7 +98,12 @@ def learned(run: fedsim.Run) -> dict[str, float]:
     scores = views.scored(run, "perplexity")
     first, last = float(scores["value"].iloc[0]), float(scores["value"].iloc[-1])
     row = views.time_to_target([run], "perplexity", TARGET * first).iloc[0]
-    costs = {"version": "target_rounds", "time_s": "target_s", "up_bytes": "target_up_bytes", "joules": "target_joules"}
+    costs = {
+        "version": "target_rounds",
+        "time_s": "target_s",
+        "up_bytes": "target_up_bytes",
+        "joules": "target_joules",
+    }
     return {
         "first": first,
         "last": last,
@@ -133,7 +140,13 @@ def clients(run: fedsim.Run) -> list[list[str]]:
     tiers = dict(zip(run.clients["client"], run.clients["tier"], strict=True))
     column = own_column(run)
     return [
-        [str(row["client"]), str(tiers[row["client"]]), str(row["seen"]), f"{row['metric_global']:.4g}", f"{row[column]:.4g}"]
+        [
+            str(row["client"]),
+            str(tiers[row["client"]]),
+            str(row["seen"]),
+            f"{row['metric_global']:.4g}",
+            f"{row[column]:.4g}",
+        ]
         for _, row in run.personal.iterrows()
     ]
 
@@ -149,17 +162,23 @@ def _stored(path: Path) -> dict[tuple[str, ...], list[list[str]]]:
     return found
 
 
-def _write(path: Path, head: Sequence[str], rows: Mapping[tuple[str, ...], Any], order: Iterable[Key], about: str) -> None:
+def _write(
+    path: Path, head: Sequence[str], rows: Mapping[tuple[str, ...], Any], order: Iterable[Key], about: str
+) -> None:
     keys = [tuple(map(str, key)) for key in order]
     cells = [[*key, *row] for key in keys for row in rows.get(key, [])]
-    path.write_text(csv_text(["study", "way", "seed", *head], cells, f"{BY}: {about}"), encoding="utf-8", newline="\n")
+    path.write_text(
+        csv_text(["study", "way", "seed", *head], cells, f"{BY}: {about}"), encoding="utf-8", newline="\n"
+    )
 
 
 def collect(out: Path, ways: Mapping[str, Sequence[Any]], searches: Mapping[str, Any]) -> None:
     """Write the CSVs anew from run folders."""
     rows, cpu_s = (rows_of(RUNS.read_text("utf-8")) if RUNS.exists() else {}), spent_s(out)
     curves, people = _stored(CURVES), _stored(CLIENTS)
-    order = [Key(w.study, w.name, seed) for of_study in ways.values() for w in of_study for seed in range(w.seeds)]
+    order = [
+        Key(w.study, w.name, seed) for of_study in ways.values() for w in of_study for seed in range(w.seeds)
+    ]
     slugs = {(way.study, way.name): way.slug for of_study in ways.values() for way in of_study}
     for key in order:
         path = f"{key.study}/{slugs[key.study, key.way]}/seed-{key.seed}"
@@ -169,9 +188,17 @@ def collect(out: Path, ways: Mapping[str, Sequence[Any]], searches: Mapping[str,
         run, name = fedsim.load(folder), tuple(map(str, key))
         rows[key] = figures(run) | {"cpu_s": cpu_s.get(path, math.nan)}
         curves[name], people[name] = curve(run), clients(run)
-    RUNS.write_text(text_of(rows, order, f"{BY}: one run a row; empty: not asked, or not reached"), "utf-8", newline="\n")
+    RUNS.write_text(
+        text_of(rows, order, f"{BY}: one run a row; empty: not asked, or not reached"), "utf-8", newline="\n"
+    )
     _write(CURVES, CURVE, curves, order, "perplexity on test of every scored version, and what it had cost")
-    _write(CLIENTS, CLIENT, people, order, "perplexity on a client's own held-out text: of the shared model and of its own")
+    _write(
+        CLIENTS,
+        CLIENT,
+        people,
+        order,
+        "perplexity on a client's own held-out text: of the shared model and of its own",
+    )
     tried(out, searches)
 
 
@@ -190,7 +217,9 @@ def tried(out: Path, searches: Mapping[str, Any]) -> None:
     stored = [row for row in lines if row and not row[0].startswith("#") and row[0] != "search"]
     cells, cpu_s = [], spent_s(out)
     for search in searches.values():
-        folders = sorted((out / "rates" / search.name).glob("*/run.json"), key=lambda path: float(path.parent.name))
+        folders = sorted(
+            (out / "rates" / search.name).glob("*/run.json"), key=lambda path: float(path.parent.name)
+        )
         found = [
             [
                 search.name,
@@ -204,6 +233,6 @@ def tried(out: Path, searches: Mapping[str, Any]) -> None:
         ]
         cells += found or [row for row in stored if row[0] == search.name]
     head = ["search", "key", "rate", "perplexity", "cpu_s"]
-    RATES.write_text(csv_text(head, cells, f"{BY}: what a learning rate scored, seed 100"), "utf-8", newline="\n")
-
-
+    RATES.write_text(
+        csv_text(head, cells, f"{BY}: what a learning rate scored, seed 100"), "utf-8", newline="\n"
+    )

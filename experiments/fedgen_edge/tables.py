@@ -1,7 +1,7 @@
 """The tables and figures of README.md, parts (b) to (f), of the CSVs beside this file.
 
-    python experiments/fedgen_edge/tables.py          writes the page and the figures
-    python experiments/fedgen_edge/tables.py claims   prints the rows of docs/claims.md
+python experiments/fedgen_edge/tables.py          writes the page and the figures
+python experiments/fedgen_edge/tables.py claims   prints the rows of docs/claims.md
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fedsim.records.studies.pages import with_interval as said
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
-HOUR_S, GB, MJ = 3600.0, 1e9, 1e6
+HOUR_S, GB, KJ = 3600.0, 1e9, 1e3
 NOT_YET = "not run yet"
 Row = Mapping[str, float]
 Client = Mapping[str, float]
@@ -105,8 +105,12 @@ def rates() -> Iterator[str]:
     for name, search in read.items():
         scores = tried.get(name, [])
         best = min((score for _, score in scores), default=math.nan)
-        cells = [f"**{rate}: {number(s, 4)}**" if s == best else f"{rate}: {number(s, 4)}" for rate, s in scores]
-        body.append([f"{search['study']}: {search['way']}", f"`{search['key']}`", ", ".join(cells) or NOT_YET])
+        cells = [
+            f"**{rate}: {number(s, 4)}**" if s == best else f"{rate}: {number(s, 4)}" for rate, s in scores
+        ]
+        body.append(
+            [f"{search['study']}: {search['way']}", f"`{search['key']}`", ", ".join(cells) or NOT_YET]
+        )
     yield from table(["searched with", "key", "rate: perplexity"], body)
 
 
@@ -149,7 +153,16 @@ def gains(way: str, seed: str) -> tuple[list[float], list[float]]:
 
 def personal() -> Iterator[str]:
     """Yield what clients' own models are worth to them."""
-    head = ["", "seeds", "rates", "own perplexity", "gain, %", "10 % .. 90 % of clients", "worse off, %", "better than fine-tuned, %"]
+    head = [
+        "",
+        "seeds",
+        "rates",
+        "own perplexity",
+        "gain, %",
+        "10 % .. 90 % of clients",
+        "worse off, %",
+        "better than fine-tuned, %",
+    ]
     body = []
     for way in ways("personal"):
         rows = of("personal", way)
@@ -170,7 +183,9 @@ def personal() -> Iterator[str]:
                 said(mean_interval([float(np.mean(over)) for over, _ in found])),
                 f"{low:.1f} .. {high:.1f}",
                 said(mean_interval([100 * float(np.mean(np.array(over) < 0)) for over, _ in found])),
-                "" if way == "fine-tune" else said(mean_interval([100 * float(np.mean(np.array(than) > 0)) for _, than in found])),
+                ""
+                if way == "fine-tune"
+                else said(mean_interval([100 * float(np.mean(np.array(than) > 0)) for _, than in found])),
             ]
         )
     yield from table(head, body)
@@ -182,7 +197,12 @@ def personal() -> Iterator[str]:
 
 def rank() -> Iterator[str]:
     """Yield perplexity by rank."""
-    columns = {"rate": plain("rate"), "before": plain("first"), "after": plain("last"), "GB up": plain("up_bytes", GB)}
+    columns = {
+        "rate": plain("rate"),
+        "before": plain("first"),
+        "after": plain("last"),
+        "GB up": plain("up_bytes", GB),
+    }
     yield from measured("rank", ways("rank"), columns)
 
 
@@ -204,7 +224,7 @@ COSTS: Mapping[str, Measure] = {
     "hours": plain("hours"),
     "GB up": plain("up_bytes", GB),
     "GB down": plain("down_bytes", GB),
-    "MJ": plain("joules", MJ),
+    "kJ": plain("joules", KJ),
     "can train": plain("able"),
     "offline, %": plain("offline", 0.01),
     "late, %": plain("late", 0.01),
@@ -214,7 +234,7 @@ UNTIL: Mapping[str, Measure] = {
     "reached": plain("reached"),
     "hours to 75 %": plain("target_s", HOUR_S),
     "GB up to 75 %": plain("target_up_bytes", GB),
-    "MJ to 75 %": plain("target_joules", MJ),
+    "kJ to 75 %": plain("target_joules", KJ),
 }
 
 
@@ -234,7 +254,16 @@ def marks() -> Iterator[str]:
         missing = f"; {found.missing} of {found.ours.n} without" if found.missing else ""
         effect = f", off {mark['null']}" if mark["null"] else ", all of the interval"
         asked = f"{mark['low']} to {mark['high']}{effect}"
-        body.append([mark["claim"], mark["source"], asked, f"{said(found.ours)}{missing}", str(found.ours.n), found.verdict])
+        body.append(
+            [
+                mark["claim"],
+                mark["source"],
+                asked,
+                f"{said(found.ours)}{missing}",
+                str(found.ours.n),
+                found.verdict,
+            ]
+        )
     yield from table(["claim", "source", "mark", "ours", "seeds", "came out"], body)
 
 

@@ -173,7 +173,9 @@ def collect(out: Path, wanted: Sequence[str]) -> None:
                 if finished(folder):
                     rows[Key(study.name, way, seed)] = figures(fedsim.load(folder), study)
     order = [Key(s.name, way, seed) for s in known.values() for way in s.ways for seed in range(s.seeds)]
-    about = "written by experiments/published/compare.py remake: one run a row; empty: not asked, or not reached"
+    about = (
+        "written by experiments/published/compare.py remake: one run a row; empty: not asked, or not reached"
+    )
     ROWS.write_text(text_of(rows, order, about), encoding="utf-8", newline="\n")
 
 

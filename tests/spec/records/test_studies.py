@@ -44,7 +44,15 @@ def test_finished_runs_come_by_way_and_seed(tmp_path):
 
 
 def mark(**changed):
-    plain = {"study": "s", "measure": "m", "form": "ratio", "ways": "a | b", "low": "0.98", "high": "1.02", "null": ""}
+    plain = {
+        "study": "s",
+        "measure": "m",
+        "form": "ratio",
+        "ways": "a | b",
+        "low": "0.98",
+        "high": "1.02",
+        "null": "",
+    }
     controls = dict.fromkeys(("control_form", "control_ways", "control_low", "control_high"), "")
     return plain | controls | changed
 
@@ -95,7 +103,12 @@ def test_a_ratio_of_ratios_is_of_the_seeds_that_all_have():
 
 
 def test_tables_and_what_stands_in_their_cells():
-    assert table(["", "h"], [["x", "1"], ["y", "2"]]) == ["|  | h |", "| --- | --- |", "| x | 1 |", "| y | 2 |"]
+    assert table(["", "h"], [["x", "1"], ["y", "2"]]) == [
+        "|  | h |",
+        "| --- | --- |",
+        "| x | 1 |",
+        "| y | 2 |",
+    ]
     assert [spread([1.0, 2.0, 3.0]), spread([2.5], 2), spread([]), spread([1.0, math.nan])] == [
         "2.0 ± 1.0",
         "2.50",
@@ -110,7 +123,9 @@ def test_tables_and_what_stands_in_their_cells():
 def test_lines_are_written_between_two_lines_of_a_page():
     page = "before\n<!-- t -->\nold\nolder\n<!-- e -->\nafter\n"
 
-    assert between(page, "<!-- t -->", "<!-- e -->", ["new"]) == "before\n<!-- t -->\nnew\n<!-- e -->\nafter\n"
+    assert (
+        between(page, "<!-- t -->", "<!-- e -->", ["new"]) == "before\n<!-- t -->\nnew\n<!-- e -->\nafter\n"
+    )
     assert between(page, "<!-- t -->", "<!-- e -->", []) == "before\n<!-- t -->\n<!-- e -->\nafter\n"
     for begin, end in (("<!-- x -->", "<!-- e -->"), ("<!-- t -->", "<!-- x -->")):
         with pytest.raises(ValueError, match="x"):
