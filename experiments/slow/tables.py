@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import math
-import runpy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,14 +16,15 @@ from matplotlib.figure import Figure
 
 from fedsim.records.quantities import number
 from fedsim.records.statistics import MeanInterval, mean_interval
+from fedsim.records.studies.kept import Key
+from fedsim.records.studies.marks import judged
+from fedsim.records.studies.pages import between, table
+from fedsim.records.studies.pages import with_interval as said
 
 HERE = Path(__file__).parent
 MARKS, ROWS, RATES, PAGE, FIGURE = (
     HERE / name for name in ("marks.csv", "runs.csv", "rates.csv", "README.md", "slow.png")
 )
-JUDGE = runpy.run_path(str(HERE.parent / "published" / "tables.py"))
-"""How a mark is judged is the same as there."""
-said: Callable[[MeanInterval], str] = JUDGE["said"]
 STUDY = "slow"
 FIFTHS = range(1, 6)
 SERVERS = {
@@ -149,7 +149,7 @@ def judged() -> Iterator[str]:
     yield "| stated | source | mark | ours | control | outcome |"
     yield "|---|---|---|---|---|---|"
     for mark in table_of(MARKS):
-        got = JUDGE["judged"](found, mark)
+        got = judged(found, mark)
         still = f"{said(got.control)}, {mark['control_low']} to {mark['control_high']}: {mark['control']}"
         span = f"{mark['low']} to {mark['high']}"
         n = f"; n = {got.ours.n}" if got.ours.n else ""
