@@ -165,7 +165,7 @@ def test_ways_that_are_compared_differ_by_what_they_say(compare, tmp_path):
 
 
 def test_rates_of_the_files_are_the_best_of_what_was_tried(compare, rates, tables, tmp_path):
-    tried = tables.table_of(tables.RATES)
+    tried = tables.lines_of(tables.RATES)
     for name in (*compare.SERVERS, rates.LOCAL_EPOCH):
         found = {float(row["lr"]): float(row["loss"]) for row in tried if row["server"] == name}
         best = min(found, key=lambda rate: found[rate])
@@ -236,13 +236,13 @@ def test_excess_is_over_the_same_owners(compare):
 
 
 def test_marks_stand_as_they_were_stated(tables):
-    asked = "\n".join("\t".join(row[name] for name in MARK) for row in tables.table_of(tables.MARKS))
+    asked = "\n".join("\t".join(row[name] for name in MARK) for row in tables.lines_of(tables.MARKS))
     assert hashlib.sha256(asked.encode()).hexdigest() == STATED
 
 
 def test_every_mark_is_of_ways_that_there_are(compare, tables):
     known = compare.ways()
-    for row in tables.table_of(tables.MARKS):
+    for row in tables.lines_of(tables.MARKS):
         for way in f"{row['ways']} | {row['control_ways']}".split(" | "):
             assert way in known or way.rpartition(", ")[0] in known
 
