@@ -25,6 +25,7 @@ import yaml
 import fedsim
 from fedsim.config.loading import load
 from fedsim.records.folder import clear_stillborn, has_begun, holds_run
+from fedsim.records.studies.kept import Key, text_of
 
 HERE = Path(__file__).parent
 WAYS, ROWS = HERE / "ways.yml", HERE / "runs.csv"
@@ -32,7 +33,6 @@ KINDS: dict[str, tuple[str, str, str]] = runpy.run_path(str(HERE / "dealing.py")
 SERVERS = ("deadline", "fedbuff", "patient", "fedasync", "timely", "tifl", "beat", "fedat")
 """Ways whose learning rate is chosen; the others change one of these, and keep its rate."""
 PARTS = ("first", "middle", "last")
-Key = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
@@ -136,9 +136,7 @@ def held_by(texts: Path, way: Way, dealing: str, seed: int) -> list[Held]:
 def losses(run: fedsim.Run, column: str) -> dict[int, float]:
     """Return the loss [nats a token] of every client's own held-out text."""
     rows = run.personal
-    return {
-        int(client): math.log(value) for client, value in zip(rows["client"], rows[column], strict=True)
-    }
+    return {int(client): math.log(value) for client, value in zip(rows["client"], rows[column], strict=True)}
 
 
 def figures(run: fedsim.Run, held: Sequence[Held], *, epoch: bool) -> dict[str, float]:
@@ -192,7 +190,7 @@ def of_way(out: Path, texts: Path, way: Way) -> Iterator[tuple[Key, dict[str, fl
             kept = figures(done, held, epoch=way.epoch)
             if "drawn" in by_owner and dealing != "drawn":
                 kept |= excess(by_owner[dealing], by_owner["drawn"], held)
-            yield (way.name, dealing, seed), kept
+            yield Key(way.name, dealing, seed), kept
 
 
 def collect(out: Path, texts: Path) -> None:
@@ -201,21 +199,22 @@ def collect(out: Path, texts: Path) -> None:
     rows: dict[Key, dict[str, float]] = runpy.run_path(str(HERE / "tables.py"))["read"]()
     for way in known.values():
         rows |= dict(of_way(out, texts, way))
-    order = [(w.name, dealing, seed) for w in known.values() for dealing in w.dealings for seed in range(w.seeds)]
-    names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    with ROWS.open("w", encoding="utf-8", newline="") as file:
-        file.write("# written by experiments/slow/compare.py remake: one run a row; losses in nats a token\n")
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["way", "dealing", "seed", *names])
-        for key in (key for key in order if key in rows):
-            cells = [rows[key].get(name, math.nan) for name in names]
-            writer.writerow([*key, *("" if math.isnan(x) else f"{x:.6g}" for x in cells)])
+    order = [
+        Key(w.name, dealing, seed)
+        for w in known.values()
+        for dealing in w.dealings
+        for seed in range(w.seeds)
+    ]
+    about = "written by experiments/slow/compare.py remake: study: the way, way: who holds what; losses in nats a token"
+    ROWS.write_text(text_of(rows, order, about), encoding="utf-8")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Do what the command line asks for."""
     known = ways()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("verb", choices=("run", "remake"))
     parser.add_argument("runs", type=Path)
     parser.add_argument("texts", type=Path)

@@ -10,7 +10,7 @@ long and whose text it holds. In every dealing a hundred owners have the same te
     drawn    by lot
     tuning   as drawn, without the last quarter of every owner's text: learning rates are chosen on it
 
-An owner's text is at most 8,000 characters. `test.jsonl` is of roles that nobody holds.
+An owner's text is at most 4,000 characters. `test.jsonl` is of roles that nobody holds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from fedsim.config.loading import load
 from fedsim.rng import stream
 
 HERE = Path(__file__).parent
-CHARACTERS = 8_000
+CHARACTERS = 4_000
 """Of an owner's text, at most."""
 OUTER, STRANGERS = 20, 20
 """Owners of the first kind, and of the last; roles that nobody holds."""
@@ -136,10 +136,14 @@ def owners(texts: str, speeches: Path, news: Path | None) -> Owners:
     roles = roles_of(speeches)
     low, middle, high = KINDS[texts]
     if texts == "plays":
-        kinds = tuple(largest(roles, n, k, GENRES[k]) for k, n in zip(KINDS[texts], (20, 60, 20), strict=True))
+        kinds = tuple(
+            largest(roles, n, k, GENRES[k]) for k, n in zip(KINDS[texts], (20, 60, 20), strict=True)
+        )
     else:
         if news is None:
-            raise SystemExit("registers needs --news: a folder with ptb.train.txt, or any text file of sentences")
+            raise SystemExit(
+                "registers needs --news: a folder with ptb.train.txt, or any text file of sentences"
+            )
         file = news / "ptb.train.txt" if news.is_dir() else news
         lines = [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
         pages = [d.text for d in documents() if d.group.startswith("topics/")]
@@ -256,7 +260,9 @@ def write_seed(out: Path, found: Owners, seed: int) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Write what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--speeches", type=Path, required=True)
     parser.add_argument("--news", type=Path)

@@ -204,7 +204,11 @@ def varied(found: Rows) -> list[str]:
     ]
     dealings = ("tied", "drawn")
     away = [
-        [way, str(seeds(found, f"{way}, tied")), *(said(over_seeds(found, f"{way}, {d}", "all")) for d in dealings)]
+        [
+            way,
+            str(seeds(found, f"{way}, tied")),
+            *(said(over_seeds(found, f"{way}, {d}", "all")) for d in dealings),
+        ]
         for way in ("alone", "together")
         if seeds(found, f"{way}, tied")
     ]
@@ -230,7 +234,9 @@ def cost(_: Rows) -> list[str]:
     """Return how long it all took."""
     rows = read()
     hours = number(sum(row.get("wall_s", 0.0) for row in rows.values()) / 3600)
-    return [f"{len(rows)} runs on one thread, {hours} hours by the clock on the wall; those that chose the rates apart."]
+    return [
+        f"{len(rows)} runs on one thread, {hours} hours by the clock on the wall; those that chose the rates apart."
+    ]
 
 
 PARTS: Mapping[str, Callable[[Rows], list[str]]] = {

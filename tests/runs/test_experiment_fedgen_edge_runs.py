@@ -40,20 +40,23 @@ def plays():
 
 
 def speeches(play, role, count):
-    return [
-        {"text": f"{role} {i}", "owner": f"{play}/{role}", "play": play, "turn": i} for i in range(count)
-    ]
+    return [{"text": f"{role} {i}", "owner": f"{play}/{role}", "play": play, "turn": i} for i in range(count)]
 
 
 def test_a_role_is_cut_in_time_and_every_fourth_play_is_for_tuning(plays):
     said = [s for play in "abcde" for s in (*speeches(play, "long", 20), *speeches(play, "short", 9))]
     parts = plays.dealt(said)
 
-    assert {folder: {s["play"] for (f, _), part in parts.items() if f == folder for s in part} for folder in ("tuning", "study")} == {
+    assert {
+        folder: {s["play"] for (f, _), part in parts.items() if f == folder for s in part}
+        for folder in ("tuning", "study")
+    } == {
         "tuning": {"d"},
         "study": {"a", "b", "c", "e"},
     }
-    turns = {split: [s["turn"] for s in parts["study", split] if s["owner"] == "a/long"] for split in plays.SPLITS}
+    turns = {
+        split: [s["turn"] for s in parts["study", split] if s["owner"] == "a/long"] for split in plays.SPLITS
+    }
     assert turns == {"train": [*range(16)], "valid": [16, 17], "test": [18, 19]}
     assert [s["turn"] for s in parts["study", "train"] if s["owner"] == "a/short"] == [*range(9)]
     assert sum(map(len, parts.values())) == len(said)
@@ -69,7 +72,9 @@ def test_dealt_anew_leaves_every_role_as_many_speeches(plays):
 
 def test_the_folders_have_the_names_that_a_task_reads(plays, tmp_path, capsys):
     source = tmp_path / "speeches.jsonl"
-    source.write_text("".join(plays.json.dumps(s) + "\n" for p in "abcd" for s in speeches(p, "r", 10)), "utf-8")
+    source.write_text(
+        "".join(plays.json.dumps(s) + "\n" for p in "abcd" for s in speeches(p, "r", 10)), "utf-8"
+    )
 
     assert plays.main([str(source), str(tmp_path / "plays")]) == 0
     assert sorted(p.relative_to(tmp_path / "plays").as_posix() for p in tmp_path.glob("plays/*/*")) == [
@@ -242,19 +247,33 @@ def test_the_page_says_what_the_tables_of_runs_say():
 
 def test_a_page_of_made_up_runs_has_their_numbers(tmp_path):
     folder = tmp_path / "fedgen_edge"
-    shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("*.png", "runs.csv", "curves.csv", "clients.csv", "rates.csv"))
+    shutil.copytree(
+        FOLDER,
+        folder,
+        ignore=shutil.ignore_patterns("*.png", "runs.csv", "curves.csv", "clients.csv", "rates.csv"),
+    )
     lines = ["study,way,seed,rate,first,last,cosine,own"]
     lines += [f'rounds,"LoRA, PTB iid",{seed},0.003,100,{50 + seed},,' for seed in range(3)]
     lines += [f'rounds,"full, PTB iid",{seed},0.0001,100,{100 + 2 * seed},,' for seed in range(3)]
     lines += [f"personal,fine-tune,{seed},0.003,,,,40" for seed in range(3)]
-    lines += [f'epochs,"{e} epoch{"s"[: e > 1]}, by role",{s},0.003,100,{60 + e + s},0.{9 - e // 2},' for e in (1, 16) for s in range(3)]
+    lines += [
+        f'epochs,"{e} epoch{"s"[: e > 1]}, by role",{s},0.003,100,{60 + e + s},0.{9 - e // 2},'
+        for e in (1, 16)
+        for s in range(3)
+    ]
     (folder / "runs.csv").write_text("\n".join(lines) + "\n", "utf-8")
     (folder / "clients.csv").write_text(
         "study,way,seed,client,tier,seen,shared,own\n"
-        + "".join(f"personal,fine-tune,{seed},{c},phone-mid,1,50,{40 + 4 * c}\n" for seed in range(3) for c in range(4)),
+        + "".join(
+            f"personal,fine-tune,{seed},{c},phone-mid,1,50,{40 + 4 * c}\n"
+            for seed in range(3)
+            for c in range(4)
+        ),
         "utf-8",
     )
-    (folder / "rates.csv").write_text("search,key,rate,perplexity,cpu_s\nupper,local.lr,0.001,60,10\nupper,local.lr,0.003,55,10\n", "utf-8")
+    (folder / "rates.csv").write_text(
+        "search,key,rate,perplexity,cpu_s\nupper,local.lr,0.001,60,10\nupper,local.lr,0.003,55,10\n", "utf-8"
+    )
     with loaded_script(folder / "tables.py", "tables_made_up") as tables:
         tables.main([])
         page = tables.PAGE.read_text("utf-8")

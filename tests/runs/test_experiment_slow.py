@@ -98,7 +98,11 @@ def test_every_dealing_has_the_same_owners_and_speed_decides_in_two_of_them(deal
     assert kinds_on("tied", 5) == kinds_on("turned", 1) == {"manual": 20}
     assert all(kinds_on(name, fifth) == {"plays": 20} for name in ("tied", "turned") for fifth in (2, 3, 4))
     assert len(kinds_on("drawn", 1)) == 3
-    middle = [(a, b) for a, b, of in zip(by_dealing["tied"], by_dealing["turned"], fifth_of, strict=True) if 1 < of < 5]
+    middle = [
+        (a, b)
+        for a, b, of in zip(by_dealing["tied"], by_dealing["turned"], fifth_of, strict=True)
+        if 1 < of < 5
+    ]
     assert all(a == b for a, b in middle)
     assert by_dealing["tuning"] == by_dealing["drawn"] != dealing.dealt(found, fifth_of, seed=4)["drawn"]
 
@@ -125,7 +129,7 @@ def test_the_largest_roles_are_taken_of_the_plays_that_are_asked_for(dealing):
 
 
 def test_the_files_of_a_seed_hold_every_owner_and_tuning_lacks_what_is_scored(dealing, tmp_path, monkeypatch):
-    monkeypatch.setattr(dealing, "visit_seconds", lambda seed: [float(k) for k in range(100)])
+    monkeypatch.setattr(dealing, "visit_seconds", lambda _seed: [float(k) for k in range(100)])
     dealing.write_seed(tmp_path, toy(dealing), 0)
 
     sizes = {
@@ -170,12 +174,16 @@ def test_rates_of_the_files_are_the_best_of_what_was_tried(compare, rates, table
         found = {float(row["lr"]): float(row["loss"]) for row in tried if row["server"] == name}
         best = min(found, key=lambda rate: found[rate])
         assert min(found) < best < max(found)
-        asked = compare.experiment(compare.ways()[rates.EPOCH_OF if name == rates.LOCAL_EPOCH else name], "tied", 0, tmp_path)
+        asked = compare.experiment(
+            compare.ways()[rates.EPOCH_OF if name == rates.LOCAL_EPOCH else name], "tied", 0, tmp_path
+        )
         assert best == (asked.personal.lr if name == rates.LOCAL_EPOCH else asked.local.lr)
 
 
 def test_a_grid_goes_on_by_threes(rates):
-    assert [f"{rates.further(rate, up=up):g}" for rate, up in ((0.003, False), (0.01, True), (0.03, True))] == [
+    assert [
+        f"{rates.further(rate, up=up):g}" for rate, up in ((0.003, False), (0.01, True), (0.03, True))
+    ] == [
         "0.001",
         "0.03",
         "0.1",
@@ -202,7 +210,11 @@ def test_a_tiny_size_of_the_real_thing_runs(dealing, compare, tmp_path):
 def run_of(first, last, **others):
     """What is kept of a run: losses of both outer kinds; own ones are half as high, the middle is 1."""
     kept = {"loss_first": first, "loss_last": last, "own_first": first / 2, "own_last": last / 2, "loss": 1.0}
-    by_fifth = {f"{name}_{k}": value for k in range(1, 6) for name, value in (("updates", k), ("joules", 1), ("loss", 1.0))}
+    by_fifth = {
+        f"{name}_{k}": value
+        for k in range(1, 6)
+        for name, value in (("updates", k), ("joules", 1), ("loss", 1.0))
+    }
     return kept | by_fifth | others
 
 
