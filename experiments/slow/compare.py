@@ -1,6 +1,6 @@
 """What slow devices get: the runs of ways.yml, and what is kept of them.
 
-    python experiments/slow/compare.py run RUNS TEXTS [WAY ...] [--seeds 0 1 ...] [-s KEY=VALUE ...]
+    python experiments/slow/compare.py run RUNS TEXTS [WAY ...] [--seeds 0 1 ...] [--dealings tied ...] [-s KEY=VALUE ...]
         run folders RUNS/WAY/DEALING/seed-N; what is finished stays, what was interrupted goes on
     python experiments/slow/compare.py remake RUNS TEXTS
         runs.csv from the folders, and of it the tables and the figure of README.md
@@ -16,7 +16,7 @@ import math
 import runpy
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -220,13 +220,17 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("texts", type=Path)
     parser.add_argument("ways", nargs="*", metavar="WAY")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)))
+    parser.add_argument("--dealings", nargs="+", default=["tied", "turned", "drawn"])
     parser.add_argument("-s", dest="changes", action="append", default=[], metavar="KEY=VALUE")
     asked = parser.parse_args(arguments)
     if unknown := set(asked.ways) - set(known):
         parser.error(f"no such way: {', '.join(sorted(unknown))}")
     if asked.verb == "run":
         wanted = [known[name] for name in asked.ways] or [way for way in known.values() if not way.apart]
-        run(asked.runs, asked.texts, wanted, asked.seeds, asked.changes)
+        some = [
+            replace(way, dealings=tuple(d for d in way.dealings if d in asked.dealings)) for way in wanted
+        ]
+        run(asked.runs, asked.texts, some, asked.seeds, asked.changes)
     else:
         collect(asked.runs, asked.texts)
         runpy.run_path(str(HERE / "tables.py"), run_name="__main__")

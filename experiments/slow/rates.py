@@ -29,8 +29,6 @@ COMPARE = runpy.run_path(str(HERE / "compare.py"))
 SERVERS: tuple[str, ...] = COMPARE["SERVERS"]
 EPOCH_OF, LOCAL_EPOCH = "fedbuff", "one local epoch"
 GRID = (3e-3, 1e-2, 3e-2)
-HALF = ("budget.time_s=14400",)
-"""Servers are tuned over half the time."""
 SEED = 100
 
 
@@ -89,7 +87,7 @@ def tune(tuning: Tuning) -> None:
     """Choose every server's rate, and that of the local epoch, and write all that was tried."""
     known = COMPARE["ways"]()
     rates = {
-        name: tuning.chosen(known[name], name, ["personal.epochs=0", *HALF], "local.lr", "metric_global")
+        name: tuning.chosen(known[name], name, ["personal.epochs=0"], "local.lr", "metric_global")
         for name in SERVERS
     }
     settings = [f"local.lr={rates[EPOCH_OF]}"]
