@@ -30,8 +30,8 @@ MARK = (
     "control_high",
 )
 """What a mark asks for; the other columns say it in words."""
-STATED = "a1de03425dd27c688d1be2e8ea695df0c7ce999c3bef4a97d57608b60c434fcd"
-"""SHA-256 of these columns as they were committed before anything was run."""
+STATED = {28: "a1de03425dd27c688d1be2e8ea695df0c7ce999c3bef4a97d57608b60c434fcd", 32: "e14e6d0f36c3f7a7822cd6161f82da2eee76b037770d9acae22c28a397de1f76"}
+"""SHA-256 of these columns of the first so many marks, as they were committed before what they are about was run."""
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +117,11 @@ def test_forms_of_a_mark_by_hand(tables):
     assert by_form == {"value": [6.0], "ratio": [2.0], "difference": [3.0], "double": [4.0]}
 
 
-def test_marks_stand_as_they_were_stated(tables):
-    asked = "\n".join("\t".join(row[name] for name in MARK) for row in tables.marks())
-    assert hashlib.sha256(asked.encode()).hexdigest() == STATED
+@pytest.mark.parametrize("first", STATED)
+def test_marks_stand_as_they_were_stated(tables, first):
+    asked = "\n".join("\t".join(row[name] for name in MARK) for row in tables.marks()[:first])
+    assert len(tables.marks()) == max(STATED)
+    assert hashlib.sha256(asked.encode()).hexdigest() == STATED[first]
 
 
 def test_every_mark_names_ways_with_three_seeds_or_more(tables, compare):

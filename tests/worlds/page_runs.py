@@ -48,6 +48,7 @@ _EXPERIMENTS = (
     "ptb",
     "published",
     "rules",
+    "slow",
 )
 NOT_PLAYED: dict[str, dict[str, str]] = {
     "CONTRIBUTING.md": {"": "is what CI does itself"},

@@ -1,0 +1,297 @@
+"""The tables and the figure of README.md: runs.csv and rates.csv, held against marks.csv.
+
+python experiments/slow/tables.py
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import yaml
+from matplotlib.figure import Figure
+
+from fedsim.records.quantities import number
+from fedsim.records.statistics import MeanInterval, mean_interval
+from fedsim.records.studies.kept import Key, Rows, rows_of
+from fedsim.records.studies.marks import judged
+from fedsim.records.studies.pages import between, table
+from fedsim.records.studies.pages import with_interval as said
+
+HERE = Path(__file__).parent
+MARKS, ROWS, RATES, PAGE, FIGURE = (
+    HERE / name for name in ("marks.csv", "runs.csv", "rates.csv", "README.md", "slow.png")
+)
+STUDY = "slow"
+FIFTHS = range(1, 6)
+SPEEDS = ("slowest", "second", "third", "fourth", "fastest")
+SERVERS = {
+    "deadline": "rounds, deadline of 30 min",
+    "patient": "rounds that wait for all",
+    "fedbuff": "FedBuff",
+    "fedasync": "FedAsync",
+    "beat": "a commit every 10 min",
+    "timely": "TimelyFL",
+    "tifl": "TiFL",
+    "fedat": "FedAT",
+}
+"""Ways of the main table, and what they are called there."""
+Row = Mapping[str, float]
+NOTHING: Row = {}
+
+
+def read() -> dict[Key, dict[str, float]]:
+    """Return the rows of runs.csv by way, dealing and seed."""
+    return rows_of(ROWS.read_text("utf-8")) if ROWS.exists() else {}
+
+
+def lines_of(path: Path) -> list[dict[str, str]]:
+    """Return the rows of another table, without its comments."""
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+
+
+# one number a seed ------------------------------------------------------------------------------
+
+
+def percent(nats: float) -> float:
+    """Return by how many per cent a perplexity is higher whose loss is higher by so much."""
+    return 100.0 * math.expm1(nats)
+
+
+def mean(*values: float) -> float:
+    """Return the mean; NaN if one is missing."""
+    return sum(values) / len(values)
+
+
+def gap(tied: Row, turned: Row, kind: str) -> float:
+    """Return by how much more [nats] the same text loses on the slowest fifth than on the fastest, mean of both outer kinds."""
+
+    def of(row: Row, part: str) -> float:
+        return row.get(f"{kind}_{part}", math.nan)
+
+    return mean(of(tied, "first") - of(turned, "first"), of(turned, "last") - of(tied, "last"))
+
+
+def shares(row: Row, name: str) -> list[float]:
+    """Return the share of every fifth, the slowest first [%]."""
+    counts = [row[f"{name}_{fifth}"] for fifth in FIFTHS]
+    return [100.0 * count / sum(counts) if sum(counts) else math.nan for count in counts]
+
+
+def bought(row: Row, before: Row) -> list[float]:
+    """Return every fifth's share of what its text has gained since version 0 [%]."""
+    gained = [before.get(f"loss_{fifth}", math.nan) - row[f"loss_{fifth}"] for fifth in FIFTHS]
+    return [100.0 * one / sum(gained) if sum(gained) else math.nan for one in gained]
+
+
+def numbers_of(tied: Row, turned: Row, lot: Row, before: tuple[Row, Row]) -> dict[str, float]:
+    """Return the numbers of one way and seed, of its runs; those of runs that are not there are NaN."""
+    own = gap(tied, turned, "own")
+    found = {
+        "gap": percent(gap(tied, turned, "loss")),
+        "own_gap": percent(own),
+        "repaired": percent(gap(tied, turned, "loss")) - percent(own),
+        "slow": math.exp(mean(tied["loss_first"], turned["loss_last"])),
+        "fast": math.exp(mean(turned["loss_first"], tied["loss_last"])),
+        "lot": math.exp(mean(*(lot.get(f"loss_{part}", math.nan) for part in ("first", "last")))),
+        "all": math.exp(mean(tied["loss"], turned["loss"])),
+    }
+    for at, fifth in enumerate(FIFTHS):
+        both = [row.get(f"excess_{fifth}", math.nan) for row in (tied, turned)]
+        found[f"excess_{fifth}"] = percent(mean(*both))
+        for name in ("updates", "joules"):
+            found[f"{name}_{fifth}"] = mean(*(shares(row, name)[at] for row in (tied, turned)))
+        gains = [bought(row, was)[at] for row, was in zip((tied, turned), before, strict=True)]
+        found[f"bought_{fifth}"] = mean(*gains)
+    found["unheard"] = found["joules_1"] - found["updates_1"]
+    return found
+
+
+def derived(rows: Rows) -> dict[Key, dict[str, float]]:
+    """Return (STUDY, way, seed) -> its numbers: of ways with both outer dealings, and of single runs as `WAY, DEALING`."""
+    found = {
+        Key(STUDY, f"{way}, {dealing}", seed): {"all": math.exp(row["loss"])}
+        for (way, dealing, seed), row in rows.items()
+    }
+    for way, seed in dict.fromkeys((way, seed) for way, _, seed in rows):
+        tied, turned, lot = (rows.get(Key(way, dealing, seed)) for dealing in ("tied", "turned", "drawn"))
+        if tied is not None and turned is not None:
+            before = [rows.get(Key("untrained", dealing, seed), NOTHING) for dealing in ("tied", "turned")]
+            found[Key(STUDY, way, seed)] = numbers_of(tied, turned, lot or NOTHING, (before[0], before[1]))
+    return found
+
+
+def over_seeds(found: Rows, way: str, name: str) -> MeanInterval:
+    """Return the interval of a number over the seeds of a way."""
+    return mean_interval([row[name] for (_, of, _), row in found.items() if of == way])
+
+
+def seeds(found: Rows, way: str) -> int:
+    """Return over how many seeds a way was run."""
+    return sum(of == way for _, of, _ in found)
+
+
+# tables -----------------------------------------------------------------------------------------
+
+
+def main_table(found: Rows) -> list[str]:
+    """Return the main table: the same users' text on the slowest fifth, by lot, on the fastest."""
+    columns = {
+        "slow": "on the slowest fifth",
+        "lot": "by lot",
+        "fast": "on the fastest fifth",
+        "gap": "gap [%]",
+        "own_gap": "gap after a local epoch [%]",
+        "updates_1": "updates of the slowest [%]",
+        "joules_1": "joules of the slowest [%]",
+        "all": "everybody",
+    }
+
+    def cell(way: str, column: str) -> str:
+        interval = over_seeds(found, way, column)
+        return said(interval) if column.endswith("gap") else number(interval.mean)
+
+    body = [
+        [name, str(seeds(found, way)), *(cell(way, column) for column in columns)]
+        for way, name in SERVERS.items()
+        if seeds(found, way)
+    ]
+    return table(["server", "seeds", *columns.values()], body)
+
+
+def payers(found: Rows) -> list[str]:
+    """Return who pays for whose perplexity: shares by fifth of speed."""
+
+    def cell(way: str, fifth: int) -> str:
+        names = (f"{kind}_{fifth}" for kind in ("joules", "updates", "bought"))
+        return " / ".join(f"{over_seeds(found, way, name).mean:.0f}" for name in names).replace("nan", "–")
+
+    body = [
+        [name, *(cell(way, fifth) for fifth in FIFTHS)] for way, name in SERVERS.items() if seeds(found, way)
+    ]
+    return table(["server", *SPEEDS], body)
+
+
+def stated(found: Rows) -> list[str]:
+    """Return what was stated, and what came out."""
+    body = []
+    for mark in lines_of(MARKS):
+        got = judged(found, mark)
+        still = f"{said(got.control)}, {mark['control_low']} to {mark['control_high']}: {mark['control']}"
+        ours = f"{said(got.ours)}; n = {got.ours.n}" if got.ours.n else "–"
+        span = f"{mark['low']} to {mark['high']}"
+        body.append([mark["figure"], mark["source"], span, ours, still, got.verdict])
+    return table(["stated", "source", "mark", "ours", "control", "outcome"], body)
+
+
+def varied(found: Rows) -> list[str]:
+    """Return what else was run."""
+    known = yaml.safe_load((HERE / "ways.yml").read_text("utf-8"))
+    others = [way for way in known if way not in (*SERVERS, "anchors") and seeds(found, way)]
+    columns = {
+        "gap": "gap [%]",
+        "own_gap": "gap after a local epoch [%]",
+        "updates_1": "updates of the slowest [%]",
+        "all": "everybody",
+    }
+    body = [
+        [way, str(seeds(found, way)), *(said(over_seeds(found, way, column)) for column in columns)]
+        for way in others
+    ]
+    dealings = ("tied", "drawn")
+    away = [
+        [
+            way,
+            str(seeds(found, f"{way}, tied")),
+            *(said(over_seeds(found, f"{way}, {d}", "all")) for d in dealings),
+        ]
+        for way in ("alone", "together")
+        if seeds(found, f"{way}, tied")
+    ]
+    head = ["devices that are away", "seeds", "everybody, tied", "everybody, by lot"]
+    return [*table(["way", "seeds", *columns.values()], body), "", *table(head, away)]
+
+
+def rates(_: Rows) -> list[str]:
+    """Return the perplexity of all users' validation text by learning rate, the chosen one in bold."""
+    tried = lines_of(RATES) if RATES.exists() else []
+    grid = sorted({float(row["lr"]) for row in tried})
+    body = []
+    for name in dict.fromkeys(row["server"] for row in tried):
+        mine = {float(row["lr"]): float(row["loss"]) for row in tried if row["server"] == name}
+        best = min(mine, key=lambda rate: mine[rate])
+        told = {rate: f"{math.exp(loss):.2f}" for rate, loss in mine.items()}
+        cells = [f"**{told[rate]}**" if rate == best else told.get(rate, "") for rate in grid]
+        body.append([SERVERS.get(name, name), *cells])
+    return table(["", *(f"{rate:g}" for rate in grid)], body)
+
+
+def cost(_: Rows) -> list[str]:
+    """Return how long it all took."""
+    rows = read()
+    hours = number(sum(row.get("wall_s", 0.0) for row in rows.values()) / 3600)
+    return [
+        f"{len(rows)} runs on one thread, {hours} hours by the clock on the wall; those that chose the rates apart."
+    ]
+
+
+PARTS: Mapping[str, Callable[[Rows], list[str]]] = {
+    "main": main_table,
+    "payers": payers,
+    "marks": stated,
+    "varied": varied,
+    "rates": rates,
+    "cost": cost,
+}
+"""Places of README.md, and what is written there."""
+
+
+def filled(page: str) -> str:
+    """Return a page with every part in its place."""
+    found = derived(read())
+    for name, lines in PARTS.items():
+        begin = f"<!-- {name}: written by `python experiments/slow/tables.py` -->"
+        page = between(page, begin, f"<!-- end of {name} -->", lines(found))
+    return page
+
+
+def draw() -> None:
+    """Draw what every fifth loses against a dealing by lot, its updates and its joules: a row a server."""
+    found = derived(read())
+    ways = [way for way in SERVERS if seeds(found, way)]
+    if not ways:
+        return
+    figure = Figure(figsize=(12, 1.6 + 0.42 * len(ways)), layout="constrained")
+    titles = {
+        "excess": "perplexity on its own text,\nagainst text dealt by lot [%]",
+        "updates": "share of the updates [%]",
+        "joules": "share of the joules [%]",
+    }
+    for ax, (kind, title) in zip(figure.subplots(1, 3, sharey=True), titles.items(), strict=True):
+        values = np.array([[over_seeds(found, way, f"{kind}_{f}").mean for f in FIFTHS] for way in ways])
+        most = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
+        low, colours = (-most, "RdBu_r") if kind == "excess" else (0.0, "Greys")
+        ax.imshow(values, cmap=colours, vmin=low, vmax=most, aspect="auto")
+        for (row, column), value in np.ndenumerate(values):
+            text = "–" if math.isnan(value) else f"{value:+.1f}" if kind == "excess" else f"{value:.0f}"
+            colour = "w" if abs(value) > 0.6 * most else "k"
+            ax.text(column, row, text, ha="center", va="center", fontsize=9, color=colour)
+        ax.set_xticks(range(5), SPEEDS, fontsize=8)
+        ax.set_yticks(range(len(ways)), [SERVERS[way] for way in ways], fontsize=9)
+        ax.set_title(title, fontsize=10)
+    figure.supxlabel("fifth of the devices by the time that a visit takes", fontsize=9)
+    figure.savefig(FIGURE, dpi=110)
+
+
+def main() -> None:
+    """Write everything anew."""
+    PAGE.write_text(filled(PAGE.read_text("utf-8")), encoding="utf-8")
+    draw()
+
+
+if __name__ == "__main__":
+    main()
