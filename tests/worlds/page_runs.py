@@ -43,6 +43,7 @@ _EXPERIMENTS = (
     "depth",
     "devices",
     "fidelity",
+    "images",
     "instructions",
     "ptb",
     "published",
