@@ -1,6 +1,6 @@
 """Fashion-MNIST drawn by unequal devices: the runs of this folder's files, and what is kept of them.
 
-    python experiments/images/compare.py tune OUT [-s ...]   learning rates of every method, until the best lies between two worse ones
+    python experiments/images/compare.py tune OUT [-s ...]   learning rates of every method, until the best lies between two worse ones; puts it into the files
     python experiments/images/compare.py run OUT [-s ...]    three seeds of every file; what is done stays, what was begun goes on
     python experiments/images/compare.py remake OUT          rates.csv and runs.csv from the folders, and of them all tables and the figure
 
@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import math
+import re
 import runpy
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -87,13 +88,28 @@ def validation_loss(run: fedsim.Run, at: int = -1) -> float:
 
 
 def tune(out: Path, settings: Sequence[str]) -> int:
-    """Try learning rates of every method until the best lies between two that are worse, or at an end of the grid."""
+    """Try learning rates of every method until the best lies between two that are worse, or at an end of the grid; put it into the files."""
     for way in (*METHODS, *VARIED):
-        while (rate := next_rate({lr: validation_loss(run) for lr, run in tuned(out, way).items()})) is not None:
+        while (rate := next_rate(losses := tried(out, way))) is not None:
             axis = f"sweep={{local.lr: [{rate:g}]}}"
-            if code := swept(way, [axis, *CHOOSING, *settings], out / "rates" / way):
-                return code
+            code = swept(way, [axis, *CHOOSING, *settings], out / "rates" / way)
+            if code or rate not in tuned(out, way):
+                return code or 1
+        put_rate(way, min(losses, key=losses.__getitem__))
     return 0
+
+
+def tried(out: Path, way: str) -> dict[float, float]:
+    """Return the losses of a method's search, by learning rate."""
+    return {rate: validation_loss(run) for rate, run in tuned(out, way).items()}
+
+
+def put_rate(way: str, rate: float) -> None:
+    """Put a learning rate into the files of a method, where `local: {lr: ...}` stands."""
+    for name in (name for _, of, name in files() if of == way):
+        path = HERE / f"{name}.yaml"
+        text = re.sub(r"(?m)^local: \{lr: [^}]*\}", f"local: {{lr: {rate:g}}}", path.read_text("utf-8"))
+        path.write_text(text, "utf-8")
 
 
 # what is kept of a run --------------------------------------------------------------------------

@@ -178,3 +178,18 @@ def test_a_run_on_digits_is_kept_in_all_columns_and_fills_the_tables(compare, ta
     rows = {Key("Dirichlet 0.1", way, 0): values for way, values in found.items()}
     assert len(list(tables.ends(rows, "Dirichlet 0.1"))) == 2 + 3
     assert len(list(tables.held(rows, "Dirichlet 0.1"))) == 2 + 3
+
+
+def test_a_chosen_learning_rate_is_put_into_the_files_of_its_method(compare, tmp_path, monkeypatch):
+    for path in FOLDER.glob("*.yaml"):
+        (tmp_path / path.name).write_text(path.read_text("utf-8"), "utf-8")
+    monkeypatch.setattr(compare, "HERE", tmp_path)
+    compare.put_rate("lora", 6.25e-5)
+    rates = {
+        name: {point.local.lr for _, point in sweep_points(tmp_path / f"{name}.yaml", HERE)}
+        for name in ("lora", "lora-2-classes", "full")
+    }
+    assert rates["lora"] == rates["lora-2-classes"] == {6.25e-5}
+    assert rates["full"] != {6.25e-5}
+    changed = (tmp_path / "lora.yaml").read_text("utf-8").splitlines()
+    assert sum(a != b for a, b in zip(changed, (FOLDER / "lora.yaml").read_text("utf-8").splitlines(), strict=True)) == 1
