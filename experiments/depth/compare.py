@@ -8,16 +8,18 @@ and draws its figure.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure
 
 import fedsim
 from fedsim import views
 from fedsim.cli.app import call
+from fedsim.records.studies.command import answered
+from fedsim.records.studies.kept import runs_of
+from fedsim.records.studies.pages import spread, table
 
 HERE = Path(__file__).parent
 WAYS = {
@@ -33,7 +35,7 @@ SPEED_UP, TRAFFIC = (1.5, 2.8), 0.423
 
 STYLES = {"rank-by-memory": "--"}
 """Dashed: at this size it is the same as all layers, and lies upon it."""
-Runs = dict[str, list[fedsim.Run]]
+Runs = Mapping[str, list[fedsim.Run]]
 
 
 def run(out: Path, arguments: Sequence[str]) -> int:
@@ -57,9 +59,7 @@ def run(out: Path, arguments: Sequence[str]) -> int:
 
 def read(folder: Path) -> Runs:
     """Return the finished runs of each way, by seed."""
-    found = {way: sorted(path.parent for path in (folder / way).glob("*/run.json")) for way in WAYS}
-    runs = {way: [fedsim.load(path) for path in paths] for way, paths in found.items() if paths}
-    return {way: sorted(some, key=lambda run: run.info.seed) for way, some in runs.items()}
+    return runs_of(folder, WAYS)
 
 
 def target_of(runs: Runs) -> float:
@@ -67,15 +67,6 @@ def target_of(runs: Runs) -> float:
     everything = [run for some in runs.values() for run in some]
     declared = everything[0].experiment["evaluate"].get("targets") or []
     return float(declared[0]) if declared else views.common_target(everything, METRIC)
-
-
-def spread(values: Iterable[float], digits: int = 1) -> str:
-    """Return mean ± standard deviation of the seeds; `–` if a value is missing."""
-    found = np.array(list(values), dtype=float)
-    if found.size == 0 or np.isnan(found).any():
-        return "–"
-    deviation = found.std(ddof=1) if found.size > 1 else 0.0
-    return f"{found.mean():.{digits}f} ± {deviation:.{digits}f}"
 
 
 def participants(run: fedsim.Run) -> tuple[int, int]:
@@ -89,12 +80,6 @@ def depths_of(run: fedsim.Run) -> str:
     """Return how many clients train how many layers."""
     layers = views.depths(run)["depth"].dropna().astype(int).value_counts().sort_index()
     return ", ".join(f"{count} x {depth}" for depth, count in layers.items()) or "all"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def costs(runs: Runs, target: float) -> list[str]:
@@ -180,8 +165,9 @@ def less(base: Need, own: Need) -> str:
     return f"{100 * (1 - own.moved_bytes / base.moved_bytes):.0f} % less"
 
 
-def draw(runs: Runs, target: float, path: Path) -> None:
+def draw(runs: Runs, path: Path) -> None:
     """Draw perplexity over virtual time and over uploaded bytes."""
+    target = target_of(runs)
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     panels: tuple[tuple[views.X, float, str], ...] = (
         ("time_s", 3600.0, "virtual hours"),
@@ -230,20 +216,7 @@ def lines(runs: Runs) -> list[str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Do what the command line asks for."""
-    if len(arguments) < 2 or arguments[0] not in ("run", "table"):
-        print(__doc__)
-        return 2
-    folder = Path(arguments[1])
-    if arguments[0] == "run":
-        return run(folder, arguments[2:])
-    found = read(folder)
-    if not found:
-        print(f"no finished runs in {folder}", file=sys.stderr)
-        return 2
-    print("\n".join(lines(found)))
-    if len(arguments) > 2:
-        draw(found, target_of(found), Path(arguments[2]))
-    return 0
+    return answered(arguments, str(__doc__), run=run, read=read, lines=lines, draw=draw)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,17 @@ the tables of README.md and draws its figure.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure
 
 import fedsim
 from fedsim import views
 from fedsim.cli.app import call
+from fedsim.records.studies.command import answered
+from fedsim.records.studies.kept import runs_of
+from fedsim.records.studies.pages import spread, table
 
 HERE = Path(__file__).parent
 WAYS = {
@@ -27,7 +29,7 @@ WAYS = {
 }
 """File -> what it is called in the tables."""
 
-Runs = dict[str, list[fedsim.Run]]
+Runs = Mapping[str, list[fedsim.Run]]
 
 
 def run(out: Path, arguments: Sequence[str]) -> int:
@@ -42,22 +44,13 @@ def run(out: Path, arguments: Sequence[str]) -> int:
 
 def read(folder: Path) -> Runs:
     """Return the finished runs of each way, by seed."""
-    found = {way: sorted(path.parent for path in (folder / way).glob("*/run.json")) for way in WAYS}
-    return {way: [fedsim.load(path) for path in paths] for way, paths in found.items() if paths}
+    return runs_of(folder, WAYS)
 
 
 def last(run: fedsim.Run, metric: str, split: str = "test") -> float:
     """Return the last score of a metric, NaN if there is none."""
     rows = run.scores[(run.scores["metric"] == metric) & (run.scores["split"] == split)]
     return float(rows.sort_values("version")["value"].iloc[-1]) if len(rows) else float("nan")
-
-
-def spread(values: Sequence[float], digits: int) -> str:
-    """Return mean ± standard deviation of the seeds, or the one value there is."""
-    some = np.asarray(values, dtype=float)
-    if np.isnan(some).any():
-        return "–"
-    return f"{some.mean():.{digits}f}" + (f" ± {some.std(ddof=1):.{digits}f}" if some.size > 1 else "")
 
 
 def lines(runs: Runs) -> list[str]:
@@ -72,7 +65,7 @@ def lines(runs: Runs) -> list[str]:
         "kJ",
         "clients heard",
     ]
-    rows = [head, ["---"] * len(head)]
+    rows = []
     for way, some in runs.items():
         heard = [r.visits.loc[r.visits["committed_version"] > 0, "client"].nunique() for r in some]
         rows.append(
@@ -92,7 +85,7 @@ def lines(runs: Runs) -> list[str]:
     return [
         f"Perplexity of answers before training: {begin:.2f}.",
         "",
-        *(f"| {' | '.join(row)} |" for row in rows),
+        *table(head, rows),
     ]
 
 
@@ -118,20 +111,7 @@ def draw(runs: Runs, path: Path) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Do what the command line asks for."""
-    if len(arguments) < 2 or arguments[0] not in ("run", "table"):
-        print(__doc__)
-        return 2
-    folder = Path(arguments[1])
-    if arguments[0] == "run":
-        return run(folder, arguments[2:])
-    found = read(folder)
-    if not found:
-        print(f"no finished runs in {folder}", file=sys.stderr)
-        return 2
-    print("\n".join(lines(found)))
-    if len(arguments) > 2:
-        draw(found, Path(arguments[2]))
-    return 0
+    return answered(arguments, str(__doc__), run=run, read=read, lines=lines, draw=draw)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import runpy
 import shutil
@@ -26,13 +25,13 @@ from fedsim import views
 from fedsim.clock.plan import prepare
 from fedsim.config.experiment import Experiment
 from fedsim.records.stragglers import fairness
+from fedsim.records.studies.kept import Key, text_of
 
 HERE = Path(__file__).parent
 STUDIES, ROWS = HERE / "studies.yml", HERE / "runs.csv"
 LOST = ("offline", "late", "memory")
 NOT_ASKED_TO_THE_END = ("surplus", "in_flight", "polled")
 NIGHT_ENDS_H, HOUR_S = 9, 3600.0
-Key = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
@@ -172,18 +171,10 @@ def collect(out: Path, wanted: Sequence[str]) -> None:
             for seed in range(study.seeds):
                 folder = folder_of(out, study, way, seed)
                 if finished(folder):
-                    rows[study.name, way, seed] = figures(fedsim.load(folder), study)
-    order = [(s.name, way, seed) for s in known.values() for way in s.ways for seed in range(s.seeds)]
-    names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    with ROWS.open("w", encoding="utf-8", newline="") as file:
-        file.write(
-            "# written by experiments/published/compare.py remake: one run a row; empty: not asked, or not reached\n"
-        )
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["study", "way", "seed", *names])
-        for key in (key for key in order if key in rows):
-            cells = [rows[key].get(name, math.nan) for name in names]
-            writer.writerow([*key, *("" if math.isnan(x) else f"{x:.6g}" for x in cells)])
+                    rows[Key(study.name, way, seed)] = figures(fedsim.load(folder), study)
+    order = [Key(s.name, way, seed) for s in known.values() for way in s.ways for seed in range(s.seeds)]
+    about = "written by experiments/published/compare.py remake: one run a row; empty: not asked, or not reached"
+    ROWS.write_text(text_of(rows, order, about), encoding="utf-8", newline="\n")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -8,108 +8,31 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from fedsim.records.quantities import number
-from fedsim.records.statistics import MeanInterval, mean_interval
+from fedsim.records.statistics import mean_interval
+from fedsim.records.studies.kept import Key, Rows, rows_of
+from fedsim.records.studies.marks import OUTCOMES, judged, numbers
+from fedsim.records.studies.pages import between
+from fedsim.records.studies.pages import with_interval as said
 
 HERE = Path(__file__).parent
 MARKS, ROWS, PAGE, FIGURE = (HERE / name for name in ("marks.csv", "runs.csv", "README.md", "published.png"))
 CLAIMS = HERE.parents[1] / "docs" / "claims.md"
-Key = tuple[str, str, int]
-Rows = Mapping[Key, Mapping[str, float]]
 
 
 def read() -> dict[Key, dict[str, float]]:
     """Return the rows of runs.csv."""
-    if not ROWS.exists():
-        return {}
-    with ROWS.open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
-    return {
-        (row.pop("study"), row.pop("way"), int(row.pop("seed"))): {
-            name: float(cell) for name, cell in row.items() if cell
-        }
-        for row in rows
-    }
-
-
-# marks ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Found:
-    """What came out of one mark: the interval over seeds, its control, how many runs had no value, and in words."""
-
-    ours: MeanInterval
-    control: MeanInterval
-    missing: int
-    verdict: str
+    return rows_of(ROWS.read_text("utf-8")) if ROWS.exists() else {}
 
 
 def marks() -> list[dict[str, str]]:
     """Return the rows of marks.csv."""
     with MARKS.open(encoding="utf-8") as file:
         return list(csv.DictReader(line for line in file if not line.startswith("#")))
-
-
-OF: dict[str, Callable[..., float]] = {
-    "value": lambda a: a,
-    "ratio": lambda a, b: a / b if b else math.nan,
-    "difference": lambda a, b: a - b,
-    "double": lambda a, b, c, d: (a / b) / (c / d),
-}
-
-
-def numbers(rows: Rows, study: str, measure: str, form: str, ways: str) -> list[float]:
-    """Return one number a seed that all ways have; NaN where one of them has no value."""
-    names = ways.split(" | ")
-    of = [{seed for name, way, seed in rows if (name, way) == (study, wanted)} for wanted in names]
-    seeds = sorted(set.intersection(*of))
-    return [OF[form](*(rows[study, way, s].get(measure, math.nan) for way in names)) for s in seeds]
-
-
-def judged(rows: Rows, mark: Mapping[str, str]) -> Found:
-    """Return what came out of a mark."""
-    study, measure = mark["study"], mark["measure"]
-    values = numbers(rows, study, measure, mark["form"], mark["ways"])
-    still = numbers(rows, study, measure, mark["control_form"], mark["control_ways"])
-    ours, control = mean_interval(values), mean_interval(still)
-    low, high, null, least, most = (
-        float(mark[name]) for name in ("low", "high", "null", "control_low", "control_high")
-    )
-    up = low >= null
-    right = ours.low > null if up else ours.high < null
-    wrong = ours.high < null if up else ours.low > null
-    if len(set(values)) == 1 and len(values) > 1:  # every seed says the same
-        right, wrong = (
-            ours.mean != null and (ours.mean > null) == up,
-            ours.mean != null and (ours.mean > null) != up,
-        )
-    inside = low <= ours.mean <= high
-    if not values:
-        verdict = "not run"
-    elif mark["form"] == "value" and not inside and not math.isnan(ours.mean):
-        verdict = "did not come out"
-    elif not right or math.isnan(control.mean):
-        verdict = "no: the other way" if wrong else "not decided"
-    elif not least <= control.mean <= most:
-        verdict = "direction, but the control has it too"
-    else:
-        verdict = "yes" if inside else "direction, another size"
-    return Found(ours, control, sum(map(math.isnan, values)), verdict)
-
-
-def said(interval: MeanInterval) -> str:
-    """Return a mean and its interval in words."""
-    if math.isnan(interval.mean):
-        return "–"
-    text, *ends = (number(x) for x in (interval.mean, interval.low, interval.high))
-    return text if math.isnan(interval.low) or set(ends) == {text} else f"{text} ({ends[0]} to {ends[1]})"
 
 
 def table() -> Iterator[str]:
@@ -223,17 +146,6 @@ def draw() -> None:
     figure.savefig(FIGURE, dpi=100)
 
 
-OUTCOMES = {
-    "yes": "**confirmed**",
-    "direction, another size": "**confirmed** in direction, not in size",
-    "direction, but the control has it too": "**not decided**: the control has it, too",
-    "not decided": "**not decided**",
-    "not run": "**not run**",
-    "did not come out": "**did not come out**",
-    "no: the other way": "**refuted** in this setting",
-}
-
-
 def claims() -> Iterator[str]:
     """Yield the rows of docs/claims.md that come from here."""
     rows = read()
@@ -247,15 +159,13 @@ def claims() -> Iterator[str]:
         yield f"| {mark['figure']}: {mark['theirs']} | {mark['source']} | {ran} | {told} | {OUTCOMES[found.verdict]} |"
 
 
-BEGIN = "<!-- tables: written by `python experiments/published/tables.py` -->\n"
+BEGIN = "<!-- tables: written by `python experiments/published/tables.py` -->"
 END = "<!-- end of tables -->"
 
 
 def put(lines: Iterator[str], page: Path) -> None:
     """Write lines between the marks of a page."""
-    before, _, rest = page.read_text("utf-8").partition(BEGIN)
-    text = "\n".join(lines) + "\n"
-    page.write_text(f"{before}{BEGIN}{text}{END}{rest.partition(END)[2]}", encoding="utf-8")
+    page.write_text(between(page.read_text("utf-8"), BEGIN, END, lines), encoding="utf-8")
 
 
 def main() -> None:

@@ -154,8 +154,8 @@ class CommitRow:
         total_up_bytes: of all visits that had ended when the server took these updates, lost ones included;
             total_down_bytes: the same, down; total_joules: the same, above idle. Where commits take time
             (`server.compute`) that is before `time_s`: what comes in while the server works is in a later commit's totals.
-        update_norm: Euclidean length of the change of the adapter, NaN if nothing was trained; mean_cosine: between
-            pairs of updates, NaN likewise.
+        update_norm: Euclidean length of the change of the adapter, NaN if nothing was trained; mean_cosine: of
+            the updates to their mean, so 1 / sqrt(n) for n that have nothing in common, NaN likewise.
     """
 
     version: int

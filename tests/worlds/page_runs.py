@@ -42,6 +42,7 @@ _EXPERIMENTS = (
     "cifar10",
     "depth",
     "devices",
+    "fedgen_edge",
     "fidelity",
     "images",
     "instructions",

@@ -1,0 +1,124 @@
+"""The figures of README.md, parts (b) to (f): rounds.png, personal.png and drift.png, each if its CSV has runs for it.
+
+python experiments/fedgen_edge/figures.py
+"""
+
+from __future__ import annotations
+
+import math
+import runpy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fedsim.records.statistics import mean_interval
+
+HERE = Path(__file__).parent
+TEXTS = ("PTB iid", "plays by role", "plays dealt anew")
+AXES: Mapping[str, tuple[str, float]] = {
+    "version": ("rounds", 1.0),
+    "up_bytes": ("GB uploaded", 1e9),
+    "time_s": ("virtual hours", 3600.0),
+}
+MODELS = {"LoRA": "C0", "full": "C3"}
+Tables = Mapping[str, Any]
+
+
+def rounds(tables: Tables) -> None:
+    """Draw perplexity over rounds, bytes and time, a line a seed."""
+    lines: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for row in tables["lines_of"]("curves.csv"):
+        if row["study"] == "rounds":
+            lines.setdefault((row["way"], row["seed"]), []).append(row)
+    texts = [text for text in TEXTS if any(way.endswith(f", {text}") for way, _ in lines)]
+    if not texts:
+        return
+    figure = Figure(figsize=(11, 3.2 * len(texts)), layout="constrained")
+    panels = figure.subplots(len(texts), len(AXES), sharey="row", squeeze=False)
+    for text, row_of_panels in zip(texts, panels, strict=True):
+        for (x, (label, unit)), ax in zip(AXES.items(), row_of_panels, strict=True):
+            for (way, seed), points in lines.items():
+                model = way.partition(",")[0]
+                if way == f"{model}, {text}" and model in MODELS:
+                    at = [float(point[x]) / unit for point in points]
+                    values = [float(point["value"]) for point in points]
+                    ax.plot(at, values, marker="o", markersize=3, color=MODELS[model], label=model if seed == "0" else None)
+            ax.set_xlabel(label)
+            ax.grid(visible=True, alpha=0.3)
+        row_of_panels[1].set_xscale("symlog", linthresh=0.01)
+        row_of_panels[0].set_ylabel(f"perplexity, {text}")
+    panels[0][0].legend(fontsize=8)
+    figure.savefig(HERE / "rounds.png", dpi=100)
+
+
+def personal(tables: Tables) -> None:
+    """Draw the gains of all clients, sorted, over the shared model."""
+    people = tables["people"]()
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    ax, drawn = figure.subplots(), False
+    for way in tables["ways"]("personal"):
+        seeds = [seed for name, seed in people if name == way and ("fine-tune", seed) in people]
+        gains = np.sort([gain for seed in seeds for gain in tables["gains"](way, seed)[0]])
+        if gains.size:
+            ax.plot(np.linspace(0, 100, gains.size), gains, label=way)
+            drawn = True
+    if not drawn:
+        return
+    ax.axhline(0, color="0.4", linewidth=0.8)
+    ax.set_xlabel("% of clients")
+    ax.set_ylabel("gain over the shared model, %")
+    ax.grid(visible=True, alpha=0.3)
+    ax.legend(fontsize=8)
+    figure.savefig(HERE / "personal.png", dpi=100)
+
+
+def drift(tables: Tables) -> None:
+    """Draw perplexity and cosine over local epochs, and perplexity over rank, with intervals."""
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    drawn = [
+        over(tables, ax, "epochs", measure, f", {dealt}", label=dealt)
+        for ax, measure in ((left, "last"), (middle, "cosine"))
+        for dealt in ("by role", "dealt anew")
+    ]
+    drawn.append(over(tables, right, "rank", "last", "", label="by role"))
+    if not any(drawn):
+        return
+    for ax, x, y in ((left, "local epochs", "perplexity"), (middle, "local epochs", "cosine"), (right, "rank", "perplexity")):
+        ax.set_xscale("log", base=2)
+        ax.set_xlabel(x)
+        ax.set_ylabel(y)
+        ax.grid(visible=True, alpha=0.3)
+    left.legend(fontsize=8)
+    figure.savefig(HERE / "drift.png", dpi=100)
+
+
+def over(tables: Tables, ax: Axes, study: str, measure: str, ending: str, *, label: str) -> bool:
+    """Draw a measure over the number in the names of a study's ways; tells whether there was any."""
+    points: list[tuple[int, Sequence[float]]] = []
+    for way in tables["ways"](study):
+        values = [row.get(measure, math.nan) for row in tables["of"](study, way)]
+        if way.endswith(ending) and values:
+            points.append((int("".join(filter(str.isdigit, way))), values))
+    if not points:
+        return False
+    at, found = [x for x, _ in points], [mean_interval(values) for _, values in points]
+    low = [max(0.0, i.mean - i.low) if i.n > 1 else 0.0 for i in found]
+    high = [max(0.0, i.high - i.mean) if i.n > 1 else 0.0 for i in found]
+    ax.errorbar(at, [i.mean for i in found], yerr=[low, high], marker="o", markersize=4, capsize=3, label=label)
+    return True
+
+
+def main() -> None:
+    """Draw what there is."""
+    tables = runpy.run_path(str(HERE / "tables.py"))
+    for draw in (rounds, personal, drift):
+        draw(tables)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,289 @@
+"""The tables and figures of README.md, parts (b) to (f), of the CSVs beside this file.
+
+    python experiments/fedgen_edge/tables.py          writes the page and the figures
+    python experiments/fedgen_edge/tables.py claims   prints the rows of docs/claims.md
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import runpy
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from fedsim.records.quantities import number
+from fedsim.records.statistics import mean_interval
+from fedsim.records.studies.kept import Key, rows_of
+from fedsim.records.studies.marks import OUTCOMES, judged
+from fedsim.records.studies.pages import between, table
+from fedsim.records.studies.pages import with_interval as said
+
+HERE = Path(__file__).parent
+PAGE = HERE / "README.md"
+HOUR_S, GB, MJ = 3600.0, 1e9, 1e6
+NOT_YET = "not run yet"
+Row = Mapping[str, float]
+Client = Mapping[str, float]
+
+
+def lines_of(name: str) -> list[dict[str, str]]:
+    """Return the rows of a CSV beside this file; none where it is not there yet."""
+    path = HERE / name
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+
+
+@cache
+def runs() -> dict[Key, dict[str, float]]:
+    """Return runs.csv."""
+    path = HERE / "runs.csv"
+    return rows_of(path.read_text("utf-8")) if path.exists() else {}
+
+
+def of(study: str, way: str) -> list[Row]:
+    """Return the runs of a way, by seed."""
+    return [row for key, row in sorted(runs().items()) if (key.study, key.way) == (study, way)]
+
+
+@cache
+def ways(study: str) -> list[str]:
+    """Return the ways of a study as studies.yml has them."""
+    read = yaml.safe_load((HERE / "studies.yml").read_text("utf-8"))
+    return list(read["studies"][study]["ways"])
+
+
+Measure = Callable[[Row], float]
+
+
+def plain(name: str, unit: float = 1.0) -> Measure:
+    """Return what reads a number of a run, in a unit."""
+    return lambda row: row.get(name, math.nan) / unit
+
+
+def measured(study: str, names: Sequence[str], columns: Mapping[str, Measure]) -> list[str]:
+    """Return a table of means with intervals over seeds, one way a row; ways without a run say so."""
+    body = []
+    for way in names:
+        rows = of(study, way)
+        cells = [said(mean_interval([read(row) for row in rows])) for read in columns.values()]
+        body.append([way, str(len(rows)), *cells] if rows else [way, NOT_YET, *("–" for _ in columns)])
+    return table(["", "seeds", *columns], body)
+
+
+def shown(figure: str, about: str) -> Iterator[str]:
+    """Yield the line that shows a figure, where it has been drawn."""
+    if (HERE / figure).exists():
+        yield from ("", f"![{about}]({figure})")
+
+
+# (b) ---------------------------------------------------------------------------------------------
+
+
+def skew() -> Iterator[str]:
+    """Yield how unlike the clients are."""
+    columns = {"bits between clients": plain("skew_bits"), "the same sizes dealt iid": plain("skew_iid_bits")}
+    by_text = [way for way in ways("rounds") if way.startswith("LoRA")]
+    lines = [*measured("rounds", by_text, columns), *measured("topics", ways("topics")[:1], columns)[2:]]
+    yield from (line.replace("| LoRA, ", "| ") for line in lines)
+
+
+def rates() -> Iterator[str]:
+    """Yield what every learning rate scored, the chosen one bold."""
+    tried: dict[str, list[tuple[str, float]]] = {}
+    for row in lines_of("rates.csv"):
+        tried.setdefault(row["search"], []).append((row["rate"], float(row["perplexity"])))
+    read = yaml.safe_load((HERE / "studies.yml").read_text("utf-8"))["rates"]
+    body = []
+    for name, search in read.items():
+        scores = tried.get(name, [])
+        best = min((score for _, score in scores), default=math.nan)
+        cells = [f"**{rate}: {number(s, 4)}**" if s == best else f"{rate}: {number(s, 4)}" for rate, s in scores]
+        body.append([f"{search['study']}: {search['way']}", f"`{search['key']}`", ", ".join(cells) or NOT_YET])
+    yield from table(["searched with", "key", "rate: perplexity"], body)
+
+
+def learned() -> Iterator[str]:
+    """Yield perplexity on test, before and after the rounds."""
+    columns = {
+        "rate": plain("rate"),
+        "before": plain("first"),
+        "after": plain("last"),
+        "updates": plain("updates"),
+        "clients heard": plain("heard"),
+        "rounds to 75 %": plain("target_rounds"),
+    }
+    yield from measured("rounds", ways("rounds"), columns)
+    yield from measured("topics", ways("topics"), columns)[2:]
+    yield from shown("rounds.png", "Perplexity over rounds, bytes and virtual hours")
+
+
+# (c) ---------------------------------------------------------------------------------------------
+
+
+@cache
+def people() -> dict[tuple[str, str], dict[int, Client]]:
+    """Return clients.csv: (way, seed) -> client -> its numbers."""
+    found: dict[tuple[str, str], dict[int, Client]] = {}
+    for row in lines_of("clients.csv"):
+        numbers = {name: float(row[name]) for name in ("seen", "shared", "own")}
+        found.setdefault((row["way"], row["seed"]), {})[int(row["client"])] = numbers
+    return found
+
+
+def gains(way: str, seed: str) -> tuple[list[float], list[float]]:
+    """Return what each client gains over the shared model of `fine-tune`, and over its own model there; in percent of perplexity."""
+    own, base = people()[way, seed], people()["fine-tune", seed]
+    both = sorted(own.keys() & base.keys())
+    over_shared = [100 * (1 - own[client]["own"] / base[client]["shared"]) for client in both]
+    over_tuned = [100 * (1 - own[client]["own"] / base[client]["own"]) for client in both]
+    return over_shared, over_tuned
+
+
+def personal() -> Iterator[str]:
+    """Yield what clients' own models are worth to them."""
+    head = ["", "seeds", "rates", "own perplexity", "gain, %", "10 % .. 90 % of clients", "worse off, %", "better than fine-tuned, %"]
+    body = []
+    for way in ways("personal"):
+        rows = of("personal", way)
+        seeds = [seed for name, seed in people() if name == way and ("fine-tune", seed) in people()]
+        if not rows or not seeds:
+            body.append([way, NOT_YET, *("–" for _ in head[2:])])
+            continue
+        found = [gains(way, seed) for seed in seeds]
+        low, high = np.mean([np.quantile(over, [0.1, 0.9]) for over, _ in found], axis=0)
+        after = rows[0].get("rate_after", math.nan)
+        used = number(rows[0]["rate"]) if math.isnan(after) else f"{number(rows[0]['rate'])}, {number(after)}"
+        body.append(
+            [
+                way,
+                str(len(rows)),
+                used,
+                said(mean_interval([row["own"] for row in rows])),
+                said(mean_interval([float(np.mean(over)) for over, _ in found])),
+                f"{low:.1f} .. {high:.1f}",
+                said(mean_interval([100 * float(np.mean(np.array(over) < 0)) for over, _ in found])),
+                "" if way == "fine-tune" else said(mean_interval([100 * float(np.mean(np.array(than) > 0)) for _, than in found])),
+            ]
+        )
+    yield from table(head, body)
+    yield from shown("personal.png", "Gains of the clients, sorted")
+
+
+# (d), (e), (f) -----------------------------------------------------------------------------------
+
+
+def rank() -> Iterator[str]:
+    """Yield perplexity by rank."""
+    columns = {"rate": plain("rate"), "before": plain("first"), "after": plain("last"), "GB up": plain("up_bytes", GB)}
+    yield from measured("rank", ways("rank"), columns)
+
+
+def epochs() -> Iterator[str]:
+    """Yield perplexity and drift by local epochs, at equal work."""
+    columns = {
+        "rounds": plain("commits"),
+        "rate": plain("rate"),
+        "before": plain("first"),
+        "after": plain("last"),
+        "cosine": plain("cosine"),
+        "length of a move": plain("move"),
+    }
+    yield from measured("epochs", ways("epochs"), columns)
+    yield from shown("drift.png", "Perplexity and cosine over local epochs; perplexity over rank")
+
+
+COSTS: Mapping[str, Measure] = {
+    "hours": plain("hours"),
+    "GB up": plain("up_bytes", GB),
+    "GB down": plain("down_bytes", GB),
+    "MJ": plain("joules", MJ),
+    "can train": plain("able"),
+    "offline, %": plain("offline", 0.01),
+    "late, %": plain("late", 0.01),
+    "no memory, %": plain("memory", 0.01),
+}
+UNTIL: Mapping[str, Measure] = {
+    "reached": plain("reached"),
+    "hours to 75 %": plain("target_s", HOUR_S),
+    "GB up to 75 %": plain("target_up_bytes", GB),
+    "MJ to 75 %": plain("target_joules", MJ),
+}
+
+
+def costs() -> Iterator[str]:
+    """Yield what the runs of (b) to (e) cost on the virtual devices."""
+    federated = [way for way in ways("rounds") if not way.startswith("pooled")]
+    yield from measured("rounds", federated, {**COSTS, **UNTIL})
+    for study in ("personal", "rank", "epochs", "clock"):
+        yield from ("", f"`{study}`:", "", *measured(study, ways(study), COSTS))
+
+
+def marks() -> Iterator[str]:
+    """Yield the marks and what came out of them."""
+    body = []
+    for mark in lines_of("marks.csv"):
+        found = judged(runs(), mark)
+        missing = f"; {found.missing} of {found.ours.n} without" if found.missing else ""
+        effect = f", off {mark['null']}" if mark["null"] else ", all of the interval"
+        asked = f"{mark['low']} to {mark['high']}{effect}"
+        body.append([mark["claim"], mark["source"], asked, f"{said(found.ours)}{missing}", str(found.ours.n), found.verdict])
+    yield from table(["claim", "source", "mark", "ours", "seeds", "came out"], body)
+
+
+def spent() -> Iterator[str]:
+    """Yield what the runs took of a processor."""
+    made = sum(row.get("cpu_s", 0.0) for row in runs().values()) / HOUR_S
+    searched = sum(float(row["cpu_s"] or 0) for row in lines_of("rates.csv")) / HOUR_S
+    count = len(lines_of("rates.csv"))
+    yield f"{len(runs())} runs took {number(made)} hours of one thread, the {count} runs of the searches {number(searched)}."
+
+
+BLOCKS: Mapping[str, Callable[[], Iterator[str]]] = {
+    "marks": marks,
+    "skew": skew,
+    "rates": rates,
+    "rounds": learned,
+    "personal": personal,
+    "rank": rank,
+    "epochs": epochs,
+    "costs": costs,
+    "spent": spent,
+}
+
+
+def written(page: str) -> str:
+    """Return the page with its tables anew."""
+    for name, lines in BLOCKS.items():
+        begin = f"<!-- table {name}: written by `python experiments/fedgen_edge/tables.py` -->"
+        page = between(page, begin, f"<!-- end of table {name} -->", lines())
+    return page
+
+
+def claims() -> Iterator[str]:
+    """Yield the rows of docs/claims.md that come from here."""
+    for mark in lines_of("marks.csv"):
+        found = judged(runs(), mark)
+        ran = f"[{mark['study']}](../experiments/fedgen_edge/README.md): {mark['ways'].replace(' | ', '; ')}"
+        told = f"{said(found.ours)}; n = {found.ours.n}" if found.ours.n else "–"
+        yield f"| {mark['claim']} | {mark['source']} | {ran} | {told} | {OUTCOMES[found.verdict]} |"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write everything anew, or print the claims."""
+    if list(arguments) == ["claims"]:
+        print("\n".join(claims()))
+        return
+    runpy.run_path(str(HERE / "figures.py"), run_name="__main__")
+    PAGE.write_text(written(PAGE.read_text("utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

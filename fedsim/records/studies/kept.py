@@ -1,0 +1,73 @@
+"""What a study keeps of its runs: a few numbers a run, as a CSV that is committed where run folders are not."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from fedsim.records.run import Run, load
+
+
+class Key(NamedTuple):
+    """Which run of a study: what it is about, what was done in it, and its seed."""
+
+    study: str
+    way: str
+    seed: int
+
+
+Rows = Mapping[Key, Mapping[str, float]]
+"""What is kept of each run, by name; what was not asked for, or not reached, is left out or NaN."""
+
+
+def rows_of(text: str) -> dict[Key, dict[str, float]]:
+    r"""Return the rows of a CSV; lines that begin with `#` say something about it.
+
+    >>> rows_of("# two runs\nstudy,way,seed,last,hours\na,b,0,1.5,\na,b,1,2,3\n")[Key("a", "b", 0)]
+    {'last': 1.5}
+    """
+    lines = (line for line in io.StringIO(text) if not line.startswith("#"))
+    return {
+        Key(row.pop("study"), row.pop("way"), int(row.pop("seed"))): {
+            name: float(cell) for name, cell in row.items() if cell
+        }
+        for row in csv.DictReader(lines)
+    }
+
+
+def text_of(rows: Rows, order: Iterable[Key], about: str) -> str:
+    """Return rows as a CSV, those of `order` in it, six digits a number.
+
+    Args:
+        rows: what is kept.
+        order: of the runs; those without a row are passed over.
+        about: the first line, without its `#`.
+    """
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    cells = [
+        [*key, *("" if math.isnan(x) else f"{x:.6g}" for x in (rows[key].get(n, math.nan) for n in names))]
+        for key in order
+        if key in rows
+    ]
+    return csv_text(["study", "way", "seed", *names], cells, about)
+
+
+def csv_text(head: Sequence[str], cells: Iterable[Sequence[object]], about: str) -> str:
+    """Return a CSV with a first line that says what it is."""
+    file = io.StringIO()
+    file.write(f"# {about}\n")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(cells)
+    return file.getvalue()
+
+
+def runs_of(folder: Path, ways: Iterable[str]) -> dict[str, list[Run]]:
+    """Return the finished runs of each way by seed, from folders `folder/WAY/ANY/run.json`; ways without one are left out."""
+    found = {way: sorted(path.parent for path in (folder / way).glob("*/run.json")) for way in ways}
+    runs = {way: [load(path) for path in paths] for way, paths in found.items() if paths}
+    return {way: sorted(of_way, key=lambda run: run.info.seed) for way, of_way in runs.items()}
