@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from fedsim.config.experiment import Experiment
 
 ROTARY = {
@@ -107,7 +109,7 @@ def made(world: World, cache: Path, rounds: int = 6, windows: int = WINDOWS) -> 
         windows: of text for every client, before a tenth is held out.
     """
     facts = {**asdict(world), "targets": TARGETS[world.family], "rounds": rounds, "windows": windows}
-    facts["padding"] = PADDING
+    facts |= {"padding": PADDING, "tokenizer": "bytes" if world.family == "qwen2" else "words"}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     folder = cache / f"world-{key}"
     if not (folder / "world.json").is_file():
@@ -121,18 +123,38 @@ def made(world: World, cache: Path, rounds: int = 6, windows: int = WINDOWS) -> 
 
 def _write_model(world: World, folder: Path) -> None:
     import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, utils
 
     utils.logging.disable_progress_bar()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         (_gpt2 if world.family == "gpt2" else _rotary)(world).save_pretrained(folder)
+    plain = _bytes_and_pairs(world) if world.family == "qwen2" else _words(world)
+    fast = PreTrainedTokenizerFast(tokenizer_object=plain, bos_token="<eos>", eos_token="<eos>")  # noqa: S106
+    fast.save_pretrained(folder)
+
+
+def _words(world: World) -> Tokenizer:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
     words = {"<eos>": 0} | {f"w{i}": i for i in range(1, world.vocab)}
     plain = Tokenizer(models.WordLevel(words, unk_token="w1"))  # noqa: S106
     plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(tokenizer_object=plain, bos_token="<eos>", eos_token="<eos>")  # noqa: S106
-    fast.save_pretrained(folder)
+    return plain
+
+
+def _bytes_and_pairs(world: World) -> Tokenizer:
+    """Return the one kind that transformers makes of any folder of Qwen2's: bytes, of which pairs became one token."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    plain = Tokenizer(models.BPE())
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=world.vocab, special_tokens=["<eos>"], initial_alphabet=alphabet, show_progress=False
+    )
+    plain.train_from_iterator((f"w{i} w{i}" for i in range(1, world.vocab)), trainer)
+    return plain
 
 
 def _gpt2(world: World) -> Any:

@@ -110,7 +110,7 @@ def largest_pair(
 def _known(population: Population, noun: str, by: str, of_tiers: object, most: int) -> Numbers:
     """Return what each client has by its tier, and the most anybody may have where that is not what decides."""
     if by != "tier":
-        return np.full(len(population), most, dtype=np.int64)
+        return np.broadcast_to(np.int64(most), len(population))  # one number, however many read it
     assert isinstance(of_tiers, Mapping)
     tiers = population.columns()["tier"]
     missing = sorted(set(tiers.tolist()) - of_tiers.keys())

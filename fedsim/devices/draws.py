@@ -37,6 +37,15 @@ def draws(n: int, seed: int) -> tuple[Floats, Floats]:
     return chance, z
 
 
+def device_rows(recipe: Recipe, chance: Floats, *, exact: bool) -> Ints:
+    """Return the row of each client's device, (n,): by chance, or with exact shares, of a region down its groups."""
+    if not exact:
+        return choose(recipe.device_weight, chance)
+    if recipe.device_groups:
+        return allot_down(recipe.device_weight, chance, recipe.device_groups)
+    return allot(recipe.device_weight, chance, recipe.devices.tier)
+
+
 def choose(weight: Floats, chance: Floats) -> Ints:
     """Return a row for each chance in [0, 1); rows of weight 0 never come up."""
     cumulated = np.cumsum(weight)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
+import numpy as np
 import simpy
 
 from fedsim.clock.online.roster import Roster
@@ -16,6 +17,7 @@ from fedsim.clock.reach import never_through
 from fedsim.clock.visit import Visit
 from fedsim.clock.visit_order import DeviceWorld, OnClose, VisitOrder
 from fedsim.cost.work import Work
+from fedsim.devices.people.profile import Profile
 from fedsim.instants import At, Instant
 from fedsim.samplers.seen import Records
 from fedsim.server.alarm import DeskAlarm
@@ -77,7 +79,15 @@ class OpenVisits:
         self._under_way: dict[int, Visit] = {}
         self._uncommitted: set[int] = set()
         self._at_work: set[int] = set()
+        self._profiles: dict[int, Profile] = {}
         self.begun = 0
+
+    def expect(self, clients: list[int]) -> list[int]:
+        """Look up the devices of clients that will be dispatched to next, all at once; returns the clients."""
+        if len(clients) > 1:
+            profiles = self._plan.population.profiles_of(np.array(clients, dtype=np.int64))
+            self._profiles = dict(zip(clients, profiles, strict=True))
+        return clients
 
     @property
     def ended(self) -> int:
@@ -121,7 +131,7 @@ class OpenVisits:
         client, job = dispatched.invitation.client, dispatched.job
         whole = job.local.steps_over(self._plan.task.examples(client)) if on_close == "partial" else 0
         order = VisitOrder(
-            profile=self._plan.population.profile(client),
+            profile=self._profile(client),
             order=self.begun,
             visit=dispatched.invitation.visit,
             version=version,
@@ -138,6 +148,10 @@ class OpenVisits:
         self.dispatched[visit.order] = dispatched
         visit.process.callbacks.append(partial(self._on_process_end, visit))
         return visit
+
+    def _profile(self, client: int) -> Profile:
+        known = self._profiles.pop(client, None)
+        return self._plan.population.profile(client) if known is None else known
 
     def _on_cut(self, visit: Visit, steps: int) -> None:
         """The device went offline after `steps` steps: they are all that is trained."""

@@ -152,7 +152,7 @@ class Server(IdleClients):
         sampler = self.plan.parts.sampler
         if isinstance(sampler, PollingSampler):
             clients = yield from polled(self, sampler, clients, n, among)
-        return clients
+        return self.visits.expect(clients)
 
     # visits -------------------------------------------------------------------------------------
 

@@ -72,6 +72,9 @@ class World:
     def profile(self, client):
         return self.profiles[client]
 
+    def profiles_of(self, clients):
+        return [self.profiles[client] for client in clients.tolist()]
+
     @property
     def varying(self):
         return bool(self.links)

@@ -15,7 +15,7 @@ from fedsim.training.loading.safety import TEXT_BYTES
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
-FILE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
+FILE, SETTINGS, MODEL = "tokenizer.json", "tokenizer_config.json", "config.json"
 PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 """Classes that take the file as it is; those of single families build their own from parts of it."""
 NAMED = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -23,8 +23,13 @@ KNOWN = frozenset(
     {*NAMED, "backend", "clean_up_tokenization_spaces", "is_local", "model_max_length", "tokenizer_class"}
 )
 """Keys of `tokenizer_config.json` with which the file says it all."""
-BESIDE = ("added_tokens.json", "special_tokens_map.json", "vocab.json", "merges.txt", "tokenizer.model")
+BESIDE = (
+    *("added_tokens.json", "special_tokens_map.json", "vocab.json", "merges.txt", "tokenizer.model"),
+    "tekken.json",
+)
 """Files that would have a say in it."""
+REBUILT = frozenset({"qwen2"})
+"""Families (`model_type`) whose tokenizer transformers makes anew from parts of the file, whatever class is named beside it."""
 MOST_WORDS = 100_000
 """Of larger vocabularies transformers looks whether their pattern of words is one that was wrong."""
 
@@ -76,15 +81,17 @@ class FolderTokenizer:
 
 
 def tokenizer_of(folder: Path) -> FolderTokenizer | None:
-    """Return the tokenizer of a folder, None where it is more than one plain file, or nothing that ends a text is named."""
+    """Return the tokenizer of a model's folder, None where it is more than one plain file, or nothing that ends a text is named."""
     try:
+        family = json.loads(bytes_of(folder / MODEL, FACTS_BYTES))["model_type"]
         settings = json.loads(bytes_of(folder / SETTINGS, FACTS_BYTES))
         data = bytes_of(folder / FILE, TEXT_BYTES)
         added = _added_tokens(data)
     except (UnreadableError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     if (
-        not isinstance(settings, dict)
+        family in REBUILT
+        or not isinstance(settings, dict)
         or settings.keys() - KNOWN
         or settings.get("tokenizer_class") not in PLAIN_CLASSES
         or settings.get("clean_up_tokenization_spaces", False) is not False

@@ -225,6 +225,15 @@ def test_a_profile_is_the_row_of_the_columns():
     assert not isinstance(profile.flops_per_s, np.floating)
 
 
+@pytest.mark.parametrize("preset", ["mixed_edge_2025", "mixed_edge_2026"])
+def test_many_profiles_at_once_are_those_of_one_after_the_other(preset):
+    population = draw_devices(preset, 50, seed=0)
+    clients = np.array([49, 0, 7, 7])
+
+    assert population.profiles_of(clients) == [population.profile(client) for client in clients.tolist()]
+    assert population.profiles_of(clients[:0]) == []
+
+
 @pytest.mark.parametrize("client", [-1, 20])
 def test_a_client_that_does_not_exist_is_an_error(client):
     with pytest.raises(IndexError, match="population of 20"):

@@ -8,21 +8,25 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from peft import PeftConfig
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from fedsim.builtin import model_folder
 from fedsim.config.learning import LoraConfig
 from fedsim.errors import DataError
 from fedsim.training import hub, lora, paths, text_shape
 from fedsim.training.backbone import Stack
+from fedsim.training.direct.architecture import Family
 from fedsim.training.direct.folder import known
 from fedsim.training.direct.targets import known_layout
-from fedsim.training.direct.tokenizer import tokenizer_of
+from fedsim.training.direct.tokenizer import REBUILT, tokenizer_of
 from fedsim.training.direct.weights import decoder
 from fedsim.training.stacked.swapped import Swapped
 
@@ -91,6 +95,27 @@ def test_tokens_and_their_places_are_those_of_transformers_own_call(name):
     pairs = zip(ours(TEXTS, **plain).encodings, theirs(TEXTS, **plain).encodings, strict=True)
     assert all((a.ids, a.offsets) == (b.ids, b.offsets) for a, b in pairs)
     assert [ours.convert_ids_to_tokens(i) for i in range(9)] == theirs.convert_ids_to_tokens(list(range(9)))
+
+
+@pytest.mark.parametrize("family", get_args(Family))
+def test_every_family_has_the_tokens_of_transformers_where_a_folder_has_words_of_its_own(
+    llama, family, tmp_path
+):
+    folder = Path(changed(llama, tmp_path / family, model_type=family))
+    plain = Tokenizer(models.WordLevel({"</s>": 0, "<s>": 1, "a": 2, "word": 3, "here": 4}, unk_token="a"))
+    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made = PreTrainedTokenizerFast(tokenizer_object=plain, bos_token="<s>", eos_token="</s>")
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    made.save_pretrained(folder)
+
+    ours, theirs = tokenizer_of(folder), hub.tokenizer(str(folder))
+    ids = theirs("a word here")["input_ids"]
+    if ours is None:
+        assert family in REBUILT
+        assert ids != [2, 3, 4]
+    else:
+        assert ours(["a word here"], add_special_tokens=False).encodings[0].ids == ids == [2, 3, 4]
 
 
 @pytest.mark.parametrize("how", ["all", "some", "uneven"])
