@@ -97,9 +97,7 @@ def _parser(recipe: Recipe) -> argparse.ArgumentParser:
 def _denoised(recipe: Recipe, test: Any, public: Any, given: argparse.Namespace) -> dict[str, Any]:
     """Train the denoiser on the public images and write it with its schedule; return its facts."""
     diffusers, shape = denoisers.libraries(), recipe.sizes[given.size]
-    scheduler = diffusers.DDPMScheduler(
-        num_train_timesteps=1000, beta_schedule=recipe.schedules[given.size]
-    )
+    scheduler = diffusers.DDPMScheduler(num_train_timesteps=1000, beta_schedule=recipe.schedules[given.size])
     process = diffusion.Process.of(scheduler)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(given.seed, "initial"))
@@ -115,7 +113,10 @@ def _denoised(recipe: Recipe, test: Any, public: Any, given: argparse.Namespace)
         mirror=recipe.mirror, autocast=given.device.startswith("cuda"), checkpoint=checkpoint,
         say=lambda line: print(line, flush=True),
     )  # fmt: skip
-    took = {"pretraining_s": time.perf_counter() - began, "pretraining_cpu_s": time.process_time() - cpu_began}
+    took = {
+        "pretraining_s": time.perf_counter() - began,
+        "pretraining_cpu_s": time.process_time() - cpu_began,
+    }
     unet.load_state_dict(averaged)
     checkpoint.unlink(missing_ok=True)
     unet.save_pretrained(given.out)

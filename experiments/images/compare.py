@@ -119,7 +119,9 @@ def figures(run: fedsim.Run) -> dict[str, float]:
     """Return what is kept of a run: how far its samples are from the clients' images, at the start and at the end, and what it took."""
     landed = run.visits[run.visits["outcome"] == "landed"]
     drawn = views.scored(run, SAMPLES_DRAWN, SAMPLES)["value"]
-    same = drawn.iloc[0] == drawn.iloc[-1]  # else version 0 is that of other runs, looked at with fewer images
+    same = (
+        drawn.iloc[0] == drawn.iloc[-1]
+    )  # else version 0 is that of other runs, looked at with fewer images
     start = {f"start_{name}": value for name, value in seen(run, 0).items()} if same else {}
     real = {f"real_{name}": last(run, f"FD({eye}) of test images") for name, eye in EYES.items()}
     took = {
@@ -148,7 +150,9 @@ def seen(run: fedsim.Run, at: int) -> dict[str, float]:
     equally many of each of their classes: 0 if they agree, 1 if no sample is of a class of theirs.
     """
     pairs = [(distance, name, eye) for name, eye in EYES.items() for distance in ("FD", "KID")]
-    values = {f"{distance.lower()}_{name}": last(run, f"{distance}({eye})", at) for distance, name, eye in pairs}
+    values = {
+        f"{distance.lower()}_{name}": last(run, f"{distance}({eye})", at) for distance, name, eye in pairs
+    }
     named = run.info.task["class_names"]
     shares = [last(run, f"share of {name}", at) for name in named]
     theirs = last(run, CLIENTS_CLASSES, at)
@@ -186,7 +190,13 @@ def collect(out: Path) -> None:
     ROWS.write_text(text_of(rows, order, about), "utf-8")
     found = {way: tuned(out, way) for way in (*METHODS, *VARIED)}
     cells = [
-        [way, f"{rate:g}", f"{validation_loss(run, 0):.6g}", f"{validation_loss(run):.6g}", f"{run.info.wall_s:.0f}"]
+        [
+            way,
+            f"{rate:g}",
+            f"{validation_loss(run, 0):.6g}",
+            f"{validation_loss(run):.6g}",
+            f"{run.info.wall_s:.0f}",
+        ]
         for way, runs in found.items()
         for rate, run in runs.items()
     ]

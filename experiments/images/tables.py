@@ -98,7 +98,9 @@ def by_seed(rows: Rows, study: str, way: str, measure: str) -> list[float]:
 
 def pairs(rows: Rows, study: str, first: str, second: str, measure: str) -> list[tuple[float, float]]:
     """Return a measure of two methods, seed by seed, of the seeds that both have."""
-    both = ([value(rows, study, way, seed, measure) for way in (first, second)] for seed in seeds_of(rows, study))
+    both = (
+        [value(rows, study, way, seed, measure) for way in (first, second)] for seed in seeds_of(rows, study)
+    )
     return [(a, b) for a, b in both if not math.isnan(a - b)]
 
 
@@ -160,7 +162,9 @@ def rates() -> Iterator[str]:
         inside = "inside" if min(losses) < best < max(losses) else "at an end"
         start = next(float(row["before"]) for row in rows if row["way"] == way)
         lines.append([WAYS[way], f"{start:.4f}", *(shown.get(rate, "") for rate in grid), inside])
-    yield from table(["loss of held-out images", "before", *(f"{rate:g}" for rate in grid), "the best is"], lines)
+    yield from table(
+        ["loss of held-out images", "before", *(f"{rate:g}" for rate in grid), "the best is"], lines
+    )
 
 
 def ends(rows: Rows, study: str) -> Iterator[str]:
@@ -169,7 +173,9 @@ def ends(rows: Rows, study: str) -> Iterator[str]:
     for way, words in {PRETRAINED: PRETRAINED, **WAYS}.items():
         values = {measure: by_seed(rows, study, way, measure) for measure in (*MEASURES, "theirs")}
         if any(values.values()):
-            lines.append([words, str(len(values["gap"])), *(with_interval(mean_interval(v)) for v in values.values())])
+            lines.append(
+                [words, str(len(values["gap"])), *(with_interval(mean_interval(v)) for v in values.values())]
+            )
     yield from table(["", "seeds", *MEASURES.values(), "samples of their classes"], lines)
 
 
@@ -187,7 +193,9 @@ def costs(rows: Rows, study: str) -> Iterator[str]:
     """Yield what each method took under a split."""
     lines = []
     for way, words in WAYS.items():
-        spent = {name: [x / unit for x in by_seed(rows, study, way, name)] for name, (_, unit) in SPENT.items()}
+        spent = {
+            name: [x / unit for x in by_seed(rows, study, way, name)] for name, (_, unit) in SPENT.items()
+        }
         if any(spent.values()):
             lines.append([words, *(with_interval(mean_interval(v)) if v else "–" for v in spent.values())])
     yield from table(["", *(label for label, _ in SPENT.values())], lines)
@@ -225,13 +233,21 @@ def tables() -> Iterator[str]:
     """Yield the lines of all tables."""
     rows = read()
     if cells_of(RATES):
-        yield from ("Learning rates, chosen by the loss of images that other clients hold out:", "", *rates(), "")
+        yield from (
+            "Learning rates, chosen by the loss of images that other clients hold out:",
+            "",
+            *rates(),
+            "",
+        )
     for study in dict.fromkeys(key.study for key in rows):
         yield from (f"{study}, where each method ends:", "", *ends(rows, study), "")
         yield from (f"{study}, what it took:", "", *costs(rows, study), "")
         yield from (f"{study}, for the clients themselves:", "", *held(rows, study), "")
     if rows:
-        yield from ("The marks on what is drawn, a difference below 0 meaning that the first is nearer to the clients' images:", "")
+        yield from (
+            "The marks on what is drawn, a difference below 0 meaning that the first is nearer to the clients' images:",
+            "",
+        )
         yield from (*orders(rows), "")
         noise = start_noise(rows)
         yield f"Version 0 is one model: its measures under `lora` and `full` of one seed differ by at most {number(noise)} of themselves."
@@ -255,10 +271,14 @@ def claims() -> list[str]:
     rows, lines = read(), []
     for mark in marks():
         found = judged(rows, mark)
-        told = "; ".join(f"{MEASURES.get(name, name)} {with_interval(i)}" for name, i in found.by_measure.items() if i.n)
+        told = "; ".join(
+            f"{MEASURES.get(name, name)} {with_interval(i)}" for name, i in found.by_measure.items() if i.n
+        )
         n = max((i.n for i in found.by_measure.values()), default=0)
         ran = f"[Fashion-MNIST](../experiments/images/README.md), {mark['study']}: {mark['first']} less {mark['second']}"
-        lines.append([mark["claim"], mark["source"], ran, f"{told}; n = {n}" if told else "–", OUTCOMES[found.verdict]])
+        lines.append(
+            [mark["claim"], mark["source"], ran, f"{told}; n = {n}" if told else "–", OUTCOMES[found.verdict]]
+        )
     return table(["claim", "source", "what we ran", "ours (95 % interval)", "outcome"], lines)
 
 
@@ -276,7 +296,9 @@ def draw() -> None:
             for place, way in enumerate(ways):
                 values = by_seed(rows, study, way, measure)
                 panel.plot([place] * len(values), values, "o", markersize=4, alpha=0.8)
-            panel.set_xticks(range(len(ways)), [WAYS.get(way, way) for way in ways], rotation=60, ha="right", fontsize=7)
+            panel.set_xticks(
+                range(len(ways)), [WAYS.get(way, way) for way in ways], rotation=60, ha="right", fontsize=7
+            )
             panel.set_title(label, fontsize=8)
         row[0].set_ylabel(study)
     figure.savefig(FIGURE, dpi=100)

@@ -130,7 +130,9 @@ def test_every_file_is_an_experiment_of_three_seeds_that_draws_as_many_images(co
             clients = point.population.clients if way in ("local-only", "personal") else 1
             assert clients * point.task.samples == 480
             assert point.task.partition.kind == ("pathological" if study == "two classes" else "dirichlet")
-        for _, point in sweep_points(FOLDER / f"{name}.yaml", [*HERE, *compare.CHOOSING, "sweep={local.lr: [0.1]}"]):
+        for _, point in sweep_points(
+            FOLDER / f"{name}.yaml", [*HERE, *compare.CHOOSING, "sweep={local.lr: [0.1]}"]
+        ):
             check(point, name)
             assert (point.seed, point.evaluate.splits, point.task.share) == (100, ("clients",), (0.5, 1.0))
 
@@ -192,4 +194,10 @@ def test_a_chosen_learning_rate_is_put_into_the_files_of_its_method(compare, tmp
     assert rates["lora"] == rates["lora-2-classes"] == {6.25e-5}
     assert rates["full"] != {6.25e-5}
     changed = (tmp_path / "lora.yaml").read_text("utf-8").splitlines()
-    assert sum(a != b for a, b in zip(changed, (FOLDER / "lora.yaml").read_text("utf-8").splitlines(), strict=True)) == 1
+    assert (
+        sum(
+            a != b
+            for a, b in zip(changed, (FOLDER / "lora.yaml").read_text("utf-8").splitlines(), strict=True)
+        )
+        == 1
+    )

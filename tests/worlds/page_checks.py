@@ -264,7 +264,9 @@ def _imported(texts: list[Path]) -> list[Path]:
         ):
             at = ROOT / module.replace(".", "/")
             found += [p for p in (at.with_suffix(".py"), at / "__init__.py") if p.is_file()]
-        beside = (path.parent / f"{name}.py" for name in re.findall(r"^from (\w+) import", source, re.MULTILINE))
+        beside = (
+            path.parent / f"{name}.py" for name in re.findall(r"^from (\w+) import", source, re.MULTILINE)
+        )
         found += [p for p in beside if p.is_file()]
     return found
 

@@ -97,7 +97,9 @@ class Samples:
             sums |= look.sums(_prefix(number))
         return sums
 
-    def metrics(self, eyes: Sequence[Features], names: Sequence[str], classes: Sequence[int]) -> dict[str, float]:
+    def metrics(
+        self, eyes: Sequence[Features], names: Sequence[str], classes: Sequence[int]
+    ) -> dict[str, float]:
         """Return the distances by each extractor and, where a classifier looks, shares of classes.
 
         Args:

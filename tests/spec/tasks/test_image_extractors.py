@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 
 import fedsim
-from fedsim.builtin import digits
 from fedsim.config.learning import LocalConfig, LoraConfig, NumericsConfig
 from fedsim.errors import DataError
 from fedsim.jobs import TaskContext, add_sums
@@ -49,7 +48,8 @@ def scores(task):
 
 def test_each_extractor_says_of_the_same_samples_what_it_says_alone(another):
     first, second = (
-        scores(images(features={"kind": kind, "classifier": another})) for kind in ("digits-cnn", "classifier")
+        scores(images(features={"kind": kind, "classifier": another}))
+        for kind in ("digits-cnn", "classifier")
     )
     both = scores(images(features={"kind": "digits-cnn", "also": ["classifier"], "classifier": another}))
 
@@ -62,7 +62,9 @@ def test_clients_with_own_models_are_looked_at_by_all_extractors(another):
     few = images(samples=4, features={"kind": "digits-cnn", "also": ["classifier"], "classifier": another})
     many = images(samples=12, features={"kind": "digits-cnn", "also": ["classifier"], "classifier": another})
     vector = few.initial()
-    apart = add_sums([few.score(vector, p) for client in range(3) for p in few.probes("samples", client=client)])
+    apart = add_sums(
+        [few.score(vector, p) for client in range(3) for p in few.probes("samples", client=client)]
+    )
     together = add_sums([many.score(vector, probe) for probe in many.probes("samples")])
 
     assert apart.keys() == together.keys()
@@ -74,7 +76,10 @@ def test_clients_with_own_models_are_looked_at_by_all_extractors(another):
     ("features", "said"),
     [
         ({"also": ["digits-cnn"]}, r"task.features.also: an extractor looks twice"),
-        ({"kind": "none", "also": ["digits-cnn"]}, r"there is no first extractor .*\n  fix: set task.features.kind: digits-cnn"),
+        (
+            {"kind": "none", "also": ["digits-cnn"]},
+            r"there is no first extractor .*\n  fix: set task.features.kind: digits-cnn",
+        ),
         ({"also": ["classifier"]}, "task.features.classifier: is needed"),
         ({"also": ["inception"]}, "task.features.weights: FID needs"),
     ],
@@ -132,8 +137,13 @@ def parquet(path, count):
         Image.fromarray(np.full((28, 28), 20 * (k % 10), np.uint8)).save(buffer, "PNG")
         pictures.append({"bytes": buffer.getvalue(), "path": None})
     table = pa.table({"image": pictures, "label": [k % 10 for k in range(count)]})
-    features = {"image": {"_type": "Image"}, "label": {"names": [f"c{k}" for k in range(10)], "_type": "ClassLabel"}}
-    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})}), path)
+    features = {
+        "image": {"_type": "Image"},
+        "label": {"names": [f"c{k}" for k in range(10)], "_type": "ClassLabel"},
+    }
+    pq.write_table(
+        table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})}), path
+    )
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +165,9 @@ def test_the_pretraining_sees_five_classes_and_its_adapters_are_under_one_percen
     facts = json.loads((unet / "facts.json").read_text())
     looks = {"kind": "classifier", "classifier": str(unet / "classifier.safetensors")}
     context = TaskContext(5, 0, LoraConfig(r=4, targets=("attention",)), LocalConfig(steps=1, batch=4))
-    task = Images(model=str(unet), data=str(data), classes=(5, 6, 7, 8, 9), features=looks, samples=2, sampling_steps=1).build(context)
+    task = Images(
+        model=str(unet), data=str(data), classes=(5, 6, 7, 8, 9), features=looks, samples=2, sampling_steps=1
+    ).build(context)
 
     assert facts["images"] == 5 * 8  # of classes 0 to 4
     assert task.pictures.pixels.shape == (5 * 8, 1, 28, 28)
