@@ -1,4 +1,4 @@
-"""The tables and the figure of README.md, and rows for docs/claims.md: runs.csv held against marks.csv.
+"""The tables of README.md, and rows for docs/claims.md: runs.csv held against marks.csv; `figures.py` draws.
 
 python experiments/images/tables.py
 """
@@ -8,11 +8,10 @@ from __future__ import annotations
 import csv
 import io
 import math
+import runpy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from matplotlib.figure import Figure
 
 from fedsim.records.quantities import number
 from fedsim.records.statistics import MeanInterval, mean_interval
@@ -21,9 +20,7 @@ from fedsim.records.studies.marks import FEWEST
 from fedsim.records.studies.pages import between, table, with_interval
 
 HERE = Path(__file__).parent
-MARKS, ROWS, RATES, PAGE, FIGURE = (
-    HERE / name for name in ("marks.csv", "runs.csv", "rates.csv", "README.md", "distances.png")
-)
+MARKS, ROWS, RATES, PAGE = (HERE / name for name in ("marks.csv", "runs.csv", "rates.csv", "README.md"))
 MEASURES = {
     "fd_own": "FD, classifier",
     "kid_own": "KID, classifier",
@@ -282,32 +279,10 @@ def claims() -> list[str]:
     return table(["claim", "source", "what we ran", "ours (95 % interval)", "outcome"], lines)
 
 
-def draw() -> None:
-    """Draw every measure of every method and seed, a panel a measure, a row a split."""
-    rows = read()
-    studies = list(dict.fromkeys(key.study for key in rows))
-    if not studies:
-        return
-    figure = Figure(figsize=(12, 0.6 + 2.4 * len(studies)), layout="constrained")
-    panels = figure.subplots(len(studies), len(MEASURES), squeeze=False)
-    for study, row in zip(studies, panels, strict=True):
-        ways = [way for way in (PRETRAINED, *WAYS) if by_seed(rows, study, way, "gap")]
-        for (measure, label), panel in zip(MEASURES.items(), row, strict=True):
-            for place, way in enumerate(ways):
-                values = by_seed(rows, study, way, measure)
-                panel.plot([place] * len(values), values, "o", markersize=4, alpha=0.8)
-            panel.set_xticks(
-                range(len(ways)), [WAYS.get(way, way) for way in ways], rotation=60, ha="right", fontsize=7
-            )
-            panel.set_title(label, fontsize=8)
-        row[0].set_ylabel(study)
-    figure.savefig(FIGURE, dpi=100)
-
-
 def main() -> None:
     """Write everything anew."""
     PAGE.write_text(between(PAGE.read_text("utf-8"), BEGIN, END, tables()), encoding="utf-8")
-    draw()
+    runpy.run_path(str(HERE / "figures.py"), run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -180,6 +180,9 @@ def test_a_run_on_digits_is_kept_in_all_columns_and_fills_the_tables(compare, ta
     rows = {Key("Dirichlet 0.1", way, 0): values for way, values in found.items()}
     assert len(list(tables.ends(rows, "Dirichlet 0.1"))) == 2 + 3
     assert len(list(tables.held(rows, "Dirichlet 0.1"))) == 2 + 3
+    with loaded_script(FOLDER / "figures.py", "figures_images") as figures:
+        figures.draw(rows, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 5_000
 
 
 def test_a_chosen_learning_rate_is_put_into_the_files_of_its_method(compare, tmp_path, monkeypatch):
