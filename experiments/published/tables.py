@@ -70,8 +70,24 @@ SHOWN = {
     "timelyfl-horizon": ("clients_share", "updates_per_commit", "commits", "target_s"),
     "overshoot": ("target_s", "worst_after", "settled_s"),
     "tifl-schedule": ("hours_per_commit", "clients_share"),
-    "text-1000": ("reached", "target_s", "target_updates", "target_up_bytes", "worst_after", "settled_s", "last"),
-    "text-1000-step": ("reached", "target_s", "target_updates", "target_up_bytes", "worst_after", "settled_s", "last"),
+    "text-1000": (
+        "reached",
+        "target_s",
+        "target_updates",
+        "target_up_bytes",
+        "worst_after",
+        "settled_s",
+        "last",
+    ),
+    "text-1000-step": (
+        "reached",
+        "target_s",
+        "target_updates",
+        "target_up_bytes",
+        "worst_after",
+        "settled_s",
+        "last",
+    ),
     "refl": ("wasted_joules", "clients_share", "offline", "commits"),
 }
 TO_TARGET = ("reached", "target_s", "target_updates", "target_up_bytes", "hours_per_commit", "last")

@@ -164,7 +164,11 @@ def samples(
 ) -> go.Figure:
     """Draw metrics of samples, one row each, against virtual time, commits and uploaded bytes."""
     figure = make_subplots(
-        rows=len(metrics), cols=3, shared_yaxes=True, horizontal_spacing=0.035, vertical_spacing=0.16
+        rows=len(metrics),
+        cols=3,
+        shared_yaxes=True,
+        horizontal_spacing=0.035,
+        vertical_spacing=0.32 / max(2, len(metrics)),
     )
     for row, metric in enumerate(metrics, start=1):
         curves = [thinned(views.scored(run, metric, "samples")) for run in runs]

@@ -52,10 +52,13 @@ def sections(run: Run) -> list[Section]:
 
 
 def distances(run: Run) -> list[str]:
-    """Return the names of the distances that a run scored its samples by: Frechet, kernel."""
+    """Return the names of the distances that a run scored its samples by: Frechet, kernel; of each extractor, the first one first."""
     metric = views.headline(run, SPLIT)
-    known = set(run.scores.loc[run.scores["split"] == SPLIT, "metric"])
+    known = list(dict.fromkeys(run.scores.loc[run.scores["split"] == SPLIT, "metric"]))
     names = [] if metric is None else [metric, kernel(metric)]
+    for name in known:
+        if name != metric and kernel(name) != name and kernel(name) in known:
+            names += [name, kernel(name)]
     return [name for name in names if name in known]
 
 

@@ -30,7 +30,10 @@ MARK = (
     "control_high",
 )
 """What a mark asks for; the other columns say it in words."""
-STATED = {28: "a1de03425dd27c688d1be2e8ea695df0c7ce999c3bef4a97d57608b60c434fcd", 32: "e14e6d0f36c3f7a7822cd6161f82da2eee76b037770d9acae22c28a397de1f76"}
+STATED = {
+    28: "a1de03425dd27c688d1be2e8ea695df0c7ce999c3bef4a97d57608b60c434fcd",
+    32: "e14e6d0f36c3f7a7822cd6161f82da2eee76b037770d9acae22c28a397de1f76",
+}
 """SHA-256 of these columns of the first so many marks, as they were committed before what they are about was run."""
 
 

@@ -255,16 +255,19 @@ def script_accepted(words: list[str]) -> None:
 
 
 def _imported(texts: list[Path]) -> list[Path]:
-    """Modules of the repository's own scripts that some import: options may be theirs."""
+    """Modules of the repository's own scripts that some import, by their whole names or from beside them: options may be theirs."""
     found = []
     for path in texts:
+        source = path.read_text(encoding="utf-8")
         for module in re.findall(
-            r"^from ((?:benchmarks|experiments|scripts)[\w.]*) import",
-            path.read_text(encoding="utf-8"),
-            re.MULTILINE,
+            r"^from ((?:benchmarks|experiments|scripts)[\w.]*) import", source, re.MULTILINE
         ):
             at = ROOT / module.replace(".", "/")
             found += [p for p in (at.with_suffix(".py"), at / "__init__.py") if p.is_file()]
+        beside = (
+            path.parent / f"{name}.py" for name in re.findall(r"^from (\w+) import", source, re.MULTILINE)
+        )
+        found += [p for p in beside if p.is_file()]
     return found
 
 

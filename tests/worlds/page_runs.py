@@ -44,6 +44,7 @@ _EXPERIMENTS = (
     "devices",
     "fedgen_edge",
     "fidelity",
+    "images",
     "instructions",
     "ptb",
     "published",

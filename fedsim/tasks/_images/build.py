@@ -44,14 +44,13 @@ def prepare(config: ImagesSettings, context: TaskContext) -> ImagesTask:
         raise ExperimentError(message("task.conditional", what, got=False, fix="remove it"))
     train, test, classes, notices = _pictures(config, how)
     deal = _dealt(config, context, train, classes)
-    features = _checked_features(config, how, len(train.names))
+    eyes = _checked_eyes(config, how, len(train.names))
     told = how.takes_classes and config.conditional
     facts = _facts(config, how, name, told=told, train=train, test=test) | deal.facts
     shape = denoiser_cost.of_named(name, layout, context.local.batch, config.quantised())
     if said := [*notices, *deal.notices, *quantised_notices(shape, config.quantised())]:
         facts["notices"] = said
-    facts["loss_grid"] = f"{config.grid} timesteps, fixed noise an image"
-    facts |= _sampling_facts(config, features, len(train))
+    facts |= _score_facts(config, eyes, len(train))
     return ImagesTask(
         model=name,
         lora=context.lora,
@@ -68,9 +67,10 @@ def prepare(config: ImagesSettings, context: TaskContext) -> ImagesTask:
         size=how.size,
         classes=classes,
         grid=config.grid,
-        samples=config.samples if features is not None else 0,
+        samples=config.samples if eyes else 0,
         sampling_steps=config.sampling_steps,
-        features=features,
+        features=eyes[0] if eyes else None,
+        further=eyes[1:],
         pictures=train,
         test=test,
         quantise=config.quantised(),
@@ -168,17 +168,21 @@ def _facts(
     }
 
 
-def _sampling_facts(config: ImagesSettings, features: Features | None, real: int) -> dict[str, Any]:
-    if features is None or not config.samples:
-        return {}
-    return {
-        "extractor": features.name,
-        "extractor_sha256": features.digest,
-        "resize": features.path,
+def _score_facts(config: ImagesSettings, eyes: tuple[Features, ...], real: int) -> dict[str, Any]:
+    facts: dict[str, object] = {"loss_grid": f"{config.grid} timesteps, fixed noise an image"}
+    if not eyes or not config.samples:
+        return facts
+    first, *further = eyes
+    facts |= {
+        "extractor": first.name,
+        "extractor_sha256": first.digest,
+        "resize": first.path,
         "samples": config.samples,
         "sampler": f"DDIM, {config.sampling_steps} steps, eta 0",
         "reference_images": real,
     }
+    beside = [{"extractor": what.name, "sha256": what.digest, "resize": what.path} for what in further]
+    return facts | ({"further_extractors": beside} if beside else {})
 
 
 def _classes(config: ImagesSettings, train: Pictures, how: Signature) -> tuple[int, ...]:
@@ -214,20 +218,28 @@ def part_of(
     return pictures if mask.all() else pictures.take(mask)
 
 
-def _checked_features(config: ImagesSettings, how: Signature, classes: int) -> Features | None:
-    features = _features(config)
-    if features is not None:
-        check(features, how.channels, how.size, classes)
-    return features
+def _checked_eyes(config: ImagesSettings, how: Signature, classes: int) -> tuple[Features, ...]:
+    """Return what looks at samples, each after its check; the first counts classes, too."""
+    eyes = _eyes(config)
+    for what in eyes:
+        check(what, how.channels, how.size, classes)
+    return eyes
 
 
-def _features(config: ImagesSettings) -> Features | None:
-    settings = config.features
-    kind = settings.kind
+def _eyes(config: ImagesSettings) -> tuple[Features, ...]:
+    settings, where = config.features, "task.features.also"
+    kind, also = settings.kind, settings.also
     if kind == "auto":
         builtin = config.data == "builtin" and config.model == "builtin"
         kind = "classifier" if settings.classifier else "digits-cnn" if builtin else "none"
     if kind == "none":
-        return None
+        if also:
+            what, fix = "there is no first extractor", f"set task.features.kind: {also[0]}"
+            raise DataError(message(where, what, got=list(also), fix=fix))
+        return ()
+    if len({kind, *also}) < 1 + len(also):
+        what, fix = "an extractor looks twice", "name each once, task.features.kind included"
+        raise DataError(message(where, what, got=list(also), fix=fix))
     shipped = config.data == "builtin"
-    return Features(kind, settings.weights, settings.classifier, settings.resize, digits=shipped)
+    first = Features(kind, settings.weights, settings.classifier, settings.resize, digits=shipped)
+    return (first, *(replace(first, kind=further, resize=None) for further in also))

@@ -114,7 +114,7 @@ def check(what: Features, channels: int, size: int, classes: int) -> None:
         raise DataError(message("task.features", seen, fix=fix))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _classifier(path: Path) -> Any:
     from fedsim.training.diffusion import classifier
 
@@ -140,7 +140,7 @@ def _seen(images: Any, size: int | None) -> Any:
     )
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _extractor(what: Features) -> Callable[[Any], Any]:
     """Return 8-bit images (n, C, H, W) -> features (n, d)."""
     size = what.resize or SIZES.get(what.kind)

@@ -1,4 +1,4 @@
-"""What one piece of an evaluation says about a denoiser: its loss, or what an extractor sees in its samples.
+"""What one piece of an evaluation says about a denoiser: its loss, or what extractors see in its samples.
 
 Both are sums, so that pieces add up; `read` gets them back from the sum of all pieces.
 """
@@ -45,65 +45,104 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class Samples:
-    """What an extractor sees in samples.
+class Look:
+    """What one extractor sees in samples.
 
     Attributes:
         drawn: of the samples.
         kernel: kernel distance of each piece times its samples.
-        counts: samples of each class, by number of the data's; None where no classifier looks.
         reference: (clients' images, test images); one piece alone brings them, so that their sums are those of one.
     """
 
     drawn: Moments
     kernel: float
-    counts: NDArray[np.float64] | None
     reference: tuple[Moments, Moments] | None
 
-    def sums(self) -> Sums:
+    def sums(self, prefix: str) -> Sums:
         """Return the parts by name."""
-        sums = {**_parts(self.drawn), "kernel": self.kernel}
-        if self.counts is not None:
-            sums["seen"] = self.counts
+        sums = {**_parts(self.drawn, prefix), f"{prefix}kernel": self.kernel}
         if self.reference is not None:
             real, held_out = self.reference
-            sums |= _parts(real, "real_") | _parts(held_out, "held_")
+            sums |= _parts(real, f"{prefix}real_") | _parts(held_out, f"{prefix}held_")
         return sums
 
-    def metrics(self, features: Features, names: Sequence[str], classes: Sequence[int]) -> dict[str, float]:
-        """Return the distances and, where a classifier looks, shares of classes.
-
-        Args:
-            features: what looked at the samples.
-            names: of all classes of the data.
-            classes: that clients have.
-        """
+    def metrics(self, features: Features) -> dict[str, float]:
+        """Return the distances, called after the extractor."""
         assert self.reference is not None
         real, held_out = self.reference
         frechet_name, kernel_name = features.names
-        metrics = {
+        return {
             frechet_name: frechet(self.drawn, real),
             kernel_name: self.kernel / self.drawn.n,
             f"{frechet_name}{OF_TEST}": frechet(held_out, real),
         }
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What extractors see in samples.
+
+    Attributes:
+        looks: of each extractor, the first one first.
+        counts: samples of each class, by number of the data's; None where no classifier looks.
+    """
+
+    looks: tuple[Look, ...]
+    counts: NDArray[np.float64] | None
+
+    def sums(self) -> Sums:
+        """Return the parts by name."""
+        sums: Sums = {} if self.counts is None else {"seen": self.counts}
+        for number, look in enumerate(self.looks):
+            sums |= look.sums(_prefix(number))
+        return sums
+
+    def metrics(
+        self, eyes: Sequence[Features], names: Sequence[str], classes: Sequence[int]
+    ) -> dict[str, float]:
+        """Return the distances by each extractor and, where a classifier looks, shares of classes.
+
+        Args:
+            eyes: what looked at the samples, in the order of `looks`.
+            names: of all classes of the data.
+            classes: that clients have.
+        """
+        first, *further = (look.metrics(what) for look, what in zip(self.looks, eyes, strict=True))
+        metrics, drawn = first, self.looks[0].drawn.n
         if self.counts is not None:
-            shares = self.counts / self.drawn.n
+            shares = self.counts / drawn
             metrics[CLIENTS_CLASSES] = float(shares[list(classes)].sum())
             metrics |= {f"share of {names[c]}": float(shares[c]) for c in classes}
-        return metrics | {SAMPLES_DRAWN: float(self.drawn.n)}
+        for more in further:
+            metrics |= more
+        return metrics | {SAMPLES_DRAWN: float(drawn)}
 
 
 def read(sums: Sums) -> Loss | Samples:
     """Return what added sums are the sums of."""
     if sums.keys() == {"error", "draws", "tokens"}:
         return Loss(sums["error"], sums["draws"], sums["tokens"])
-    reference = (_moments(sums, "real_"), _moments(sums, "held_")) if "real_n" in sums else None
-    return Samples(_moments(sums), sums["kernel"], sums.get("seen"), reference)
+    looks: list[Look] = []
+    while f"{_prefix(len(looks))}n" in sums:
+        looks.append(_look(sums, _prefix(len(looks))))
+    return Samples(tuple(looks), sums.get("seen"))
 
 
-def _parts(moments: Moments, prefix: str = "") -> Sums:
+def _look(sums: Sums, prefix: str) -> Look:
+    reference = None
+    if f"{prefix}real_n" in sums:
+        reference = (_moments(sums, f"{prefix}real_"), _moments(sums, f"{prefix}held_"))
+    return Look(_moments(sums, prefix), sums[f"{prefix}kernel"], reference)
+
+
+def _prefix(number: int) -> str:
+    """Return how the names of an extractor's parts begin; those of the first have nothing before them."""
+    return f"{number + 1}_" if number else ""
+
+
+def _parts(moments: Moments, prefix: str) -> Sums:
     return {f"{prefix}n": moments.n, f"{prefix}total": moments.total, f"{prefix}outer": moments.outer}
 
 
-def _moments(sums: Sums, prefix: str = "") -> Moments:
+def _moments(sums: Sums, prefix: str) -> Moments:
     return Moments(sums[f"{prefix}n"], sums[f"{prefix}total"], sums[f"{prefix}outer"])

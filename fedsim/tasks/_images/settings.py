@@ -12,6 +12,7 @@ from fedsim.cost.charge_images import ChargeImages
 from fedsim.cost.quantised import Quantise, Word, check_plain, quantise_of
 from fedsim.errors import invalid
 from fedsim.tasks._base import TaskComponent
+from fedsim.tasks._images.extractor import Kind
 from fedsim.tasks._sources import HELD_OUT, Holdout, check_data, spelled_out
 from fedsim.tasks.partition import Iid, Partition
 
@@ -26,12 +27,15 @@ class FeaturesConfig(Config):
         weights: Inception's, made by `scripts/inception_weights.py`.
         classifier: a small classifier's file, which also counts the classes among the samples, whatever `kind`.
         resize: pixels of a side that the extractor sees; by default 64 (EfficientNet), 299 (Inception: FID).
+        also: further extractors that look at the same samples, each at its own size: an order of models on which two
+            of them agree rests on neither alone.
     """
 
     kind: Literal["auto", "none", "digits-cnn", "classifier", "efficientnet-lite0", "inception"] = "auto"
     weights: str | None = None
     classifier: str | None = None
     resize: Count | None = None
+    also: tuple[Kind, ...] = ()
 
 
 class ImagesSettings(TaskComponent):

@@ -31,7 +31,7 @@ from fedsim.tasks._splits import Rows
 
 if TYPE_CHECKING:
     from fedsim.metrics.frechet import Moments
-    from fedsim.tasks._images.scores import Loss, Samples
+    from fedsim.tasks._images.scores import Look, Loss, Samples
     from fedsim.training.diffusion.denoising import Shard
     from fedsim.training.diffusion.image_model import ImageModel
     from fedsim.training.diffusion.lora import Source
@@ -52,7 +52,8 @@ class ImagesTask(DealtTask, DrawingTask):
         classes: that clients have.
         grid: timesteps of a loss.
         samples, sampling_steps: images drawn a version, and DDIM's steps.
-        features: the extractor.
+        features: the extractor, which counts classes, too; None: nothing looks at samples.
+        further: more of them, for distances of their own.
         pictures: the clients' images.
         test: images that nobody trains on.
         quantise: how the frozen weights are held; None: as the model has them.
@@ -69,6 +70,7 @@ class ImagesTask(DealtTask, DrawingTask):
     pictures: Pictures = field(repr=False)
     test: Pictures = field(repr=False)
     quantise: Quantise | None = None
+    further: tuple[Features, ...] = ()
 
     unit: ClassVar[str] = "images"
     batching: ClassVar[Batching] = Batching(fewest=2, most=16, together=2**20)
@@ -79,15 +81,21 @@ class ImagesTask(DealtTask, DrawingTask):
         """Pixels of an image."""
         return self.size**2
 
+    @property
+    def eyes(self) -> tuple[Features, ...]:
+        """What looks at samples, the one that counts classes first."""
+        return () if self.features is None else (self.features, *self.further)
+
     def files(self, kinds: Collection[FileKind]) -> dict[str, Path]:
         """Return where the denoiser lies, and what looks at samples."""
-        looking = () if self.features is None or "model" not in kinds else self.features.files
-        return super().files(kinds) | {name: Path(name) for name in looking}
+        looking = {name for what in self.eyes for name in what.files} if "model" in kinds else set()
+        return super().files(kinds) | {name: Path(name) for name in sorted(looking)}
 
     def moved(self, place: Callable[[str], str]) -> Self:
         """Return the task with other places of its denoiser and of what looks at samples."""
         features = None if self.features is None else self.features.moved(place)
-        return replace(super().moved(place), features=features)
+        further = tuple(what.moved(place) for what in self.further)
+        return replace(super().moved(place), features=features, further=further)
 
     def pretrained(self) -> Vector:
         """Return the model's own weights."""
@@ -146,8 +154,7 @@ class ImagesTask(DealtTask, DrawingTask):
         score = read(sums)
         if isinstance(score, Loss):
             return score.metrics()
-        assert self.features is not None
-        return score.metrics(self.features, self.pictures.names, self.classes)
+        return score.metrics(self.eyes, self.pictures.names, self.classes)
 
     def loss(self, vector: Vector, probe: Probe, base: Vector | None) -> Loss:
         """Return the squared errors of a piece over the grid."""
@@ -161,25 +168,31 @@ class ImagesTask(DealtTask, DrawingTask):
         return Loss(error, float(len(rows) * self.grid), float(len(rows) * self.example_tokens))
 
     def seen(self, vector: Vector, probe: Probe, base: Vector | None) -> Samples:
-        """Return what the extractor sees in a piece of samples."""
-        from fedsim.metrics.frechet import Moments
-        from fedsim.metrics.kernel import kernel_distance
+        """Return what the extractors see in a piece of samples."""
         from fedsim.tasks._images import features
         from fedsim.tasks._images.scores import Samples
         from fedsim.training.local import one_thread
 
-        assert self.features is not None
         with one_thread():
             images = self.draw(vector, range(probe.start, probe.stop), base)
-            drawn = features.features(self.features, images)
-            classes = features.classes(self.features, images)
-            real, known, itself = self._reference
-            reference = (known, self._held_out) if probe.start == 0 else None
+            looks = tuple(self._look(i, images, first=probe.start == 0) for i in range(len(self.eyes)))
+            classes = features.classes(self.eyes[0], images)
         counts = None
         if classes is not None:
             counts = np.bincount(classes, minlength=len(self.pictures.names)).astype(np.float64)
-        distance = kernel_distance(drawn, real, itself) * len(drawn)
-        return Samples(Moments.of(drawn), distance, counts, reference)
+        return Samples(looks, counts)
+
+    def _look(self, number: int, images: NDArray[np.uint8], *, first: bool) -> Look:
+        """Return what one extractor sees; the first piece of a score brings the sums of real images."""
+        from fedsim.metrics.frechet import Moments
+        from fedsim.metrics.kernel import kernel_distance
+        from fedsim.tasks._images import features
+        from fedsim.tasks._images.scores import Look
+
+        drawn = features.features(self.eyes[number], images)
+        real, known, itself = self._reference[number]
+        reference = (known, self._held_out[number]) if first else None
+        return Look(Moments.of(drawn), kernel_distance(drawn, real, itself) * len(drawn), reference)
 
     def draw(self, vector: Vector, numbers: Sequence[int], base: Vector | None = None) -> NDArray[np.uint8]:
         """Return the samples of these numbers (n, C, H, W); sample i starts from noise i, of class i mod C."""
@@ -200,23 +213,21 @@ class ImagesTask(DealtTask, DrawingTask):
         return ", ".join(largest[:3]) + (" and others" if len(largest) > 3 else "")
 
     @cached_property
-    def _reference(self) -> tuple[NDArray[np.float64], Moments, float]:
-        """Features of the clients' images, held-out ones included, their sums and mean kernel; once a process."""
+    def _reference(self) -> list[tuple[NDArray[np.float64], Moments, float]]:
+        """By extractor: features of the clients' images, held-out ones included, their sums and mean kernel; once a process."""
         from fedsim.metrics.frechet import Moments
         from fedsim.tasks._images.features import reference
 
-        assert self.features is not None
-        features, itself = reference(self.features, self.pictures.pixels)
-        return features, Moments.of(features), itself
+        known = [reference(what, self.pictures.pixels) for what in self.eyes]
+        return [(features, Moments.of(features), itself) for features, itself in known]
 
     @cached_property
-    def _held_out(self) -> Moments:
-        """Sums of the test images' features; once a process."""
+    def _held_out(self) -> list[Moments]:
+        """By extractor: sums of the test images' features; once a process."""
         from fedsim.metrics.frechet import Moments
         from fedsim.tasks._images.features import reference
 
-        assert self.features is not None
-        return Moments.of(reference(self.features, self.test.pixels)[0])
+        return [Moments.of(reference(what, self.test.pixels)[0]) for what in self.eyes]
 
     # the model: torch is imported here and not before ----------------------------------------------
 

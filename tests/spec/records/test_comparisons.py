@@ -165,7 +165,9 @@ def test_a_score_that_ends_a_run_is_a_target_of_its_metric():
     ends = [end, end | {"value": 20}, end | {"metric": "loss"}, None]
     targets = {"targets": [20], "splits": ["test", "valid"]}
     runs = [run_of(evaluate=targets, budget={"commits": 9, "target": target}) for target in ends]
-    runs.append(run_of(evaluate=targets, budget={"commits": 9, "target": end | {"split": "valid", "value": 5}}))
+    runs.append(
+        run_of(evaluate=targets, budget={"commits": 9, "target": end | {"split": "valid", "value": 5}})
+    )
 
     assert views.declared_targets(runs, "perplexity") == [20.0, 17.0]
     assert views.declared_targets(runs) == [20.0]
