@@ -96,7 +96,7 @@ def skew() -> Iterator[str]:
 
 
 def rates() -> Iterator[str]:
-    """Yield what every learning rate scored, the chosen one bold."""
+    """Yield what every learning rate scored; the chosen one, with a worse neighbour on both sides, is bold."""
     tried: dict[str, list[tuple[str, float]]] = {}
     for row in lines_of("rates.csv"):
         tried.setdefault(row["search"], []).append((row["rate"], float(row["perplexity"])))
@@ -104,10 +104,11 @@ def rates() -> Iterator[str]:
     body = []
     for name, search in read.items():
         scores = tried.get(name, [])
-        best = min((score for _, score in scores), default=math.nan)
-        cells = [
-            f"**{rate}: {number(s, 4)}**" if s == best else f"{rate}: {number(s, 4)}" for rate, s in scores
-        ]
+        order = [score for _, score in scores]
+        best = order.index(min(order)) if order else 0
+        cells = [f"{rate}: {number(score, 4)}" for rate, score in scores]
+        if 0 < best < len(cells) - 1:
+            cells[best] = f"**{cells[best]}**"
         body.append(
             [f"{search['study']}: {search['way']}", f"`{search['key']}`", ", ".join(cells) or NOT_YET]
         )

@@ -272,7 +272,8 @@ def test_a_page_of_made_up_runs_has_their_numbers(tmp_path):
         "utf-8",
     )
     (folder / "rates.csv").write_text(
-        "search,key,rate,perplexity,cpu_s\nupper,local.lr,0.001,60,10\nupper,local.lr,0.003,55,10\n", "utf-8"
+        "search,key,rate,perplexity,cpu_s\nupper,local.lr,0.001,60,10\nupper,local.lr,0.003,55,10\nupper,local.lr,0.01,58,10\nrank-1,local.lr,0.001,60,10\n",
+        "utf-8",
     )
     with loaded_script(folder / "tables.py", "tables_made_up") as tables:
         tables.main([])
@@ -281,7 +282,8 @@ def test_a_page_of_made_up_runs_has_their_numbers(tmp_path):
         assert "| LoRA, plays by role | not run yet |" in page
         assert "| fine-tune | 3 | 0.00300 | 40 | 8" in page
         assert "| -1.6 .. 17.6 | 25 |" in page
-        assert "0.001: 60, **0.003: 55**" in page
+        assert "| 0.001: 60, **0.003: 55**, 0.01: 58 |" in page
+        assert "| rank: rank 1 | `local.lr` | 0.001: 60 |" in page
         assert "| 0.3 to 0.99, off 1 | 0.500 | 3 | yes |" in page
         assert (folder / "drift.png").exists()
         assert (folder / "personal.png").exists()
