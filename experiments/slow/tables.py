@@ -100,6 +100,8 @@ def numbers_of(tied: Row, turned: Row, lot: Row, before: tuple[Row, Row]) -> dic
         "lot": math.exp(mean(*(lot.get(f"loss_{part}", math.nan) for part in ("first", "last")))),
         "all": math.exp(mean(tied["loss"], turned["loss"])),
     }
+    if math.isnan(own):  # no local epoch was made
+        del found["own_gap"], found["repaired"]
     for at, fifth in enumerate(FIFTHS):
         both = [row.get(f"excess_{fifth}", math.nan) for row in (tied, turned)]
         found[f"excess_{fifth}"] = percent(mean(*both))
@@ -126,8 +128,8 @@ def derived(rows: Rows) -> dict[Key, dict[str, float]]:
 
 
 def over_seeds(found: Rows, way: str, name: str) -> MeanInterval:
-    """Return the interval of a number over the seeds of a way."""
-    return mean_interval([row[name] for (_, of, _), row in found.items() if of == way])
+    """Return the interval of a number over the seeds of a way that have it."""
+    return mean_interval([row[name] for (_, of, _), row in found.items() if of == way and name in row])
 
 
 def seeds(found: Rows, way: str) -> int:
