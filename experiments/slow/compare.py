@@ -187,7 +187,8 @@ def of_way(out: Path, texts: Path, way: Way) -> Iterator[tuple[Key, dict[str, fl
             done, held = fedsim.load(folder), held_by(texts, way, dealing, seed)
             shared = losses(done, "metric_global")
             by_owner[dealing] = {one.owner: shared[one.client] for one in held}
-            kept = figures(done, held, epoch=way.epoch)
+            tuned = way.epoch and done.experiment["personal"].get("epochs") != 0
+            kept = figures(done, held, epoch=tuned)
             if "drawn" in by_owner and dealing != "drawn":
                 kept |= excess(by_owner[dealing], by_owner["drawn"], held)
             yield Key(way.name, dealing, seed), kept

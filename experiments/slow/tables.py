@@ -9,6 +9,7 @@ import csv
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import yaml
@@ -62,18 +63,13 @@ def percent(nats: float) -> float:
     return 100.0 * math.expm1(nats)
 
 
-def mean(*values: float) -> float:
-    """Return the mean; NaN if one is missing."""
-    return sum(values) / len(values)
-
-
 def gap(tied: Row, turned: Row, kind: str) -> float:
     """Return by how much more [nats] the same text loses on the slowest fifth than on the fastest, mean of both outer kinds."""
 
     def of(row: Row, part: str) -> float:
         return row.get(f"{kind}_{part}", math.nan)
 
-    return mean(of(tied, "first") - of(turned, "first"), of(turned, "last") - of(tied, "last"))
+    return fmean((of(tied, "first") - of(turned, "first"), of(turned, "last") - of(tied, "last")))
 
 
 def shares(row: Row, name: str) -> list[float]:
@@ -90,23 +86,23 @@ def bought(row: Row, before: Row) -> list[float]:
 
 def numbers_of(tied: Row, turned: Row, lot: Row, before: tuple[Row, Row]) -> dict[str, float]:
     """Return the numbers of one way and seed, of its runs; those of runs that are not there are NaN."""
-    own = gap(tied, turned, "own")
+    shared, own = (percent(gap(tied, turned, kind)) for kind in ("loss", "own"))
     found = {
-        "gap": percent(gap(tied, turned, "loss")),
-        "own_gap": percent(own),
-        "repaired": percent(gap(tied, turned, "loss")) - percent(own),
-        "slow": math.exp(mean(tied["loss_first"], turned["loss_last"])),
-        "fast": math.exp(mean(turned["loss_first"], tied["loss_last"])),
-        "lot": math.exp(mean(*(lot.get(f"loss_{part}", math.nan) for part in ("first", "last")))),
-        "all": math.exp(mean(tied["loss"], turned["loss"])),
+        "gap": shared,
+        "slow": math.exp(fmean((tied["loss_first"], turned["loss_last"]))),
+        "fast": math.exp(fmean((turned["loss_first"], tied["loss_last"]))),
+        "lot": math.exp(fmean(lot.get(f"loss_{part}", math.nan) for part in ("first", "last"))),
+        "all": math.exp(fmean((tied["loss"], turned["loss"]))),
     }
+    if not math.isnan(own):  # a local epoch was made
+        found |= {"own_gap": own, "repaired": shared - own}
     for at, fifth in enumerate(FIFTHS):
-        both = [row.get(f"excess_{fifth}", math.nan) for row in (tied, turned)]
-        found[f"excess_{fifth}"] = percent(mean(*both))
+        found[f"excess_{fifth}"] = percent(
+            fmean(row.get(f"excess_{fifth}", math.nan) for row in (tied, turned))
+        )
         for name in ("updates", "joules"):
-            found[f"{name}_{fifth}"] = mean(*(shares(row, name)[at] for row in (tied, turned)))
-        gains = [bought(row, was)[at] for row, was in zip((tied, turned), before, strict=True)]
-        found[f"bought_{fifth}"] = mean(*gains)
+            found[f"{name}_{fifth}"] = fmean(shares(row, name)[at] for row in (tied, turned))
+        found[f"bought_{fifth}"] = fmean((bought(tied, before[0])[at], bought(turned, before[1])[at]))
     found["unheard"] = found["joules_1"] - found["updates_1"]
     return found
 
@@ -126,13 +122,18 @@ def derived(rows: Rows) -> dict[Key, dict[str, float]]:
 
 
 def over_seeds(found: Rows, way: str, name: str) -> MeanInterval:
-    """Return the interval of a number over the seeds of a way."""
-    return mean_interval([row[name] for (_, of, _), row in found.items() if of == way])
+    """Return the interval of a number over the seeds of a way that have it."""
+    return mean_interval([row[name] for (_, of, _), row in found.items() if of == way and name in row])
 
 
 def seeds(found: Rows, way: str) -> int:
     """Return over how many seeds a way was run."""
     return sum(of == way for _, of, _ in found)
+
+
+def counted(interval: MeanInterval, n: int) -> str:
+    """Return an interval in words, with its number of seeds where that is not the row's."""
+    return said(interval) + (f"; n = {interval.n}" if interval.n not in (0, n) else "")
 
 
 # tables -----------------------------------------------------------------------------------------
@@ -153,7 +154,7 @@ def main_table(found: Rows) -> list[str]:
 
     def cell(way: str, column: str) -> str:
         interval = over_seeds(found, way, column)
-        return said(interval) if column.endswith("gap") else number(interval.mean)
+        return counted(interval, seeds(found, way)) if column.endswith("gap") else number(interval.mean)
 
     body = [
         [name, str(seeds(found, way)), *(cell(way, column) for column in columns)]
@@ -192,14 +193,14 @@ def varied(found: Rows) -> list[str]:
     """Return what else was run."""
     known = yaml.safe_load((HERE / "ways.yml").read_text("utf-8"))
     others = [way for way in known if way not in (*SERVERS, "anchors") and seeds(found, way)]
-    columns = {
-        "gap": "gap [%]",
-        "own_gap": "gap after a local epoch [%]",
-        "updates_1": "updates of the slowest [%]",
-        "all": "everybody",
-    }
+    names = ("gap [%]", "gap after a local epoch [%]", "updates of the slowest [%]", "everybody")
+    columns = dict(zip(("gap", "own_gap", "updates_1", "all"), names, strict=True))
     body = [
-        [way, str(seeds(found, way)), *(said(over_seeds(found, way, column)) for column in columns)]
+        [
+            way,
+            str(seeds(found, way)),
+            *(counted(over_seeds(found, way, column), seeds(found, way)) for column in columns),
+        ]
         for way in others
     ]
     dealings = ("tied", "drawn")
