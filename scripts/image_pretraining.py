@@ -73,11 +73,16 @@ def run(recipe: Recipe, argv: Sequence[str] | None = None) -> None:
     facts |= {"images": len(public), "sha256": _images_data.digest({"train": public})}
     if given.epochs:
         facts |= _classified(recipe, splits, given)
+        _write(path, facts)
     if not (given.out / "config.json").is_file() or (given.out / CHECKPOINT).is_file():
         facts |= _denoised(recipe, splits["test"], public, given)
-    facts["arguments"] = {k: str(v) if isinstance(v, Path) else v for k, v in vars(given).items()}
-    path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        facts["arguments"] = {k: str(v) if isinstance(v, Path) else v for k, v in vars(given).items()}
+        _write(path, facts)
     print(json.dumps(facts, indent=2))
+
+
+def _write(path: Path, facts: Mapping[str, object]) -> None:
+    path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def _parser(recipe: Recipe) -> argparse.ArgumentParser:
@@ -144,7 +149,8 @@ def _classified(recipe: Recipe, splits: dict[str, Any], given: argparse.Namespac
                torch.from_numpy(p.labels).to(given.device))
         for name, p in splits.items()
     }  # fmt: skip
-    if not path.is_file():
+    kept = path.is_file()
+    if not kept:
         images, labels = parts["train"]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(given.seed, "classifier", "initial"))
@@ -156,4 +162,7 @@ def _classified(recipe: Recipe, splits: dict[str, Any], given: argparse.Namespac
         classifier.save(net.cpu(), path)
     right = classifier.accuracy(classifier.load(path).to(given.device), *parts["test"])
     print(f"classifier: {right:.2%} right", flush=True)
-    return {"classifier_accuracy": right, "classifier_cpu_s": time.process_time() - began}
+    took = (
+        {} if kept else {"classifier_epochs": given.epochs, "classifier_cpu_s": time.process_time() - began}
+    )
+    return {"classifier_accuracy": right, **took}
