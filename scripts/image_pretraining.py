@@ -1,7 +1,8 @@
 """Pretrain a denoiser on a public part of labelled images, and a classifier of all classes: what the scripts of the data sets share.
 
 The public part is some classes (`--classes`) or a part of each class (`--share`); what is left is for the clients. Both
-can be stopped: the same command goes on from the last checkpoint, and a classifier that lies there is kept.
+can be stopped: the same command goes on from the last checkpoint, and what is finished is kept, denoiser or classifier; what is
+removed is made anew. Other settings belong into another folder.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from fedsim.training.diffusion import classifier
 from fedsim.training.diffusion import models as denoisers
 from fedsim.training.diffusion import process as diffusion
 
+CHECKPOINT = "checkpoint.safetensors"
 TEST_IMAGES = 500
 """Test images that the denoiser's loss is taken of."""
 
@@ -66,13 +68,21 @@ def run(recipe: Recipe, argv: Sequence[str] | None = None) -> None:
     public = part_of(splits["train"], given.classes or None, tuple(given.share))
     print(f"{len(public):,} public images of {len(splits['train']):,}", flush=True)
 
-    facts: dict[str, Any] = {"images": len(public), "sha256": _images_data.digest({"train": public})}
+    path = given.out / "facts.json"
+    facts: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    facts |= {"images": len(public), "sha256": _images_data.digest({"train": public})}
     if given.epochs:
         facts |= _classified(recipe, splits, given)
-    facts |= _denoised(recipe, splits["test"], public, given)
-    facts["arguments"] = {k: str(v) if isinstance(v, Path) else v for k, v in vars(given).items()}
-    (given.out / "facts.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        _write(path, facts)
+    if not (given.out / "config.json").is_file() or (given.out / CHECKPOINT).is_file():
+        facts |= _denoised(recipe, splits["test"], public, given)
+        facts["arguments"] = {k: str(v) if isinstance(v, Path) else v for k, v in vars(given).items()}
+        _write(path, facts)
     print(json.dumps(facts, indent=2))
+
+
+def _write(path: Path, facts: Mapping[str, object]) -> None:
+    path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def _parser(recipe: Recipe) -> argparse.ArgumentParser:
@@ -106,7 +116,7 @@ def _denoised(recipe: Recipe, test: Any, public: Any, given: argparse.Namespace)
     known = torch.from_numpy(public.pixels).to(given.device)
     signature = denoisers.Signature("UNet2DModel", recipe.channels, known.shape[-1])
     settings = Settings(given.steps, given.batch, given.lr, given.warm_up, given.ema, given.seed)
-    checkpoint = given.out / "checkpoint.safetensors"
+    checkpoint = given.out / CHECKPOINT
     began, cpu_began = time.perf_counter(), time.process_time()
     averaged = train(
         unet, signature, process, known, None, settings,
@@ -139,7 +149,8 @@ def _classified(recipe: Recipe, splits: dict[str, Any], given: argparse.Namespac
                torch.from_numpy(p.labels).to(given.device))
         for name, p in splits.items()
     }  # fmt: skip
-    if not path.is_file():
+    kept = path.is_file()
+    if not kept:
         images, labels = parts["train"]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(given.seed, "classifier", "initial"))
@@ -151,4 +162,7 @@ def _classified(recipe: Recipe, splits: dict[str, Any], given: argparse.Namespac
         classifier.save(net.cpu(), path)
     right = classifier.accuracy(classifier.load(path).to(given.device), *parts["test"])
     print(f"classifier: {right:.2%} right", flush=True)
-    return {"classifier_accuracy": right, "classifier_cpu_s": time.process_time() - began}
+    took = (
+        {} if kept else {"classifier_epochs": given.epochs, "classifier_cpu_s": time.process_time() - began}
+    )
+    return {"classifier_accuracy": right, **took}

@@ -37,7 +37,7 @@ RECIPE: Final = Recipe(
     lr=2e-3,
     warm_up=100,
     ema=0.995,
-    epochs=2,
+    epochs=5,
 )
 
 

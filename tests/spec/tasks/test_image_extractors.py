@@ -179,12 +179,17 @@ def test_the_pretraining_sees_five_classes_and_its_adapters_are_under_one_percen
     assert {f"share of c{k}" for k in range(5, 10)} <= scores(task).keys()
 
 
-def test_a_classifier_that_lies_there_is_kept(fashion, tmp_path):
+def test_what_is_finished_is_kept_and_what_is_removed_is_made_anew(fashion, tmp_path):
     _, unet, script, common = fashion
-    before = (unet / "classifier.safetensors").read_bytes()
-    shutil.copytree(unet, tmp_path / "again")
-    script.main([*common, "--out", str(tmp_path / "again"), "--seed", "1"])
-    assert (tmp_path / "again" / "classifier.safetensors").read_bytes() == before
-    facts = [json.loads((folder / "facts.json").read_text()) for folder in (unet, tmp_path / "again")]
-    assert facts[0]["classifier_accuracy"] == facts[1]["classifier_accuracy"]
-    assert facts[0]["test_loss"] != facts[1]["test_loss"]
+    again, names = tmp_path / "again", ("classifier.safetensors", "diffusion_pytorch_model.safetensors")
+    shutil.copytree(unet, again)
+    before = [(unet / name).read_bytes() for name in names]
+    facts = json.loads((unet / "facts.json").read_text())
+
+    script.main([*common, "--out", str(again), "--seed", "1"])
+    assert [(again / name).read_bytes() for name in names] == before
+    (again / names[0]).unlink()
+    script.main([*common, "--out", str(again), "--seed", "1"])
+    classifier_now, denoiser_now = ((again / name).read_bytes() for name in names)
+    assert (classifier_now != before[0], denoiser_now == before[1]) == (True, True)
+    assert json.loads((again / "facts.json").read_text())["test_loss"] == facts["test_loss"]
