@@ -21,7 +21,16 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedsim.blame import described, place_in
-from fedsim.errors import ExperimentError, FedsimError, Message, as_invalid, invalid, message, nearest
+from fedsim.errors import (
+    ExperimentError,
+    FedsimError,
+    Message,
+    Terminated,
+    as_invalid,
+    invalid,
+    message,
+    nearest,
+)
 from fedsim.known_names import method_pointer, nearest_kind
 from fedsim.seams import adopted, misfit, seam_for
 
@@ -210,6 +219,8 @@ def _loaded(module: str, kind: str, where: str) -> ModuleType:
                 fix = f"write {PurePosixPath(module).stem}:{kind.rpartition(':')[2]}, the file beside the YAML, in the working directory or on PYTHONPATH"
             raise ExperimentError(message(where, what, got=kind, fix=fix)) from problem
         raise ExperimentError(_broken(module, kind, where, problem)) from problem
+    except Terminated:
+        raise
     except (Exception, SystemExit) as problem:  # a script calls sys.exit when it is imported
         raise ExperimentError(_broken(module, kind, where, problem)) from problem
 

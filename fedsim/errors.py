@@ -111,6 +111,10 @@ class Message:
         return "\n".join([text, *map(str, self.others)])
 
 
+class Terminated(SystemExit):  # reads as what it says
+    """SIGTERM has come: a run that ends, and no `sys.exit` of somebody's code, wherever it arrives."""
+
+
 class FedsimError(Exception):
     """Base of all expected errors; its one argument is the whole message."""
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from fedsim.adapters.adapter import Vector
 from fedsim.blame import described, place_in
-from fedsim.errors import FedsimError, HostError, Message, WorkerError
+from fedsim.errors import FedsimError, HostError, Message, Terminated, WorkerError
 from fedsim.executors.host import cores
 from fedsim.jobs import Job, ScoreJob, Task, Update
 
@@ -130,6 +130,8 @@ def _tried(task: Task, verb: Verb, items: Sequence[Item], ready: Sequence[Item])
     """Run a call once; a failure for lack of memory lets go of what its frames hold."""
     try:
         return _run(task, verb, ready)
+    except Terminated:
+        raise
     except (Exception, SystemExit) as problem:
         if is_out_of_memory(problem):
             traceback.clear_frames(problem.__traceback__)

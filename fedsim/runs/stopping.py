@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from fedsim.errors import Terminated
+
 TERMINATED = 128 + signal.SIGTERM
 """Exit code of a process that SIGTERM has ended."""
 
@@ -45,7 +47,7 @@ class Stop:
 def stoppable() -> Iterator[Stop]:
     """Return what hears SIGTERM while a run goes; outside the main thread, where Python has no signals, nothing does.
 
-    Whoever has a handler of their own (the command line has) gets the signal, too; without one it is `SystemExit`.
+    Whoever has a handler of their own (the command line has) gets the signal, too; without one it is `SystemExit` (`Terminated`).
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -58,7 +60,7 @@ def stoppable() -> Iterator[Stop]:
             stop.ask(KeyboardInterrupt())
             before(signum, frame)
         elif before is not signal.SIG_IGN:
-            end = SystemExit(TERMINATED)
+            end = Terminated(TERMINATED)
             stop.ask(end)
             raise end
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.blame import described, place_in
-from fedsim.errors import DataError, ExperimentError, FedsimError, message
+from fedsim.errors import DataError, ExperimentError, FedsimError, Terminated, message
 from fedsim.rng import seed_of
 from fedsim.training.local import one_thread
 from fedsim.training.own.base import Pool, TorchTask
@@ -35,7 +35,7 @@ def asking(task: TorchTask, method: str) -> Iterator[None]:
     """
     try:
         yield
-    except FedsimError:
+    except (FedsimError, Terminated):
         raise
     except (Exception, SystemExit) as problem:
         place = place_in(problem)

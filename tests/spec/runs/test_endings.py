@@ -271,6 +271,25 @@ def test_a_signal_in_the_middle_of_a_visit_s_end_leaves_a_whole_folder(tmp_path,
     assert run.info.totals.visits == 4
 
 
+def test_sigterm_while_a_client_trains_ends_the_run_and_blames_nobody(tmp_path, monkeypatch):
+    """In the process of the run: what arrives there is no `sys.exit` of the task's code."""
+    made = plan({"kind": "synchronous", "cohort": 2}, [1.0, 2.0], budget={"commits": 9})
+    train, asked = type(made.task).train, []
+
+    def terminated(task, jobs):
+        asked.append(jobs)
+        if len(asked) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return train(task, jobs)
+
+    monkeypatch.setattr(type(made.task), "train", terminated)
+    with pytest.raises(SystemExit) as ended:
+        simulate(made, out=tmp_path / "run", report=False)
+
+    assert ended.value.code == 143
+    assert fedsim.load(tmp_path / "run").info.status == "interrupted"
+
+
 def test_sigterm_ends_a_run_that_swallows_it(monkeypatch):
     """Whatever catches the exception where the signal arrives: the run hears it at its next event."""
 
