@@ -58,7 +58,10 @@ def stoppable() -> Iterator[Stop]:
     def on_term(signum: int, frame: FrameType | None) -> None:
         if callable(before):
             stop.ask(KeyboardInterrupt())
-            before(signum, frame)
+            try:
+                before(signum, frame)
+            except SystemExit as end:  # as Ray's does
+                raise Terminated(end.code) from end
         elif before is not signal.SIG_IGN:
             end = Terminated(TERMINATED)
             stop.ask(end)
