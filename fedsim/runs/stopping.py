@@ -60,8 +60,8 @@ def stoppable() -> Iterator[Stop]:
             stop.ask(KeyboardInterrupt())
             try:
                 before(signum, frame)
-            except SystemExit as end:  # as Ray's does
-                raise Terminated(end.code) from end
+            except SystemExit as exits:  # as Ray's does
+                raise Terminated(exits.code) from exits
         elif before is not signal.SIG_IGN:
             end = Terminated(TERMINATED)
             stop.ask(end)
