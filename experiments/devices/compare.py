@@ -19,6 +19,7 @@ import fedsim
 from fedsim.cli.demos.text import TEXT
 from fedsim.config.experiment import Experiment
 from fedsim.records.statistics import mean_interval
+from fedsim.records.studies.kept import lines_of
 
 HERE = Path(__file__).parent
 ROWS, PAGE = HERE / "runs.csv", HERE / "README.md"
@@ -127,8 +128,7 @@ def _short(value: object) -> object:
 
 def read() -> list[dict[str, str]]:
     """Return the rows of runs.csv."""
-    with ROWS.open(encoding="utf-8") as file:
-        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+    return lines_of(ROWS.read_text("utf-8"))
 
 
 def of(rows: list[dict[str, str]], schedule: str, protocol: str, devices: str) -> list[dict[str, str]]:

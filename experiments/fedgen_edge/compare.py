@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from fedsim.cli.app import call
+from fedsim.records.studies.kept import finished, slug
 
 HERE = Path(__file__).parent
 MEASURES = runpy.run_path(str(HERE / "measures.py"))
@@ -93,11 +94,6 @@ class Search:
     def data(self) -> str:
         """Which data: clients' own models are searched on plays that are not studied."""
         return self.way.data if self.score == "valid" else "tuning"
-
-
-def slug(name: str) -> str:
-    """Return a name as that of a folder."""
-    return "-".join(name.replace(",", "").split())
 
 
 def planned() -> tuple[dict[str, list[Way]], dict[str, Search]]:
@@ -188,7 +184,7 @@ class Driver:
 
     def make(self, way: Way, folder: Path, settings: Sequence[str]) -> None:
         """Make a run, or go on with it, unless it is done; what it took of the processor is written down."""
-        if MEASURES["finished"](folder):
+        if finished(folder):
             return
         if not way.trained:
             shutil.rmtree(folder, ignore_errors=True)

@@ -16,8 +16,7 @@ import numpy as np
 
 import fedsim
 from fedsim import views
-from fedsim.records.info import read_info
-from fedsim.records.studies.kept import Key, csv_text, rows_of, text_of
+from fedsim.records.studies.kept import Key, csv_text, finished, rows_in, text_of
 
 HERE = Path(__file__).parent
 RUNS, CURVES, CLIENTS, RATES = (HERE / f"{name}.csv" for name in ("runs", "curves", "clients", "rates"))
@@ -28,12 +27,6 @@ LOST = ("offline", "late", "memory")
 NOT_TO_THE_END = ("surplus", "in_flight", "polled")
 CURVE = ("version", "time_s", "up_bytes", "down_bytes", "joules", "value")
 CLIENT = ("client", "tier", "seen", "shared", "own")
-
-
-def finished(folder: Path) -> bool:
-    """Return whether a run lies there that came to its end."""
-    path = folder / "run.json"
-    return path.exists() and read_info(path).status == "done"
 
 
 def scored(folder: Path, score: str) -> float:
@@ -174,7 +167,7 @@ def _write(
 
 def collect(out: Path, ways: Mapping[str, Sequence[Any]], searches: Mapping[str, Any]) -> None:
     """Write the CSVs anew from run folders."""
-    rows, cpu_s = (rows_of(RUNS.read_text("utf-8")) if RUNS.exists() else {}), spent_s(out)
+    rows, cpu_s = rows_in(RUNS), spent_s(out)
     curves, people = _stored(CURVES), _stored(CLIENTS)
     order = [
         Key(w.study, w.name, seed) for of_study in ways.values() for w in of_study for seed in range(w.seeds)

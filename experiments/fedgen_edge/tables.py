@@ -6,7 +6,6 @@ python experiments/fedgen_edge/tables.py claims   prints the rows of docs/claims
 
 from __future__ import annotations
 
-import csv
 import math
 import runpy
 import sys
@@ -19,7 +18,7 @@ import yaml
 
 from fedsim.records.quantities import number
 from fedsim.records.statistics import mean_interval
-from fedsim.records.studies.kept import Key, rows_of
+from fedsim.records.studies.kept import Key, lines_of, rows_in
 from fedsim.records.studies.marks import OUTCOMES, judged
 from fedsim.records.studies.pages import between, table
 from fedsim.records.studies.pages import with_interval as said
@@ -32,20 +31,16 @@ Row = Mapping[str, float]
 Client = Mapping[str, float]
 
 
-def lines_of(name: str) -> list[dict[str, str]]:
+def beside(name: str) -> list[dict[str, str]]:
     """Return the rows of a CSV beside this file; none where it is not there yet."""
     path = HERE / name
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8") as file:
-        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+    return lines_of(path.read_text("utf-8")) if path.exists() else []
 
 
 @cache
 def runs() -> dict[Key, dict[str, float]]:
     """Return runs.csv."""
-    path = HERE / "runs.csv"
-    return rows_of(path.read_text("utf-8")) if path.exists() else {}
+    return rows_in(HERE / "runs.csv")
 
 
 def of(study: str, way: str) -> list[Row]:
@@ -98,7 +93,7 @@ def skew() -> Iterator[str]:
 def rates() -> Iterator[str]:
     """Yield what every learning rate scored; the chosen one, with a worse neighbour on both sides, is bold."""
     tried: dict[str, list[tuple[str, float]]] = {}
-    for row in lines_of("rates.csv"):
+    for row in beside("rates.csv"):
         tried.setdefault(row["search"], []).append((row["rate"], float(row["perplexity"])))
     read = yaml.safe_load((HERE / "studies.yml").read_text("utf-8"))["rates"]
     body = []
@@ -137,7 +132,7 @@ def learned() -> Iterator[str]:
 def people() -> dict[tuple[str, str], dict[int, Client]]:
     """Return clients.csv: (way, seed) -> client -> its numbers."""
     found: dict[tuple[str, str], dict[int, Client]] = {}
-    for row in lines_of("clients.csv"):
+    for row in beside("clients.csv"):
         numbers = {name: float(row[name]) for name in ("seen", "shared", "own")}
         found.setdefault((row["way"], row["seed"]), {})[int(row["client"])] = numbers
     return found
@@ -250,7 +245,7 @@ def costs() -> Iterator[str]:
 def marks() -> Iterator[str]:
     """Yield the marks and what came out of them."""
     body = []
-    for mark in lines_of("marks.csv"):
+    for mark in beside("marks.csv"):
         found = judged(runs(), mark)
         missing = f"; {found.missing} of {found.ours.n} without" if found.missing else ""
         effect = f", off {mark['null']}" if mark["null"] else ", all of the interval"
@@ -271,8 +266,8 @@ def marks() -> Iterator[str]:
 def spent() -> Iterator[str]:
     """Yield what the runs took of a processor."""
     made = sum(row.get("cpu_s", 0.0) for row in runs().values()) / HOUR_S
-    searched = sum(float(row["cpu_s"] or 0) for row in lines_of("rates.csv")) / HOUR_S
-    count = len(lines_of("rates.csv"))
+    searched = sum(float(row["cpu_s"] or 0) for row in beside("rates.csv")) / HOUR_S
+    count = len(beside("rates.csv"))
     yield f"{len(runs())} runs took {number(made)} hours of one thread, the {count} runs of the searches {number(searched)}."
 
 
@@ -299,7 +294,7 @@ def written(page: str) -> str:
 
 def claims() -> Iterator[str]:
     """Yield the rows of docs/claims.md that come from here."""
-    for mark in lines_of("marks.csv"):
+    for mark in beside("marks.csv"):
         found = judged(runs(), mark)
         ran = f"[{mark['study']}](../experiments/fedgen_edge/README.md): {mark['ways'].replace(' | ', '; ')}"
         told = f"{said(found.ours)}; n = {found.ours.n}" if found.ours.n else "–"

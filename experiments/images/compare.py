@@ -21,7 +21,7 @@ import fedsim
 from fedsim import views
 from fedsim.cli.app import call
 from fedsim.metrics.direction import CLIENTS_CLASSES, SAMPLES_DRAWN
-from fedsim.records.studies.kept import Key, csv_text, rows_of, runs_of, text_of
+from fedsim.records.studies.kept import Key, csv_text, rows_in, runs_of, text_of
 
 HERE = Path(__file__).parent
 ROWS, RATES_KEPT = HERE / "runs.csv", HERE / "rates.csv"
@@ -178,7 +178,7 @@ def losses(run: fedsim.Run) -> dict[str, float]:
 
 def collect(out: Path) -> None:
     """Write runs.csv and rates.csv anew; rows whose run is not in the folder stay."""
-    rows = rows_of(ROWS.read_text("utf-8")) if ROWS.exists() else {}
+    rows = rows_in(ROWS)
     seeds: set[int] = {key.seed for key in rows}
     for study, way, name in files():
         for run in runs_of(out, [name]).get(name, []):

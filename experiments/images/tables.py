@@ -5,8 +5,6 @@ python experiments/images/tables.py
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import runpy
 from collections.abc import Iterator, Mapping
@@ -15,7 +13,7 @@ from pathlib import Path
 
 from fedsim.records.quantities import number
 from fedsim.records.statistics import MeanInterval, mean_interval
-from fedsim.records.studies.kept import Key, Rows, rows_of
+from fedsim.records.studies.kept import Key, Rows, lines_of, rows_in
 from fedsim.records.studies.marks import FEWEST
 from fedsim.records.studies.pages import between, table, with_interval
 
@@ -59,15 +57,12 @@ BEGIN, END = "<!-- tables: written by `python experiments/images/tables.py` -->"
 
 def read() -> dict[Key, dict[str, float]]:
     """Return the rows of runs.csv."""
-    return rows_of(ROWS.read_text("utf-8")) if ROWS.exists() else {}
+    return rows_in(ROWS)
 
 
 def cells_of(path: Path) -> list[dict[str, str]]:
     """Return the rows of another CSV, as text."""
-    if not path.exists():
-        return []
-    lines = [line for line in path.read_text("utf-8").splitlines() if not line.startswith("#")]
-    return list(csv.DictReader(io.StringIO("\n".join(lines))))
+    return lines_of(path.read_text("utf-8")) if path.exists() else []
 
 
 # what came out ----------------------------------------------------------------------------------

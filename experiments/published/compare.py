@@ -25,7 +25,7 @@ from fedsim import views
 from fedsim.clock.plan import prepare
 from fedsim.config.experiment import Experiment
 from fedsim.records.stragglers import fairness
-from fedsim.records.studies.kept import Key, text_of
+from fedsim.records.studies.kept import Key, finished, rows_in, slug, text_of
 
 HERE = Path(__file__).parent
 STUDIES, ROWS = HERE / "studies.yml", HERE / "runs.csv"
@@ -74,11 +74,6 @@ def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any
     return {**base, **both}
 
 
-def slug(way: str) -> str:
-    """Return a way as the name of a folder."""
-    return "-".join(way.replace(",", "").split())
-
-
 def folder_of(out: Path, study: Study, way: str, seed: int) -> Path:
     """Return where a run lies."""
     return out / study.name / slug(way) / f"seed-{seed}"
@@ -96,11 +91,6 @@ def run(out: Path, names: Sequence[str]) -> None:
                     asked = experiment(study, way, seed)
                     fedsim.simulate(asked, out=folder, timeline_only=not study.trained, report=False)
                     print(folder, flush=True)
-
-
-def finished(folder: Path) -> bool:
-    """Return whether a run lies there that came to its end."""
-    return (folder / "run.json").exists() and fedsim.load(folder).info.status == "done"
 
 
 # what is kept of a run --------------------------------------------------------------------------
@@ -165,7 +155,7 @@ def costs(run: fedsim.Run, metric: str, target: float) -> dict[str, float]:
 def collect(out: Path, wanted: Sequence[str]) -> None:
     """Write runs.csv anew from run folders; rows whose run is not in the folder stay."""
     known = studies()
-    rows: dict[Key, dict[str, float]] = runpy.run_path(str(HERE / "tables.py"))["read"]()
+    rows: dict[Key, dict[str, float]] = rows_in(ROWS)
     for study in (study for name, study in known.items() if not wanted or name in wanted):
         for way in study.ways:
             for seed in range(study.seeds):

@@ -5,7 +5,6 @@ python experiments/published/tables.py
 
 from __future__ import annotations
 
-import csv
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from fedsim.records.statistics import mean_interval
-from fedsim.records.studies.kept import Key, Rows, rows_of
+from fedsim.records.studies.kept import Key, Rows, lines_of, rows_in
 from fedsim.records.studies.marks import OUTCOMES, judged, numbers
 from fedsim.records.studies.pages import between
 from fedsim.records.studies.pages import with_interval as said
@@ -26,13 +25,12 @@ CLAIMS = HERE.parents[1] / "docs" / "claims.md"
 
 def read() -> dict[Key, dict[str, float]]:
     """Return the rows of runs.csv."""
-    return rows_of(ROWS.read_text("utf-8")) if ROWS.exists() else {}
+    return rows_in(ROWS)
 
 
 def marks() -> list[dict[str, str]]:
     """Return the rows of marks.csv."""
-    with MARKS.open(encoding="utf-8") as file:
-        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+    return lines_of(MARKS.read_text("utf-8"))
 
 
 def table() -> Iterator[str]:
@@ -62,6 +60,8 @@ def table() -> Iterator[str]:
     yield from details(rows)
 
 
+TO_TARGET = ("reached", "target_s", "target_updates", "target_up_bytes", "hours_per_commit", "last")
+TO_STAY = ("reached", "target_s", "target_updates", "target_up_bytes", "worst_after", "settled_s", "last")
 SHOWN = {
     "flash": ("failed", "offline", "top_30", "hours_per_commit", "clients_share"),
     "bonawitz": ("offline", "failed", "swing", "day_over_night"),
@@ -70,27 +70,10 @@ SHOWN = {
     "timelyfl-horizon": ("clients_share", "updates_per_commit", "commits", "target_s"),
     "overshoot": ("target_s", "worst_after", "settled_s"),
     "tifl-schedule": ("hours_per_commit", "clients_share"),
-    "text-1000": (
-        "reached",
-        "target_s",
-        "target_updates",
-        "target_up_bytes",
-        "worst_after",
-        "settled_s",
-        "last",
-    ),
-    "text-1000-step": (
-        "reached",
-        "target_s",
-        "target_updates",
-        "target_up_bytes",
-        "worst_after",
-        "settled_s",
-        "last",
-    ),
+    "text-1000": TO_STAY,
+    "text-1000-step": TO_STAY,
     "refl": ("wasted_joules", "clients_share", "offline", "commits"),
 }
-TO_TARGET = ("reached", "target_s", "target_updates", "target_up_bytes", "hours_per_commit", "last")
 LABELS = {
     "failed": "fail",
     "offline": "drop out",

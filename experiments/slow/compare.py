@@ -25,7 +25,7 @@ import yaml
 import fedsim
 from fedsim.config.loading import load
 from fedsim.records.folder import clear_stillborn, has_begun, holds_run
-from fedsim.records.studies.kept import Key, text_of
+from fedsim.records.studies.kept import Key, finished, rows_in, slug, text_of
 
 HERE = Path(__file__).parent
 WAYS, ROWS = HERE / "ways.yml", HERE / "runs.csv"
@@ -52,7 +52,7 @@ class Way:
     @property
     def slug(self) -> str:
         """Its name as that of a folder."""
-        return "-".join(self.name.replace(",", "").split())
+        return slug(self.name)
 
     def settings(self) -> list[str]:
         """Return what is changed of its file."""
@@ -102,11 +102,6 @@ def make(asked: fedsim.Experiment, folder: Path) -> None:
             return
         clear_stillborn(folder)
     fedsim.simulate(asked, out=folder, report=False)
-
-
-def finished(folder: Path) -> bool:
-    """Return whether a run lies there that came to its end."""
-    return (folder / "run.json").exists() and fedsim.load(folder).info.status == "done"
 
 
 def run(out: Path, texts: Path, wanted: Sequence[Way], seeds: Sequence[int], changes: Sequence[str]) -> None:
@@ -197,7 +192,7 @@ def of_way(out: Path, texts: Path, way: Way) -> Iterator[tuple[Key, dict[str, fl
 def collect(out: Path, texts: Path) -> None:
     """Write runs.csv anew from run folders; rows whose run is not in the folder stay."""
     known = ways()
-    rows: dict[Key, dict[str, float]] = runpy.run_path(str(HERE / "tables.py"))["read"]()
+    rows: dict[Key, dict[str, float]] = rows_in(ROWS)
     for way in known.values():
         rows |= dict(of_way(out, texts, way))
     order = [

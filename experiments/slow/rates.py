@@ -10,7 +10,6 @@ every text, on which the runs are scored, is not in it. What is chosen stands in
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import runpy
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 import fedsim
+from fedsim.records.studies.kept import csv_text, finished
 
 HERE = Path(__file__).parent
 RATES = HERE / "rates.csv"
@@ -61,7 +61,7 @@ class Tuning:
     def scored(self, way: Any, name: str, settings: Sequence[str], rate: float, column: str) -> float:
         """Return the loss at a rate."""
         folder = self.out / "tuning" / name.replace(" ", "-") / f"{rate:g}"
-        if not COMPARE["finished"](folder):
+        if not finished(folder):
             asked = COMPARE["experiment"](way, "tuning", SEED, self.texts, [*settings, *self.changes])
             COMPARE["make"](asked, folder)
             print(folder, flush=True)
@@ -93,12 +93,12 @@ def tune(tuning: Tuning) -> None:
     settings = [f"local.lr={rates[EPOCH_OF]}"]
     tuning.chosen(known[EPOCH_OF], LOCAL_EPOCH, settings, "personal.lr", "metric_personal")
     order = {name: at for at, name in enumerate((*SERVERS, LOCAL_EPOCH))}
-    with RATES.open("w", encoding="utf-8", newline="") as file:
-        file.write("# written by experiments/slow/rates.py: mean loss of all users' validation text\n")
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["server", "lr", "loss"])
-        for name, rate, found in sorted(tuning.tried, key=lambda row: (order[row[0]], row[1])):
-            writer.writerow([name, f"{rate:g}", f"{found:.5f}"])
+    cells = [
+        [name, f"{rate:g}", f"{found:.5f}"]
+        for name, rate, found in sorted(tuning.tried, key=lambda row: (order[row[0]], row[1]))
+    ]
+    about = "written by experiments/slow/rates.py: mean loss of all users' validation text"
+    RATES.write_text(csv_text(["server", "lr", "loss"], cells, about), "utf-8", newline="\n")
 
 
 def main(arguments: Sequence[str]) -> int:

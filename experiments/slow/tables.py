@@ -5,7 +5,6 @@ python experiments/slow/tables.py
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 
 from fedsim.records.quantities import number
 from fedsim.records.statistics import MeanInterval, mean_interval
-from fedsim.records.studies.kept import Key, Rows, rows_of
+from fedsim.records.studies.kept import Key, Rows, lines_of, rows_in
 from fedsim.records.studies.marks import judged
 from fedsim.records.studies.pages import between, table
 from fedsim.records.studies.pages import with_interval as said
@@ -46,13 +45,7 @@ NOTHING: Row = {}
 
 def read() -> dict[Key, dict[str, float]]:
     """Return the rows of runs.csv by way, dealing and seed."""
-    return rows_of(ROWS.read_text("utf-8")) if ROWS.exists() else {}
-
-
-def lines_of(path: Path) -> list[dict[str, str]]:
-    """Return the rows of another table, without its comments."""
-    with path.open(encoding="utf-8") as file:
-        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+    return rows_in(ROWS)
 
 
 # one number a seed ------------------------------------------------------------------------------
@@ -180,7 +173,7 @@ def payers(found: Rows) -> list[str]:
 def stated(found: Rows) -> list[str]:
     """Return what was stated, and what came out."""
     body = []
-    for mark in lines_of(MARKS):
+    for mark in lines_of(MARKS.read_text("utf-8")):
         got = judged(found, mark)
         still = f"{said(got.control)}, {mark['control_low']} to {mark['control_high']}: {mark['control']}"
         ours = f"{said(got.ours)}; n = {got.ours.n}" if got.ours.n else "–"
@@ -219,7 +212,7 @@ def varied(found: Rows) -> list[str]:
 
 def rates(_: Rows) -> list[str]:
     """Return the perplexity of all users' validation text by learning rate, the chosen one in bold."""
-    tried = lines_of(RATES) if RATES.exists() else []
+    tried = lines_of(RATES.read_text("utf-8")) if RATES.exists() else []
     grid = sorted({float(row["lr"]) for row in tried})
     body = []
     for name in dict.fromkeys(row["server"] for row in tried):

@@ -231,7 +231,7 @@ def test_marks_stand_as_they_were_stated_and_name_what_is_run(compare):
     assert hashlib.sha256(text).hexdigest() == STATED
     ways, _ = compare.planned()
     with loaded_script(FOLDER / "tables.py", "tables_fedgen_edge") as tables:
-        for mark in tables.lines_of("marks.csv"):
+        for mark in tables.beside("marks.csv"):
             known = {way.name for way in ways[mark["study"]]}
             assert set(mark["ways"].split(" | ")) <= known
             assert float(mark["low"]) < float(mark["high"])

@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from pathlib import Path
 
 import pytest
+from worlds import studies
 from worlds.loaded_scripts import loaded_script
+from worlds.studies import stated
 
 import fedsim
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "experiments" / "published"
 CLAIMS = ROOT / "docs" / "claims.md"
-MARK = (
-    "mark",
-    "study",
-    "measure",
-    "form",
-    "ways",
-    "low",
-    "high",
-    "null",
-    "control_form",
-    "control_ways",
-    "control_low",
-    "control_high",
-)
-"""What a mark asks for; the other columns say it in words."""
 STATED = {
     28: "a1de03425dd27c688d1be2e8ea695df0c7ce999c3bef4a97d57608b60c434fcd",
     32: "e14e6d0f36c3f7a7822cd6161f82da2eee76b037770d9acae22c28a397de1f76",
 }
-"""SHA-256 of these columns of the first so many marks, as they were committed before what they are about was run."""
+"""SHA-256 of what the first so many marks ask for, as they were committed before what they are about was run."""
 
 
 @pytest.fixture(scope="module")
@@ -50,20 +36,8 @@ def tables():
 
 
 def mark(**changed):
-    plain = {
-        "study": "s",
-        "measure": "m",
-        "form": "ratio",
-        "ways": "a | b",
-        "low": "1.5",
-        "high": "4",
-        "null": "1",
-        "control_form": "ratio",
-        "control_ways": "c | d",
-        "control_low": "0.9",
-        "control_high": "1.1",
-    }
-    return plain | changed
+    control = {"control_form": "ratio", "control_ways": "c | d", "control_low": "0.9", "control_high": "1.1"}
+    return studies.mark(**({"low": "1.5", "high": "4", "null": "1"} | control | changed))
 
 
 def rows(**values):
@@ -122,9 +96,8 @@ def test_forms_of_a_mark_by_hand(tables):
 
 @pytest.mark.parametrize("first", STATED)
 def test_marks_stand_as_they_were_stated(tables, first):
-    asked = "\n".join("\t".join(row[name] for name in MARK) for row in tables.marks()[:first])
     assert len(tables.marks()) == max(STATED)
-    assert hashlib.sha256(asked.encode()).hexdigest() == STATED[first]
+    assert stated(tables.marks()[:first]) == STATED[first]
 
 
 def test_every_mark_names_ways_with_three_seeds_or_more(tables, compare):

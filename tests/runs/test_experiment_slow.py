@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import math
 from collections import Counter
 
 import pytest
 from worlds.loaded_scripts import loaded_script
 from worlds.pages import ROOT
+from worlds.studies import stated
 
 from fedsim.checks.gate import admit
 
 FOLDER = ROOT / "experiments" / "slow"
-MARK = (
-    "mark",
-    "study",
-    "measure",
-    "form",
-    "ways",
-    "low",
-    "high",
-    "null",
-    "control_form",
-    "control_ways",
-    "control_low",
-    "control_high",
-)
-"""What a mark asks for; the other columns say it in words."""
 STATED = "81585377dc2982947857f4bd483ef9c2000568814d86d3beef122cf6526c436c"
-"""SHA-256 of these columns as they were committed before anything was run."""
+"""SHA-256 of what the marks ask for, as they were committed before anything was run."""
 TINY = [
     "task.model=builtin",
     "task.sequence=8",
@@ -171,7 +156,7 @@ def test_ways_that_are_compared_differ_by_what_they_say(compare, tmp_path):
 
 
 def test_rates_of_the_files_are_the_best_of_what_was_tried(compare, rates, tables, tmp_path):
-    tried = tables.lines_of(tables.RATES)
+    tried = tables.lines_of(tables.RATES.read_text("utf-8"))
     for name in (*compare.SERVERS, rates.LOCAL_EPOCH):
         found = {float(row["lr"]): float(row["loss"]) for row in tried if row["server"] == name}
         best = min(found, key=lambda rate: found[rate])
@@ -249,14 +234,17 @@ def test_excess_is_over_the_same_owners(compare):
 # the page ----------------------------------------------------------------------------------------
 
 
+def marks_of(tables):
+    return tables.lines_of(tables.MARKS.read_text("utf-8"))
+
+
 def test_marks_stand_as_they_were_stated(tables):
-    asked = "\n".join("\t".join(row[name] for name in MARK) for row in tables.lines_of(tables.MARKS))
-    assert hashlib.sha256(asked.encode()).hexdigest() == STATED
+    assert stated(marks_of(tables)) == STATED
 
 
 def test_every_mark_is_of_ways_that_there_are(compare, tables):
     known = compare.ways()
-    for row in tables.lines_of(tables.MARKS):
+    for row in marks_of(tables):
         for way in f"{row['ways']} | {row['control_ways']}".split(" | "):
             assert way in known or way.rpartition(", ")[0] in known
 

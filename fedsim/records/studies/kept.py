@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from fedsim.records.info import read_info
 from fedsim.records.run import Run, load
 
 
@@ -24,19 +25,32 @@ Rows = Mapping[Key, Mapping[str, float]]
 """What is kept of each run, by name; what was not asked for, or not reached, is left out or NaN."""
 
 
+def lines_of(text: str) -> list[dict[str, str]]:
+    r"""Return the rows of a CSV as text, by column; lines that begin with `#` say something about it.
+
+    >>> lines_of("# rates\nrate,loss\n0.1,2\n")
+    [{'rate': '0.1', 'loss': '2'}]
+    """
+    return list(csv.DictReader(line for line in io.StringIO(text) if not line.startswith("#")))
+
+
 def rows_of(text: str) -> dict[Key, dict[str, float]]:
     r"""Return the rows of a CSV; lines that begin with `#` say something about it.
 
     >>> rows_of("# two runs\nstudy,way,seed,last,hours\na,b,0,1.5,\na,b,1,2,3\n")[Key("a", "b", 0)]
     {'last': 1.5}
     """
-    lines = (line for line in io.StringIO(text) if not line.startswith("#"))
     return {
         Key(row.pop("study"), row.pop("way"), int(row.pop("seed"))): {
             name: float(cell) for name, cell in row.items() if cell
         }
-        for row in csv.DictReader(lines)
+        for row in lines_of(text)
     }
+
+
+def rows_in(path: Path) -> dict[Key, dict[str, float]]:
+    """Return the rows of a CSV file, none where nothing was kept yet."""
+    return rows_of(path.read_text("utf-8")) if path.exists() else {}
 
 
 def text_of(rows: Rows, order: Iterable[Key], about: str) -> str:
@@ -64,6 +78,21 @@ def csv_text(head: Sequence[str], cells: Iterable[Sequence[object]], about: str)
     writer.writerow(head)
     writer.writerows(cells)
     return file.getvalue()
+
+
+def slug(way: str) -> str:
+    """Return what was done in a run as the name of a folder.
+
+    >>> slug("FedBuff, no discount")
+    'FedBuff-no-discount'
+    """
+    return "-".join(way.replace(",", "").split())
+
+
+def finished(folder: Path) -> bool:
+    """Return whether a run lies there that came to its end."""
+    path = folder / "run.json"
+    return path.exists() and read_info(path).status == "done"
 
 
 def runs_of(folder: Path, ways: Iterable[str]) -> dict[str, list[Run]]:

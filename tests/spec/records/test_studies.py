@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from worlds.studies import mark
 
 import fedsim
 from fedsim.records.statistics import mean_interval
@@ -41,20 +42,6 @@ def test_finished_runs_come_by_way_and_seed(tmp_path):
     found = runs_of(tmp_path, ["way", "other"])
     assert [run.info.seed for run in found["way"]] == [0, 1]
     assert [*found] == ["way"]
-
-
-def mark(**changed):
-    plain = {
-        "study": "s",
-        "measure": "m",
-        "form": "ratio",
-        "ways": "a | b",
-        "low": "0.98",
-        "high": "1.02",
-        "null": "",
-    }
-    controls = dict.fromkeys(("control_form", "control_ways", "control_low", "control_high"), "")
-    return plain | controls | changed
 
 
 def rows(**values):
