@@ -97,7 +97,7 @@ def _facts(config: TorchSettings, deal: Deal, tried: Trial) -> dict[str, object]
         "backward_flops_per_example": operations.backward,
         "data_checksum": f"{zlib.crc32(deal.data.checksums.tobytes()):08x}",
         "work": "counted" if config.work is None else "stated",
-        "metrics": ["loss", *tried.metrics],
+        "metrics": ["loss", *tried.recipe.metrics],
     }
     if tried.why is not None:
         why = f"clients train one after the other: {tried.why}"

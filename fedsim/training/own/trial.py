@@ -40,7 +40,6 @@ class Trial:
         still: numbers of the model that do not train, buffers among them.
         multiplying: weights of the layers that multiply, how many layers these are, and how wide the widest is.
         why: why clients train one after the other; None: they do not, or it was asked for.
-        metrics: names of the user's metrics.
     """
 
     recipe: Recipe
@@ -48,7 +47,6 @@ class Trial:
     still: int
     multiplying: tuple[int, int, int]
     why: str | None
-    metrics: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +131,7 @@ def _whole(asked: _Asked, built: _Built) -> Trial:
     layout = layers.whole(model, floats)
     recipe = Recipe(asked.source, layout, asked.lora, "sequential", counters, built.sketches, built.metrics)
     still = _numbers(model) - layout.size
-    return Trial(recipe, costs, still, layers.multiplying(model), None, built.metrics)
+    return Trial(recipe, costs, still, layers.multiplying(model), None)
 
 
 def _adapted(asked: _Asked, built: _Built) -> Trial:
@@ -157,7 +155,7 @@ def _adapted(asked: _Asked, built: _Built) -> Trial:
     path: Trained = "swapped" if together else "sequential"
     recipe = Recipe(source, layout, lora, path, (), built.sketches, built.metrics)
     costs = work.with_slot(costs, _wider(asked, built.second, layout), layout.rank)
-    return Trial(recipe, costs, still, multiplying, why, built.metrics)
+    return Trial(recipe, costs, still, multiplying, why)
 
 
 def _wider(asked: _Asked, model: nn.Module, layout: Layout) -> Operations:
