@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from fedsim.files.opened import FACTS_BYTES, bytes_of
 from fedsim.records.info import read_info
 from fedsim.records.run import Run, load
 
@@ -49,8 +50,12 @@ def rows_of(text: str) -> dict[Key, dict[str, float]]:
 
 
 def rows_in(path: Path) -> dict[Key, dict[str, float]]:
-    """Return the rows of a CSV file, none where nothing was kept yet."""
-    return rows_of(path.read_text("utf-8")) if path.exists() else {}
+    """Return the rows of a CSV file, none where nothing was kept yet.
+
+    Raises:
+        UnreadableError: it is no regular file, or longer than fedsim's own facts are.
+    """
+    return rows_of(str(bytes_of(path, FACTS_BYTES), "utf-8")) if path.exists() else {}
 
 
 def text_of(rows: Rows, order: Iterable[Key], about: str) -> str:
