@@ -1,10 +1,10 @@
 """The claims of FedGen-Edge that need training, parts (b) to (f) of README.md: the runs of studies.yml, and what is kept of them.
 
-    python experiments/fedgen_edge/compare.py run OUT [STUDY ...] --model MODEL --ptb PTB --plays PLAYS
+    python experiments/fedgen_edge/compare.py run OUT [STUDY ...] [--rest] --model MODEL --ptb PTB --plays PLAYS
     python experiments/fedgen_edge/compare.py remake OUT
 
 `run` chooses learning rates (OUT/rates), makes the runs (OUT/STUDY/WAY/seed-N), and leaves alone what is finished: killed, it goes
-on where it was. `remake` writes the CSVs beside this file from the folders, and of them the tables and figures of README.md.
+on where it was. `--rest` leaves alone, too, what runs.csv and rates.csv have already, so that another machine makes the rest. `remake` writes the CSVs beside this file from the folders, and of them the tables and figures of README.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from fedsim.cli.app import call
-from fedsim.records.studies.kept import finished, slug
+from fedsim.records.studies.kept import Key, finished, slug
 
 HERE = Path(__file__).parent
 MEASURES = runpy.run_path(str(HERE / "measures.py"))
@@ -137,13 +137,18 @@ class Driver:
     places: Places
     ways: Mapping[str, Sequence[Way]]
     searches: Mapping[str, Search]
+    rest: bool = False
+    """Whether what the CSVs have of other folders is taken from there."""
     found: dict[str, float] = field(default_factory=dict)
 
     def run(self, studies: Sequence[str]) -> None:
         """Make the runs of some studies, seed by seed, that are not there yet."""
+        kept = MEASURES["rows_in"](MEASURES["RUNS"]) if self.rest else {}
         for study in studies:
             for seed in range(self.ways[study][0].seeds):
                 for way in self.ways[study]:
+                    if Key(study, way.name, seed) in kept:
+                        continue
                     rates = {key: self.chosen(self.searches[name]) for key, name in way.rates.items()}
                     folder = self.places.out / study / way.slug / f"seed-{seed}"
                     self.make(way, folder, words(way, self.places, way.data, {"seed": seed, **rates}))
@@ -171,6 +176,8 @@ class Driver:
 
     def tried(self, search: Search, rate: float) -> float:
         """Return the score of a learning rate."""
+        if self.rest and (kept := MEASURES["kept_scores"](search.name).get(rate)) is not None:
+            return float(kept)
         others = {
             key: self.chosen(self.searches[name])
             for key, name in search.way.rates.items()
@@ -207,6 +214,7 @@ def arguments_of(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("command", choices=("run", "remake"))
     parser.add_argument("out", type=Path)
     parser.add_argument("studies", nargs="*")
+    parser.add_argument("--rest", action="store_true", help="leave alone what the CSVs have of other folders")
     data = HERE.parents[1] / "data"
     parser.add_argument("--model", default=str(data / "models" / "smollm2-135m"))
     parser.add_argument("--ptb", default=str(data / "ptb"))
@@ -225,7 +233,7 @@ def main(arguments: Sequence[str]) -> int:
     if asked.command == "run":
         asked.out.mkdir(parents=True, exist_ok=True)
         places = Places(asked.out, asked.model, asked.ptb, asked.plays)
-        Driver(places, ways, searches).run(asked.studies or list(ways))
+        Driver(places, ways, searches, asked.rest).run(asked.studies or list(ways))
         return 0
     MEASURES["collect"](asked.out, ways, searches)
     runpy.run_path(str(HERE / "tables.py"), run_name="__main__")

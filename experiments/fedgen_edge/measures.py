@@ -204,27 +204,29 @@ def spent_s(out: Path) -> dict[str, float]:
     return total
 
 
-def tried(out: Path, searches: Mapping[str, Any]) -> None:
-    """Write rates.csv: every learning rate that was tried, and its score; searches that are not in `out` stay."""
+def _scores() -> list[list[str]]:
+    """Return the rows of rates.csv: search, key, rate, perplexity, seconds of a processor."""
     lines = csv.reader(io.StringIO(RATES.read_text("utf-8") if RATES.exists() else ""))
-    stored = [row for row in lines if row and not row[0].startswith("#") and row[0] != "search"]
+    return [row for row in lines if row and not row[0].startswith("#") and row[0] != "search"]
+
+
+def kept_scores(search: str) -> dict[float, float]:
+    """Return what each learning rate of a search scored, as rates.csv has it."""
+    return {float(rate): float(score) for name, _, rate, score, _ in _scores() if name == search}
+
+
+def tried(out: Path, searches: Mapping[str, Any]) -> None:
+    """Write rates.csv: every learning rate that was tried, and its score; those that are not in `out` stay."""
     cells, cpu_s = [], spent_s(out)
     for search in searches.values():
-        folders = sorted(
-            (out / "rates" / search.name).glob("*/run.json"), key=lambda path: float(path.parent.name)
-        )
-        found = [
-            [
-                search.name,
-                search.key,
-                path.parent.name,
-                f"{scored(path.parent, search.score):.6g}",
-                f"{cpu_s.get(f'rates/{search.name}/{path.parent.name}', 0.0):.1f}",
-            ]
-            for path in folders
-            if finished(path.parent)
-        ]
-        cells += found or [row for row in stored if row[0] == search.name]
+        rows = {float(row[2]): row for row in _scores() if row[0] == search.name}
+        for path in (out / "rates" / search.name).glob("*/run.json"):
+            name = path.parent.name
+            if finished(path.parent):
+                score = f"{scored(path.parent, search.score):.6g}"
+                seconds = f"{cpu_s.get(f'rates/{search.name}/{name}', 0.0):.1f}"
+                rows[float(name)] = [search.name, search.key, name, score, seconds]
+        cells += [row for _, row in sorted(rows.items())]
     head = ["search", "key", "rate", "perplexity", "cpu_s"]
     RATES.write_text(
         csv_text(head, cells, f"{BY}: what a learning rate scored, seed 100"), "utf-8", newline="\n"

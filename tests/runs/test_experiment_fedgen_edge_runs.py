@@ -173,6 +173,32 @@ def test_what_is_finished_is_left_alone_and_the_time_is_written_down(compare, tm
     assert len((tmp_path / "spent.csv").read_text("utf-8").splitlines()) == len(made)
 
 
+def test_the_rest_leaves_alone_what_the_tables_have(compare, tmp_path, monkeypatch):
+    of, made = driver(compare, tmp_path), []
+    kept, scores = tmp_path / "runs.csv", tmp_path / "rates.csv"
+    kept.write_text('study,way,seed,rate\nclock,"LoRA, as trained",2,0.003\n', "utf-8")
+    scores.write_text(
+        "search,key,rate,perplexity,cpu_s\n"
+        "upper,local.lr,0.001,60,10\nupper,local.lr,0.003,55,10\nupper,local.lr,0.01,inf,10\n",
+        "utf-8",
+    )
+    monkeypatch.setitem(compare.MEASURES, "RUNS", kept)
+    monkeypatch.setitem(compare.MEASURES["kept_scores"].__globals__, "RATES", scores)
+    monkeypatch.setattr(compare, "call", lambda words: made.append(words[words.index("--out") + 1]))
+
+    of.rest = True
+    of.run(["clock"])
+    assert len(made) == 4 * 5 - 1
+    assert not any(folder.endswith("LoRA-as-trained/seed-2") for folder in made)
+    assert (of.chosen(of.searches["upper"]), len(made)) == (0.003, 19)
+    compare.MEASURES["tried"](tmp_path / "nothing", of.searches)
+    assert [row.rstrip() for row in scores.read_text("utf-8").splitlines()[2:]] == [
+        "upper,local.lr,0.001,60,10",
+        "upper,local.lr,0.003,55,10",
+        "upper,local.lr,0.01,inf,10",
+    ]
+
+
 def test_a_stop_ends_the_command(compare, tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "call", lambda _: 130)
     with pytest.raises(SystemExit, match="130"):
