@@ -1,11 +1,69 @@
-"""Gradient descent on half the squared distance to an optimum, in closed form."""
+"""Half the squared distance to an optimum: the clients' optima, and gradient descent in closed form."""
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.config.learning import LocalConfig
+from fedsim.rng import stream
+
+KEPT_NUMBERS = 2**22
+"""Optima of so many numbers in all (32 MiB) are kept; those of more are drawn again whenever they are needed."""
+PIECE_NUMBERS = 2**18
+"""So many are drawn in one piece where all are looked at."""
+
+
+@dataclass(frozen=True)
+class Optima:
+    """The clients' optima c_k, each drawn by an address of its own.
+
+    Attributes:
+        seed: of the draws.
+        clients: how many there are.
+        middle: around which they lie, shape (size,).
+        spread: root mean square distance between two of them.
+    """
+
+    seed: int
+    clients: int
+    middle: NDArray[np.float64]
+    spread: float
+
+    @cached_property
+    def all(self) -> NDArray[np.float64]:
+        """All of them, shape (clients, size)."""
+        return self._drawn(0, self.clients)
+
+    def of(self, start: int, stop: int) -> NDArray[np.float64]:
+        """Return those of the clients from `start` to before `stop`, shape (stop - start, size)."""
+        if self.clients * self.middle.size <= KEPT_NUMBERS:
+            return self.all[start:stop]
+        return self._drawn(start, stop)
+
+    def _drawn(self, start: int, stop: int) -> NDArray[np.float64]:
+        optima = np.empty((stop - start, self.middle.size))
+        for k in range(start, stop):
+            optima[k - start] = stream(self.seed, "optimum", k).standard_normal(self.middle.size)
+        # two draws with deviation s/sqrt(2 size) are s apart in the root mean square
+        optima *= self.spread / math.sqrt(2 * self.middle.size)
+        optima += self.middle
+        return optima
+
+    def least_loss(self) -> float:
+        """Return the least mean objective that a single vector can reach: half the mean squared distance to the mean."""
+        total, square = np.zeros_like(self.middle), 0.0
+        rows = max(1, PIECE_NUMBERS // self.middle.size)
+        for at in range(0, self.clients, rows):
+            noise = self.of(at, min(at + rows, self.clients)) - self.middle
+            total += np.sum(noise, axis=0)
+            square += float(np.sum(noise * noise))
+        mean = total / self.clients
+        return max(0.0, 0.5 * (square / self.clients - float(np.sum(mean * mean))))
 
 
 def descend(

@@ -31,7 +31,7 @@ from fedsim.errors import ExperimentError, WorkerError, message
 from fedsim.jobs import Job, Probe, Sums, Task, TaskContext, Update
 from fedsim.rng import stream
 from fedsim.tasks._base import TaskComponent
-from fedsim.tasks._descent import descend
+from fedsim.tasks._descent import Optima, descend
 
 PROBE_CLIENTS = 256
 """Clients whose objectives one probe of a split adds up."""
@@ -132,15 +132,16 @@ class QuadraticTask(Task):
         )
 
     @cached_property
+    def _optima(self) -> Optima:
+        seed = self.seeds[0]
+        direction = stream(seed, "optimum").standard_normal(self.layout.size)
+        middle = self._drawn(seed).astype(np.float64) + self.config.distance * direction / _norm(direction)
+        return Optima(seed, self.clients, middle, self.config.spread)
+
+    @property
     def optima(self) -> NDArray[np.float64]:
         """The clients' optima c_k, shape (clients, layout.size), float64."""
-        size, seed = self.layout.size, self.seeds[0]
-        direction = stream(seed, "optimum").standard_normal(size)
-        middle = self._drawn(seed).astype(np.float64) + self.config.distance * direction / _norm(direction)
-        # two draws with deviation s/sqrt(2 size) are s apart in the root mean square
-        deviation = self.config.spread / math.sqrt(2 * size)
-        noise = [stream(seed, "optimum", k).standard_normal(size) for k in range(self.clients)]
-        return middle + deviation * np.array(noise, dtype=np.float64).reshape(self.clients, size)
+        return self._optima.all
 
     def examples(self, client: int) -> int:
         """Training examples of the client, at least 1."""
@@ -193,7 +194,8 @@ class QuadraticTask(Task):
         if job.upto is not None:
             steps = min(steps, job.upto)
         used = self.used(job.client, job.local, job.upto)
-        start, optimum = np.asarray(job.start, dtype=np.float64), self.optima[job.client]
+        start = np.asarray(job.start, dtype=np.float64)
+        optimum = self._optima.of(job.client, job.client + 1)[0]
         centre = None if job.anchor is None else np.asarray(job.anchor, dtype=np.float64)
         if job.rank is None and job.trains == "AB" and not self.layout.below(job.depth):
             end, loss, square = descend(start, optimum, job.local, steps, centre=centre)
@@ -230,10 +232,9 @@ class QuadraticTask(Task):
 
     def score(self, vector: Vector, probe: Probe, base: Vector | None = None) -> Sums:
         """Return the summed objectives (`nll`) and their number (`tokens`); no frozen weight enters them."""
-        place = (
-            slice(probe.start, probe.stop) if probe.client is None else slice(probe.client, probe.client + 1)
-        )
-        gap = np.asarray(vector, dtype=np.float64) - self.optima[place]
+        own = probe.client
+        optima = self._optima.of(*((probe.start, probe.stop) if own is None else (own, own + 1)))
+        gap = np.asarray(vector, dtype=np.float64) - optima
         return {"nll": 0.5 * float(np.sum(gap * gap)), "tokens": float(len(gap))}
 
     def metrics(self, sums: Sums) -> dict[str, float]:
@@ -243,14 +244,13 @@ class QuadraticTask(Task):
 
     def describe(self) -> dict[str, Any]:
         """Return the settings and the least loss any single vector can reach."""
-        spread = self.optima - self.optima.mean(axis=0)
         return {
             "model": "quadratic",
             "parameters": self.layout.size,
             "trainable": self.layout.size,
             "dimension": self.config.dimension,
             "spread": self.config.spread,
-            "least_loss": 0.5 * float(np.mean(np.sum(spread * spread, axis=1))),
+            "least_loss": self._optima.least_loss(),
         }
 
     def save_adapter(self, vector: Vector, folder: Path, base: Vector | None = None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -164,6 +165,36 @@ def test_a_pickled_task_does_not_carry_its_optima():
     task = quadratic(clients=5000)
     assert task.optima.nbytes == 320_000
     assert len(pickle.dumps(task)) < 5_000
+
+
+@pytest.mark.parametrize("kept", [0, 24, 10**9])
+def test_optima_of_many_clients_are_drawn_when_they_are_needed_with_the_same_bits(monkeypatch, kept):
+    whole = quadratic(clients=7, dimension=5)
+    jobs = [Job(k, 0, whole.initial(), SGD, 0) for k in range(7)]
+    expected = whole.train(jobs)
+    monkeypatch.setattr("fedsim.tasks._descent.KEPT_NUMBERS", kept)
+    apart = quadratic(clients=7, dimension=5)
+    spread = whole.optima - whole.optima.mean(axis=0)
+
+    for one, other in zip(expected, apart.train(jobs), strict=True):
+        assert (one.end.tobytes(), one.loss) == (other.end.tobytes(), other.loss)
+    for probe in (*apart.probes("test"), *apart.probes("client", client=3)):
+        assert apart.score(whole.initial(), probe) == whole.score(whole.initial(), probe)
+    assert apart.describe()["least_loss"] == pytest.approx(
+        0.5 * np.mean(np.sum(spread**2, axis=1)), rel=1e-12
+    )
+    assert ("all" in vars(apart._optima)) == (kept > 24)
+
+
+def test_a_task_of_many_numbers_holds_no_matrix_of_all_clients():
+    task = quadratic(clients=3000, dimension=2000)
+    tracemalloc.start()
+    try:
+        task.train([Job(k, 0, task.initial(), SGD, 0) for k in range(0, 3000, 1000)])
+        task.describe()
+        assert tracemalloc.get_traced_memory()[1] < 12e6  # all of them are 48 MB
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_delay_takes_wall_time_only():
