@@ -45,7 +45,7 @@ slow: .venv/.dev .venv/.wheel ## the tests that take minutes
 	$(BIN)/pytest -m slow --timeout 1800
 	FEDSIM_CASES=many $(BIN)/pytest -n 2 --dist loadfile -m "hypothesis and not slow"
 
-bench: .venv/.dev             ## the measurements of benchmarks/README.md, 45 minutes on a quiet machine
+bench: .venv/.dev             ## the measurements of benchmarks/README.md, nearly three hours on a quiet machine
 	$(BIN)/python -m benchmarks
 
 dev: .venv/.dev               ## an editable install, for work on fedsim itself

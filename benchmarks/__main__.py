@@ -22,6 +22,7 @@ MODULES = {
     "growth": "benchmarks.growth",
     "engine": "benchmarks.engine",
     "profile": "benchmarks.profiled",
+    "pace": "benchmarks.pace",
     "survival": "benchmarks.survival",
     "personal": "benchmarks.personal",
     "tables": "benchmarks.tables",

@@ -32,16 +32,17 @@ def settings(clients: int) -> dict[str, Any]:
 
 
 def measure(clients: int) -> dict[str, float]:
-    """Train; returns how much memory the process held after a tenth of the commits, and at most."""
+    """Train; returns the most memory of the process after a tenth of the commits, after the last one, and with the closing."""
     import fedsim
 
     experiment = fedsim.Experiment.model_validate(settings(clients))
-    early = max(1, int(experiment.budget.commits or 0) // 10)
+    commits = int(experiment.budget.commits or 0)
+    marks = {max(1, commits // 10): "early_mib", commits: "late_mib"}
     held: dict[str, float] = {}
 
     def watch(kind: str, facts: dict[str, Any]) -> None:
-        if kind == "commit" and facts["version"] == early:
-            held["early_mib"] = peak_mib()
+        if kind == "commit" and facts["version"] in marks:
+            held[marks[facts["version"]]] = peak_mib()
 
     folder = Path(tempfile.mkdtemp(prefix="fedsim-personal-"))
     begun_cpu_s = time.process_time()

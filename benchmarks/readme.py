@@ -270,6 +270,28 @@ def gpu(found: Found) -> list[str]:
     return lines
 
 
+def pace(found: Found) -> list[str]:
+    """Return virtual hours in a real hour, and where the real time of one process goes."""
+    values = found["values"]
+    runs = found["about"]["runs"]
+    lines = ["| run | virtual hours in a real hour | real time | real time an update |", "|---|---|---|---|"]
+    for run in runs:
+        cells = (
+            said(values[f"pace.{run}.{name}"]) for name in ("virtual_h_per_h", "real_s", "ms_per_update")
+        )
+        lines.append(f"| {run.replace('.', ', ')} | {' | '.join(cells)} |")
+    alone = [run for run in runs if run.endswith(".inline")]
+    lines += [
+        "",
+        "| at | " + " | ".join(run.replace(".", ", ") for run in alone) + " |",
+        "|---" * (1 + len(alone)) + "|",
+    ]
+    for part in found["about"]["parts"]:
+        shares = (values[f"pace.{run}.share.{part}"]["median"] for run in alone)
+        lines.append(f"| {part} | " + " | ".join(f"{100 * share:.1f} %" for share in shares) + " |")
+    return lines
+
+
 def survival(found: Found) -> list[str]:
     """Return what checkpoints cost whole runs, and what a resume costs."""
     values, about = found["values"], found["about"]
@@ -308,10 +330,12 @@ def tables(found: Found) -> list[str]:
 def personal(found: Found) -> list[str]:
     """Return what a run takes whose clients keep an adapter each."""
     values = found["values"]
-    lines = ["| clients | most memory | after a tenth of the run | what they keep, on disk | CPU |"]
-    lines.append("|---|---|---|---|---|")
+    lines = [
+        "| clients | most memory in a tenth of the run | until the last commit | with the closing | what they keep, on disk | CPU |"
+    ]
+    lines.append("|---|---|---|---|---|---|")
     for clients in found["about"]["sizes"]:
-        names = ("peak_mib", "early_mib", "kept_mib", "cpu_s")
+        names = ("early_mib", "late_mib", "peak_mib", "kept_mib", "cpu_s")
         cells = (said(values[f"personal.{clients}.{name}"]) for name in names)
         lines.append(f"| {clients:,} | " + " | ".join(cells) + " |")
     return lines
@@ -330,6 +354,7 @@ TABLES: dict[str, Callable[[Found], list[str]]] = {
     "growth": growth,
     "engine": engine,
     "profile": profile,
+    "pace": pace,
     "survival": survival,
     "personal": personal,
     "tables": tables,
