@@ -30,7 +30,7 @@ MODULES = {
     "gpu": "benchmarks.gpu",
 }
 DEFAULT = tuple(name for name in MODULES if name not in ("gpu", "tables_long", "personal"))
-"""What `make bench` measures; `gpu` needs a machine with one, `tables_long` most of an hour, `personal` minutes for one figure."""
+"""What `make bench` measures; `gpu` needs a machine with one, `tables_long` a quarter of an hour, `personal` minutes for one figure."""
 
 
 def main() -> int:
@@ -40,7 +40,7 @@ def main() -> int:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"one of {', '.join(MODULES)}; readme (write its tables and plots anew); default: all but gpu and tables_long",
+        help=f"one of {', '.join(MODULES)}; readme (write its tables and plots anew); default: all but gpu, tables_long and personal",
     )
     parser.add_argument("--quick", action="store_true", help="one small repetition, to see that it runs")
     parser.add_argument("--repetitions", type=int, default=5, help="of every contestant (default 5)")

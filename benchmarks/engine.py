@@ -5,15 +5,12 @@ Every timeline is a process of its own, so that its peak of memory (VmHWM) is it
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from functools import partial
 from pathlib import Path
 
 from benchmarks import engine_run
 from benchmarks.harness import Results, interleaved, say
-from benchmarks.processes import ENVIRONMENT, ours
+from benchmarks.processes import told
 
 SIZES = (10_000, 100_000, 1_000_000)
 DAY_S = 86_400.0
@@ -28,7 +25,12 @@ def run(results: Results) -> None:
     quick = results.options.quick
     sizes = SIZES[:1] if quick else SIZES
     runs = {
-        f"{world}.{clients}": partial(_measured, world, clients, 600.0 if quick else FAR.get(world, DAY_S))
+        f"{world}.{clients}": partial(
+            told,
+            Path(engine_run.__file__),
+            *("--world", world, "--clients", str(clients)),
+            *("--time-s", str(600.0 if quick else FAR.get(world, DAY_S))),
+        )
         for world in engine_run.WORLDS
         for clients in sizes
     }
@@ -66,14 +68,3 @@ def _check(results: Results) -> None:
     results.check(f"in at most {MOST_MIB:.0f} MiB", ok=peak_mib <= MOST_MIB, seen=f"{peak_mib:.0f} MiB")
     what = f"a round of 10,000 of a million planned within {ROUND_S} s"
     results.check(what, ok=planned_s <= ROUND_S, seen=f"{planned_s:.2f} s")
-
-
-def _measured(world: str, clients: int, time_s: float) -> dict[str, float]:
-    """Run a timeline in a child."""
-    command = ours(
-        Path(engine_run.__file__), "--world", world, "--clients", str(clients), "--time-s", str(time_s)
-    )
-    full = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": "1"}
-    said = subprocess.run(command, env=full, check=True, capture_output=True, text=True).stdout
-    measured: dict[str, float] = json.loads(said)
-    return measured

@@ -6,19 +6,13 @@ text and model lie in `data/ptb` and `data/models/stories260K`. From the command
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from benchmarks import pace_run
 from benchmarks.harness import Results, interleaved, say
-from benchmarks.processes import ENVIRONMENT, ours
+from benchmarks.processes import told
 
-DEMO = ("demo-sync", "demo-fedbuff")
-PTB = "ptb-fedbuff"
 NEEDS = ("data/ptb/ptb.train.txt", "data/models/stories260K/config.json")
 
 
@@ -26,10 +20,15 @@ def run(results: Results) -> None:
     """Time every run, in turns."""
     there = all((pace_run.ROOT / need).is_file() for need in NEEDS)
     if not there:
-        results.missing[PTB] = f"{' and '.join(NEEDS)} are not there"
-    names = DEMO[:1] if results.options.quick else (*DEMO, *([PTB] if there else []))
+        results.missing[pace_run.PTB] = f"{' and '.join(NEEDS)} are not there"
+    demo, ptb = pace_run.DEMO, [pace_run.PTB] if there else []
+    names = demo[:1] if results.options.quick else (*demo, *ptb)
     executors = ("inline",) if results.options.quick else ("inline", "ray")
-    runs = {f"{name}.{how}": partial(_measured, name, how) for name in names for how in executors}
+    runs = {
+        f"{name}.{how}": partial(told, Path(pace_run.__file__), name, "--executor", how)
+        for name in names
+        for how in executors
+    }
     found = interleaved(runs, results.options.counted, results.listen)
     for key, outcomes in found.items():
         say(f"  {key}: {outcomes[-1]}")
@@ -45,12 +44,3 @@ def run(results: Results) -> None:
             seen=f"{outcomes[0]['virtual_s'] / 3600:.2f} virtual hours",
         )
     results.about = {"runs": list(runs), "parts": [*pace_run.PARTS, "rest"]}
-
-
-def _measured(name: str, executor: str) -> dict[str, Any]:
-    """Run it in a child."""
-    command = ours(Path(pace_run.__file__), name, "--executor", executor)
-    full = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": "1"}
-    said = subprocess.run(command, env=full, check=True, capture_output=True, text=True).stdout
-    measured: dict[str, Any] = json.loads(said.splitlines()[-1])
-    return measured

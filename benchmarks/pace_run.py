@@ -21,6 +21,7 @@ from pathlib import Path  # noqa: E402
 from types import FrameType  # noqa: E402
 from typing import Any  # noqa: E402
 
+DEMO, PTB = ("demo-sync", "demo-fedbuff"), "ptb-fedbuff"
 ROOT = Path(__file__).parents[1]
 LOOK_S = 0.005
 PARTS = {
@@ -92,9 +93,9 @@ class Watch:
 
 def experiment(name: str, executor: str) -> Any:
     """Return one of the demo's experiments, or the Penn Treebank's, of which the data must lie in `data/`."""
-    from fedsim.config.loading import load
+    if name == PTB:
+        from fedsim.config.loading import load
 
-    if name == "ptb-fedbuff":
         changes = [f"budget.time_s={PTB_S:.0f}", "personal={kind: none}", f"runtime.executor={executor}"]
         return load(ROOT / "experiments" / "ptb" / "fedbuff.yaml", changes)
     from fedsim.cli.demos.text import TEXT
@@ -114,7 +115,6 @@ def measure(name: str, executor: str) -> dict[str, Any]:
             "virtual_s": run.info.end_time_s,
             "real_s": time.perf_counter() - BEGUN_S,
             "updates": float(run.commits["updates"].sum()),
-            "visits": float(run.count("visits")),
             "shares": shares,
         }
 
@@ -122,7 +122,7 @@ def measure(name: str, executor: str) -> dict[str, Any]:
 def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=("demo-sync", "demo-fedbuff", "ptb-fedbuff"))
+    parser.add_argument("name", choices=(*DEMO, PTB))
     parser.add_argument("--executor", choices=("inline", "ray"), default="inline")
     asked = parser.parse_args()
     print(json.dumps(measure(asked.name, asked.executor)))

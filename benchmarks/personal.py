@@ -6,14 +6,11 @@ goes on the rows of its visits fill a buffer (65,536 rows, about 40 MiB), once; 
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from pathlib import Path
 
 from benchmarks import personal_run
 from benchmarks.harness import Results, say
-from benchmarks.processes import ENVIRONMENT, ours
+from benchmarks.processes import told
 
 SIZES = (10_000, 100_000)
 MOST_GROWTH_MIB, MOST_BYTES = 64.0, 1500
@@ -28,7 +25,7 @@ def run(results: Results) -> None:
         found: list[dict[str, float]] = []
         for _ in range(1 if clients == SIZES[-1] else results.options.counted):
             results.listen()
-            found.append(_measured(clients))
+            found.append(told(Path(personal_run.__file__), "--clients", str(clients)))
             say(f"  {clients:,} clients: {found[-1]}")
         for key, unit in (
             ("early_mib", "MiB"),
@@ -47,12 +44,3 @@ def run(results: Results) -> None:
         what = f"a client more takes at most {MOST_BYTES} bytes"
         results.check(what, ok=each <= MOST_BYTES, seen=f"{each:.0f} bytes")
     results.about = {"sizes": list(sizes), "cohort": personal_run.COHORT}
-
-
-def _measured(clients: int) -> dict[str, float]:
-    """Train in a child."""
-    command = ours(Path(personal_run.__file__), "--clients", str(clients))
-    full = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": "1"}
-    said = subprocess.run(command, env=full, check=True, capture_output=True, text=True).stdout
-    measured: dict[str, float] = json.loads(said.splitlines()[-1])
-    return measured

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -121,6 +122,14 @@ def run(
 def ours(script: Path, *arguments: str) -> list[str]:
     """Return the command that runs a script with this interpreter and this working tree."""
     return [sys.executable, str(script), *arguments]
+
+
+def told(script: Path, *arguments: str) -> dict[str, Any]:
+    """Run a script on one thread; returns what it prints last, which is JSON."""
+    full = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(ours(script, *arguments), env=full, check=True, capture_output=True, text=True)
+    facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return facts
 
 
 def _used_s() -> float:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks tables_long`: what `tables` measures, of a run of 10^7 visits. Takes most of an hour and 10 GB of disk."""
+"""`python -m benchmarks tables_long`: what `tables` measures, of a run of 10^7 visits. Takes a quarter of an hour."""
 
 from __future__ import annotations
 

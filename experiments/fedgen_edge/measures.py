@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +14,7 @@ import numpy as np
 
 import fedsim
 from fedsim import views
-from fedsim.records.studies.kept import Key, csv_text, finished, rows_in, text_of
+from fedsim.records.studies.kept import Key, csv_text, finished, lines_of, rows_in, text_of
 
 HERE = Path(__file__).parent
 RUNS, CURVES, CLIENTS, RATES = (HERE / f"{name}.csv" for name in ("runs", "curves", "clients", "rates"))
@@ -144,13 +142,15 @@ def clients(run: fedsim.Run) -> list[list[str]]:
     ]
 
 
+def _cells(path: Path) -> list[list[str]]:
+    """Return the rows of a CSV; none where nothing was kept yet."""
+    return [[*row.values()] for row in lines_of(path.read_text("utf-8"))] if path.exists() else []
+
+
 def _stored(path: Path) -> dict[tuple[str, ...], list[list[str]]]:
     """Return the rows of a CSV with several lines a run, by (study, way, seed)."""
-    if not path.exists():
-        return {}
-    lines = (line for line in io.StringIO(path.read_text("utf-8")) if not line.startswith("#"))
     found: dict[tuple[str, ...], list[list[str]]] = {}
-    for row in list(csv.reader(lines))[1:]:
+    for row in _cells(path):
         found.setdefault(tuple(row[:3]), []).append(row[3:])
     return found
 
@@ -204,22 +204,16 @@ def spent_s(out: Path) -> dict[str, float]:
     return total
 
 
-def _scores() -> list[list[str]]:
-    """Return the rows of rates.csv: search, key, rate, perplexity, seconds of a processor."""
-    lines = csv.reader(io.StringIO(RATES.read_text("utf-8") if RATES.exists() else ""))
-    return [row for row in lines if row and not row[0].startswith("#") and row[0] != "search"]
-
-
 def kept_scores(search: str) -> dict[float, float]:
     """Return what each learning rate of a search scored, as rates.csv has it."""
-    return {float(rate): float(score) for name, _, rate, score, _ in _scores() if name == search}
+    return {float(rate): float(score) for name, _, rate, score, _ in _cells(RATES) if name == search}
 
 
 def tried(out: Path, searches: Mapping[str, Any]) -> None:
     """Write rates.csv: every learning rate that was tried, and its score; those that are not in `out` stay."""
-    cells, cpu_s = [], spent_s(out)
+    stored, cells, cpu_s = _cells(RATES), [], spent_s(out)
     for search in searches.values():
-        rows = {float(row[2]): row for row in _scores() if row[0] == search.name}
+        rows = {float(row[2]): row for row in stored if row[0] == search.name}
         for path in (out / "rates" / search.name).glob("*/run.json"):
             name = path.parent.name
             if finished(path.parent):

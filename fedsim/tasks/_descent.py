@@ -54,8 +54,9 @@ class Optima:
         optima += self.middle
         return optima
 
+    @cached_property
     def least_loss(self) -> float:
-        """Return the least mean objective that a single vector can reach: half the mean squared distance to the mean."""
+        """The least mean objective that a single vector can reach: half the mean squared distance to the mean."""
         total, square = np.zeros_like(self.middle), 0.0
         rows = max(1, PIECE_NUMBERS // self.middle.size)
         for at in range(0, self.clients, rows):

@@ -250,7 +250,7 @@ class QuadraticTask(Task):
             "trainable": self.layout.size,
             "dimension": self.config.dimension,
             "spread": self.config.spread,
-            "least_loss": self._optima.least_loss(),
+            "least_loss": self._optima.least_loss,
         }
 
     def save_adapter(self, vector: Vector, folder: Path, base: Vector | None = None) -> int:

@@ -258,6 +258,20 @@ def test_what_runs_among_peers_needs_nothing_of_fedsim(name):
     assert {n for n in names if n.startswith("benchmarks")} <= {"benchmarks.w1.recipe"}
 
 
+def test_what_a_run_is_at_is_told_by_files_that_there_are():
+    from benchmarks.pace_run import PARTS, part_of
+
+    for word in (word for words in PARTS.values() for word in words if word.startswith("fedsim/")):
+        assert (ROOT / word).exists(), word
+    own, scores = "fedsim/server/after/personalize.py", "fedsim/server/values/evaluations.py"
+    trainer = "torch/nn.py"
+    assert part_of([trainer, "/x/fedsim/executors/calls.py", f"/x/{scores}"]) == "scoring"
+    assert part_of([trainer, "/x/fedsim/executors/calls.py", f"/x/{own}"]) == "clients' own models"
+    assert part_of([trainer, "/x/fedsim/executors/calls.py"]) == "training"
+    assert part_of(["/x/simpy/core.py", "/x/fedsim/runs/course.py"]) == "clock"
+    assert part_of(["/x/fedsim/runs/course.py"]) == "rest"
+
+
 def test_an_unknown_benchmark_is_refused(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["benchmarks", "w2"])
 

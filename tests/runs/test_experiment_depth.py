@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from worlds.loaded_scripts import loaded_script
+from worlds.loaded_scripts import fixture_of
 
 import fedsim
 from fedsim.clock.plan import prepare
@@ -36,10 +36,7 @@ TINY = [
 ]
 
 
-@pytest.fixture(scope="module")
-def compare():
-    with loaded_script(FOLDER / "compare.py", "compare_depth") as module:
-        yield module
+compare = fixture_of(FOLDER / "compare.py", "compare_depth")
 
 
 def asked(way, overrides):

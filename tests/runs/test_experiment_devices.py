@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-from worlds.loaded_scripts import loaded_script
+from worlds.loaded_scripts import fixture_of
 
 import fedsim
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "devices"
 
 
-@pytest.fixture(scope="module")
-def compare():
-    with loaded_script(FOLDER / "compare.py", "compare_devices") as module:
-        yield module
+compare = fixture_of(FOLDER / "compare.py", "compare_devices")
 
 
 def test_the_page_says_what_the_runs_say(compare):

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from worlds.loaded_scripts import loaded_script
+from worlds.loaded_scripts import fixture_of
 
 import fedsim
 from fedsim import views
@@ -14,10 +14,7 @@ from fedsim import views
 FOLDER = Path(__file__).parents[2] / "experiments" / "fedgen_edge"
 
 
-@pytest.fixture(scope="module")
-def uplink():
-    with loaded_script(FOLDER / "uplink.py", "uplink_fedgen_edge") as module:
-        yield module
+uplink = fixture_of(FOLDER / "uplink.py", "uplink_fedgen_edge")
 
 
 @pytest.mark.parametrize(

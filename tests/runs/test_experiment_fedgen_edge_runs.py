@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from worlds.loaded_scripts import loaded_script
+from worlds.loaded_scripts import fixture_of, loaded_script
 
 import fedsim
 from fedsim.checks.gate import read
@@ -18,24 +18,9 @@ STATED = "6c267b45af9e42bd317e08dcc50c7c310c03066b934d09d96a147099f8ac7c06"
 """SHA-256 of marks.csv as it was committed before anything was run."""
 
 
-@pytest.fixture(scope="module")
-def compare():
-    with loaded_script(FOLDER / "compare.py", "compare_fedgen_edge") as module:
-        yield module
-
-
-@pytest.fixture(scope="module")
-def measures():
-    with loaded_script(FOLDER / "measures.py", "measures_fedgen_edge") as module:
-        yield module
-
-
-@pytest.fixture(scope="module")
-def plays():
-    with loaded_script(FOLDER / "plays.py", "plays_fedgen_edge") as module:
-        yield module
-
-
+compare = fixture_of(FOLDER / "compare.py", "compare_fedgen_edge")
+measures = fixture_of(FOLDER / "measures.py", "measures_fedgen_edge")
+plays = fixture_of(FOLDER / "plays.py", "plays_fedgen_edge")
 # plays -------------------------------------------------------------------------------------------
 
 

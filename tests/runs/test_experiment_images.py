@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
-from worlds.loaded_scripts import loaded_script
+from worlds.loaded_scripts import fixture_of, loaded_script
 
 from fedsim.checks.blocks import check
 from fedsim.config.loading import sweep_points
@@ -26,16 +26,8 @@ STATED = "24f059bd8ce59f4a7ecb84ba34a04209a467beed4d567ce43871f5cffa158d2a"
 FIVE = ("fd_own", "kid_own", "fd_lite", "kid_lite", "gap")
 
 
-@pytest.fixture(scope="module")
-def compare():
-    with loaded_script(FOLDER / "compare.py", "compare_images") as module:
-        yield module
-
-
-@pytest.fixture(scope="module")
-def tables():
-    with loaded_script(FOLDER / "tables.py", "tables_images") as module:
-        yield module
+compare = fixture_of(FOLDER / "compare.py", "compare_images")
+tables = fixture_of(FOLDER / "tables.py", "tables_images")
 
 
 def kept(lora, full, **other):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from worlds.loaded_scripts import loaded_script
+from worlds.loaded_scripts import fixture_of
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "instructions"
 TINY = {
@@ -26,10 +26,7 @@ TINY = {
 }
 
 
-@pytest.fixture(scope="module")
-def compare():
-    with loaded_script(FOLDER / "compare.py", "compare_instructions") as module:
-        yield module
+compare = fixture_of(FOLDER / "compare.py", "compare_instructions")
 
 
 def test_every_way_runs_and_has_a_row(compare, tmp_path, capsys, monkeypatch):

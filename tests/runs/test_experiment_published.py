@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from worlds import studies
-from worlds.loaded_scripts import loaded_script
+from worlds.loaded_scripts import fixture_of
 from worlds.studies import stated
 
 import fedsim
@@ -23,16 +23,8 @@ STATED = {
 """SHA-256 of what the first so many marks ask for, as they were committed before what they are about was run."""
 
 
-@pytest.fixture(scope="module")
-def compare():
-    with loaded_script(FOLDER / "compare.py", "compare_published") as module:
-        yield module
-
-
-@pytest.fixture(scope="module")
-def tables():
-    with loaded_script(FOLDER / "tables.py", "tables_published") as module:
-        yield module
+compare = fixture_of(FOLDER / "compare.py", "compare_published")
+tables = fixture_of(FOLDER / "tables.py", "tables_published")
 
 
 def mark(**changed):

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 
 import pytest
-from worlds.loaded_scripts import loaded_script
+from worlds.loaded_scripts import fixture_of
 from worlds.pages import ROOT
 from worlds.studies import stated
 
@@ -25,28 +25,10 @@ TINY = [
 ]
 
 
-@pytest.fixture(scope="module")
-def dealing():
-    with loaded_script(FOLDER / "dealing.py", "dealing_slow") as module:
-        yield module
-
-
-@pytest.fixture(scope="module")
-def compare():
-    with loaded_script(FOLDER / "compare.py", "compare_slow") as module:
-        yield module
-
-
-@pytest.fixture(scope="module")
-def rates():
-    with loaded_script(FOLDER / "rates.py", "rates_slow") as module:
-        yield module
-
-
-@pytest.fixture(scope="module")
-def tables():
-    with loaded_script(FOLDER / "tables.py", "tables_slow") as module:
-        yield module
+dealing = fixture_of(FOLDER / "dealing.py", "dealing_slow")
+compare = fixture_of(FOLDER / "compare.py", "compare_slow")
+rates = fixture_of(FOLDER / "rates.py", "rates_slow")
+tables = fixture_of(FOLDER / "tables.py", "tables_slow")
 
 
 def toy(dealing):

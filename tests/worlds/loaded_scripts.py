@@ -6,6 +6,8 @@ import importlib.util
 import sys
 from contextlib import contextmanager
 
+import pytest
+
 
 @contextmanager
 def loaded_script(path, name):
@@ -18,3 +20,14 @@ def loaded_script(path, name):
         yield module
     finally:
         del sys.modules[spec.name]
+
+
+def fixture_of(path, name):
+    """A fixture of a test module: a script, loaded once for all its tests."""
+
+    @pytest.fixture(scope="module")
+    def script():
+        with loaded_script(path, name) as module:
+            yield module
+
+    return script
