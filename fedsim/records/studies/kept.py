@@ -59,14 +59,14 @@ def rows_in(path: Path) -> dict[Key, dict[str, float]]:
 
 
 def text_of(rows: Rows, order: Iterable[Key], about: str) -> str:
-    """Return rows as a CSV, those of `order` in it, six digits a number.
+    """Return rows as a CSV, those of `order` in it, six digits a number; what no row has is no column.
 
     Args:
         rows: what is kept.
         order: of the runs; those without a row are passed over.
         about: the first line, without its `#`.
     """
-    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    names = list(dict.fromkeys(name for row in rows.values() for name, x in row.items() if not math.isnan(x)))
     cells = [
         [*key, *("" if math.isnan(x) else f"{x:.6g}" for x in (rows[key].get(n, math.nan) for n in names))]
         for key in order

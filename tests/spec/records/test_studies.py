@@ -26,6 +26,8 @@ def test_what_is_kept_comes_back_to_six_digits():
         ("s", "a, b", 0): {"last": 2.0, "bytes": 3e12},
         ("s", "a, b", 1): {"last": 1.23457},
     }
+    assert "hours" not in text
+    assert text_of(rows_of(text), rows_of(text), "two runs") == text
 
 
 def test_finished_runs_come_by_way_and_seed(tmp_path):
