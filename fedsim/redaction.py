@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 
 HIDDEN = "***"
@@ -43,14 +43,19 @@ def redacted(text: str) -> str:
     >>> redacted("https://me:abc@host/x"), redacted("of hf_" + 30 * "a")
     ('https://***@host/x', 'of ***')
     """
-    for name, value in _secrets():
-        text = text.replace(value, f"${name}")
-    return _TOKENS.sub(HIDDEN, _IN_ADDRESSES.sub(HIDDEN, text))
+    return redactor()(text)
 
 
-def holds_secret(text: str) -> bool:
-    """Tell whether a text has a secret in it."""
-    return redacted(text) != text
+def redactor() -> Callable[[str], str]:
+    """Return what redacts many texts, with the variables that the environment holds now: it is looked through once."""
+    held = list(_secrets())
+
+    def redact(text: str) -> str:
+        for name, value in held:
+            text = text.replace(value, f"${name}")
+        return _TOKENS.sub(HIDDEN, _IN_ADDRESSES.sub(HIDDEN, text))
+
+    return redact
 
 
 def _secrets() -> Iterator[tuple[str, str]]:

@@ -18,6 +18,9 @@ settings.load_profile(
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: threads of torch would wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_worker_niceness", "0")  # else its workers stand behind whatever else runs
+os.fsync = (
+    os.fstat
+)  # looks at the descriptor and waits for no disk: no power fails in a test, and processes of their own wait
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a missing fixture must not become a download
 
 THEMES = {

@@ -219,7 +219,7 @@ def arguments_of(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--model", default=str(data / "models" / "smollm2-135m"))
     parser.add_argument("--ptb", default=str(data / "ptb"))
     parser.add_argument("--plays", default=str(data / "shakespeare" / "plays"))
-    return parser.parse_args(arguments)
+    return parser.parse_intermixed_args(arguments)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,8 +1,10 @@
 """Fashion-MNIST drawn by unequal devices: the runs of this folder's files, and what is kept of them.
 
-    python experiments/images/compare.py tune OUT [-s ...]   learning rates of every method, until the best lies between two worse ones; puts it into the files
-    python experiments/images/compare.py run OUT [-s ...]    three seeds of every file; what is done stays, what was begun goes on
-    python experiments/images/compare.py remake OUT          rates.csv and runs.csv from the folders, and of them all tables and the figure
+    python experiments/images/compare.py tune OUT [METHOD ...] [-s ...]   learning rates of every method, until the best lies between two worse ones; puts it into the files
+    python experiments/images/compare.py run OUT [FILE ...] [-s ...]      three seeds of every file; what is done stays, what was begun goes on
+    python experiments/images/compare.py remake OUT                       rates.csv and runs.csv from the folders, and of them all tables and the figure
+
+Methods (lora, ...) or files (lora-2-classes, ...) that are named are the only ones: one process may do some, and another the others.
 
 `tables.py` beside it holds runs.csv against `marks.csv`. Where the reader's files are: `-s task.model=MODEL -s task.data=DATA
 -s task.features.classifier=MODEL/classifier.safetensors`.
@@ -10,6 +12,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
 import runpy
@@ -87,9 +90,9 @@ def validation_loss(run: fedsim.Run, at: int = -1) -> float:
     return value if math.isfinite(value) else math.inf
 
 
-def tune(out: Path, settings: Sequence[str]) -> int:
-    """Try learning rates of every method until the best lies between two that are worse, or at an end of the grid; put it into the files."""
-    for way in (*METHODS, *VARIED):
+def tune(out: Path, ways: Sequence[str], settings: Sequence[str]) -> int:
+    """Try learning rates of methods until the best lies between two that are worse, or at an end of the grid; put it into the files."""
+    for way in ways:
         while (rate := next_rate(losses := tried(out, way))) is not None:
             axis = f"sweep={{local.lr: [{rate:g}]}}"
             code = swept(way, [axis, *CHOOSING, *settings], out / "rates" / way)
@@ -206,17 +209,31 @@ def collect(out: Path) -> None:
         RATES_KEPT.write_text(csv_text(head, cells, about), "utf-8")
 
 
+def asked(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return what the command line says."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", choices=("tune", "run", "remake"))
+    parser.add_argument("out", type=Path)
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("-s", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    return parser.parse_intermixed_args(arguments)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Do what the command line asks for."""
-    if len(arguments) < 2 or arguments[0] not in ("tune", "run", "remake"):
-        print(__doc__)
+    given = asked(arguments)
+    known = [*METHODS, *VARIED] if given.command == "tune" else [name for _, _, name in files()]
+    if unknown := sorted(set(given.names) - set(known)):
+        print(f"no {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
         return 2
-    out, settings = Path(arguments[1]), [word for word in arguments[2:] if word != "-s"]
-    if arguments[0] == "tune":
-        return tune(out, settings)
-    if arguments[0] == "run":
-        return max(swept(name, settings, out / name) for _, _, name in files())
-    collect(out)
+    wanted = [name for name in known if name in (given.names or known)]
+    if given.command == "tune":
+        return tune(given.out, wanted, given.settings)
+    if given.command == "run":
+        return max(swept(name, given.settings, given.out / name) for name in wanted)
+    collect(given.out)
     runpy.run_path(str(HERE / "tables.py"), run_name="__main__")
     return 0
 

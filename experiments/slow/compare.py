@@ -218,7 +218,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)))
     parser.add_argument("--dealings", nargs="+", default=["tied", "turned", "drawn"])
     parser.add_argument("-s", dest="changes", action="append", default=[], metavar="KEY=VALUE")
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_intermixed_args(arguments)
     if unknown := set(asked.ways) - set(known):
         parser.error(f"no such way: {', '.join(sorted(unknown))}")
     if asked.verb == "run":

@@ -20,7 +20,7 @@ from fedsim.config.problem import Problem
 from fedsim.config.reference.schema import kinds_with, model_at, places_of
 from fedsim.errors import ABSENT, INVALID, ExperimentError, Message, nearest, several
 from fedsim.known_names import SAME_KEYS, key_pointer, nearest_kind, nearest_word
-from fedsim.redaction import holds_secret
+from fedsim.redaction import redactor
 
 _EXAMPLES = {
     "task": "add `task: {kind: language}`",
@@ -115,6 +115,7 @@ def mistaken_booleans(experiment: BaseModel, raw: object) -> list[Problem]:
 def secrets(experiment: BaseModel) -> list[Problem]:
     """Return the settings that hold a token or a password: they are stored with every run, and shown in its page."""
     found: list[Problem] = []
+    redact = redactor()
 
     def visit(value: object, path: tuple[str, ...]) -> None:
         if isinstance(value, BaseModel | Mapping):
@@ -124,8 +125,9 @@ def secrets(experiment: BaseModel) -> list[Problem]:
             for part in value:
                 visit(part, path)
         elif isinstance(value, str | Path):
-            address = path == ("runtime", "address") and "@" in str(value)
-            if address or holds_secret(str(value)):
+            text = str(value)
+            address = path == ("runtime", "address") and "@" in text
+            if address or redact(text) != text:
                 what, fix = "holds a secret, and settings are stored with every run", "leave it out"
                 found.append(Problem(path, what, f"{fix}; the hub reads HF_TOKEN, Ray RAY_AUTH_TOKEN_PATH"))
 

@@ -95,9 +95,8 @@ def configurations(runs: Sequence[Run]) -> list[int]:
 
 def value_at(run: Run, metric: str, *, split: str = "test", **budget: Unpack[Budget]) -> float:
     """Return a metric as `fedsim.records.scores.at` finds it within a budget (time_s, up_bytes, joules); NaN where nothing was scored."""
-    found = scores.at(run, **budget)
-    mine = found.loc[(found["split"] == split) & (found["metric"] == metric), "value"]
-    return float(mine.iloc[0]) if len(mine) else math.nan
+    found = scores.at(run, only=(split, metric), **budget)["value"]
+    return float(found.iloc[0]) if len(found) else math.nan
 
 
 def paired_values(

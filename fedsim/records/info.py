@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,7 @@ from fedsim.records.resolved import DeviceLaw, PassWork, Resolved
 from fedsim.records.rows import OUTCOMES, Cause
 from fedsim.records.tables import UNREADABLE, Arrays, first_line, plain
 from fedsim.records.watching.score import BestVersion, LastScore
-from fedsim.redaction import redacted
+from fedsim.redaction import redactor
 
 Status = Literal["running", "done", "failed", "interrupted", "killed"]
 """How a run stands; `killed`: its process ended without closing it."""
@@ -230,21 +230,25 @@ def read_info(path: Path) -> RunInfo:
 
 
 def json_values(value: Any) -> Any:
-    """Return the values that JSON has: facts as mappings without what is None; NaN and infinity become null."""
+    """Return the values that JSON has: facts as mappings without what is None; NaN and infinity become null; texts without secrets."""
+    return _json_values(value, redactor())
+
+
+def _json_values(value: Any, redact: Callable[[str], str]) -> Any:
     if is_dataclass(value):
         pairs = ((item.name, getattr(value, item.name)) for item in fields(value))
-        return {name: json_values(part) for name, part in pairs if part is not None}
+        return {name: _json_values(part, redact) for name, part in pairs if part is not None}
     if isinstance(value, Mapping):
-        return {str(key): json_values(item) for key, item in value.items()}
+        return {str(key): _json_values(item, redact) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [json_values(item) for item in value]
+        return [_json_values(item, redact) for item in value]
     if isinstance(value, str):
-        return redacted(value)
+        return redact(value)
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float) and not isinstance(value, np.generic):
         return value if math.isfinite(value) else None
-    return json_values(plain(value))
+    return _json_values(plain(value), redact)
 
 
 def summed(info: RunInfo, columns: Mapping[str, Arrays]) -> RunInfo:

@@ -61,7 +61,12 @@ def curve(run: Run, metric: str, x: X = "time_s", split: str = "test") -> pd.Dat
 
 
 def at(
-    run: Run, *, time_s: float | None = None, up_bytes: float | None = None, joules: float | None = None
+    run: Run,
+    *,
+    time_s: float | None = None,
+    up_bytes: float | None = None,
+    joules: float | None = None,
+    only: tuple[str, str] | None = None,
 ) -> pd.DataFrame:
     """Return the last scores within a budget: columns split, metric, version, value, server_version.
 
@@ -71,7 +76,8 @@ def at(
     have in common). Without a budget the last scores are returned, whatever they are.
 
     The value is NaN where the run says nothing about the budget: where only version 0, which it began with, was
-    scored within it, and where the run ended before any unit of the budget was used up.
+    scored within it, and where the run ended before any unit of the budget was used up. With `only` (a split and a
+    metric) there is one row, or none.
     """
     limits = {"time_s": time_s, "up_bytes": up_bytes, "joules": joules}
     given = {name: limit for name, limit in limits.items() if limit is not None and limit < math.inf}
@@ -84,6 +90,8 @@ def at(
     server_version = int(commits["version"].max()) if len(commits) else 0
     rows = []
     for split, metric in run.scores[["split", "metric"]].drop_duplicates().itertuples(index=False):
+        if only not in (None, (split, metric)):
+            continue
         within = scored(run, metric, split)
         for name, limit in given.items():
             within = within[within[name] <= limit]

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
-import platform
 import socket
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -22,7 +19,8 @@ from fedsim.files.lines import append_line
 from fedsim.records import folder as run_folder
 from fedsim.records import tables
 from fedsim.records.info import RunInfo, saved_share, summed
-from fedsim.records.integrity.seals import FEDSIM, sealed, settings_sha256
+from fedsim.records.integrity.seals import sealed, settings_sha256
+from fedsim.records.integrity.versions import installed_versions
 from fedsim.records.liveness.hold import Hold, hold, hold_of
 from fedsim.records.liveness.process import this_process
 from fedsim.records.rows import CommitRow, PersonalRow, Row, ScoreRow, VisitRow
@@ -30,8 +28,6 @@ from fedsim.records.run import Run, run_of
 from fedsim.records.stored.parts import RowFile
 from fedsim.records.stored.spool import Spool, spooled
 from fedsim.records.watching.score import last_score
-
-_PACKAGES = ("numpy", "pandas", "pyarrow", "pydantic", "simpy", "torch", "transformers", "peft", "ray")  # fmt: skip
 
 FOLDED_AT_ONCE = 20_000
 """Rows up to which a run that is interrupted is folded into Parquet before the process ends: half a second."""
@@ -261,20 +257,6 @@ def portable(experiment: Experiment) -> dict[str, Any]:
 
     values: dict[str, Any] = absolute(experiment.plain(), experiment.model_dump())
     return values
-
-
-def installed_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that results may depend on, as `run.json` names them."""
-    versions = {"python": platform.python_version(), FEDSIM: _running_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions
-
-
-def _running_version() -> str:
-    """Return the version of the code that runs: what was noted when a source tree was installed may be older."""
-    return str(vars(sys.modules["fedsim"])["__version__"])
 
 
 def started(experiment: Experiment) -> RunInfo:

@@ -19,10 +19,10 @@ from fedsim.clock.plan import Plan
 from fedsim.errors import FedsimError
 from fedsim.records.info import UNFINISHED
 from fedsim.records.integrity.seals import FEDSIM
+from fedsim.records.integrity.versions import installed_versions
 from fedsim.records.run import Run
 from fedsim.records.tables import first_line
 from fedsim.records.verify import COMPARED, RULES, compared, unsound_values, verify
-from fedsim.records.writer import installed_versions
 from fedsim.runs.retraced import retrace
 from fedsim.runs.stored import stored_experiment
 

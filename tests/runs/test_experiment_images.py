@@ -177,6 +177,18 @@ def test_a_run_on_digits_is_kept_in_all_columns_and_fills_the_tables(compare, ta
     assert (tmp_path / "figure.png").stat().st_size > 5_000
 
 
+def test_what_is_named_is_run_wherever_the_settings_stand(compare, tmp_path, monkeypatch, capsys):
+    done = []
+    monkeypatch.setattr(compare, "swept", lambda name, settings, out: done.append((name, settings, out)) or 0)
+    words = ["run", str(tmp_path), "-s", "seed=1", "wide", "lora", "-s", "task.grid=1"]
+    assert compare.main(words) == 0
+    assert done == [(name, ["seed=1", "task.grid=1"], tmp_path / name) for name in ("lora", "wide")]
+    assert compare.main(["run", str(tmp_path)]) == 0
+    assert [name for name, _, _ in done[2:]] == [name for _, _, name in compare.files()]
+    assert compare.main(["tune", str(tmp_path), "lora-2-classes"]) == 2
+    assert "no lora-2-classes; there are lora, full, local-only, personal, wide" in capsys.readouterr().err
+
+
 def test_a_chosen_learning_rate_is_put_into_the_files_of_its_method(compare, tmp_path, monkeypatch):
     for path in FOLDER.glob("*.yaml"):
         (tmp_path / path.name).write_text(path.read_text("utf-8"), "utf-8")

@@ -23,7 +23,8 @@ from fedsim.clock.plan import Plan
 from fedsim.errors import ExperimentError, FedsimError, RunError, message
 from fedsim.files.checkpoint.plain_values import Held, UnholdableError
 from fedsim.files.client_vectors import ClientVectors
-from fedsim.records.writer import Writer, installed_versions
+from fedsim.records.integrity.versions import installed_versions
+from fedsim.records.writer import Writer
 from fedsim.runs.resuming.files import model_files
 from fedsim.runs.resuming.heads import KEPT, Head, found, held_by, known, modules_of, write
 from fedsim.runs.resuming.machine import processor

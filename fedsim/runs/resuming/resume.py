@@ -28,9 +28,10 @@ from fedsim.records import folder as run_folder
 from fedsim.records.info import RunInfo
 from fedsim.records.integrity.seals import settings_sha256
 from fedsim.records.integrity.soundness import unsound
+from fedsim.records.integrity.versions import installed_versions
 from fedsim.records.liveness.standing import standing
 from fedsim.records.run import Run, load, run_of
-from fedsim.records.writer import installed_versions, portable, started
+from fedsim.records.writer import portable, started
 from fedsim.runs.course import begun, course
 from fedsim.runs.ending import closed_whatever_happens, end_told
 from fedsim.runs.finish import write_report

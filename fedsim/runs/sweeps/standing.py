@@ -10,7 +10,7 @@ from typing import Literal
 from fedsim.clock.auto import with_auto_as_stored
 from fedsim.errors import FedsimError, RunFolderError, message
 from fedsim.records.folder import holds_run, may_be_alive, read_head
-from fedsim.records.writer import installed_versions
+from fedsim.records.integrity.versions import installed_versions
 from fedsim.runs.sweeps.grid import Point
 from fedsim.runs.sweeps.inputs import Inputs
 

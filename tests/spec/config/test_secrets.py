@@ -10,7 +10,7 @@ from fedsim.cli.app import call
 from fedsim.config.experiment import Experiment
 from fedsim.errors import ExperimentError, RunError, message
 from fedsim.records.info import RunInfo
-from fedsim.redaction import holds_secret, is_secret_name, redacted
+from fedsim.redaction import is_secret_name, redacted, redactor
 from fedsim.runs.simulation import simulate
 
 TOKEN = "hf_" + "Ab1Cd2Ef3G" * 3
@@ -44,7 +44,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("text", SECRETS)
 def test_a_secret_is_told_and_hidden(text):
-    assert holds_secret(text)
+    assert redacted(text) != text
     assert "***" in redacted(f"before {text} after")
     for part in (TOKEN, "me:pass", "abcdef0123", "c2lnbmF0"):
         assert part not in redacted(text)
@@ -64,6 +64,15 @@ def test_the_value_of_a_variable_that_holds_a_secret_is_replaced_by_its_name(mon
     assert redacted("false-or-true abc") == "false-or-true abc"
     assert is_secret_name("AWS_SECRET_ACCESS_KEY")
     assert not is_secret_name("tokens_per_visit")
+
+
+def test_many_texts_are_redacted_with_the_variables_of_that_moment(monkeypatch):
+    monkeypatch.setenv("MY_API_KEY", "correct-horse-battery")
+    redact = redactor()
+    monkeypatch.delenv("MY_API_KEY")
+
+    assert [redact(text) for text in ("correct-horse-battery", "horse")] == ["$MY_API_KEY", "horse"]
+    assert redacted("correct-horse-battery") == "correct-horse-battery"
 
 
 @pytest.mark.parametrize("secret", SECRETS)

@@ -66,6 +66,10 @@ def test_a_budget_shows_the_last_version_it_pays_for(budget, version, value):
 
     assert (row["version"], row["value"]) == (version, value)
     assert len(found) == 3  # every metric of every split
+    alone = views.at(small(), only=("test", "perplexity"), **budget)
+    assert alone.iloc[0].equals(row)
+    assert len(alone) == 1
+    assert views.at(small(), only=("test", "charm"), **budget).empty
 
 
 @pytest.mark.parametrize(
