@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from fedsim.records.quantities import number
 from fedsim.records.statistics import MeanInterval, mean_interval
 from fedsim.records.studies.kept import Key, Rows, lines_of, rows_in
-from fedsim.records.studies.marks import judged
+from fedsim.records.studies.marks import judged, numbers
 from fedsim.records.studies.pages import between, table
 from fedsim.records.studies.pages import with_interval as said
 
@@ -41,6 +41,8 @@ SERVERS = {
 """Ways of the main table, and what they are called there."""
 Row = Mapping[str, float]
 NOTHING: Row = {}
+ON_EQUAL = {"deadline": "deadline, equal", "fedbuff": "fedbuff, equal"}
+"""Way -> the same server, on equal devices."""
 
 
 def read() -> dict[Key, dict[str, float]]:
@@ -182,6 +184,16 @@ def stated(found: Rows) -> list[str]:
     return table(["stated", "source", "mark", "ours", "control", "outcome"], body)
 
 
+def against(found: Rows) -> list[str]:
+    """Return by how much gaps are larger than on equal devices, seed by seed: the same texts, by which chance gives a gap, too."""
+    body = []
+    for way, equal in ON_EQUAL.items():
+        row = [over_seeds(found, name, "gap") for name in (way, equal)]
+        more = mean_interval(numbers(found, STUDY, "gap", "difference", f"{way} | {equal}"))
+        body.append([SERVERS[way], str(more.n), *map(said, row), said(more)])
+    return table(["server", "seeds", "gap [%]", "on equal devices [%]", "more [points]"], body)
+
+
 def varied(found: Rows) -> list[str]:
     """Return what else was run."""
     known = yaml.safe_load((HERE / "ways.yml").read_text("utf-8"))
@@ -237,6 +249,7 @@ PARTS: Mapping[str, Callable[[Rows], list[str]]] = {
     "main": main_table,
     "payers": payers,
     "marks": stated,
+    "against": against,
     "varied": varied,
     "rates": rates,
     "cost": cost,

@@ -147,6 +147,11 @@ class RuntimeConfig(Config):
     checkpoint_s: Positive | Literal["auto", "off"] = "auto"
 
     @property
+    def takes_checkpoints(self) -> bool:
+        """Whether a run in a folder takes any."""
+        return self.checkpoint_commits is not None or self.checkpoint_s != "off"
+
+    @property
     def asks_for_checkpoints(self) -> bool:
         """Whether checkpoints were asked for, so that a run that cannot have any is refused."""
         return self.checkpoint_commits is not None or not isinstance(self.checkpoint_s, str)

@@ -61,6 +61,20 @@ def test_a_mark_is_met_where_interval_size_and_control_agree(tables, a, changed,
 
 
 @pytest.mark.parametrize(
+    ("control", "verdict"),
+    [
+        ([0.99, 1.0, 1.05], "yes"),
+        ([0.7, 1.2, 2.0], "direction, but the control is open"),
+        ([1.5, 1.51, 1.52], "direction, but the control has it too"),
+        ([1.5], "direction, but the control is open"),
+    ],
+)
+def test_a_control_has_the_effect_only_where_its_interval_is_off_its_bounds(tables, control, verdict):
+    known = rows(a=[2.0, 2.1, 2.2], b=[1.0, 1.0, 1.0], c=control, d=[1.0] * len(control))
+    assert tables.judged(known, mark()).verdict == verdict
+
+
+@pytest.mark.parametrize(
     ("a", "verdict"), [([2.0, 2.1, 2.2], "yes"), ([1.2, 1.3, 1.4], "did not come out"), ([], "not run")]
 )
 def test_a_share_below_its_figure_is_no_confirmation(tables, a, verdict):

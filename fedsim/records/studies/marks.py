@@ -25,13 +25,15 @@ from fedsim.records.studies.kept import Key, Rows
 FEWEST = 3
 """Seeds without which nothing is decided."""
 NOT_RUN, NOT_DECIDED, YES = "not run", "not decided", "yes"
-OTHER_SIZE, CONTROL_TOO = "direction, another size", "direction, but the control has it too"
+OTHER_SIZE = "direction, another size"
+CONTROL_TOO, CONTROL_OPEN = "direction, but the control has it too", "direction, but the control is open"
 OTHER_WAY, DID_NOT = "no: the other way", "did not come out"
 
 OUTCOMES = {
     YES: "**confirmed**",
     OTHER_SIZE: "**confirmed** in direction, not in size",
-    CONTROL_TOO: "**not decided**: the control has it, too",
+    CONTROL_TOO: "**not decided**: the control is not what it should be",
+    CONTROL_OPEN: "**not decided**: the mean of the control is outside of what was stated, its interval is not",
     NOT_DECIDED: "**not decided**",
     NOT_RUN: "**not run**",
     DID_NOT: "**did not come out**",
@@ -110,9 +112,21 @@ def _with_an_effect(
         return DID_NOT
     if not right or (control is not None and math.isnan(control.mean)):
         return OTHER_WAY if wrong else NOT_DECIDED
-    if control is not None and not float(mark["control_low"]) <= control.mean <= float(mark["control_high"]):
-        return CONTROL_TOO
+    still = (
+        YES
+        if control is None
+        else _vanished(control, float(mark["control_low"]), float(mark["control_high"]))
+    )
+    if still != YES:
+        return still
     return YES if inside else OTHER_SIZE
+
+
+def _vanished(control: MeanInterval, low: float, high: float) -> str:
+    """Return whether the effect is gone in a control: its mean lies within the bounds; if not, whether its interval meets them."""
+    if low <= control.mean <= high:
+        return YES
+    return CONTROL_TOO if control.low > high or control.high < low else CONTROL_OPEN
 
 
 def _equal(ours: MeanInterval, low: float, high: float) -> str:

@@ -179,7 +179,8 @@ def _on_disk(plan: Plan, rows: Forecast | None, *, timeline_only: bool) -> Itera
     keepers = min(clients, clients if rows is None else rows.visited)
     for name, floats in _kept_floats(plan):
         yield Share(name, keepers * (4 * floats + RECORD_BYTES))
-    yield Share("checkpoints", 2 * state_bytes(plan))
+    if experiment.runtime.takes_checkpoints:
+        yield Share("checkpoints", 2 * state_bytes(plan))
     yield Share("adapter", _adapter_bytes(plan, 0 if rows is None else rows.commits))
     if "samples" in experiment.evaluate.splits:
         yield Share("samples", SAMPLES_BYTES)

@@ -97,7 +97,7 @@ class Checkpoints:
             views: of what clients kept at the checkpoint that the run went on from: nothing overwrites it.
         """
         folder, runtime = self._writer.folder, self._runtime
-        if folder is None or (runtime.checkpoint_commits is None and runtime.checkpoint_s == "off"):
+        if folder is None or not runtime.takes_checkpoints:
             return
         self._views.append(views)
         coder = self._server.versions.coder

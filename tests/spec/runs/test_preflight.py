@@ -98,6 +98,17 @@ def test_checkpoints_take_what_was_said(tmp_path):
     assert took < said < 3 * took  # at most: every open visit with a start and a result of its own
 
 
+@pytest.mark.parametrize(
+    ("asked", "some"),
+    [({}, True), ({"checkpoint_s": "off"}, False), ({"checkpoint_s": "off", "checkpoint_commits": 9}, True)],
+)
+def test_disk_for_checkpoints_is_counted_where_a_run_takes_some(tmp_path, asked, some):
+    plan = prepared(experiment(**LARGE, runtime={"executor": "inline", **asked}))
+    shares = needs_of(plan, tmp_path / "run", forecast(plan, 10.0)).needs[0].shares
+
+    assert ("checkpoints" in {share.name for share in shares}) is some
+
+
 def test_a_timeline_that_is_cut_off_is_carried_on_to_the_end(monkeypatch):
     plan = prepared(experiment(budget={"commits": 100}))
     whole = forecast(plan, 60.0)
