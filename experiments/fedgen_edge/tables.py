@@ -1,14 +1,12 @@
-"""The tables and figures of README.md, parts (b) to (f), of the CSVs beside this file.
+"""The tables and figures of README.md, parts (b) to (f), and rows of docs/claims.md, of the CSVs beside this file.
 
-python experiments/fedgen_edge/tables.py          writes the page and the figures
-python experiments/fedgen_edge/tables.py claims   prints the rows of docs/claims.md
+python experiments/fedgen_edge/tables.py
 """
 
 from __future__ import annotations
 
 import math
 import runpy
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -18,13 +16,15 @@ import yaml
 
 from fedsim.records.quantities import number
 from fedsim.records.statistics import mean_interval
+from fedsim.records.studies import claims as claim_rows
 from fedsim.records.studies.kept import Key, lines_of, rows_in
-from fedsim.records.studies.marks import OUTCOMES, judged
+from fedsim.records.studies.marks import judged
 from fedsim.records.studies.pages import between, table
 from fedsim.records.studies.pages import with_interval as said
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
+CLAIMS = HERE.parents[1] / "docs" / "claims.md"
 HOUR_S, GB, KJ = 3600.0, 1e9, 1e3
 NOT_YET = "not run yet"
 Row = Mapping[str, float]
@@ -292,23 +292,17 @@ def written(page: str) -> str:
     return page
 
 
-def claims() -> Iterator[str]:
+def claims() -> Iterator[claim_rows.Row]:
     """Yield the rows of docs/claims.md that come from here."""
-    for mark in beside("marks.csv"):
-        found = judged(runs(), mark)
-        ran = f"[{mark['study']}](../experiments/fedgen_edge/README.md): {mark['ways'].replace(' | ', '; ')}"
-        told = f"{said(found.ours)}; n = {found.ours.n}" if found.ours.n else "–"
-        yield f"| {mark['claim']} | {mark['source']} | {ran} | {told} | {OUTCOMES[found.verdict]} |"
+    return claim_rows.of_marks(runs(), beside("marks.csv"), "fedgen_edge", "claim")
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Write everything anew, or print the claims."""
-    if list(arguments) == ["claims"]:
-        print("\n".join(claims()))
-        return
+def main() -> None:
+    """Write everything anew."""
     runpy.run_path(str(HERE / "figures.py"), run_name="__main__")
     PAGE.write_text(written(PAGE.read_text("utf-8")), encoding="utf-8")
+    claim_rows.put(CLAIMS, "fedgen_edge", claims())
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -13,8 +13,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from fedsim.records.statistics import mean_interval
+from fedsim.records.studies.claims import Row, of_marks, put
 from fedsim.records.studies.kept import Key, Rows, lines_of, rows_in
-from fedsim.records.studies.marks import OUTCOMES, judged, numbers
+from fedsim.records.studies.marks import judged, numbers
 from fedsim.records.studies.pages import between
 from fedsim.records.studies.pages import with_interval as said
 
@@ -147,32 +148,19 @@ def draw() -> None:
     figure.savefig(FIGURE, dpi=100)
 
 
-def claims() -> Iterator[str]:
+def claims() -> Iterator[Row]:
     """Yield the rows of docs/claims.md that come from here."""
-    rows = read()
-    yield "| claim | source | what we ran | ours (95 % interval) | outcome |"
-    yield "|---|---|---|---|---|"
-    for mark in marks():
-        found = judged(rows, mark)
-        ran = f"[`{mark['study']}`](../experiments/published/README.md): {mark['ways'].replace(' | ', ', ')}"
-        n = f"; n = {found.ours.n}" + (f", {found.missing} without" if found.missing else "")
-        told = f"{said(found.ours)}{n}" if found.ours.n else "–"
-        yield f"| {mark['figure']}: {mark['theirs']} | {mark['source']} | {ran} | {told} | {OUTCOMES[found.verdict]} |"
+    return of_marks(read(), marks(), "published", "figure", "`{study}`")
 
 
 BEGIN = "<!-- tables: written by `python experiments/published/tables.py` -->"
 END = "<!-- end of tables -->"
 
 
-def put(lines: Iterator[str], page: Path) -> None:
-    """Write lines between the marks of a page."""
-    page.write_text(between(page.read_text("utf-8"), BEGIN, END, lines), encoding="utf-8")
-
-
 def main() -> None:
     """Write everything anew."""
-    put(table(), PAGE)
-    put(claims(), CLAIMS)
+    PAGE.write_text(between(PAGE.read_text("utf-8"), BEGIN, END, table()), encoding="utf-8")
+    put(CLAIMS, "published", claims())
     draw()
 
 

@@ -6,7 +6,7 @@ python experiments/slow/tables.py
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from fedsim.records.quantities import number
 from fedsim.records.statistics import MeanInterval, mean_interval
+from fedsim.records.studies.claims import of_marks, put
 from fedsim.records.studies.kept import Key, Rows, lines_of, rows_in
 from fedsim.records.studies.marks import judged, numbers
 from fedsim.records.studies.pages import between, table
@@ -25,6 +26,7 @@ HERE = Path(__file__).parent
 MARKS, ROWS, RATES, PAGE, FIGURE = (
     HERE / name for name in ("marks.csv", "runs.csv", "rates.csv", "README.md", "slow.png")
 )
+CLAIMS = HERE.parents[1] / "docs" / "claims.md"
 STUDY = "slow"
 FIFTHS = range(1, 6)
 SPEEDS = ("slowest", "second", "third", "fourth", "fastest")
@@ -294,9 +296,15 @@ def draw() -> None:
     figure.savefig(FIGURE, dpi=110)
 
 
+def claims() -> Iterator[Sequence[str]]:
+    """Yield the rows of docs/claims.md that come from here."""
+    return of_marks(derived(read()), lines_of(MARKS.read_text("utf-8")), STUDY, "figure")
+
+
 def main() -> None:
     """Write everything anew."""
     PAGE.write_text(filled(PAGE.read_text("utf-8")), encoding="utf-8")
+    put(CLAIMS, STUDY, claims())
     draw()
 
 
