@@ -2,7 +2,8 @@
 
 `python experiments/instructions/compare.py run runs/instructions` makes the runs, one folder a way (more arguments go to every
 one of them: `-s seed=1`, `-s task.model=...`); `python experiments/instructions/compare.py table runs/instructions [figure.png]` prints
-the tables of README.md and draws its figure.
+the tables of README.md and draws its figure. `python experiments/instructions/compare.py schedules [-s ...]` plays the schedules of both servers
+without training, five seeds each, and writes schedules.csv and its table in README.md.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from matplotlib.figure import Figure
 import fedsim
 from fedsim import views
 from fedsim.cli.app import call
+from fedsim.config.loading import load
+from fedsim.records.statistics import mean_interval
 from fedsim.records.studies.command import answered
-from fedsim.records.studies.kept import runs_of
-from fedsim.records.studies.pages import spread, table
+from fedsim.records.studies.kept import Key, rows_in, runs_of, text_of
+from fedsim.records.studies.marks import numbers
+from fedsim.records.studies.pages import between, spread, table, with_interval
 
 HERE = Path(__file__).parent
 WAYS = {
@@ -28,6 +32,15 @@ WAYS = {
     "fedbuff-nf4": "FedBuff, LoRA, base of four bits",
 }
 """File -> what it is called in the tables."""
+
+SCHEDULED = ("sync", "fedbuff")
+SEEDS = range(5)
+STUDY = "instructions"
+ROWS, PAGE = HERE / "schedules.csv", HERE / "README.md"
+BEGIN, END = (
+    "<!-- schedules: written by `python experiments/instructions/compare.py schedules` -->",
+    "<!-- end of schedules -->",
+)
 
 Runs = Mapping[str, list[fedsim.Run]]
 
@@ -109,8 +122,45 @@ def draw(runs: Runs, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+# schedules, which need no training -----------------------------------------------------------------
+
+
+def play(settings: Sequence[str]) -> None:
+    """Play the schedules of both servers, and keep what they take."""
+    rows = {}
+    for way in SCHEDULED:
+        for seed in SEEDS:
+            asked = load(HERE / f"{way}.yaml", [*settings, f"seed={seed}"])
+            rows[Key(STUDY, way, seed)] = figures(fedsim.simulate(asked, timeline_only=True))
+    about = "written by experiments/instructions/compare.py schedules: one run a row, without training"
+    ROWS.write_text(text_of(rows, list(rows), about), "utf-8")
+
+
+def figures(run: fedsim.Run) -> dict[str, float]:
+    """Return what is kept of a schedule."""
+    return {
+        "minutes": run.info.end_time_s / 60,
+        "commits": float(len(run.commits)),
+        "landed": float((run.visits["outcome"] == "landed").sum()),
+        "up_bytes": float(run.visits["up_bytes"].sum()),
+    }
+
+
+def sooner() -> list[str]:
+    """Return the table of the schedules: minutes that both servers take, and how many times as long rounds take, seed by seed."""
+    rows = rows_in(ROWS)
+    minutes = [mean_interval(numbers(rows, STUDY, "minutes", "value", way)) for way in SCHEDULED]
+    ratio = mean_interval(numbers(rows, STUDY, "minutes", "ratio", " | ".join(SCHEDULED)))
+    head = ["virtual minutes of", *(WAYS[way] for way in SCHEDULED), "times as long"]
+    return table(head, [[f"seeds 0 to {max(SEEDS)}", *map(with_interval, (*minutes, ratio))]])
+
+
 def main(arguments: Sequence[str]) -> int:
     """Do what the command line asks for."""
+    if arguments[:1] == ["schedules"]:
+        play([word for word in arguments[1:] if word != "-s"])
+        PAGE.write_text(between(PAGE.read_text("utf-8"), BEGIN, END, sooner()), "utf-8")
+        return 0
     return answered(arguments, str(__doc__), run=run, read=read, lines=lines, draw=draw)
 
 

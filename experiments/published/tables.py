@@ -150,7 +150,38 @@ def draw() -> None:
 
 def claims() -> Iterator[Row]:
     """Yield the rows of docs/claims.md that come from here."""
-    return of_marks(read(), marks(), "published", "figure", "`{study}`")
+    rows = read()
+    return of_marks(rows, marks(), "published", "figure", what="`{study}`", notes=notes(rows))
+
+
+def notes(rows: Rows) -> dict[str, str]:
+    """Return what a reader of an outcome must know, by mark; README.md has more of it."""
+
+    def later(at_once: int) -> float:
+        """Time of rounds to the target, over that until FedBuff stays there: its first crossing is an overshoot."""
+        rounds = mean_interval(numbers(rows, "asynchrony", "target_s", "value", f"sync {at_once}")).mean
+        stays = mean_interval(numbers(rows, "overshoot", "settled_s", "value", f"fedbuff {at_once}")).mean
+        return rounds / stays
+
+    slots = mean_interval(
+        numbers(rows, "fedscale", "commits_per_hour", "ratio", "async, equal, ten slots | sync, equal")
+    ).mean
+    return {
+        "fedscale": f"{slots:.2f} of it is ten slots against five",
+        "timelyfl-people": "**not tested**: theirs is who is in a version, ours who is in the model in the end",
+        "timelyfl-time": "one step for both, not tuned, and FedBuff makes twice the versions",
+        "papaya-time": f"at the first crossing; until FedBuff stays there {later(1000):.3g}",
+        "papaya-time-grows": f"at the first crossing; until FedBuff stays there {later(1000) / later(30):.2g}",
+        "papaya-bytes": "at the first crossing",
+        "papaya-bytes-grow": "at the first crossing",
+        "fedbuff-sync": "at the first crossing",
+        "fedbuff-fedasync": "at the first crossing",
+        "fedbuff-exponential": "as under half-normal ones: how many rounds this task takes does not depend on durations",
+        "fedbuff-uniform": "the same",
+        "oort-charging": "ours is of ratios of speed, not of gains",
+        "fedat-bytes": "**not tested**: FedAT's coder and its tiers of several clients are not here",
+        "fedat-fedasync": "tiers of one client",
+    }
 
 
 BEGIN = "<!-- tables: written by `python experiments/published/tables.py` -->"

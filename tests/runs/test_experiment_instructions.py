@@ -43,3 +43,22 @@ def test_every_way_runs_and_has_a_row(compare, tmp_path, capsys, monkeypatch):
     assert [row.split(" | ")[0].strip("| ") for row in rows[2:]] == list(compare.WAYS.values())
     assert "–" not in "".join(rows[2:])
     assert (tmp_path / "answers.png").stat().st_size > 5_000
+
+
+def test_the_page_has_the_schedules_that_were_played(compare):
+    rows = compare.rows_in(compare.ROWS)
+    assert {(key.way, key.seed) for key in rows} == {(w, s) for w in compare.SCHEDULED for s in compare.SEEDS}
+    assert "\n".join(compare.sooner()) in compare.PAGE.read_text("utf-8")
+
+
+def test_schedules_are_kept_and_put_into_the_page(compare, tmp_path, monkeypatch):
+    pytest.importorskip("torchmetrics")
+    monkeypatch.setattr(compare, "SEEDS", range(1))
+    monkeypatch.setattr(compare, "ROWS", tmp_path / "schedules.csv")
+    monkeypatch.setattr(compare, "PAGE", tmp_path / "page.md")
+    compare.PAGE.write_text(f"{compare.BEGIN}\n{compare.END}\n", "utf-8")
+    settings = [word for key, value in TINY.items() for word in ("-s", f"{key}={value}")]
+
+    assert compare.main(["schedules", *settings]) == 0
+    assert len(compare.rows_in(compare.ROWS)) == 2
+    assert "| seeds 0 to 0 |" in compare.PAGE.read_text("utf-8")

@@ -52,6 +52,8 @@ STILL = {"c": [1.0, 1.0, 1.0], "d": [1.0, 1.0, 1.0]}
         ([2.0, 2.0, 2.0], {}, "yes"),
         ([1.0, 1.0, 1.0], {}, "not decided"),
         ([2.0, 2.1, 2.2], {"control_ways": "c | e"}, "not decided"),
+        ([1.04, 1.05, 1.06], {}, "direction, but no more than the control may have"),
+        ([0.94, 0.95, 0.96], {}, "not decided"),
     ],
 )
 def test_a_mark_is_met_where_interval_size_and_control_agree(tables, a, changed, verdict):
@@ -74,7 +76,13 @@ def test_a_control_has_the_effect_only_where_its_interval_is_off_its_bounds(tabl
 
 
 @pytest.mark.parametrize(
-    ("a", "verdict"), [([2.0, 2.1, 2.2], "yes"), ([1.2, 1.3, 1.4], "did not come out"), ([], "not run")]
+    ("a", "verdict"),
+    [
+        ([2.0, 2.1, 2.2], "yes"),
+        ([1.2, 1.21, 1.22], "did not come out"),
+        ([1.2, 1.3, 1.4], "not decided"),  # the interval reaches the mark
+        ([], "not run"),
+    ],
 )
 def test_a_share_below_its_figure_is_no_confirmation(tables, a, verdict):
     assert tables.judged(rows(a=a, **STILL), mark(form="value", ways="a")).verdict == verdict

@@ -27,6 +27,7 @@ FEWEST = 3
 NOT_RUN, NOT_DECIDED, YES = "not run", "not decided", "yes"
 OTHER_SIZE = "direction, another size"
 CONTROL_TOO, CONTROL_OPEN = "direction, but the control has it too", "direction, but the control is open"
+NO_MORE = "direction, but no more than the control may have"
 OTHER_WAY, DID_NOT = "no: the other way", "did not come out"
 
 OUTCOMES = {
@@ -34,6 +35,7 @@ OUTCOMES = {
     OTHER_SIZE: "**confirmed** in direction, not in size",
     CONTROL_TOO: "**not decided**: the control is not what it should be",
     CONTROL_OPEN: "**not decided**: the mean of the control is outside of what was stated, its interval is not",
+    NO_MORE: "**not decided**: no more than what counts as none in the control",
     NOT_DECIDED: "**not decided**",
     NOT_RUN: "**not run**",
     DID_NOT: "**did not come out**",
@@ -109,24 +111,28 @@ def _with_an_effect(
         above, below = ours.mean > null, ours.mean < null
     right, wrong = (above, below) if up else (below, above)
     if mark["form"] == "value" and not inside and not math.isnan(ours.mean):
-        return DID_NOT
-    if not right or (control is not None and math.isnan(control.mean)):
-        return OTHER_WAY if wrong else NOT_DECIDED
-    still = (
-        YES
-        if control is None
-        else _vanished(control, float(mark["control_low"]), float(mark["control_high"]))
-    )
-    if still != YES:
-        return still
+        return DID_NOT if ours.high < low or ours.low > high else NOT_DECIDED
+    if not right and not wrong:
+        return NOT_DECIDED
+    if control is not None and (still := _vanished(control, ours, mark)) != YES:
+        return still if right else NOT_DECIDED
+    if wrong:
+        return OTHER_WAY
     return YES if inside else OTHER_SIZE
 
 
-def _vanished(control: MeanInterval, low: float, high: float) -> str:
-    """Return whether the effect is gone in a control: its mean lies within the bounds; if not, whether its interval meets them."""
-    if low <= control.mean <= high:
-        return YES
-    return CONTROL_TOO if control.low > high or control.high < low else CONTROL_OPEN
+def _vanished(control: MeanInterval, ours: MeanInterval, mark: Mapping[str, str]) -> str:
+    """Return whether the effect is gone in a control, and is more than that.
+
+    It is where the mean of the control lies within its bounds; if not, its interval says whether it is off them, or open.
+    An effect that would still lie within the bounds of the control is none.
+    """
+    low, high = float(mark["control_low"]), float(mark["control_high"])
+    if math.isnan(control.mean):
+        return NOT_DECIDED
+    if not low <= control.mean <= high:
+        return CONTROL_TOO if control.low > high or control.high < low else CONTROL_OPEN
+    return NO_MORE if low <= ours.mean <= high else YES
 
 
 def _equal(ours: MeanInterval, low: float, high: float) -> str:

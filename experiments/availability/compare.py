@@ -1,0 +1,126 @@
+"""What a low battery costs: the schedules of README.md, and what is kept of them.
+
+`python experiments/availability/compare.py run` plays them (timeline only, a minute of CPU) and writes runs.csv;
+`python experiments/availability/compare.py table` writes the table of README.md from it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import fedsim
+from fedsim.config.experiment import Experiment
+from fedsim.config.loading import load
+from fedsim.records.statistics import mean_interval
+from fedsim.records.studies.kept import Key, Rows, rows_in, text_of
+from fedsim.records.studies.marks import numbers
+from fedsim.records.studies.pages import between, table, with_interval
+
+HERE = Path(__file__).parent
+ROWS, PAGE = HERE / "runs.csv", HERE / "README.md"
+STUDY, SEEDS = "availability", range(5)
+WAYS: Mapping[str, list[str]] = {
+    "no battery": ["energy.battery=null"],
+    "lost": ["population.on_close=lost"],
+    "pause": ["population.on_close=pause"],
+    "partial": ["population.on_close=partial"],
+    "pause, 120 at work": ["population.on_close=pause", "protocol.concurrency=120"],
+}
+"""Way -> what it changes of base.yaml."""
+COLUMNS = {
+    "commits": "commits",
+    "lost": "visits lost, %",
+    "lost_joules": "their joules, %",
+    "paused": "visits paused, %",
+    "waiting": "slots that wait for a charger, %",
+    "staleness": "mean staleness",
+    "stalest": "largest",
+    "people": "phones in the model",
+    "cut_minutes": "minutes of a cut visit",
+    "landed_minutes": "of one that lands",
+}
+BEGIN, END = (
+    "<!-- table: written by `python experiments/availability/compare.py table` -->",
+    "<!-- end of table -->",
+)
+
+
+def experiment(way: str, seed: int) -> Experiment:
+    """Return one experiment."""
+    return load(HERE / "base.yaml", [f"seed={seed}", f"name=availability-{seed}", *WAYS[way]])
+
+
+def figures(run: fedsim.Run) -> dict[str, float]:
+    """Return what is kept of a run: of visits that have ended how they ended, of slots how much of the time they stood still.
+
+    A visit that its battery has cut lasted from when it was dispatched to when it was cut; with `pause` and `partial` none is
+    cut for good, and `paused_s` is how long it has waited. Slots are the visits that a server keeps at work at a time.
+    """
+    visits = run.visits
+    lost, landed = visits[visits["outcome"] == "offline"], visits[visits["outcome"] == "landed"]
+    used = visits[visits["committed_version"] > 0]
+    slots = run.experiment["protocol"]["concurrency"] * run.info.end_time_s
+    return {
+        "commits": float(len(run.commits)),
+        "lost": 100.0 * len(lost) / len(visits),
+        "lost_joules": 100.0 * float(lost["joules"].sum() / visits["joules"].sum()),
+        "paused": 100.0 * float((visits["paused_s"] > 0).mean()),
+        "waiting": 100.0 * float(visits["paused_s"].sum()) / slots,
+        "staleness": float(used["staleness"].mean()),
+        "stalest": float(used["staleness"].max()),
+        "people": float(used["client"].nunique()),
+        "cut_minutes": float((lost["ended_s"] - lost["dispatched_s"]).median()) / 60,
+        "landed_minutes": float((landed["landed_s"] - landed["dispatched_s"]).median()) / 60,
+    }
+
+
+def play() -> None:
+    """Play everything, and write what came out of it."""
+    rows = {
+        Key(STUDY, way, seed): figures(fedsim.simulate(experiment(way, seed), timeline_only=True))
+        for way in WAYS
+        for seed in SEEDS
+    }
+    about = "written by experiments/availability/compare.py run: one run a row"
+    ROWS.write_text(text_of(rows, list(rows), about), "utf-8")
+
+
+def read() -> dict[Key, dict[str, float]]:
+    """Return the rows of runs.csv."""
+    return rows_in(ROWS)
+
+
+def commits_over(rows: Rows, way: str, other: str) -> str:
+    """Return how many times as many commits one way makes as another, over seeds, with its interval."""
+    return with_interval(mean_interval(numbers(rows, STUDY, "commits", "ratio", f"{way} | {other}")))
+
+
+def tables() -> list[str]:
+    """Return the lines of the tables."""
+    rows = read()
+
+    def cell(way: str, column: str) -> str:
+        values = [row[column] for key, row in rows.items() if key.way == way and column in row]
+        return with_interval(mean_interval(values)) if len(values) == len(SEEDS) else "–"
+
+    body = [[way, *(cell(way, column) for column in COLUMNS)] for way in WAYS]
+    pairs = [("lost", "no battery"), ("pause", "lost"), ("partial", "lost"), ("pause, 120 at work", "pause")]
+    ratios = [[f"{way} over {other}", commits_over(rows, way, other)] for way, other in pairs]
+    return [*table(["", *COLUMNS.values()], body), "", *table(["commits", "times as many"], ratios)]
+
+
+def main(arguments: list[str]) -> int:
+    """Do what the command line asks for."""
+    if arguments not in (["run"], ["table"]):
+        print(__doc__)
+        return 2
+    if arguments == ["run"]:
+        play()
+    PAGE.write_text(between(PAGE.read_text("utf-8"), BEGIN, END, tables()), "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
