@@ -48,7 +48,7 @@ def redacted(text: str) -> str:
 
 def redactor() -> Callable[[str], str]:
     """Return what redacts many texts, with the variables that the environment holds now: it is looked through once."""
-    held = list(_secrets())
+    held = sorted(_secrets(), key=lambda secret: -len(secret[1]))  # one may be the beginning of another
 
     def redact(text: str) -> str:
         for name, value in held:

@@ -49,8 +49,8 @@ run
 plots.devices(run)
 
 # %% [markdown]
-# Three orders of magnitude of speed lie between the slowest phone and a laptop with a graphics card, and links differ
-# by as much. They do not go together: a fast phone may hang on a slow link.
+# Four orders of magnitude of speed lie between the slowest phone and a laptop with a graphics card, and links differ
+# by three. They do not go together: a fast phone may hang on a slow link.
 #
 # ## What takes the time
 
@@ -155,5 +155,5 @@ own.clients.groupby(["device", "network"]).agg(
 # * A part of the population never takes part, however long a run is, because the training does not fit. Smaller
 #   batches and checkpointing take some of them back; they are slow devices, and a round that waits for them is longer.
 #
-# All of it is one draw of 150 clients. Shares of devices are assumptions of the table (`fedsim profiles show
-# mixed_edge_2026` says which); another seed draws others.
+# All of it is one draw of 150 clients. Shares of devices are assumptions of the preset (its file,
+# `presets/mixed_edge_2026.yaml`, says so); another seed draws others.

@@ -121,7 +121,7 @@ for run in runs:
 #
 # A recording of a link is a table: a name, seconds from its start, megabits a second. Here a train leaves a tunnel and
 # enters the next one: two minutes of signal, one minute of next to nothing. (Recordings of others are imported with
-# `fedsim import`: Mahimahi, FCC, Lumos5G and more.)
+# `fedsim profiles import`: Mahimahi, Lumos5G, SABRE and more.)
 
 # %%
 rates = pd.DataFrame(

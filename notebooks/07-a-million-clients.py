@@ -14,7 +14,7 @@
 # %% [markdown]
 # # A million clients on a timeline
 #
-# **How long does a round of a thousand reports take in a population of a million phones, and who is in it?**
+# **How long does a round of a thousand reports take in a population of a million devices, and who is in it?**
 #
 # The schedule of a run needs no training, and populations are arrays: one number more a client and column, no object.
 # Here 100,000 clients are drawn, so that the page is quick on any machine. Set `CLIENTS = 1_000_000` for the real

@@ -55,19 +55,19 @@ def experiment(way: str, seed: int) -> Experiment:
 def figures(run: fedsim.Run) -> dict[str, float]:
     """Return what is kept of a run: of visits that have ended how they ended, of slots how much of the time they stood still.
 
-    A visit that its battery has cut lasted from when it was dispatched to when it was cut; with `pause` and `partial` none is
-    cut for good, and `paused_s` is how long it has waited. Slots are the visits that a server keeps at work at a time.
+    A visit that is cut for good lasted from when it was dispatched to when it was cut; `paused_s` is how long a visit has waited,
+    also one that is under way at the end. Slots are the visits that a server keeps at work at a time.
     """
-    visits = run.visits
-    lost, landed = visits[visits["outcome"] == "offline"], visits[visits["outcome"] == "landed"]
-    used = visits[visits["committed_version"] > 0]
+    ended = run.visits[run.visits["outcome"] != "in_flight"]
+    lost, landed = ended[ended["outcome"] == "offline"], ended[ended["outcome"] == "landed"]
+    used = ended[ended["committed_version"] > 0]
     slots = run.experiment["protocol"]["concurrency"] * run.info.end_time_s
     return {
         "commits": float(len(run.commits)),
-        "lost": 100.0 * len(lost) / len(visits),
-        "lost_joules": 100.0 * float(lost["joules"].sum() / visits["joules"].sum()),
-        "paused": 100.0 * float((visits["paused_s"] > 0).mean()),
-        "waiting": 100.0 * float(visits["paused_s"].sum()) / slots,
+        "lost": 100.0 * len(lost) / len(ended),
+        "lost_joules": 100.0 * float(lost["joules"].sum() / ended["joules"].sum()),
+        "paused": 100.0 * float((ended["paused_s"] > 0).mean()),
+        "waiting": 100.0 * float(run.visits["paused_s"].sum()) / slots,
         "staleness": float(used["staleness"].mean()),
         "stalest": float(used["staleness"].max()),
         "people": float(used["client"].nunique()),
@@ -102,11 +102,10 @@ def tables() -> list[str]:
     rows = read()
 
     def cell(way: str, column: str) -> str:
-        values = [row[column] for key, row in rows.items() if key.way == way and column in row]
-        return with_interval(mean_interval(values)) if len(values) == len(SEEDS) else "–"
+        return with_interval(mean_interval(numbers(rows, STUDY, column, "value", way)))
 
     body = [[way, *(cell(way, column) for column in COLUMNS)] for way in WAYS]
-    pairs = [("lost", "no battery"), ("pause", "lost"), ("partial", "lost"), ("pause, 120 at work", "pause")]
+    pairs = [("lost", "no battery"), ("pause", "lost"), ("partial", "lost"), ("pause, 120 at work", "lost")]
     ratios = [[f"{way} over {other}", commits_over(rows, way, other)] for way, other in pairs]
     return [*table(["", *COLUMNS.values()], body), "", *table(["commits", "times as many"], ratios)]
 

@@ -2,7 +2,7 @@
 
     python experiments/images/compare.py tune OUT [METHOD ...] [-s ...]   learning rates of every method, until the best lies between two worse ones; puts it into the files
     python experiments/images/compare.py run OUT [FILE ...] [-s ...]      three seeds of every file; what is done stays, what was begun goes on
-    python experiments/images/compare.py remake OUT                       rates.csv and runs.csv from the folders, and of them all tables and the figure
+    python experiments/images/compare.py remake OUT                       rates.csv and runs.csv from the folders, and of them all tables, the figure, and rows of docs/claims.md
 
 Methods (lora, ...) or files (lora-2-classes, ...) that are named are the only ones: one process may do some, and another the others.
 
@@ -224,6 +224,9 @@ def asked(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Do what the command line asks for."""
     given = asked(arguments)
+    if given.command == "remake" and (given.names or given.settings):
+        print("remake takes the folder alone: it writes what is in it", file=sys.stderr)
+        return 2
     known = [*METHODS, *VARIED] if given.command == "tune" else [name for _, _, name in files()]
     if unknown := sorted(set(given.names) - set(known)):
         print(f"no {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)

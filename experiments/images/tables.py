@@ -37,6 +37,8 @@ WAYS = {
     "wide": "LoRA, wide",
 }
 PRETRAINED = "pretrained"
+WAY_OF = {PRETRAINED: "lora"}
+"""A model -> the method whose runs show it, where that is not its own."""
 HELD = {
     PRETRAINED: ("local-only", "held_shared"),
     "full": ("full", "held_shared"),
@@ -75,7 +77,7 @@ def value(rows: Rows, study: str, way: str, seed: int, measure: str) -> float:
     if measure == "held":
         way, measure = HELD[way]
     elif way == PRETRAINED:
-        way, measure = "lora", f"start_{measure}"
+        way, measure = WAY_OF[way], f"start_{measure}"
     return rows.get(Key(study, way, seed), {}).get(measure, math.nan)
 
 
@@ -91,11 +93,15 @@ def by_seed(rows: Rows, study: str, way: str, measure: str) -> list[float]:
 
 
 def pairs(rows: Rows, study: str, first: str, second: str, measure: str) -> list[tuple[float, float]]:
-    """Return a measure of two methods, seed by seed, of the seeds that both have."""
-    both = (
-        [value(rows, study, way, seed, measure) for way in (first, second)] for seed in seeds_of(rows, study)
-    )
-    return [(a, b) for a, b in both if not math.isnan(a - b)]
+    """Return a measure of two methods, seed by seed, of the seeds that both were run with; NaN where a run has none."""
+    run = {
+        model: HELD[model][0] if measure == "held" else WAY_OF.get(model, model) for model in (first, second)
+    }
+    return [
+        (value(rows, study, first, seed, measure), value(rows, study, second, seed, measure))
+        for seed in seeds_of(rows, study)
+        if all(Key(study, way, seed) in rows for way in run.values())
+    ]
 
 
 def difference(rows: Rows, study: str, first: str, second: str, measure: str) -> MeanInterval:
@@ -256,6 +262,7 @@ def start_noise(rows: Rows) -> float:
         for study in dict.fromkeys(key.study for key in rows)
         for measure in MEASURES
         for a, b in pairs(rows, study, "lora", "full", f"start_{measure}")
+        if not math.isnan(a - b)
     ]
     return max(apart, default=math.nan)
 
@@ -265,12 +272,21 @@ def claims() -> Iterator[Row]:
     rows = read()
     for mark in marks():
         found = judged(rows, mark)
-        told = "; ".join(
-            f"{MEASURES.get(name, name)} {with_interval(i)}" for name, i in found.by_measure.items() if i.n
-        )
         n = max((i.n for i in found.by_measure.values()), default=0)
-        ran = f"[Fashion-MNIST](../experiments/images/README.md), {mark['study']}: {mark['first']} less {mark['second']}"
-        yield mark["claim"], mark["source"], ran, f"{told}; n = {n}" if told else "–", OUTCOMES[found.verdict]
+        if mark["form"] == "share":
+            against, told = (
+                "over",
+                "; ".join(f"{i.mean:.2%} (exact)" for i in found.by_measure.values() if i.n),
+            )
+        else:
+            parts = (
+                f"{MEASURES.get(name, name)} {with_interval(i)}"
+                for name, i in found.by_measure.items()
+                if i.n
+            )
+            against, told = "less", "; ".join([*parts, f"n = {n}"] if n else [])
+        ran = f"[Fashion-MNIST](../experiments/images/README.md), {mark['study']}: {mark['first']} {against} {mark['second']}"
+        yield mark["claim"], mark["source"], ran, told or "–", OUTCOMES[found.verdict]
 
 
 def main() -> None:

@@ -216,7 +216,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("texts", type=Path)
     parser.add_argument("ways", nargs="*", metavar="WAY")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)))
-    parser.add_argument("--dealings", nargs="+", default=["tied", "turned", "drawn"])
+    dealings = ["tied", "turned", "drawn"]
+    parser.add_argument("--dealings", nargs="+", choices=dealings, default=dealings)
     parser.add_argument("-s", dest="changes", action="append", default=[], metavar="KEY=VALUE")
     asked = parser.parse_intermixed_args(arguments)
     if unknown := set(asked.ways) - set(known):

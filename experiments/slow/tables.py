@@ -1,4 +1,4 @@
-"""The tables and the figure of README.md: runs.csv and rates.csv, held against marks.csv.
+"""The tables of README.md and rows of docs/claims.md: runs.csv and rates.csv, held against marks.csv; `figures.py` draws.
 
 python experiments/slow/tables.py
 """
@@ -6,26 +6,23 @@ python experiments/slow/tables.py
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import runpy
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
 import yaml
-from matplotlib.figure import Figure
 
 from fedsim.records.quantities import number
 from fedsim.records.statistics import MeanInterval, mean_interval
-from fedsim.records.studies.claims import of_marks, put
+from fedsim.records.studies import claims as claim_rows
 from fedsim.records.studies.kept import Key, Rows, lines_of, rows_in
 from fedsim.records.studies.marks import judged, numbers
 from fedsim.records.studies.pages import between, table
 from fedsim.records.studies.pages import with_interval as said
 
 HERE = Path(__file__).parent
-MARKS, ROWS, RATES, PAGE, FIGURE = (
-    HERE / name for name in ("marks.csv", "runs.csv", "rates.csv", "README.md", "slow.png")
-)
+MARKS, ROWS, RATES, PAGE = (HERE / name for name in ("marks.csv", "runs.csv", "rates.csv", "README.md"))
 CLAIMS = HERE.parents[1] / "docs" / "claims.md"
 STUDY = "slow"
 FIFTHS = range(1, 6)
@@ -180,9 +177,8 @@ def stated(found: Rows) -> list[str]:
     for mark in lines_of(MARKS.read_text("utf-8")):
         got = judged(found, mark)
         still = f"{said(got.control)}, {mark['control_low']} to {mark['control_high']}: {mark['control']}"
-        ours = f"{said(got.ours)}; n = {got.ours.n}" if got.ours.n else "–"
         span = f"{mark['low']} to {mark['high']}"
-        body.append([mark["figure"], mark["source"], span, ours, still, got.verdict])
+        body.append([mark["figure"], mark["source"], span, claim_rows.told(got), still, got.verdict])
     return table(["stated", "source", "mark", "ours", "control", "outcome"], body)
 
 
@@ -190,9 +186,9 @@ def against(found: Rows) -> list[str]:
     """Return by how much gaps are larger than on equal devices, seed by seed: the same texts, by which chance gives a gap, too."""
     body = []
     for way, equal in ON_EQUAL.items():
-        row = [over_seeds(found, name, "gap") for name in (way, equal)]
         more = mean_interval(numbers(found, STUDY, "gap", "difference", f"{way} | {equal}"))
-        body.append([SERVERS[way], str(more.n), *map(said, row), said(more)])
+        row = [counted(over_seeds(found, name, "gap"), more.n) for name in (way, equal)]
+        body.append([SERVERS[way], str(more.n), *row, said(more)])
     return table(["server", "seeds", "gap [%]", "on equal devices [%]", "more [points]"], body)
 
 
@@ -268,44 +264,16 @@ def filled(page: str) -> str:
     return page
 
 
-def draw() -> None:
-    """Draw what every fifth loses against a dealing by lot, its updates and its joules: a row a server."""
-    found = derived(read())
-    ways = [way for way in SERVERS if seeds(found, way)]
-    if not ways:
-        return
-    figure = Figure(figsize=(12, 1.6 + 0.42 * len(ways)), layout="constrained")
-    titles = {
-        "excess": "perplexity on its own text,\nagainst text dealt by lot [%]",
-        "updates": "share of the updates [%]",
-        "joules": "share of the joules [%]",
-    }
-    for ax, (kind, title) in zip(figure.subplots(1, 3, sharey=True), titles.items(), strict=True):
-        values = np.array([[over_seeds(found, way, f"{kind}_{f}").mean for f in FIFTHS] for way in ways])
-        most = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
-        low, colours = (-most, "RdBu_r") if kind == "excess" else (0.0, "Greys")
-        ax.imshow(values, cmap=colours, vmin=low, vmax=most, aspect="auto")
-        for (row, column), value in np.ndenumerate(values):
-            text = "–" if math.isnan(value) else f"{value:+.1f}" if kind == "excess" else f"{value:.0f}"
-            colour = "w" if abs(value) > 0.6 * most else "k"
-            ax.text(column, row, text, ha="center", va="center", fontsize=9, color=colour)
-        ax.set_xticks(range(5), SPEEDS, fontsize=8)
-        ax.set_yticks(range(len(ways)), [SERVERS[way] for way in ways], fontsize=9)
-        ax.set_title(title, fontsize=10)
-    figure.supxlabel("fifth of the devices by the time that a visit takes", fontsize=9)
-    figure.savefig(FIGURE, dpi=110)
-
-
-def claims() -> Iterator[Sequence[str]]:
+def claims() -> Iterator[claim_rows.Row]:
     """Yield the rows of docs/claims.md that come from here."""
-    return of_marks(derived(read()), lines_of(MARKS.read_text("utf-8")), STUDY, "figure")
+    return claim_rows.of_marks(derived(read()), lines_of(MARKS.read_text("utf-8")), STUDY, "figure")
 
 
 def main() -> None:
     """Write everything anew."""
     PAGE.write_text(filled(PAGE.read_text("utf-8")), encoding="utf-8")
-    put(CLAIMS, STUDY, claims())
-    draw()
+    claim_rows.put(CLAIMS, STUDY, claims())
+    runpy.run_path(str(HERE / "figures.py"), run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ Out = Annotated[Path | None, typer.Option(help="Write the page, too.", show_defa
 
 def compare(runs: Runs, target: Target = None, out: Out = None, *, as_json: AsJson = False) -> None:
     """Compare configurations: differences over pairs of seeds, time and cost to a target, the Pareto front."""
+    from fedsim.cli.printing import print_json
     from fedsim.errors import RunFolderError, message
     from fedsim.records.run import load
     from fedsim.report import write
@@ -47,7 +48,7 @@ def compare(runs: Runs, target: Target = None, out: Out = None, *, as_json: AsJs
         raise RunFolderError(message(metric or "compare", what, fix=fix))
     with contradictions_told(loaded):
         if as_json:
-            print(json.dumps(_numbers(found, values), indent=2))
+            print_json(_numbers(found, values))
         else:
             print("\n".join(_text(found, values, verdict(c) if metric is None else "")))
     if out is not None:

@@ -70,7 +70,7 @@ class PopulationConfig(Config):
     `wifi_only` left out is true with `availability: charging` and false with everything else.
 
     Attributes:
-        preset: a population that comes with fedsim: `fedsim profiles show` lists them. This, or `devices`.
+        preset: a population that comes with fedsim: `fedsim profiles list` lists them. This, or `devices`.
         devices: a table of devices of your own (CSV or Parquet).
         networks: a table of links of your own; needed with `devices`.
         regions: a table of shares of your own, who owns what and is on which networks, instead of those of the preset's table

@@ -239,7 +239,7 @@ def _json_values(value: Any, redact: Callable[[str], str]) -> Any:
         pairs = ((item.name, getattr(value, item.name)) for item in fields(value))
         return {name: _json_values(part, redact) for name, part in pairs if part is not None}
     if isinstance(value, Mapping):
-        return {str(key): _json_values(item, redact) for key, item in value.items()}
+        return {redact(str(key)): _json_values(item, redact) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_json_values(item, redact) for item in value]
     if isinstance(value, str):

@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 from worlds.loaded_scripts import loaded_script
 
-from fedsim.records.studies.claims import END, HEAD, begin, put
+from fedsim.records.studies.claims import HEAD, begin, end, of_marks, put
 from fedsim.records.studies.pages import table
 
 ROOT = Path(__file__).parents[2]
 CLAIMS = ROOT / "docs" / "claims.md"
-STUDIES = ("fedgen_edge", "images", "published", "slow")
+STUDIES = re.findall(
+    r"<!-- claims: written by `python experiments/(\w+)/tables\.py` -->", CLAIMS.read_text("utf-8")
+)
+"""Those that write their rows themselves."""
 
 
 def test_every_claim_has_an_outcome_and_its_page_is_there():
@@ -35,15 +38,49 @@ def test_rows_of_a_study_are_what_its_runs_say(study):
         rows = list(tables.claims())
 
     assert len(rows) >= 10
-    assert "\n".join([begin(study), *table(HEAD, rows), END]) in CLAIMS.read_text("utf-8")
+    assert "\n".join([begin(study), *table(HEAD, rows), end(study)]) in CLAIMS.read_text("utf-8")
+
+
+def test_every_study_with_marks_writes_its_rows():
+    marked = {path.parent.name for path in (ROOT / "experiments").glob("*/marks.csv")}
+    assert set(STUDIES) == marked
 
 
 def test_rows_are_put_where_the_page_has_a_place_for_them(tmp_path):
     page = tmp_path / "claims.md"
-    page.write_text(f"one\n{begin('a')}\n{END}\ntwo\n{begin('b')}\nold\n{END}\n", "utf-8")
+    page.write_text(f"one\n{begin('a')}\n{end('a')}\ntwo\n{begin('b')}\nold\n{end('b')}\n", "utf-8")
     put(page, "b", [("it is so", "x", "y", "1", "**confirmed**")])
 
-    assert page.read_text("utf-8").startswith(f"one\n{begin('a')}\n{END}\ntwo\n{begin('b')}\n| claim |")
+    assert page.read_text("utf-8").startswith(f"one\n{begin('a')}\n{end('a')}\ntwo\n{begin('b')}\n| claim |")
     assert "| it is so | x | y | 1 | **confirmed** |" in page.read_text("utf-8")
     with pytest.raises(ValueError, match=r"experiments/c/tables\.py"):
         put(page, "c", [])
+
+
+def test_the_end_of_another_study_is_not_that_of_one(tmp_path):
+    page = tmp_path / "claims.md"
+    page.write_text(f"{begin('a')}\nwords\n{begin('b')}\n{end('b')}\n", "utf-8")
+
+    with pytest.raises(ValueError, match="end of claims of a"):
+        put(page, "a", [])
+    assert "words" in page.read_text("utf-8")
+
+
+def test_a_note_is_on_a_mark():
+    with pytest.raises(ValueError, match="on no mark: spred"):
+        list(of_marks({}, [{"mark": "speed"}], "a", "figure", notes={"spred": "twice"}))
+
+
+@pytest.mark.parametrize(
+    ("study", "found"),
+    [
+        ("availability", lambda of: of.commits_over(of.read(), "pause", "lost")),
+        ("availability", lambda of: of.commits_over(of.read(), "pause, 120 at work", "lost")),
+        ("instructions", lambda of: of.sooner()[-1].split(" | ")[-1].strip(" |")),
+    ],
+)
+def test_rows_that_people_write_have_the_numbers_of_the_stored_runs(study, found):
+    with loaded_script(ROOT / "experiments" / study / "compare.py", f"numbers_of_{study}") as compare:
+        number = found(compare)
+    rows = [line for line in CLAIMS.read_text("utf-8").splitlines() if f"{number}" in line]
+    assert any(f"experiments/{study}/" in line or "the same" in line for line in rows), number

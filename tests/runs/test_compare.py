@@ -56,6 +56,14 @@ def test_the_terminal_says_what_differs_by_how_much_and_who_is_on_the_front(runs
     assert "\x1b" not in out
 
 
+def test_a_score_that_is_no_number_is_null(runs, capsys, monkeypatch):
+    monkeypatch.setattr("fedsim.report.several.differences.Contest.last", lambda *_: float("inf"))
+
+    assert call(["compare", *folders(runs), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert {configuration["last"] for configuration in said["configurations"]} == {None}
+
+
 def test_the_numbers_are_those_of_the_tables(runs, capsys):
     loss = views.scored(load(runs / "sync-0"), "loss")["value"].iloc[0]
     assert call(["compare", *folders(runs), "--json", "--target", f"loss={loss}", "--target", "loss=0"]) == 0

@@ -56,6 +56,7 @@ LOW, HIGH = [1.0, 1.1, 1.2], [2.0, 2.15, 2.2]
         (LOW, HIGH, {"full_gap": [0.1, 0.2, 0.3]}, "the measures disagree"),
         ([1.0, 3.0, 1.2], HIGH, {}, "open"),
         (LOW[:2], HIGH[:2], {}, "open"),
+        (LOW, [2.0, math.nan, 2.2], {}, "open"),
         ([], [], {}, "not run"),
     ],
 )
@@ -187,6 +188,8 @@ def test_what_is_named_is_run_wherever_the_settings_stand(compare, tmp_path, mon
     assert [name for name, _, _ in done[2:]] == [name for _, _, name in compare.files()]
     assert compare.main(["tune", str(tmp_path), "lora-2-classes"]) == 2
     assert "no lora-2-classes; there are lora, full, local-only, personal, wide" in capsys.readouterr().err
+    assert compare.main(["remake", str(tmp_path), "lora"]) == 2
+    assert "takes the folder alone" in capsys.readouterr().err
 
 
 def test_a_chosen_learning_rate_is_put_into_the_files_of_its_method(compare, tmp_path, monkeypatch):

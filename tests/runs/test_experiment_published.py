@@ -44,15 +44,17 @@ STILL = {"c": [1.0, 1.0, 1.0], "d": [1.0, 1.0, 1.0]}
     [
         ([2.0, 2.1, 2.2], {}, "yes"),
         ([1.2, 1.25, 1.3], {}, "direction, another size"),
+        ([1.35, 1.42, 1.49], {}, "direction, the size is open"),  # the interval reaches the mark
         ([6.0, 6.1, 6.2], {}, "direction, another size"),
         ([0.5, 3.0, 1.5], {}, "not decided"),
         ([0.5, 0.55, 0.6], {}, "no: the other way"),
         ([0.5, 0.55, 0.6], {"low": "0", "high": "0.8"}, "yes"),
-        ([2.0, 2.1, 2.2], {"control_low": "1.2"}, "direction, but the control has it too"),
+        ([2.0, 2.1, 2.2], {"control_low": "1.2"}, "direction, but the control is not still"),
         ([2.0, 2.0, 2.0], {}, "yes"),
         ([1.0, 1.0, 1.0], {}, "not decided"),
         ([2.0, 2.1, 2.2], {"control_ways": "c | e"}, "not decided"),
         ([1.04, 1.05, 1.06], {}, "direction, but no more than the control may have"),
+        ([1.04, 1.05, 1.06], {"low": "1.01", "high": "1.1"}, "yes"),  # as small as that was stated
         ([0.94, 0.95, 0.96], {}, "not decided"),
     ],
 )
@@ -66,11 +68,13 @@ def test_a_mark_is_met_where_interval_size_and_control_agree(tables, a, changed,
     [
         ([0.99, 1.0, 1.05], "yes"),
         ([0.7, 1.2, 2.0], "direction, but the control is open"),
-        ([1.5, 1.51, 1.52], "direction, but the control has it too"),
-        ([1.5], "direction, but the control is open"),
+        ([1.5, 1.51, 1.52], "direction, but the control is not still"),
+        ([0.5, 0.51, 0.52], "direction, but the control is not still"),
+        ([1.0], "not decided"),
+        ([1.5, 1.0], "not decided"),
     ],
 )
-def test_a_control_has_the_effect_only_where_its_interval_is_off_its_bounds(tables, control, verdict):
+def test_a_control_of_three_seeds_tells_still_from_open(tables, control, verdict):
     known = rows(a=[2.0, 2.1, 2.2], b=[1.0, 1.0, 1.0], c=control, d=[1.0] * len(control))
     assert tables.judged(known, mark()).verdict == verdict
 
@@ -91,6 +95,12 @@ def test_a_share_below_its_figure_is_no_confirmation(tables, a, verdict):
 def test_a_seed_that_did_not_get_there_leaves_a_mark_open(tables):
     found = tables.judged(rows(a=[2.0, float("nan"), 2.2], b=[1.0, 1.0, 1.0], **STILL), mark())
     assert (found.verdict, found.missing) == ("not decided", 1)
+
+
+def test_a_ratio_over_nothing_or_over_infinity_is_missing(tables):
+    for b in (0.0, float("inf")):
+        found = tables.judged(rows(a=[2.0, 2.1, 2.2], b=[1.0, b, 1.0], **STILL), mark())
+        assert (found.verdict, found.missing) == ("not decided", 1)
 
 
 def test_forms_of_a_mark_by_hand(tables):

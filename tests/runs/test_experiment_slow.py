@@ -124,6 +124,26 @@ def test_every_way_is_admitted(compare, tmp_path):
             admit(asked)
 
 
+def test_what_is_named_is_run_wherever_the_settings_stand(compare, tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(compare, "run", lambda *parts: asked.append(parts))
+    folders = [str(tmp_path / name) for name in ("runs", "texts")]
+
+    assert (
+        compare.main(
+            ["run", *folders, "-s", "a=1", "tifl", "--seeds", "3", "-s", "b=2", "--dealings", "tied"]
+        )
+        == 0
+    )
+    _, _, ways, seeds, changes = asked[0]
+    assert [(way.name, way.dealings) for way in ways] == [("tifl", ("tied",))]
+    assert (seeds, changes) == ([3], ["a=1", "b=2"])
+    for wrong in (["deadlne"], ["--dealings", "tied", "deadline"]):
+        with pytest.raises(SystemExit):
+            compare.main(["run", *folders, *wrong])
+        assert wrong[-1] in capsys.readouterr().err
+
+
 def test_ways_that_are_compared_differ_by_what_they_say(compare, tmp_path):
     known = compare.ways()
 

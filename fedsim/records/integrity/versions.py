@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import platform
 import sys
-from collections.abc import Mapping
 from functools import cache
 
 from fedsim.records.integrity.seals import FEDSIM
@@ -16,17 +14,26 @@ _PACKAGES = ("numpy", "pandas", "pyarrow", "pydantic", "simpy", "torch", "transf
 
 def installed_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that results may depend on, as `run.json` names them."""
-    return {"python": platform.python_version(), FEDSIM: _running_version(), **_package_versions()}
+    versions = {"python": platform.python_version(), FEDSIM: _running_version()}
+    for package in _PACKAGES:
+        version = _of_loaded(package) if package in sys.modules else _installed(package)
+        if version is not None:
+            versions[package] = version
+    return versions
 
 
 @cache
-def _package_versions() -> Mapping[str, str]:
-    """Return the versions of the packages, looked up once: what a process has loaded stays what it is, whatever is installed meanwhile."""
-    versions = {}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions
+def _of_loaded(package: str) -> str | None:
+    """Return the version of a package that is loaded, looked up once: it stays what it is, whatever is installed meanwhile."""
+    return _installed(package)
+
+
+def _installed(package: str) -> str | None:
+    """Return the version of a package, None without it."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _running_version() -> str:

@@ -6,14 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from fedsim.records.statistics import MeanInterval
+from fedsim.records.quantities import number
 from fedsim.records.studies.kept import Rows
-from fedsim.records.studies.marks import OUTCOMES, judged
+from fedsim.records.studies.marks import NOT_RUN, OUTCOMES, Found, judged
 from fedsim.records.studies.pages import between, table, with_interval
 
 HEAD = ("claim", "source", "what we ran", "ours (95 % interval)", "outcome")
-END = "<!-- end of claims -->"
 Row = Sequence[str]
+
+
+def end(study: str) -> str:
+    """Return the line below the rows of a study."""
+    return f"<!-- end of claims of {study} -->"
 
 
 def begin(study: str) -> str:
@@ -21,19 +25,23 @@ def begin(study: str) -> str:
     return f"<!-- claims: written by `python experiments/{study}/tables.py` -->"
 
 
-def told(interval: MeanInterval, missing: int = 0) -> str:
-    """Return what came out, with the number of seeds: `–` if nothing was run.
+def told(found: Found) -> str:
+    """Return what came out of a mark, with the number of seeds: `–` if nothing was run.
 
-    >>> told(MeanInterval(1.5, 1.25, 1.75, 3, "student"), missing=1)
-    '1.50 (1.25 to 1.75); n = 3, 1 without'
-    >>> told(MeanInterval(1.5, 1.5, 1.5, 3, "student"))
-    '1.50; n = 3, all alike'
+    >>> import math
+    >>> from fedsim.records.statistics import MeanInterval
+    >>> still = MeanInterval(1.0, 0.9, 1.1, 3, "student")
+    >>> told(Found(MeanInterval(1.5, 1.25, 1.75, 3, "student"), still, 0, False, "yes"))
+    '1.50 (1.25 to 1.75); n = 3'
+    >>> told(Found(MeanInterval(math.nan, math.nan, math.nan, 3, "student"), still, 1, False, "not decided"))
+    '–; n = 3, 1 without'
     """
-    if not interval.n:
+    if not found.ours.n:
         return "–"
-    without = f", {missing} without" if missing else ""
-    alike = ", all alike" if interval.n > 1 and interval.low == interval.high else ""
-    return f"{with_interval(interval)}; n = {interval.n}{without}{alike}"
+    without = f", {found.missing} without" if found.missing else ""
+    mean = number(found.ours.mean) if found.alike and not found.missing else with_interval(found.ours)
+    alike = ", all alike" if found.alike and not found.missing else ""
+    return f"{mean}; n = {found.ours.n}{without}{alike}"
 
 
 def of_marks(
@@ -55,8 +63,14 @@ def of_marks(
         what: the words of the link to its page.
         notes: name of a mark -> what a reader of its outcome must know; one that begins with an outcome (`**...**`) stands in
             its place, as where the published figure is of something else than was measured.
+
+    Raises:
+        ValueError: a note on no mark.
     """
-    for mark in marks:
+    listed = list(marks)
+    if unknown := set(notes) - {mark["mark"] for mark in listed}:
+        raise ValueError(f"notes on no mark: {', '.join(sorted(unknown))}")
+    for mark in listed:
         found = judged(rows, mark)
         theirs = f": {mark['theirs']}" if mark.get("theirs") else ""
         ran = (
@@ -66,13 +80,21 @@ def of_marks(
             f"{mark[named]}{theirs}",
             mark["source"],
             ran,
-            told(found.ours, found.missing),
-            _outcome(OUTCOMES[found.verdict], notes.get(mark["mark"], "")),
+            told(found),
+            outcome(found.verdict, notes.get(mark["mark"], "")),
         )
 
 
-def _outcome(said: str, note: str) -> str:
-    return note if note.startswith("**") else f"{said}; {note}" if note else said
+def outcome(verdict: str, note: str) -> str:
+    """Return an outcome in the words of the page, with what its reader must know; nothing is known of what was not run.
+
+    >>> outcome("yes", "as half of it is"), outcome("yes", "**not tested**: of another thing"), outcome("not run", "as half of it is")
+    ('**confirmed**; as half of it is', '**not tested**: of another thing', '**not run**')
+    """
+    words = OUTCOMES[verdict]
+    if not note or verdict == NOT_RUN:
+        return words
+    return note if note.startswith("**") else f"{words}; {note}"
 
 
 def put(page: Path, study: str, rows: Iterable[Row]) -> None:
@@ -81,5 +103,5 @@ def put(page: Path, study: str, rows: Iterable[Row]) -> None:
     Raises:
         ValueError: the page has no place for them.
     """
-    text = between(page.read_text("utf-8"), begin(study), END, table(HEAD, rows))
+    text = between(page.read_text("utf-8"), begin(study), end(study), table(HEAD, rows))
     page.write_text(text, encoding="utf-8")

@@ -10,13 +10,15 @@ A mark is a row of a CSV file, its cells as text:
     control_form, control_ways,      the same of runs in which the effect must vanish; an empty form: there is no such control
     control_low, control_high
 
-What else stands in the row says it in words.
+What else stands in the row says it in words. With an effect, *yes* asks that the interval over seeds lies off `null`, that the mean lies between
+`low` and `high`, and that the mean of the control lies within its own bounds. Where one of them fails, the intervals tell "no" from "open": a mean
+outside of bounds that its interval meets is open.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fedsim.records.statistics import MeanInterval, mean_interval
@@ -25,15 +27,16 @@ from fedsim.records.studies.kept import Key, Rows
 FEWEST = 3
 """Seeds without which nothing is decided."""
 NOT_RUN, NOT_DECIDED, YES = "not run", "not decided", "yes"
-OTHER_SIZE = "direction, another size"
-CONTROL_TOO, CONTROL_OPEN = "direction, but the control has it too", "direction, but the control is open"
+OTHER_SIZE, SIZE_OPEN = "direction, another size", "direction, the size is open"
+MOVES, CONTROL_OPEN = "direction, but the control is not still", "direction, but the control is open"
 NO_MORE = "direction, but no more than the control may have"
 OTHER_WAY, DID_NOT = "no: the other way", "did not come out"
 
 OUTCOMES = {
     YES: "**confirmed**",
     OTHER_SIZE: "**confirmed** in direction, not in size",
-    CONTROL_TOO: "**not decided**: the control is not what it should be",
+    SIZE_OPEN: "**confirmed** in direction, the size is open",
+    MOVES: "**not decided**: the control is not still",
     CONTROL_OPEN: "**not decided**: the mean of the control is outside of what was stated, its interval is not",
     NO_MORE: "**not decided**: no more than what counts as none in the control",
     NOT_DECIDED: "**not decided**",
@@ -45,7 +48,7 @@ OUTCOMES = {
 
 
 def _ratio(a: float, b: float) -> float:
-    return a / b if b else math.nan
+    return a / b if b and math.isfinite(a) and math.isfinite(b) else math.nan
 
 
 OF: Mapping[str, Callable[..., float]] = {
@@ -64,13 +67,15 @@ class Found:
     Attributes:
         ours: of the mark.
         control: of its control.
-        missing: seeds that were run and have no value: a target that was not reached.
+        missing: seeds that were run and have no finite value: a target that was not reached, a ratio over nothing.
+        alike: whether every seed has the same value.
         verdict: a key of `OUTCOMES`.
     """
 
     ours: MeanInterval
     control: MeanInterval
     missing: int
+    alike: bool
     verdict: str
 
 
@@ -92,47 +97,48 @@ def judged(rows: Rows, mark: Mapping[str, str]) -> Found:
     if controlled:
         still = numbers(rows, study, measure, mark["control_form"], mark["control_ways"])
     ours, control = mean_interval(values), mean_interval(still)
+    alike = len(values) > 1 and len(set(values)) == 1
     if len(values) < FEWEST:
         verdict = NOT_DECIDED if values else NOT_RUN
     elif mark["null"]:
-        verdict = _with_an_effect(mark, values, ours, control if controlled else None)
+        verdict = _with_an_effect(mark, ours, control if controlled else None, alike=alike)
     else:
         verdict = _equal(ours, float(mark["low"]), float(mark["high"]))
-    return Found(ours, control, sum(map(math.isnan, values)), verdict)
+    return Found(ours, control, sum(not math.isfinite(value) for value in values), alike, verdict)
 
 
 def _with_an_effect(
-    mark: Mapping[str, str], values: Sequence[float], ours: MeanInterval, control: MeanInterval | None
+    mark: Mapping[str, str], ours: MeanInterval, control: MeanInterval | None, *, alike: bool
 ) -> str:
     low, high, null = float(mark["low"]), float(mark["high"]), float(mark["null"])
     up, inside = low >= null, low <= ours.mean <= high
+    off = ours.high < low or ours.low > high
     above, below = ours.low > null, ours.high < null
-    if len(set(values)) == 1:  # every seed says the same
+    if alike:  # no interval is wider than rounding
         above, below = ours.mean > null, ours.mean < null
     right, wrong = (above, below) if up else (below, above)
     if mark["form"] == "value" and not inside and not math.isnan(ours.mean):
-        return DID_NOT if ours.high < low or ours.low > high else NOT_DECIDED
+        return DID_NOT if off else NOT_DECIDED
     if not right and not wrong:
         return NOT_DECIDED
-    if control is not None and (still := _vanished(control, ours, mark)) != YES:
-        return still if right else NOT_DECIDED
+    if control is not None:
+        low, high = float(mark["control_low"]), float(mark["control_high"])
+        if (still := _vanished(control, low, high)) != YES:
+            return still if right else NOT_DECIDED
+        if not inside and low <= ours.mean <= high:
+            return NO_MORE if right else NOT_DECIDED
     if wrong:
         return OTHER_WAY
-    return YES if inside else OTHER_SIZE
+    return YES if inside else OTHER_SIZE if off else SIZE_OPEN
 
 
-def _vanished(control: MeanInterval, ours: MeanInterval, mark: Mapping[str, str]) -> str:
-    """Return whether the effect is gone in a control, and is more than that.
-
-    It is where the mean of the control lies within its bounds; if not, its interval says whether it is off them, or open.
-    An effect that would still lie within the bounds of the control is none.
-    """
-    low, high = float(mark["control_low"]), float(mark["control_high"])
-    if math.isnan(control.mean):
+def _vanished(control: MeanInterval, low: float, high: float) -> str:
+    """Return whether the effect is gone in a control: its mean lies within the bounds; if not, whether its interval meets them."""
+    if control.n < FEWEST or math.isnan(control.mean):
         return NOT_DECIDED
-    if not low <= control.mean <= high:
-        return CONTROL_TOO if control.low > high or control.high < low else CONTROL_OPEN
-    return NO_MORE if low <= ours.mean <= high else YES
+    if low <= control.mean <= high:
+        return YES
+    return MOVES if control.low > high or control.high < low else CONTROL_OPEN
 
 
 def _equal(ours: MeanInterval, low: float, high: float) -> str:

@@ -1,7 +1,7 @@
 """What a run will take: bytes on the disks of its folder and of temporary files, and memory of the driver and the workers.
 
 Every number is one of the experiment's own (clients, floats of a vector, rows) times a size that was measured; docs/long_runs.md
-has them beside what runs really took. They are within a factor of 1.5 where a run takes 20 MB and more.
+has the sizes. They are within a factor of 1.5 where a run takes 20 MB and more.
 """
 
 from __future__ import annotations
@@ -141,6 +141,12 @@ def needs_of(plan: Plan, folder: Path, rows: Forecast | None, *, timeline_only: 
         place = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
         logs = (Share("logs of Ray at most", LOGS_BYTES),)
         needs.append(Need("temporary files", place, logs, free_in(Path(place))))
+    if not timeline_only and plan.experiment.wire.error_feedback and not _keeps_residuals(plan):
+        place, owed = (
+            tempfile.gettempdir(),
+            (Share("residuals", _kept_bytes(plan, rows, plan.task.layout.size)),),
+        )
+        needs.append(Need("temporary files", place, owed, free_in(Path(place))))
     memory = (*_of_driver(plan, rows, timeline_only=timeline_only), *(_of_workers(plan) if here else ()))
     needs.append(Need("memory", "", memory, free_memory_bytes()))
     return RunNeeds(tuple(needs), rows is not None)
@@ -176,9 +182,8 @@ def _on_disk(plan: Plan, rows: Forecast | None, *, timeline_only: bool) -> Itera
     yield Share("page", max(0, REPORT_BYTES - lines_bytes))  # written when the lines are gone
     if timeline_only:
         return
-    keepers = min(clients, clients if rows is None else rows.visited)
     for name, floats in _kept_floats(plan):
-        yield Share(name, keepers * (4 * floats + RECORD_BYTES))
+        yield Share(name, _kept_bytes(plan, rows, floats))
     if experiment.runtime.takes_checkpoints:
         yield Share("checkpoints", 2 * state_bytes(plan))
     yield Share("adapter", _adapter_bytes(plan, 0 if rows is None else rows.commits))
@@ -189,6 +194,17 @@ def _on_disk(plan: Plan, rows: Forecast | None, *, timeline_only: bool) -> Itera
 def _of_visits(visits: int, first_bytes: int, later_bytes: int) -> int:
     """Return what visits take of which the first row group's are whole in memory, or lines."""
     return min(visits, GROUP) * first_bytes + max(0, visits - GROUP) * later_bytes
+
+
+def _kept_bytes(plan: Plan, rows: Forecast | None, floats: int) -> int:
+    """Return what so many floats a client take, of all that are visited."""
+    clients = plan.experiment.population.clients
+    return min(clients, clients if rows is None else rows.visited) * (4 * floats + RECORD_BYTES)
+
+
+def _keeps_residuals(plan: Plan) -> bool:
+    """Whether what clients still owe lies in the run's folder, and not in a temporary file."""
+    return plan.experiment.runtime.takes_checkpoints
 
 
 def _kept_floats(plan: Plan) -> Iterator[tuple[str, int]]:
@@ -202,7 +218,7 @@ def _kept_floats(plan: Plan) -> Iterator[tuple[str, int]]:
         yield "second models", layout.size
     if plan.parts.aggregator.traits.personal:
         yield "what clients keep", plan.parts.aggregator.kept_floats(layout)
-    if experiment.wire.error_feedback:
+    if experiment.wire.error_feedback and _keeps_residuals(plan):
         yield "residuals", layout.size
 
 

@@ -66,6 +66,14 @@ def test_the_value_of_a_variable_that_holds_a_secret_is_replaced_by_its_name(mon
     assert not is_secret_name("tokens_per_visit")
 
 
+@pytest.mark.parametrize("names", [("A_TOKEN", "B_TOKEN"), ("B_TOKEN", "A_TOKEN")])
+def test_of_two_secrets_that_begin_alike_the_longer_one_is_hidden_whole(monkeypatch, names):
+    for name, value in zip(names, ("abcdefgh", "abcdefgh12345678"), strict=True):
+        monkeypatch.setenv(name, value)
+
+    assert redacted("abcdefgh12345678 abcdefgh") == f"${names[1]} ${names[0]}"
+
+
 def test_many_texts_are_redacted_with_the_variables_of_that_moment(monkeypatch):
     monkeypatch.setenv("MY_API_KEY", "correct-horse-battery")
     redact = redactor()

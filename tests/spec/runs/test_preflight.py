@@ -109,6 +109,15 @@ def test_disk_for_checkpoints_is_counted_where_a_run_takes_some(tmp_path, asked,
     assert ("checkpoints" in {share.name for share in shares}) is some
 
 
+@pytest.mark.parametrize(("asked", "place"), [({}, "disk"), ({"checkpoint_s": "off"}, "temporary files")])
+def test_what_clients_owe_is_counted_where_it_lies(tmp_path, asked, place):
+    runtime = {"executor": "inline", **asked}
+    plan = prepared(experiment(**LARGE, wire={"top_k": 0.1, "error_feedback": True}, runtime=runtime))
+    needs = needs_of(plan, tmp_path / "run", forecast(plan, 10.0)).needs
+
+    assert [need.place for need in needs if "residuals" in {share.name for share in need.shares}] == [place]
+
+
 def test_a_timeline_that_is_cut_off_is_carried_on_to_the_end(monkeypatch):
     plan = prepared(experiment(budget={"commits": 100}))
     whole = forecast(plan, 60.0)
