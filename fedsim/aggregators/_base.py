@@ -200,6 +200,11 @@ class Aggregator(Component):
         """Whether a client without a slot says 0 about it, so that slots that few have shrink by themselves."""
         return False
 
+    @property
+    def drops_updates(self) -> bool:
+        """Whether it leaves out updates that a commit holds, by its own settings."""
+        return False
+
     def suited(self, setting: Setting) -> Aggregator:
         """Return the rule with its `auto` settings decided for where it is used; itself if there is nothing to decide."""
         return self

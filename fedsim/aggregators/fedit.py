@@ -28,7 +28,7 @@ class FedIT(Averaging):
     clients agree in one factor. So `server_lr` is a step of the factors and not of the product: eta times the
     moves of A and B is eta times what is linear in them in the product, and eta^2 times dB dA.
 
-    Unequal ranks: `padding: zeros`, as published (and as the zero-padding baseline of FLoRA, arXiv
+    Unequal ranks: `padding: zeros` (the zero-padding baseline of FLoRA, arXiv
     2409.05976): slot j is multiplied by the share of weight of those who have it; `rows`: divided by
     it again (RBLA, arXiv 2408.08699); `moves`: a client without a slot leaves it.
 

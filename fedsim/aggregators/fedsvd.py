@@ -12,7 +12,7 @@ from fedsim.adapters.adapter import Layout
 from fedsim.adapters.payload import Payload
 from fedsim.adapters.products import Matrix, Pair, completed, one_thread, pairs, svd, vector_of
 from fedsim.aggregators._base import Contribution, Invitation, Offer, ServerModel, Traits
-from fedsim.aggregators._factors import SEED_FLOATS, factor
+from fedsim.aggregators._factors import SEED_FLOATS, factor, refuse_moved
 from fedsim.aggregators._weighting import Weighting
 from fedsim.config.fields import Count
 from fedsim.cost.decompositions import factored_svd_flops
@@ -88,12 +88,17 @@ class FedSVD(Weighting):
     def apply(
         self, state: Turns, model: ServerModel, contributions: Iterable[Contribution]
     ) -> tuple[ServerModel, Turns]:
-        """Return the model with the next B, in new factors if it is time."""
+        """Return the model with the next B, in new factors if it is time.
+
+        Raises:
+            RunError: a client moved A, which it was asked to freeze.
+        """
         layout = model.adapter.layout
         with one_thread():
             now = pairs(layout, model.adapter.vector)
             sums = [_Moves(np.zeros_like(pair.b)) for pair in now]
             for c in contributions:
+                refuse_moved(c, layout, "A")
                 weight, below = self.raw(c, model), layout.below(c.depth)
                 for module, so_far, move in zip(
                     layout.modules, sums, moves_of_b(layout, c, model, now), strict=True

@@ -30,7 +30,8 @@ class FlexLoRA(Weighting):
     Exact only up to the layout's rank R: the model is off by the tail (sum_{j>R} S_j^2)^1/2, the least that
     rank R can do, so never more than FedIT; a client of rank r_k starts off by its own tail.
 
-    Unequal ranks: yes. The first r_k slots of the model are the best approximation of rank r_k.
+    Unequal ranks: yes. The first r_k slots of the model are the best approximation of rank r_k; a saved adapter (`lora.start_from`)
+    has no such order, so that it is refused with them.
 
     Up and down: r_k (in + out) floats a matrix, nothing to catch up with.
 

@@ -73,6 +73,11 @@ class RoLoRA(Averaging):
     period: Count = 1
     other_phase: Literal["apply", "drop"] = "apply"
 
+    @property
+    def drops_updates(self) -> bool:
+        """With `other_phase: drop`, those of the other phase."""
+        return self.other_phase == "drop"
+
     def phase(self, version: int) -> Phase:
         """Return the factor that clients of a version train.
 

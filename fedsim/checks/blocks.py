@@ -162,6 +162,15 @@ def _ranks(experiment: Experiment, parts: Parts) -> list[Problem]:
             fix = f"give protocol.deadline_s, or set lora.{key}: memory"
             problems.append(Problem(("lora", key), "needs a deadline of the protocol", fix, by))
     measures = list(experiment.memory.measures)
+    cut = lora.rank_by != "fixed" or "rank" in measures or parts.protocol.cuts_ranks
+    if cut and lora.start_from is not None and rule.traits.refactors:
+        what = f"has slots in no order, and {rule.kind} gives smaller clients the first ones as the best approximation"
+        fix = "give all clients one rank, or set aggregator.kind: fedit"
+        problems.append(Problem(("lora", "start_from"), what, fix, str(lora.start_from)))
+    if rule.drops_updates and parts.protocol.stale and experiment.wire.error_feedback:
+        what = f"keeps what a message left out for the next, and {rule.kind} drops messages after they were made up"
+        fix = "set aggregator.other_phase: apply, or remove wire.error_feedback"
+        problems.append(Problem(("wire", "error_feedback"), what, fix, True))
     if "rank" in measures and lora.full:
         what, fix = "rank has no meaning with lora.full: a whole model has no adapters", "remove rank"
         problems.append(Problem(("memory", "when_short"), what, fix, measures))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -257,3 +258,9 @@ def cohort_problems(cohort: int, clients: int, wanted: int | None = None) -> lis
         return []
     fix = f"ask fewer, or set population.clients to at least {wanted or cohort}"
     return [Problem(("protocol", "cohort"), f"asks more clients than there are ({clients})", fix, cohort)]
+
+
+def whole_visit_s(server: Verbs, client: int) -> float:
+    """Return the estimated time of a whole visit [virtual s]; inf if it does not fit the client's memory."""
+    expected = server.estimate(client)
+    return expected.total_s if expected.fits else math.inf

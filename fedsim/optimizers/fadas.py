@@ -12,7 +12,7 @@ from fedsim.optimizers._base import Adaptive, Bias, Decay, Moments, Rate
 class Fadas(Adaptive):
     """AMSGrad on the mean move of a buffer: x <- x + lr_t m / (sqrt(max v) + tau), delay-adapted.
 
-    v as in Adam; the largest v so far divides, so no coordinate's step grows again. With T the largest
+    v as in Adam; the largest v so far divides, so with `bias: none` and no delay no coordinate's step for a move grows again. With T the largest
     staleness among the updates of a step, lr_t = lr while T <= `patience`, and beyond
 
         delay: capped:    min(lr, 1 / T)    (the paper, algorithm 2)

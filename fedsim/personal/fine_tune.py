@@ -14,7 +14,7 @@ from fedsim.personal._base import Home, Personal, tuned
 class FineTune(Personal):
     """theta_k = SGD_E(theta; D_k): `epochs` E over the client's data, from what it downloads after the run.
 
-    Nothing happens during the run. A client that was never asked does the same. With a rule under which
+    Both factors train, whatever the rule trains in a visit. Nothing happens during the run. A client that was never asked does the same. With a rule under which
     clients keep a part of the model (FedSA-LoRA, local-only), that part is in the copy. 0 epochs: the
     copy is what was downloaded, and the gain exactly 0.
 
@@ -40,4 +40,4 @@ class FineTune(Personal):
     def after(self, home: Home, job: Job, private: Vector | None) -> Job | None:
         """Return the training of the copy."""
         local = tuned(job.local, self.epochs, self.lr)
-        return None if local is None else replace(job, local=local)
+        return None if local is None else replace(job, local=local, trains="AB", slot_penalty=None)

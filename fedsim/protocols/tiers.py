@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from fedsim.adapters.adapter import Vector
-from fedsim.clock.protocol import Blend, ServerProtocol, Steps, Verbs, cohort_problems, more_than_there_are
+from fedsim.clock.protocol import (
+    Blend,
+    ServerProtocol,
+    Steps,
+    Verbs,
+    cohort_problems,
+    more_than_there_are,
+    whole_visit_s,
+)
 from fedsim.clock.visit import Visit
 from fedsim.config.fields import Count, CountOrZero
 from fedsim.config.problem import Problem
@@ -116,8 +124,8 @@ class Tiers(ServerProtocol):
 
     @property
     def clients_at_work(self) -> int:
-        """The cohort."""
-        return self.cohort
+        """The cohort, of each tier if they are asked side by side."""
+        return self.cohort * (self.tiers if self.across == "asynchronous" else 1)
 
     @property
     def updates_per_commit(self) -> int:
@@ -141,7 +149,7 @@ class Tiers(ServerProtocol):
         """Run rounds for ever; the server's budget ends them."""
         held_out = set(server.held_out)
         expected_s = [
-            math.inf if client in held_out else _expected_s(server, client)
+            math.inf if client in held_out else whole_visit_s(server, client)
             for client in range(server.clients)
         ]
         pools = latency_tiers(expected_s, self.tiers)
@@ -175,7 +183,7 @@ class Tiers(ServerProtocol):
             _, landed = yield from self._round(server, pools[tier], numbers)
             if landed:
                 server.commit(landed)
-                losses[tier] = float(np.mean([visit.loss for visit in landed]))
+                losses[tier] = mean_loss(landed, losses[tier])
 
     def _first_weights(self) -> list[float]:
         choice = self.probabilities
@@ -183,11 +191,9 @@ class Tiers(ServerProtocol):
 
     def _credits(self) -> list[float]:
         choice = self.credits
-        return (
-            [float(c) for c in choice]
-            if isinstance(choice, tuple)
-            else [math.inf if choice is None else float(choice)] * self.tiers
-        )
+        if isinstance(choice, tuple):
+            return [float(c) for c in choice]
+        return [math.inf if choice is None else float(choice)] * self.tiers
 
     def _asynchronous(self, server: Verbs, pools: Sequence[NDArray[np.int64]]) -> Steps:
         models = TierModels(server.vector, self.tiers, self.prior)
@@ -229,12 +235,6 @@ class TierModels:
         self._models, self._rounds = list(data[0]), list(data[1])
 
 
-def _expected_s(server: Verbs, client: int) -> float:
-    """Return the estimated time of a whole visit [s]; inf if it does not fit the client's memory."""
-    expected = server.estimate(client)
-    return expected.total_s if expected.fits else math.inf
-
-
 def latency_tiers(expected_s: Sequence[float], tiers: int) -> list[NDArray[np.int64]]:
     """Return the clients of each tier, the fastest tier first, ids ascending inside each.
 
@@ -254,12 +254,16 @@ def latency_tiers(expected_s: Sequence[float], tiers: int) -> list[NDArray[np.in
     order = np.argsort(times, kind="stable")
     order = order[np.isfinite(times[order])]
     if len(order) < tiers:
-        what = (
-            f"{tiers} tiers need as many clients whose memory holds the training, and there are {len(order)}"
-        )
+        what = f"{tiers} tiers need as many clients whose memory holds the training; there are {len(order)}"
         fix = f"set protocol.tiers to at most {max(1, len(order))}, or charge a smaller model"
         raise RunError(message("protocol.tiers", what, got=tiers, fix=fix))
     return [np.sort(tier) for tier in np.array_split(order, tiers)]
+
+
+def mean_loss(visits: Sequence[Visit], before: float) -> float:
+    """Return the mean loss of the updates that a commit has taken; `before` if it has refused all."""
+    losses = [visit.loss for visit in visits if visit.outcome == "landed" and math.isfinite(visit.loss)]
+    return float(np.mean(losses)) if losses else before
 
 
 def adaptive_probabilities(losses: Sequence[float], credits_left: Sequence[float]) -> list[float]:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fedsim.clock.protocol import ServerProtocol, Steps, Verbs, cohort_problems
+from fedsim.clock.protocol import ServerProtocol, Steps, Verbs, cohort_problems, whole_visit_s
 from fedsim.config.fields import Count
 from fedsim.config.problem import Problem
 from fedsim.errors import invalid
@@ -88,7 +88,7 @@ class Timely(ServerProtocol):
         round_ = 0
         while True:
             clients = yield from server.sample(self.cohort)
-            interval_s = interval([_total_s(server, client) for client in clients], self.k)
+            interval_s = interval([whole_visit_s(server, client) for client in clients], self.k)
             shares = [self._share(server, client, interval_s) for client in clients]
             visits = [
                 server.dispatch(client, round_, steps=steps, rank=rank)
@@ -114,13 +114,12 @@ class Timely(ServerProtocol):
         if self.partial == "rank":
             rank = largest(lambda r: in_time(whole, r), 1, server.rank(client))
         bound = None if self.most is None else max(1, math.floor(self.most * whole))
-        return largest(lambda s: in_time(s, rank), 1, bound), rank
-
-
-def _total_s(server: Verbs, client: int) -> float:
-    """Return the estimated time of a whole visit [s]; inf if it does not fit the client's memory."""
-    expected = server.estimate(client)
-    return expected.total_s if expected.fits else math.inf
+        low, high = 1, bound
+        if (
+            bound is None or bound >= whole
+        ):  # a whole visit has short batches, and fewer steps have none: they may take longer
+            low, high = (whole, bound) if in_time(whole, rank) else (1, max(1, whole - 1))
+        return largest(lambda s: in_time(s, rank), low, high), rank
 
 
 def interval(totals_s: Sequence[float], k: int) -> float:

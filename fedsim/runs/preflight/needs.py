@@ -14,11 +14,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from fedsim.adapters.moved_base import dense_size
 from fedsim.clock.plan import Plan
 from fedsim.errors import HostError, message
 from fedsim.executors.host import free_memory_bytes
 from fedsim.executors.ray_session import DAEMON_BYTES, Needs, fitting, wanted_store_bytes
+from fedsim.protocols.tiers import Tiers
 from fedsim.records.quantities import plural, said
 from fedsim.records.tables import GROUP
 from fedsim.runs.preflight.forecast import Forecast
@@ -234,10 +237,12 @@ def state_bytes(plan: Plan) -> int:
     experiment, layout = plan.experiment, plan.task.layout
     vector = 4 * layout.size
     base = 4 * dense_size(layout) if plan.parts.aggregator.traits.moves_base else 0
-    moments = 0 if plan.parts.server_optimizer.kind == "none" else 4 * vector
+    state = plan.parts.server_optimizer.init(1) or ()
+    moments = layout.size * sum(part.nbytes for part in state if isinstance(part, np.ndarray))
     average = 2 * vector if experiment.evaluate.ema else 0
-    open_visits = plan.parts.protocol.clients_at_work
-    return vector + base + moments + average + 2 * open_visits * vector
+    protocol = plan.parts.protocol
+    blended = 8 * layout.size * protocol.tiers if isinstance(protocol, Tiers) and protocol.blends else 0
+    return vector + base + moments + average + blended + 2 * protocol.clients_at_work * vector
 
 
 def _adapter_bytes(plan: Plan, commits: int) -> int:

@@ -214,8 +214,10 @@ class _LastTraining:
             plan.experiment.training_seed,
             purpose="personal",
             rank=rank if rank < layout.rank else None,
+            trains=offer.trains,
             scale=scale if rank < layout.rank or scale != common else None,
             base=self._final.base,
+            slot_penalty=offer.slot_penalty,
             depth=depth,
         )
         return _Visit(client, job, self._privates.own(client, rank, scale, depth))
@@ -231,7 +233,9 @@ class _LastTraining:
         if local is None:
             return None
         start = self._home(visit).initial
-        return replace(visit.job, start=start, base=None, local=local, purpose="alone")
+        return replace(
+            visit.job, start=start, base=None, local=local, purpose="alone", trains="AB", slot_penalty=None
+        )
 
     def _trained(self, jobs: Sequence[Job | None]) -> Ticket | None:
         made = [self._handles.in_place(job) for job in jobs if job is not None]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedsim.adapters.adapter import Vector
+from fedsim.adapters.adapter import Adapter, Vector
 from fedsim.adapters.moved_base import Base
+from fedsim.adapters.units import in_server_units
 from fedsim.aggregators._base import Invitation, Offer
 from fedsim.jobs import Job
 
@@ -42,3 +43,12 @@ class PolledModel:
 
     vector: Vector
     base: Vector | None
+
+
+def counted(adapter: Adapter, start: Vector, invitation: Invitation, scale: float) -> Vector:
+    """Return where a client starts as the server counts it: one array for all whose start is a cut of the shared model."""
+    if invitation.scale == scale:
+        return start
+    if adapter.holds(start):
+        return adapter.above(adapter.cut(invitation.rank), invitation.depth)
+    return in_server_units(adapter.layout, start, invitation.scale)

@@ -27,7 +27,7 @@ from fedsim.errors import FedsimError, RunError, message
 from fedsim.jobs import Job
 from fedsim.network.coding import Coder, CoderData
 from fedsim.server import returned
-from fedsim.server.values.dispatched import Dispatched, PolledModel
+from fedsim.server.values.dispatched import Dispatched, PolledModel, counted
 from fedsim.server.values.lent import LentVectors
 from fedsim.server.values.private_parts import PrivateParts
 
@@ -66,13 +66,11 @@ class Versions:
         """Start at version 0."""
         experiment, layout = plan.experiment, model.adapter.layout
         self.plan, self.private_parts, self.model, self.number = plan, private_parts, model, 0
-        self.rule = plan.parts.aggregator
+        self.rule, self.optimizer = plan.parts.aggregator, plan.parts.server_optimizer
         self.state = self.rule.init(model)
-        self.optimizer = plan.parts.server_optimizer
         self._optimizer_state = self.optimizer.init(layout.size)
-        self.coder = Coder(
-            experiment.wire, layout, experiment.training_seed, refactors=self.rule.traits.refactors
-        )
+        refactors = self.rule.traits.refactors
+        self.coder = Coder(experiment.wire, layout, experiment.training_seed, refactors=refactors)
         self.scale = layout.modules[0].scale if layout.modules else 1.0
         self.lent = LentVectors()
 
@@ -130,10 +128,8 @@ class Versions:
         return Dispatched(invitation, offer, start, self.model.base, job, common)
 
     def polled(self, invitation: Invitation, start: Vector) -> PolledModel:
-        """Return what a poll asks about of a client that has downloaded `start`."""
-        own_scale, adapter = invitation.scale != self.scale, self.model.adapter
-        cut = adapter.above(adapter.cut(invitation.rank), invitation.depth) if own_scale else start
-        return PolledModel(cut, self.base)
+        """Return what a poll asks about of a client that starts at `start`."""
+        return PolledModel(counted(self.model.adapter, start, invitation, self.scale), self.base)
 
     def _job(self, invitation: Invitation, offer: Offer, start: Vector, steps: int | None) -> Job:
         smaller = invitation.rank < self.model.adapter.layout.rank
@@ -158,13 +154,17 @@ class Versions:
 
     def client_models(self) -> Callable[[int], Vector] | None:
         """Return what gives a client's own model of this version; None while all have the shared one."""
-        if not len(self.model.personal) and not (self.private_parts.waits and len(self.private_parts.kept)):
+        model, plan, kept = self.model, self.plan, self.private_parts.kept
+        if not len(model.personal) and not (self.private_parts.waits and len(kept)):
             return None
-        model = self.model
 
         def vector(client: int) -> Vector:
             whole = self.rule.client_model(model, client)
-            return self.private_parts.start(client, model.adapter.vector if whole is None else whole)
+            if whole is not None or kept.get(client) is None:
+                return model.adapter.vector if whole is None else whole
+            rank, depth = plan.rank(client), plan.depth(client)  # it has no more of either part
+            shared = model.adapter.above(model.adapter.cut(rank), depth)
+            return self.private_parts.start(client, shared, rank, None, depth)
 
         return vector
 

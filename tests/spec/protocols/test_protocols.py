@@ -107,6 +107,20 @@ def test_with_k_as_large_as_the_cohort_nobody_does_less_than_a_whole_visit():
     assert [40.0] == times(run)
 
 
+@pytest.mark.parametrize(("epochs", "examples", "steps"), [(3, 9, 6), (4, 9, 8), (2, 33, 10), (1, 9, 2)])
+@pytest.mark.parametrize("most", [1.0, None])
+def test_a_whole_visit_of_short_batches_is_in_time_though_fewer_full_ones_are_not(
+    epochs, examples, steps, most
+):
+    """Nine examples in batches of eight: an epoch ends with a batch of one, which a number of steps does not have."""
+    local = {"optimizer": "sgd", "lr": 0.1, "epochs": epochs, "batch": 8}
+    task = {"kind": "quadratic", "examples": examples}
+    run = simulated(timely(k=3, most=most), [10.0] * 3, local=local, task=task, budget={"commits": 1})
+
+    assert run.visits.landed_s.tolist() == pytest.approx([10.0] * 3, abs=NEAR)
+    assert run.visits.work_share.tolist() == [1.0] * 3
+
+
 def test_a_client_whose_single_step_is_too_long_is_late():
     run = simulated(timely(grace=0.25), [1.0, 1.0, 40.0], local=TEN, budget={"commits": 1})
 

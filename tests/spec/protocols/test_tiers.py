@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -12,8 +13,40 @@ from worlds import plan, simulated
 from worlds.by_hand import NEAR, Q, committed, gaps, losses, schedule, times
 
 from fedsim.errors import ExperimentError, RunError
-from fedsim.protocols.tiers import Tiers, adaptive_probabilities, draw_tier, latency_tiers, mirrored_shares
+from fedsim.protocols.tiers import (
+    Tiers,
+    adaptive_probabilities,
+    draw_tier,
+    latency_tiers,
+    mean_loss,
+    mirrored_shares,
+)
 from fedsim.rng import stream
+
+
+@dataclass
+class Landed:
+    loss: float
+    outcome: str = "landed"
+
+
+@pytest.mark.parametrize(
+    ("visits", "mean"),
+    [
+        ([Landed(1.0), Landed(3.0)], 2.0),
+        ([Landed(1.0), Landed(math.nan, "rejected")], 1.0),
+        ([Landed(1.0), Landed(9.0, "rejected")], 1.0),
+        ([Landed(math.nan, "rejected")], 7.0),
+    ],
+)
+def test_a_refused_update_says_nothing_of_its_tier(visits, mean):
+    assert mean_loss(visits, 7.0) == mean
+
+
+@pytest.mark.parametrize(("across", "at_work"), [("turns", 4), ("asynchronous", 12)])
+def test_tiers_that_run_side_by_side_have_a_cohort_each_at_work(across, at_work):
+    assert Tiers(tiers=3, cohort=4, across=across).clients_at_work == at_work
+
 
 # tiers: who is in which --------------------------------------------------------------------------------
 
