@@ -13,7 +13,7 @@ from fedsim.cost.work import Work
 from fedsim.devices.compute import training
 from fedsim.devices.population import Profile
 from fedsim.instants import in_time
-from fedsim.network.build import handshakes_of
+from fedsim.network.build import handshakes_of, path_of
 from fedsim.network.tcp import Opening, transfer_s
 from fedsim.network.transport.tls import PLAIN
 
@@ -49,20 +49,21 @@ def estimate(
     tail: bool = False,
     network: NetworkConfig | None = None,
 ) -> Estimate:
-    """Return the course of a visit that starts at `now_s`, alone on its own link, on a cool device; pure.
+    """Return the course of a visit that starts at `now_s`, alone on its own link and the server's, on a cool device; pure.
 
     It knows the client's windows and nothing of batteries: `until_s` is when the window closes. `compute` says
-    what is modelled of the training (noise is left out), `tail` whether the radio stays up, `network` what it takes to
-    open a connection, and whether the upload finds that of the download open; without it each opens its own.
+    what is modelled of the training (noise is left out), `tail` whether the radio stays up, `network` the server's
+    rates, losses, what it takes to open a connection, and whether the upload finds that of the download open; without it each opens
+    its own, and nothing but the client's link is in the way.
     """
     shakes = PLAIN if network is None else handshakes_of(network)
-    down_s = _download_s(profile, work, Opening(shakes.full))
+    down_s = _download_s(profile, work, Opening(shakes.full), network)
     course = training(profile, work, compute)
     train_s = course.duration_s
     kept = network is not None and network.connection == "persistent" and train_s <= network.keep_alive_s
     anew = shakes.resumed if work.down_bytes and train_s <= shakes.ticket_s else shakes.full
     opening = Opening(0 if kept and work.down_bytes else anew)
-    up_s = transfer_s(work.up_bytes, profile.up_bytes_per_s, profile.rtt_s, profile.framing, opening)
+    up_s = transfer_s(work.up_bytes, *path_of(network, "up", profile), opening)
     total_s = down_s + train_s + up_s
     joules = active_j(
         profile,
@@ -81,12 +82,9 @@ def estimate(
     )
 
 
-def _download_s(profile: Profile, work: Work, opening: Opening) -> float:
+def _download_s(profile: Profile, work: Work, opening: Opening, network: NetworkConfig | None) -> float:
     """Return the seconds of a download; what a CDN sends comes first, over a connection of its own."""
-
-    def seconds(n_bytes: int) -> float:
-        return transfer_s(n_bytes, profile.down_bytes_per_s, profile.rtt_s, profile.framing, opening)
-
+    rest_s = transfer_s(work.down_bytes - work.cdn_bytes, *path_of(network, "down", profile), opening)
     if not work.cdn_bytes:
-        return seconds(work.down_bytes)
-    return seconds(work.cdn_bytes) + seconds(work.down_bytes - work.cdn_bytes)
+        return rest_s
+    return transfer_s(work.cdn_bytes, *path_of(network, "down", profile, server=False), opening) + rest_s

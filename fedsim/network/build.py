@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from fedsim.network.base import DIRECTIONS, MBPS, Direction, Links, Network
-from fedsim.network.private import PrivateLinks
+from fedsim.network.base import DIRECTIONS, MBPS, ClientLink, Direction, Links, Network
+from fedsim.network.private import Path, PrivateLinks, path_alone
 from fedsim.network.shared import FluidNetwork
 from fedsim.network.tcp import Connections
 from fedsim.network.transport.cdn import WithCdn
@@ -68,6 +68,25 @@ def handshakes_of(config: NetworkConfig) -> Handshakes:
     """Return the round trips of new connections."""
     tls = config.tls
     return PLAIN if tls is None else tls_handshakes(tls.version, tls.ticket_s, early_data=tls.early_data)
+
+
+def path_of(
+    config: NetworkConfig | None, direction: Direction, link: ClientLink, *, server: bool = True
+) -> Path:
+    """Return what one transfer has with nobody beside it, over a client's link of constant rate and the server's.
+
+    Args:
+        config: of the network; None: no server and no loss.
+        direction: `up` or `down`.
+        link: the client's own.
+        server: whether the server's own link is on the way; that of a CDN has no end.
+    """
+    own = link.up_bytes_per_s if direction == "up" else link.down_bytes_per_s
+    if config is None:
+        return Path(own, link.rtt_s, link.framing)
+    theirs_mbps = config.server_down_mbps if direction == "up" else config.server_up_mbps
+    rate = min(own, theirs_mbps * MBPS) if server else own
+    return path_alone(rate, link.rtt_s, link.framing, loss=config.loss, naive=config.model != "tcp")
 
 
 Foresight = Mapping[Direction, PrivateLinks]

@@ -79,20 +79,24 @@ class PrivateLinks(Network):
             seconds = SHORTEST_S
         return KnownTransfer(n_bytes, path, seconds)
 
-    def _path(self, direction: Direction, link: ClientLink) -> _Path:
+    def _path(self, direction: Direction, link: ClientLink) -> Path:
         """Return the path of a transfer: the slower of the client's and the server's side, less by losses."""
         rate = min(mean_rate(link, direction), self._server[direction])
-        if self._loss:
-            rate = min(rate, loss_limit(self._loss, link.rtt_s))
-        return _Path(rate, 0.0, 1.0) if self._naive else _Path(rate, link.rtt_s, link.framing)
+        return path_alone(rate, link.rtt_s, link.framing, loss=self._loss, naive=self._naive)
 
 
-class _Path(NamedTuple):
-    """What a transfer goes over, as `fedsim.network.tcp` takes it."""
+class Path(NamedTuple):
+    """What a transfer goes over, as `fedsim.network.tcp` takes it: a rate [bytes/s, headers included], a round trip [s], bytes sent a byte."""
 
     bytes_per_s: float
     rtt_s: float
     framing: float
+
+
+def path_alone(bytes_per_s: float, rtt_s: float, framing: float, *, loss: float, naive: bool) -> Path:
+    """Return the path of a transfer with nobody beside it: less by losses, and a rate alone with `naive`."""
+    rate = min(bytes_per_s, loss_limit(loss, rtt_s)) if loss else bytes_per_s
+    return Path(rate, 0.0, 1.0) if naive else Path(rate, rtt_s, framing)
 
 
 class KnownTransfer(NamedTuple):
@@ -104,7 +108,7 @@ class KnownTransfer(NamedTuple):
     """
 
     n_bytes: int
-    path: _Path
+    path: Path
     seconds: float
 
     def sent_bytes(self, elapsed_s: float) -> int:
@@ -112,7 +116,7 @@ class KnownTransfer(NamedTuple):
         return sent_bytes(elapsed_s, self.n_bytes, *self.path, NEW)
 
 
-def _seconds(n_bytes: int, path: _Path, opening: Opening) -> float:
+def _seconds(n_bytes: int, path: Path, opening: Opening) -> float:
     """Return how long a transfer takes [s]; what moves anything takes some time."""
     seconds = transfer_s(n_bytes, *path, opening)
     return max(seconds, SHORTEST_S) if n_bytes else seconds
@@ -129,7 +133,7 @@ class _Owner(NamedTuple):
 class _Alone:
     """A transfer whose end is known when it starts."""
 
-    def __init__(self, env: Environment, n_bytes: int, path: _Path, owner: _Owner) -> None:
+    def __init__(self, env: Environment, n_bytes: int, path: Path, owner: _Owner) -> None:
         self._env, self._n_bytes, self._path, self._owner = env, n_bytes, path, owner
         self.done = env.event()
         self._began_s = float(env.now)

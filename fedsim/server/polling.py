@@ -20,7 +20,7 @@ from fedsim.aggregators._base import Offer
 from fedsim.clock.plan import Plan
 from fedsim.clock.protocol import Verbs
 from fedsim.clock.visit import Visit
-from fedsim.cost.formulas import forward_flops, moved_bytes
+from fedsim.cost.formulas import expanded_bytes, forward_flops, moved_bytes
 from fedsim.cost.work import Work
 from fedsim.instants import Instant
 from fedsim.samplers._base import PollingSampler
@@ -43,7 +43,7 @@ def poll_work(plan: Plan, client: int, rank: int, offer: Offer) -> Work:
     """Return what a poll of a client moves and computes.
 
     Tokens are those of its training data, once; under `charge_as.tokens_per_visit` in proportion. FLOPs are
-    those of a forward pass, and each pass reads the weights once.
+    those of a forward pass, and each pass goes through the layers once and reads (and unpacks) the weights once.
 
     Args:
         plan: of the experiment.
@@ -57,7 +57,7 @@ def poll_work(plan: Plan, client: int, rank: int, offer: Offer) -> Work:
     tokens = max(1, round(whole.tokens * once / plan.task.tokens(client, local)))
     shape = plan.training_plan(client, rank or None).memory.shape
     passes = math.ceil(tokens / (shape.sequence * shape.batch))
-    forward = replace(shape, phi=0.0, checkpoint=False)
+    forward = replace(shape, phi=0.0, checkpoint=False)  # then nothing is above, either
     compute = plan.experiment.compute
     return replace(
         whole,
@@ -65,6 +65,8 @@ def poll_work(plan: Plan, client: int, rank: int, offer: Offer) -> Work:
         tokens=tokens,
         steps=passes,
         moved_bytes=moved_bytes(forward, passes, 0, copied=compute.dequantisation == "copy"),
+        layer_passes=float(passes * shape.layers),
+        expanded_bytes=passes * expanded_bytes(forward),
         coded_bytes=plan.sizing.coding_bytes(offer.down, "down"),
         up_bytes=ANSWER_BYTES,
         serialized_up_bytes=ANSWER_BYTES,

@@ -219,12 +219,26 @@ def test_a_wait_whose_end_rounds_to_just_before_the_window_goes_on():
     assert run.visits.dispatched_s.iloc[1] == pytest.approx(start_s)
 
 
-def test_a_visit_takes_as_long_and_costs_as_much_as_its_estimate_says():
-    made = plan(SYNC, [1.0, 2.0, 4.0], rate=1e4, rtt_s=0.08, radio_w=0.5, budget={"commits": 1})
+@pytest.mark.parametrize(
+    "network",
+    [
+        {},
+        {"congestion": "loss-based", "loss": 0.05},
+        {"server_up_mbps": 0.04, "server_down_mbps": 0.02, "sharing": "private"},
+        {"model": "size-over-rate"},
+        {"model": "size-over-rate", "server_up_mbps": 0.04},
+    ],
+)
+def test_a_visit_takes_as_long_and_costs_as_much_as_its_estimate_says(network):
+    unlimited = {"server_up_mbps": 1e12, "server_down_mbps": 1e12, **network}
+    made = plan(
+        SYNC, [1.0, 2.0, 4.0], rate=1e4, rtt_s=0.08, radio_w=0.5, budget={"commits": 1}, network=unlimited
+    )
     run = simulate(made, timeline_only=True)
 
     for row in run.visits.itertuples():
-        expected = estimate(made.population.profile(row.client), made.work(row.client), row.dispatched_s)
+        work, config = made.work(row.client), made.experiment.network
+        expected = estimate(made.population.profile(row.client), work, row.dispatched_s, network=config)
         assert expected.fits
         assert expected.lands
         assert row.downloaded_s - row.dispatched_s == pytest.approx(expected.download_s)
