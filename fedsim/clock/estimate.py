@@ -74,7 +74,7 @@ def estimate(
         up_bytes=work.up_bytes,
     )
     if tail:
-        joules += tails_j(profile, train_s)
+        joules += tails_j(profile, train_s if work.up_bytes else None, downloads=work.down_bytes > 0)
     gross = gross_j(joules, profile.idle_w, total_s)
     fits = work.memory_bytes <= profile.usable_memory_bytes
     return Estimate(

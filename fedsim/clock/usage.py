@@ -46,15 +46,16 @@ def active_j(
     )
 
 
-def tails_j(profile: Profile, upload_after_s: float | None) -> float:
-    """Return what a radio takes that stays up after transfers [J].
+def tails_j(profile: Profile, upload_after_s: float | None, *, downloads: bool = True) -> float:
+    """Return what a radio takes that stays up after the transfers of one visit [J]; one without bytes wakes no radio.
 
     Args:
         profile: whose radio.
         upload_after_s: time from the end of the download to the upload, which ends the first tail if it comes
             before the radio sleeps [s]; None: there is no upload.
+        downloads: whether there is a download.
     """
     last_j = tail_j(profile.tail_w, profile.tail_s)
     if upload_after_s is None:
-        return last_j
-    return tail_j(profile.tail_w, profile.tail_s, upload_after_s) + last_j
+        return last_j if downloads else 0.0
+    return (tail_j(profile.tail_w, profile.tail_s, upload_after_s) if downloads else 0.0) + last_j

@@ -233,7 +233,7 @@ class VisitAccount(VisitRecord):
             up_bytes=work.up_bytes,
         )
         if world.tail:
-            joules += tails_j(profile, elapsed_s)
+            joules += tails_j(profile, elapsed_s if work.up_bytes else None, downloads=work.down_bytes > 0)
         gross = gross_j(joules, profile.idle_w, self.ended_s - self.dispatched_s)
         self._usage = Usage(work.down_bytes, work.up_bytes, work.flops, joules, gross)
 
@@ -269,8 +269,9 @@ class VisitAccount(VisitRecord):
         )
         if not self._world.tail:
             return joules
-        uploads = not math.isnan(self._trained_s)
-        return joules + tails_j(self.profile, self._trained_s - self._downloaded_s if uploads else None)
+        uploads = self.work.up_bytes > 0 and not math.isnan(self._trained_s)
+        between_s = self._trained_s - self._downloaded_s if uploads else None
+        return joules + tails_j(self.profile, between_s, downloads=self.work.down_bytes > 0)
 
     def _moved_bytes(self, direction: Direction) -> int:
         """Return the payload that has left the sender by now, or had by its end."""

@@ -107,7 +107,7 @@ class EnergyConfig(Config):
 
     Attributes:
         tail: the radio stays up after a transfer (`tail_s` at `tail_w` of the network's row), unless the
-            next one begins before.
+            next one of the same visit begins before; a transfer without bytes wakes no radio.
         battery: what the devices' batteries hold, and at which level they take part; none: it does not matter.
     """
 

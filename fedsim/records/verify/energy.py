@@ -38,8 +38,9 @@ def _bounds(books: Books) -> _Joules:
     for side, began, done in (("down", dispatched, downloaded), ("up", trained, landed)):
         price = books.of_client(f"{side}_radio_j_per_byte") * v[f"{side}_bytes"].to_numpy(dtype=float)
         radio = radio + books.of_client(f"{side}_radio_w") * _spent_s(began, done, ended) + price
+    tails = _Joules(np.zeros(len(v)), np.zeros(len(v)))
     if books.block("energy").get("tail") is True:
-        radio = radio + _tails(books, trained - downloaded)
+        tails = _tails(books, downloaded, trained, landed)
     worked_s = np.where(v["flops"].to_numpy() > 0, _spent_s(downloaded, trained, ended), 0.0)
     train_w = books.of_client("train_w") - books.of_client("idle_w")
     heats = books.block("compute").get("thermal", "none") != "none"
@@ -47,14 +48,22 @@ def _bounds(books: Books) -> _Joules:
     powers = (books.of_client("down_radio_w"), books.of_client("up_radio_w"), np.maximum(train_w, 0.0))
     paused_j = v["paused_s"].to_numpy(dtype=float) * np.maximum.reduce(powers)
     low = np.minimum(training, -books.of_client("idle_w") * worked_s) if heats else training
-    return _Joules(radio + low - paused_j, radio + np.maximum(training, low))
+    return _Joules(radio + tails.least + low - paused_j, radio + tails.most + np.maximum(training, low))
 
 
-def _tails(books: Books, gap_s: Floats) -> Floats:
-    """Return what radios take that stay up after transfers [J], (visits,)."""
+def _tails(books: Books, downloaded_s: Floats, trained_s: Floats, landed_s: Floats) -> _Joules:
+    """Return what radios take that stay up after transfers: behind bytes, or behind what may have had some."""
     tail_w, tail_s = books.of_client("tail_w"), books.of_client("tail_s")
-    first = np.where(np.isnan(gap_s), 0.0, tail_w * np.fmin(tail_s, gap_s))
-    return np.asarray(first + tail_w * tail_s)
+    gap_s = trained_s - downloaded_s
+    down, up = (books.visits[f"{side}_bytes"].to_numpy() > 0 for side in ("down", "up"))
+    begun = ~np.isnan(gap_s)
+
+    def joules(downloads: Bools, uploads: Bools) -> Floats:
+        first_s = np.where(downloads & uploads, np.fmin(tail_s, gap_s), 0.0)
+        return np.asarray(tail_w * (first_s + np.where(downloads | uploads, tail_s, 0.0)))
+
+    cut_down, cut_up = np.isnan(downloaded_s), begun & np.isnan(landed_s)  # nothing of it may have left yet
+    return _Joules(joules(down, up & begun), joules(down | cut_down, (up & begun) | cut_up))
 
 
 def _other_joules(books: Books) -> Bools:

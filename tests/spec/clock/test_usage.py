@@ -98,6 +98,25 @@ def test_a_radio_stays_up_after_the_download_until_the_upload_at_most_and_after_
     assert tails_j(RADIO, upload_after_s) == joules
 
 
+@pytest.mark.parametrize(("upload_after_s", "joules"), [(None, 0.0), (1.0, 1.0)])
+def test_a_transfer_without_bytes_wakes_no_radio(upload_after_s, joules):
+    assert tails_j(RADIO, upload_after_s, downloads=False) == joules
+
+
+@pytest.mark.parametrize(
+    ("down_bytes", "up_bytes", "tails"), [(0, 0, 0.0), (0, 100, 1.0), (200, 0, 1.0), (200, 100, 2.0)]
+)
+def test_a_visit_has_the_tails_of_what_it_moves(down_bytes, up_bytes, tails):
+    work = replace(WORK, down_bytes=down_bytes, up_bytes=up_bytes)
+    joules = []
+    for tail in (True, False):
+        landed, env = visit(work, tail=tail)
+        env.run(landed.process)
+        joules.append(landed.usage.joules)
+
+    assert joules[0] - joules[1] == pytest.approx(tails)
+
+
 # of visits ------------------------------------------------------------------------------------------
 
 
