@@ -1,8 +1,8 @@
 """Rates that are generated: a lognormal AR(1) of one-second steps around a link's mean, with outages.
 
 Every block of seconds has its own address, so the rate at any time is had without those before it. The two
-processes forget: the AR(1) by its own decay over the block before (at most 0.99^2048 = 1e-9 of a standard
-deviation is left out), the outages at each second that is decisive whatever the state before it.
+processes forget: the AR(1) by its own decay over the block before (phi^2048 of a standard deviation is left out: 1e-9 at
+phi = 0.99, 2e-3 where a link varies five times its mean and remembers 0.99), the outages at each second that is decisive whatever the state before it.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ class VisitRow:
         flops: of its training, as far as it came; joules: used above idle; gross_joules: with the idle power of its time.
         rank: that it trained with; memory_plan: how it fitted into the memory, in words.
         computed: whether its training was really computed, here and not on the virtual clock.
-        examples: that it trained on; tokens: the same, or what was charged for them.
+        examples: of the client, whatever part of them the visit used; tokens: of a whole visit, or what was charged for them.
         loss: mean training loss, or what a polled client answered; NaN if nobody read it.
         loss_square: mean square of the losses, which Oort reads; NaN likewise.
         committed_version: the version that its update is in, -1 if in none.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from fedsim.devices.availability import OnlineTimes, WhoIsOnline
 from fedsim.devices.compute import Training
 from fedsim.devices.population import Population
-from fedsim.instants import At, Clock, Due, Instant
+from fedsim.instants import At, Clock, Due, Instant, in_time
 from fedsim.records.info import Batteries
 from fedsim.records.rows import Cause
 
@@ -135,7 +135,9 @@ class Windowed:
     def closure(self, client: int) -> Closure:
         """Return the end of the client's window: one for all of its visits in that window."""
         now_s = float(self._env.now)
-        _, until_s = self._windows.window(client, now_s)
+        start_s, until_s = self._windows.window(client, now_s)
+        if not in_time(start_s, now_s):  # it is offline: its window is over
+            until_s = now_s
         closure = self._closing.get(client)
         if closure is None or closure.until_s != until_s:
             at_s = now_s + max(0.0, until_s - now_s)  # where the clock will be: a rounding away from it

@@ -31,12 +31,16 @@ def attendance_of(
     """Return what an experiment asks to be followed.
 
     Raises:
-        ExperimentError: a device whose battery is not known, or that is never cool enough.
+        ExperimentError: a device whose battery is not known, or that is never cool enough, or too warm at rest.
         ProfileError: no table of plugs, or a broken one.
     """
     thermal = experiment.compute.thermal
-    heat_gates = not isinstance(thermal, str) and thermal.gates
-    if experiment.energy.battery is None and not heat_gates:
+    gates = False
+    if not isinstance(thermal, str):
+        gates = thermal.gates
+        for client in _firsts_of_a_model(population)[0]:
+            _refuse_warm(experiment, population.profile(client))
+    if experiment.energy.battery is None and not gates:
         return Windowed(env, population)
     windows = population.availability
     return Watched(env, windows, devices_of(experiment, population, machines))
@@ -109,6 +113,21 @@ def _levels_at_start(n: int, seed: int, bounds: tuple[float, float]) -> Floats:
     low, high = bounds
     levels: Floats = low + (high - low) * uniform[:n]
     return levels
+
+
+def _refuse_warm(experiment: Experiment, profile: Profile) -> None:
+    """Check that a device at rest is cooler than the cap of its class: else no power is left to train with.
+
+    Raises:
+        ExperimentError: it is not.
+    """
+    thermal = thermal_of(experiment.compute, profile.tier)
+    if thermal is None or thermal.resistance_k_per_w * profile.idle_w < thermal.cap_k:
+        return
+    rest_c = thermal.ambient_c + thermal.resistance_k_per_w * profile.idle_w
+    what = f"{profile.device} is as warm as that at rest, at {rest_c:.1f} degrees, and has no power left to train"
+    fix = f"set it above {rest_c:.1f}, or leave {profile.tier} out of compute.thermal.tiers"
+    raise ExperimentError(message("compute.thermal.cap_c", what, got=thermal.cap_c, fix=fix))
 
 
 def _heat_gates(experiment: Experiment, profile: Profile) -> bool:

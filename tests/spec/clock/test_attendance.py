@@ -273,6 +273,15 @@ def test_a_device_that_is_never_cool_enough_is_refused_by_name():
         visits(made)
 
 
+@pytest.mark.parametrize("cap_c", [23.0, 22.0])
+def test_a_device_that_is_as_warm_as_its_cap_at_rest_is_refused_by_name(cap_c):
+    """It would have no power left to train, and use less than nothing."""
+    made = phones([1.0], compute={"thermal": {**HEAT, "cap_c": cap_c}})
+
+    with pytest.raises(ExperimentError, match=r"cap_c: test is as warm as that at rest, at 23\.0 degrees"):
+        visits(made)
+
+
 @pytest.mark.parametrize(
     ("limits", "problem"),
     [
