@@ -251,6 +251,10 @@ def tables() -> Iterator[str]:
         yield from (*orders(rows), "")
         noise = start_noise(rows)
         yield f"Version 0 is one model: its measures under `lora` and `full` of one seed differ by at most {number(noise)} of themselves."
+        tried = [float(row["wall_s"]) for row in cells_of(RATES)]
+        hours = [number(sum(seconds) / 3600) for seconds in ([row["wall_s"] for row in rows.values()], tried)]
+        yield ""
+        yield f"{len(rows)} runs took {hours[0]} hours by the clock on the wall, the {len(tried)} that chose the rates {hours[1]}."
     else:
         yield "Not run yet."
 
@@ -276,7 +280,7 @@ def claims() -> Iterator[Row]:
         if mark["form"] == "share":
             against, told = (
                 "over",
-                "; ".join(f"{i.mean:.2%} (exact)" for i in found.by_measure.values() if i.n),
+                "; ".join(f"{100 * i.mean:.2f} % (exact)" for i in found.by_measure.values() if i.n),
             )
         else:
             parts = (
