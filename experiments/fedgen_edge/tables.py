@@ -301,7 +301,7 @@ def main() -> None:
     """Write everything anew."""
     runpy.run_path(str(HERE / "figures.py"), run_name="__main__")
     PAGE.write_text(written(PAGE.read_text("utf-8")), encoding="utf-8")
-    claim_rows.put(CLAIMS, "fedgen_edge", claims())
+    CLAIMS.write_text(claim_rows.filled(CLAIMS.read_text("utf-8"), "fedgen_edge", claims()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from fedsim.records.quantities import number
 from fedsim.records.statistics import MeanInterval, mean_interval
-from fedsim.records.studies.claims import Row, put
+from fedsim.records.studies.claims import Row
+from fedsim.records.studies.claims import filled as filled_claims
 from fedsim.records.studies.kept import Key, Rows, lines_of, rows_in
 from fedsim.records.studies.marks import FEWEST
 from fedsim.records.studies.pages import between, table, with_interval
@@ -296,7 +297,7 @@ def claims() -> Iterator[Row]:
 def main() -> None:
     """Write everything anew."""
     PAGE.write_text(between(PAGE.read_text("utf-8"), BEGIN, END, tables()), encoding="utf-8")
-    put(CLAIMS, "images", claims())
+    CLAIMS.write_text(filled_claims(CLAIMS.read_text("utf-8"), "images", claims()), encoding="utf-8")
     runpy.run_path(str(HERE / "figures.py"), run_name="__main__")
 
 

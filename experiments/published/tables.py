@@ -13,7 +13,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from fedsim.records.statistics import mean_interval
-from fedsim.records.studies.claims import Row, of_marks, put, told
+from fedsim.records.studies.claims import Row, of_marks, told
+from fedsim.records.studies.claims import filled as filled_claims
 from fedsim.records.studies.kept import Key, Rows, lines_of, rows_in
 from fedsim.records.studies.marks import judged, numbers
 from fedsim.records.studies.pages import between
@@ -194,7 +195,7 @@ END = "<!-- end of tables -->"
 def main() -> None:
     """Write everything anew."""
     PAGE.write_text(between(PAGE.read_text("utf-8"), BEGIN, END, table()), encoding="utf-8")
-    put(CLAIMS, "published", claims())
+    CLAIMS.write_text(filled_claims(CLAIMS.read_text("utf-8"), "published", claims()), encoding="utf-8")
     draw()
 
 

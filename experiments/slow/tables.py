@@ -272,7 +272,7 @@ def claims() -> Iterator[claim_rows.Row]:
 def main() -> None:
     """Write everything anew."""
     PAGE.write_text(filled(PAGE.read_text("utf-8")), encoding="utf-8")
-    claim_rows.put(CLAIMS, STUDY, claims())
+    CLAIMS.write_text(claim_rows.filled(CLAIMS.read_text("utf-8"), STUDY, claims()), encoding="utf-8")
     runpy.run_path(str(HERE / "figures.py"), run_name="__main__")
 
 

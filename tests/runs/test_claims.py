@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from worlds.loaded_scripts import loaded_script
 
-from fedsim.records.studies.claims import HEAD, begin, end, of_marks, put
+from fedsim.records.studies.claims import HEAD, begin, end, filled, of_marks
 from fedsim.records.studies.pages import table
 
 ROOT = Path(__file__).parents[2]
@@ -46,24 +46,20 @@ def test_every_study_with_marks_writes_its_rows():
     assert set(STUDIES) == marked
 
 
-def test_rows_are_put_where_the_page_has_a_place_for_them(tmp_path):
-    page = tmp_path / "claims.md"
-    page.write_text(f"one\n{begin('a')}\n{end('a')}\ntwo\n{begin('b')}\nold\n{end('b')}\n", "utf-8")
-    put(page, "b", [("it is so", "x", "y", "1", "**confirmed**")])
+def test_rows_are_put_where_the_page_has_a_place_for_them():
+    page = f"one\n{begin('a')}\n{end('a')}\ntwo\n{begin('b')}\nold\n{end('b')}\n"
+    found = filled(page, "b", [("it is so", "x", "y", "1", "**confirmed**")])
 
-    assert page.read_text("utf-8").startswith(f"one\n{begin('a')}\n{end('a')}\ntwo\n{begin('b')}\n| claim |")
-    assert "| it is so | x | y | 1 | **confirmed** |" in page.read_text("utf-8")
+    assert found.startswith(f"one\n{begin('a')}\n{end('a')}\ntwo\n{begin('b')}\n| claim |")
+    assert "| it is so | x | y | 1 | **confirmed** |" in found
+    assert "old" not in found
     with pytest.raises(ValueError, match=r"experiments/c/tables\.py"):
-        put(page, "c", [])
+        filled(page, "c", [])
 
 
-def test_the_end_of_another_study_is_not_that_of_one(tmp_path):
-    page = tmp_path / "claims.md"
-    page.write_text(f"{begin('a')}\nwords\n{begin('b')}\n{end('b')}\n", "utf-8")
-
+def test_the_end_of_another_study_is_not_that_of_one():
     with pytest.raises(ValueError, match="end of claims of a"):
-        put(page, "a", [])
-    assert "words" in page.read_text("utf-8")
+        filled(f"{begin('a')}\nwords\n{begin('b')}\n{end('b')}\n", "a", [])
 
 
 def test_a_note_is_on_a_mark():

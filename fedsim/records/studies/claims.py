@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 
 from fedsim.records.quantities import number
@@ -97,11 +96,10 @@ def outcome(verdict: str, note: str) -> str:
     return note if note.startswith("**") else f"{words}; {note}"
 
 
-def put(page: Path, study: str, rows: Iterable[Row]) -> None:
-    """Write the rows of a study into docs/claims.md.
+def filled(page: str, study: str, rows: Iterable[Row]) -> str:
+    """Return the text of docs/claims.md with the rows of a study in their place.
 
     Raises:
         ValueError: the page has no place for them.
     """
-    text = between(page.read_text("utf-8"), begin(study), end(study), table(HEAD, rows))
-    page.write_text(text, encoding="utf-8")
+    return between(page, begin(study), end(study), table(HEAD, rows))
