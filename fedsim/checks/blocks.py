@@ -136,7 +136,8 @@ def _training(experiment: Experiment) -> list[Problem]:
     problems: list[Problem] = []
     lora, local = experiment.lora, experiment.local
     if lora.full:
-        for name in ("r", "alpha", "targets", "rank_by", "depth", "depth_by", "scale", *lora.practised):
+        names = ("r", "alpha", "targets", "dropout", "rank_by", "depth", "depth_by", "scale")
+        for name in (*names, *lora.practised):
             value = getattr(lora, name)
             if value != LoraConfig.model_fields[name].default:
                 fix = f"remove lora.{name}, or full: true"

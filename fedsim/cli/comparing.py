@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,7 @@ import typer
 
 from fedsim.cli.arguments import AsJson
 from fedsim.cli.reading import contradictions_told
-from fedsim.cli.shell import runs_in, say
+from fedsim.cli.shell import runs_in_all, say
 
 if TYPE_CHECKING:
     from fedsim.report.parts import Table
@@ -34,7 +35,7 @@ def compare(runs: Runs, target: Target = None, out: Out = None, *, as_json: AsJs
     from fedsim.report.several.differences import contest, verdict
     from fedsim.report.several.labels import compared
 
-    folders = [folder for named in runs for folder in runs_in(named)]
+    folders = runs_in_all(runs)
     loaded = [load(folder) for folder in folders]
     metric, values = _targets(target or [])
     c = compared(loaded)
@@ -68,6 +69,8 @@ def _targets(given: Sequence[str]) -> tuple[str | None, list[float]]:
         name, _, value = text.rpartition("=")
         try:
             values.append(float(value))
+            if not math.isfinite(values[-1]):
+                raise ValueError(value)
         except ValueError as problem:
             raise ExperimentError(
                 message("--target", "is no number", got=text, fix="write perplexity=16, or 16")

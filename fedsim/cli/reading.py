@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedsim.cli.arguments import AsJson, RunFolder, Trust
-from fedsim.cli.shell import beside, from_a_folder, runs_in
-from fedsim.errors import FedsimError, RunFolderError, message, visible
+from fedsim.cli.shell import beside, from_a_folder, runs_in_all
+from fedsim.errors import ExperimentError, FedsimError, RunFolderError, message, visible
 
 if TYPE_CHECKING:
     from fedsim.records.run import Run
@@ -56,7 +57,9 @@ def report(
     from fedsim.records.run import load
     from fedsim.report import write
 
-    folders = [folder for named in runs for folder in runs_in(named)]
+    if any(not math.isfinite(value) for value in target or ()):
+        raise ExperimentError(message("--target", "is no finite number", got=target, fix="write 16"))
+    folders = runs_in_all(runs)
     loaded = [load(folder) for folder in folders]
     page = beside(folders) / "report.html" if out is None else out
     with contradictions_told(loaded):

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -209,6 +209,18 @@ def new_folder(out: Path | None, name: str) -> Path:
         number += 1
         folder = Path("runs") / f"{name}-{number}"
     return folder
+
+
+def runs_in_all(named: Iterable[Path]) -> list[Path]:
+    """Return the run folders of several folders, each once, whatever names it has.
+
+    Raises:
+        RunFolderError: a folder without a run.
+    """
+    found: dict[Path, Path] = {}
+    for folder in (folder for one in named for folder in runs_in(one)):
+        found.setdefault(folder.resolve(), folder)
+    return list(found.values())
 
 
 def runs_in(folder: Path) -> list[Path]:

@@ -225,6 +225,14 @@ class EvaluateConfig(Config):
         return values
 
     @model_validator(mode="after")
+    def _splits_once(self) -> EvaluateConfig:
+        if not self.splits:
+            raise invalid("scores nothing", got=[], fix="give splits: [test]", where="splits")
+        if len(set(self.splits)) < len(self.splits):
+            raise invalid("has a split twice", got=list(self.splits), fix="keep one", where="splits")
+        return self
+
+    @model_validator(mode="after")
     def _targets_once(self) -> EvaluateConfig:
         if len(set(self.targets)) < len(self.targets):
             raise invalid("has a target twice", got=list(self.targets), fix="keep one")

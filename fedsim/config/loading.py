@@ -70,9 +70,8 @@ def sweep_points(path: str | Path, overrides: Sequence[str] = ()) -> list[tuple[
     for values in itertools.product(*grid.values()):
         changes = dict(zip(grid, values, strict=True))
         point = deepcopy(draft)
-        apply(
-            point, [Override(tuple(key.split(".")), value, f"sweep.{key}") for key, value in changes.items()]
-        )
+        own = deepcopy(changes)  # a block of the grid is changed where another axis names a key in it
+        apply(point, [Override(tuple(key.split(".")), value, f"sweep.{key}") for key, value in own.items()])
         if "name" not in changes:
             point.values["name"] = f"{base_name}.{label(changes)}"
         try:

@@ -23,6 +23,8 @@ PATHS = frozenset(
         "energy.battery.plugged",
         "lora.start_from",
         "task.chat_template",
+        "task.features.classifier",
+        "task.features.weights",
     }
 )
 """Fields that are always a file, unless they hold a word of their own (`fedsim.config.words.WORDS`)."""

@@ -122,6 +122,9 @@ class PopulationConfig(Config):
         if (self.preset is None) == (self.devices is None):
             both = "neither `preset` nor" if self.preset is None else "both `preset` and"
             raise invalid(f"has {both} `devices`", fix="give one: a preset, or a devices table")
+        if self.preset is not None and self.networks is not None:
+            fix = "remove networks, or give a table of devices in place of the preset"
+            raise invalid("has `networks` beside `preset`, which has links of its own", fix=fix)
         if self.devices is not None and self.networks is None:
             raise invalid("has `devices` without `networks`", fix="add networks: FILE")
         if self.region is not None and self.regions is None:

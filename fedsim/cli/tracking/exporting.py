@@ -10,7 +10,7 @@ import typer
 
 from fedsim.cli.arguments import AsJson
 from fedsim.cli.reading import contradictions_told
-from fedsim.cli.shell import beside, runs_in, say
+from fedsim.cli.shell import beside, runs_in_all, say
 
 
 class Program(StrEnum):
@@ -54,7 +54,7 @@ def export(
     from fedsim.records.run import load
     from fedsim.trackers import export as write
 
-    folders = [folder for named in runs for folder in runs_in(named)]
+    folders = runs_in_all(runs)
     place = beside([folder.absolute() for folder in folders])
     place = place.parent if len(folders) == 1 else place
     out = place / to.value if out is None else out

@@ -38,7 +38,7 @@ class LoraDepth(LoraPractice):
                 "has `depths` with `depth_by: fixed`",
                 fix="remove it, or set depth_by: tier, memory or deadline",
             )
-        if by == "tier" and not isinstance(depths, dict):
+        if by == "tier" and (not isinstance(depths, dict) or not depths):
             fix = "add depths, as in {low: 4, high: 12}"
             raise invalid("has `depth_by: tier` without a depth for each tier", fix=fix)
         if by in ("memory", "deadline") and isinstance(depths, dict):

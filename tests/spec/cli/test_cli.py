@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -322,7 +323,8 @@ def test_reports_of_one_run_several_runs_and_a_folder_of_runs(done, here, capsys
     assert said(capsys, "report", "all/a")[1] == f"{here}/all/a/report.html\n"
     assert said(capsys, "report", "all/a", "all/b")[1] == f"{here}/all/report.html\n"
     assert said(capsys, "report", "all", "--out", "page.html")[1] == "page.html\n"
-    said(capsys, "report", done, done, "--out", "page.html", "--target", "3.5", "--target", "2")
+    again = shutil.copytree(done, here / "again")
+    said(capsys, "report", done, again, "--out", "page.html", "--target", "3.5", "--target", "2")
     targets = re.findall(
         r"Declared target: test \w+ of ([\d.]+)", (here / "page.html").read_text(encoding="utf-8")
     )
