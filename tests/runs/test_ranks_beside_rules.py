@@ -71,23 +71,6 @@ def plan_unseen(plan):
     return set(unseen(plan.parts.personal, plan.experiment))
 
 
-def test_a_score_of_a_small_client_is_of_the_model_that_it_uses_after_the_run():
-    """FedPer: the shared layers as its rank holds them, beside its own."""
-    run, _ = finished(
-        asked(
-            lora={"r": 4, **TIERS},
-            aggregator={"kind": "fedit"},
-            personal={"kind": "fedper"},
-            evaluate={"splits": ["clients"], "every_commits": 8},
-        )
-    )
-    last = run.scores[run.scores["version"] == run.scores["version"].max()]
-    people = run.personal
-
-    assert run.clients["rank"].nunique() > 1
-    assert float(last["value"].iloc[0]) == pytest.approx(float(people["metric_personal"].mean()), rel=1e-6)
-
-
 # what cannot go together ------------------------------------------------------------------------
 
 

@@ -154,17 +154,13 @@ class Versions:
 
     def client_models(self) -> Callable[[int], Vector] | None:
         """Return what gives a client's own model of this version; None while all have the shared one."""
-        model, plan, kept = self.model, self.plan, self.private_parts.kept
-        if not len(model.personal) and not (self.private_parts.waits and len(kept)):
+        if not len(self.model.personal) and not (self.private_parts.waits and len(self.private_parts.kept)):
             return None
+        model = self.model
 
         def vector(client: int) -> Vector:
             whole = self.rule.client_model(model, client)
-            if whole is not None or kept.get(client) is None:
-                return model.adapter.vector if whole is None else whole
-            rank, depth = plan.rank(client), plan.depth(client)  # it has no more of either part
-            shared = model.adapter.above(model.adapter.cut(rank), depth)
-            return self.private_parts.start(client, shared, rank, None, depth)
+            return self.private_parts.start(client, model.adapter.vector if whole is None else whole)
 
         return vector
 
