@@ -13,9 +13,8 @@ from pathlib import Path
 import fedsim
 from fedsim.config.experiment import Experiment
 from fedsim.config.loading import load
-from fedsim.records.statistics import mean_interval
 from fedsim.records.studies.kept import Key, Rows, rows_in, text_of
-from fedsim.records.studies.marks import numbers
+from fedsim.records.studies.marks import interval_of
 from fedsim.records.studies.pages import between, table, with_interval
 
 HERE = Path(__file__).parent
@@ -94,7 +93,7 @@ def read() -> dict[Key, dict[str, float]]:
 
 def commits_over(rows: Rows, way: str, other: str) -> str:
     """Return how many times as many commits one way makes as another, over seeds, with its interval."""
-    return with_interval(mean_interval(numbers(rows, STUDY, "commits", "ratio", f"{way} | {other}")))
+    return with_interval(interval_of(rows, STUDY, "commits", "ratio", f"{way} | {other}"))
 
 
 def tables() -> list[str]:
@@ -102,7 +101,7 @@ def tables() -> list[str]:
     rows = read()
 
     def cell(way: str, column: str) -> str:
-        return with_interval(mean_interval(numbers(rows, STUDY, column, "value", way)))
+        return with_interval(interval_of(rows, STUDY, column, "value", way))
 
     body = [[way, *(cell(way, column) for column in COLUMNS)] for way in WAYS]
     pairs = [("lost", "no battery"), ("pause", "lost"), ("partial", "lost"), ("pause, 120 at work", "lost")]

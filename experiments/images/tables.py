@@ -38,8 +38,6 @@ WAYS = {
     "wide": "LoRA, wide",
 }
 PRETRAINED = "pretrained"
-WAY_OF = {PRETRAINED: "lora"}
-"""A model -> the method whose runs show it, where that is not its own."""
 HELD = {
     PRETRAINED: ("local-only", "held_shared"),
     "full": ("full", "held_shared"),
@@ -75,11 +73,15 @@ def cells_of(path: Path) -> list[dict[str, str]]:
 
 def value(rows: Rows, study: str, way: str, seed: int, measure: str) -> float:
     """Return a measure of a run, NaN without it; that of the pretrained model is version 0 of the shared adapter's run."""
-    if measure == "held":
-        way, measure = HELD[way]
-    elif way == PRETRAINED:
-        way, measure = WAY_OF[way], f"start_{measure}"
+    way, measure = found_in(way, measure)
     return rows.get(Key(study, way, seed), {}).get(measure, math.nan)
+
+
+def found_in(model: str, measure: str) -> tuple[str, str]:
+    """Return of which method's runs a measure of a model is, and its column."""
+    if measure == "held":
+        return HELD[model]
+    return ("lora", f"start_{measure}") if model == PRETRAINED else (model, measure)
 
 
 def seeds_of(rows: Rows, study: str) -> list[int]:
@@ -95,13 +97,11 @@ def by_seed(rows: Rows, study: str, way: str, measure: str) -> list[float]:
 
 def pairs(rows: Rows, study: str, first: str, second: str, measure: str) -> list[tuple[float, float]]:
     """Return a measure of two methods, seed by seed, of the seeds that both were run with; NaN where a run has none."""
-    run = {
-        model: HELD[model][0] if measure == "held" else WAY_OF.get(model, model) for model in (first, second)
-    }
+    run = [found_in(model, measure)[0] for model in (first, second)]
     return [
         (value(rows, study, first, seed, measure), value(rows, study, second, seed, measure))
         for seed in seeds_of(rows, study)
-        if all(Key(study, way, seed) in rows for way in run.values())
+        if all(Key(study, way, seed) in rows for way in run)
     ]
 
 
@@ -277,21 +277,17 @@ def claims() -> Iterator[Row]:
     rows = read()
     for mark in marks():
         found = judged(rows, mark)
-        n = max((i.n for i in found.by_measure.values()), default=0)
+        known = {name: interval for name, interval in found.by_measure.items() if interval.n}
         if mark["form"] == "share":
-            against, told = (
-                "over",
-                "; ".join(f"{100 * i.mean:.2f} % (exact)" for i in found.by_measure.values() if i.n),
-            )
+            against, parts = "over", [f"{100 * i.mean:.2f} % (exact)" for i in known.values()]
         else:
-            parts = (
-                f"{MEASURES.get(name, name)} {with_interval(i)}"
-                for name, i in found.by_measure.items()
-                if i.n
+            against, parts = (
+                "less",
+                [f"{MEASURES.get(name, name)} {with_interval(i)}" for name, i in known.items()],
             )
-            against, told = "less", "; ".join([*parts, f"n = {n}"] if n else [])
+            parts += [f"n = {max(i.n for i in known.values())}"] if known else []
         ran = f"[Fashion-MNIST](../experiments/images/README.md), {mark['study']}: {mark['first']} {against} {mark['second']}"
-        yield mark["claim"], mark["source"], ran, told or "–", OUTCOMES[found.verdict]
+        yield mark["claim"], mark["source"], ran, "; ".join(parts) or "–", OUTCOMES[found.verdict]
 
 
 def main() -> None:

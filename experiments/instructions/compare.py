@@ -18,10 +18,9 @@ import fedsim
 from fedsim import views
 from fedsim.cli.app import call
 from fedsim.config.loading import load
-from fedsim.records.statistics import mean_interval
 from fedsim.records.studies.command import answered
 from fedsim.records.studies.kept import Key, rows_in, runs_of, text_of
-from fedsim.records.studies.marks import numbers
+from fedsim.records.studies.marks import interval_of
 from fedsim.records.studies.pages import between, spread, table, with_interval
 
 HERE = Path(__file__).parent
@@ -149,8 +148,8 @@ def figures(run: fedsim.Run) -> dict[str, float]:
 def sooner() -> list[str]:
     """Return the table of the schedules: minutes that both servers take, and how many times as long rounds take, seed by seed."""
     rows = rows_in(ROWS)
-    minutes = [mean_interval(numbers(rows, STUDY, "minutes", "value", way)) for way in SCHEDULED]
-    ratio = mean_interval(numbers(rows, STUDY, "minutes", "ratio", " | ".join(SCHEDULED)))
+    minutes = [interval_of(rows, STUDY, "minutes", "value", way) for way in SCHEDULED]
+    ratio = interval_of(rows, STUDY, "minutes", "ratio", " | ".join(SCHEDULED))
     head = ["virtual minutes of", *(WAYS[way] for way in SCHEDULED), "times as long"]
     return table(head, [[f"seeds 0 to {max(SEEDS)}", *map(with_interval, (*minutes, ratio))]])
 

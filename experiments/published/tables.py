@@ -16,7 +16,7 @@ from fedsim.records.statistics import mean_interval
 from fedsim.records.studies.claims import Row, of_marks, told
 from fedsim.records.studies.claims import filled as filled_claims
 from fedsim.records.studies.kept import Key, Rows, lines_of, rows_in
-from fedsim.records.studies.marks import judged, numbers
+from fedsim.records.studies.marks import interval_of, judged
 from fedsim.records.studies.pages import between
 from fedsim.records.studies.pages import with_interval as said
 
@@ -135,8 +135,7 @@ def draw() -> None:
     slots = (30, 100, 300, 1000)
     for measure, label in (("target_s", "time"), ("target_up_bytes", "bytes")):
         pairs = [
-            mean_interval(numbers(rows, "asynchrony", measure, "ratio", f"sync {n} | fedbuff {n}")).mean
-            for n in slots
+            interval_of(rows, "asynchrony", measure, "ratio", f"sync {n} | fedbuff {n}").mean for n in slots
         ]
         right.plot(slots, pairs, "o-", label=f"{label} to the target")
     right.axhline(1.0, color="0.4", linewidth=0.8, linestyle=":")
@@ -159,17 +158,15 @@ def notes(rows: Rows) -> dict[str, str]:
 
     def later(at_once: int) -> float:
         """Time of rounds to the target, over that until FedBuff stays there: its first crossing is an overshoot."""
-        rounds = mean_interval(numbers(rows, "asynchrony", "target_s", "value", f"sync {at_once}")).mean
-        stays = mean_interval(numbers(rows, "overshoot", "settled_s", "value", f"fedbuff {at_once}")).mean
+        rounds = interval_of(rows, "asynchrony", "target_s", "value", f"sync {at_once}").mean
+        stays = interval_of(rows, "overshoot", "settled_s", "value", f"fedbuff {at_once}").mean
         return rounds / stays
 
-    slots = mean_interval(
-        numbers(rows, "fedscale", "commits_per_hour", "ratio", "async, equal, ten slots | sync, equal")
+    slots = interval_of(
+        rows, "fedscale", "commits_per_hour", "ratio", "async, equal, ten slots | sync, equal"
     ).mean
-    half_normal = mean_interval(
-        numbers(rows, "asynchrony", "target_updates", "ratio", "sync 300 | fedbuff 300")
-    ).mean
-    versions = mean_interval(numbers(rows, "timelyfl", "commits", "ratio", "fedbuff | timely")).mean
+    half_normal = interval_of(rows, "asynchrony", "target_updates", "ratio", "sync 300 | fedbuff 300").mean
+    versions = interval_of(rows, "timelyfl", "commits", "ratio", "fedbuff | timely").mean
     return {
         "fedscale": f"{slots:.2f} of it is ten slots against five",
         "timelyfl-people": "**not tested**: theirs is who is in a version, ours who is in the model in the end",

@@ -17,7 +17,7 @@ from fedsim.records.quantities import number
 from fedsim.records.statistics import MeanInterval, mean_interval
 from fedsim.records.studies import claims as claim_rows
 from fedsim.records.studies.kept import Key, Rows, lines_of, rows_in
-from fedsim.records.studies.marks import judged, numbers
+from fedsim.records.studies.marks import interval_of, judged
 from fedsim.records.studies.pages import between, table
 from fedsim.records.studies.pages import with_interval as said
 
@@ -186,7 +186,7 @@ def against(found: Rows) -> list[str]:
     """Return by how much gaps are larger than on equal devices, seed by seed: the same texts, by which chance gives a gap, too."""
     body = []
     for way, equal in ON_EQUAL.items():
-        more = mean_interval(numbers(found, STUDY, "gap", "difference", f"{way} | {equal}"))
+        more = interval_of(found, STUDY, "gap", "difference", f"{way} | {equal}")
         row = [counted(over_seeds(found, name, "gap"), more.n) for name in (way, equal)]
         body.append([SERVERS[way], str(more.n), *row, said(more)])
     return table(["server", "seeds", "gap [%]", "on equal devices [%]", "more [points]"], body)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedsim.cli.arguments import AsJson
-from fedsim.cli.reading import contradictions_told
+from fedsim.cli.reading import contradictions_told, target_of
 from fedsim.cli.shell import runs_in_all, say
 
 if TYPE_CHECKING:
@@ -67,14 +66,7 @@ def _targets(given: Sequence[str]) -> tuple[str | None, list[float]]:
     names, values = set(), []
     for text in given:
         name, _, value = text.rpartition("=")
-        try:
-            values.append(float(value))
-            if not math.isfinite(values[-1]):
-                raise ValueError(value)
-        except ValueError as problem:
-            raise ExperimentError(
-                message("--target", "is no number", got=text, fix="write perplexity=16, or 16")
-            ) from problem
+        values.append(target_of(value, text))
         names.add(name)
     named = sorted(names - {""})
     if len(named) > 1:

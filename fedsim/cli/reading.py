@@ -40,6 +40,22 @@ def contradictions_told(runs: Sequence[Run]) -> Iterator[None]:
         raise
 
 
+def target_of(value: str, given: str) -> float:
+    """Return a value that is to be reached, of what the command line was given.
+
+    Raises:
+        ExperimentError: it is no finite number.
+    """
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        fix = "write perplexity=16, or 16"
+        raise ExperimentError(message("--target", "is no number", got=given, fix=fix))
+    return number
+
+
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of runs.")],
     out: Annotated[
@@ -57,13 +73,12 @@ def report(
     from fedsim.records.run import load
     from fedsim.report import write
 
-    if any(not math.isfinite(value) for value in target or ()):
-        raise ExperimentError(message("--target", "is no finite number", got=target, fix="write 16"))
+    targets = [target_of(str(value), str(value)) for value in target or ()]
     folders = runs_in_all(runs)
     loaded = [load(folder) for folder in folders]
     page = beside(folders) / "report.html" if out is None else out
     with contradictions_told(loaded):
-        page = write(loaded, page, targets=target or ())
+        page = write(loaded, page, targets=targets)
     _tell_file("report", page, as_json=as_json)
 
 

@@ -12,8 +12,8 @@ from fedsim.optimizers._base import Adaptive, Bias, Decay, Moments, Rate
 class Fadas(Adaptive):
     """AMSGrad on the mean move of a buffer: x <- x + lr_t m / (sqrt(max v) + tau), delay-adapted.
 
-    v as in Adam; the largest v so far divides, so with `bias: none` and no delay no coordinate's step for a move grows again. With T the largest
-    staleness among the updates of a step, lr_t = lr while T <= `patience`, and beyond
+    v as in Adam; the largest v so far divides, so with `bias: none` and no delay no coordinate's step for a
+    move grows again. With T the largest staleness among the updates of a step, lr_t = lr while T <= `patience`, and beyond
 
         delay: capped:    min(lr, 1 / T)    (the paper, algorithm 2)
         delay: scaled:    lr / T            (the authors' code)

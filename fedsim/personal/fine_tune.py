@@ -14,9 +14,9 @@ from fedsim.personal._base import Home, Personal, tuned
 class FineTune(Personal):
     """theta_k = SGD_E(theta; D_k): `epochs` E over the client's data, from what it downloads after the run.
 
-    Both factors train, whatever the rule trains in a visit. Nothing happens during the run. A client that was never asked does the same. With a rule under which
-    clients keep a part of the model (FedSA-LoRA, local-only), that part is in the copy. 0 epochs: the
-    copy is what was downloaded, and the gain exactly 0.
+    Nothing happens during the run. Both factors train, whatever the rule trains in a visit. A client that was
+    never asked does the same. With a rule under which clients keep a part of the model (FedSA-LoRA, local-only),
+    that part is in the copy. 0 epochs: the copy is what was downloaded, and the gain exactly 0.
 
     Attributes:
         epochs: E.

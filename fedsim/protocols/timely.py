@@ -115,9 +115,7 @@ class Timely(ServerProtocol):
             rank = largest(lambda r: in_time(whole, r), 1, server.rank(client))
         bound = None if self.most is None else max(1, math.floor(self.most * whole))
         low, high = 1, bound
-        if (
-            bound is None or bound >= whole
-        ):  # a whole visit has short batches, and fewer steps have none: they may take longer
+        if bound is None or bound >= whole:  # fewer steps have no short batches, and may take longer than all
             low, high = (whole, bound) if in_time(whole, rank) else (1, max(1, whole - 1))
         return largest(lambda s: in_time(s, rank), low, high), rank
 

@@ -11,6 +11,8 @@ from worlds.loaded_scripts import fixture_of
 from worlds.studies import stated
 
 import fedsim
+from fedsim.records.statistics import mean_interval
+from fedsim.records.studies.marks import numbers
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "experiments" / "published"
@@ -106,7 +108,7 @@ def test_a_ratio_over_nothing_or_over_infinity_is_missing(tables):
 def test_forms_of_a_mark_by_hand(tables):
     known = rows(a=[6.0], b=[3.0], c=[4.0], d=[8.0])
     by_form = {
-        form: tables.numbers(known, "s", "m", form, ways)
+        form: numbers(known, "s", "m", form, ways)
         for form, ways in [
             ("value", "a"),
             ("ratio", "a | b"),
@@ -147,11 +149,11 @@ def test_a_run_comes_out_as_it_stands_in_the_table(compare, tables):
 
 def test_claims_about_steps_and_overshoot_are_of_the_stored_runs(tables):
     known, claims = tables.read(), CLAIMS.read_text("utf-8")
-    led = tables.numbers(known, "asynchrony", "target_updates", "ratio", "sync 300, lr 1 | fedbuff 300, lr 1")
+    led = numbers(known, "asynchrony", "target_updates", "ratio", "sync 300, lr 1 | fedbuff 300, lr 1")
     runs = [row for (study, way, _), row in known.items() if (study, way) == ("overshoot", "fedbuff 1000")]
     later = [row["settled_s"] / row["target_s"] for row in runs]
     for values in (led, later):
-        assert f"| {tables.said(tables.mean_interval(values))}; n = 3 |" in claims
+        assert f"| {tables.said(mean_interval(values))}; n = 3 |" in claims
 
 
 def test_tiers_of_five_speeds_take_the_time_that_they_take_by_hand(tables):
@@ -160,7 +162,7 @@ def test_tiers_of_five_speeds_take_the_time_that_they_take_by_hand(tables):
     among = [math.comb(10 * (k + 1), 5) / math.comb(50, 5) for k in range(5)]  # none is slower than the k-th
     slowest = sum(t * (p - q) for t, p, q in zip(times, among, [0.0, *among], strict=False))
     known = tables.read()
-    ratio = tables.numbers(known, "tifl-schedule", "hours_per_commit", "ratio", "fedavg | tifl")
-    found = tables.mean_interval(ratio)
+    ratio = numbers(known, "tifl-schedule", "hours_per_commit", "ratio", "fedavg | tifl")
+    found = mean_interval(ratio)
     assert found.low < slowest / (sum(times) / 5) < found.high
     assert f"| {tables.said(found)}; n = 5 |" in CLAIMS.read_text("utf-8")

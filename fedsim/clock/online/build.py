@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,12 +36,10 @@ def attendance_of(
         ProfileError: no table of plugs, or a broken one.
     """
     thermal = experiment.compute.thermal
-    gates = False
-    if not isinstance(thermal, str):
-        gates = thermal.gates
-        for client in _firsts_of_a_model(population)[0]:
-            _refuse_warm(experiment, population.profile(client))
-    if experiment.energy.battery is None and not gates:
+    heat_gates = not isinstance(thermal, str) and thermal.gates
+    if experiment.energy.battery is None and not heat_gates:
+        if not isinstance(thermal, str):
+            _refuse_warm(experiment, map(population.profile, _firsts_of_a_model(population)[0]))
         return Windowed(env, population)
     windows = population.availability
     return Watched(env, windows, devices_of(experiment, population, machines))
@@ -50,11 +49,13 @@ def devices_of(experiment: Experiment, population: Population, machines: Machine
     """Return every client's device at the start of a run, by client.
 
     Raises:
-        ExperimentError: a device whose battery is not known, or that is never cool enough.
+        ExperimentError: a device whose battery is not known, or that is never cool enough, or too warm at rest.
         ProfileError: no table of plugs, or a broken one.
     """
     firsts, model_of = _firsts_of_a_model(population)
     profiles = [population.profile(client) for client in firsts]
+    if not isinstance(experiment.compute.thermal, str):
+        _refuse_warm(experiment, profiles)
     gates = [_heat_gates(experiment, profile) for profile in profiles]
     batteries = _batteries(experiment, population)
     config = experiment.energy.battery
@@ -115,19 +116,20 @@ def _levels_at_start(n: int, seed: int, bounds: tuple[float, float]) -> Floats:
     return levels
 
 
-def _refuse_warm(experiment: Experiment, profile: Profile) -> None:
-    """Check that a device at rest is cooler than the cap of its class: else no power is left to train with.
+def _refuse_warm(experiment: Experiment, profiles: Iterable[Profile]) -> None:
+    """Check that devices at rest are cooler than the cap of their class: else no power is left to train with.
 
     Raises:
-        ExperimentError: it is not.
+        ExperimentError: one is not.
     """
-    thermal = thermal_of(experiment.compute, profile.tier)
-    if thermal is None or thermal.resistance_k_per_w * profile.idle_w < thermal.cap_k:
-        return
-    rest_c = thermal.ambient_c + thermal.resistance_k_per_w * profile.idle_w
-    what = f"{profile.device} is as warm as that at rest, at {rest_c:.1f} degrees, and has no power left to train"
-    fix = f"set it above {rest_c:.1f}, or leave {profile.tier} out of compute.thermal.tiers"
-    raise ExperimentError(message("compute.thermal.cap_c", what, got=thermal.cap_c, fix=fix))
+    for profile in profiles:
+        thermal = thermal_of(experiment.compute, profile.tier)
+        if thermal is None or settled_k(thermal, profile.idle_w) < thermal.cap_k:
+            continue
+        rest_c = thermal.ambient_c + thermal.resistance_k_per_w * profile.idle_w
+        what = f"{profile.device} is as warm as that at rest, at {rest_c:.1f} degrees, and has no power left to train"
+        fix = f"set it above {rest_c:.1f}, or leave {profile.tier} out of compute.thermal.tiers"
+        raise ExperimentError(message("compute.thermal.cap_c", what, got=thermal.cap_c, fix=fix))
 
 
 def _heat_gates(experiment: Experiment, profile: Profile) -> bool:

@@ -89,6 +89,11 @@ def numbers(rows: Rows, study: str, measure: str, form: str, ways: str) -> list[
     ]
 
 
+def interval_of(rows: Rows, study: str, measure: str, form: str, ways: str) -> MeanInterval:
+    """Return the mean of `numbers` with its interval."""
+    return mean_interval(numbers(rows, study, measure, form, ways))
+
+
 def judged(rows: Rows, mark: Mapping[str, str]) -> Found:
     """Return what came out of a mark."""
     study, measure, controlled = mark["study"], mark["measure"], bool(mark["control_form"])
@@ -122,10 +127,10 @@ def _with_an_effect(
     if not right and not wrong:
         return NOT_DECIDED
     if control is not None:
-        low, high = float(mark["control_low"]), float(mark["control_high"])
-        if (still := _vanished(control, low, high)) != YES:
+        least, most = float(mark["control_low"]), float(mark["control_high"])
+        if (still := _vanished(control, least, most)) != YES:
             return still if right else NOT_DECIDED
-        if not inside and low <= ours.mean <= high:
+        if not inside and least <= ours.mean <= most:
             return NO_MORE if right else NOT_DECIDED
     if wrong:
         return OTHER_WAY

@@ -145,10 +145,8 @@ def needs_of(plan: Plan, folder: Path, rows: Forecast | None, *, timeline_only: 
         logs = (Share("logs of Ray at most", LOGS_BYTES),)
         needs.append(Need("temporary files", place, logs, free_in(Path(place))))
     if not timeline_only and plan.experiment.wire.error_feedback and not _keeps_residuals(plan):
-        place, owed = (
-            tempfile.gettempdir(),
-            (Share("residuals", _kept_bytes(plan, rows, plan.task.layout.size)),),
-        )
+        place = tempfile.gettempdir()
+        owed = (Share("residuals", _kept_bytes(plan, rows, plan.task.layout.size)),)
         needs.append(Need("temporary files", place, owed, free_in(Path(place))))
     memory = (*_of_driver(plan, rows, timeline_only=timeline_only), *(_of_workers(plan) if here else ()))
     needs.append(Need("memory", "", memory, free_memory_bytes()))
