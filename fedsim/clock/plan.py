@@ -108,8 +108,8 @@ class Plan:
     def _whole_work(self, client: int, offer: Offer) -> Work:
         """Return the work of a whole visit; clients that train alike on as much and send the same share one look-up."""
         sizing, local = self.sizing, self.experiment.local
-        tokens, sequence = sizing.tokens(client, local), sizing.mean_sequence(client)
-        key = (self.training_plans[1].item(client), tokens, sequence, id(offer.down), id(offer.up))
+        of_data = self.task.examples(client), sizing.tokens(client, local), sizing.mean_sequence(client)
+        key = (self.training_plans[1].item(client), *of_data, id(offer.down), id(offer.up))
         known = self._whole_works.get(key)
         if known is not None and known[0] is offer.down and known[1] is offer.up:
             return known[2]
@@ -124,7 +124,9 @@ class Plan:
         return work
 
     @cached_property
-    def _whole_works(self) -> dict[tuple[int, int, float | None, int, int], tuple[Payload, Payload, Work]]:
+    def _whole_works(
+        self,
+    ) -> dict[tuple[int, int, int, float | None, int, int], tuple[Payload, Payload, Work]]:
         return {}
 
     def training_plan(self, client: int, rank: int | None = None) -> TrainingPlan:

@@ -43,19 +43,15 @@ def clients_table(plan: Plan) -> dict[str, Any]:
 
 def _visit_flops(plan: Plan) -> Floats:
     """Return the FLOPs of each client's training in a whole visit at its own rank, (clients,)."""
-    plans, of = plan.training_plans
-    per_token = np.array([p.flops_per_token for p in plans], dtype=np.float64)
-    flops: Floats = plan.whole_tokens.astype(np.float64) * per_token[of]
-    if plan.sizing.mean_sequence(0) is not None:
-        whole = zip(plan.whole_tokens.tolist(), of.tolist(), strict=True)
-        lengths = map(plan.sizing.mean_sequence, range(len(of)))
-        of_lengths = [plans[at].flops(n, each) for (n, at), each in zip(whole, lengths, strict=True)]
-        return np.array(of_lengths, dtype=np.float64)
-    of_pass = np.array([pass_flops(p.memory.shape) for p in plans], dtype=np.float64)
-    if of_pass.any():
-        together = np.array([p.memory.shape.sequence * p.memory.shape.batch for p in plans])
-        flops += np.ceil(plan.whole_tokens / together[of]) * of_pass[of]
-    return flops
+    (plans, of), sizing, local = plan.training_plans, plan.sizing, plan.experiment.local
+    if sizing.mean_sequence(0) is None and not any(pass_flops(p.memory.shape) for p in plans):
+        per_token = np.array([p.flops_per_token for p in plans], dtype=np.float64)
+        return np.asarray(plan.whole_tokens.astype(np.float64) * per_token[of])
+    of_each = (
+        plans[at].flops(sizing.batches(client, local), sizing.mean_sequence(client))
+        for client, at in enumerate(of.tolist())
+    )
+    return np.fromiter(of_each, dtype=np.float64, count=len(of))
 
 
 def windows_in_words(times: OnlineTimes) -> tuple[Names, float]:
@@ -137,6 +133,7 @@ def _pass(plan: Plan, rank: int, words: str, shape: ModelShape) -> PassWork:
         memory_plan=words,
         tokens=shape.sequence * shape.batch,
         update_tokens=plan.shape.sequence * plan.shape.batch,
+        examples=0 if plan.sizing.whole_tokens_declared else shape.batch,
         layer_passes=layer_passes(shape),
         moved_bytes=moved_bytes(shape, 1, 0, copied=copied),
         update_bytes=moved_bytes(shape, 0, 1, copied=copied),

@@ -6,7 +6,6 @@ resolved rank, so that ranks can be resolved with it.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
@@ -19,6 +18,7 @@ from fedsim.aggregators._depth import offered
 from fedsim.clock.components import Parts
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig
+from fedsim.cost.batches import Batches
 from fedsim.cost.formulas import expanded_bytes, layer_passes, moved_bytes, pass_flops, train_flops
 from fedsim.cost.memory.model import PLAIN, MemoryModel
 from fedsim.cost.memory.plan import MemoryPlan, plan_memory, with_depth
@@ -44,19 +44,19 @@ class TrainingPlan:
     rank: int
     flops_per_place: float = 0.0
 
-    def flops(self, tokens: int, sequence: float | None = None) -> float:
-        """Return the FLOPs of training on so many tokens, in sequences of so many on average (None: the model's).
+    def flops(self, batches: Batches, sequence: float | None = None) -> float:
+        """Return the FLOPs of a training, its sequences of so many tokens on average (None: the model's).
 
         They are those of the tokens, and of each pass (`fedsim.cost.formulas.pass_flops`).
         """
         each = self.flops_per_token
         if sequence is not None:
             each += self.flops_per_place * (sequence - self.memory.shape.sequence)
-        return float(tokens) * each + self.passes(tokens) * pass_flops(self.memory.shape)
+        return float(batches.tokens) * each + self.passes(batches) * pass_flops(self.memory.shape)
 
-    def passes(self, tokens: int) -> int:
-        """Return the forward and backward passes that so many tokens take."""
-        return math.ceil(tokens / (self.memory.shape.sequence * self.memory.shape.batch))
+    def passes(self, batches: Batches) -> int:
+        """Return the forward and backward passes of a training."""
+        return batches.cut(self.memory.shape.sequence, self.memory.shape.batch)
 
 
 class Sizing:
@@ -77,9 +77,16 @@ class Sizing:
         self.charged = charge is not None
         self._tokens_declared = None if charge is None else charge.visit_tokens
         self._plans: dict[tuple[float, int, str, int | None], TrainingPlan] = {}
-        self._works: dict[tuple[int, int | None, float | None, float, int, str, int | None], Work] = {}
+        self._works: dict[
+            tuple[Batches, Batches | None, float | None, float, int, str, int | None], Work
+        ] = {}
         self._sent: dict[tuple[int, Payload, Payload], tuple[Work, Work]] = {}
         self._payload_bytes: dict[tuple[Payload, Direction], tuple[int, int]] = {}
+
+    @property
+    def whole_tokens_declared(self) -> bool:
+        """Whether the tokens of a whole visit are declared, whatever trains."""
+        return self._tokens_declared is not None
 
     @cached_property
     def adapter_bytes(self) -> int:
@@ -143,6 +150,13 @@ class Sizing:
             return trained
         return max(1, round(whole * trained / self._task.tokens(client, self._experiment.local)))
 
+    def batches(self, client: int, local: LocalConfig) -> Batches:
+        """Return the steps that are charged for a training; of `tokens_per_visit`, tokens alone."""
+        tokens = self.tokens(client, local)
+        if self._tokens_declared is not None:
+            return Batches(tokens)
+        return Batches(tokens, local.batches_over(self._task.examples(client)), by_tokens=self.charged)
+
     def mean_sequence(self, client: int) -> float | None:
         """Return how long the sequences of a client are where its tokens are those that are charged; None: the model's."""
         return self._task.mean_sequence(client) if self._tokens_declared is None else None
@@ -186,30 +200,29 @@ class Sizing:
         """Return a training's work, with what the client trains beside it (`personal`); nothing is sent yet."""
         personal = self._parts.personal
         second_local = personal.alongside(local)
-        tokens = self.tokens(client, local)
-        second_tokens = None if second_local is None else self.tokens(client, second_local)
+        batches = self.batches(client, local)
+        second = None if second_local is None else self.batches(client, second_local)
         usable_bytes, rank, model, depth = trained
         sequence = self.mean_sequence(client)
-        key = (tokens, second_tokens, sequence, usable_bytes, rank, model.name, depth)
+        key = (batches, second, sequence, usable_bytes, rank, model.name, depth)
         if key not in self._works:
             plan = self.training_plan(*trained)
-            work = self._alone(tokens, sequence, plan)
-            if second_tokens is not None:
-                work = personal.charged(work, self._alone(second_tokens, sequence, plan), plan.memory.shape)
+            work = self._alone(batches, sequence, plan)
+            if second is not None:
+                work = personal.charged(work, self._alone(second, sequence, plan), plan.memory.shape)
             self._works[key] = work
         return self._works[key]
 
-    def _alone(self, tokens: int, sequence: float | None, plan: TrainingPlan) -> Work:
-        shape = plan.memory.shape
-        passes = plan.passes(tokens)
-        updates = math.ceil(tokens / (self.shape.sequence * self.shape.batch))
+    def _alone(self, batches: Batches, sequence: float | None, plan: TrainingPlan) -> Work:
+        shape, passes = plan.memory.shape, plan.passes(batches)
+        updates = batches.updates(self.shape.sequence, self.shape.batch)
         copied = self._experiment.compute.dequantisation == "copy"
         return Work(
             down_bytes=0,
             up_bytes=0,
-            flops=plan.flops(tokens, sequence),
+            flops=plan.flops(batches, sequence),
             memory_bytes=plan.memory.memory_bytes,
-            tokens=tokens,
+            tokens=batches.tokens,
             serialized_down_bytes=0,
             serialized_up_bytes=0,
             steps=passes,

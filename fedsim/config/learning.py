@@ -159,7 +159,19 @@ class LocalConfig(Config):
 
     def steps_over(self, examples: int) -> int:
         """Return the optimiser steps of a whole visit over so many examples."""
-        return self.steps if self.steps is not None else (self.epochs or 1) * -(-examples // self.batch)
+        return sum(n for n, _ in self.batches_over(examples))
+
+    def batches_over(self, examples: int) -> tuple[tuple[int, int], ...]:
+        """Return (how many, examples of each) of the steps of a whole visit over so many examples.
+
+        >>> LocalConfig(epochs=3, batch=8).batches_over(20), LocalConfig(steps=5, batch=8).batches_over(20)
+        (((6, 8), (3, 4)), ((5, 8),))
+        """
+        if self.steps is not None:
+            return ((self.steps, self.batch),)
+        full, rest = divmod(examples, self.batch)
+        epochs = self.epochs or 1
+        return tuple((epochs * n, size) for n, size in ((full, self.batch), (1, rest)) if n and size)
 
     def examples_over(self, examples: int) -> int:
         """Return how many examples one visit over so many goes through, repetitions counted."""

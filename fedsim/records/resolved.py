@@ -65,10 +65,11 @@ class PassWork:
 
     Attributes:
         rank, memory_plan: as in the tables.
-        tokens: of a pass; update_tokens: of an optimiser step.
+        tokens: of a pass at most; update_tokens: of an optimiser step at most.
         layer_passes: layers times how often each is passed.
         moved_bytes, update_bytes: through the device's memory, of a pass and of an optimiser step.
         expanded_bytes: to unpack quantised weights in memory.
+        examples: of a pass at most, where steps are those of the training; 0: tokens are cut as one stream.
     """
 
     rank: int
@@ -79,6 +80,7 @@ class PassWork:
     moved_bytes: float
     update_bytes: float
     expanded_bytes: float
+    examples: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ training too: one that could not train says so at once.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -53,10 +52,9 @@ def poll_work(plan: Plan, client: int, rank: int, offer: Offer) -> Work:
     """
     local = plan.experiment.local
     whole = plan.work(client, offer, rank=rank or None)
-    once = plan.task.tokens(client, local.model_copy(update={"epochs": 1, "steps": None}))
-    tokens = max(1, round(whole.tokens * once / plan.task.tokens(client, local)))
+    batches = plan.sizing.batches(client, local.model_copy(update={"epochs": 1, "steps": None}))
     shape = plan.training_plan(client, rank or None).memory.shape
-    passes = math.ceil(tokens / (shape.sequence * shape.batch))
+    tokens, passes = batches.tokens, batches.cut(shape.sequence, shape.batch)
     forward = replace(shape, phi=0.0, checkpoint=False)  # then nothing is above, either
     compute = plan.experiment.compute
     return replace(

@@ -26,8 +26,10 @@ def whole_visit_s(run: Run) -> Floats:
     speed, tokens = (clients[name].to_numpy(dtype=float) for name in ("flops_per_s", "tokens"))
     launch_s, overhead_s, moving, expanding = _laws(clients["device"].tolist(), speed, charged.laws)
     work = _passes(clients["rank"].tolist(), clients["memory_plan"].tolist(), charged)
-    pass_tokens, update_tokens, layer_passes, moved_bytes, update_bytes, expanded_bytes = work
+    pass_tokens, update_tokens, layer_passes, moved_bytes, update_bytes, expanded_bytes, at_once = work
     passes, updates = np.ceil(tokens / pass_tokens), np.ceil(tokens / update_tokens)
+    if (at_once > 0).any():  # else it is an older run, or the tokens of a visit are declared
+        passes, updates = _steps(run, charged.declared, pass_tokens, at_once)
     memory_s = (passes * moved_bytes + updates * update_bytes) * moving
     arithmetic_s = np.maximum(clients["visit_flops"].to_numpy(dtype=float) / speed, memory_s)
     issued_s = passes * layer_passes * launch_s
@@ -38,6 +40,29 @@ def whole_visit_s(run: Run) -> Floats:
         )
     )
     return np.asarray(both_s + passes * (expanded_bytes * expanding + overhead_s))
+
+
+def _steps(run: Run, by_tokens: bool, pass_tokens: Floats, at_once: Floats) -> tuple[Floats, Floats]:
+    """Return each client's passes and optimiser steps: no step shares a pass with another one.
+
+    Args:
+        run: with `local`, and the examples and tokens of its clients.
+        by_tokens: whether examples are worth their tokens, in sequences of a declared model.
+        pass_tokens: tokens of a pass at most.
+        at_once: examples of a pass at most.
+    """
+    local = run.experiment["local"]
+    examples, tokens = (run.clients[name].to_numpy(dtype=float) for name in ("examples", "tokens"))
+    batch, steps, epochs = (local[name] for name in ("batch", "steps", "epochs"))
+    full, rest = np.divmod(examples, batch)
+    full, short = (full * 0 + steps, full * 0) if steps else (epochs * full, epochs * (rest > 0))
+    total = full * batch + short * rest
+
+    def of_step(size: Floats | float) -> Floats:
+        each = size * tokens / (total * pass_tokens) if by_tokens else size / at_once
+        return np.asarray(np.ceil(each))
+
+    return full * of_step(batch) + short * of_step(rest), full + short
 
 
 def _laws(devices: Sequence[str], speed: Floats, laws: Sequence[DeviceLaw]) -> Floats:
@@ -65,7 +90,7 @@ def _same(speed: Floats, of_law: float) -> Bools:
 
 
 def _passes(ranks: Sequence[int], plans: Sequence[str], charged: Charged) -> Floats:
-    """Return tokens of a pass and an update, layer passes, bytes of a pass, an update, and unpacked ones, (6, clients)."""
+    """Return tokens of a pass and an update, layer passes, bytes of a pass, an update, and unpacked ones, examples, (7, clients)."""
     rows: Mapping[tuple[int, str], tuple[float, ...]] = {
         (one.rank, one.memory_plan): (
             float(one.tokens),
@@ -74,8 +99,9 @@ def _passes(ranks: Sequence[int], plans: Sequence[str], charged: Charged) -> Flo
             one.moved_bytes,
             one.update_bytes,
             one.expanded_bytes,
+            float(one.examples),
         )
         for one in charged.passes
     }
-    unknown = (np.nan,) * 6
-    return np.array([rows.get(key, unknown) for key in zip(ranks, plans, strict=True)]).T.reshape(6, -1)
+    unknown = (np.nan,) * 7
+    return np.array([rows.get(key, unknown) for key in zip(ranks, plans, strict=True)]).T.reshape(7, -1)

@@ -53,7 +53,7 @@ def test_what_is_worked_out_for_all_clients_at_once_is_what_each_of_them_has():
         assert columns["needed_memory_bytes"][client] == own.memory.memory_bytes
         assert columns["memory_plan"][client] == own.memory.words
         assert columns["tokens"][client] == made.tokens(client)
-        assert columns["visit_flops"][client] == own.flops(made.tokens(client))
+        assert columns["visit_flops"][client] == own.flops(made.sizing.batches(client, made.experiment.local))
 
 
 def test_very_many_windows_are_written_as_hashes_of_their_starts_and_stops(monkeypatch):
