@@ -1,4 +1,4 @@
-"""The exponential and powers of arrays, the same bits on every processor.
+"""The exponential and powers of arrays, and points of a grid: the same bits on every processor.
 
 NumPy's own have other last bits where a processor has AVX-512: one device in twenty would be another one.
 """
@@ -33,3 +33,17 @@ def exp(x: NDArray[np.float64]) -> NDArray[np.float64]:
 def power(x: NDArray[np.float64], exponent: float) -> NDArray[np.float64]:
     """Return x^exponent of a short array (n,) of numbers of 0 or more, one after the other."""
     return np.array([value**exponent for value in x.tolist()], dtype=np.float64)
+
+
+def first_point(every: float, start: float) -> float:
+    """Return the first multiple of `every` that is not below `start` (0 or more), as a product of floats.
+
+    >>> first_point(10.0, 20.0), first_point(10.0, 20.5)
+    (20.0, 30.0)
+    """
+    if start / every >= 2.0**52:  # the grid is finer than numbers are
+        return start
+    number = math.floor(start / every)
+    while number * every < start:
+        number += 1
+    return number * every

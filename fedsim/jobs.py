@@ -1,7 +1,6 @@
 """What crosses the seam between the clock and the workers: jobs in, updates and sums out.
 
-No torch, no ray, no simpy here. A `Task` is a picklable value: plain arrays and settings; the
-backbone is loaded by the worker that first needs it and never pickled.
+A `Task` is a picklable value: plain arrays and settings; the backbone is loaded by the worker that first needs it.
 """
 
 from __future__ import annotations
@@ -39,16 +38,14 @@ class Job:
         local: optimiser, learning rate, epochs or steps.
         seed: of training.
         purpose: first word of the random address (`train`, `personal`).
-        rank: slots of each module that this client trains; None: the layout's.
-            The vector keeps the layout's shape: slots from `rank` on are zero and stay zero.
+        rank: slots of each module that this client trains; None: the layout's. Those from `rank` on stay zero.
         trains: which factors move (`A` or `B`: the other one is frozen).
         scale: what B A is multiplied with, in every module; None: alpha / rank.
         base: change of the frozen weights (a `Base.vector`), or the executor's handle to it; None: none.
         anchor: centre of the proximal term, or the executor's handle to it; None: the start.
         slot_penalty: (lambda, s): the objective has lambda sum_m |B_m[:, s:]| |A_m[s:]| besides (`fedsim.training.slot_penalty`).
         upto: most steps that are made: the first ones of the visit as `local` describes it; None: all.
-        depth: layers, counted from the output, whose adapters this client has (`Layout.below`); None: all. What the vector
-            has below them is zero and stays zero.
+        depth: layers, counted from the output, whose adapters this client has (`Layout.below`); None: all. Others stay zero.
     """
 
     client: int
@@ -190,6 +187,10 @@ class Task(ABC):
     @abstractmethod
     def metrics(self, sums: Sums) -> dict[str, float]:
         """Turn summed parts into metrics by name; the first is the headline."""
+
+    def metric_names(self, split: str) -> tuple[str, ...] | None:
+        """Return the names of a split's metrics, the headline first; None: they are known once it is scored."""
+        return None
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

@@ -17,11 +17,13 @@ from fedsim.adapters.payload import NOTHING, Payload
 from fedsim.aggregators._base import Offer
 from fedsim.clock.auto import context_of, keys_filled, with_auto_filled
 from fedsim.clock.components import Parts, parts_of
+from fedsim.clock.online.build import refuse_devices
 from fedsim.clock.ranks import Adapters, adapters_of, kinds, refuse_depths
 from fedsim.clock.reach import Candidates, refuse_what_cannot_land
 from fedsim.clock.sizing import MOST_SENT, Sizing, TrainingPlan
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig
+from fedsim.config.target import not_scored
 from fedsim.cost.shape import ModelShape, with_magnitudes
 from fedsim.cost.work import Work
 from fedsim.devices.population import Population, draw
@@ -254,10 +256,24 @@ def refuse(plan: Plan) -> None:
     _refuse_an_endless_budget(plan)
     for split in experiment.evaluate.splits:
         task.probes(split, experiment.evaluate.most_windows)  # refuses a split that the data do not have
+    _refuse_unknown_metrics(experiment, task)
+    refuse_devices(experiment, plan.population)
     refuse_depths(experiment, plan.parts.personal, task.layout, plan.shape)
     plan.ranks.view()  # refuses a tier without a rank or a depth
     sends_nothing = Offer(plan.sizing.zeros, NOTHING, NOTHING)
     refuse_what_cannot_land(Candidates(experiment, plan.parts, plan.population, plan.work, sends_nothing))
+
+
+def _refuse_unknown_metrics(experiment: Experiment, task: Task) -> None:
+    """Refuse a metric that a setting names and the task does not score; where it cannot say, the first score does."""
+    evaluate, target = experiment.evaluate, experiment.budget.target
+    named = [("evaluate.keep_best", evaluate.keep_best, evaluate.best_split)]
+    if target is not None:
+        named.append(("budget.target.metric", target.metric, target.split))
+    for key, metric, split in named:
+        names = None if metric is None else task.metric_names(split)
+        if metric is not None and names is not None and metric not in names:
+            raise ExperimentError(not_scored(key, metric, split, names))
 
 
 def _refuse_unknown_layers(experiment: Experiment, shape: ModelShape) -> None:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from fedsim.component import Config
 from fedsim.config.fields import Count, NonNegative, Positive
 from fedsim.config.lora.depth import LoraDepth
+from fedsim.elementary import first_point
 from fedsim.errors import invalid
 from fedsim.metrics.direction import ranks
 
@@ -180,20 +181,6 @@ class LocalConfig(Config):
     def partial(self, steps: int) -> LocalConfig:
         """Return the same training of exactly `steps` steps, its batches full: the first ones of a visit, or more."""
         return self.model_copy(update={"epochs": None, "steps": steps})
-
-
-def first_point(every: float, start: float) -> float:
-    """Return the first multiple of `every` that is not below `start` (0 or more), as a product of floats.
-
-    >>> first_point(10.0, 20.0), first_point(10.0, 20.5)
-    (20.0, 30.0)
-    """
-    if start / every >= 2.0**52:  # the grid is finer than numbers are
-        return start
-    number = math.floor(start / every)
-    while number * every < start:
-        number += 1
-    return number * every
 
 
 class EvaluateConfig(Config):

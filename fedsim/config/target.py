@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import Field
 
 from fedsim.component import Config
 from fedsim.config.learning import RankedMetric, Split
+from fedsim.errors import Message, message, nearest
 from fedsim.metrics.direction import rises
+
+
+def not_scored(key: str, metric: str, split: str, names: Iterable[str]) -> Message:
+    """Return the sentence that a metric which the setting `key` names is none of those of a split."""
+    return message(key, f"no such metric is scored on {split}", got=metric, fix=nearest(metric, names))
 
 
 class TargetConfig(Config):

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from fedsim.config.learning import first_point
+from fedsim.elementary import first_point
 from fedsim.errors import RunFolderError, message, nearest
 from fedsim.metrics.direction import rises
 from fedsim.records.run import Run

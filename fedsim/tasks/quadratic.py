@@ -237,6 +237,10 @@ class QuadraticTask(Task):
         gap = np.asarray(vector, dtype=np.float64) - optima
         return {"nll": 0.5 * float(np.sum(gap * gap)), "tokens": float(len(gap))}
 
+    def metric_names(self, split: str) -> tuple[str, ...]:
+        """Return the names of `metrics`."""
+        return "loss", "perplexity"
+
     def metrics(self, sums: Sums) -> dict[str, float]:
         """Return `loss`, the mean objective, and `perplexity`, its exponential."""
         loss = sums["nll"] / sums["tokens"]

@@ -124,7 +124,8 @@ def probes_add_up_to_metrics(task: Task) -> None:
     together = add_sums(task.score_together([ScoreJob(vector, probe) for probe in probes]))
     apart = [key for key in sums[0] if not np.allclose(together.get(key, np.nan), sums[0][key], rtol=1e-5)]
     hold(not apart, f"{name}.score_together gives another {', '.join(apart)} than score does piece by piece")
-    metrics = task.metrics(sums[0])
+    metrics, named = task.metrics(sums[0]), task.metric_names("test")
     hold(bool(metrics), f"{name}.metrics gives no metric")
     broken = [metric for metric, value in metrics.items() if not np.isfinite(value)]
     hold(not broken, f"{name}.metrics gives {', '.join(broken)} that are not finite")
+    hold(named is None or named == tuple(metrics), f"{name}.metric_names names others than metrics gives")

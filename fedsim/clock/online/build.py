@@ -35,14 +35,26 @@ def attendance_of(
         ExperimentError: a device whose battery is not known, or that is never cool enough, or too warm at rest.
         ProfileError: no table of plugs, or a broken one.
     """
-    thermal = experiment.compute.thermal
-    heat_gates = not isinstance(thermal, str) and thermal.gates
-    if experiment.energy.battery is None and not heat_gates:
-        if not isinstance(thermal, str):
-            _refuse_warm(experiment, map(population.profile, _firsts_of_a_model(population)[0]))
+    if experiment.energy.battery is None and not _thermal_gates(experiment):
+        refuse_devices(experiment, population)
         return Windowed(env, population)
     windows = population.availability
     return Watched(env, windows, devices_of(experiment, population, machines))
+
+
+def refuse_devices(experiment: Experiment, population: Population) -> None:
+    """Refuse devices that cannot be followed as an experiment asks, before anything starts.
+
+    Raises:
+        ExperimentError: a device whose battery is not known, or that is never cool enough, or too warm at rest.
+    """
+    if experiment.energy.battery is not None or not isinstance(experiment.compute.thermal, str):
+        _models_of(experiment, map(population.profile, _firsts_of_a_model(population)[0]))
+
+
+def _thermal_gates(experiment: Experiment) -> bool:
+    thermal = experiment.compute.thermal
+    return not isinstance(thermal, str) and thermal.gates
 
 
 def devices_of(experiment: Experiment, population: Population, machines: Machines) -> DeviceStates:
@@ -53,14 +65,21 @@ def devices_of(experiment: Experiment, population: Population, machines: Machine
         ProfileError: no table of plugs, or a broken one.
     """
     firsts, model_of = _firsts_of_a_model(population)
-    profiles = [population.profile(client) for client in firsts]
+    models = _models_of(experiment, map(population.profile, firsts))
+    return DeviceStates(population, machines, models, model_of, _batteries(experiment, population))
+
+
+def _models_of(experiment: Experiment, profiles: Iterable[Profile]) -> list[Model]:
+    """Return what devices of each model have in common.
+
+    Raises:
+        ExperimentError: as `devices_of`.
+    """
+    listed, config = list(profiles), experiment.energy.battery
     if not isinstance(experiment.compute.thermal, str):
-        _refuse_warm(experiment, profiles)
-    gates = [_heat_gates(experiment, profile) for profile in profiles]
-    batteries = _batteries(experiment, population)
-    config = experiment.energy.battery
-    models = [_model(p, config, heat_gates=g) for p, g in zip(profiles, gates, strict=True)]
-    return DeviceStates(population, machines, models, model_of, batteries)
+        _refuse_warm(experiment, listed)
+    gates = [_heat_gates(experiment, profile) for profile in listed]
+    return [_model(p, config, heat_gates=g) for p, g in zip(listed, gates, strict=True)]
 
 
 def _firsts_of_a_model(population: Population) -> tuple[list[int], Ints]:

@@ -11,8 +11,8 @@ from fedsim.adapters.adapter import Adapter, Vector
 from fedsim.adapters.moved_base import Base
 from fedsim.aggregators._base import ServerModel
 from fedsim.config.learning import EvaluateConfig
-from fedsim.config.target import TargetConfig
-from fedsim.errors import ExperimentError, message, nearest
+from fedsim.config.target import TargetConfig, not_scored
+from fedsim.errors import ExperimentError
 from fedsim.metrics.direction import rises
 from fedsim.records.watching.score import BestVersion
 from fedsim.server.values.log import Log
@@ -132,6 +132,5 @@ def _scored(key: str, metric: str, split: str, metrics: Mapping[str, float]) -> 
         ExperimentError: it is not scored.
     """
     if metric not in metrics:
-        what = f"no such metric is scored on {split}"
-        raise ExperimentError(message(key, what, got=metric, fix=nearest(metric, metrics)))
+        raise ExperimentError(not_scored(key, metric, split, metrics))
     return metrics[metric]

@@ -162,6 +162,10 @@ class ChatTask(CausalTask, AnsweringTask):
             vector, held.sequences[rows], held.asked[rows], base, self.generate.tokens, self.ends
         )
 
+    def metric_names(self, split: str) -> tuple[str, ...]:
+        """Return the names of `metrics` of a split: of answers others than of what is read."""
+        return ("rouge_l", "exact_match") if split == ANSWERS else ("perplexity", "token_accuracy", "loss")
+
     def metrics(self, sums: Sums) -> dict[str, float]:
         """Return perplexity, token_accuracy and loss [nats] per token of the answers; of generated ones rouge_l and exact_match."""
         if "generated" in sums:

@@ -147,6 +147,10 @@ class ImagesTask(DealtTask, DrawingTask):
             return self.seen(vector, probe, base).sums()
         return self.loss(vector, probe, base).sums()
 
+    def metric_names(self, split: str) -> tuple[str, ...] | None:
+        """Return the names of `metrics`; those of samples hang on what looks at them, which is seen then."""
+        return None if split == "samples" else ("loss",)
+
     def metrics(self, sums: Sums) -> dict[str, float]:
         """Return `loss`; or of samples the distances and, where a classifier looks, shares of classes."""
         from fedsim.tasks._images.scores import Loss, read

@@ -88,6 +88,10 @@ class LanguageTask(CausalTask):
         assert windows is not None
         return windows, self.rows(probe.split, probe.client)[probe.start : probe.stop]
 
+    def metric_names(self, split: str) -> tuple[str, ...]:
+        """Return the names of `metrics`, which are those of every split."""
+        return "perplexity", "word_perplexity", "bits_per_byte", "loss"
+
     def metrics(self, sums: Sums) -> dict[str, float]:
         """Return perplexity (per token), word_perplexity, bits_per_byte and loss [nats per token]."""
         loss = ratio(sums["nll"], sums["tokens"])

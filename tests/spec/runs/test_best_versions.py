@@ -138,6 +138,7 @@ def test_what_has_no_one_adapter_is_refused_before_anything_starts(blocks, said)
 def test_a_metric_that_nobody_scores_is_named(tmp_path):
     with pytest.raises(ExperimentError, match=r"evaluate.keep_best: no such metric is scored on test"):
         fedsim.simulate(experiment(metric="los"), out=tmp_path / "run", report=False)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -8,7 +8,8 @@ from worlds.same_runs import BUFFERED, DEADLINE, planned, with_vector
 
 from fedsim import views
 from fedsim.config.experiment import Experiment
-from fedsim.config.learning import EvaluateConfig, first_point
+from fedsim.config.learning import EvaluateConfig
+from fedsim.elementary import first_point
 from fedsim.runs.dry_run import dry_run
 
 PROTOCOLS = [BUFFERED, DEADLINE]

@@ -17,6 +17,7 @@ from fedsim.errors import ExperimentError, RunFolderError
 from fedsim.runs.audit import audit
 from fedsim.runs.dry_run import dry_run
 from fedsim.runs.replay import replay
+from fedsim.tasks.quadratic import QuadraticTask
 
 TABLES = ("clients", "visits", "commits", "scores", "personal")
 
@@ -219,6 +220,15 @@ def test_a_metric_that_nobody_scores_is_named_before_anything_is_trained(tmp_pat
     with pytest.raises(ExperimentError, match=r"budget.target.metric: no such metric is scored on test") as e:
         fedsim.simulate(with_target("fedbuff", 1.0, metric="los"), out=tmp_path / "run", report=False)
     assert e.value.message.fix == "did you mean 'loss'?"
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ExperimentError, match=r"no such metric is scored on test"):
+        prepared(with_target("fedbuff", 1.0, metric="los"))
+
+
+def test_a_task_that_cannot_name_its_metrics_has_them_refused_at_the_first_score(tmp_path, monkeypatch):
+    monkeypatch.setattr(QuadraticTask, "metric_names", lambda _self, _split: None)
+    with pytest.raises(ExperimentError, match=r"budget.target.metric: no such metric is scored on test"):
+        fedsim.simulate(with_target("fedbuff", 1.0, metric="los"), out=tmp_path / "run", report=False)
     assert len(fedsim.load(tmp_path / "run").visits) == 0
 
 
