@@ -154,6 +154,10 @@ class RunFolderError(FedsimError):
     exit_code = 2
 
 
+class TakenError(RunFolderError):
+    """A folder for a new run holds something already: another run, or files that this one would overwrite."""
+
+
 class RunError(FedsimError):
     """The run started and failed."""
 

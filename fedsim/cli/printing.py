@@ -13,6 +13,7 @@ from fedsim.records.quantities import duration, said
 if TYPE_CHECKING:
     from fedsim.runs.dry_run import Estimates
     from fedsim.runs.preflight.holding import Holding
+    from fedsim.runs.preflight.needs import RunNeeds
     from fedsim.runs.replay import Replay
 
 
@@ -50,6 +51,14 @@ def listing(value: Any, indent: str = "") -> str:
     if _is_rows(value):
         return "\n".join(indent + line for line in table(value).splitlines())
     return indent + _cell(value)
+
+
+def print_estimates(found: Estimates, needs: RunNeeds, *, as_json: bool) -> None:
+    """Print what a run would take."""
+    if as_json:
+        print_json({"estimates": found, "needs": needs})
+    else:
+        print("\n".join([estimates(found), *needs.lines()]))
 
 
 def estimates(run: Estimates) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +21,7 @@ from fedsim.cli.shell import (
     wants_traceback,
 )
 from fedsim.cli.tracking.listeners import Own, Track
-from fedsim.errors import RunFolderError, message
+from fedsim.errors import RunFolderError, TakenError, message
 
 if TYPE_CHECKING:
     from fedsim.callbacks import Callback
@@ -88,8 +88,10 @@ def run(
 ) -> None:
     """Run one experiment."""
     from fedsim.checks import gate
+    from fedsim.cli.printing import print_estimates
     from fedsim.config.loading import naming
     from fedsim.records.folder import clear_stillborn, has_begun, holds_run
+    from fedsim.runs.dry_run import dry_run as estimates
     from fedsim.runs.preflight.forecast import forecast
     from fedsim.runs.preflight.needs import needs_of
 
@@ -103,24 +105,32 @@ def run(
             _tell(_gone_on(out, (), _listeners(track, callback, out), read), as_json=as_json)
             return
         clear_stillborn(out)
-    folder = new_folder(out, read.name)
+    new_folder(out, read.name)  # one that is taken is refused before anything is read
     with naming(read, str(experiment)):
         plan = gate.prepared(read)
-    needs = needs_of(plan, folder, forecast(plan), timeline_only=timeline_only)
+    expected = forecast(plan)
     if dry_run:
-        from fedsim.cli.printing import estimates, print_json
-        from fedsim.runs.dry_run import dry_run as estimate
-
-        found = estimate(plan, measure=not timeline_only)
-        if as_json:
-            print_json({"estimates": found, "needs": needs})
-        else:
-            print("\n".join([estimates(found), *needs.lines()]))
+        needs = needs_of(plan, new_folder(out, read.name), expected, timeline_only=timeline_only)
+        print_estimates(estimates(plan, measure=not timeline_only), needs, as_json=as_json)
         return
-    needs.check()
-    others, notes = _listeners(track, callback, folder), (*needs.lines(), *needs.cautions())
-    done = _simulated(plan, folder, timeline_only=timeline_only, notes=notes, others=others)
-    _tell(done, as_json=as_json)
+
+    def simulated_in(folder: Path) -> Run:
+        needs = needs_of(plan, folder, expected, timeline_only=timeline_only)
+        needs.check()
+        others, notes = _listeners(track, callback, folder), (*needs.lines(), *needs.cautions())
+        return _simulated(plan, folder, timeline_only=timeline_only, notes=notes, others=others)
+
+    _tell(_in_a_free_folder(out, read.name, simulated_in), as_json=as_json)
+
+
+def _in_a_free_folder(out: Path | None, name: str, simulated_in: Callable[[Path], Run]) -> Run:
+    """Run in `out`, or in the first free folder of a name: in the next one if another process has taken it meanwhile."""
+    while True:
+        try:
+            return simulated_in(new_folder(out, name))
+        except TakenError:
+            if out is not None:
+                raise
 
 
 def _tell(run: Run, *, as_json: bool) -> None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import typer
 
 from fedsim.blame import described, place_in
-from fedsim.errors import FedsimError, Message, RunFolderError, message, visible
+from fedsim.errors import ExperimentError, FedsimError, Message, RunFolderError, TakenError, message, visible
+from fedsim.files.disk import unusable
 
 if TYPE_CHECKING:
     from fedsim.config.experiment import Experiment
@@ -50,6 +51,7 @@ def answered(app: Callable[..., Any], args: Sequence[str]) -> int:
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
+        _refuse_empty(args)
         code = int(app([a for a in args if a != "--debug"], prog_name="fedsim", standalone_mode=False) or 0)
         sys.stdout.flush()
         return _stopped() if code == 130 else code  # typer's answer to KeyboardInterrupt
@@ -62,6 +64,18 @@ def answered(app: Callable[..., Any], args: Sequence[str]) -> int:
         if debug:
             traceback.print_exc()
         return _answer(problem, args)
+
+
+def _refuse_empty(args: Sequence[str]) -> None:
+    """Refuse a word of a command line that is empty: as a path it would be the folder where the command was typed.
+
+    Raises:
+        ExperimentError: there is one.
+    """
+    for before, arg in zip(("fedsim", *args), args, strict=False):
+        if not arg:
+            fix = "leave it out, or give a value; a variable of the shell may be unset"
+            raise ExperimentError(message(f"after {before}", "the value is empty", got=arg, fix=fix))
 
 
 def _answer(problem: Exception, args: Sequence[str]) -> int:
@@ -86,6 +100,9 @@ def _answer(problem: Exception, args: Sequence[str]) -> int:
     if isinstance(problem, MemoryError):
         error(Message("out of memory", fix="fewer workers (-s runtime.workers=1) or a smaller model"))
         return 3
+    if isinstance(problem, OSError) and problem.filename is not None:
+        error(unusable(problem))
+        return 2
     place = place_in(problem)
     if place is not None:
         error(Message(f"`{place.function}` raised {described(problem)}", str(place), fix="mend that line"))
@@ -193,16 +210,14 @@ def new_folder(out: Path | None, name: str) -> Path:
     """Return `out`, or the first free of runs/NAME, runs/NAME-2, ...
 
     Raises:
-        RunFolderError: `out` holds a run or is a file.
+        TakenError: `out` holds a run, or what a run would overwrite, or is a file.
     """
-    from fedsim.records.folder import holds_run
+    from fedsim.records.folder import check_free
 
     if out is not None:
-        if holds_run(out):
-            what, fix = "holds a run already", "choose another --out, or remove that folder"
-            raise RunFolderError(message(str(out), what, fix=fix))
+        check_free(out)
         if out.exists() and not out.is_dir():
-            raise RunFolderError(message(str(out), "is a file, not a folder", fix="choose another --out"))
+            raise TakenError(message(str(out), "is a file, not a folder", fix="choose another --out"))
         return out
     folder, number = Path("runs") / name, 1
     while folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -185,7 +185,7 @@ class Experiment(Config):
         runtime: where the real work runs; changes no result.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=240)] = "run"
     seed: Annotated[int, Field(ge=0)] = 0
     seeds: SeedsConfig = SeedsConfig()
     population: PopulationConfig

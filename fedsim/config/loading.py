@@ -10,7 +10,9 @@ drops what the block had for the old one; `sweep:` is for `sweep_points` only.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,8 +23,10 @@ from typing import Any
 
 from fedsim.config.experiment import Experiment
 from fedsim.config.overrides import Draft, Override, apply, draft_of, parsed, validated
-from fedsim.errors import ABSENT, ExperimentError, FedsimError, Message, message, several
+from fedsim.errors import ABSENT, ExperimentError, FedsimError, Message, Shown, message, several
 
+LONGEST_LABEL = 120
+"""Characters: a disk takes names of 255 bytes, and the run of a point is called NAME.LABEL."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9.]+")
 
 
@@ -80,7 +84,24 @@ def sweep_points(path: str | Path, overrides: Sequence[str] = ()) -> list[tuple[
             problems[str(problem)] = problem.message
     if problems:
         raise ExperimentError(several([*problems.values()]))
+    _refuse_twins(points, draft.where)
     return points
+
+
+def _refuse_twins(points: Sequence[tuple[Mapping[str, Any], Experiment]], where: str) -> None:
+    """Refuse two points that are one experiment, however their values are written: `[8, "8"]`."""
+    seen: dict[str, str] = {}
+    for changes, experiment in points:
+        text = json.dumps(experiment.plain() | {"name": ""}, sort_keys=True)
+        if text in seen:
+            what = "two points are the same experiment"
+            got = Shown(f"{seen[text]} and {_words(changes)}")
+            raise ExperimentError(message(f"{where}: sweep", what, got=got, fix="remove one of them"))
+        seen[text] = _words(changes)
+
+
+def _words(changes: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in changes.items())
 
 
 def _grid(draft: Draft, path: str | Path, overrides: Sequence[str]) -> dict[str, list[Any]]:
@@ -106,7 +127,7 @@ def _grid(draft: Draft, path: str | Path, overrides: Sequence[str]) -> dict[str,
 
 
 def label(changed: Mapping[str, Any]) -> str:
-    """Return a folder name for one point of a sweep.
+    """Return a folder name for one point of a sweep; one that is too long for a disk ends in the hash of the whole.
 
     >>> label({"protocol.kind": "buffered", "seed": 2, "lora": {"r": 4}})
     'protocol-buffered_seed-2_lora-r-4'
@@ -124,7 +145,11 @@ def label(changed: Mapping[str, Any]) -> str:
         name = key.removesuffix(".kind").rsplit(".", 1)[-1]
         shown = text(value)
         parts.append(_UNSAFE.sub("-", f"{name}-{Path(shown).name if '/' in shown else shown}").strip("-"))
-    return "_".join(parts)
+    whole = "_".join(parts)
+    if len(whole) <= LONGEST_LABEL:
+        return whole
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
+    return f"{whole[: LONGEST_LABEL - len(digest) - 1]}_{digest}"
 
 
 @contextmanager

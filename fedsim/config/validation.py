@@ -188,6 +188,8 @@ def _wanted(detail: ErrorDetails) -> str:
     if kind in bounds:
         key, words = bounds[kind]
         return f"{words} {context[key]:g}"
+    if kind == "string_too_long":
+        return f"text of at most {context['max_length']} characters"
     if kind in ("literal_error", "enum"):
         return str(context["expected"])
     if kind in _WANTED:

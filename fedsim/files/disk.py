@@ -8,10 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fedsim.errors import FedsimError, HostError, message
+from fedsim.errors import FedsimError, HostError, Message, message
 
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ESTALE)
 """What the system says of a disk that is full, over its quota, read-only, broken, or gone."""
+FIXES = {
+    errno.EISDIR: "give the name of a file",
+    errno.ENOTDIR: "give the name of a folder",
+    errno.ENOENT: "check the name",
+    errno.ENAMETOOLONG: "give a shorter name",
+}
+"""Ways out of what the system says of a name."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -52,6 +59,21 @@ def refused(problem: BaseException, where: str | Path, fix: str) -> HostError | 
     return HostError(
         message(str(where), f"the disk takes no more of the run ({os.strerror(number)})", fix=fix)
     )
+
+
+def unusable(problem: OSError) -> Message:
+    """Return the sentence that a file or folder cannot be read or written, for what else nobody has foreseen.
+
+    >>> unusable(IsADirectoryError(errno.EISDIR, "Is a directory", "runs")).headline
+    'runs: cannot be read or written (Is a directory)'
+    """
+    fix = FIXES.get(
+        problem.errno or 0, "choose a place that can be read and written, or change its permissions"
+    )
+    said = os.strerror(problem.errno) if problem.errno else "no reason given"
+    name = problem.filename if problem.filename2 is None else problem.filename2  # of two, where it was to lie
+    where = os.fsdecode(name) if isinstance(name, str | bytes) else str(name)
+    return message(where, f"cannot be read or written ({said})", fix=fix)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from fedsim.errors import ExperimentError, RunFolderError, message
+from fedsim.errors import ExperimentError, RunFolderError, TakenError, message
 from fedsim.files import yaml_file
 from fedsim.files.atomic import sync_files, sync_folder, write_atomically
 from fedsim.files.disk import telling
@@ -30,6 +30,8 @@ WRITTEN = ("visits", "commits", "scores", "personal")
 """Tables that are written row by row; `clients` comes whole."""
 
 
+REPORT, CHECKPOINTS = "report.html", "checkpoints"
+"""Names of what lies in a run folder beside its files and folders that are sealed."""
 SINGLE = ("name", "seed")
 """Settings of an experiment that are no blocks."""
 
@@ -69,11 +71,20 @@ def has_lines(folder: Path) -> bool:
 
 
 def check_free(folder: Path | None) -> None:
-    """Raise a RunFolderError if a folder is taken by a run."""
-    if folder is not None and folder.is_dir():
-        if holds_run(folder):
-            raise RunFolderError(message(str(folder), "holds a run already", fix="give another --out"))
-        refuse_links(folder)
+    """Refuse a folder that holds a run, or something that a run in it would overwrite.
+
+    Raises:
+        TakenError: as said; RunFolderError: a link, through which a run could write elsewhere.
+    """
+    if folder is None or not folder.is_dir():
+        return
+    if holds_run(folder):
+        raise TakenError(message(str(folder), "holds a run already", fix="give another --out"))
+    refuse_links(folder)
+    taken = [name for name in (REPORT, *FILES, *FOLDERS, CHECKPOINTS) if os.path.lexists(folder / name)]
+    if taken:
+        what = f"has {taken[0]} already, which a run would overwrite"
+        raise TakenError(message(str(folder), what, fix="give another --out, or move it away"))
 
 
 def refuse_links(folder: Path) -> None:
@@ -91,12 +102,12 @@ def refuse_links(folder: Path) -> None:
 def refuse_misplaced(folder: Path) -> None:
     """Raise a RunFolderError where a file of a run is a folder, or one of its folders is a file: nothing could be written."""
     lines = (lines_of(folder, table).name for table in tables.TABLES)
-    for name in ("run.json", "report.html", *FILES, *lines):
+    for name in ("run.json", REPORT, *FILES, *lines):
         if (folder / name).is_dir():
             raise RunFolderError(
                 message(str(folder / name), "is a folder, where a file belongs", fix="remove it")
             )
-    for name in (*FOLDERS, "checkpoints", FOLDER):
+    for name in (*FOLDERS, CHECKPOINTS, FOLDER):
         if (folder / name).exists() and not (folder / name).is_dir():
             raise RunFolderError(
                 message(str(folder / name), "is a file, where a folder belongs", fix="remove it")
@@ -121,7 +132,7 @@ def claimed(folder: Path, experiment: Mapping[str, Any], info: RunInfo) -> Itera
             claim.close()
     except FileExistsError as problem:
         what = "holds a run already" if folder.is_dir() else "is a file, not a folder"
-        raise RunFolderError(message(str(folder), what, fix="give another --out")) from problem
+        raise TakenError(message(str(folder), what, fix="give another --out")) from problem
     except OSError as problem:
         raise RunFolderError(message(str(folder), f"cannot be created ({problem.strerror})")) from problem
     before = set(folder.iterdir())

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.callbacks.telling import OnEvent
-from fedsim.errors import RunFolderError, message
+from fedsim.errors import RunFolderError, TakenError, message
 from fedsim.executors.host import cores
 from fedsim.files.disk import telling
+from fedsim.records.folder import holds_run
 from fedsim.records.liveness.hold import hold
 from fedsim.records.quantities import duration, said
 from fedsim.runs.sweeps.child import Order
@@ -66,7 +67,7 @@ def run_all(
         fail_fast: stop at the first point that fails; the others go on when the sweep is started again.
 
     Raises:
-        RunFolderError: another process runs a sweep in that folder.
+        RunFolderError: another process runs a sweep in that folder; TakenError: it holds a run.
     """
     for caution in cautions(grid):
         say(caution)
@@ -84,6 +85,9 @@ def run_all(
 @contextmanager
 def _held(out: Path) -> Iterator[None]:
     """Have the folder of a sweep for this process alone, as long as it lives."""
+    if holds_run(out):
+        what = "holds a run, and a sweep's folder holds folders of runs"
+        raise TakenError(message(str(out), what, fix="choose another --out"))
     try:
         with telling(out):
             out.mkdir(parents=True, exist_ok=True)
