@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from fedsim.arrays import Ints
+from fedsim.checks.idle import idle
 from fedsim.clock.plan import Plan
 from fedsim.config.thermal import Thermal
 from fedsim.devices.groups.shared_links import Groups
@@ -24,6 +25,7 @@ def notices(plan: Plan) -> Iterator[str]:
         yield from _extrapolated(plan, plan.population.laws)
         yield from _plain_memory(plan.population.laws)
     yield from _for_nobody(plan)
+    yield from idle(plan)
 
 
 def _silence(plan: Plan) -> Iterator[str]:

@@ -10,7 +10,6 @@ from pydantic import AfterValidator, Field, model_validator
 from fedsim.component import Config
 from fedsim.config.fields import Count, NonNegative, Positive
 from fedsim.config.lora.depth import LoraDepth
-from fedsim.elementary import first_point
 from fedsim.errors import invalid
 from fedsim.metrics.direction import ranks
 
@@ -259,6 +258,8 @@ class EvaluateConfig(Config):
             made: virtual time [s] and uploaded bytes when the version was made.
             replaced: the same when the next one was.
         """
+        from fedsim.elementary import first_point  # no worker needs it
+
         grids = zip((self.every_s, self.every_bytes), made, replaced, strict=True)
         return any(every is not None and first_point(every, start) < stop for every, start, stop in grids)
 

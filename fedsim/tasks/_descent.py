@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.config.learning import LocalConfig
+from fedsim.errors import ExperimentError, message
 from fedsim.rng import stream
 
 KEPT_NUMBERS = 2**22
@@ -96,3 +97,30 @@ def descend(
         cross, square = np.sum(bias * swing), np.sum(swing * swing)
         losses = still + 0.5 * (np.sum(bias * bias) + 2.0 * powers * cross + powers**2 * square)
         return end, float(np.mean(losses)), float(np.mean(losses**2))
+
+
+def refuse_other_training(local: LocalConfig) -> None:
+    """Refuse what has no closed form.
+
+    Raises:
+        ExperimentError: it is more than plain SGD.
+    """
+    if local.optimizer != "sgd":
+        raise ExperimentError(
+            message(
+                "local.optimizer",
+                "the quadratic task has a closed form for sgd only",
+                got=local.optimizer,
+                fix="local: {optimizer: sgd, lr: 0.1}",
+            )
+        )
+    for name, value, off in (("momentum", local.momentum, 0.0), ("clip_norm", local.clip_norm, None)):
+        if value != off:
+            raise ExperimentError(
+                message(
+                    f"local.{name}",
+                    "the quadratic task has a closed form for plain sgd only",
+                    got=value,
+                    fix=f"leave local.{name} out",
+                )
+            )

@@ -27,11 +27,11 @@ from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.cost.charge_as import ChargeAs
 from fedsim.cost.declared import Charge, charge_of
 from fedsim.cost.shape import ModelShape
-from fedsim.errors import ExperimentError, WorkerError, message
+from fedsim.errors import DataError, WorkerError, message
 from fedsim.jobs import Job, Probe, Sums, Task, TaskContext, Update
 from fedsim.rng import stream
 from fedsim.tasks._base import TaskComponent
-from fedsim.tasks._descent import Optima, descend
+from fedsim.tasks._descent import Optima, descend, refuse_other_training
 
 PROBE_CLIENTS = 256
 """Clients whose objectives one probe of a split adds up."""
@@ -72,7 +72,7 @@ class Quadratic(TaskComponent):
         Raises:
             ExperimentError: `local` asks for more than plain SGD, which has no closed form.
         """
-        _check(context.local)
+        refuse_other_training(context.local)
         seeds = context.seed, context.first_seed
         return QuadraticTask(self, context.clients, seeds, context.lora, context.local.batch)
 
@@ -189,7 +189,7 @@ class QuadraticTask(Task):
             time.sleep(random.SystemRandom().uniform(0.0, self.config.delay_s))
         if not 0 <= job.client < self.clients:
             raise WorkerError(message(f"client {job.client}", f"the task has {self.clients} clients"))
-        _check(job.local)
+        refuse_other_training(job.local)
         steps = self.steps(job.client, job.local)
         if job.upto is not None:
             steps = min(steps, job.upto)
@@ -221,7 +221,12 @@ class QuadraticTask(Task):
 
         `windows` keeps the first so many clients; `clients` has one probe a client; `client` and `shard`
         are the one named.
+
+        Raises:
+            DataError: it is a split of what a model generates.
         """
+        if split in ("samples", "answers"):
+            raise DataError(message("evaluate.splits", "is of another task", got=split, fix="leave it out"))
         if split in ("client", "shard"):
             assert client is not None
             return [Probe(split, 0, 1, client)]
@@ -276,25 +281,3 @@ class QuadraticTask(Task):
 
 def _norm(vector: NDArray[np.float64]) -> float:
     return float(np.sqrt(np.sum(vector * vector)))
-
-
-def _check(local: LocalConfig) -> None:
-    if local.optimizer != "sgd":
-        raise ExperimentError(
-            message(
-                "local.optimizer",
-                "the quadratic task has a closed form for sgd only",
-                got=local.optimizer,
-                fix="local: {optimizer: sgd, lr: 0.1}",
-            )
-        )
-    for name, value, off in (("momentum", local.momentum, 0.0), ("clip_norm", local.clip_norm, None)):
-        if value != off:
-            raise ExperimentError(
-                message(
-                    f"local.{name}",
-                    "the quadratic task has a closed form for plain sgd only",
-                    got=value,
-                    fix=f"leave local.{name} out",
-                )
-            )
