@@ -14,7 +14,7 @@ from pydantic import Field
 from fedsim.adapters.products import Point, relative_change
 from fedsim.aggregators._base import Contribution, ServerModel
 from fedsim.component import Config
-from fedsim.config.fields import CountOrZero
+from fedsim.config.fields import CountOrZero, NonNegative
 
 
 class Constant(Config):
@@ -35,7 +35,7 @@ class Polynomial(Config):
     """
 
     kind: Literal["polynomial"] = "polynomial"
-    a: Annotated[float, Field(ge=0)] = 0.5
+    a: NonNegative = 0.5
 
     def __call__(self, staleness: int) -> float:
         """Return s(staleness).
@@ -55,7 +55,7 @@ class Hinge(Config):
     """
 
     kind: Literal["hinge"] = "hinge"
-    a: Annotated[float, Field(ge=0)] = 10.0
+    a: NonNegative = 10.0
     b: CountOrZero = 4
 
     def __call__(self, staleness: int) -> float:
@@ -80,7 +80,7 @@ class Product(Config):
     """
 
     kind: Literal["product"] = "product"
-    a: Annotated[float, Field(ge=0)] = 1.0
+    a: NonNegative = 1.0
 
     def of_change(self, change: float) -> float:
         """Return s(d).

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from fedsim.aggregators._base import Aggregator, Contribution, ServerModel, Setting
 from fedsim.aggregators._staleness import Polynomial, Staleness, discount
+from fedsim.config.fields import Positive
 from fedsim.errors import RunError, invalid, message
 
 Normalize = Literal["auto", "weights", "K", "none"]
@@ -69,7 +70,7 @@ class Weighting(Aggregator):
     weight: Weight = "auto"
     normalize: Normalize = "auto"
     staleness: Staleness = Polynomial(a=0.5)
-    server_lr: Annotated[float, Field(gt=0)] = 1.0
+    server_lr: Positive = 1.0
 
     @model_validator(mode="after")
     def _weight_is_looked_at(self) -> Self:

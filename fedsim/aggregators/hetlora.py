@@ -19,6 +19,7 @@ from fedsim.aggregators._base import Aggregator, Contribution, Invitation, Offer
 from fedsim.aggregators._factors import Padding, SlotMean, moved, payload, start
 from fedsim.aggregators._staleness import Polynomial, Staleness, discount
 from fedsim.aggregators._weighting import counted
+from fedsim.config.fields import NonNegative, Positive
 from fedsim.errors import invalid
 
 LEAST = 1e-150
@@ -70,10 +71,10 @@ class HetLoRA(Aggregator):
     weights: Literal["norm", "examples", "used", "uniform"] = "norm"
     padding: Padding = "zeros"
     staleness: Staleness = Polynomial(a=0.5)
-    server_lr: Annotated[float, Field(gt=0)] = 1.0
+    server_lr: Positive = 1.0
     prune: Annotated[float, Field(gt=0, lt=1)] | None = None
     prune_at: Literal["upload", "next_visit"] = "upload"
-    penalty: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    penalty: NonNegative = 0.0
 
     @model_validator(mode="after")
     def _penalty_of_what(self) -> HetLoRA:

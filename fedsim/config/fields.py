@@ -7,8 +7,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+LARGEST = 1e30
+"""The largest number of a setting: its square, and its products with counts, are finite."""
+Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
+AtLeastOne = Annotated[float, Field(ge=1, le=LARGEST, allow_inf_nan=False)]
 MOST = 10**9
 """The largest count: no run gets there, and products of counts stay whole numbers that NumPy can hold."""
 Count = Annotated[int, Field(ge=1, le=MOST)]

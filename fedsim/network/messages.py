@@ -60,8 +60,8 @@ class Format:
         return self.dtype == "float32" and self.share == 1.0
 
     def sent(self, numbers: int) -> int:
-        """Return k, how many of `numbers` are sent."""
-        return min(numbers, math.ceil(self.share * numbers - 1e-9))
+        """Return k, how many of `numbers` are sent: one at least, where there are any."""
+        return min(numbers, max(1, math.ceil(self.share * numbers - 1e-9)))
 
     def sent_of(self, lengths: Sequence[int]) -> int:
         """Return k of a message about arrays of these lengths.

@@ -11,8 +11,9 @@ from pydantic import Field
 from fedsim.adapters.adapter import Vector
 from fedsim.arrays import Floats
 from fedsim.component import Component
+from fedsim.config.fields import LARGEST
 
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Bias = Literal["none", "corrected"]
 

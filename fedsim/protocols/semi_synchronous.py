@@ -8,7 +8,7 @@ from pydantic import Field
 
 from fedsim.clock.protocol import ServerProtocol, Steps, Verbs, more_than_there_are
 from fedsim.clock.visit import Visit
-from fedsim.config.fields import Count, CountOrZero
+from fedsim.config.fields import LARGEST, Count, CountOrZero
 from fedsim.config.problem import Problem
 from fedsim.instants import Instant
 
@@ -35,7 +35,7 @@ class SemiSynchronous(ServerProtocol):
 
     kind: Literal["semi-synchronous"] = "semi-synchronous"
     concurrency: Count = 30
-    beat_s: Annotated[float, Field(ge=1e-3, allow_inf_nan=False)] = 600.0
+    beat_s: Annotated[float, Field(ge=1e-3, le=LARGEST, allow_inf_nan=False)] = 600.0
     refill: Literal["beat", "landing"] = "beat"
     max_staleness: CountOrZero | None = None
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from fedsim.clock.protocol import ServerProtocol, Steps, Verbs, cohort_problems
-from fedsim.config.fields import Count
+from fedsim.config.fields import AtLeastOne, Count, Positive
 from fedsim.config.problem import Problem
 from fedsim.errors import invalid
 
@@ -33,8 +33,8 @@ class Synchronous(ServerProtocol):
 
     kind: Literal["synchronous"] = "synchronous"
     cohort: Count = 10
-    deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    over_select: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
+    deadline_s: Positive | None = None
+    over_select: AtLeastOne = 1.0
     min_reports: Count = 1
     late: Literal["stop", "finish"] = "stop"
 

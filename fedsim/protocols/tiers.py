@@ -6,11 +6,11 @@ import math
 from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from itertools import count
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from fedsim.adapters.adapter import Vector
 from fedsim.clock.protocol import (
@@ -23,12 +23,10 @@ from fedsim.clock.protocol import (
     whole_visit_s,
 )
 from fedsim.clock.visit import Visit
-from fedsim.config.fields import Count, CountOrZero
+from fedsim.config.fields import Count, CountOrZero, NonNegative
 from fedsim.config.problem import Problem
 from fedsim.errors import RunError, invalid, message
 from fedsim.rng import stream
-
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Tiers(ServerProtocol):

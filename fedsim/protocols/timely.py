@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from fedsim.clock.protocol import ServerProtocol, Steps, Verbs, cohort_problems, whole_visit_s
-from fedsim.config.fields import Count
+from fedsim.config.fields import AtLeastOne, Count, Positive
 from fedsim.config.problem import Problem
 from fedsim.errors import invalid
 
@@ -45,8 +45,8 @@ class Timely(ServerProtocol):
     cohort: Count = 10
     k: Count = 5
     partial: Literal["steps", "rank"] = "steps"
-    most: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
-    grace: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
+    most: AtLeastOne | None = None
+    grace: Positive = 0.05
 
     @model_validator(mode="after")
     def _reachable(self) -> Timely:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
+from fedsim.config.fields import NonNegative
 from fedsim.samplers._base import Sampler
 from fedsim.samplers.seen import Counts, Seen
 
@@ -30,7 +30,7 @@ class LeastAvailable(Sampler):
     """
 
     kind: Literal["least-available"] = "least-available"
-    at_least_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    at_least_s: NonNegative = 0.0
 
     def choose(self, idle: Counts, n: int, rng: np.random.Generator, seen: Seen) -> Counts:
         """Return n different clients of `idle` (length >= n), the least available first."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from fedsim.arrays import Floats
-from fedsim.config.fields import Count
+from fedsim.config.fields import AtLeastOne, Count, NonNegative
 from fedsim.elementary import power
 from fedsim.samplers._base import Sampler
 from fedsim.samplers.seen import Counts, Seen
@@ -71,15 +71,15 @@ class Oort(Sampler):
 
     kind: Literal["oort"] = "oort"
     reads_values: ClassVar[bool] = True
-    alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
+    alpha: NonNegative = 2.0
     explore: Share = 0.9
     explore_decay: Share = 0.98
     explore_min: Share = 0.2
     explore_by: Literal["speed", "chance"] = "speed"
-    explore_window: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 5.0
+    explore_window: AtLeastOne = 5.0
     cut_off: Share = 0.95
     clip: Annotated[float, Field(gt=0, le=1)] = 0.95
-    ucb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    ucb: NonNegative = 0.1
     pacer_rounds: Count = 20
     pacer_step: Annotated[float, Field(ge=0, le=100)] = 5.0
     pacer_percentile: Annotated[float, Field(gt=0, le=100)] = 30.0

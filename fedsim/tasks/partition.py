@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from fedsim.arrays import Ints
 from fedsim.component import Config
-from fedsim.config.fields import MOST, Count
+from fedsim.config.fields import MOST, Count, Positive
 from fedsim.elementary import power
 from fedsim.errors import DataError, Shown, invalid, message
 from fedsim.tasks._dealing import Owners, evenly, repair
@@ -103,7 +103,7 @@ class Dirichlet(Dealing):
     """
 
     kind: Literal["dirichlet"] = "dirichlet"
-    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
+    alpha: Positive = 0.5
     convention: Literal["per-class", "total"] = "per-class"
     over: Literal["auto", "label", "topics"] = "auto"
     topics: Annotated[int, Field(ge=2, le=MOST)] = 10

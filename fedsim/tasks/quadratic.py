@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from fedsim.adapters.adapter import Layout, Module, Tensor, Vector
 from fedsim.adapters.moved_base import split
@@ -63,7 +62,7 @@ class Quadratic(TaskComponent):
     tokens_per_example: Count = 16
     layout: Literal["whole", "lora"] = "whole"
     layers: Count = 1
-    delay_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    delay_s: NonNegative = 0.0
     charge_as: ChargeAs | None = None
 
     def build(self, context: TaskContext) -> QuadraticTask:

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from fedsim.component import Component, find, kinds, package_of
-from fedsim.config.fields import MOST
+from fedsim.config.fields import LARGEST, MOST
 from fedsim.config.reference.attributes import meanings, summary
 from fedsim.config.reference.schema import models_of
 
@@ -154,7 +154,7 @@ def _bounds(metadata: Sequence[object]) -> str:
                 found.setdefault(">=", bound)
             case Lt(lt=bound):
                 found.setdefault("<", bound)
-            case Le(le=bound) if not isinstance(bound, int) or bound < MOST:
+            case Le(le=bound) if bound < (MOST if isinstance(bound, int) else LARGEST):
                 found.setdefault("<=", bound)
             case _:
                 pass

@@ -1,4 +1,4 @@
-"""Counts have a largest value, and true is no number wherever it stands."""
+"""Counts and amounts have a largest value, and true is no number wherever it stands."""
 
 from __future__ import annotations
 
@@ -34,18 +34,19 @@ def blocks():
     return sorted(found, key=lambda cls: (cls.__module__, cls.__qualname__))
 
 
-def unbounded(annotation, limits=()):
-    """Whether an annotation has a whole number without a largest value."""
+def unbounded(annotation, limits=(), number=int):
+    """Whether an annotation has a whole (or a real) number without a largest value."""
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
         inner, *rest = typing.get_args(annotation)
         more = [limit for item in rest for limit in (getattr(item, "metadata", None) or [item])]
-        return unbounded(inner, (*limits, *more))
+        return unbounded(inner, (*limits, *more), number)
     if origin in (typing.Union, types.UnionType):
-        return any(unbounded(part, limits) for part in typing.get_args(annotation))
+        return any(unbounded(part, limits, number) for part in typing.get_args(annotation))
     if origin is not None:
-        return origin is not typing.Literal and any(unbounded(part) for part in typing.get_args(annotation))
-    return annotation is int and not any(isinstance(limit, Le | Lt | Interval) for limit in limits)
+        parts = () if origin is typing.Literal else typing.get_args(annotation)
+        return any(unbounded(part, (), number) for part in parts)
+    return annotation is number and not any(isinstance(limit, Le | Lt | Interval) for limit in limits)
 
 
 def test_every_count_of_the_settings_has_a_largest_value():
@@ -56,6 +57,33 @@ def test_every_count_of_the_settings_has_a_largest_value():
         if name not in SEEDS and unbounded(field.annotation, tuple(field.metadata))
     ]
     assert fields == []
+
+
+COMPARED = {"targets", "value", "observed"}
+"""Scores that a run, and figures that a generator is held against: nothing is computed of them."""
+
+
+def test_every_amount_of_the_settings_has_a_largest_value():
+    fields = [
+        f"{cls.__module__}.{cls.__qualname__}.{name}"
+        for cls in blocks()
+        for name, field in cls.model_fields.items()
+        if name not in COMPARED and unbounded(field.annotation, tuple(field.metadata), float)
+    ]
+    assert fields == []
+
+
+@pytest.mark.parametrize("value", [1e31, 1e300, float("inf"), float("nan")])
+@pytest.mark.parametrize(
+    "path", ["local.lr", "aggregator.server_lr", "server_optimizer.tau", "budget.time_s", "task.spread"]
+)
+def test_an_amount_whose_square_is_no_number_is_refused(path, value):
+    experiment = changed(path, value)
+    for block, kind in (("server_optimizer", "adam"), ("aggregator", "fedit")):
+        if path.startswith(block):
+            experiment[block]["kind"] = kind
+    with pytest.raises(ExperimentError, match=path.replace(".", r"\.")):
+        fedsim.Experiment.model_validate(experiment)
 
 
 SOUND = {

@@ -494,3 +494,10 @@ def test_a_declared_model_is_charged_in_the_same_format(wire, up):
     """An adapter of 100,000 declared numbers; the layout that trains has two arrays."""
     layout = Layout((Module("w", 2, (2, 8), (8, 2), 1.0),))
     assert charged_bytes(WireConfig(**wire), layout, WHOLE, "up", 100_000) == up
+
+
+@pytest.mark.parametrize("by", ["message", "tensor"])
+def test_one_number_is_sent_however_small_the_share(by):
+    how = Format("float32", 5e-324, by_array=by == "tensor")
+    assert [how.sent(n) for n in (0, 1, 128)] == [0, 1, 1]
+    assert how.sent_of([128, 128]) == (2 if by == "tensor" else 1)
