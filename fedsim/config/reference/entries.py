@@ -154,7 +154,7 @@ def _bounds(metadata: Sequence[object]) -> str:
                 found.setdefault(">=", bound)
             case Lt(lt=bound):
                 found.setdefault("<", bound)
-            case Le(le=bound) if bound < (MOST if isinstance(bound, int) else LARGEST):
+            case Le(le=int() | float() as bound) if bound < (MOST if isinstance(bound, int) else LARGEST):
                 found.setdefault("<=", bound)
             case _:
                 pass
