@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import fedsim
+from fedsim.cli.shell import script
 from fedsim.config.experiment import Experiment
 from fedsim.config.loading import load
 from fedsim.records.studies.kept import Key, Rows, rows_in, text_of
@@ -121,4 +122,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(script(main))

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 import fedsim
 from fedsim import views
 from fedsim.cli.app import call
+from fedsim.cli.shell import script
 from fedsim.records.studies.command import answered
 from fedsim.records.studies.kept import runs_of
 from fedsim.records.studies.pages import spread, table
@@ -220,4 +221,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(script(main))

@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from fedsim.cli.app import call
+from fedsim.cli.shell import script
 from fedsim.records.studies.kept import Key, finished, slug
 
 HERE = Path(__file__).parent
@@ -241,4 +242,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(script(main))

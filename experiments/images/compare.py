@@ -23,6 +23,7 @@ from pathlib import Path
 import fedsim
 from fedsim import views
 from fedsim.cli.app import call
+from fedsim.cli.shell import script
 from fedsim.metrics.direction import CLIENTS_CLASSES, SAMPLES_DRAWN
 from fedsim.records.studies.kept import Key, csv_text, rows_in, runs_of, text_of
 
@@ -242,4 +243,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(script(main))

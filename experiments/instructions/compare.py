@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 import fedsim
 from fedsim import views
 from fedsim.cli.app import call
+from fedsim.cli.shell import script
 from fedsim.config.loading import load
 from fedsim.records.studies.command import answered
 from fedsim.records.studies.kept import Key, rows_in, runs_of, text_of
@@ -164,4 +165,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(script(main))

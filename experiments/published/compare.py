@@ -22,6 +22,7 @@ import yaml
 
 import fedsim
 from fedsim import views
+from fedsim.cli.shell import script
 from fedsim.clock.plan import prepare
 from fedsim.config.experiment import Experiment
 from fedsim.records.stragglers import fairness
@@ -183,4 +184,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(script(main))

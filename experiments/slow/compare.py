@@ -23,6 +23,7 @@ import numpy as np
 import yaml
 
 import fedsim
+from fedsim.cli.shell import script
 from fedsim.config.loading import load
 from fedsim.records.folder import clear_stillborn, has_begun, holds_run
 from fedsim.records.studies.kept import Key, finished, rows_in, slug, text_of
@@ -235,4 +236,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(script(main))

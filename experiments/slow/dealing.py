@@ -28,6 +28,7 @@ import numpy as np
 
 import fedsim
 from fedsim.builtin import documents
+from fedsim.cli.shell import script
 from fedsim.clock.estimate import estimate
 from fedsim.clock.plan import prepare
 from fedsim.config.loading import load
@@ -278,4 +279,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(script(main))

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 import fedsim
+from fedsim.cli.shell import script
 from fedsim.records.studies.kept import csv_text, finished
 
 HERE = Path(__file__).parent
@@ -115,4 +116,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(script(main))

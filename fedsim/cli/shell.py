@@ -66,6 +66,11 @@ def answered(app: Callable[..., Any], args: Sequence[str]) -> int:
         return _answer(problem, args)
 
 
+def script(main: Callable[[Sequence[str]], int | None]) -> int:
+    """Run the program of a study, a function of its arguments, as commands are run; returns its exit code."""
+    return answered(lambda args, **_: main(args), sys.argv[1:])
+
+
 def _refuse_empty(args: Sequence[str]) -> None:
     """Refuse a word of a command line that is empty: as a path it would be the folder where the command was typed.
 

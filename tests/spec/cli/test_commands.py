@@ -1,5 +1,6 @@
 """What commands hand on: every option reaches its field, and what they compute is a function of the library."""
 
+import errno
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from fedsim.cli.demos.demo import Demo, uploads
 from fedsim.cli.demos.images import IMAGES
 from fedsim.cli.demos.text import TEXT
 from fedsim.cli.importing import import_profiles
-from fedsim.cli.shell import beside
+from fedsim.cli.shell import beside, script
+from fedsim.errors import RunFolderError
 from fedsim.importers.options import Options
 from fedsim.runs.calibrate import Measured
 
@@ -124,3 +126,31 @@ def test_uploads_are_set_against_the_same_uploads_of_the_full_model():
         "  a     1.00 GB against 200 GB (99.50% less; 5,000,000 of 1,000,000,000 parameters, charged as m)",
         "  long  2.00 GB against 400 GB (99.50% less; 5,000,000 of 1,000,000,000 parameters, charged as m)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "said"),
+    [
+        (RunFolderError("runs/a: fedsim-edge is 2 here, and the run was made with 1"), 2, "error: runs/a: "),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(errno.ENOENT, "No such file or directory", "texts"), 2, "error: texts: cannot be read"),
+    ],
+)
+def test_the_program_of_a_study_ends_as_a_command_does(problem, code, said, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["compare.py", "run", "here"])
+
+    def main(arguments):
+        assert list(arguments) == ["run", "here"]
+        raise problem
+
+    assert script(main) == code
+    assert capsys.readouterr().err.startswith(said)
+    assert script(lambda arguments: len(arguments)) == 2
+    assert script(lambda _arguments: None) == 0
+
+
+def test_every_program_of_a_study_is_run_so():
+    """But for one that takes no more than a word."""
+    programs = {path.parent.name: path.read_text() for path in Path("experiments").glob("*/compare.py")}
+    others = [name for name, text in programs.items() if "sys.exit(script(main))" not in text]
+    assert others == ["devices"]
