@@ -65,9 +65,14 @@ def _facts(key: str | None) -> dict[str, object]:
 def _entries(key: str) -> list[Entry]:
     """Return what a key means: a path, a name that is known for one, or the last part of some."""
     from fedsim.config.experiment import Experiment
-    from fedsim.config.reference.entries import entries, of_key
+    from fedsim.config.reference.entries import OF_FILES, entries, of_key
     from fedsim.config.reference.schema import key_meant
 
+    of_files = [entry for entry in OF_FILES if entry.path == key]
+    if of_files:
+        return of_files
+
+    key = key.removesuffix(".kind")  # says which component a block is
     found = of_key(Experiment, key) or of_key(Experiment, key_meant(Experiment, key) or "")
     return found or [e for e in entries(Experiment) if e.path.rpartition(".")[2] == key]
 

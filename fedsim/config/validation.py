@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from fedsim.config.problem import Problem
+from fedsim.config.reference.meant import block_meant, keys_of
 from fedsim.config.reference.schema import kinds_with, model_at, places_of
 from fedsim.errors import ABSENT, INVALID, ExperimentError, Message, nearest, several
 from fedsim.known_names import SAME_KEYS, key_pointer, nearest_kind, nearest_word
@@ -29,6 +31,8 @@ _EXAMPLES = {
     "population.clients": "add `clients: 100`",
 }
 
+_BLOCKS = ("model_type", "model_attributes_type", "dict_type")
+"""What pydantic calls a value that is no block of keys."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 """First letter of a unit of time -> its seconds."""
 _WANTED = {
@@ -209,18 +213,20 @@ def _fix(
     value = details[0]["input"]
     if names and isinstance(value, str) and (hint := nearest_word(value, names)).startswith("did you mean"):
         return hint
-    meant = _meant(path, details[0]["type"], value)
+    field = model.model_fields.get(path[-1]) if model is not None and path else None
+    meant = _meant(path, details[0]["type"], value, field)
     if meant is not None:
         return f"write {meant}"
-    field = model.model_fields.get(path[-1]) if model is not None and path else None
+    if details[0]["type"] in _BLOCKS and (keys := keys_of(field)):
+        wanted = f"a block of its keys: {', '.join(keys)}"
     if field is None or field.is_required() or isinstance(field.default, BaseModel | dict):
         return f"give {wanted}"
     default = json.dumps(field.default) if isinstance(field.default, bool | None) else str(field.default)
     return f"give {wanted}, or leave it out (default: {default})"
 
 
-def _meant(path: tuple[str, ...], wrong: str, value: object) -> str | None:
-    """Return what was meant by a duration with its unit, or by a kind without its block; None: neither.
+def _meant(path: tuple[str, ...], wrong: str, value: object, field: FieldInfo | None = None) -> str | None:
+    """Return what was meant by a duration with its unit, or by a word without its block; None: neither.
 
     >>> _meant(("budget", "time_s"), "float_parsing", "4h")
     '14400: seconds'
@@ -230,8 +236,7 @@ def _meant(path: tuple[str, ...], wrong: str, value: object) -> str | None:
     duration = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|sec|min|m|h|d|days)", value)
     if path[-1].endswith("_s") and duration:
         return f"{float(duration[1]) * _SECONDS[duration[2][0]]:g}: seconds"
-    is_block = wrong in ("model_type", "model_attributes_type", "dict_type")
-    return f"{path[-1]}: {{kind: {value}}}" if is_block and re.fullmatch(r"[\w-]+", value) else None
+    return block_meant(field, path[-1], value) if wrong in _BLOCKS else None
 
 
 def _wrong_kind(path: tuple[str, ...], detail: ErrorDetails) -> Problem:

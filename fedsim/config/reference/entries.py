@@ -61,6 +61,25 @@ class Entry:
     default: str
 
 
+OF_FILES = (
+    Entry(
+        "extends",
+        "",
+        "a YAML file to start from: what this file says replaces what that one does.",
+        "file",
+        "null",
+    ),
+    Entry(
+        "sweep",
+        "",
+        "keys and their values, as in sweep: {seed: [0, 1]}; `fedsim sweep` runs every combination.",
+        "mapping of keys to lists of values",
+        "null",
+    ),
+)
+"""Keys of a YAML file that are no settings of one experiment."""
+
+
 @cache
 def entries(root: type[BaseModel]) -> tuple[Entry, ...]:
     """Return every key of an experiment, blocks before what is in them, kinds one after the other."""

@@ -43,6 +43,13 @@ def here(tmp_path, monkeypatch):
         ("explain protocol.bufer", "did you mean 'protocol.buffer'?"),
         ("run mine.yaml -s budget.time_s=4h", "-s budget.time_s=4h: write 14400: seconds"),
         ("run mine.yaml -s budget.time_s=1.5min", "-s budget.time_s=1.5min: write 90: seconds"),
+        ("run mine.yaml -s lora=full", "-s lora=full: write lora: {full: true}"),
+        ("run mine.yaml -s wire=int8", "-s wire=int8: write wire: {dtype: int8}"),
+        ("run mine.yaml -s memory=rank", "-s memory=rank: write memory: {when_short: [rank]}"),
+        ("run mine.yaml -s population=charging", "-s population=charging: write population: {availability: charging}"),
+        ("run mine.yaml -s energy=battery", "-s energy=battery: write energy: {battery: ...}"),
+        ("run mine.yaml -s task.charge_as=gemma-3-270m", "-s task.charge_as=gemma-3-270m: write charge_as: {preset: gemma-3-270m}"),
+        ("run mine.yaml -s population.outages=daily", "-s population.outages=daily: give a block of its keys: by, mean_s, per_day, regions, or leave it out (default: null)"),
         ("run mine.yaml -s task.partition=dirichlet", "-s task.partition=dirichlet: write partition: {kind: dirichlet}"),
     ],
 )  # fmt: skip
@@ -74,3 +81,14 @@ def test_a_run_that_was_killed_is_told_how_it_goes_on(here, capsys):
     assert call(["status", "runs/mine"]) == 0
 
     assert capsys.readouterr().out.splitlines()[-1].startswith("next: fedsim resume runs/mine")
+
+
+@pytest.mark.parametrize(
+    ("key", "head"),
+    [("extends", "extends"), ("sweep", "sweep"), ("protocol.kind", "protocol"), ("lora", "lora")],
+)
+def test_what_a_file_may_say_is_explained_whole(capsys, key, head):
+    assert call(["explain", key]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == head
+    assert len(said) > 3
