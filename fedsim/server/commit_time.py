@@ -1,7 +1,7 @@
 """How long the server is busy with a commit; sizes alone decide, so that a timeline is the same without training.
 
 bytes: every message is read; one that is coded is also written and read again as float32; the model is read and written
-operations: 2 for every number of every update, and what the rule says (`Aggregator.commit_flops`)
+operations: 2 for every number that an update sends, and what the rule says (`Aggregator.commit_flops`)
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedsim.adapters.moved_base import dense_shape
+from fedsim.adapters.payload import Payload
 from fedsim.aggregators._returned import checked_flops
 from fedsim.clock.plan import Plan
 from fedsim.config.experiment import ServerCompute
@@ -38,7 +39,11 @@ class CommitTime:
             raise ExperimentError(message("server.compute", what, fix=fix))
 
     def seconds(
-        self, up_bytes: Sequence[int], ranks: Sequence[int], depths: Sequence[int | None] = ()
+        self,
+        up_bytes: Sequence[int],
+        ranks: Sequence[int],
+        depths: Sequence[int | None] = (),
+        sent: Sequence[Payload] = (),
     ) -> float:
         """Return how long a commit takes [s]; 0 where it is not charged.
 
@@ -46,15 +51,15 @@ class CommitTime:
             up_bytes: of each update's message.
             ranks: slots of each factor in each update; 0 for whole models.
             depths: layers in each update, counted from the output; None, or nothing: all.
+            sent: what each update sends; nothing: all slots of all factors.
         """
         if self._compute is None:
             return 0.0
         whole = self._plan.sizing.adapter_bytes
         parts = [self._part(depth) for depth in depths or [None] * len(ranks)]
-        sizes = [
-            part * (whole if not rank else whole * rank / self._rank)
-            for rank, part in zip(ranks, parts, strict=True)
-        ]
+        layout = self._plan.task.layout
+        payloads = sent or [Payload(rank=rank or None) for rank in ranks]
+        sizes = [whole * payload.floats(layout) / layout.size for payload in payloads]
         moved = float(sum(up_bytes)) + 2.0 * whole
         if not format_of(self._plan.experiment.wire, "up").plain:
             moved += 2.0 * sum(sizes)

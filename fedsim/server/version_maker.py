@@ -95,9 +95,10 @@ class VersionMaker:
 
     def _seconds(self, landed: Sequence[Visit]) -> float:
         """Return how long the server works on a commit [s]."""
-        asked = [self._visits.dispatched[visit.order].invitation for visit in landed]
+        dispatched = [self._visits.dispatched[visit.order] for visit in landed]
+        asked, sent = [one.invitation for one in dispatched], [one.offer.up for one in dispatched]
         ranks, depths = [one.rank for one in asked], [one.depth for one in asked]
-        return self._time.seconds([visit.work.up_bytes for visit in landed], ranks, depths)
+        return self._time.seconds([visit.work.up_bytes for visit in landed], ranks, depths, sent)
 
     def _made(self, landed: Sequence[Visit], blend: Blend | None) -> Commit:
         """Make the next version of what has landed; returns what was taken of it."""

@@ -78,6 +78,22 @@ def test_rules_that_multiply_and_decompose_take_the_time_of_that(rule, extra):
     assert took_s - mean_s == pytest.approx(sum(extra(m, n) for m, n in shapes) / 1e3)
 
 
+@pytest.mark.parametrize(
+    ("rule", "share"), [("fedit", 1.0), ("ffa", 0.5), ("fedsa", 0.5), ("local-only", 0.0)]
+)
+@pytest.mark.parametrize("wire", [{}, {"dtype": "bfloat16"}])
+def test_only_numbers_that_are_sent_are_added_up_and_decoded(rule, share, wire):
+    """FFA sends B, FedSA A, a client alone nothing; coded numbers are written and read once more."""
+    blocks = {**LORA, "aggregator": {"kind": rule}, "wire": wire, "server": SERVER}
+    made = plan(ROUNDS, [1.0, 1.0], budget={"time_s": 4.0}, **blocks)
+    up_bytes, numbers = made.work(0).up_bytes, made.task.layout.size
+    coded_bytes = 2 * 2 * 4 * share * numbers if wire else 0
+    took_s = 2 * 2 * share * numbers / 1e3 + (2 * up_bytes + 2 * 4 * numbers + coded_bytes) / 1e4
+    run = simulate(made, timeline_only=True)
+
+    assert run.commits.time_s.iloc[0] == pytest.approx(1.0 + took_s, abs=1e-4)
+
+
 def test_decompositions_count_as_golub_and_van_loan_do():
     assert qr_flops(100, 10) == qr_flops(10, 100) == pytest.approx(4 * 100 * (100 - 10 / 3))
     assert factored_svd_flops(100, 80, 10, 4) == pytest.approx(
