@@ -15,6 +15,7 @@ from fedsim.config.network import NetworkConfig
 from fedsim.config.problem import Problem
 from fedsim.config.words import no_such_file
 from fedsim.errors import ExperimentError, nearest, several
+from fedsim.files.disk import no_file
 from fedsim.server import returned
 
 _HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
@@ -49,7 +50,7 @@ def _population(experiment: Experiment, parts: Parts) -> list[Problem]:
         table = getattr(population, name)
         if table is not None and not table.is_file():
             fix = "give a CSV or Parquet file; `fedsim profiles check FILE` checks one"
-            problems.append(Problem(("population", name), "no such file", fix, str(table)))
+            problems.append(Problem(("population", name), no_file(table), fix, str(table)))
     absent = [
         no_such_file("population.availability", population.availability),
         *(no_such_file("population.rates", source) for source in population.rate_sources),

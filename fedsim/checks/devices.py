@@ -16,6 +16,7 @@ from fedsim.devices.presets import says_what_devices_are
 from fedsim.devices.stacks.table import OS
 from fedsim.devices.tables import read_networks
 from fedsim.errors import ProfileError, nearest
+from fedsim.files.disk import no_file
 
 
 def _stacks(experiment: Experiment) -> list[Problem]:
@@ -58,7 +59,7 @@ def _compute(experiment: Experiment) -> list[Problem]:
         problems.append(absent)
     if compute.stacks is not None and not compute.stacks.is_file():
         fix = "check the path; it is taken from the YAML file's folder"
-        problems.append(Problem(("compute", "stacks"), "no such file", fix, str(compute.stacks)))
+        problems.append(Problem(("compute", "stacks"), no_file(compute.stacks), fix, str(compute.stacks)))
     problems += _stacks(experiment)
     if compute.dequantisation == "copy":
         problems += _dequantisation(experiment)

@@ -107,7 +107,8 @@ class EnergyConfig(Config):
 
     Attributes:
         tail: the radio stays up after a transfer (`tail_s` at `tail_w` of the network's row), unless the
-            next one of the same visit begins before; a transfer without bytes wakes no radio.
+            next one of the same visit begins before; a transfer without bytes wakes no radio. That of a visit's last
+            transfer is charged whole, also where the client's next visit begins within it.
         battery: what the devices' batteries hold, and at which level they take part; none: it does not matter.
     """
 

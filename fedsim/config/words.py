@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fedsim.config.problem import Problem
 from fedsim.errors import nearest
+from fedsim.files.disk import no_file
 
 WORDS: dict[str, tuple[str, ...]] = {
     "population.availability": ("always", "charging", "eligible"),
@@ -38,4 +39,4 @@ def no_such_file(field: str, value: str) -> Problem | None:
         return None
     hint = nearest(Path(value).name, words)
     fix = f"write {', '.join(words)}, or the file of a table with {COLUMNS[field]}"
-    return Problem(tuple(field.split(".")), "no such file", hint if hint.startswith("did") else fix, value)
+    return Problem(tuple(field.split(".")), no_file(value), hint if hint.startswith("did") else fix, value)

@@ -61,6 +61,11 @@ def refused(problem: BaseException, where: str | Path, fix: str) -> HostError | 
     )
 
 
+def no_file(path: str | Path) -> str:
+    """Return why there is no file of this name, where there is none."""
+    return "is a folder, where a file belongs" if Path(path).is_dir() else "no such file"
+
+
 def unusable(problem: OSError) -> Message:
     """Return the sentence that a file or folder cannot be read or written, for what else nobody has foreseen.
 

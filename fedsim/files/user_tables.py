@@ -21,6 +21,7 @@ import numpy as np
 from fedsim.arrays import Floats
 from fedsim.errors import ABSENT, Message, ProfileError, message, nearest
 from fedsim.files.delimited import SEPARATORS, ragged_row, read_grid
+from fedsim.files.disk import no_file
 from fedsim.files.opened import UnreadableError, read_bytes
 from fedsim.files.parquet_file import read_parquet
 from fedsim.files.plain_number import in_plain_digits, plain_number
@@ -104,7 +105,7 @@ def read_rows(path: Path) -> Rows:
     """
     if not path.is_file():
         raise ProfileError(
-            message(str(path), "no such file", fix="check the path; it is taken from the YAML file's folder")
+            message(str(path), no_file(path), fix="check the path; it is taken from the YAML file's folder")
         )
     suffix = path.suffix.lower()
     try:

@@ -14,6 +14,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 from fedsim.errors import ProfileError, message, nearest
+from fedsim.files.disk import no_file
 from fedsim.importers.formats import Format, refuse_unfit
 from fedsim.importers.options import Options
 from fedsim.importers.recognise import format_of
@@ -41,7 +42,7 @@ def import_table(name: str, files: Sequence[Path], options: Options) -> Table:
     refuse_unfit(name, foreign, options)
     for path in (*files, *options.up):
         if not path.is_file():
-            raise ProfileError(message(str(path), "no such file", fix="check the path"))
+            raise ProfileError(message(str(path), no_file(path), fix="check the path"))
     if len(files) > 1 and not foreign.many:
         raise ProfileError(
             message("FILE", f"{name} takes one file", got=len(files), fix="import one at a time")

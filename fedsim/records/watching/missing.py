@@ -22,7 +22,8 @@ def no_run(folder: Path, name: str) -> Message:
         meant = Path("runs") / folder.stem
         if (meant / "run.json").is_file():
             fix = f"did you mean '{meant}'?"
-        return message(str(folder), "no such folder", fix=fix)
+        what = "is a file, not the folder of a run" if folder.exists() else "no such folder"
+        return message(str(folder), what, fix=fix)
     runs = sorted(str(found.parent) for found in folder.glob("*/run.json"))[:SHOWN]
     return message(
         str(folder), f"holds no run (no {name})", fix=f"give a run in it: {', '.join(runs)}" if runs else ""

@@ -92,3 +92,19 @@ def test_what_a_file_may_say_is_explained_whole(capsys, key, head):
     said = capsys.readouterr().out.splitlines()
     assert said[0] == head
     assert len(said) > 3
+
+
+@pytest.mark.parametrize(
+    ("typed", "what"),
+    [
+        ("run mine.yaml -s population.availability=runs", "is a folder, where a file belongs"),
+        ("run mine.yaml -s compute.calibration=runs", "is a folder, where a file belongs"),
+        ("run mine.yaml -s energy.battery.plugged=runs", "is a folder, where a file belongs"),
+        ("profiles check runs", "is a folder, where a file belongs"),
+        ("status mine.yaml", "is a file, not the folder of a run"),
+        ("verify mine.yaml", "is a file, not the folder of a run"),
+    ],
+)
+def test_what_is_there_and_is_of_another_kind_is_not_said_to_be_missing(here, capsys, typed, what):
+    assert call(typed.split()) == 2
+    assert what in capsys.readouterr().err.splitlines()[0]
