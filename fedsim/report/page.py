@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,12 @@ from fedsim.report import (
 )
 from fedsim.report.answers import section as answers
 from fedsim.report.cards import cards
-from fedsim.report.parts import Page, Table, listing, plural
+from fedsim.report.parts import Page, Section, Table, listing, plural
 from fedsim.report.run_map.section import section as map_section
 from fedsim.report.several import draws, labels
 from fedsim.report.several import sections as several_sections
-from fedsim.report.several.differences import verdict
+from fedsim.report.several.differences import contest, verdict
+from fedsim.report.several.targets import of_declared
 
 LONG = 20
 """Letters of a word that a column has room for; a longer one may be broken anywhere."""
@@ -56,7 +58,7 @@ def write(runs: Sequence[Run], path: Path, *, targets: Sequence[float] = ()) -> 
     """
     if not runs:
         raise RunFolderError(message("report", "needs at least one run", fix="name a run folder"))
-    page = single(runs[0]) if len(runs) == 1 else several(runs, targets)
+    page = single(runs[0], targets) if len(runs) == 1 else several(runs, targets)
     path = Path(path)
     try:
         with telling(path, "free some space; the tables are whole without the page"):
@@ -67,7 +69,7 @@ def write(runs: Sequence[Run], path: Path, *, targets: Sequence[float] = ()) -> 
     return path
 
 
-def single(run: Run) -> Page:
+def single(run: Run, targets: Sequence[float] = ()) -> Page:
     """Return the page about one run."""
     metric = views.headline(run)
     lead = _timeline(run) if metric is None else sections.sentence(run, metric)
@@ -77,7 +79,7 @@ def single(run: Run) -> Page:
         notes=_notes(run),
         cards=cards(run),
         sections=[
-            sections.progress(run, metric),
+            _with_targets(sections.progress(run, metric), run, targets),
             *gallery_section.sections(run),
             *answers.sections(run),
             setup.section(run),
@@ -97,6 +99,13 @@ def single(run: Run) -> Page:
         configurations=[("experiment.yaml", _yaml(run))],
         versions=_versions(run),
     )
+
+
+def _with_targets(progress: Section, run: Run, targets: Sequence[float]) -> Section:
+    """Return the section with when each target was reached that somebody has named, and at what cost."""
+    found = contest(labels.compared([run]))
+    further = [] if found is None else of_declared(found, targets)
+    return replace(progress, tables=[*progress.tables, *further])
 
 
 def several(runs: Sequence[Run], targets: Sequence[float] = ()) -> Page:

@@ -20,19 +20,23 @@ def tables(found: Contest, targets: Sequence[float]) -> list[Table]:
         found: what is compared.
         targets: as whoever makes the page asks for them, before those that the runs declare.
     """
-    declared = list(
-        dict.fromkeys([*map(float, targets), *comparisons.declared_targets(found.c.runs, found.metric)])
-    )
-    if declared:
-        return [
-            made
-            for target in declared
-            for made in (_table(found, target, "Declared target"), costs(found, target))
-        ]
+    made = of_declared(found, targets)
+    if made:
+        return made
     target = views.common_target(found.c.runs, found.metric)
     return [
         _table(found, target, "Target chosen afterwards, the best value that every run reached"),
         costs(found, target),
+    ]
+
+
+def of_declared(found: Contest, targets: Sequence[float]) -> list[Table]:
+    """Return two tables a target that somebody has named, when and at what cost it was reached; none without one."""
+    declared = comparisons.declared_targets(found.c.runs, found.metric)
+    return [
+        made
+        for target in dict.fromkeys([*map(float, targets), *declared])
+        for made in (_table(found, target, "Declared target"), costs(found, target))
     ]
 
 
