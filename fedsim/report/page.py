@@ -36,7 +36,7 @@ from fedsim.report.run_map.section import section as map_section
 from fedsim.report.several import draws, labels
 from fedsim.report.several import sections as several_sections
 from fedsim.report.several.differences import contest, verdict
-from fedsim.report.several.targets import of_declared
+from fedsim.report.several.targets import of_one_run
 
 LONG = 20
 """Letters of a word that a column has room for; a longer one may be broken anywhere."""
@@ -104,7 +104,7 @@ def single(run: Run, targets: Sequence[float] = ()) -> Page:
 def _with_targets(progress: Section, run: Run, targets: Sequence[float]) -> Section:
     """Return the section with when each target was reached that somebody has named, and at what cost."""
     found = contest(labels.compared([run]))
-    further = [] if found is None else of_declared(found, targets)
+    further = [] if found is None else of_one_run(found, targets)
     return replace(progress, tables=[*progress.tables, *further])
 
 

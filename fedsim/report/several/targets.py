@@ -14,15 +14,19 @@ from fedsim.report.several.fronts import costs
 
 
 def tables(found: Contest, targets: Sequence[float]) -> list[Table]:
-    """Return a table a target; without one, that of the best value that every run reached.
+    """Return two tables a target; without one, those of the best value that every run reached.
 
     Args:
         found: what is compared.
         targets: as whoever makes the page asks for them, before those that the runs declare.
     """
-    made = of_declared(found, targets)
-    if made:
-        return made
+    wanted = _wanted(found, targets)
+    if wanted:
+        return [
+            made
+            for target in wanted
+            for made in (_table(found, target, "Declared target"), costs(found, target))
+        ]
     target = views.common_target(found.c.runs, found.metric)
     return [
         _table(found, target, "Target chosen afterwards, the best value that every run reached"),
@@ -30,14 +34,32 @@ def tables(found: Contest, targets: Sequence[float]) -> list[Table]:
     ]
 
 
-def of_declared(found: Contest, targets: Sequence[float]) -> list[Table]:
-    """Return two tables a target that somebody has named, when and at what cost it was reached; none without one."""
+def of_one_run(found: Contest, targets: Sequence[float]) -> list[Table]:
+    """Return when the only run reached the targets that somebody has named, and at what cost; nothing without one."""
+    grid_s = comparisons.common_grid_s(found.c.runs)
+    rows = []
+    for target in _wanted(found, targets):
+        row = views.time_to_target(found.c.runs, found.metric, target, every_s=grid_s).iloc[0]
+        costs_of = (f"{int(row['version'])}", said("bytes", row["up_bytes"]), said("joules", row["joules"]))
+        open_ = (f"not in {said('time_s', row['watched_s'])}", "–", "–", "–")
+        rows.append(
+            (number(target), *((said("time_s", row["time_s"]), *costs_of) if row["reached"] else open_))
+        )
+    header = ("declared target", "reached after", "commits", "uploaded", "energy")
+    caption = f"{found.shown[:1].upper()}{found.shown[1:]} of that or better, checked {_seen(grid_s)}"
+    return [Table(header, rows, caption)] if rows else []
+
+
+def _wanted(found: Contest, targets: Sequence[float]) -> list[float]:
+    """Return the targets that somebody has named: for the page first, then in the runs."""
     declared = comparisons.declared_targets(found.c.runs, found.metric)
-    return [
-        made
-        for target in dict.fromkeys([*map(float, targets), *declared])
-        for made in (_table(found, target, "Declared target"), costs(found, target))
-    ]
+    return list(dict.fromkeys([*map(float, targets), *declared]))
+
+
+def _seen(grid_s: float | None) -> str:
+    return (
+        "at every scored version" if grid_s is None else f"at every {said('time_s', grid_s)} of virtual time"
+    )
 
 
 def _table(found: Contest, target: float, what: str) -> Table:
@@ -63,11 +85,8 @@ def _table(found: Contest, target: float, what: str) -> Table:
         "median time",
         f"sooner or later than {c.names[c.present[0]]}",
     )
-    seen = (
-        "at every scored version" if grid_s is None else f"at every {said('time_s', grid_s)} of virtual time"
-    )
     caption = (
-        f"{what}: {found.shown} of {number(target)} or better, checked {seen}; a run that never reached it counts with "
+        f"{what}: {found.shown} of {number(target)} or better, checked {_seen(grid_s)}; a run that never reached it counts with "
         f"the whole {said('time_s', until_s)} (restricted mean, Kaplan-Meier median)"
     )
     return Table(header, rows, caption)
