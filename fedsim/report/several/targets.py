@@ -40,11 +40,11 @@ def of_one_run(found: Contest, targets: Sequence[float]) -> list[Table]:
     rows = []
     for target in _wanted(found, targets):
         row = views.time_to_target(found.c.runs, found.metric, target, every_s=grid_s).iloc[0]
-        costs_of = (f"{int(row['version'])}", said("bytes", row["up_bytes"]), said("joules", row["joules"]))
-        open_ = (f"not in {said('time_s', row['watched_s'])}", "–", "–", "–")
-        rows.append(
-            (number(target), *((said("time_s", row["time_s"]), *costs_of) if row["reached"] else open_))
-        )
+        cells = [f"not in {said('time_s', row['watched_s'])}", "–", "–", "–"]
+        if row["reached"]:
+            amounts = (said(kind, row[name]) for kind, name in (("bytes", "up_bytes"), ("joules", "joules")))
+            cells = [said("time_s", row["time_s"]), str(int(row["version"])), *amounts]
+        rows.append((number(target), *cells))
     header = ("declared target", "reached after", "commits", "uploaded", "energy")
     caption = f"{found.shown[:1].upper()}{found.shown[1:]} of that or better, checked {_seen(grid_s)}"
     return [Table(header, rows, caption)] if rows else []
