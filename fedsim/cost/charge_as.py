@@ -37,8 +37,8 @@ class ChargeAs(Config):
         r, targets: the adapters charged: `all-linear`, `attention`, or projection names.
         adapted_layers: the layers that carry them, by index from 0 (PEFT's `layers_to_transform`); all without it.
         checkpoint: whether activations are recomputed in the backward pass instead of kept.
-        tokens_per_visit: tokens charged for a visit; without it, those really trained on. The clock then charges
-            `local.steps` and `local.epochs` of any number alike: more of them cost it nothing.
+        tokens_per_visit: tokens charged for a visit, cut into passes as one stream; without it, those really trained on, step by
+            step. With it the clock charges `local.steps` and `local.epochs` of any number alike: more of them cost it nothing.
         sequence, batch: tokens of a sequence; sequences in one pass (larger batches accumulate).
         weight_bytes: bytes of one frozen weight: 2 is bf16, 4 float32; less charges all of them alike as if they were
             quantised, which changes nothing of what is learned.
