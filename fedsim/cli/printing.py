@@ -96,6 +96,20 @@ def _holding(rows: Sequence[Holding]) -> list[str]:
     return [table([row.shown() for row in rows])]
 
 
+def replay_facts(found: Replay) -> dict[str, object]:
+    """Return what `fedsim replay --json` says of a visit that was trained again."""
+    update, (before, after) = found.update, found.held_out
+    return {
+        "steps": update.steps,
+        "examples": update.examples,
+        "tokens": update.tokens,
+        "loss": float(update.loss),
+        "recorded_loss": found.recorded_loss,
+        "agreement": found.agreement,
+        "held_out": {"before": before, "after": after},
+    }
+
+
 def replayed(again: Replay) -> str:
     """Return what training one visit again gave, beside what the run recorded."""
     update, (before, after) = again.update, again.held_out

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from fedsim.records.run import Run
 
 
+TRIES = 20
+"""Folders that a run without `--out` tries, one after the other, where other processes are quicker."""
+
+
 def demo(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the runs [default: runs/demo, runs/demo-images].")
@@ -125,11 +129,15 @@ def run(
 
 def _in_a_free_folder(out: Path | None, name: str, simulated_in: Callable[[Path], Run]) -> Run:
     """Run in `out`, or in the first free folder of a name: in the next one if another process has taken it meanwhile."""
+    tries_left = TRIES
     while True:
+        folder = new_folder(out, name)
         try:
-            return simulated_in(new_folder(out, name))
-        except TakenError:
-            if out is not None:
+            return simulated_in(folder)
+        except TakenError as problem:
+            tries_left -= 1
+            own = problem.message.where == str(folder)  # and not that of a run which a callback makes
+            if out is not None or not own or not tries_left:
                 raise
 
 
@@ -257,7 +265,7 @@ def replay(
     Alone, in this process, from what the run had sent. Says whether the loss is the recorded one: to the
     bit, or to rounding where the other clients of a batch change the last digits.
     """
-    from fedsim.cli.printing import print_json, replayed
+    from fedsim.cli.printing import print_json, replay_facts, replayed
     from fedsim.runs.replay import replay as again
 
     from_a_folder(trust=trust)
@@ -265,20 +273,7 @@ def replay(
     if not as_json:
         print(replayed(found))
         return
-    update, (before, after) = found.update, found.held_out
-    print_json(
-        {
-            "client": client,
-            "visit": visit,
-            "steps": update.steps,
-            "examples": update.examples,
-            "tokens": update.tokens,
-            "loss": float(update.loss),
-            "recorded_loss": found.recorded_loss,
-            "agreement": found.agreement,
-            "held_out": {"before": before, "after": after},
-        }
-    )
+    print_json({"client": client, "visit": visit, **replay_facts(found)})
 
 
 def _simulated(

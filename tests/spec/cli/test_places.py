@@ -8,7 +8,7 @@ import fedsim
 from fedsim.cli import running
 from fedsim.cli.app import call
 from fedsim.config.loading import LONGEST_LABEL, label
-from fedsim.errors import ExperimentError, TakenError
+from fedsim.errors import ExperimentError, TakenError, message
 from fedsim.records.integrity.seals import FILES, FOLDERS
 from fedsim.runs.sweep import points
 
@@ -82,6 +82,32 @@ def test_two_runs_of_one_name_at_once_get_a_folder_each(here, monkeypatch):
     assert sorted(path.name for path in (here / "runs").iterdir()) == ["mine", "mine-2"]
     first, second = (fedsim.load(here / "runs" / name) for name in ("mine", "mine-2"))
     assert first.visits.equals(second.visits)
+
+
+def test_a_folder_that_a_callback_finds_taken_is_its_own_affair(here, capsys):
+    """Its error is no sign that this run's folder was taken: another try would end the same way, for ever."""
+    (here / "mine.py").write_text(
+        "import fedsim\n"
+        "class Again(fedsim.callbacks.Callback):\n"
+        "    def on_commit(self, event):\n"
+        "        fedsim.simulate(fedsim.read('mine.yaml'), out='taken', timeline_only=True)\n"
+    )
+    fedsim.simulate(fedsim.read("mine.yaml"), out="taken", timeline_only=True)
+
+    assert call(["run", "mine.yaml", "--callback", "mine:Again", *QUICK]) != 0
+    assert "taken: holds a run already" in capsys.readouterr().err
+    assert [path.name for path in (here / "runs").iterdir()] == ["mine"]
+
+
+def test_where_others_are_always_quicker_the_last_try_says_so(here, monkeypatch, capsys):
+    def overtaken(plan, folder, **_settings):
+        fedsim.simulate(plan.experiment, out=folder, timeline_only=True)
+        raise TakenError(message(str(folder), "holds a run already"))
+
+    monkeypatch.setattr(running, "_simulated", overtaken)
+    monkeypatch.setattr(running, "TRIES", 3)
+    assert call(["run", "mine.yaml", *QUICK]) == 2
+    assert "runs/mine-3: holds a run already" in capsys.readouterr().err
 
 
 def test_a_folder_that_was_named_is_not_exchanged_for_another(here, monkeypatch, capsys):
