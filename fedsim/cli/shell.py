@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import traceback
@@ -15,7 +16,7 @@ import typer
 
 from fedsim.blame import described, place_in
 from fedsim.errors import ExperimentError, FedsimError, Message, RunFolderError, TakenError, message, visible
-from fedsim.files.disk import unusable
+from fedsim.files.disk import refused, unusable
 
 if TYPE_CHECKING:
     from fedsim.config.experiment import Experiment
@@ -78,9 +79,10 @@ def _refuse_empty(args: Sequence[str]) -> None:
         ExperimentError: there is one.
     """
     for before, arg in zip(("fedsim", *args), args, strict=False):
-        if not arg:
+        if not arg or re.fullmatch(r"--[\w-]+=", arg):
             fix = "leave it out, or give a value; a variable of the shell may be unset"
-            raise ExperimentError(message(f"after {before}", "the value is empty", got=arg, fix=fix))
+            where = arg.rstrip("=") or f"after {before}"
+            raise ExperimentError(message(where, "the value is empty", got="", fix=fix))
 
 
 def _answer(problem: Exception, args: Sequence[str]) -> int:
@@ -106,8 +108,9 @@ def _answer(problem: Exception, args: Sequence[str]) -> int:
         error(Message("out of memory", fix="fewer workers (-s runtime.workers=1) or a smaller model"))
         return 3
     if isinstance(problem, OSError) and problem.filename is not None:
-        error(unusable(problem))
-        return 2
+        full = refused(problem, os.fsdecode(problem.filename), "free some space, or choose another folder")
+        error(unusable(problem) if full is None else full.message)
+        return 2 if full is None else full.exit_code
     place = place_in(problem)
     if place is not None:
         error(Message(f"`{place.function}` raised {described(problem)}", str(place), fix="mend that line"))
@@ -217,15 +220,15 @@ def new_folder(out: Path | None, name: str) -> Path:
     Raises:
         TakenError: `out` holds a run, or what a run would overwrite, or is a file.
     """
-    from fedsim.records.folder import check_free
+    from fedsim.records.folder import refuse_taken
 
     if out is not None:
-        check_free(out)
+        refuse_taken(out)
         if out.exists() and not out.is_dir():
             raise TakenError(message(str(out), "is a file, not a folder", fix="choose another --out"))
         return out
     folder, number = Path("runs") / name, 1
-    while folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    while os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         number += 1
         folder = Path("runs") / f"{name}-{number}"
     return folder

@@ -157,6 +157,10 @@ class RuntimeConfig(Config):
         return self.checkpoint_commits is not None or not isinstance(self.checkpoint_s, str)
 
 
+LONGEST_NAME = 240
+"""Characters of a run's name: a disk takes names of 255 bytes, and fedsim adds a number."""
+
+
 class Experiment(Config):
     """Everything that determines a result; `task`, `population` and `budget` must be given.
 
@@ -185,7 +189,7 @@ class Experiment(Config):
         runtime: where the real work runs; changes no result.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=240)] = "run"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST_NAME)] = "run"
     seed: Annotated[int, Field(ge=0)] = 0
     seeds: SeedsConfig = SeedsConfig()
     population: PopulationConfig

@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedsim.config.experiment import Experiment
+from fedsim.config.experiment import LONGEST_NAME, Experiment
 from fedsim.config.overrides import Draft, Override, apply, draft_of, parsed, validated
 from fedsim.errors import ABSENT, ExperimentError, FedsimError, Message, Shown, message, several
 
@@ -77,7 +77,8 @@ def sweep_points(path: str | Path, overrides: Sequence[str] = ()) -> list[tuple[
         own = deepcopy(changes)  # a block of the grid is changed where another axis names a key in it
         apply(point, [Override(tuple(key.split(".")), value, f"sweep.{key}") for key, value in own.items()])
         if "name" not in changes:
-            point.values["name"] = f"{base_name}.{label(changes)}"
+            text = label(changes)
+            point.values["name"] = f"{base_name[: LONGEST_NAME - 1 - len(text)]}.{text}"
         try:
             points.append((changes, validated(point)))
         except ExperimentError as problem:
@@ -92,7 +93,8 @@ def _refuse_twins(points: Sequence[tuple[Mapping[str, Any], Experiment]], where:
     """Refuse two points that are one experiment, however their values are written: `[8, "8"]`."""
     seen: dict[str, str] = {}
     for changes, experiment in points:
-        text = json.dumps(experiment.plain() | {"name": ""}, sort_keys=True)
+        named = {} if "name" in changes else {"name": ""}
+        text = json.dumps(experiment.plain() | named, sort_keys=True)
         if text in seen:
             what = "two points are the same experiment"
             got = Shown(f"{seen[text]} and {_words(changes)}")

@@ -18,9 +18,10 @@ from fedsim.callbacks.telling import OnEvent
 from fedsim.errors import RunFolderError, TakenError, message
 from fedsim.executors.host import cores
 from fedsim.files.disk import telling
-from fedsim.records.folder import holds_run
+from fedsim.records.folder import REPORT, has_lines
 from fedsim.records.liveness.hold import hold
 from fedsim.records.quantities import duration, said
+from fedsim.records.watching.sweep import FILE
 from fedsim.runs.sweeps.child import Order
 from fedsim.runs.sweeps.children import Children
 from fedsim.runs.sweeps.course import Course, Turn
@@ -85,9 +86,12 @@ def run_all(
 @contextmanager
 def _held(out: Path) -> Iterator[None]:
     """Have the folder of a sweep for this process alone, as long as it lives."""
-    if holds_run(out):
+    if (out / "run.json").exists() or has_lines(out):
         what = "holds a run, and a sweep's folder holds folders of runs"
         raise TakenError(message(str(out), what, fix="choose another --out"))
+    if (out / REPORT).exists() and not (out / FILE).exists():
+        what = f"has {REPORT} already, which the sweep would overwrite"
+        raise TakenError(message(str(out), what, fix="choose another --out, or move it away"))
     try:
         with telling(out):
             out.mkdir(parents=True, exist_ok=True)

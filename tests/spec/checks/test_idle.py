@@ -13,6 +13,7 @@ from fedsim.errors import DataError
 
 SYNC = {"kind": "synchronous", "cohort": 2}
 LORA = {"task": {"kind": "quadratic", "layout": "lora"}}
+TEXT = {"task": {"kind": "language"}, "local": {"lr": 0.01}}
 OUTAGES = {"per_day": 2.0, "mean_s": 60.0, "regions": 3}
 POPULATION = {"preset": "mixed_edge_2025", "clients": 6}
 
@@ -35,8 +36,10 @@ def made(**blocks):
         ({"wire": {"rounding": "nearest"}} | LORA, {"wire": {"rounding": "nearest", "dtype": "int8"}} | LORA,
          "wire.rounding"),
         ({"lora": {"r": 3}}, {"lora": {"r": 3}} | LORA, "lora.r"),
-        ({"lora": {"targets": ["q_proj"]}} | LORA, LORA, "lora.targets"),
-        ({"numerics": {"dtype": "bfloat16"}}, {}, "numerics.dtype"),
+        ({"lora": {"targets": ["q_proj"]}} | LORA, {"lora": {"targets": ["q_proj"]}} | TEXT, "lora.targets"),
+        ({"numerics": {"dtype": "bfloat16"}}, {"numerics": {"dtype": "bfloat16"}} | TEXT, "numerics.dtype"),
+        ({"runtime": {"executor": "inline", "workers": 3}}, {"runtime": {"executor": "ray", "workers": 3}},
+         "runtime.workers"),
         ({"runtime": {"executor": "inline", "address": "auto"}},
          {"runtime": {"executor": "ray", "address": "auto"}}, "runtime.address"),
     ],

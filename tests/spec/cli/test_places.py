@@ -59,6 +59,16 @@ def test_a_run_goes_beside_files_that_it_does_not_write(here):
 
 
 @pytest.mark.parametrize(
+    "line", ["run mine.yaml --out=", "sweep mine.yaml --out=", "demo --out=", "report . --out="]
+)
+def test_an_option_that_ends_before_its_value_is_none(here, capsys, line):
+    """As `--out="$OUT"` is, where OUT is not set."""
+    assert call(line.split()) == 2
+    assert told(capsys)[0] == "error: --out: the value is empty (got '')"
+    assert [path.name for path in here.iterdir()] == ["mine.yaml"]
+
+
+@pytest.mark.parametrize(
     "line", ["run mine.yaml --out", "sweep mine.yaml --out", "run", "status", "demo --out"]
 )
 def test_an_empty_name_is_no_name_of_the_folder_one_is_in(here, capsys, line):
@@ -122,6 +132,30 @@ def test_a_folder_that_was_named_is_not_exchanged_for_another(here, monkeypatch,
     assert "own: holds a run already" in capsys.readouterr().err
 
 
+def test_a_name_that_leads_nowhere_is_passed_over(here):
+    (here / "runs").mkdir()
+    (here / "runs" / "mine").symlink_to(here / "nowhere")
+
+    assert call(["run", "mine.yaml", *QUICK]) == 0
+    assert (here / "runs" / "mine-2" / "run.json").exists()
+
+
+def test_a_sweep_overwrites_its_own_page_alone(here, capsys):
+    (here / "own").mkdir()
+    (here / "own" / "report.html").write_text("mine")
+    line = ["sweep", "mine.yaml", "-s", "sweep={seed: [0, 1]}", *QUICK, "--out"]
+
+    assert call([*line, "own"]) == 2
+    assert told(capsys)[0] == "error: own: has report.html already, which the sweep would overwrite"
+    assert [path.name for path in (here / "own").iterdir()] == ["report.html"]
+    assert call([*line, "other"]) == call([*line, "other"]) == 0
+
+
+def test_a_sweep_goes_beside_the_file_of_its_grid(here):
+    (here / "mine.yaml").rename(here / "experiment.yaml")
+    assert call(["sweep", "experiment.yaml", "-s", "sweep={seed: [0, 1]}", *QUICK, "--out", "."]) == 0
+
+
 def test_the_points_of_a_sweep_are_not_put_into_a_run(here, capsys):
     assert call(["run", "mine.yaml", *QUICK]) == 0
     before = {path.name: path.read_bytes() for path in (here / "runs" / "mine").iterdir() if path.is_file()}
@@ -136,15 +170,16 @@ def test_the_points_of_a_sweep_are_not_put_into_a_run(here, capsys):
 
 
 def test_the_folder_of_a_point_has_a_name_that_a_disk_takes(here):
-    targets = [f"layers.{n}.attention.projection" for n in range(40)]
+    targets, others = ([f"layers.{n}.{part}" for n in range(40)] for part in ("attention", "mlp"))
     long, other = {"lora.targets": targets, "seed": 1}, {"lora.targets": targets, "seed": 2}
 
     assert len(label(long)) == len(label(other)) == LONGEST_LABEL
     assert label(long) != label(other)
     assert label({"seed": 1}) == "seed-1"
-    spreads = [0.5, float("0." + "1" * 300)]
-    grid = points(here / "mine.yaml", [f"sweep={{task.spread: {spreads}}}"])
-    assert max(len(point.experiment.name) for point in grid) <= 240
+    grid = points(here / "mine.yaml", [f"name={'n' * 200}", f"sweep={{lora.targets: [{targets}, {others}]}}"])
+    assert [len(point.experiment.name) for point in grid] == [240, 240]
+    assert [len(point.folder.name) for point in grid] == [LONGEST_LABEL, LONGEST_LABEL]
+    assert len({point.folder for point in grid}) == 2
 
 
 def test_a_name_that_no_disk_takes_is_refused_as_a_setting(here, capsys):
@@ -160,6 +195,10 @@ def test_points_that_are_one_experiment_are_refused(here, axis):
     key = "local.batch" if "8" in axis else "local.lr"
     with pytest.raises(ExperimentError, match=r"the same experiment|has a value twice"):
         points(here / "mine.yaml", [f"sweep={{{key}: {axis}}}"])
+
+
+def test_points_that_differ_in_name_are_two(here):
+    assert [p.experiment.name for p in points(here / "mine.yaml", ["sweep={name: [a, b]}"])] == ["a", "b"]
 
 
 def test_points_that_differ_in_how_they_run_are_two(here):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 from worlds.resumed_runs import BASE, KINDS, experiment_of, gone_through
@@ -11,6 +12,7 @@ import fedsim
 from fedsim.callbacks import Callback
 from fedsim.checks.gate import prepared
 from fedsim.cli.printing import estimates
+from fedsim.clock.plan import refuse
 from fedsim.config.experiment import Experiment
 from fedsim.config.target import TargetConfig
 from fedsim.errors import ExperimentError, RunFolderError
@@ -230,6 +232,30 @@ def test_a_task_that_cannot_name_its_metrics_has_them_refused_at_the_first_score
     with pytest.raises(ExperimentError, match=r"budget.target.metric: no such metric is scored on test"):
         fedsim.simulate(with_target("fedbuff", 1.0, metric="los"), out=tmp_path / "run", report=False)
     assert len(fedsim.load(tmp_path / "run").visits) == 0
+
+
+def test_a_class_below_one_that_names_its_metrics_may_have_more_of_them():
+    class More(QuadraticTask):
+        def metrics(self, sums):
+            return {**super().metrics(sums), "accuracy": 0.5}
+
+    class Named(More):
+        def metric_names(self, split):
+            return (*super().metric_names(split), "accuracy")
+
+    def refuses(cls, metric):
+        plan = prepared(with_target("fedbuff", 1.0))
+        task = cls(*plan.task.__reduce__()[1])
+        budget = plan.experiment.budget.model_copy(update={"target": TargetConfig(metric=metric, value=1.0)})
+        asked = plan.experiment.model_copy(update={"budget": budget})
+        try:
+            refuse(replace(plan, experiment=asked, task=task))
+        except ExperimentError as problem:
+            return "no such metric" in str(problem)
+        return False
+
+    assert [refuses(cls, "accuracy") for cls in (QuadraticTask, More, Named)] == [True, False, False]
+    assert [refuses(cls, "f1") for cls in (QuadraticTask, More, Named)] == [True, False, True]
 
 
 def test_which_way_is_better_decides_what_reaches_it():
