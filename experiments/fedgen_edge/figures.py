@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedsim.records.statistics import mean_interval
+from fedsim.records.studies.kept import lines_of
 
 HERE = Path(__file__).parent
 TEXTS = ("PTB iid", "plays by role", "plays dealt anew")
@@ -31,7 +32,7 @@ Tables = Mapping[str, Any]
 def rounds(tables: Tables) -> None:
     """Draw perplexity over rounds, bytes and time, a line a seed."""
     lines: dict[tuple[str, str], list[dict[str, str]]] = {}
-    for row in tables["lines_of"]("curves.csv"):
+    for row in lines_of((HERE / "curves.csv").read_text("utf-8")):
         if row["study"] == "rounds":
             lines.setdefault((row["way"], row["seed"]), []).append(row)
     texts = [text for text in TEXTS if any(way.endswith(f", {text}") for way, _ in lines)]
@@ -104,7 +105,9 @@ def drift(tables: Tables) -> None:
         ax.set_xlabel(x)
         ax.set_ylabel(y)
         ax.grid(visible=True, alpha=0.3)
-    left.legend(fontsize=8)
+        ax.set_visible(ax.has_data())  # what has not run yet is left blank
+    if left.has_data():
+        left.legend(fontsize=8)
     figure.savefig(HERE / "drift.png", dpi=100)
 
 
