@@ -1,11 +1,13 @@
-"""docs/claims.md: one row a claim, with its outcome; what studies write into it is what their runs say."""
+"""docs/claims.md: one row a claim, with its outcome; what studies write into it, and draw, is what their runs say."""
 
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from worlds.loaded_scripts import loaded_script
 
 from fedsim.records.studies.claims import HEAD, begin, end, filled, of_marks
@@ -80,3 +82,22 @@ def test_rows_that_people_write_have_the_numbers_of_the_stored_runs(study, found
         number = found(compare)
     rows = [line for line in CLAIMS.read_text("utf-8").splitlines() if f"{number}" in line]
     assert any(f"experiments/{study}/" in line or "the same" in line for line in rows), number
+
+
+@pytest.mark.parametrize("study", ["fedgen_edge", "images", "slow"])
+def test_the_figures_of_a_study_are_drawn_of_its_csvs(study, monkeypatch):
+    """Each that the page shows, and none of them empty."""
+    drawn: dict[str, int] = {}
+
+    def save(figure: Figure, path: Path, **_: object) -> None:
+        marks = (mark for ax in figure.axes for mark in (*ax.lines, *ax.images, *ax.collections, *ax.patches))
+        drawn[Path(path).name] = sum(1 for _ in marks)
+
+    monkeypatch.setattr(Figure, "savefig", save)
+    runpy.run_path(str(ROOT / "experiments" / study / "figures.py"), run_name="__main__")
+    page = (ROOT / "experiments" / study / "README.md").read_text("utf-8")
+    shown = set(re.findall(r"!\[[^\]]*\]\(([\w-]+\.png)\)", page)) - {"uplink.png"}
+
+    assert shown
+    assert shown <= set(drawn)
+    assert min(drawn.values()) > 0
