@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-LARGEST = 1e30
+LARGEST = 1e100
 """The largest number of a setting: its square, and its products with counts, are finite."""
 Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
