@@ -16,7 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedsim.records.statistics import mean_interval
-from fedsim.records.studies.kept import lines_of
 
 HERE = Path(__file__).parent
 TEXTS = ("PTB iid", "plays by role", "plays dealt anew")
@@ -32,7 +31,7 @@ Tables = Mapping[str, Any]
 def rounds(tables: Tables) -> None:
     """Draw perplexity over rounds, bytes and time, a line a seed."""
     lines: dict[tuple[str, str], list[dict[str, str]]] = {}
-    for row in lines_of((HERE / "curves.csv").read_text("utf-8")):
+    for row in tables["beside"]("curves.csv"):
         if row["study"] == "rounds":
             lines.setdefault((row["way"], row["seed"]), []).append(row)
     texts = [text for text in TEXTS if any(way.endswith(f", {text}") for way, _ in lines)]
