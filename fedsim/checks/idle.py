@@ -16,7 +16,7 @@ class Idle(NamedTuple):
     """When a setting does nothing.
 
     Attributes:
-        keys: dotted paths of settings; a block stands for all that is in it. Paths that an experiment has not are passed over.
+        keys: dotted paths of settings. Paths that an experiment has not are passed over.
         idle: tells whether they do nothing in an experiment.
         why: what makes them idle.
     """
@@ -48,15 +48,8 @@ def _no_hub(experiment: Experiment) -> bool:
     return isinstance(data, str) and (data == "builtin" or Path(data).exists())
 
 
-def _of_labels(experiment: Experiment) -> bool:
-    partition = value_of(experiment, "task.partition")
-    return bool(value_of(partition, "over") == "label")
-
-
-def _never_quantised(experiment: Experiment) -> bool:
-    return experiment.wire.dtype == experiment.wire.down_dtype == "float32"
-
-
+OF_MODELS = ("lora.targets", "numerics.training", "numerics.tokens_at_once", "numerics.dtype")
+"""Settings of models, which the closed form has not."""
 IDLE: tuple[Idle, ...] = (
     Idle(
         ("population.outages.regions",),
@@ -75,7 +68,7 @@ IDLE: tuple[Idle, ...] = (
     ),
     Idle(
         ("wire.rounding",),
-        _never_quantised,
+        lambda e: e.wire.dtype == e.wire.down_dtype == "float32",
         "wire.dtype and down_dtype are float32, which nothing is rounded to",
     ),
     Idle(
@@ -90,7 +83,7 @@ IDLE: tuple[Idle, ...] = (
     ),
     Idle(
         ("task.partition.topics",),
-        _of_labels,
+        _is("task.partition.over", "label"),
         "task.partition.over: label makes the classes",
     ),
     Idle(
@@ -104,19 +97,12 @@ IDLE: tuple[Idle, ...] = (
         "task.partition.law is lognormal",
     ),
     Idle(
-        (
-            "lora.r",
-            "lora.alpha",
-            "lora.targets",
-            "numerics.training",
-            "numerics.tokens_at_once",
-            "numerics.dtype",
-        ),
+        ("lora.r", "lora.alpha", *OF_MODELS),
         lambda e: e.task.kind == "quadratic" and value_of(e, "task.layout") == "whole",
         "the task quadratic with layout: whole has one tensor and no model",
     ),
     Idle(
-        ("lora.targets", "numerics.training", "numerics.tokens_at_once", "numerics.dtype"),
+        OF_MODELS,
         lambda e: e.task.kind == "quadratic" and value_of(e, "task.layout") == "lora",
         "the task quadratic has matrices of its own and no model",
     ),

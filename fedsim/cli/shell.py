@@ -16,7 +16,7 @@ import typer
 
 from fedsim.blame import described, place_in
 from fedsim.errors import ExperimentError, FedsimError, Message, RunFolderError, TakenError, message, visible
-from fedsim.files.disk import refused, unusable
+from fedsim.files.disk import place_of, refused, unusable
 
 if TYPE_CHECKING:
     from fedsim.config.experiment import Experiment
@@ -108,7 +108,7 @@ def _answer(problem: Exception, args: Sequence[str]) -> int:
         error(Message("out of memory", fix="fewer workers (-s runtime.workers=1) or a smaller model"))
         return 3
     if isinstance(problem, OSError) and problem.filename is not None:
-        full = refused(problem, os.fsdecode(problem.filename), "free some space, or choose another folder")
+        full = refused(problem, place_of(problem), "free some space, or choose another folder")
         error(unusable(problem) if full is None else full.message)
         return 2 if full is None else full.exit_code
     place = place_in(problem)

@@ -153,13 +153,13 @@ class Sizing:
     def batches(self, client: int, local: LocalConfig) -> Batches:
         """Return the steps that are charged for a training; of `tokens_per_visit`, tokens alone."""
         tokens = self.tokens(client, local)
-        if self._tokens_declared is not None:
+        if self.whole_tokens_declared:
             return Batches(tokens)
         return Batches(tokens, local.batches_over(self._task.examples(client)), by_tokens=self.charged)
 
     def mean_sequence(self, client: int) -> float | None:
         """Return how long the sequences of a client are where its tokens are those that are charged; None: the model's."""
-        return self._task.mean_sequence(client) if self._tokens_declared is None else None
+        return None if self.whole_tokens_declared else self._task.mean_sequence(client)
 
     def work(
         self,

@@ -66,6 +66,12 @@ def no_file(path: str | Path) -> str:
     return "is a folder, where a file belongs" if Path(path).is_dir() else "no such file"
 
 
+def place_of(problem: OSError) -> str:
+    """Return the file or folder that an error of the system is about: of two names, where it was to lie."""
+    name = problem.filename if problem.filename2 is None else problem.filename2
+    return os.fsdecode(name) if isinstance(name, str | bytes) else str(name)
+
+
 def unusable(problem: OSError) -> Message:
     """Return the sentence that a file or folder cannot be read or written, for what else nobody has foreseen.
 
@@ -76,9 +82,7 @@ def unusable(problem: OSError) -> Message:
         problem.errno or 0, "choose a place that can be read and written, or change its permissions"
     )
     said = os.strerror(problem.errno) if problem.errno else "no reason given"
-    name = problem.filename if problem.filename2 is None else problem.filename2  # of two, where it was to lie
-    where = os.fsdecode(name) if isinstance(name, str | bytes) else str(name)
-    return message(where, f"cannot be read or written ({said})", fix=fix)
+    return message(place_of(problem), f"cannot be read or written ({said})", fix=fix)
 
 
 @contextmanager

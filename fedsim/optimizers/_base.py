@@ -11,9 +11,8 @@ from pydantic import Field
 from fedsim.adapters.adapter import Vector
 from fedsim.arrays import Floats
 from fedsim.component import Component
-from fedsim.config.fields import LARGEST
+from fedsim.config.fields import Positive
 
-Rate = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Bias = Literal["none", "corrected"]
 
@@ -89,9 +88,9 @@ class Adaptive(ServerOptimizer):
         bias: convention about the start.
     """
 
-    lr: Rate = 1.0e-3
+    lr: Positive = 1.0e-3
     beta1: Decay = 0.9
-    tau: Rate = 1.0e-3
+    tau: Positive = 1.0e-3
     bias: Bias = "none"
 
     def init(self, size: int) -> Moments:

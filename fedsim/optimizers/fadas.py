@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from fedsim.arrays import Floats
-from fedsim.config.fields import CountOrZero
-from fedsim.optimizers._base import Adaptive, Bias, Decay, Moments, Rate
+from fedsim.config.fields import CountOrZero, Positive
+from fedsim.optimizers._base import Adaptive, Bias, Decay, Moments
 
 
 class Fadas(Adaptive):
@@ -32,7 +32,7 @@ class Fadas(Adaptive):
 
     kind: Literal["fadas"] = "fadas"
     beta2: Decay = 0.99
-    tau: Rate = 1.0e-8
+    tau: Positive = 1.0e-8
     bias: Bias = "corrected"
     delay: Literal["capped", "scaled"] = "scaled"
     patience: CountOrZero = 1

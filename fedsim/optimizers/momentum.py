@@ -8,7 +8,8 @@ import numpy as np
 
 from fedsim.adapters.adapter import Vector
 from fedsim.arrays import Floats
-from fedsim.optimizers._base import Decay, Rate, ServerOptimizer, move, moved
+from fedsim.config.fields import Positive
+from fedsim.optimizers._base import Decay, ServerOptimizer, move, moved
 
 
 class Momentum(ServerOptimizer):
@@ -22,7 +23,7 @@ class Momentum(ServerOptimizer):
     """
 
     kind: Literal["momentum"] = "momentum"
-    lr: Rate = 1.0
+    lr: Positive = 1.0
     beta: Decay = 0.9
 
     def init(self, size: int) -> Floats:

@@ -77,18 +77,24 @@ def check_free(folder: Path | None) -> None:
         TakenError: as said; RunFolderError: a link, through which a run could write elsewhere.
     """
     if folder is not None and folder.is_dir():
-        if holds_run(folder):  # before a link in it is named
-            refuse_taken(folder)
+        _refuse_run(folder)
         refuse_links(folder)
-        refuse_taken(folder)
+        _refuse_overwriting(folder)
 
 
 def refuse_taken(folder: Path) -> None:
     """Raise a TakenError if a folder holds a run, or something that a run in it would overwrite."""
-    if not folder.is_dir():
-        return
+    if folder.is_dir():
+        _refuse_run(folder)
+        _refuse_overwriting(folder)
+
+
+def _refuse_run(folder: Path) -> None:
     if holds_run(folder):
         raise TakenError(message(str(folder), "holds a run already", fix="give another --out"))
+
+
+def _refuse_overwriting(folder: Path) -> None:
     taken = [name for name in (REPORT, *FILES, *FOLDERS, CHECKPOINTS) if os.path.lexists(folder / name)]
     if taken:
         what = f"has {taken[0]} already, which a run would overwrite"

@@ -29,14 +29,13 @@ if TYPE_CHECKING:
 def attendance_of(
     env: Environment, experiment: Experiment, population: Population, machines: Machines
 ) -> Attendance:
-    """Return what an experiment asks to be followed.
+    """Return what an experiment asks to be followed; devices that cannot be are refused with the plan (`refuse_devices`).
 
     Raises:
         ExperimentError: a device whose battery is not known, or that is never cool enough, or too warm at rest.
         ProfileError: no table of plugs, or a broken one.
     """
     if experiment.energy.battery is None and not _thermal_gates(experiment):
-        refuse_devices(experiment, population)
         return Windowed(env, population)
     windows = population.availability
     return Watched(env, windows, devices_of(experiment, population, machines))
