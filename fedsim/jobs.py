@@ -1,6 +1,6 @@
 """What crosses the seam between the clock and the workers: jobs in, updates and sums out.
 
-A `Task` is a picklable value: plain arrays and settings; the backbone is loaded by the worker that first needs it.
+No torch, ray or simpy here: a `Task` is a picklable value; its backbone is loaded by the worker that first needs it.
 """
 
 from __future__ import annotations
