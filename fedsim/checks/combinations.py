@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from fedsim.checks.choice import Choice, Path
+from fedsim.checks.idle import value_of
 from fedsim.checks.limits import facts, refusals
 from fedsim.clock.components import parts_of
 from fedsim.component import Component
@@ -53,7 +54,5 @@ def misfits(experiment: Experiment) -> list[Problem]:
 
 
 def _value(experiment: Experiment, path: Path) -> Any:
-    value: Any = experiment
-    for key in path:
-        value = getattr(value, key)
+    value = value_of(experiment, ".".join(path))
     return value.kind if isinstance(value, Component | Quantise) else value

@@ -67,6 +67,22 @@ def test_settings_of_a_task_that_its_data_or_its_law_leave_out(task, key):
     assert [text.split(" has no effect")[0] for text in idle(made(**blocks))] == [key]
 
 
+@pytest.mark.parametrize(
+    ("features", "does_nothing"),
+    [
+        ({"kind": "digits-cnn"}, True),
+        ({"kind": "inception"}, False),
+        ({"kind": "digits-cnn", "also": ["inception"]}, False),
+    ],
+)
+def test_weights_of_an_extractor_are_idle_where_no_extractor_has_any(features, does_nothing):
+    asked = experiment(
+        SYNC, 6, task={"kind": "images", "features": features | {"weights": "mine.safetensors"}}
+    )
+    reason = next(one for one in IDLE if "task.features.weights" in one.keys)
+    assert reason.idle(asked) is does_nothing
+
+
 def test_nothing_is_said_of_a_plain_file_whatever_its_task():
     for task in ({"kind": "quadratic"}, {"kind": "language"}, {"kind": "images"}):
         local = {"optimizer": "sgd", "lr": 0.1} if task["kind"] == "quadratic" else {"lr": 0.01}
