@@ -1,4 +1,4 @@
-"""The figures of README.md, parts (b) to (f): rounds.png, personal.png and drift.png, each if its CSV has runs for it.
+"""The figures of README.md, parts (b) to (f): rounds.png, personal.png, drift.png and costs.png, each if its CSV has runs for it.
 
 python experiments/fedgen_edge/figures.py
 """
@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fedsim.arrays import Floats
 from fedsim.records.statistics import mean_interval
 
 HERE = Path(__file__).parent
@@ -23,6 +24,18 @@ AXES: Mapping[str, tuple[str, float]] = {
     "version": ("rounds", 1.0),
     "up_bytes": ("GB uploaded", 1e9),
     "time_s": ("virtual hours", 3600.0),
+    "joules": ("kJ", 1e3),
+}
+ENDS: Mapping[str, tuple[str, str]] = {
+    "personal": ("own", "own perplexity"),
+    "rank": ("last", "perplexity"),
+    "epochs": ("last", "perplexity"),
+}
+"""Study -> what it ends with, and what that is called."""
+COSTS: Mapping[str, tuple[str, float]] = {
+    "up_bytes": ("GB uploaded", 1e9),
+    "hours": ("virtual hours", 1.0),
+    "joules": ("kJ", 1e3),
 }
 MODELS = {"LoRA": "C0", "full": "C3"}
 Tables = Mapping[str, Any]
@@ -37,7 +50,7 @@ def rounds(tables: Tables) -> None:
     texts = [text for text in TEXTS if any(way.endswith(f", {text}") for way, _ in lines)]
     if not texts:
         return
-    figure = Figure(figsize=(11, 3.2 * len(texts)), layout="constrained")
+    figure = Figure(figsize=(14, 3.2 * len(texts)), layout="constrained")
     panels = figure.subplots(len(texts), len(AXES), sharey="row", squeeze=False)
     for text, row_of_panels in zip(texts, panels, strict=True):
         for (x, (label, unit)), ax in zip(AXES.items(), row_of_panels, strict=True):
@@ -56,7 +69,8 @@ def rounds(tables: Tables) -> None:
                     )
             ax.set_xlabel(label)
             ax.grid(visible=True, alpha=0.3)
-        row_of_panels[1].set_xscale("symlog", linthresh=0.01)
+        for ax, least in zip(row_of_panels[1:], (0.01, 0.01, 0.5), strict=True):
+            ax.set_xscale("symlog", linthresh=least)
         row_of_panels[0].set_ylabel(f"perplexity, {text}")
     panels[0][0].legend(fontsize=8)
     figure.savefig(HERE / "rounds.png", dpi=100)
@@ -128,10 +142,42 @@ def over(tables: Tables, ax: Axes, study: str, measure: str, ending: str, *, lab
     return True
 
 
+def costs(tables: Tables) -> None:
+    """Draw where the ways of (c) to (e) end against what they cost: a small mark a seed, a large one at the mean."""
+    ends = {study: {name: ended(tables, study, name) for name in COSTS} for study in ENDS}
+    studies = [study for study in ENDS if all(ends[study].values())]
+    if not studies:
+        return
+    figure = Figure(figsize=(14, 3.6 * len(studies)), layout="constrained")
+    panels = figure.subplots(len(studies), len(COSTS), sharey="row", squeeze=False)
+    for study, row_of_panels in zip(studies, panels, strict=True):
+        for (column, (label, _)), ax in zip(COSTS.items(), row_of_panels, strict=True):
+            for at, (way, points) in enumerate(ends[study][column].items()):
+                look = {"color": f"C{at}", "marker": "osD^vP*X"[at % 8], "linestyle": ""}
+                ax.plot(*points, **look, markersize=3, alpha=0.5)
+                ax.plot(*points.mean(axis=1, keepdims=True), **look, label=way)
+            ax.set_xlabel(label)
+            ax.grid(visible=True, alpha=0.3)
+        row_of_panels[0].set_ylabel(f"{ENDS[study][1]}, {study}")
+        row_of_panels[-1].legend(fontsize=7)
+    figure.savefig(HERE / "costs.png", dpi=100)
+
+
+def ended(tables: Tables, study: str, column: str) -> dict[str, Floats]:
+    """Return what each run of a way cost, and where it ended, shape (2, seeds); of ways of which both are known."""
+    found = {}
+    for way in tables["ways"](study):
+        rows = tables["of"](study, way)
+        points = np.array([[row.get(name, math.nan) for row in rows] for name in (column, ENDS[study][0])])
+        if points.size and not np.isnan(points).any():
+            found[way] = points / [[COSTS[column][1]], [1.0]]
+    return found
+
+
 def main() -> None:
     """Draw what there is."""
     tables = runpy.run_path(str(HERE / "tables.py"))
-    for draw in (rounds, personal, drift):
+    for draw in (rounds, personal, drift, costs):
         draw(tables)
 
 

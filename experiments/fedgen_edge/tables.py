@@ -240,6 +240,7 @@ def costs() -> Iterator[str]:
     yield from measured("rounds", federated, {**COSTS, **UNTIL})
     for study in ("personal", "rank", "epochs", "clock"):
         yield from ("", f"`{study}`:", "", *measured(study, ways(study), COSTS))
+    yield from shown("costs.png", "Where (c) to (e) end against bytes, virtual hours and joules")
 
 
 def marks() -> Iterator[str]:
@@ -265,10 +266,13 @@ def marks() -> Iterator[str]:
 
 def spent() -> Iterator[str]:
     """Yield what the runs took of a processor."""
-    made = sum(row.get("cpu_s", 0.0) for row in runs().values()) / HOUR_S
-    searched = sum(float(row["cpu_s"] or 0) for row in beside("rates.csv")) / HOUR_S
-    count = len(beside("rates.csv"))
-    yield f"{len(runs())} runs took {number(made)} hours of one thread, the {count} runs of the searches {number(searched)}."
+    took: dict[str, list[float]] = {}
+    for key, row in runs().items():
+        took.setdefault(f"`{key.study}`", []).append(row.get("cpu_s", 0.0))
+    took["searches"] = [float(row["cpu_s"] or 0) for row in beside("rates.csv")]
+    each = [f"{name} {number(sum(of_one) / HOUR_S)} ({len(of_one)})" for name, of_one in took.items()]
+    total = sum(map(sum, took.values())) / HOUR_S
+    yield f"Hours of one thread, and how many runs: {', '.join(each)}; {number(total)} in all."
 
 
 BLOCKS: Mapping[str, Callable[[], Iterator[str]]] = {
