@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from fedsim.samplers import PollingSampler, Sampler, Seen
     from fedsim.tasks import Pool, TaskComponent, TorchTask
 
-__version__ = "0.8.3"
+__version__ = "0.8.4"
 __all__ = [
     "NOTHING",
     "WHOLE",

@@ -292,9 +292,12 @@ class TaskContext:
 
 
 def add_sums(parts: Sequence[Mapping[str, Any]]) -> Sums:
-    """Add sums in the given order, in float64."""
+    """Add sums in the given order, in float64; tuples are put one after the other."""
     total: dict[str, Any] = {}
     for part in parts:
         for key, value in part.items():
-            total[key] = total.get(key, np.float64(0.0)) + np.asarray(value, np.float64)
-    return {key: float(value) if np.ndim(value) == 0 else value for key, value in total.items()}
+            if isinstance(value, tuple):
+                total[key] = total.get(key, ()) + value
+            else:
+                total[key] = total.get(key, np.float64(0.0)) + np.asarray(value, np.float64)
+    return {key: float(value) if isinstance(value, np.float64) else value for key, value in total.items()}

@@ -27,6 +27,9 @@ WAYS: Mapping[str, list[str]] = {
     "pause": ["population.on_close=pause"],
     "partial": ["population.on_close=partial"],
     "pause, 120 at work": ["population.on_close=pause", "protocol.concurrency=120"],
+    "lost, 120 at work": ["population.on_close=lost", "protocol.concurrency=120"],
+    "pause, four days": ["population.on_close=pause", "budget.time_s=345600"],
+    "lost, four days": ["population.on_close=lost", "budget.time_s=345600"],
 }
 """Way -> what it changes of base.yaml."""
 COLUMNS = {
@@ -105,7 +108,15 @@ def tables() -> list[str]:
         return with_interval(interval_of(rows, STUDY, column, "value", way))
 
     body = [[way, *(cell(way, column) for column in COLUMNS)] for way in WAYS]
-    pairs = [("lost", "no battery"), ("pause", "lost"), ("partial", "lost"), ("pause, 120 at work", "lost")]
+    pairs = [
+        ("lost", "no battery"),
+        ("pause", "lost"),
+        ("partial", "lost"),
+        ("partial", "pause"),
+        ("pause, 120 at work", "lost"),
+        ("pause, 120 at work", "lost, 120 at work"),
+        ("pause, four days", "lost, four days"),
+    ]
     ratios = [[f"{way} over {other}", commits_over(rows, way, other)] for way, other in pairs]
     return [*table(["", *COLUMNS.values()], body), "", *table(["commits", "times as many"], ratios)]
 

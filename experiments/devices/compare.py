@@ -38,6 +38,14 @@ DEVICES: dict[str, dict[str, Any]] = {
         "population": {"preset": "mixed_edge_2026"},
         "memory": {"when_short": ["checkpoint"]},
     },
+    "2026, BLAS": {
+        "population": {"preset": "mixed_edge_2026"},
+        "compute": {"stack": {"android": "cpp-blas"}},
+    },
+    "2026, BLAS, on the screen": {
+        "population": {"preset": "mixed_edge_2026"},
+        "compute": {"app": "foreground", "stack": {"android": "cpp-blas"}},
+    },
 }
 SCHEDULES = ("demo", "ptb", "rules")
 GROUPS = {"phones, low": ("phone-low",), "mid": ("phone-mid",), "high": ("phone-high",)}
@@ -148,14 +156,18 @@ def spread(values: list[float], *, percent: bool = False) -> str:
 def table() -> Iterator[str]:
     """Yield the lines of the tables."""
     rows = read()
-    yield f"| schedule | devices | commits | landed | lost: memory | offline | late | clients in the model | of them able | updates by {', '.join(SHARES)} |"
-    yield "|---|---|---|---|---|---|---|---|---|---|"
+    yield f"| schedule | devices | commits | updates landed a commit | landed | lost: memory | offline | late | clients in the model | of them able | updates by {', '.join(SHARES)} |"
+    yield f"|{'---|' * 11}"
     for schedule in SCHEDULES:
         for protocol in PROTOCOLS:
             for devices in DEVICES:
                 found = of(rows, schedule, protocol, devices)
                 visits = [float(row["visits"]) for row in found]
                 cells = [spread([float(row["commits"]) for row in found])]
+                each = [
+                    float(row["landed"]) / float(row["commits"]) for row in found if float(row["commits"])
+                ]
+                cells.append(f"{sum(each) / len(each):.1f}" if each else "–")
                 for name in ("landed", "memory", "offline", "late"):
                     shares = [float(row[name]) / n for row, n in zip(found, visits, strict=True)]
                     cells.append(f"{100 * sum(shares) / len(shares):.0f} %")

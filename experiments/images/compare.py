@@ -151,7 +151,8 @@ def seen(run: fedsim.Run, at: int) -> dict[str, float]:
     """Return what the extractors say of the samples of one version: the first (0) or the last (-1).
 
     `gap` is the distance in variation between the classes of the samples and those of the clients' images, which have
-    equally many of each of their classes: 0 if they agree, 1 if no sample is of a class of theirs.
+    equally many of each of their classes: 0 if they agree, 1 if no sample is of a class of theirs. `largest` is the share of
+    the commonest class of theirs.
     """
     pairs = [(distance, name, eye) for name, eye in EYES.items() for distance in ("FD", "KID")]
     values = {
@@ -161,7 +162,7 @@ def seen(run: fedsim.Run, at: int) -> dict[str, float]:
     shares = [last(run, f"share of {name}", at) for name in named]
     theirs = last(run, CLIENTS_CLASSES, at)
     gap = (sum(abs(share - 1 / len(named)) for share in shares) + 1 - theirs) / 2
-    return values | {"gap": gap, "theirs": theirs}
+    return values | {"gap": gap, "theirs": theirs, "largest": max(shares)}
 
 
 def losses(run: fedsim.Run) -> dict[str, float]:

@@ -31,8 +31,13 @@ def kernel_distance(first: NDArray[Any], other: NDArray[Any], other_within: floa
     x, y = np.asarray(first, dtype=np.float64), np.asarray(other, dtype=np.float64)
     if min(len(x), len(y)) < 2:
         return float("nan")
-    between = sum(_summed(part, others) for part in _parts(x) for others in _parts(y)) / (len(x) * len(y))
-    return within(x) + (within(y) if other_within is None else other_within) - 2 * between
+    return within(x) + (within(y) if other_within is None else other_within) - 2 * between(x, y)
+
+
+def between(first: NDArray[Any], other: NDArray[Any]) -> float:
+    """Return mean_{i, j} k(x_i, y_j) of features (n, d) and (m, d); in memory for `ROWS`^2 numbers."""
+    x, y = np.asarray(first, dtype=np.float64), np.asarray(other, dtype=np.float64)
+    return sum(_summed(part, others) for part in _parts(x) for others in _parts(y)) / (len(x) * len(y))
 
 
 def within(features: NDArray[Any]) -> float:

@@ -150,7 +150,7 @@ def how(facts: Mapping[str, Any], seed: Any, counts: list[int]) -> str:
         f"{facts.get('sampler', '')}, seed {seed}; features of {facts.get('extractor', '')}, images {facts.get('resize', '')}. "
         "Distances are comparable at equal N and extractor only, and even then the "
         "Frechet distance is biased upward by an amount that depends on the model that draws (arXiv 1911.07023); the "
-        "kernel distance (KID, mean over subsets of 50) is not."
+        "kernel distance (KID: the mean over subsets of 50, or of all samples together where clients have models of their own) is not."
     )
 
 

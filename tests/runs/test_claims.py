@@ -74,6 +74,8 @@ def test_a_note_is_on_a_mark():
     [
         ("availability", lambda of: of.commits_over(of.read(), "pause", "lost")),
         ("availability", lambda of: of.commits_over(of.read(), "pause, 120 at work", "lost")),
+        ("availability", lambda of: of.commits_over(of.read(), "pause, 120 at work", "lost, 120 at work")),
+        ("availability", lambda of: of.commits_over(of.read(), "pause, four days", "lost, four days")),
         ("instructions", lambda of: of.sooner()[-1].split(" | ")[-1].strip(" |")),
     ],
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from fedsim.jobs import Sums
 from fedsim.metrics.direction import CLIENTS_CLASSES, SAMPLES_DRAWN
 from fedsim.metrics.frechet import Moments, frechet
+from fedsim.metrics.kernel import within
 from fedsim.tasks._images.extractor import Features
 
 OF_TEST = " of test images"
@@ -50,13 +52,16 @@ class Look:
 
     Attributes:
         drawn: of the samples.
-        kernel: kernel distance of each piece times its samples.
+        kernel: kernel distance of each piece times its samples; where there are rows, without the kernels within the piece.
         reference: (clients' images, test images); one piece alone brings them, so that their sums are those of one.
+        rows: features of the samples (n, d), a piece an array, where clients have models of their own: then the distance is
+            that of what all of them draw. A mean of their distances would have how unlike the clients are in it.
     """
 
     drawn: Moments
     kernel: float
     reference: tuple[Moments, Moments] | None
+    rows: tuple[NDArray[Any], ...] = ()
 
     def sums(self, prefix: str) -> Sums:
         """Return the parts by name."""
@@ -64,7 +69,7 @@ class Look:
         if self.reference is not None:
             real, held_out = self.reference
             sums |= _parts(real, f"{prefix}real_") | _parts(held_out, f"{prefix}held_")
-        return sums
+        return sums | ({f"{prefix}rows": self.rows} if self.rows else {})
 
     def metrics(self, features: Features) -> dict[str, float]:
         """Return the distances, called after the extractor."""
@@ -73,7 +78,8 @@ class Look:
         frechet_name, kernel_name = features.names
         return {
             frechet_name: frechet(self.drawn, real),
-            kernel_name: self.kernel / self.drawn.n,
+            kernel_name: self.kernel / self.drawn.n
+            + (within(np.concatenate(self.rows)) if self.rows else 0.0),
             f"{frechet_name}{OF_TEST}": frechet(held_out, real),
         }
 
@@ -132,7 +138,7 @@ def _look(sums: Sums, prefix: str) -> Look:
     reference = None
     if f"{prefix}real_n" in sums:
         reference = (_moments(sums, f"{prefix}real_"), _moments(sums, f"{prefix}held_"))
-    return Look(_moments(sums, prefix), sums[f"{prefix}kernel"], reference)
+    return Look(_moments(sums, prefix), sums[f"{prefix}kernel"], reference, sums.get(f"{prefix}rows", ()))
 
 
 def _prefix(number: int) -> str:

@@ -123,7 +123,8 @@ class ImagesTask(DealtTask, DrawingTask):
     def probes(self, split: str, windows: int | None = None, client: int | None = None) -> list[Probe]:
         """Return pieces of 32 images of a split (of `windows` drawn once by address), or of 50 samples.
 
-        Clients with models of their own start from noises of their own: together they draw as one model would.
+        Clients with models of their own start from noises of their own, and what they draw together is looked at as what one
+        model draws.
 
         Raises:
             DataError: there is no such split, or nothing that could look at samples.
@@ -179,24 +180,27 @@ class ImagesTask(DealtTask, DrawingTask):
 
         with one_thread():
             images = self.draw(vector, range(probe.start, probe.stop), base)
-            looks = tuple(self._look(i, images, first=probe.start == 0) for i in range(len(self.eyes)))
+            looks = tuple(self._look(i, images, probe) for i in range(len(self.eyes)))
             classes = features.classes(self.eyes[0], images)
         counts = None
         if classes is not None:
             counts = np.bincount(classes, minlength=len(self.pictures.names)).astype(np.float64)
         return Samples(looks, counts)
 
-    def _look(self, number: int, images: NDArray[np.uint8], *, first: bool) -> Look:
+    def _look(self, number: int, images: NDArray[np.uint8], probe: Probe) -> Look:
         """Return what one extractor sees; the first piece of a score brings the sums of real images."""
         from fedsim.metrics.frechet import Moments
-        from fedsim.metrics.kernel import kernel_distance
+        from fedsim.metrics.kernel import between, kernel_distance
         from fedsim.tasks._images import features
         from fedsim.tasks._images.scores import Look
 
         drawn = features.features(self.eyes[number], images)
         real, known, itself = self._reference[number]
-        reference = (known, self._held_out[number]) if first else None
-        return Look(Moments.of(drawn), kernel_distance(drawn, real, itself) * len(drawn), reference)
+        reference = (known, self._held_out[number]) if probe.start == 0 else None
+        if probe.client is None:
+            return Look(Moments.of(drawn), kernel_distance(drawn, real, itself) * len(drawn), reference)
+        outside = (itself - 2 * between(drawn, real)) * len(drawn)
+        return Look(Moments.of(drawn), outside, reference, (drawn,))
 
     def draw(self, vector: Vector, numbers: Sequence[int], base: Vector | None = None) -> NDArray[np.uint8]:
         """Return the samples of these numbers (n, C, H, W); sample i starts from noise i, of class i mod C."""

@@ -31,6 +31,7 @@ from fedsim.metrics import direction as metrics
 from fedsim.metrics.frechet import frechet
 from fedsim.records import views
 from fedsim.report.gallery_section import pictures
+from fedsim.rng import stream
 from fedsim.server.after import gallery
 from fedsim.tasks._images import data as _images_data
 from fedsim.tasks._images.data import Source
@@ -415,6 +416,28 @@ def test_clients_with_own_models_draw_from_noises_of_their_own(task):
     added = add_sums(apart)
     for name in ("n", "total", "outer", "real_n", "held_n", "seen"):
         np.testing.assert_allclose(added[name], together[name], rtol=1e-5)
+
+
+def test_the_kernel_distance_of_clients_own_models_is_that_of_what_all_of_them_draw(task):
+    """The mean of their own distances would be larger, and the more so, the more unlike they are."""
+    from dataclasses import replace
+
+    from fedsim.metrics.kernel import kernel_distance
+    from fedsim.tasks._images import features as _images_features
+
+    few, vector = replace(task, samples=4), task.initial()
+    models = [
+        vector + np.float32(0.3) * stream(1, "own", k).standard_normal(vector.size).astype(np.float32)
+        for k in range(3)
+    ]
+    pieces = [(k, p) for k in range(3) for p in few.probes("samples", client=k)]
+    found = few.metrics(add_sums([few.score(models[k], p) for k, p in pieces]))["KID(digits-cnn)"]
+
+    drawn = [few.draw(models[k], range(p.start, p.stop)) for k, p in pieces]
+    seen = [_images_features.features(task.features, images) for images in drawn]
+    real = _images_features.features(task.features, task.pictures.pixels)
+    assert found == pytest.approx(kernel_distance(np.concatenate(seen), real), rel=1e-6)
+    assert found < np.mean([kernel_distance(part, real) for part in seen])
 
 
 def test_real_images_are_looked_at_once_a_process(monkeypatch):
