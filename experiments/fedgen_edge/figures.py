@@ -166,7 +166,7 @@ def costs(tables: Tables) -> None:
 def ended(tables: Tables, study: str, column: str) -> dict[str, Floats]:
     """Return what each run of a way cost, and where it ended, shape (2, seeds); of ways of which both are known."""
     found = {}
-    for way in tables["ways"](study):
+    for way in tables["charged"](study):
         rows = tables["of"](study, way)
         points = np.array([[row.get(name, math.nan) for row in rows] for name in (column, ENDS[study][0])])
         if points.size and not np.isnan(points).any():

@@ -234,12 +234,17 @@ UNTIL: Mapping[str, Measure] = {
 }
 
 
+def charged(study: str) -> list[str]:
+    """Return the ways of a study whose training is on the clock: what clients do after the last version is not."""
+    return [way for way in ways(study) if way != "local-only"]
+
+
 def costs() -> Iterator[str]:
     """Yield what the runs of (b) to (e) cost on the virtual devices."""
     federated = [way for way in ways("rounds") if not way.startswith("pooled")]
     yield from measured("rounds", federated, {**COSTS, **UNTIL})
     for study in ("personal", "rank", "epochs", "clock"):
-        yield from ("", f"`{study}`:", "", *measured(study, ways(study), COSTS))
+        yield from ("", f"`{study}`:", "", *measured(study, charged(study), COSTS))
     yield from shown("costs.png", "Where (c) to (e) end against bytes, virtual hours and joules")
 
 
