@@ -37,7 +37,7 @@ room uses those below it and none above (DESIGN.md has the table, a test holds i
     builtin      What fedsim runs on when it is given neither a model nor data
     files        Files of any kind: written whole, read with line numbers, mapped as vectors
     adapters     What is learned, as one flat vector, and its algebra
-    metrics      Distances between two sets of feature vectors
+    metrics      Distances between two sets of feature vectors, and what the pieces of a score add up to
 """
 
 from __future__ import annotations

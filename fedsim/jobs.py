@@ -128,7 +128,7 @@ class ScoreJob:
 
 
 Sums = dict[str, Any]
-"""Additive parts of a metric (`nll`, `tokens`, `words`, `bytes`), float64 numbers or arrays; summed in probe order."""
+"""Additive parts of a metric (`nll`, `tokens`, `words`, `bytes`), float64 numbers or arrays; summed in probe order. `fedsim.metrics.sums.Stacked` arrays are put one after the other."""
 
 
 class Task(ABC):
@@ -289,15 +289,3 @@ class TaskContext:
     def first_seed(self) -> int:
         """Address of version 0."""
         return self.seed if self.training_seed is None else self.training_seed
-
-
-def add_sums(parts: Sequence[Mapping[str, Any]]) -> Sums:
-    """Add sums in the given order, in float64; tuples are put one after the other."""
-    total: dict[str, Any] = {}
-    for part in parts:
-        for key, value in part.items():
-            if isinstance(value, tuple):
-                total[key] = total.get(key, ()) + value
-            else:
-                total[key] = total.get(key, np.float64(0.0)) + np.asarray(value, np.float64)
-    return {key: float(value) if isinstance(value, np.float64) else value for key, value in total.items()}

@@ -164,10 +164,8 @@ def table() -> Iterator[str]:
                 found = of(rows, schedule, protocol, devices)
                 visits = [float(row["visits"]) for row in found]
                 cells = [spread([float(row["commits"]) for row in found])]
-                each = [
-                    float(row["landed"]) / float(row["commits"]) for row in found if float(row["commits"])
-                ]
-                cells.append(f"{sum(each) / len(each):.1f}" if each else "–")
+                landed, commits = (sum(float(row[name]) for row in found) for name in ("landed", "commits"))
+                cells.append(f"{landed / commits:.1f}" if commits else "–")
                 for name in ("landed", "memory", "offline", "late"):
                     shares = [float(row[name]) / n for row, n in zip(found, visits, strict=True)]
                     cells.append(f"{100 * sum(shares) / len(shares):.0f} %")

@@ -152,10 +152,15 @@ def costs(tables: Tables) -> None:
     panels = figure.subplots(len(studies), len(COSTS), sharey="row", squeeze=False)
     for study, row_of_panels in zip(studies, panels, strict=True):
         for (column, (label, _)), ax in zip(COSTS.items(), row_of_panels, strict=True):
-            for at, (way, points) in enumerate(ends[study][column].items()):
+            for way, points in ends[study][column].items():
+                at, few = tables["charged"](study).index(way), points.shape[1] < 3
                 look = {"color": f"C{at}", "marker": "osD^vP*X"[at % 8], "linestyle": ""}
                 ax.plot(*points, **look, markersize=3, alpha=0.5)
-                ax.plot(*points.mean(axis=1, keepdims=True), **look, label=way)
+                ax.plot(
+                    *points.mean(axis=1, keepdims=True),
+                    **look,
+                    label=f"{way}, n = {points.shape[1]}" if few else way,
+                )
             ax.set_xlabel(label)
             ax.grid(visible=True, alpha=0.3)
         row_of_panels[0].set_ylabel(f"{ENDS[study][1]}, {study}")

@@ -33,7 +33,7 @@ def draw(rows: Rows, path: Path) -> None:
             for seed in TABLES["seeds_of"](rows, study):
                 values = [TABLES["value"](rows, study, way, seed, measure) for way in ways]
                 panel.plot(values, "o-", markersize=4, linewidth=0.8, alpha=0.8)
-            panel.set_ylim(bottom=0)
+            panel.axhline(0.0, alpha=0.0)  # so that zero is in sight
             words = [names[way] for way in ways]
             panel.set_xticks(range(len(ways)), words, rotation=60, ha="right", fontsize=7)
             panel.set_title(label, fontsize=8)

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from fedsim.records.quantities import number
 from fedsim.records.statistics import MeanInterval, mean_interval
 from fedsim.records.studies.claims import Row
@@ -298,17 +300,22 @@ def claims() -> Iterator[Row]:
 
 def notes(rows: Rows) -> dict[str, str]:
     """Return what a reader of an outcome must know, by mark; README.md has more of it."""
-    wide = mean_interval([a / b for a, b in pairs(rows, "Dirichlet 0.1", "wide", "full", "update_bytes")])
-    lose = {
-        study: 100 * mean_interval(by_seed(rows, study, "lora", "worse")).mean
-        for study in ("Dirichlet 0.1", "two classes")
-    }
+    wide = [a / b for a, b in pairs(rows, "Dirichlet 0.1", "wide", "full", "update_bytes")]
+    said = {"bytes": (" at rank 4 on attention; rank 8 on convolutions, too, has {} %", wide)}
+    for study, ending, begins in (("Dirichlet 0.1", "", " in the mean;"), ("two classes", "-2", ";")):
+        said[f"epoch{ending}"] = (
+            f"{begins} {{}} % of the clients lose by it",
+            by_seed(rows, study, "lora", "worse"),
+        )
+        one = [
+            a / b
+            for a, b in zip(*(by_seed(rows, study, "lora", m) for m in ("largest", "theirs")), strict=True)
+        ]
+        said[f"start{ending}"] = ("; {} % of what it draws of their classes is of one of them", one)
     return {
-        "bytes": f" at rank 4 on attention; rank 8 on convolutions, too, has {100 * wide.mean:.1f} %",
-        "epoch": f" in the mean; {number(lose['Dirichlet 0.1'], 2)} % of the clients lose by it",
-        "epoch-2": f"; {number(lose['two classes'], 2)} % of the clients lose by it",
-        "start": "; most of what it draws of their classes is of one of them",
-        "start-2": "; most of what it draws of their classes is of one of them",
+        mark: words.format(number(100 * float(np.mean(values)), 3))
+        for mark, (words, values) in said.items()
+        if values
     }
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 from fedsim.checks.choice import Choice, Path
-from fedsim.checks.idle import value_of
 from fedsim.checks.limits import facts, refusals
 from fedsim.clock.components import parts_of
 from fedsim.component import Component
@@ -54,5 +53,7 @@ def misfits(experiment: Experiment) -> list[Problem]:
 
 
 def _value(experiment: Experiment, path: Path) -> Any:
-    value = value_of(experiment, ".".join(path))
+    value: Any = experiment
+    for key in path:
+        value = getattr(value, key)
     return value.kind if isinstance(value, Component | Quantise) else value

@@ -1,1 +1,1 @@
-"""Distances between two sets of feature vectors; uses NumPy only."""
+"""Distances between two sets of feature vectors, and what the pieces of a score add up to; uses NumPy only."""

@@ -53,6 +53,24 @@ def within(features: NDArray[Any]) -> float:
     return total / (len(x) * (len(x) - 1))
 
 
+def within_strata(rows: NDArray[Any], own: float, most: int = 2048) -> float:
+    """Return an unbiased mean kernel of two independent draws of a mixture, of features that every part of it drew its share of.
+
+    The mean over pairs has too few of one part: it leaves out each vector with itself, and that pair was of one part. So the diagonal
+    is there, with the parts' own mean kernel in its place. Beyond `most` vectors it is the mean over subsets that have
+    some of every part, which costs n `most` d.
+
+    Args:
+        rows: features (n, d), part after part.
+        own: mean over the vectors of `within` of their part.
+        most: vectors that are compared with each other.
+    """
+    sets = -(-len(rows) // most)
+    dealt = [rows[at::sets] for at in range(sets)]
+    means = [((len(x) - 1) * within(x) + own) / len(x) for x in dealt]
+    return float(np.average(means, weights=[len(x) for x in dealt]))
+
+
 def _parts(x: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     return [x[at : at + ROWS] for at in range(0, len(x), ROWS)]
 

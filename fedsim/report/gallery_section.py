@@ -150,7 +150,8 @@ def how(facts: Mapping[str, Any], seed: Any, counts: list[int]) -> str:
         f"{facts.get('sampler', '')}, seed {seed}; features of {facts.get('extractor', '')}, images {facts.get('resize', '')}. "
         "Distances are comparable at equal N and extractor only, and even then the "
         "Frechet distance is biased upward by an amount that depends on the model that draws (arXiv 1911.07023); the "
-        "kernel distance (KID: the mean over subsets of 50, or of all samples together where clients have models of their own) is not."
+        "kernel distance (KID: the mean over subsets of 50; where clients have models of their own, that of all samples together, "
+        "and before fedsim 0.8.4 the mean of each client's own) is not."
     )
 
 

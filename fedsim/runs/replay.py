@@ -19,7 +19,8 @@ from fedsim.clock.plan import Plan
 from fedsim.clock.visit import Visit
 from fedsim.errors import RunFolderError, message
 from fedsim.executors.inline import Inline
-from fedsim.jobs import Job, ScoreJob, Update, add_sums
+from fedsim.jobs import Job, ScoreJob, Update
+from fedsim.metrics.sums import add_sums
 from fedsim.records.run import load
 from fedsim.records.writer import Writer
 from fedsim.runs import course, simulation

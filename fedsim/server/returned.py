@@ -18,7 +18,8 @@ from fedsim.clock.protocol import ServerProtocol, Steps
 from fedsim.component import Component
 from fedsim.config.problem import Problem
 from fedsim.errors import RunError, message
-from fedsim.jobs import Sums, Task, add_sums
+from fedsim.jobs import Sums, Task
+from fedsim.metrics.sums import add_sums
 from fedsim.optimizers._base import ServerOptimizer
 from fedsim.samplers._base import PollingSampler, Sampler
 from fedsim.samplers.seen import Counts

@@ -15,7 +15,7 @@ from fedsim.clock.plan import prepare
 from fedsim.config.classes import CLASSES
 from fedsim.config.experiment import Experiment
 from fedsim.cost.formulas import train_flops
-from fedsim.jobs import add_sums
+from fedsim.metrics.sums import add_sums
 from fedsim.records import views
 from fedsim.records.verify import verify
 from fedsim.training.diffusion import models as denoisers

@@ -12,7 +12,8 @@ from fedsim.clock.plan import prepare
 from fedsim.config.experiment import Experiment
 from fedsim.executors.inline import Inline
 from fedsim.files.client_vectors import ClientVectors
-from fedsim.jobs import Job, add_sums
+from fedsim.jobs import Job
+from fedsim.metrics.sums import add_sums
 from fedsim.personal.folding import weighted
 from fedsim.records.writer import Writer
 from fedsim.runs.course import run_to_the_end, world

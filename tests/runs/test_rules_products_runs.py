@@ -14,7 +14,7 @@ from fedsim.aggregators.fedex import FedEx
 from fedsim.aggregators.fedsvd import FedSVD
 from fedsim.aggregators.flexlora import FlexLoRA
 from fedsim.aggregators.flora import FLoRA
-from fedsim.jobs import add_sums
+from fedsim.metrics.sums import add_sums
 
 RULES = {rule.__name__: rule for rule in (FLoRA, FlexLoRA, FedEx, FedSVD)}
 TRAIN_S = [1.0, 2.0, 3.0, 5.0]

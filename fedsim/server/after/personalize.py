@@ -30,8 +30,9 @@ from fedsim.clock.plan import Plan
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig
 from fedsim.executors import Executor, Ticket
-from fedsim.jobs import Job, ScoreJob, Update, add_sums
+from fedsim.jobs import Job, ScoreJob, Update
 from fedsim.metrics.direction import rises
+from fedsim.metrics.sums import add_sums
 from fedsim.personal import Home, Personal, Used, tuned
 from fedsim.personal.held_out import unseen
 from fedsim.records.rows import PersonalRow

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +15,13 @@ from numpy.typing import NDArray
 from fedsim.jobs import Sums
 from fedsim.metrics.direction import CLIENTS_CLASSES, SAMPLES_DRAWN
 from fedsim.metrics.frechet import Moments, frechet
-from fedsim.metrics.kernel import within
+from fedsim.metrics.kernel import within_strata
+from fedsim.metrics.sums import Stacked
 from fedsim.tasks._images.extractor import Features
 
 OF_TEST = " of test images"
 """Ends the name of the distance between real images, which good samples come near to."""
+NOTHING = Stacked()
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,18 @@ class Look:
 
     Attributes:
         drawn: of the samples.
-        kernel: kernel distance of each piece times its samples; where there are rows, without the kernels within the piece.
+        kernel: kernel distance of each piece times its samples; where there are rows, without those within the samples.
         reference: (clients' images, test images); one piece alone brings them, so that their sums are those of one.
         rows: features of the samples (n, d), a piece an array, where clients have models of their own: then the distance is
             that of what all of them draw. A mean of their distances would have how unlike the clients are in it.
+        own: then, the mean kernel within each piece times its samples.
     """
 
     drawn: Moments
     kernel: float
     reference: tuple[Moments, Moments] | None
-    rows: tuple[NDArray[Any], ...] = ()
+    rows: Stacked = NOTHING
+    own: float = 0.0
 
     def sums(self, prefix: str) -> Sums:
         """Return the parts by name."""
@@ -69,7 +72,12 @@ class Look:
         if self.reference is not None:
             real, held_out = self.reference
             sums |= _parts(real, f"{prefix}real_") | _parts(held_out, f"{prefix}held_")
-        return sums | ({f"{prefix}rows": self.rows} if self.rows else {})
+        return sums | ({f"{prefix}rows": self.rows, f"{prefix}own": self.own} if self.rows else {})
+
+    @property
+    def _within(self) -> float:
+        """The kernels within what all clients draw, where those are not in `kernel`."""
+        return within_strata(np.concatenate(self.rows), self.own / self.drawn.n) if self.rows else 0.0
 
     def metrics(self, features: Features) -> dict[str, float]:
         """Return the distances, called after the extractor."""
@@ -78,8 +86,7 @@ class Look:
         frechet_name, kernel_name = features.names
         return {
             frechet_name: frechet(self.drawn, real),
-            kernel_name: self.kernel / self.drawn.n
-            + (within(np.concatenate(self.rows)) if self.rows else 0.0),
+            kernel_name: self.kernel / self.drawn.n + self._within,
             f"{frechet_name}{OF_TEST}": frechet(held_out, real),
         }
 
@@ -138,7 +145,13 @@ def _look(sums: Sums, prefix: str) -> Look:
     reference = None
     if f"{prefix}real_n" in sums:
         reference = (_moments(sums, f"{prefix}real_"), _moments(sums, f"{prefix}held_"))
-    return Look(_moments(sums, prefix), sums[f"{prefix}kernel"], reference, sums.get(f"{prefix}rows", ()))
+    return Look(
+        _moments(sums, prefix),
+        sums[f"{prefix}kernel"],
+        reference,
+        sums.get(f"{prefix}rows", NOTHING),
+        sums.get(f"{prefix}own", 0.0),
+    )
 
 
 def _prefix(number: int) -> str:

@@ -23,6 +23,7 @@ from fedsim.adapters.adapter import Vector
 from fedsim.cost.quantised import Quantise
 from fedsim.errors import DataError, message
 from fedsim.jobs import SPLIT, DrawingTask, FileKind, Job, Probe, Sums, Update
+from fedsim.metrics.sums import Stacked
 from fedsim.rng import stream
 from fedsim.tasks._dealt import Batching, DealtTask
 from fedsim.tasks._images.extractor import Features
@@ -190,7 +191,7 @@ class ImagesTask(DealtTask, DrawingTask):
     def _look(self, number: int, images: NDArray[np.uint8], probe: Probe) -> Look:
         """Return what one extractor sees; the first piece of a score brings the sums of real images."""
         from fedsim.metrics.frechet import Moments
-        from fedsim.metrics.kernel import between, kernel_distance
+        from fedsim.metrics.kernel import between, kernel_distance, within
         from fedsim.tasks._images import features
         from fedsim.tasks._images.scores import Look
 
@@ -200,7 +201,7 @@ class ImagesTask(DealtTask, DrawingTask):
         if probe.client is None:
             return Look(Moments.of(drawn), kernel_distance(drawn, real, itself) * len(drawn), reference)
         outside = (itself - 2 * between(drawn, real)) * len(drawn)
-        return Look(Moments.of(drawn), outside, reference, (drawn,))
+        return Look(Moments.of(drawn), outside, reference, Stacked((drawn,)), within(drawn) * len(drawn))
 
     def draw(self, vector: Vector, numbers: Sequence[int], base: Vector | None = None) -> NDArray[np.uint8]:
         """Return the samples of these numbers (n, C, H, W); sample i starts from noise i, of class i mod C."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import warnings
 from pathlib import Path
@@ -18,7 +19,7 @@ from fedsim.builtin import digits
 from fedsim.errors import DataError
 from fedsim.metrics import kernel
 from fedsim.metrics.frechet import Moments, frechet
-from fedsim.metrics.kernel import kernel_distance, within
+from fedsim.metrics.kernel import kernel_distance, within, within_strata
 from fedsim.tasks._images import features as _images_features
 from fedsim.tasks._images.features import Features
 from fedsim.training.diffusion import classifier, inception
@@ -118,6 +119,40 @@ def test_the_kernel_distance_is_unbiased_and_the_frechet_distance_is_not():
     assert abs(kernel.mean()) < 4 * kernel.std() / 20
     distances = np.array([frechet(Moments.of(a), Moments.of(b)) for a, b in pairs])
     assert distances.mean() > 50 * distances.std() / 20
+
+
+def test_what_every_part_of_a_mixture_draws_its_share_of_has_the_mean_kernel_of_the_mixture():
+    """All draws that two clients can make, each of two of its own two points: their mean is that of the mixture, exactly."""
+    own = [np.array([[0.0, 0.0], [1.0, 0.0]]), np.array([[3.0, 1.0], [4.0, 2.0]])]
+
+    def k(a, b):
+        return (a @ b / 2 + 1) ** 3
+
+    mixture = np.concatenate(own)
+    expected = np.mean([[k(a, b) for a in mixture] for b in mixture])
+
+    draws = [
+        [part[list(chosen)] for part, chosen in zip(own, (first, second), strict=True)]
+        for first in itertools.product(range(2), repeat=2)
+        for second in itertools.product(range(2), repeat=2)
+    ]
+    corrected = [
+        within_strata(np.concatenate(parts), float(np.mean([within(part) for part in parts])))
+        for parts in draws
+    ]
+    pairs_alone = [within(np.concatenate(parts)) for parts in draws]
+
+    assert np.mean(corrected) == pytest.approx(expected, rel=1e-12)
+    assert np.mean(pairs_alone) < 0.8 * expected
+
+
+def test_many_vectors_are_compared_in_subsets_that_have_some_of_every_part():
+    parts = [gaussian(8, np.full(3, float(at)), np.eye(3), at) for at in range(3)]
+    rows, own = np.concatenate(parts), float(np.mean([within(part) for part in parts]))
+
+    halves = [((11) * within(rows[at::2]) + own) / 12 for at in range(2)]
+    assert within_strata(rows, own, most=12) == pytest.approx(np.mean(halves), rel=1e-12)
+    assert within_strata(rows, own, most=24) == pytest.approx((23 * within(rows) + own) / 24, rel=1e-12)
 
 
 class Flat(torch.nn.Module):

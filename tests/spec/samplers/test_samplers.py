@@ -597,7 +597,8 @@ def test_an_asynchronous_server_polls_too():
 def test_what_a_language_model_s_client_reports(llama, text_folder, training):
     """One step on the whole shard: its loss is that of the shard, and the square is its square; two steps: the means."""
     from fedsim.config.learning import LocalConfig, LoraConfig, NumericsConfig
-    from fedsim.jobs import Job, TaskContext, add_sums
+    from fedsim.jobs import Job, TaskContext
+    from fedsim.metrics.sums import add_sums
     from fedsim.tasks.language import Language
 
     local, twice = (LocalConfig(lr=0.01, epochs=epochs, batch=1000) for epochs in (1, 2))

@@ -15,7 +15,8 @@ from fedsim.component import build
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.errors import DataError, ExperimentError
-from fedsim.jobs import Job, Probe, TaskContext, add_sums
+from fedsim.jobs import Job, Probe, TaskContext
+from fedsim.metrics.sums import add_sums
 from fedsim.tasks._chats.packing import rows_of
 from fedsim.training.chats.rouge import rouge_l
 from fedsim.training.chats.template import ChatTemplate, TemplateError

@@ -26,9 +26,10 @@ from fedsim.component import build
 from fedsim.config.experiment import Experiment
 from fedsim.config.learning import LocalConfig, LoraConfig, NumericsConfig
 from fedsim.errors import DataError, ExperimentError
-from fedsim.jobs import SPLIT, Job, Probe, TaskContext, add_sums
+from fedsim.jobs import SPLIT, Job, Probe, TaskContext
 from fedsim.metrics import direction as metrics
 from fedsim.metrics.frechet import frechet
+from fedsim.metrics.sums import add_sums
 from fedsim.records import views
 from fedsim.report.gallery_section import pictures
 from fedsim.rng import stream
@@ -418,14 +419,15 @@ def test_clients_with_own_models_draw_from_noises_of_their_own(task):
         np.testing.assert_allclose(added[name], together[name], rtol=1e-5)
 
 
-def test_the_kernel_distance_of_clients_own_models_is_that_of_what_all_of_them_draw(task):
-    """The mean of their own distances would be larger, and the more so, the more unlike they are."""
+@pytest.mark.parametrize("samples", [4, 52])
+def test_the_kernel_distance_of_clients_own_models_is_that_of_what_all_of_them_draw(task, samples):
+    """Not the mean of their own distances, which is larger, and the more so, the more unlike they are."""
     from dataclasses import replace
 
-    from fedsim.metrics.kernel import kernel_distance
+    from fedsim.metrics.kernel import kernel_distance, within
     from fedsim.tasks._images import features as _images_features
 
-    few, vector = replace(task, samples=4), task.initial()
+    few, vector = replace(task, samples=samples), task.initial()
     models = [
         vector + np.float32(0.3) * stream(1, "own", k).standard_normal(vector.size).astype(np.float32)
         for k in range(3)
@@ -436,7 +438,10 @@ def test_the_kernel_distance_of_clients_own_models_is_that_of_what_all_of_them_d
     drawn = [few.draw(models[k], range(p.start, p.stop)) for k, p in pieces]
     seen = [_images_features.features(task.features, images) for images in drawn]
     real = _images_features.features(task.features, task.pictures.pixels)
-    assert found == pytest.approx(kernel_distance(np.concatenate(seen), real), rel=1e-6)
+    rows, n = np.concatenate(seen), 3 * samples
+    own = sum(len(part) * within(part) for part in seen) / n
+    stratified = (own - within(rows)) / n  # a client with itself, which pairs leave out
+    assert found == pytest.approx(kernel_distance(rows, real) + stratified, rel=1e-6)
     assert found < np.mean([kernel_distance(part, real) for part in seen])
 
 

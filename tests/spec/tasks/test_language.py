@@ -22,7 +22,8 @@ from worlds.client_batches import agree
 from fedsim.component import build
 from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.errors import DataError, ExperimentError
-from fedsim.jobs import Job, Probe, TaskContext, add_sums
+from fedsim.jobs import Job, Probe, TaskContext
+from fedsim.metrics.sums import add_sums
 from fedsim.tasks import _tables
 from fedsim.tasks._language import text as _text
 from fedsim.tasks._language import tokens as _tokens

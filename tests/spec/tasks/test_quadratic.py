@@ -16,7 +16,8 @@ from safetensors.numpy import load_file
 from fedsim.component import build
 from fedsim.config.learning import LocalConfig, LoraConfig
 from fedsim.errors import ExperimentError, WorkerError
-from fedsim.jobs import Job, TaskContext, add_sums
+from fedsim.jobs import Job, TaskContext
+from fedsim.metrics.sums import add_sums
 from fedsim.tasks._descent import descend
 from fedsim.tasks.quadratic import PROBE_CLIENTS, Quadratic, QuadraticTask
 

@@ -11,7 +11,8 @@ from worlds import own_models
 
 from fedsim.config.learning import LocalConfig, LoraConfig, NumericsConfig
 from fedsim.errors import WorkerError
-from fedsim.jobs import Job, TaskContext, add_sums
+from fedsim.jobs import Job, TaskContext
+from fedsim.metrics.sums import add_sums
 from fedsim.rng import seed_of
 from fedsim.tasks.torch import Torch
 from fedsim.training.local import batches

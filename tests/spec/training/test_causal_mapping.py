@@ -11,7 +11,8 @@ from worlds import causal_models
 
 from fedsim.config.learning import LocalConfig, LoraConfig, NumericsConfig
 from fedsim.errors import FedsimError
-from fedsim.jobs import Job, TaskContext, add_sums
+from fedsim.jobs import Job, TaskContext
+from fedsim.metrics.sums import add_sums
 from fedsim.tasks.language import Language
 from fedsim.training import hub
 

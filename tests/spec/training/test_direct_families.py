@@ -16,7 +16,8 @@ from worlds.decoders import GEMMA, LLAMA3, small_llama
 
 from fedsim.config.learning import LocalConfig, LoraConfig, NumericsConfig
 from fedsim.errors import FedsimError
-from fedsim.jobs import Job, TaskContext, add_sums
+from fedsim.jobs import Job, TaskContext
+from fedsim.metrics.sums import add_sums
 from fedsim.tasks.language import Language
 from fedsim.training import hub, lora, paths, text_shape
 from fedsim.training.backbone import Stack
