@@ -71,6 +71,7 @@ def drift(run: fedsim.Run) -> dict[str, float]:
 
     `cosine` is that of a client's move to the mean of the moves; of k moves that have nothing in common it is 1 / sqrt(k). `move`
     is the length of the mean over that cosine: the mean length of the moves, weighted by how much they have in common with it.
+    `first_cosine` is that of the first round, in which all ways start from one model.
     """
     commits = run.commits[run.commits["updates"] == run.experiment["protocol"]["cohort"]]
     whole = (
@@ -79,7 +80,11 @@ def drift(run: fedsim.Run) -> dict[str, float]:
     cosine = whole["mean_cosine"].to_numpy(dtype=float)
     if not cosine.size:
         return {}
-    return {"cosine": float(cosine.mean()), "move": float((whole["update_norm"].to_numpy() / cosine).mean())}
+    first = {"first_cosine": float(cosine[0])} if whole["version"].iloc[0] == 1 else {}
+    return first | {
+        "cosine": float(cosine.mean()),
+        "move": float((whole["update_norm"].to_numpy() / cosine).mean()),
+    }
 
 
 def learned(run: fedsim.Run) -> dict[str, float]:

@@ -210,6 +210,7 @@ def epochs() -> Iterator[str]:
         "before": plain("first"),
         "after": plain("last"),
         "cosine": plain("cosine"),
+        "in the first round": plain("first_cosine"),
         "length of a move": plain("move"),
     }
     yield from measured("epochs", ways("epochs"), columns)
