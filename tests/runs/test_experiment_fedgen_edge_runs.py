@@ -229,9 +229,13 @@ def test_the_length_of_a_move_is_that_of_clients_that_move_alike(measures):
         experiment = {"protocol": {"cohort": 3}}  # noqa: RUF012
         commits = fedsim.simulate(SMALL).commits.assign(mean_cosine=1.0, update_norm=2.5)
 
-    assert measures.drift(Alike()) == {"cosine": 1.0, "move": 2.5}
+    assert measures.drift(Alike()) == {"first_cosine": 1.0, "cosine": 1.0, "move": 2.5}
     Alike.commits = Alike.commits.assign(mean_cosine=0.5)
-    assert measures.drift(Alike()) == {"cosine": 0.5, "move": 5.0}
+    assert measures.drift(Alike()) == {"first_cosine": 0.5, "cosine": 0.5, "move": 5.0}
+    Alike.commits = Alike.commits.assign(mean_cosine=[0.25 + 0.5 * (v > 1) for v in Alike.commits["version"]])
+    assert measures.drift(Alike())["first_cosine"] == 0.25
+    Alike.commits = Alike.commits[Alike.commits["version"] > 1]
+    assert "first_cosine" not in measures.drift(Alike())
     Alike.experiment = {"protocol": {"cohort": 4}}
     assert measures.drift(Alike()) == {}
 
