@@ -308,4 +308,6 @@ def test_a_page_of_made_up_runs_has_their_numbers(tmp_path, monkeypatch):
         assert (folder / "personal.png").exists()
         assert "![Gains of the clients, sorted](personal.png)" in page
         assert not (folder / "rounds.png").exists()
-        assert "| 0.500; n = 3, all alike | **confirmed** |" in tables.CLAIMS.read_text("utf-8")
+        assert "| 0.500; n = 3, all alike | **confirmed**; at equal rounds;" in tables.CLAIMS.read_text(
+            "utf-8"
+        )
