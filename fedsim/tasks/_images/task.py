@@ -23,7 +23,6 @@ from fedsim.adapters.adapter import Vector
 from fedsim.cost.quantised import Quantise
 from fedsim.errors import DataError, message
 from fedsim.jobs import SPLIT, DrawingTask, FileKind, Job, Probe, Sums, Update
-from fedsim.metrics.sums import Stacked
 from fedsim.rng import stream
 from fedsim.tasks._dealt import Batching, DealtTask
 from fedsim.tasks._images.extractor import Features
@@ -192,6 +191,7 @@ class ImagesTask(DealtTask, DrawingTask):
         """Return what one extractor sees; the first piece of a score brings the sums of real images."""
         from fedsim.metrics.frechet import Moments
         from fedsim.metrics.kernel import between, kernel_distance, within
+        from fedsim.metrics.sums import Stacked
         from fedsim.tasks._images import features
         from fedsim.tasks._images.scores import Look
 
