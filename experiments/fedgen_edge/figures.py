@@ -20,12 +20,13 @@ from fedsim.records.statistics import mean_interval
 
 HERE = Path(__file__).parent
 TEXTS = ("PTB iid", "plays by role", "plays dealt anew")
-AXES: Mapping[str, tuple[str, float]] = {
-    "version": ("rounds", 1.0),
-    "up_bytes": ("GB uploaded", 1e9),
-    "time_s": ("virtual hours", 3600.0),
-    "joules": ("kJ", 1e3),
+AXES: Mapping[str, tuple[str, float, float | None]] = {
+    "version": ("rounds", 1.0, None),
+    "up_bytes": ("GB uploaded", 1e9, 0.01),
+    "time_s": ("virtual hours", 3600.0, 0.01),
+    "joules": ("kJ", 1e3, 0.5),
 }
+"""Column of curves.csv -> what it is called, its unit, and from where on its axis is logarithmic."""
 ENDS: Mapping[str, tuple[str, str]] = {
     "personal": ("own", "own perplexity"),
     "rank": ("last", "perplexity"),
@@ -41,8 +42,19 @@ MODELS = {"LoRA": "C0", "full": "C3"}
 Tables = Mapping[str, Any]
 
 
+def panels_of(rows: int, labels: Sequence[str], height: float) -> tuple[Figure, Any]:
+    """Return a figure and its panels, shape (rows, labels): a label is that of a column's x axis."""
+    figure = Figure(figsize=(14, height * rows), layout="constrained")
+    panels = figure.subplots(rows, len(labels), sharey="row", squeeze=False)
+    for row_of_panels in panels:
+        for label, ax in zip(labels, row_of_panels, strict=True):
+            ax.set_xlabel(label)
+            ax.grid(visible=True, alpha=0.3)
+    return figure, panels
+
+
 def rounds(tables: Tables) -> None:
-    """Draw perplexity over rounds, bytes and time, a line a seed."""
+    """Draw perplexity over rounds, bytes, time and joules, a line a seed."""
     lines: dict[tuple[str, str], list[dict[str, str]]] = {}
     for row in tables["beside"]("curves.csv"):
         if row["study"] == "rounds":
@@ -50,10 +62,9 @@ def rounds(tables: Tables) -> None:
     texts = [text for text in TEXTS if any(way.endswith(f", {text}") for way, _ in lines)]
     if not texts:
         return
-    figure = Figure(figsize=(14, 3.2 * len(texts)), layout="constrained")
-    panels = figure.subplots(len(texts), len(AXES), sharey="row", squeeze=False)
+    figure, panels = panels_of(len(texts), [label for label, *_ in AXES.values()], 3.2)
     for text, row_of_panels in zip(texts, panels, strict=True):
-        for (x, (label, unit)), ax in zip(AXES.items(), row_of_panels, strict=True):
+        for (x, (_, unit, least)), ax in zip(AXES.items(), row_of_panels, strict=True):
             for (way, seed), points in lines.items():
                 model = way.partition(",")[0]
                 if way == f"{model}, {text}" and model in MODELS:
@@ -67,10 +78,8 @@ def rounds(tables: Tables) -> None:
                         color=MODELS[model],
                         label=model if seed == "0" else None,
                     )
-            ax.set_xlabel(label)
-            ax.grid(visible=True, alpha=0.3)
-        for ax, least in zip(row_of_panels[1:], (0.01, 0.01, 0.5), strict=True):
-            ax.set_xscale("symlog", linthresh=least)
+            if least is not None:
+                ax.set_xscale("symlog", linthresh=least)
         row_of_panels[0].set_ylabel(f"perplexity, {text}")
     panels[0][0].legend(fontsize=8)
     figure.savefig(HERE / "rounds.png", dpi=100)
@@ -148,10 +157,9 @@ def costs(tables: Tables) -> None:
     studies = [study for study in ENDS if all(ends[study].values())]
     if not studies:
         return
-    figure = Figure(figsize=(14, 3.6 * len(studies)), layout="constrained")
-    panels = figure.subplots(len(studies), len(COSTS), sharey="row", squeeze=False)
+    figure, panels = panels_of(len(studies), [label for label, _ in COSTS.values()], 3.6)
     for study, row_of_panels in zip(studies, panels, strict=True):
-        for (column, (label, _)), ax in zip(COSTS.items(), row_of_panels, strict=True):
+        for column, ax in zip(COSTS, row_of_panels, strict=True):
             for way, points in ends[study][column].items():
                 at, few = tables["charged"](study).index(way), points.shape[1] < 3
                 look = {"color": f"C{at}", "marker": "osD^vP*X"[at % 8], "linestyle": ""}
@@ -161,8 +169,6 @@ def costs(tables: Tables) -> None:
                     **look,
                     label=f"{way}, n = {points.shape[1]}" if few else way,
                 )
-            ax.set_xlabel(label)
-            ax.grid(visible=True, alpha=0.3)
         row_of_panels[0].set_ylabel(f"{ENDS[study][1]}, {study}")
         row_of_panels[-1].legend(fontsize=7)
     figure.savefig(HERE / "costs.png", dpi=100)

@@ -282,6 +282,7 @@ def start_noise(rows: Rows) -> float:
 def claims() -> Iterator[Row]:
     """Yield the rows of docs/claims.md that come from here."""
     rows = read()
+    known_notes = notes(rows)
     for mark in marks():
         found = judged(rows, mark)
         known = {name: interval for name, interval in found.by_measure.items() if interval.n}
@@ -294,7 +295,7 @@ def claims() -> Iterator[Row]:
             )
             parts += [f"n = {max(i.n for i in known.values())}"] if known else []
         ran = f"[Fashion-MNIST](../experiments/images/README.md), {mark['study']}: {mark['first']} {against} {mark['second']}"
-        note = notes(rows).get(mark["mark"], "") if found.verdict != NOT_RUN else ""
+        note = known_notes.get(mark["mark"], "") if found.verdict != NOT_RUN else ""
         yield mark["claim"], mark["source"], ran, "; ".join(parts) or "–", OUTCOMES[found.verdict] + note
 
 

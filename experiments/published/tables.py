@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -16,7 +16,7 @@ from fedsim.records.statistics import mean_interval
 from fedsim.records.studies.claims import Row, of_marks, told
 from fedsim.records.studies.claims import filled as filled_claims
 from fedsim.records.studies.kept import Key, Rows, lines_of, rows_in
-from fedsim.records.studies.marks import NOT_RUN, interval_of, judged
+from fedsim.records.studies.marks import NOT_RUN, Found, interval_of, judged
 from fedsim.records.studies.pages import between
 from fedsim.records.studies.pages import with_interval as said
 
@@ -38,10 +38,13 @@ def marks() -> list[dict[str, str]]:
 def table() -> Iterator[str]:
     """Yield the lines of the tables."""
     rows = read()
+    known, verdicts = notes(rows), Counter[str]()
     yield "| source | figure | setting | theirs | mark | ours | control | same direction, mark met |"
     yield "|---|---|---|---|---|---|---|---|"
     for mark in marks():
         found = judged(rows, mark)
+        came_out = verdict(found, known.get(mark["mark"], ""))
+        verdicts[came_out] += 1
         span = f"{mark['low']} to {mark['high']}"
         still = f"{said(found.control)}, {mark['control_low']} to {mark['control_high']}: {mark['control']}"
         cells = [
@@ -52,24 +55,21 @@ def table() -> Iterator[str]:
             span,
             told(found),
             still,
-            verdict(rows, mark),
+            came_out,
         ]
         yield f"| {' | '.join(cells)} |"
-    verdicts = Counter(verdict(rows, mark) for mark in marks())
     yield ""
     yield f"Of {verdicts.total()} marks: {', '.join(f'{n} {verdict}' for verdict, n in verdicts.most_common())}."
     yield from details(rows)
 
 
-def verdict(rows: Rows, mark: Mapping[str, str]) -> str:
-    """Return what came out of a mark; that it was no test, where a note says so."""
-    found = judged(rows, mark).verdict
-    if found == NOT_RUN or not notes(rows).get(mark["mark"], "").startswith(NOT_TESTED):
-        return found
-    return NOT_TESTED.strip("*")
+def verdict(found: Found, note: str) -> str:
+    """Return what came out of a mark; that it was no test, where its note says so."""
+    untested = found.verdict != NOT_RUN and note.startswith(f"**{NOT_TESTED}**")
+    return NOT_TESTED if untested else found.verdict
 
 
-NOT_TESTED = "**not tested**"
+NOT_TESTED = "not tested"
 TO_TARGET = ("reached", "target_s", "target_updates", "target_up_bytes", "hours_per_commit", "last")
 TO_STAY = ("reached", "target_s", "target_updates", "target_up_bytes", "worst_after", "settled_s", "last")
 SHOWN = {
